@@ -1,0 +1,46 @@
+# The front door. Everything happens in .venv; PYTHON chooses the interpreter (3.10 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test lint types fast slow clean
+
+help:
+	@echo "make demo   install, then search a distiller on generated images (about five minutes on two cores)"
+	@echo "make test   install with the development extra; lint, floors, types, tests"
+	@echo "make lint | types | fast | slow   the parts of make test"
+
+# torch and torchvision go in together and first, so that their builds match.
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/autokd search search_spaces/quickstart.yaml
+
+test: lint types fast slow
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check autokd dashboard tests experiments
+	$(BIN)/ruff format --check autokd dashboard tests experiments
+	$(BIN)/lint-imports
+
+types: $(VENV)/installed-dev
+	$(BIN)/mypy
+
+fast: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m "not slow and not ray" -n 2
+
+slow: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m "slow or ray"
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,87 @@
+"""What passes between the one who decides and the one who executes: jobs, reports, outcomes.
+
+Plain values, torch-free and picklable: the study makes jobs, a runtime carries them to a worker, training
+answers with reports (one an epoch) and one outcome. A failed trial is an outcome with a named cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from autokd.spec import DistillerSpec
+
+Status = Literal["finished", "pruned", "failed"]
+Cause = Literal["non_finite", "out_of_memory", "timeout", "worker_lost", "cannot_build", "interrupted", "error"]
+RecipeName = Literal["proxy", "full"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training to be done: a distiller (None: no distillation), a recipe's name and a seed."""
+
+    id: str
+    spec: DistillerSpec | None
+    recipe: RecipeName
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Metrics after ``epoch`` (1-based) of a job; ``seconds`` since the job began."""
+
+    job_id: str
+    epoch: int
+    metrics: Mapping[str, float]
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended.
+
+    ``metrics`` are those of the last epoch and, for a full training, of the final evaluation
+    (``val_ap``, ``test_ap``, ...). ``artifacts`` maps a name (``weights``, ``distiller``, ``detections_test``)
+    to a file that the worker wrote. ``worker`` tells processes apart.
+    """
+
+    job_id: str
+    status: Status
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    cause: Cause | None = None
+    message: str = ""
+    reports: tuple[Report, ...] = ()
+    seconds: float = 0.0
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    worker: str = ""
+
+    def __post_init__(self) -> None:
+        assert (self.status == "failed") == (self.cause is not None), "a cause goes with failure alone"
+
+
+class Evaluator(Protocol):
+    """Runs jobs in a worker process, one at a time; made once a worker and reused for every job.
+
+    ``evaluate`` yields a report after each epoch and returns the outcome. Closing the generator stops the
+    training (a pruned trial). Expected failures (non-finite, out of memory, time-out, a spec that cannot be
+    built) come back as failed outcomes; an exception that escapes is a bug, and the runtime records it as
+    ``cause="error"`` with its traceback.
+    """
+
+    def evaluate(self, job: Job) -> Generator[Report, None, Outcome]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerResources:
+    """What one worker may use. ``num_threads`` 0 leaves torch's default; ``device`` is "cpu" or "cuda"."""
+
+    num_threads: int = 1
+    device: str = "cpu"
+    gpu_fraction: float = 0.0
+
+
+class EvaluatorFactory(Protocol):
+    """Picklable; called once in each worker process."""
+
+    def __call__(self, resources: WorkerResources) -> Evaluator: ...

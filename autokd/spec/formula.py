@@ -1,0 +1,47 @@
+"""A distiller as a formula that a person can read."""
+
+from __future__ import annotations
+
+from autokd.spec.model import DistillerSpec, Step, TermSpec
+from autokd.spec.vocabulary import IDENTITY, Kind, operator_of
+
+
+def formula(spec: DistillerSpec) -> str:
+    """One line: "40 : mean (s - t)^2,  x = standardise(F)  +  ...", one part a term."""
+    return "  +  ".join(_term_formula(term) for term in spec.terms)
+
+
+def formula_lines(spec: DistillerSpec) -> list[str]:
+    """A line for each term, then a line for each operator that occurs: its formula, meaning and paper."""
+    lines = [f"L = {_term_formula(spec.terms[0])}"]
+    lines += [f"  + {_term_formula(term)}" for term in spec.terms[1:]]
+    seen: dict[str, str] = {}
+    for term in spec.terms:
+        for kind, step in _steps(term):
+            row = operator_of(kind, step.name)
+            seen[row.name] = f"  {row.name}: {_filled(kind, step)}  -- {row.meaning} ({row.paper})"
+    return [*lines, "where", *seen.values()]
+
+
+def _term_formula(term: TermSpec) -> str:
+    inner = _filled("source", term.source)
+    for step in term.transforms:
+        if step.name != IDENTITY:
+            inner = _call(step, inner)
+    sign = "x" if term.weight.kind == "relative" else "*"
+    return f"{term.weight.value:g} {sign} {_call(term.distance, inner)}"
+
+
+def _call(step: Step, inner: str) -> str:
+    settings = "".join(f"; {name}={value:g}" for name, value in step.params)
+    return f"{step.name}({inner}{settings})"
+
+
+def _filled(kind: Kind, step: Step) -> str:
+    settings = {name: f"{value:g}" for name, value in step.settings(kind).items()}
+    return operator_of(kind, step.name).formula.format(**settings)
+
+
+def _steps(term: TermSpec) -> list[tuple[Kind, Step]]:
+    transforms: list[tuple[Kind, Step]] = [("transform", step) for step in term.transforms if step.name != IDENTITY]
+    return [("source", term.source), *transforms, ("distance", term.distance)]

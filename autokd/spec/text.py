@@ -1,0 +1,139 @@
+"""Specs as YAML and as plain data, and steps as a person writes them.
+
+    schema: 1
+    name: cwd
+    terms:
+    - source: whole                       # or {instance: {size: 7}}
+      transforms: [{softmax_cells: {temperature: 1.0}}]
+      distance: kl
+      weight: {relative: 40}              # or {absolute: 10}
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any, cast
+
+from ruamel.yaml import YAML
+
+from autokd.documents import Document, Location
+from autokd.errors import ConfigError, SpecError, one_of
+from autokd.spec.model import SCHEMA, DistillerSpec, Step, TermSpec, Weight
+from autokd.spec.vocabulary import IDENTITY, Kind, Number
+
+_SPEC_KEYS = ("schema", "name", "paper", "terms")
+_TERM_KEYS = ("source", "transforms", "distance", "weight")
+
+
+def parse_step(value: Any, kind: Kind, document: Document, location: Location) -> Step:
+    """Read ``name`` or ``{name: {parameter: number}}``; a located SpecError if it is neither."""
+    if isinstance(value, str):
+        name, params = value, {}
+    elif isinstance(value, dict) and len(value) == 1:
+        [(name, params)] = value.items()
+        params = {} if params is None else params
+    else:
+        raise document.error(
+            location, f"found {value!r}; write a {kind}'s name, or {{name: {{parameter: number}}}}.", SpecError
+        )
+    if not isinstance(params, dict):
+        raise document.error(location, f"the parameters of {name!r} are {params!r}; write {{name: number}}.", SpecError)
+    step = Step.of(name, **cast("dict[str, Number]", params))
+    if kind == "transform" and name == IDENTITY and not params:
+        return step
+    try:
+        step.checked(kind)
+    except SpecError as error:
+        raise document.error(location, str(error), SpecError) from None
+    return step
+
+
+def spec_from_document(document: Document) -> DistillerSpec:
+    """Read a whole distiller; every error names file, line and place."""
+    data = document.data
+    if not isinstance(data, dict):
+        raise document.error((), "a distiller is a mapping with the key 'terms'.", SpecError)
+    _refuse_unknown(data, _SPEC_KEYS, document, ())
+    if data.get("schema", SCHEMA) != SCHEMA:
+        raise document.error(
+            ("schema",), f"found {data['schema']!r}; this version of AutoKD reads schema {SCHEMA}.", SpecError
+        )
+    terms = data.get("terms")
+    if not isinstance(terms, list) or not terms:
+        raise document.error(("terms",), f"found {terms!r}; a distiller has a list of one or more terms.", SpecError)
+    parsed = tuple(_term(term, document, ("terms", i)) for i, term in enumerate(terms))
+    for i, term in enumerate(parsed):
+        try:
+            term.canonical()
+        except SpecError as error:
+            raise document.error(("terms", i), str(error), SpecError) from None
+    return DistillerSpec(parsed, str(data.get("name") or ""), str(data.get("paper") or ""))
+
+
+def spec_to_data(spec: DistillerSpec) -> dict[str, Any]:
+    labels = {key: text for key, text in (("name", spec.name), ("paper", spec.paper)) if text}
+    return {"schema": SCHEMA, **labels, "terms": [_term_data(term) for term in spec.terms]}
+
+
+def spec_to_yaml(spec: DistillerSpec) -> str:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 110
+    stream = io.StringIO()
+    yaml.dump(spec_to_data(spec), stream)
+    return stream.getvalue()
+
+
+def _term(data: Any, document: Document, location: Location) -> TermSpec:
+    if not isinstance(data, dict):
+        raise document.error(location, f"found {data!r}; a term has {', '.join(_TERM_KEYS)}.", SpecError)
+    _refuse_unknown(data, _TERM_KEYS, document, location)
+    for key in ("source", "distance", "weight"):
+        if key not in data:
+            raise document.error(location, f"the term has no '{key}'. A term has {', '.join(_TERM_KEYS)}.", SpecError)
+    transforms = data.get("transforms") or []
+    if not isinstance(transforms, list):
+        raise document.error((*location, "transforms"), f"found {transforms!r}; write a list of steps.", SpecError)
+    return TermSpec(
+        parse_step(data["source"], "source", document, (*location, "source")),
+        tuple(
+            parse_step(step, "transform", document, (*location, "transforms", i)) for i, step in enumerate(transforms)
+        ),
+        parse_step(data["distance"], "distance", document, (*location, "distance")),
+        _weight(data["weight"], document, (*location, "weight")),
+    )
+
+
+def _weight(data: Any, document: Document, location: Location) -> Weight:
+    if not isinstance(data, dict) or len(data) != 1:
+        raise document.error(
+            location, f"found {data!r}; write {{relative: ratio}} or {{absolute: factor}}.", SpecError
+        )
+    [(kind, value)] = data.items()
+    try:
+        return Weight(kind, value)
+    except SpecError as error:
+        raise document.error(location, str(error), SpecError) from None
+
+
+def _refuse_unknown(data: dict[str, Any], allowed: tuple[str, ...], document: Document, location: Location) -> None:
+    for key in data:
+        if key not in allowed:
+            raise document.error((*location, key), one_of(key, allowed, noun="key"), SpecError)
+
+
+def _step_data(step: Step) -> str | dict[str, dict[str, Number]]:
+    return {step.name: dict(step.params)} if step.params else step.name
+
+
+def _term_data(term: TermSpec) -> dict[str, Any]:
+    return {
+        "source": _step_data(term.source),
+        "transforms": [_step_data(step) for step in term.transforms],
+        "distance": _step_data(term.distance),
+        "weight": {term.weight.kind: term.weight.value},
+    }
+
+
+__all__ = ["ConfigError", "parse_step", "spec_from_document", "spec_to_data", "spec_to_yaml"]

@@ -1,0 +1,1 @@
+"""The web front: serves studies, reading through storage and report only."""

@@ -1,0 +1,18 @@
+"""Shared fixtures: the photographs where they are present, one thread for torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+BCCD = Path(os.environ.get("AUTOKD_BCCD", Path(__file__).parents[2] / "shared" / "data" / "bccd"))
+
+
+@pytest.fixture(scope="session")
+def bccd_root() -> Path:
+    """The BCCD photographs; tests that need them skip where they are absent."""
+    if not (BCCD / "instances_train.json").exists():
+        pytest.skip(f"the BCCD photographs are not at {BCCD}; set AUTOKD_BCCD to their folder")
+    return BCCD
