@@ -29,6 +29,8 @@ class Document:
     data: Any
     source: str = "<data>"
     lines: dict[Location, int] = field(default_factory=dict)
+    prefix: Location = ()
+    """Where this part stands in the whole file."""
 
     def where(self, location: Location) -> str:
         """Return "file.yaml:17: terms[1].distance", as exactly as the document knows."""
@@ -37,7 +39,7 @@ class Document:
             if line is not None:
                 break
         prefix = f"{self.source}:{line}" if line is not None else self.source
-        name = format_location(location)
+        name = format_location((*self.prefix, *location))
         return f"{prefix}: {name}" if name else prefix
 
     def error(
@@ -47,13 +49,13 @@ class Document:
         return kind(f"{self.where(tuple(location))}: {message}")
 
     def at(self, *location: str | int) -> Document:
-        """Return the part below ``location`` as a document whose errors still name the whole file's lines."""
+        """Return the part below ``location``; its errors still name the whole file's lines and places."""
         data = self.data
         for key in location:
             data = data[key]
         depth = len(location)
         lines = {path[depth:]: line for path, line in self.lines.items() if path[:depth] == location}
-        return Document(data, self.source, lines)
+        return Document(data, self.source, lines, (*self.prefix, *location))
 
 
 def format_location(location: Sequence[str | int]) -> str:

@@ -159,6 +159,8 @@ class FullRecipe(Recipe):
     epochs: PositiveInt = 20
     seeds: tuple[int, ...] = (0, 1, 2)
     baselines: tuple[str, ...] = ("none", "fitnet", "pkd", "cwd")
+    baseline_strength: PositiveFloat | Literal["published"] = 40.0
+    """Gradient ratio at which the presets are trained; published: with the weights of their papers."""
     timeout_s: PositiveFloat | None = None
 
 
@@ -193,12 +195,14 @@ class RunConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _inherit(cls, data: Any) -> Any:
-        """Give ``proxy`` and the teacher's ``train`` the settings of ``full`` that they do not set themselves."""
-        if not isinstance(data, dict) or not isinstance(data.get("full"), dict):
+    def _fill_in(cls, data: Any) -> Any:
+        """COCO is the ordinary format; ``proxy`` trains as ``full`` does where it does not say otherwise."""
+        if not isinstance(data, dict):
             return data
-        shared = {key: value for key, value in data["full"].items() if key in Recipe.model_fields and key != "epochs"}
-        proxy = data.get("proxy")
-        if proxy is None or isinstance(proxy, dict):
-            data = data | {"proxy": shared | (proxy or {})}
+        if isinstance(data.get("data"), dict) and "format" not in data["data"]:
+            data = data | {"data": {"format": "coco"} | data["data"]}
+        if isinstance(data.get("full"), dict):
+            shared = {k: value for k, value in data["full"].items() if k in Recipe.model_fields and k != "epochs"}
+            if data.get("proxy") is None or isinstance(data["proxy"], dict):
+                data = data | {"proxy": shared | (data.get("proxy") or {})}
         return data

@@ -6,8 +6,8 @@ follow what; ``model`` holds the values; ``text`` reads and writes YAML; ``formu
 
 from autokd.spec.formula import formula, formula_lines
 from autokd.spec.model import DistillerSpec, Step, TermSpec, Weight
-from autokd.spec.text import parse_step
 from autokd.spec.signature import FlowState, check_term, flow
+from autokd.spec.text import parse_step
 from autokd.spec.vocabulary import DISTANCES, SOURCES, TRANSFORMS, Operator, Parameter, operator_of
 
 __all__ = [

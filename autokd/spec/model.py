@@ -140,6 +140,12 @@ class DistillerSpec:
         ]
         return DistillerSpec(tuple(sorted(terms)), self.name, self.paper)
 
+    def with_strength(self, ratio: float) -> DistillerSpec:
+        """The same form with every term's weight relative and equal to ``ratio``."""
+        weight = Weight("relative", ratio)
+        terms = tuple(replace(term, weight=weight) for term in self.terms)
+        return DistillerSpec(terms, self.name, self.paper)
+
     @cached_property
     def digest(self) -> str:
         """16 hexadecimal digits, equal for equal losses, stable between machines and versions of Python."""

@@ -1,12 +1,12 @@
 """Specs as YAML and as plain data, and steps as a person writes them.
 
-    schema: 1
-    name: cwd
-    terms:
-    - source: whole                       # or {instance: {size: 7}}
-      transforms: [{softmax_cells: {temperature: 1.0}}]
-      distance: kl
-      weight: {relative: 40}              # or {absolute: 10}
+schema: 1
+name: cwd
+terms:
+- source: whole                       # or {instance: {size: 7}}
+  transforms: [{softmax_cells: {temperature: 1.0}}]
+  distance: kl
+  weight: {relative: 40}              # or {absolute: 10}
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ _TERM_KEYS = ("source", "transforms", "distance", "weight")
 def parse_step(value: Any, kind: Kind, document: Document, location: Location) -> Step:
     """Read ``name`` or ``{name: {parameter: number}}``; a located SpecError if it is neither."""
     if isinstance(value, str):
-        name, params = value, {}
+        name, params = value, dict[str, Any]()
     elif isinstance(value, dict) and len(value) == 1:
         [(name, params)] = value.items()
         params = {} if params is None else params
     else:
         raise document.error(
-            location, f"found {value!r}; write a {kind}'s name, or {{name: {{parameter: number}}}}.", SpecError
+            location,
+            f"found {value!r}; write a {kind}'s name, or {{name: {{parameter: number}}}}.",
+            SpecError,
         )
     if not isinstance(params, dict):
         raise document.error(location, f"the parameters of {name!r} are {params!r}; write {{name: number}}.", SpecError)
@@ -107,9 +109,7 @@ def _term(data: Any, document: Document, location: Location) -> TermSpec:
 
 def _weight(data: Any, document: Document, location: Location) -> Weight:
     if not isinstance(data, dict) or len(data) != 1:
-        raise document.error(
-            location, f"found {data!r}; write {{relative: ratio}} or {{absolute: factor}}.", SpecError
-        )
+        raise document.error(location, f"found {data!r}; write {{relative: ratio}} or {{absolute: factor}}.", SpecError)
     [(kind, value)] = data.items()
     try:
         return Weight(kind, value)

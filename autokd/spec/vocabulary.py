@@ -76,6 +76,8 @@ class Operator:
     keeps: frozenset[Effect] = frozenset()
     blind_to: frozenset[Effect] = frozenset()
     needs_taps: tuple[str, ...] = ()
+    group: str = ""
+    """Transformations only: the slot of the default space that offers it."""
     is_random: bool = False
     needs_batch: bool = False
     """Statistics over several samples are part of the definition (batch 1 works, but means less)."""
@@ -126,7 +128,7 @@ TRANSFORMS: dict[str, Operator] = {
     row.name: row
     for row in (
         Operator(
-            "spatial_attention", "transform", "autokd.distill.transforms:SpatialAttention",
+            "spatial_attention", "transform", "autokd.distill.transforms:SpatialAttention", group="attention",
             formula="x * N softmax_s(mean_c|x| / {temperature})",
             meaning="each cell scaled by its share of the map's energy",
             paper="FGD, arXiv:2111.11837, eq. 3",
@@ -134,7 +136,7 @@ TRANSFORMS: dict[str, Operator] = {
             adds=_effects("cell_scale"),
         ),
         Operator(
-            "channel_attention", "transform", "autokd.distill.transforms:ChannelAttention",
+            "channel_attention", "transform", "autokd.distill.transforms:ChannelAttention", group="attention",
             formula="x * C softmax_c(mean_s|x| / {temperature})",
             meaning="each channel scaled by its share of the map's energy",
             paper="FGD, arXiv:2111.11837, eq. 4",
@@ -142,44 +144,44 @@ TRANSFORMS: dict[str, Operator] = {
             adds=_effects("sample_channel_scale"),
         ),
         Operator(
-            "max_pool", "transform", "autokd.distill.transforms:MaxPool",
+            "max_pool", "transform", "autokd.distill.transforms:MaxPool", group="scale",
             formula="maxpool{window}(x)", meaning="the greatest value of each window; odd edges are kept",
             paper="DetKDS, ICML 2024", parameters=(Parameter("window", 2, 2, 8, "cells per side"),),
             keeps=_effects("channel_affine", "sample_channel_scale", "grouping"),
         ),
         Operator(
-            "local_patches", "transform", "autokd.distill.transforms:LocalPatches",
+            "local_patches", "transform", "autokd.distill.transforms:LocalPatches", group="scale",
             formula="patches{grid}x{grid}(x)", meaning="the map cut into a grid; a patch is a sample",
             paper="DetKDS, ICML 2024", parameters=(Parameter("grid", 2, 2, 8, "patches per side"),),
             adds=_effects("grouping"), keeps=_effects("cell_scale", "channel_affine", "sample_channel_scale"),
             blind_to=_effects("grouping"),
         ),
         Operator(
-            "standardise", "transform", "autokd.distill.transforms:Standardise",
+            "standardise", "transform", "autokd.distill.transforms:Standardise", group="normalise",
             formula="(x - mean_bs x) / std_bs x",
             meaning="each channel to mean 0 and deviation 1 over batch and cells",
             paper="PKD, arXiv:2207.02039, section 3.2", needs_batch=True,
             adds=_effects("channel_affine"), keeps=_effects("grouping"), blind_to=_effects("channel_affine"),
         ),
         Operator(
-            "l2_channels", "transform", "autokd.distill.transforms:L2Channels",
+            "l2_channels", "transform", "autokd.distill.transforms:L2Channels", group="normalise",
             formula="x / ||x||_c", meaning="each cell's vector to length 1",
             paper="DetKDS, ICML 2024",
             adds=_effects("cell_scale"), keeps=_effects("grouping"), blind_to=_effects("cell_scale"),
         ),
         Operator(
-            "l2_cells", "transform", "autokd.distill.transforms:L2Cells",
+            "l2_cells", "transform", "autokd.distill.transforms:L2Cells", group="normalise",
             formula="x / ||x||_s", meaning="each channel's map to length 1",
             paper="DetKDS, ICML 2024",
             adds=_effects("sample_channel_scale"), blind_to=_effects("sample_channel_scale"),
         ),
         Operator(
-            "softmax_cells", "transform", "autokd.distill.transforms:SoftmaxCells",
+            "softmax_cells", "transform", "autokd.distill.transforms:SoftmaxCells", group="normalise",
             formula="softmax_s(x / {temperature})", meaning="each channel as a distribution over the cells",
             paper="CWD, arXiv:2011.13256, eq. 2", gives=CELL_DISTRIBUTION, parameters=(_TEMPERATURE,),
         ),
         Operator(
-            "softmax_channels", "transform", "autokd.distill.transforms:SoftmaxChannels",
+            "softmax_channels", "transform", "autokd.distill.transforms:SoftmaxChannels", group="normalise",
             formula="softmax_c(x / {temperature})", meaning="each cell as a distribution over the channels",
             paper="DetKDS, ICML 2024", gives=CHANNEL_DISTRIBUTION, parameters=(_TEMPERATURE,),
             keeps=_effects("grouping"),

@@ -1,0 +1,151 @@
+"""Reads a space file into a RunConfig: every error names file, line, what was found and what is allowed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from autokd.config.model import CocoData, RunConfig
+from autokd.documents import Document, Location, format_location, load_document
+from autokd.errors import ConfigError, one_of
+from autokd.space import Space, space_from_document
+
+
+def load_config(path_or_text: str | Path) -> RunConfig:
+    """Read and check a space file, paths made absolute (seen from the working directory).
+
+    Raises ConfigError (SpaceError, SpecError for the space's part) before anything is trained: unknown key,
+    wrong type or range, misspelt operator, impossible combination, empty range, missing path.
+    """
+    document = load_document(path_or_text)
+    if not isinstance(document.data, dict):
+        raise document.error((), "a space file is a mapping with data, teacher and student.")
+    try:
+        config = RunConfig.model_validate(document.data)
+    except ValidationError as error:
+        raise _located(error, document) from None
+    _space_of(document)
+    if config.teacher.checkpoint is None and config.teacher.train is None:
+        raise document.error(
+            ("teacher",),
+            "the teacher has neither weights nor a training. Give 'checkpoint: FILE', or 'train: {}' to train it here.",
+        )
+    config = _with_absolute_paths(config, document)
+    if not config.name:
+        stem = Path(document.source).stem if document.source != "<text>" else "autokd"
+        config = config.model_copy(update={"name": stem})
+    return config
+
+
+def load_space(path_or_text: str | Path) -> Space:
+    """Return the space of a space file (of its ``space`` section; the default space where it has none)."""
+    return _space_of(load_document(path_or_text))
+
+
+def space_of(config: RunConfig) -> Space:
+    """Return the space of a configuration that was read before."""
+    return space_from_document(Document(config.space, "space"))
+
+
+def _space_of(document: Document) -> Space:
+    if not isinstance(document.data, dict):
+        raise document.error((), "a space file is a mapping; its key 'space' holds the tree of choices.")
+    if "space" not in document.data:
+        return space_from_document(Document({}, document.source))
+    return space_from_document(document.at("space"))
+
+
+def _with_absolute_paths(config: RunConfig, document: Document) -> RunConfig:
+    updates: dict[str, Any] = {}
+    if isinstance(config.data, CocoData):
+        root = _existing(config.data.root, document, ("data", "root"), "folder")
+        for key in ("images", "train", "val", "test"):
+            part = getattr(config.data, key)
+            if part is not None:
+                _existing(root / part, document, ("data", key), "folder" if key == "images" else "file")
+        updates["data"] = config.data.model_copy(update={"root": root})
+    for side in ("teacher", "student"):
+        detector = getattr(config, side)
+        if detector.checkpoint is not None:
+            checkpoint = _existing(detector.checkpoint, document, (side, "checkpoint"), "file")
+            updates[side] = detector.model_copy(update={"checkpoint": checkpoint})
+    return config.model_copy(update=updates)
+
+
+def _existing(path: Path, document: Document, location: Location, kind: str) -> Path:
+    full = Path(os.path.expandvars(path)).expanduser()
+    full = Path(os.path.abspath(full))
+    if not (full.is_dir() if kind == "folder" else full.is_file()):
+        raise document.error(
+            location, f"found {str(path)!r}, but there is no such {kind}. Paths are seen from {Path.cwd()}."
+        )
+    return full
+
+
+def _located(error: ValidationError, document: Document) -> ConfigError:
+    messages = []
+    for problem in error.errors():
+        location, model = _real_location(problem["loc"])
+        if location[0] == "proxy" and len(location) > 1 and location[:2] not in document.lines:
+            continue  # inherited from ``full``, where the same problem is named
+        if problem["type"] == "extra_forbidden":
+            allowed = _sibling_keys(model)
+            text = one_of(location[-1], allowed, noun="key") if allowed else f"unknown key {location[-1]!r}."
+        elif problem["type"] == "missing":
+            text = f"is missing. Give {format_location(location)!r}."
+        elif problem["type"] == "literal_error":
+            allowed = [part.strip(" '") for part in problem["ctx"]["expected"].replace(" or ", ", ").split(",")]
+            text = one_of(problem["input"], allowed)
+        elif problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            context = problem.get("ctx", {})
+            key = context.get("discriminator", "format").strip("'")
+            tags = context.get("expected_tags", "'shapes', 'coco'").replace("'", "").split(", ")
+            location = (*location, key)
+            text = one_of(context["tag"], tags) if "tag" in context else f"is missing. It is one of {', '.join(tags)}."
+        else:
+            text = f"found {problem['input']!r}: {problem['msg']}."
+        messages.append(str(document.error(location, text)))
+    return ConfigError("\n".join(dict.fromkeys(messages)))
+
+
+def _real_location(loc: tuple[int | str, ...]) -> tuple[Location, type[BaseModel] | None]:
+    """Drop what pydantic adds to a path (union tags, type names); return also the model that holds the last key."""
+    location: tuple[int | str, ...] = ()
+    model: type[BaseModel] | None = RunConfig
+    for i, key in enumerate(loc):
+        fields = model.model_fields if model is not None else {}
+        is_last = i == len(loc) - 1
+        if model is not None and key not in fields and not is_last:
+            continue  # a union's tag
+        location = (*location, key)
+        if not is_last:
+            nested = _model_of(fields[str(key)].annotation, loc[i + 1]) if key in fields else None
+            model = nested
+    return location, model
+
+
+def _model_of(annotation: Any, tag: int | str) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    candidates = [a for a in _flattened(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+    for candidate in candidates:
+        for field in ("format", "framework"):
+            if field in candidate.model_fields and tag in _literals(candidate.model_fields[field].annotation):
+                return candidate
+    return candidates[0] if candidates else None
+
+
+def _flattened(annotation: Any) -> list[Any]:
+    arguments = getattr(annotation, "__args__", ())
+    return [annotation, *(leaf for argument in arguments for leaf in _flattened(argument))]
+
+
+def _literals(annotation: Any) -> tuple[Any, ...]:
+    return getattr(annotation, "__args__", ())
+
+
+def _sibling_keys(model: type[BaseModel] | None) -> list[str]:
+    return list(model.model_fields) if model is not None else []

@@ -1,0 +1,156 @@
+"""Finds a given spec in a space: the decisions that lead to it, or the reason why none do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from autokd.errors import SpaceError, SpecError
+from autokd.space.domains import Choices
+from autokd.space.model import Option, Path, Slot, Space
+from autokd.spec import DistillerSpec, Step, TermSpec
+from autokd.spec.vocabulary import IDENTITY
+
+
+def paths_of(space: Space, spec: DistillerSpec) -> list[Path]:
+    """Return the path of each canonical term; SpaceError names the first thing that the space does not offer."""
+    exact = spec.canonical()
+    if not space.min_terms <= len(exact.terms) <= space.max_terms:
+        raise SpaceError(
+            f"the spec has {len(exact.terms)} terms; the space takes {space.min_terms} to {space.max_terms}."
+        )
+    return [_path_of(space, term, i) for i, term in enumerate(exact.terms)]
+
+
+def decisions_of(space: Space, spec: DistillerSpec) -> dict[str, Any]:
+    exact = spec.canonical()
+    script = _Script(space, list(zip(exact.terms, paths_of(space, exact), strict=True)))
+    walked = space.walk(script)
+    assert walked == exact, f"the walk led to {walked}, not to {exact}"
+    return script.decisions
+
+
+def _path_of(space: Space, term: TermSpec, index: int) -> Path:
+    where = f"terms[{index}]"
+    if term.weight.kind != "relative":
+        raise SpaceError(
+            f"{where}.weight: the space holds relative weights, the spec has an absolute one. "
+            "Use spec.with_strength(ratio) to place its form in the space."
+        )
+    if not space.strength.contains(term.weight.value):
+        raise SpaceError(f"{where}.weight: {term.weight.value:g} is not {space.strength}.")
+    for labels in _candidates(space, term):
+        if _is_offered(space, labels):
+            return labels
+    raise SpaceError(f"{where}: {_reason(space, term)}")
+
+
+def _candidates(space: Space, term: TermSpec) -> Iterator[Path]:
+    """Label sequences whose steps, identities apart, are the term's."""
+    source_slot, *transform_slots, distance_slot = space.slots
+    for source in _matching(source_slot, term.source):
+        for middle in _place(tuple(transform_slots), term.transforms):
+            for distance in _matching(distance_slot, term.distance):
+                yield (source, *middle, distance)
+
+
+def _place(slots: tuple[Slot, ...], steps: tuple[Step, ...]) -> Iterator[Path]:
+    if not slots:
+        if not steps:
+            yield ()
+        return
+    slot, *rest = slots
+    if any(option.step.name == IDENTITY for option in slot.options):
+        for tail in _place(tuple(rest), steps):
+            yield (IDENTITY, *tail)
+    if steps:
+        for label in _matching(slot, steps[0]):
+            for tail in _place(tuple(rest), steps[1:]):
+                yield (label, *tail)
+
+
+def _matching(slot: Slot, step: Step) -> list[str]:
+    return [option.label for option in slot.options if _matches(slot, option, step)]
+
+
+def _matches(slot: Slot, option: Option, step: Step) -> bool:
+    if option.step.name != step.name:
+        return False
+    free = dict(option.free)
+    fixed = option.step.settings(slot.kind)
+    wanted = step.settings(slot.kind)
+    return all(
+        free[name].contains(value) if name in free else abs(fixed[name] - value) <= 1e-6 * abs(value)
+        for name, value in wanted.items()
+    )
+
+
+def _is_offered(space: Space, labels: Path) -> bool:
+    return labels in set(space.paths()) if len(space.slots) else False
+
+
+def _reason(space: Space, term: TermSpec) -> str:
+    source_slot, *transform_slots, distance_slot = space.slots
+    try:
+        term.canonical()
+    except SpecError as error:
+        return str(error)
+    for slot, step in ((source_slot, term.source), (distance_slot, term.distance)):
+        if not _matching(slot, step):
+            return f"{slot.kind} {_written(step)} is not offered; the space has {_labels(slot)}."
+    for step in term.transforms:
+        if not any(_matching(slot, step) for slot in transform_slots):
+            offered = "; ".join(f"{slot.name}: {_labels(slot)}" for slot in transform_slots)
+            return f"transform {_written(step)} is not offered; the space has {offered}."
+    order = " -> ".join(slot.name for slot in transform_slots)
+    return f"its transformations do not fit the order of the slots ({order})."
+
+
+def _written(step: Step) -> str:
+    return f"'{Option(step).label}'"
+
+
+def _labels(slot: Slot) -> str:
+    return ", ".join(
+        option.label + "".join(f" ({name} {domain})" for name, domain in option.free) for option in slot.options
+    )
+
+
+class _Script:
+    """Answers a walk with the decisions of a known spec, and records them by name."""
+
+    def __init__(self, space: Space, terms: list[tuple[TermSpec, Path]]) -> None:
+        self._space = space
+        self._terms = terms
+        self.decisions: dict[str, Any] = {}
+
+    def categorical(self, name: str, options: tuple[str, ...]) -> str:
+        self.decisions[name] = self._answer(name)
+        return str(self.decisions[name])
+
+    def number(self, name: str, low: float, high: float, *, log: bool) -> float:
+        self.decisions[name] = min(max(float(self._answer(name)), low), high)
+        return float(self.decisions[name])
+
+    def _answer(self, name: str) -> Any:
+        if name == "terms":
+            return str(len(self._terms))
+        prefix, _, rest = name.partition(".")
+        term, path = self._terms[int(prefix[1:]) - 1]
+        if rest == "strength":
+            if isinstance(self._space.strength, Choices):
+                return f"{self._space.strength.clip(term.weight.value):g}"
+            return term.weight.value
+        for slot, label in zip(self._space.slots, path, strict=True):
+            if rest == slot.name or rest.startswith(f"{slot.name}("):
+                return label
+            if rest.startswith(f"{slot.name}."):
+                return self._parameter(slot, label, term, rest.rsplit(".", 1)[1])
+        raise AssertionError(f"no decision {name!r}")
+
+    def _parameter(self, slot: Slot, label: str, term: TermSpec, parameter: str) -> Any:
+        operator = slot.option(label).step.name
+        for step in (term.source, *term.transforms, term.distance):
+            if step.name == operator:
+                return step.settings(slot.kind)[parameter]
+        raise AssertionError(f"no parameter {parameter!r}")

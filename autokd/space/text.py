@@ -1,0 +1,194 @@
+"""Reads a space from YAML.
+
+    terms: {min: 1, max: 2}
+    sources: [whole, foreground, {instance: {size: [4, 7]}}]        # or: all
+    transforms: {attention: [none, spatial_attention], normalise: [none, {softmax_cells: {temperature: [1, 4]}}]}
+    distances: [l1, l2, kl]                                         # or: all
+    strength: {log_uniform: [3, 100]}                               # or: [10, 40]
+
+A parameter given a list is a choice, given {uniform: ...} or {log_uniform: ...} a continuous decision.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from autokd.documents import Document, Location
+from autokd.errors import SpaceError, SpecError, one_of
+from autokd.space.domains import Choices, Domain, Range, parse_domain
+from autokd.space.model import Option, Slot, Space
+from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, FlowState, Step, flow, operator_of
+from autokd.spec.vocabulary import IDENTITY, Kind
+
+DEFAULT_SPACE: dict[str, Any] = {
+    "terms": {"min": 1, "max": 2},
+    "sources": ["whole", "foreground", "background", "instance"],
+    "transforms": {
+        "attention": ["none", "spatial_attention", "channel_attention"],
+        "scale": ["none", "max_pool", "local_patches"],
+        "normalise": ["none", "standardise", "l2_channels", "l2_cells", "softmax_cells", "softmax_channels"],
+    },
+    "distances": ["l1", "l2", "smooth_l1", "cosine", "pearson", "kl"],
+    "strength": {"log_uniform": [3, 100]},
+}
+
+_KEYS = tuple(DEFAULT_SPACE)
+_MAX_TERMS = 8
+
+
+def space_from_document(document: Document) -> Space:
+    """Read a space; what is left out comes from DEFAULT_SPACE. Every error names file, line and place.
+
+    Raises SpaceError or SpecError: unknown key, misspelt operator, bad parameter, empty range, an option that no
+    well-typed term can use.
+    """
+    data = document.data
+    if not isinstance(data, dict):
+        raise document.error((), f"found {data!r}; a space is a mapping with {', '.join(_KEYS)}.", SpaceError)
+    for key in data:
+        if key not in _KEYS:
+            raise document.error((key,), one_of(key, _KEYS, noun="key"), SpaceError)
+    low, high = _terms(data.get("terms", DEFAULT_SPACE["terms"]), document)
+    sources = _slot("source", "source", data.get("sources", DEFAULT_SPACE["sources"]), document, ("sources",))
+    transforms = _transforms(data.get("transforms", DEFAULT_SPACE["transforms"]), document)
+    distances = _slot(
+        "distance", "distance", data.get("distances", DEFAULT_SPACE["distances"]), document, ("distances",)
+    )
+    strength = parse_domain(data.get("strength", DEFAULT_SPACE["strength"]), document, ("strength",))
+    space = Space(low, high, (sources, *transforms, distances), strength)
+    _refuse_unreachable(space, data, document)
+    return space
+
+
+def _terms(data: Any, document: Document) -> tuple[int, int]:
+    if isinstance(data, int) and not isinstance(data, bool):
+        data = {"min": data, "max": data}
+    if not isinstance(data, dict) or not set(data) <= {"min", "max"}:
+        raise document.error(("terms",), f"found {data!r}; write a number, or {{min: 1, max: 2}}.", SpaceError)
+    low, high = data.get("min", 1), data.get("max", max(2, data.get("min", 1)))
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (low, high))
+    if not whole or not 1 <= low <= high <= _MAX_TERMS:
+        raise document.error(
+            ("terms",), f"found {low!r} to {high!r}; allowed is 1 <= min <= max <= {_MAX_TERMS}.", SpaceError
+        )
+    return low, high
+
+
+def _transforms(data: Any, document: Document) -> list[Slot]:
+    if data == "all":
+        data = dict.fromkeys(dict.fromkeys(row.group for row in TRANSFORMS.values() if row.group), "all")
+    if not isinstance(data, dict):
+        raise document.error(
+            ("transforms",),
+            f"found {data!r}; write {{slot name: [steps]}}, in the order of application.",
+            SpaceError,
+        )
+    reserved = {"source", "distance", "strength"}
+    slots = []
+    for name, options in data.items():
+        if name in reserved or "." in name or "(" in name:
+            raise document.error(("transforms", name), f"a slot cannot be called {name!r}.", SpaceError)
+        slots.append(_slot(name, "transform", options, document, ("transforms", name)))
+    return slots
+
+
+def _slot(name: str, kind: Kind, data: Any, document: Document, location: Location) -> Slot:
+    if data == "all":
+        data = _all(name, kind)
+    if not isinstance(data, list) or not data:
+        raise document.error(location, f"found {data!r}; write a list of one or more {kind}s, or 'all'.", SpaceError)
+    options: list[Option] = []
+    for i, item in enumerate(data):
+        for option in _options(item, kind, document, (*location, i)):
+            if any(option.label == other.label for other in options):
+                raise document.error((*location, i), f"{option.label!r} stands twice. Keep one.", SpaceError)
+            options.append(option)
+    return Slot(name, kind, tuple(options))
+
+
+def _all(name: str, kind: Kind) -> list[str]:
+    if kind == "source":
+        return list(SOURCES)
+    if kind == "distance":
+        return list(DISTANCES)
+    return [IDENTITY, *(row.name for row in TRANSFORMS.values() if row.group == name)]
+
+
+def _options(item: Any, kind: Kind, document: Document, location: Location) -> list[Option]:
+    """One item of a list: an option, or several where a parameter has choices."""
+    if item is None or item == IDENTITY:
+        if kind != "transform":
+            raise document.error(location, f"a {kind} cannot be 'none'.", SpaceError)
+        return [Option(Step(IDENTITY))]
+    if isinstance(item, str):
+        item = {item: {}}
+    if not isinstance(item, dict) or len(item) != 1:
+        raise document.error(
+            location, f"found {item!r}; write a name, or {{name: {{parameter: numbers}}}}.", SpaceError
+        )
+    [(name, params)] = item.items()
+    if params is None:
+        params = {}
+    if not isinstance(params, dict):
+        raise document.error(
+            location, f"the parameters of {name!r} are {params!r}; write {{name: numbers}}.", SpaceError
+        )
+    try:
+        operator = operator_of(kind, name)
+        domains: dict[str, Domain] = {}
+        for parameter, value in params.items():
+            operator.parameter(parameter)
+            domains[parameter] = parse_domain(value, document, (*location, name, parameter))
+            for number in _ends(domains[parameter]):
+                Step.of(name, **{parameter: number}).checked(kind)
+    except SpecError as error:
+        raise document.error(location, str(error), SpecError) from None
+    free = tuple((parameter, domain) for parameter, domain in domains.items() if isinstance(domain, Range))
+    chosen = {parameter: domain.values for parameter, domain in domains.items() if isinstance(domain, Choices)}
+    return [
+        Option(Step.of(name, **dict(zip(chosen, values, strict=True))), free)
+        for values in itertools.product(*chosen.values())
+    ]
+
+
+def _ends(domain: Domain) -> tuple[float, ...]:
+    return (domain.low, domain.high) if isinstance(domain, Range) else domain.values
+
+
+def _refuse_unreachable(space: Space, data: dict[str, Any], document: Document) -> None:
+    for slot, option in space.unreachable():
+        location: Location
+        if slot.kind == "transform":
+            location = ("transforms", slot.name)
+        else:
+            location = (f"{slot.kind}s",)
+        if location[0] not in data:
+            location = ()
+        raise document.error(
+            location,
+            f"no term of this space can use {slot.kind} '{option.label}': {_why(space, slot, option)}",
+            SpaceError,
+        )
+
+
+def _why(space: Space, slot: Slot, option: Option) -> str:
+    """The first reason for which ``option`` is refused in the simplest term that contains it."""
+    if option.step.name == IDENTITY:
+        return "each term needs another step here. Remove 'none'."
+    index = space.slots.index(slot)
+    state = FlowState()
+    for other in space.slots[:index]:
+        if other.kind != "transform" or all(o.step.name != IDENTITY for o in other.options):
+            state = flow(state, operator_of(other.kind, other.options[0].step.name))
+    try:
+        state = flow(state, operator_of(slot.kind, option.step.name))
+        for later in space.slots[index + 1 :]:
+            if later.kind == "distance":
+                flow(state, operator_of("distance", later.options[0].step.name))
+    except SpecError as error:
+        return str(error)
+    return "nothing that the space offers may follow it."
+
+
+__all__ = ["DEFAULT_SPACE", "space_from_document"]
