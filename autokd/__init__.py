@@ -8,7 +8,7 @@ Floors (a module imports only from lower floors; ``docs/architecture.md`` has th
     search            distill       detectors       data        storage
     config
     space
-    outputs                                                     outcomes
+    outputs           presets                                   outcomes
     spec
     documents
     errors
@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autokd.config import load_config, load_space
-    from autokd.distill import Distiller, build_distiller, load_preset, preset_names
+    from autokd.distill import Distiller, build_distiller
     from autokd.errors import AutoKDError
     from autokd.outputs import DetectorOutputs
+    from autokd.presets import load_preset, preset_names
     from autokd.search import MCTSSampler
     from autokd.space import Space
     from autokd.spec import DistillerSpec
@@ -41,9 +42,9 @@ _HOMES = {
     "Space": "autokd.space",
     "build_distiller": "autokd.distill",
     "load_config": "autokd.config",
-    "load_preset": "autokd.distill",
+    "load_preset": "autokd.presets",
     "load_space": "autokd.config",
-    "preset_names": "autokd.distill",
+    "preset_names": "autokd.presets",
 }
 
 __all__ = [

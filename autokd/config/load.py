@@ -105,6 +105,8 @@ def _located(error: ValidationError, document: Document) -> ConfigError:
             tags = context.get("expected_tags", "'shapes', 'coco'").replace("'", "").split(", ")
             location = (*location, key)
             text = one_of(context["tag"], tags) if "tag" in context else f"is missing. It is one of {', '.join(tags)}."
+        elif problem["type"] == "value_error":
+            text = str(problem["ctx"]["error"])
         else:
             text = f"found {problem['input']!r}: {problem['msg']}."
         messages.append(str(document.error(location, text)))

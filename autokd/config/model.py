@@ -5,7 +5,39 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from autokd.errors import one_of
+from autokd.presets import preset_names
+
+NO_DISTILLATION = "none"
+"""The baseline that every run has."""
+
+
+def _known_distiller(name: str) -> str:
+    """A preset's name, or the path of a distiller's YAML file."""
+    if name in preset_names() or Path(name).suffix in (".yaml", ".yml"):
+        return name
+    raise ValueError(one_of(name, preset_names(), noun="preset") + " Or give a distiller's YAML file.")
+
+
+def _known_baseline(name: str) -> str:
+    if name == NO_DISTILLATION:
+        return name
+    if name not in preset_names() and Path(name).suffix not in (".yaml", ".yml"):
+        raise ValueError(one_of(name, [NO_DISTILLATION, *preset_names()], noun="baseline"))
+    return name
+
+
+def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed stands twice; a repeated seed repeats the same training")
+    return seeds
+
+
+DistillerName = Annotated[str, AfterValidator(_known_distiller)]
+BaselineName = Annotated[str, AfterValidator(_known_baseline)]
+Seeds = Annotated[tuple[int, ...], AfterValidator(_distinct_seeds)]
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 SizePx = tuple[Annotated[int, Field(ge=32, le=4096)], Annotated[int, Field(ge=32, le=4096)]]
@@ -118,13 +150,13 @@ class SearchConfig(Section):
     sampler: Literal["mcts", "tpe", "nsga2", "gp", "random"] = "mcts"
     trials: PositiveInt = 40
     seed: Annotated[int, Field(ge=0)] = 0
-    enqueue: tuple[str, ...] = ("fitnet", "pkd", "cwd")
+    enqueue: tuple[DistillerName, ...] = ("fitnet", "pkd", "cwd")
     """Presets tried first, at ``enqueue_strength``; the tree's priors come from them."""
     enqueue_strength: PositiveFloat = 40.0
     pruner: Literal["none", "median", "percentile", "hyperband"] = "none"
     finalists: PositiveInt = 3
     """The best few, tried again by the proxy with ``finalist_seeds``."""
-    finalist_seeds: tuple[int, ...] = (1, 2)
+    finalist_seeds: Seeds = (1, 2)
 
 
 Metric = Literal["val_loss", "cka", "ap"]
@@ -157,8 +189,8 @@ class FullRecipe(Recipe):
     """The training that counts."""
 
     epochs: PositiveInt = 20
-    seeds: tuple[int, ...] = (0, 1, 2)
-    baselines: tuple[str, ...] = ("none", "fitnet", "pkd", "cwd")
+    seeds: Annotated[Seeds, Field(min_length=1)] = (0, 1, 2)
+    baselines: tuple[BaselineName, ...] = ("none", "fitnet", "pkd", "cwd")
     baseline_strength: PositiveFloat | Literal["published"] = 40.0
     """Gradient ratio at which the presets are trained; published: with the weights of their papers."""
     timeout_s: PositiveFloat | None = None

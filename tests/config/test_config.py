@@ -1,0 +1,84 @@
+"""The user's file: five lines work, and everything wrong is named with its line before anything is trained."""
+
+from __future__ import annotations
+
+import pytest
+
+from autokd.config import load_config
+from autokd.errors import ConfigError
+
+FIVE_LINES = """\
+data: {format: shapes}
+teacher:
+  backbone: {width: 32}
+  train: {}
+student: {}
+"""
+
+
+def test_a_file_of_five_lines_works():
+    config = load_config(FIVE_LINES)
+    assert config.search.sampler == "mcts"
+    assert config.proxy.reward == ("val_loss", "cka")
+    assert config.full.baselines[0] == "none"
+
+
+def test_the_proxy_trains_as_full_does_where_it_says_nothing_else():
+    config = load_config(FIVE_LINES + "full: {learning_rate: 0.5, batch_size: 3}\nproxy: {batch_size: 5}\n")
+    assert (config.proxy.learning_rate, config.proxy.batch_size, config.proxy.epochs) == (0.5, 5, 4)
+
+
+def test_paths_become_absolute_and_coco_is_the_ordinary_format(tmp_path, monkeypatch):
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    (tmp_path / "set" / "a.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    config = load_config("data: {root: set, train: a.json, val: a.json}\nteacher: {train: {}}\nstudent: {}\n")
+    assert config.data.root == tmp_path / "set"
+
+
+def test_environment_variables_in_a_data_root_are_expanded(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "a.json").write_text("{}")
+    monkeypatch.setenv("MY_DATA", str(tmp_path))
+    config = load_config("data: {root: $MY_DATA, train: a.json, val: a.json}\nteacher: {train: {}}\nstudent: {}\n")
+    assert config.data.root == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "found"),
+    [
+        ("student: {}", "studend: {}", "<text>:5: studend", "Did you mean 'student'?"),
+        ("width: 32", "widht: 32", "<text>:3: teacher.backbone.widht", "Did you mean 'width'?"),
+        ("shapes", "shape", "<text>:1: data.format", "Did you mean 'shapes'?"),
+        ("shapes}", "shapes, nun_train: 3}", "<text>:1: data.nun_train", "Did you mean 'num_train'?"),
+        ("train: {}", "train: {epochs: 0}", "<text>:4: teacher.train.epochs", "greater than 0"),
+        ("  train: {}\n", "", "<text>:2: teacher", "neither weights nor a training"),
+        ("  train: {}", "  checkpoint: absent.pt", "<text>:4: teacher.checkpoint", "no such file"),
+        ("student: {}", "student: {framework: keras}", "<text>:5: student.framework", "'keras'"),
+        ("student: {}", "student: {architecture: fcoss}", "<text>:5: student.architecture", "Did you mean 'fcos'?"),
+        ("format: shapes", "root: nowhere, train: a, val: b", "<text>:1: data.root", "no such folder"),
+        ("student: {}", "student: {}\nspace: {strength: [0]}", "<text>:6: space.strength", "above 0"),
+        ("student: {}", "student: {}\nsearch: {enqueue: [pdk]}", "<text>:6: search.enqueue[0]", "Did you mean 'pkd'?"),
+        ("student: {}", "student: {}\nfull: {baselines: [non]}", "<text>:6: full.baselines[0]", "Did you mean 'none'?"),
+        ("student: {}", "student: {}\nfull: {seeds: []}", "<text>:6: full.seeds", "at least 1 item"),
+        ("student: {}", "student: {}\nfull: {seeds: [1, 1]}", "<text>:6: full.seeds", "stands twice"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_place_and_remedy(old, new, place, found):
+    with pytest.raises(ConfigError) as error:
+        load_config(FIVE_LINES.replace(old, new))
+    assert place in str(error.value)
+    assert found in str(error.value)
+
+
+def test_every_error_of_a_file_is_told_at_once():
+    with pytest.raises(ConfigError) as error:
+        load_config(FIVE_LINES.replace("shapes", "shape").replace("student", "studend"))
+    assert len(str(error.value).splitlines()) >= 2
+
+
+def test_a_file_never_executes_code(tmp_path):
+    marker = tmp_path / "executed"
+    with pytest.raises(ConfigError, match="data only"):
+        load_config(f"data: !!python/object/apply:os.mkdir ['{marker}']\nteacher: {{}}\nstudent: {{}}\n")
+    assert not marker.exists()

@@ -1,0 +1,210 @@
+"""Properties of the space: every sample is valid, found again, and counted once."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import textwrap
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autokd.config import load_space
+from autokd.errors import ConfigError, SpaceError, SpecError
+from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, DistillerSpec, Step, TermSpec, Weight
+
+SMALL = """
+name: small
+space:
+  terms: {min: 1, max: 2}
+  sources: [whole, foreground]
+  transforms: {attention: [none, spatial_attention], normalise: [none, standardise, softmax_cells]}
+  distances: [l2, cosine, kl]
+  strength: [10, 40]
+"""
+WIDE = """
+name: wide
+space:
+  terms: {min: 1, max: 3}
+  sources: [whole, {instance: {size: [2, 4]}}]
+  transforms:
+    attention: all
+    scale: [none, {max_pool: {window: [2, 4]}}, local_patches]
+    normalise: [none, l2_channels, l2_cells, {softmax_cells: {temperature: {log_uniform: [0.5, 4]}}}]
+  distances: all
+  strength: {log_uniform: [3, 100]}
+"""
+SPACES = {"default": "name: x\nspace: {}\n", "small": SMALL, "wide": WIDE}
+
+
+@pytest.fixture(params=SPACES, scope="module")
+def space(request):
+    return load_space(SPACES[request.param])
+
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=seeds)
+def test_every_sample_validates_round_trips_and_is_canonical(space, seed):
+    spec = space.sample(np.random.default_rng(seed))
+    space.validate(spec)
+    assert spec.canonical() == spec
+    assert DistillerSpec.from_yaml(spec.to_yaml()).digest == spec.digest
+    assert space.min_terms <= len(spec.terms) <= space.max_terms
+
+
+class Replay:
+    """Answers a walk from recorded decisions, and notes the options of every name."""
+
+    def __init__(self, decisions):
+        self.decisions = dict(decisions)
+        self.options = {}
+
+    def categorical(self, name, options):
+        self.options[name] = options
+        return self.decisions.pop(name)
+
+    def number(self, name, low, high, *, log):
+        self.options[name] = (low, high, log)
+        return self.decisions.pop(name)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=seeds)
+def test_decisions_of_a_sample_lead_back_to_it(space, seed):
+    spec = space.sample(np.random.default_rng(seed))
+    replay = Replay(space.decisions(spec))
+    assert space.walk(replay) == spec
+    assert not replay.decisions, "a decision was recorded that the walk does not ask for"
+
+
+def test_a_decision_of_one_name_always_offers_the_same_options(space):
+    rng = np.random.default_rng(0)
+    known = {}
+    for _ in range(300):
+        replay = Replay(space.decisions(space.sample(rng)))
+        space.walk(replay)
+        for name, options in replay.options.items():
+            assert known.setdefault(name, options) == options
+
+
+def test_count_equals_brute_force_over_the_vocabulary():
+    space = load_space(SMALL)
+    forms = set()
+    for source, attention, normalise, distance in itertools.product(
+        ["whole", "foreground"],
+        [(), ("spatial_attention",)],
+        [(), ("standardise",), ("softmax_cells",)],
+        ["l2", "cosine", "kl"],
+    ):
+        steps = tuple(Step(name) for name in (*attention, *normalise))
+        candidate = TermSpec(Step(source), steps, Step(distance), Weight("relative", 1.0))
+        try:
+            forms.add(candidate.canonical())
+        except SpecError:
+            continue
+    expected = len(forms) * 2 + math.comb(len(forms), 2) * 4
+    assert space.count() == expected
+    digests = [spec.digest for spec in space.specs()]
+    assert len(digests) == len(set(digests)) == expected
+
+
+def test_samples_reach_every_form_of_a_small_space():
+    space = load_space(SMALL.replace("max: 2", "max: 1"))
+    rng = np.random.default_rng(0)
+    expected = {spec.digest for spec in space.specs()}
+    # 400 draws over some 30 leaves of unequal probability (least about 1/100): a miss has probability < 2%.
+    assert {space.sample(rng).digest for _ in range(1500)} == expected
+
+
+def test_two_equal_terms_are_never_drawn():
+    space = load_space(
+        "space:\n  terms: 2\n  sources: [whole]\n  transforms: {}\n  distances: [l1, l2]\n  strength: 10\n"
+    )
+    rng = np.random.default_rng(0)
+    assert {len(space.sample(rng).terms) for _ in range(50)} == {2}
+    assert space.count() == 1
+
+
+def test_all_stands_for_the_whole_table():
+    space = load_space("space:\n  sources: all\n  transforms: all\n  distances: all\n")
+    offered = {option.step.name for slot in space.slots for option in slot.options}
+    assert offered == {"none", *SOURCES, *TRANSFORMS, *DISTANCES}
+
+
+def test_what_a_pair_cannot_supply_is_dropped_with_a_reason():
+    space = load_space(SMALL)
+    whole, reasons = space.supplied_by({"fpn"})
+    assert whole == space
+    assert reasons == ()
+    with pytest.raises(SpaceError, match="needs fpn"):
+        space.supplied_by({"class_logits"})
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (dict(source=Step("background")), "source 'background' is not offered; the space has whole, foreground"),
+        (dict(distance=Step("l1")), "distance 'l1' is not offered"),
+        (dict(transforms=(Step("max_pool"),)), "transform 'max_pool[window=2]' is not offered"),
+        (dict(transforms=(Step("standardise"), Step("spatial_attention"))), "order of the slots"),
+        (dict(weight=Weight("relative", 11)), "not one of 10, 40"),
+        (dict(weight=Weight("absolute", 10)), "with_strength"),
+    ],
+)
+def test_a_spec_outside_the_space_is_refused_with_what_is_offered(change, found):
+    parts = dict(source=Step("whole"), transforms=(), distance=Step("l2"), weight=Weight("relative", 10)) | change
+    with pytest.raises(SpaceError) as error:
+        load_space(SMALL).validate(DistillerSpec((TermSpec(**parts),)))
+    assert found in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("space", "line", "found"),
+    [
+        ("sources: [hole]", 3, "Did you mean 'whole'?"),
+        ("sources: []", 3, "one or more"),
+        ("sources: [none]", 3, "cannot be 'none'"),
+        ("source: [whole]", 3, "Did you mean 'sources'?"),
+        ("terms: {min: 3, max: 2}", 3, "1 <= min <= max"),
+        ("terms: {least: 3}", 3, "write a number"),
+        ("strength: {log_uniform: [100, 3]}", 3, "empty range"),
+        ("strength: {log_uniform: [0, 3]}", 3, "above 0"),
+        ("strength: strong", 3, "a number, a list of numbers"),
+        ("strength: [3, 3]", 3, "stands twice"),
+        ("transforms: [standardise]", 3, "slot name"),
+        ("transforms: {distance: [none]}", 3, "cannot be called"),
+        ("transforms:\n    normalise: [none, standardise, standardise]", 4, "stands twice"),
+        ("transforms:\n    normalise:\n    - none\n    - {softmax_cells: {temperature: [1, 0.001]}}", 6, "0.001"),
+        ("distances: [l2, kl]\n  transforms: {normalise: [none, standardise]}", 3, "no term of this space can use"),
+        ("transforms: {scale: [none, local_patches]}\n  distances: [l2, cosine]", 3, "no term of this space can use"),
+    ],
+)
+def test_a_wrong_space_is_refused_with_its_line(space, line, found):
+    with pytest.raises(ConfigError) as error:
+        load_space(f"name: bad\nspace:\n  {space}\n")
+    assert found in str(error.value)
+    assert f"<text>:{line}: space." in str(error.value)
+
+
+def test_numbers_left_free_are_drawn_from_their_range():
+    space = load_space(WIDE)
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(300):
+        for term in space.sample(rng).terms:
+            drawn += [value for step in term.transforms if step.name == "softmax_cells" for _, value in step.params]
+    assert len(set(drawn)) > 20
+    assert min(drawn) >= 0.5
+    assert max(drawn) <= 4
+
+
+def test_the_example_of_the_documentation_reads():
+    from autokd.space import text
+
+    example = text.__doc__.split("\n\n")[1]
+    load_space("space:\n" + textwrap.indent(textwrap.dedent(example), "  "))
