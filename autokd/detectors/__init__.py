@@ -1,1 +1,26 @@
-"""Placeholder docstring."""
+"""Detectors behind the ``DetectorOutputs`` contract: one forward for losses and taps.
+
+Adapters hold a plain torchvision model and drive its parts themselves, so that its weights load anywhere
+and nobody else needs to know how a detector is made. Only this package imports ``torchvision.models``.
+"""
+
+from autokd.detectors.base import Detections, Detector, Target
+from autokd.detectors.build import Description, build_detector, describe
+from autokd.detectors.checkpoint import load_weights
+from autokd.detectors.layout import Layout, choose_layout
+from autokd.detectors.plain import plain_torchvision_model
+from autokd.detectors.source import plain_torchvision_source
+
+__all__ = [
+    "Description",
+    "Detections",
+    "Detector",
+    "Layout",
+    "Target",
+    "build_detector",
+    "choose_layout",
+    "describe",
+    "load_weights",
+    "plain_torchvision_model",
+    "plain_torchvision_source",
+]

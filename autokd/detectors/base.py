@@ -1,0 +1,278 @@
+"""What every detector has in common: checking and preparing the input, assembling ``DetectorOutputs``.
+
+Legend: B images, C channels, H x W pixels or cells, A candidate boxes of an image, K classes, n boxes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.image_list import ImageList
+
+from autokd.detectors.layout import Layout
+from autokd.errors import DetectorError, one_of
+from autokd.outputs import TAPS, DetectorOutputs
+
+Target = Mapping[str, Tensor]
+"""``boxes`` (n, 4) xyxy px, ``labels`` (n,) int64 from 0."""
+Detections = dict[str, Tensor]
+"""``boxes`` (n, 4) xyxy px of the network's input, ``scores`` (n,), ``labels`` (n,) from 0."""
+
+_EVALUATION_SEED = 0
+_LARGEST_ANCHOR_CACHE = 16
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The geometry of one batch: (height, width) of the images and of the padded input."""
+
+    num_images: int
+    image_size_px: tuple[int, int]
+    padded_size_px: tuple[int, int]
+    anchors_A4: Tensor
+    num_anchors_by_level: list[int]
+
+    @property
+    def anchors(self) -> list[Tensor]:
+        """The same anchors for each image, as torchvision's parts want them."""
+        return [self.anchors_A4] * self.num_images
+
+    @property
+    def image_sizes(self) -> list[tuple[int, int]]:
+        return [self.image_size_px] * self.num_images
+
+
+class Detector(nn.Module, ABC):
+    """Base of adapters over a plain torchvision model.
+
+    The input is already scaled by ``data``: adapters normalise colours and pad right and below, they never
+    resize. Losses come in ``eval()`` mode too; batch-norm statistics then stay as they are and samplers draw the
+    same numbers at every call. Under autocast the parts after the head's convolutions run in float32, and
+    taps are float32.
+    """
+
+    def __init__(self, model: nn.Module, architecture: str, num_classes: int, layout: Layout) -> None:
+        super().__init__()
+        self.model = model
+        self.architecture = architecture
+        self.num_classes = num_classes
+        self.layout = layout
+        self._anchor_cache: dict[Any, tuple[Tensor, list[int]]] = {}
+        mean_3, std_3 = torch.tensor(model.transform.image_mean), torch.tensor(model.transform.image_std)
+        self.register_buffer("_mean_311", mean_3.view(3, 1, 1), persistent=False)
+        self.register_buffer("_std_311", std_3.view(3, 1, 1), persistent=False)
+
+    @property
+    def level_names(self) -> tuple[str, ...]:
+        """Names of the pyramid's levels, fine to coarse."""
+        return self.layout.levels
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Level name -> pixels of the network's input per cell."""
+        return self.layout.strides
+
+    def forward(
+        self,
+        images_BCHW: Tensor,
+        targets: Sequence[Target] | None = None,
+        taps: Sequence[str] = TAPS,
+    ) -> DetectorOutputs:
+        """One forward: the pyramid, the asked-for taps, and the losses if targets are given.
+
+        images_BCHW: (B, 3, H, W) in [0, 1]. taps: which of ``autokd.outputs.TAPS`` to give; without targets
+        and with ``("fpn",)`` alone the heads do not run. Taps that the architecture does not have are None.
+        DetectorError where images, targets or taps are not of the described form.
+        """
+        return self._run(images_BCHW, targets, taps, wants_detections=False)[0]
+
+    def forward_and_detect(
+        self,
+        images_BCHW: Tensor,
+        targets: Sequence[Target] | None = None,
+        taps: Sequence[str] = TAPS,
+    ) -> tuple[DetectorOutputs, list[Detections]]:
+        """``forward`` and ``detect`` from one pass, for evaluation; evaluation mode, no gradient."""
+        with torch.no_grad(), _evaluating(self):
+            return self._run(images_BCHW, targets, taps, wants_detections=True)
+
+    def detect(self, images_BCHW: Tensor) -> list[Detections]:
+        """Boxes in pixels of the network's input, scores falling; evaluation mode, no gradient."""
+        return self.forward_and_detect(images_BCHW, taps=("fpn",))[1]
+
+    def plain_state_dict(self) -> dict[str, Tensor]:
+        """A copy of the weights, on the CPU, that loads in the plain torchvision model."""
+        return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+
+    # ---------------------------------------------------------------------------------- for subclasses
+
+    @abstractmethod
+    def _predict(self, pyramid: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Raw outputs of the head that looks at every cell."""
+
+    @abstractmethod
+    def _losses(
+        self, pyramid: Mapping[str, Tensor], raw: dict[str, Any], frame: Frame, targets: list[dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Task losses, torchvision's names."""
+
+    @abstractmethod
+    def _detections(
+        self, pyramid: Mapping[str, Tensor], raw: dict[str, Any], frame: Frame
+    ) -> list[Detections]: ...
+
+    def _class_logits(self, raw: dict[str, Any]) -> Tensor | None:
+        """(B, A, K), or None."""
+        return None
+
+    def _boxes(self, raw: dict[str, Any], frame: Frame) -> Tensor | None:
+        """(B, A, 4) decoded, or None."""
+        return None
+
+    @property
+    @abstractmethod
+    def _anchor_generator(self) -> nn.Module: ...
+
+    # ----------------------------------------------------------------------------------------- inside
+
+    def _run(
+        self, images_BCHW: Tensor, targets: Sequence[Target] | None, taps: Sequence[str], wants_detections: bool
+    ) -> tuple[DetectorOutputs, list[Detections]]:
+        self._check_images(images_BCHW)
+        for tap in taps:
+            if tap not in TAPS:
+                raise DetectorError(f"forward of {self.architecture}: " + one_of(tap, TAPS, noun="tap"))
+        padded_BCHW = self._normalise_and_pad(images_BCHW)
+        pyramid = self.model.backbone(padded_BCHW)
+        pyramid = dict(zip(self.level_names, pyramid.values()))
+        losses = class_logits = boxes = None
+        detections: list[Detections] = []
+        if targets is not None or wants_detections or "class_logits" in taps or "boxes" in taps:
+            raw = self._predict(pyramid)
+            with torch.autocast(images_BCHW.device.type, enabled=False):
+                raw = {name: _full_precision(value) for name, value in raw.items()}
+                full_pyramid = {level: _full_precision(map_BCHW) for level, map_BCHW in pyramid.items()}
+                frame = self._frame(images_BCHW, padded_BCHW)
+                if targets is not None:
+                    checked = self._check_targets(targets, len(images_BCHW))
+                    with self._repeatable_draws(images_BCHW.device):
+                        losses = self._losses(full_pyramid, raw, frame, checked)
+                if "class_logits" in taps:
+                    class_logits = self._class_logits(raw)
+                if "boxes" in taps:
+                    boxes = self._boxes(raw, frame)
+                if wants_detections:
+                    detections = self._detections(full_pyramid, raw, frame)
+        outputs = DetectorOutputs(
+            pyramid={level: _full_precision(map_BCHW) for level, map_BCHW in pyramid.items()},
+            strides=self.strides,
+            class_logits=class_logits,
+            boxes=boxes,
+            losses=losses,
+            image_size_px=(padded_BCHW.shape[-2], padded_BCHW.shape[-1]),
+        )
+        return outputs, detections
+
+    def _normalise_and_pad(self, images_BCHW: Tensor) -> Tensor:
+        """Colours first, so that the padding is the mean colour, as in torchvision."""
+        normal_BCHW = (images_BCHW - self._mean_311) / self._std_311
+        multiple = self.layout.pad_multiple_px
+        below, right = (-images_BCHW.shape[-2]) % multiple, (-images_BCHW.shape[-1]) % multiple
+        return F.pad(normal_BCHW, (0, right, 0, below)) if below or right else normal_BCHW
+
+    def _frame(self, images_BCHW: Tensor, padded_BCHW: Tensor) -> Frame:
+        height, width = padded_BCHW.shape[-2:]
+        anchors_A4, num_by_level = self._anchors(height, width, padded_BCHW.device)
+        return Frame(
+            num_images=len(images_BCHW),
+            image_size_px=(images_BCHW.shape[-2], images_BCHW.shape[-1]),
+            padded_size_px=(height, width),
+            anchors_A4=anchors_A4,
+            num_anchors_by_level=num_by_level,
+        )
+
+    def _anchors(self, height: int, width: int, device: torch.device) -> tuple[Tensor, list[int]]:
+        """torchvision's anchors in float32, remembered: they depend on the padded size alone."""
+        key = (height, width, device)
+        if key not in self._anchor_cache:
+            if len(self._anchor_cache) >= _LARGEST_ANCHOR_CACHE:
+                self._anchor_cache.clear()
+            cells = [(height // stride, width // stride) for stride in self.strides.values()]
+            maps = [torch.empty((1, 1, *size), device=device) for size in cells]
+            image = torch.empty((1, 3, height, width), device=device)
+            anchors_A4 = self._anchor_generator(ImageList(image, [(height, width)]), maps)[0]
+            per_cell = self._anchor_generator.num_anchors_per_location()
+            counts = [rows * columns * number for (rows, columns), number in zip(cells, per_cell)]
+            self._anchor_cache[key] = (anchors_A4, counts)
+        return self._anchor_cache[key]
+
+    @contextmanager
+    def _repeatable_draws(self, device: torch.device) -> Iterator[None]:
+        """Outside training, samplers of the loss draw from a fixed seed and leave the global state alone."""
+        if self.training:
+            yield
+            return
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(_EVALUATION_SEED)
+            yield
+
+    def _check_images(self, images_BCHW: Tensor) -> None:
+        if images_BCHW.ndim != 4 or images_BCHW.shape[1] != 3 or not images_BCHW.is_floating_point():
+            raise DetectorError(
+                f"images have shape {tuple(images_BCHW.shape)} and type {images_BCHW.dtype}; a detector takes "
+                "(batch, 3, height, width) floats in [0, 1]. Collate the samples, and divide bytes by 255."
+            )
+
+    def _check_targets(self, targets: Sequence[Target], num_images: int) -> list[dict[str, Tensor]]:
+        """Refuse what would end in a wrong loss or an index error deep inside torchvision."""
+        if len(targets) != num_images:
+            raise DetectorError(f"{len(targets)} targets were given for {num_images} images; give one an image.")
+        for index, target in enumerate(targets):
+            if target["boxes"].shape != (len(target["labels"]), 4):
+                raise DetectorError(
+                    f"targets[{index}] has boxes of shape {tuple(target['boxes'].shape)} and "
+                    f"{len(target['labels'])} labels; boxes are (n, 4) for n labels, (0, 4) where there are none."
+                )
+        boxes_n4 = torch.cat([target["boxes"] for target in targets])
+        labels_n = torch.cat([target["labels"] for target in targets])
+        # Written so that NaN counts as wrong.
+        wrong_n = ~(boxes_n4[:, 2:] > boxes_n4[:, :2]).all(dim=1) | (labels_n < 0) | (labels_n >= self.num_classes)
+        if wrong_n.any():
+            first = int(wrong_n.nonzero()[0])
+            counts = torch.tensor([len(target["labels"]) for target in targets]).cumsum(0)
+            image = int((counts <= first).sum())
+            raise DetectorError(
+                f"targets[{image}] has the box {boxes_n4[first].tolist()} with label {int(labels_n[first])}; a box is "
+                f"(x0, y0, x1, y1) with x0 < x1 and y0 < y1, a label one of 0..{self.num_classes - 1}. "
+                "Drop degenerate boxes, and map category ids to labels from 0."
+            )
+        return [{"boxes": target["boxes"], "labels": target["labels"]} for target in targets]
+
+
+def _full_precision(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
+        return value.float()
+    return value
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; each submodule's own mode afterwards (some may be frozen)."""
+    if not module.training:
+        yield
+        return
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training

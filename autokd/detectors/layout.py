@@ -1,0 +1,101 @@
+"""Which levels a detector has and which objects each level looks for: numbers only, no torch.
+
+Two families. *Large* images get the levels of the papers (p3-p7 for dense heads, p2-p6 for two stages) with
+their anchors. *Small* ones (longest side up to 320 px) stop at p5, since p6 and p7 would be maps of one or two
+cells, and every anchor shrinks: on a 120 x 160 image the papers' ranges would send all objects to p3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Architecture = Literal["fcos", "retinanet", "faster_rcnn"]
+LARGEST_SMALL_SIDE_PX = 320
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Levels, anchors and budgets of one detector; sizes in pixels of the network's input."""
+
+    levels: tuple[str, ...]
+    """Fine to coarse."""
+    stages: tuple[int, ...]
+    """Stages of the ResNet (1-4) that feed the pyramid."""
+    top: Literal["none", "p6p7", "pool"]
+    """What stands above p5: nothing, two strided convolutions, or p5 subsampled."""
+    anchor_sizes_px: tuple[tuple[int, ...], ...]
+    """Sides of the square anchors of each level, before the aspect ratios."""
+    aspect_ratios: tuple[float, ...]
+    centre_radius: float = 1.5
+    """FCOS: how far from a box's centre a point may lie, in anchor sizes."""
+    canonical_scale_px: int = 224
+    """Two stages: a region of this side is pooled from p4."""
+    num_proposals: int = 1000
+    """Two stages: proposals of an image before and after suppression, in training and detection alike."""
+    num_sampled_proposals: int = 512
+    """Two stages: proposals of an image that the box head is trained on."""
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Level name -> pixels of the network's input per cell."""
+        return {level: 2 ** int(level[1:]) for level in self.levels}
+
+    @property
+    def pad_multiple_px(self) -> int:
+        """Both sides of the padded input are multiples of this: cells and anchors then coincide on every level."""
+        return max(self.strides.values())
+
+    @property
+    def num_anchors_per_cell(self) -> int:
+        return len(self.anchor_sizes_px[0]) * len(self.aspect_ratios)
+
+
+def choose_layout(architecture: Architecture, image_size_px: tuple[int, int]) -> Layout:
+    """The layout for inputs of (height, width) pixels."""
+    small = max(image_size_px) <= LARGEST_SMALL_SIDE_PX
+    if architecture == "faster_rcnn":
+        return _two_stage(small)
+    levels = ("p3", "p4", "p5") if small else ("p3", "p4", "p5", "p6", "p7")
+    strides = [2 ** int(level[1:]) for level in levels]
+    if architecture == "fcos":
+        # A point answers for boxes whose farthest side is 4-8 anchor sizes away; half the stride moves
+        # 32-64 px to p4. The radius is counted in anchor sizes, so it doubles to stay 1.5 cells.
+        divisor = 2 if small else 1
+        sizes = tuple((stride // divisor,) for stride in strides)
+        ratios, radius = (1.0,), 1.5 * divisor
+    else:
+        # RetinaNet, arXiv:1708.02002, section 4: three octave fractions and three ratios a cell.
+        base = 1.5 if small else 4.0
+        sizes = tuple(tuple(int(base * stride * 2 ** (third / 3)) for third in range(3)) for stride in strides)
+        ratios, radius = (0.5, 1.0, 2.0), 1.5
+    return Layout(
+        levels=levels,
+        stages=(2, 3, 4),
+        top="none" if small else "p6p7",
+        anchor_sizes_px=sizes,
+        aspect_ratios=ratios,
+        centre_radius=radius,
+    )
+
+
+def _two_stage(small: bool) -> Layout:
+    """FPN, arXiv:1612.03144, section 4: one anchor size a level, three ratios."""
+    if small:
+        return Layout(
+            levels=("p2", "p3", "p4", "p5"),
+            stages=(1, 2, 3, 4),
+            top="none",
+            anchor_sizes_px=((12,), (24,), (48,), (96,)),
+            aspect_ratios=(0.5, 1.0, 2.0),
+            canonical_scale_px=56,
+            num_proposals=200,
+            num_sampled_proposals=64,
+        )
+    return Layout(
+        levels=("p2", "p3", "p4", "p5", "p6"),
+        stages=(1, 2, 3, 4),
+        top="pool",
+        anchor_sizes_px=((32,), (64,), (128,), (256,), (512,)),
+        aspect_ratios=(0.5, 1.0, 2.0),
+    )
