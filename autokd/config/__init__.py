@@ -3,8 +3,10 @@
 Unknown keys are refused, units stand in names, every error names file and line. Torch-free.
 """
 
-from autokd.config.load import load_config, load_space
+from autokd.config.dump import config_data, config_digest, config_yaml
+from autokd.config.load import load_config, load_space, space_of
 from autokd.config.model import (
+    NO_DISTILLATION,
     Backbone,
     CocoData,
     Detector,
@@ -21,6 +23,7 @@ from autokd.config.model import (
 )
 
 __all__ = [
+    "NO_DISTILLATION",
     "Backbone",
     "CocoData",
     "Detector",
@@ -34,6 +37,10 @@ __all__ = [
     "TeacherRecipe",
     "TorchvisionDetector",
     "WarmStart",
+    "config_data",
+    "config_digest",
+    "config_yaml",
     "load_config",
     "load_space",
+    "space_of",
 ]

@@ -1,0 +1,35 @@
+"""``autokd submit``: the search as a Ray job."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from pathlib import Path
+
+from autokd.config import RunConfig, config_yaml
+
+SPACE_FILE = "space.yaml"
+
+
+def submit_search(
+    config: RunConfig,
+    address: str,
+    *,
+    trials: int | None,
+    storage: str | None,
+    run_dir: Path | None,
+    follow: bool,
+) -> str:
+    """Send ``autokd search`` of the resolved configuration to the cluster at ``address``; return the job's id.
+
+    The cluster must have autokd installed and see the data under the paths that the file names.
+    """
+    from autokd.runtime import submit_job
+
+    command = ["autokd", "search", SPACE_FILE, "--ray-address", "auto"]
+    command += ["--trials", str(trials)] if trials is not None else []
+    command += ["--storage", storage] if storage is not None else []
+    command += ["--run-dir", str(run_dir)] if run_dir is not None else []
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / SPACE_FILE).write_text(config_yaml(config), encoding="utf-8")
+        return submit_job(address, shlex.join(command), working_dir=Path(folder), name=config.name, follow=follow)

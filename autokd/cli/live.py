@@ -1,0 +1,96 @@
+"""The view of a run while it goes on: a live panel on a terminal, quiet lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from autokd.study.observer import Observer, TrialNews
+
+LOG_INTERVAL_S = 10.0
+"""On a non-terminal, a stage's progress is told this often."""
+
+
+@contextmanager
+def live_view() -> Iterator[Observer]:
+    """Return the observer that fits the standard error stream, closed at the end whatever happens."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield LineView(console)
+        return
+    view = PanelView(console)
+    with Live(view, console=console, refresh_per_second=4, transient=False):
+        yield view
+
+
+class LineView:
+    """One line for each thing worth keeping; nothing redrawn."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    def stage(self, name: str, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
+        now = time.monotonic()
+        if done < total and now - self._told.get(name, -LOG_INTERVAL_S) < LOG_INTERVAL_S:
+            return
+        self._told[name] = now
+        self._line(f"{name}: {done}/{total}{_metrics(metrics)}")
+
+    def trial_ended(self, news: TrialNews) -> None:
+        self._line(_trial_line(news))
+
+    def say(self, text: str) -> None:
+        self._line(text)
+
+    def _line(self, text: str) -> None:
+        elapsed = int(time.monotonic() - self._began)
+        self._console.print(f"[{elapsed // 60:3d}:{elapsed % 60:02d}] {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class PanelView:
+    """Progress of every stage with the time left, the last trials, and the best so far."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False), TextColumn("{task.fields[metrics]}"),
+            console=console,
+        )  # fmt: skip
+        self._tasks: dict[str, object] = {}
+        self._best: TrialNews | None = None
+
+    def __rich__(self) -> Group:
+        best = f"best so far {self._best.value:+.3f}: {self._best.formula}" if self._best else ""
+        return Group(self._progress, Text(best))
+
+    def stage(self, name: str, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total, metrics="")
+        self._progress.update(self._tasks[name], completed=done, total=total, metrics=_metrics(metrics))  # type: ignore[arg-type]
+
+    def trial_ended(self, news: TrialNews) -> None:
+        if news.value is not None and (self._best is None or news.value > (self._best.value or 0.0)):
+            self._best = news
+        self.stage("trials", news.done, news.total)
+        self._console.print(_trial_line(news), markup=False, highlight=False)
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+
+
+def _metrics(metrics: Mapping[str, float] | None) -> str:
+    return "".join(f"  {name} {value:.4g}" for name, value in (metrics or {}).items())
+
+
+def _trial_line(news: TrialNews) -> str:
+    value = f"{news.value:+.3f}" if news.value is not None else (news.cause or "no value")
+    return f"trial {news.number} ({news.done}/{news.total}) {news.status} {value} in {news.seconds:.1f} s: {news.formula}"

@@ -1,0 +1,51 @@
+"""What ``autokd space`` and ``autokd presets`` print."""
+
+from __future__ import annotations
+
+import numpy
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from autokd.config import RunConfig, space_of
+from autokd.presets import load_preset, preset_names
+from autokd.space import Slot
+from autokd.spec import formula, operator_of
+from autokd.spec.vocabulary import IDENTITY
+
+
+def presets_table() -> Table:
+    """A row a preset: name, formula with the published weight, paper."""
+    table = Table("preset", "formula", "paper")
+    for name in preset_names():
+        spec = load_preset(name)
+        table.add_row(name, formula(spec), spec.paper)
+    return table
+
+
+def space_view(config: RunConfig, num_samples: int) -> RenderableType:
+    """The tree of choices, its size, what the pair cannot supply, and a few samples."""
+    from autokd.detectors import taps_of
+
+    space = space_of(config)
+    taps = set(taps_of(config.teacher)) & set(taps_of(config.student))
+    supplied, reasons = space.supplied_by(taps)
+    tree = Tree(Text(f"{config.name}: {space.min_terms} to {space.max_terms} terms"))
+    for slot in supplied.slots:
+        tree.add(_slot_branch(slot))
+    tree.add(f"strength: {supplied.strength}")
+    lines = [f"{supplied.count():,} distinct distillers (a range of numbers counts as one)"]
+    lines += [f"left out: {reason}" for reason in reasons] or ["the pair supplies all of it"]
+    rng = numpy.random.default_rng(config.search.seed)
+    lines += [f"e.g. {formula(supplied.sample(rng))}" for _ in range(num_samples)]
+    return Group(tree, *(Text(line) for line in lines))
+
+
+def _slot_branch(slot: Slot) -> Tree:
+    branch = Tree(slot.name)
+    for option in slot.options:
+        free = "".join(f", {name} {domain}" for name, domain in option.free)
+        meaning = "nothing" if option.step.name == IDENTITY else operator_of(slot.kind, option.step.name).meaning
+        branch.add(Text(f"{option.label}{free}: {meaning}"))
+    return branch

@@ -1,0 +1,39 @@
+"""Writes a resolved configuration back as YAML: every default filled in, paths absolute."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from autokd.config.model import RunConfig
+from autokd.space import DEFAULT_SPACE
+
+
+def config_data(config: RunConfig) -> dict[str, Any]:
+    """The configuration as plain data, the default space written out."""
+    data = config.model_dump(mode="json")
+    data["space"] = DEFAULT_SPACE | config.space
+    return data
+
+
+def config_yaml(config: RunConfig) -> str:
+    """A space file that means the same, whatever AutoKD's defaults become."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 110
+    stream = io.StringIO()
+    yaml.dump(config_data(config), stream)
+    return stream.getvalue()
+
+
+def config_digest(config: RunConfig) -> str:
+    """Identifies what a run's numbers depend on: not its workers, nor how many trials it asks for."""
+    data = config_data(config)
+    del data["runtime"]
+    data["search"] = {key: value for key, value in data["search"].items() if key != "trials"}
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
