@@ -1,1 +1,33 @@
-"""Placeholder docstring."""
+"""Trainings: the loop, the cached teacher, validation and COCO AP, and the evaluator that runs jobs.
+
+``loop`` is the one training loop; ``teacher_cache`` keeps the teacher's taps; ``validation``, ``cka`` and
+``average_precision`` measure; ``provisions`` holds what the trainings of a process share; ``prepare`` makes it
+before a search; ``TrainingEvaluatorFactory`` is what a runtime carries to its workers.
+"""
+
+from autokd.training.average_precision import AveragePrecision, PrecisionMeter
+from autokd.training.evaluator import TrainingEvaluator, TrainingEvaluatorFactory
+from autokd.training.loop import EpochResult, Lesson, train
+from autokd.training.preparation import Preparation, prepare
+from autokd.training.teacher import OnProgress, Teacher, TeacherScore
+from autokd.training.teacher_cache import LiveTeacher, TeacherCache
+from autokd.training.validation import Validation, validate
+
+__all__ = [
+    "AveragePrecision",
+    "EpochResult",
+    "Lesson",
+    "LiveTeacher",
+    "OnProgress",
+    "PrecisionMeter",
+    "Preparation",
+    "Teacher",
+    "TeacherCache",
+    "TeacherScore",
+    "TrainingEvaluator",
+    "TrainingEvaluatorFactory",
+    "Validation",
+    "prepare",
+    "train",
+    "validate",
+]

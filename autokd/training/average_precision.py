@@ -1,0 +1,146 @@
+"""COCO's average precision by pycocotools, without its printing.
+
+Boxes are compared in the pixels of the original images, so that results of different network inputs compare.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autokd.data import DetectionDataset, collate
+from autokd.detectors import Detector
+from autokd.training.content import write_whole
+from autokd.training.loader import chunks
+
+MAX_DETECTIONS = 100
+"""Of an image, the best scored, as COCO counts."""
+
+
+@dataclass(frozen=True)
+class AveragePrecision:
+    """``map_50_95``: mean over classes and IoU 0.5, 0.55 .. 0.95. Classes without an instance are left out.
+
+    ``detections``: COCO results, [{image_id, category_id, bbox: xywh px of the original image, score}].
+    """
+
+    map_50_95: float
+    map_50: float
+    per_class: Mapping[str, float]
+    detections: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+
+    def save_detections(self, path: Path) -> None:
+        write_whole(path, json.dumps(list(self.detections)).encode())
+
+
+class PrecisionMeter:
+    """Measures detectors on one split; the annotations are read once."""
+
+    def __init__(self, dataset: DetectionDataset) -> None:
+        self._dataset = dataset
+
+    @cached_property
+    def _ground_truth(self) -> Any:
+        return self._dataset.ground_truth()
+
+    def measure(
+        self,
+        detector: Detector,
+        *,
+        batch_size: int,
+        device: torch.device,
+        indices: Sequence[int] | None = None,
+        deadline: float | None = None,
+    ) -> AveragePrecision:
+        """AP of what ``detector`` finds in the split, or in ``indices`` of it; its mode is as before afterwards."""
+        found = detect_split(
+            detector, self._dataset, batch_size=batch_size, device=device, indices=indices, deadline=deadline
+        )
+        return self.score(found, indices)
+
+    def score(self, detections: Sequence[Mapping[str, Any]], indices: Sequence[int] | None = None) -> AveragePrecision:
+        """AP of COCO results on the split, or on ``indices`` of its images."""
+        from pycocotools.cocoeval import COCOeval
+
+        dataset = self._dataset
+        image_ids = [dataset.image_ids[index] for index in (range(dataset.num_images) if indices is None else indices)]
+        if not detections:
+            return AveragePrecision(0.0, 0.0, self._nothing_found(image_ids))
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = self._ground_truth.loadRes([dict(detection) for detection in detections])
+            evaluation = COCOeval(self._ground_truth, found, "bbox")
+            evaluation.params.imgIds = image_ids
+            evaluation.params.catIds = list(dataset.category_ids)
+            evaluation.params.maxDets = [MAX_DETECTIONS]
+            evaluation.params.areaRng = evaluation.params.areaRng[:1]
+            evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
+            evaluation.evaluate()
+            evaluation.accumulate()
+        # (IoU thresholds, recalls, classes, areas, numbers of detections); -1 where a class has no instance
+        precision_TRK = evaluation.eval["precision"][:, :, :, 0, 0]
+        per_class = {name: _mean(precision_TRK[:, :, label]) for label, name in enumerate(dataset.classes)}
+        return AveragePrecision(
+            _mean(precision_TRK, default=0.0),
+            _mean(precision_TRK[0], default=0.0),
+            {name: value for name, value in per_class.items() if not np.isnan(value)},
+            tuple(dict(detection) for detection in detections),
+        )
+
+    def _nothing_found(self, image_ids: Sequence[int]) -> dict[str, float]:
+        images = set(image_ids)
+        present = {
+            annotation["category_id"]
+            for annotation in self._ground_truth.dataset.get("annotations", [])
+            if annotation["image_id"] in images and not annotation["iscrowd"]
+        }
+        pairs = zip(self._dataset.classes, self._dataset.category_ids)
+        return {name: 0.0 for name, category in pairs if category in present}
+
+
+def _mean(precision: np.ndarray, default: float = float("nan")) -> float:
+    valid = precision[precision > -1]
+    return float(valid.mean()) if valid.size else default
+
+
+@torch.no_grad()
+def detect_split(
+    detector: Detector,
+    dataset: DetectionDataset,
+    *,
+    batch_size: int,
+    device: torch.device,
+    indices: Sequence[int] | None = None,
+    deadline: float | None = None,
+) -> list[dict[str, Any]]:
+    """COCO results of ``detector``, boxes in pixels of the original image. ``indices``: None for every image."""
+    was_training = detector.training
+    detector.eval()
+    results: list[dict[str, Any]] = []
+    wanted = range(dataset.num_images) if indices is None else indices
+    try:
+        for chunk in chunks(wanted, batch_size):
+            samples = [dataset.load(index) for index in chunk]
+            images_BCHW, _ = collate(samples, device)
+            for index, found in zip(chunk, detector.detect(images_BCHW)):
+                results += dataset.to_coco_results(index, _best(found))
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError("out of time while measuring AP.")
+    finally:
+        detector.train(was_training)
+    return results
+
+
+def _best(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    order = found["scores"].argsort(descending=True, stable=True)[:MAX_DETECTIONS]
+    return {name: found[name][order] for name in ("boxes", "scores", "labels")}

@@ -1,0 +1,231 @@
+"""Runs jobs in a worker: build student and distiller, train, measure, and say how it ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autokd.config.model import Recipe, RunConfig
+from autokd.data import Datasets
+from autokd.detectors import Detector
+from autokd.distill import build_distiller
+from autokd.errors import DetectorError, DistillError, NonFiniteError, SpecError
+from autokd.outcomes import Cause, Job, Outcome, Report, WorkerResources
+from autokd.spec import DistillerSpec, operator_of
+from autokd.training.content import save_weights, write_whole
+from autokd.training.loader import Loader
+from autokd.training.loop import EpochResult, Lesson, train
+from autokd.training.provisions import EVALUATION_BATCH_SIZE, Provisions
+from autokd.training.seeds import random_stream, stream_seed
+from autokd.training.validation import validate
+
+
+@dataclass(frozen=True)
+class TrainingEvaluatorFactory:
+    """Makes the evaluator of one worker process. ``datasets`` serve in this process only and do not travel."""
+
+    config: RunConfig
+    cache_dir: Path
+    run_dir: Path
+    datasets: Datasets | None = field(default=None, compare=False)
+
+    def __call__(self, resources: WorkerResources) -> TrainingEvaluator:
+        if resources.num_threads > 0:
+            torch.set_num_threads(resources.num_threads)
+        return TrainingEvaluator(
+            Provisions(self.config, self.cache_dir, torch.device(resources.device), self.datasets), self.run_dir
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.config, self.cache_dir, self.run_dir)
+
+
+class TrainingEvaluator:
+    """Evaluates jobs one after the other; data, teacher's taps and warm starts are loaded once and kept."""
+
+    def __init__(self, provisions: Provisions, run_dir: Path) -> None:
+        self._provisions = provisions
+        self._run_dir = Path(run_dir)
+        self._worker = f"{socket.gethostname()}:{os.getpid()}"
+
+    def evaluate(self, job: Job) -> Generator[Report, None, Outcome]:
+        """Yield a report after each epoch and return the outcome; expected failures are outcomes too."""
+        trial = _Trial(job, self._provisions, self._run_dir / "jobs" / _file_name(job.id))
+        failure: tuple[Cause, str] | None = None
+        try:
+            for result in trial.epochs():
+                yield trial.report(result)
+            trial.finish()
+        except NonFiniteError as error:
+            failure = ("non_finite", str(error))
+        except TimeoutError as error:
+            failure = ("timeout", str(error))
+        except (SpecError, DistillError, DetectorError) as error:
+            failure = ("cannot_build", str(error))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failure = ("out_of_memory", str(error).splitlines()[0] if str(error) else "out of memory")
+        if failure is not None and self._provisions.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return Outcome(
+            job.id,
+            "failed" if failure else "finished",
+            trial.metrics,
+            failure[0] if failure else None,
+            failure[1] if failure else "",
+            tuple(trial.reports),
+            trial.seconds,
+            trial.artifacts,
+            self._worker,
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out: torch says so in several ways."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return any(sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory"))
+
+
+def make_lesson(
+    spec: DistillerSpec, student: Detector, loader: Loader, provisions: Provisions, recipe: Recipe, seed: int
+) -> Lesson:
+    """Build the distiller for the pair; its weights depend on ``seed`` alone, and the student is left as it was.
+
+    Raises DistillError or SpecError if the pair cannot be distilled so.
+    """
+    cache = provisions.training_taps(recipe)
+    taps = taps_of(spec)
+    batch = next(iter(loader.of_pairs([[(0, 0)]])))
+    was_training = student.training
+    with random_stream(provisions.device, seed, "distiller"):
+        with torch.no_grad():
+            outputs = student.eval()(batch.images_BCHW, taps=taps)
+        student.train(was_training)
+        num_classes = len(provisions.datasets.train.classes)
+        distiller = build_distiller(spec, student=outputs, teacher=cache(batch), num_classes=num_classes)
+    return Lesson(distiller.to(provisions.device), cache, taps)
+
+
+def taps_of(spec: DistillerSpec) -> tuple[str, ...]:
+    """The taps that the operators of ``spec`` read, sorted."""
+    steps = [("source", term.source) for term in spec.terms]
+    steps += [("transform", step) for term in spec.canonical().terms for step in term.transforms]
+    steps += [("distance", term.distance) for term in spec.terms]
+    return tuple(sorted({tap for kind, step in steps for tap in operator_of(kind, step.name).needs_taps}))
+
+
+def _file_name(job_id: str) -> str:
+    return re.sub(r"[^\w.-]", "_", job_id)
+
+
+class _Trial:
+    """One job on its way: what was reported and measured so far."""
+
+    def __init__(self, job: Job, provisions: Provisions, folder: Path) -> None:
+        self._job = job
+        self._provisions = provisions
+        self._folder = folder
+        self._began = time.monotonic()
+        self._student: Detector | None = None
+        config = provisions.config
+        self._recipe = config.proxy if job.recipe == "proxy" else config.full
+        timeout_s = self._recipe.timeout_s
+        self._deadline = None if timeout_s is None else self._began + timeout_s
+        self.metrics: dict[str, float] = {}
+        self.artifacts: dict[str, str] = {}
+        self.reports: list[Report] = []
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def epochs(self) -> Iterator[EpochResult]:
+        """Train, epoch by epoch."""
+        job, provisions, recipe = self._job, self._provisions, self._recipe
+        is_proxy = job.recipe == "proxy"
+        student = provisions.warm_student(job.seed) if is_proxy else provisions.new_student(job.seed)
+        self._student = student
+        loader = provisions.training_loader(recipe, provisions.config.proxy.subset if is_proxy else 1.0)
+        lesson = None
+        if job.spec is not None:
+            lesson = make_lesson(job.spec, student, loader, provisions, recipe, job.seed)
+        # The proxy goes on where the warm start ended, but not over the same order of images again.
+        seed = stream_seed(job.seed, "proxy") if is_proxy else job.seed
+        return train(student, loader, recipe, seed=seed, lesson=lesson, deadline=self._deadline)
+
+    def report(self, result: EpochResult) -> Report:
+        """Measure what the recipe asks for after an epoch."""
+        metrics = {"train_loss": result.task_loss, "train_seconds": result.seconds}
+        if self._job.spec is not None:
+            metrics["distill_loss"] = result.distill_loss
+        if self._job.recipe == "proxy":
+            metrics |= self._proxy_metrics()
+        self.metrics = metrics
+        report = Report(self._job.id, result.epoch, metrics, self.seconds)
+        self.reports.append(report)
+        return report
+
+    def _proxy_metrics(self) -> dict[str, float]:
+        provisions, proxy = self._provisions, self._provisions.config.proxy
+        assert self._student is not None
+        metrics: dict[str, float] = {}
+        loader = provisions.validation_loader(proxy.val_subset)
+        if "val_loss" in proxy.reward or "cka" in proxy.reward:
+            taps = provisions.validation_taps() if "cka" in proxy.reward else None
+            validation = validate(self._student, loader, taps, deadline=self._deadline)
+            metrics["val_loss"] = validation.val_loss
+            if validation.cka is not None:
+                metrics["cka"] = validation.cka
+        if "ap" in proxy.reward:
+            precision = provisions.meter(provisions.datasets.val).measure(
+                self._student,
+                batch_size=EVALUATION_BATCH_SIZE,
+                device=provisions.device,
+                indices=loader.indices(),
+                deadline=self._deadline,
+            )
+            metrics["ap"] = precision.map_50_95
+        return metrics
+
+    def finish(self) -> None:
+        """After a full training: measure everything once, and write weights and detections."""
+        if self._job.recipe != "full":
+            return
+        provisions = self._provisions
+        student = self._student
+        assert student is not None
+        validation = validate(
+            student, provisions.validation_loader(), provisions.validation_taps(), deadline=self._deadline
+        )
+        self.metrics["val_loss"] = validation.val_loss
+        if validation.cka is not None:
+            self.metrics["cka"] = validation.cka
+        for split, dataset in (("val", provisions.datasets.val), ("test", provisions.datasets.test)):
+            if dataset is None:
+                continue
+            precision = provisions.meter(dataset).measure(
+                student, batch_size=EVALUATION_BATCH_SIZE, device=provisions.device, deadline=self._deadline
+            )
+            self.metrics[f"{split}_ap"] = precision.map_50_95
+            self.metrics[f"{split}_ap_50"] = precision.map_50
+            self.metrics |= {f"{split}_ap/{name}": value for name, value in precision.per_class.items()}
+            self._keep(f"detections_{split}", f"detections_{split}.json", precision.save_detections)
+        self._keep("weights", "student.pt", lambda path: save_weights(path, student.plain_state_dict()))
+        if (spec := self._job.spec) is not None:
+            self._keep("distiller", "distiller.yaml", lambda path: write_whole(path, spec.to_yaml().encode()))
+
+    def _keep(self, name: str, file_name: str, write: Any) -> None:
+        path = self._folder / file_name
+        write(path)
+        self.artifacts[name] = str(path)

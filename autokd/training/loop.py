@@ -1,0 +1,209 @@
+"""The one training loop: teacher, warm start, proxy and full trainings all go through ``train``.
+
+A step: images of a batch -> one forward of the student gives task losses and taps -> the teacher's taps of the
+same views (from the cache, as a rule) -> the distiller's terms -> one backward for all of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from autokd.config.model import Recipe
+from autokd.detectors import Detector
+from autokd.distill import Distiller, DistillResult
+from autokd.errors import DetectorError, NonFiniteError
+from autokd.outputs import DetectorOutputs
+from autokd.training.loader import Batch, Loader
+from autokd.training.optimisation import (
+    Precision,
+    clip_gradients,
+    make_optimiser,
+    parameter_groups,
+    rate_factor,
+    trainable,
+)
+from autokd.training.seeds import seed_stream
+
+GPU_CHECK_STEPS = 20
+"""On a GPU the losses are looked at this often, since each look waits for the card. On a CPU: at every step."""
+
+PYRAMID_TAP = "fpn"
+TOTAL = "total"
+GRADIENT = "gradient norm"
+
+
+class TeacherTaps(Protocol):
+    """Gives the teacher's taps of a batch, without gradient: from the cache or from the running teacher."""
+
+    def __call__(self, batch: Batch) -> DetectorOutputs: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What the student learns from beside the targets: the loss and where the teacher's taps come from.
+
+    ``taps``: those of the student that the loss reads.
+    """
+
+    distiller: Distiller
+    teacher: TeacherTaps
+    taps: tuple[str, ...] = (PYRAMID_TAP,)
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """Means over the steps of ``epoch`` (1-based). ``losses``: every part by name, "total" the sum that fell.
+
+    ``seconds``: since the training began, without the time that the caller took between epochs.
+    """
+
+    epoch: int
+    num_epochs: int
+    losses: Mapping[str, float]
+    task_loss: float
+    distill_loss: float
+    learning_rate: float
+    seconds: float
+
+
+def train(
+    student: Detector,
+    loader: Loader,
+    recipe: Recipe,
+    *,
+    seed: int,
+    lesson: Lesson | None = None,
+    stop_after: int | None = None,
+    schedule_epochs: int | None = None,
+    deadline: float | None = None,
+) -> Iterator[EpochResult]:
+    """Train ``student`` in place and yield after each epoch; closing the generator stops the training.
+
+    The schedule spans ``schedule_epochs`` (default: the recipe's epochs) and is cut off after ``stop_after``.
+    Everything random is a function of ``seed``, whatever the lesson draws. ``deadline`` is a value of
+    ``time.monotonic``. Raises NonFiniteError naming the part, and TimeoutError.
+    """
+    device = loader.device
+    num_epochs = schedule_epochs or recipe.epochs
+    last_epoch = min(num_epochs, stop_after) if stop_after is not None else num_epochs
+    distiller = lesson.distiller if lesson else None
+    optimiser = make_optimiser(parameter_groups(student, distiller, recipe.weight_decay), recipe)
+    precision = Precision(device, recipe.amp)
+    clipped = [trainable(student), trainable(distiller)]
+    steps_per_epoch = loader.steps_per_epoch(seed)
+    num_steps = num_epochs * steps_per_epoch
+    step, seconds = 0, 0.0
+    for epoch in range(1, last_epoch + 1):
+        began = time.monotonic()
+        _set_training(student, distiller)
+        record = LossRecord(epoch, check_every=1 if device.type == "cpu" else GPU_CHECK_STEPS)
+        for batch in loader.epoch(seed, epoch):
+            rate = recipe.learning_rate * rate_factor(step, num_steps, recipe)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            seed_stream(device, seed, "step", step)
+            optimiser.zero_grad(set_to_none=True)
+            with precision.autocast():
+                parts = _losses(student, batch, lesson)
+            precision.backward(parts[TOTAL], optimiser)
+            norms = [clip_gradients(parameters, recipe.gradient_clip_norm) for parameters in clipped]
+            if norms[0] is not None and not precision.is_scaled:
+                parts[GRADIENT] = norms[0]
+            record.add(parts)
+            precision.step(optimiser)
+            step += 1
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"out of time in epoch {epoch} of {num_epochs}, after {step} steps.")
+        seconds += time.monotonic() - began
+        yield record.result(num_epochs, rate, seconds)
+
+
+def _set_training(student: nn.Module, distiller: nn.Module | None) -> None:
+    student.train()
+    if distiller is not None:
+        distiller.train()
+
+
+def _losses(student: Detector, batch: Batch, lesson: Lesson | None) -> dict[str, Tensor]:
+    """Every part of the loss by name, and their total with its graph."""
+    outputs = student(batch.images_BCHW, batch.targets, taps=lesson.taps if lesson else (PYRAMID_TAP,))
+    task_loss = outputs.task_loss
+    if task_loss is None:
+        raise DetectorError(f"{type(student).__name__} gave no losses although it was given targets.")
+    parts = {f"task/{name}": loss for name, loss in outputs.losses.items()}
+    parts["task"] = task_loss
+    parts[TOTAL] = task_loss
+    if lesson is not None:
+        result = lesson.distiller(outputs, lesson.teacher(batch), batch.targets)
+        parts |= _term_parts(result)
+        parts[TOTAL] = task_loss + result.total
+    return parts
+
+
+def _term_parts(result: DistillResult) -> dict[str, Tensor]:
+    parts: dict[str, Tensor] = {}
+    for name, value in result.terms.items():
+        parts[f"distill/{name}"] = value.weighted
+        parts[f"distill/{name} before its weight"] = value.raw
+    parts["distill"] = result.total
+    return parts
+
+
+class LossRecord:
+    """The parts of the loss over an epoch: their means, and a look every few steps that all are finite.
+
+    Parts are looked at in the order in which they were named, so the first bad one of the first bad step is the
+    one that is blamed. ``total`` and the gradient come last.
+    """
+
+    def __init__(self, epoch: int, check_every: int) -> None:
+        self._epoch = epoch
+        self._check_every = check_every
+        self._names: tuple[str, ...] = ()
+        self._rows: list[Tensor] = []
+        self._sums: Tensor | None = None
+        self._num_steps = 0
+
+    def add(self, parts: Mapping[str, Tensor]) -> None:
+        """Take the parts of one step, the same at every step; NonFiniteError if it is time to look."""
+        if not self._names:
+            late = (TOTAL, GRADIENT)
+            self._names = (*(name for name in parts if name not in late), *(n for n in late if n in parts))
+        self._rows.append(torch.stack([parts[name].detach().float() for name in self._names]))
+        if len(self._rows) >= self._check_every:
+            self._look()
+
+    def _look(self) -> None:
+        if not self._rows:
+            return
+        rows = torch.stack(self._rows).double()
+        sums = rows.sum(0)
+        if not bool(torch.isfinite(sums).all()):
+            self._blame(rows.cpu())
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._num_steps += len(self._rows)
+        self._rows.clear()
+
+    def _blame(self, rows: Tensor) -> None:
+        bad_step, bad_part = (int(i) for i in (~torch.isfinite(rows)).nonzero()[0])
+        name, value = self._names[bad_part], float(rows[bad_step, bad_part])
+        raise NonFiniteError(
+            f"{name} is {value} in epoch {self._epoch}, step {self._num_steps + bad_step + 1}. "
+            "Lower its weight or the learning rate, or clip the gradient."
+        )
+
+    def result(self, num_epochs: int, learning_rate: float, seconds: float) -> EpochResult:
+        """The means of the epoch; NonFiniteError if a part of the last steps is not finite."""
+        self._look()
+        assert self._sums is not None, "an epoch has at least one step"
+        means = dict(zip(self._names, (self._sums / self._num_steps).tolist()))
+        means.pop(GRADIENT, None)
+        return EpochResult(
+            self._epoch, num_epochs, means, means["task"], means.get("distill", 0.0), learning_rate, seconds
+        )

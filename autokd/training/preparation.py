@@ -1,0 +1,64 @@
+"""Before a search: the teacher trained or loaded, measured, its taps cached, the warm start trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from autokd.config.model import RunConfig
+from autokd.data import Datasets
+from autokd.training.provisions import EVALUATION_BATCH_SIZE, Provisions
+from autokd.training.teacher import OnProgress, Teacher, TeacherScore, measure_teacher, no_progress
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a search stands on. ``taps_bytes``: size of the teacher's cached taps on disk."""
+
+    teacher: Teacher
+    score: TeacherScore
+    taps_folders: tuple[Path, ...]
+    taps_bytes: int
+    warm_start_seeds: tuple[int, ...]
+
+
+def prepare(
+    config: RunConfig,
+    datasets: Datasets,
+    cache_dir: Path,
+    *,
+    seeds: Sequence[int] = (0,),
+    device: str | torch.device = "cpu",
+    on_progress: OnProgress = no_progress,
+) -> Preparation:
+    """Make whatever the cache lacks; a second call with the same config, data and cache makes nothing.
+
+    ``seeds``: those of the proxy trainings, each of which has a warm start of its own. Raises ConfigError
+    without a way to a teacher, DataError if the disk is too small, NonFiniteError if the teacher's training
+    runs away.
+    """
+    provisions = Provisions(config, cache_dir, torch.device(device), datasets, on_progress)
+    teacher = provisions.teacher
+    score = measure_teacher(teacher, datasets, EVALUATION_BATCH_SIZE, provisions.device, on_progress)
+    caches = {
+        cache.folder: cache
+        for cache in (
+            provisions.validation_taps(),
+            provisions.training_taps(config.proxy),
+            provisions.training_taps(config.full),
+        )
+    }
+    warm_start = config.proxy.warm_start
+    is_warm = warm_start is not None and warm_start.epochs > 0
+    for seed in seeds if is_warm else ():
+        provisions.warm_student(seed)
+    return Preparation(
+        teacher,
+        score,
+        tuple(caches),
+        sum(cache.num_bytes for cache in caches.values()),
+        tuple(seeds) if is_warm else (),
+    )

@@ -1,0 +1,178 @@
+"""What trainings share: data, teacher, its taps, warm starts. Each is made once and then kept by content.
+
+``prepare`` makes everything before a search; a worker makes the same ``Provisions`` and finds it all made. On
+a machine without the driver's files a worker makes for itself what it misses.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autokd.config.model import Recipe, RunConfig
+from autokd.data import Datasets, DetectionDataset, ViewPlan, load_datasets
+from autokd.detectors import Detector, build_detector
+from autokd.spec.vocabulary import all_operators
+from autokd.training.average_precision import PrecisionMeter
+from autokd.training.content import digest_of, exclusive, load_weights, save_weights
+from autokd.training.loader import Loader, identity_plan, training_plan
+from autokd.training.loop import train
+from autokd.training.seeds import random_stream
+from autokd.training.teacher import (
+    TRAINING_VERSION,
+    OnProgress,
+    Teacher,
+    detector_text,
+    file_digest,
+    no_progress,
+    obtain_teacher,
+)
+from autokd.training.teacher_cache import TapsKey, TeacherCache, open_or_build
+
+EVALUATION_BATCH_SIZE = 16
+
+
+def needed_taps() -> tuple[str, ...]:
+    """The taps that some operator of the vocabulary reads, sorted: what the teacher's cache holds."""
+    return tuple(sorted({tap for row in all_operators() for tap in row.needs_taps}))
+
+
+def recipe_data(recipe: Recipe) -> dict[str, Any]:
+    """The part of a recipe that decides a training's weights, but for its length."""
+    return {name: getattr(recipe, name) for name in sorted(Recipe.model_fields) if name != "epochs"}
+
+
+class Provisions:
+    """Everything that the trainings of one process share; each part is loaded when first needed."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        cache_dir: Path,
+        device: torch.device,
+        datasets: Datasets | None = None,
+        on_progress: OnProgress = no_progress,
+    ) -> None:
+        self.config = config
+        self.cache_dir = Path(cache_dir)
+        self.device = device
+        self._given_datasets = datasets
+        self._on_progress = on_progress
+        self._taps: dict[str, TeacherCache] = {}
+        self._warm_starts: dict[int, dict[str, Tensor]] = {}
+        self._meters: dict[str, PrecisionMeter] = {}
+
+    @cached_property
+    def datasets(self) -> Datasets:
+        return self._given_datasets or load_datasets(self.config.data, self.cache_dir)
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """Found, or trained: see ``obtain_teacher``."""
+        return obtain_teacher(self.config.teacher, self.datasets.train, self.cache_dir, self.device, self._on_progress)
+
+    def meter(self, dataset: DetectionDataset) -> PrecisionMeter:
+        return self._meters.setdefault(dataset.fingerprint, PrecisionMeter(dataset))
+
+    # ------------------------------------------------------------------------------------- loaders
+
+    def training_loader(self, recipe: Recipe, subset: float = 1.0) -> Loader:
+        train_set = self.datasets.train
+        return Loader(train_set, training_plan(train_set, recipe), recipe.batch_size, self.device, subset)
+
+    def validation_loader(self, subset: float = 1.0) -> Loader:
+        val_set = self.datasets.val
+        return Loader(val_set, identity_plan(val_set), EVALUATION_BATCH_SIZE, self.device, subset)
+
+    # ---------------------------------------------------------------------------------------- taps
+
+    def training_taps(self, recipe: Recipe) -> TeacherCache:
+        """The teacher's taps of every view that ``recipe`` shows."""
+        train_set = self.datasets.train
+        return self._taps_of(train_set, training_plan(train_set, recipe), "teacher taps, training")
+
+    def validation_taps(self) -> TeacherCache:
+        """The teacher's taps of the validation images as they are."""
+        return self._taps_of(self.datasets.val, identity_plan(self.datasets.val), "teacher taps, validation")
+
+    def _taps_of(self, dataset: DetectionDataset, plan: ViewPlan, stage: str) -> TeacherCache:
+        key = TapsKey(
+            teacher_digest=self.teacher.digest,
+            teacher_config=detector_text(self.config.teacher),
+            dataset_fingerprint=dataset.fingerprint,
+            plan_digest=plan.digest,
+            image_size_px=dataset.image_size_px,
+            taps=needed_taps(),
+        )
+        if key.folder_name not in self._taps:
+            self._taps[key.folder_name] = open_or_build(
+                self.cache_dir / "teacher_taps",
+                key,
+                Loader(dataset, plan, EVALUATION_BATCH_SIZE, self.device),
+                lambda: self.teacher.build(self.device),
+                lambda done, total: self._on_progress(stage, done, total, {}),
+            )
+        return self._taps[key.folder_name]
+
+    # ------------------------------------------------------------------------------------ students
+
+    def new_student(self, seed: int) -> Detector:
+        """An untrained student (or its checkpoint); its weights depend on ``seed`` alone."""
+        dataset = self.datasets.train
+        with random_stream(self.device, seed, "weights"):
+            student = build_detector(self.config.student, len(dataset.classes), dataset.image_size_px)
+        return student.to(self.device)
+
+    def warm_student(self, seed: int) -> Detector:
+        """A student as the proxy starts from it: half-trained without distillation, or new."""
+        student = self.new_student(seed)
+        warm_start = self.config.proxy.warm_start
+        if warm_start is not None and warm_start.epochs > 0:
+            if seed not in self._warm_starts:
+                self._warm_starts[seed] = self._obtain_warm_start(seed)
+            student.load_state_dict(self._warm_starts[seed])
+        return student
+
+    def _obtain_warm_start(self, seed: int) -> dict[str, Tensor]:
+        path = self.cache_dir / "warm_starts" / f"{self._warm_start_key(seed)}.pt"
+        if not path.exists():
+            with exclusive(path):
+                if not path.exists():
+                    save_weights(path, self._train_warm_start(seed))
+        return load_weights(path)
+
+    def _warm_start_key(self, seed: int) -> str:
+        warm_start = self.config.proxy.warm_start
+        assert warm_start is not None
+        return digest_of(
+            student=detector_text(self.config.student),
+            checkpoint=file_digest(self.config.student.checkpoint),
+            recipe=recipe_data(self.config.full),
+            epochs=warm_start.epochs,
+            of_epochs=warm_start.of_epochs or self.config.full.epochs,
+            data=self.datasets.train.fingerprint,
+            seed=seed,
+            version=TRAINING_VERSION,
+        )
+
+    def _train_warm_start(self, seed: int) -> dict[str, Tensor]:
+        config, warm_start = self.config, self.config.proxy.warm_start
+        assert warm_start is not None
+        student = self.new_student(seed)
+        schedule_epochs = warm_start.of_epochs or config.full.epochs
+        stage, last = f"warm start, seed {seed}", min(warm_start.epochs, schedule_epochs)
+        self._on_progress(stage, 0, last, {})
+        for result in train(
+            student,
+            self.training_loader(config.full),
+            config.full,
+            seed=seed,
+            stop_after=last,
+            schedule_epochs=schedule_epochs,
+        ):
+            self._on_progress(stage, result.epoch, last, {"train_loss": result.task_loss})
+        return student.state_dict()

@@ -1,0 +1,227 @@
+"""The teacher's taps, computed once for a plan of replayable views and shared by all workers of a machine.
+
+One .npy file a tap, float16, memory-mapped: (images, views, C, H, W) for a level of the pyramid,
+(images, views, A, K) for class logits, (images, views, A, 4) for boxes. The folder's name is a digest of all
+that the taps depend on.
+
+Legend: N images, V views, B images of a batch, C channels, H x W cells, A candidate boxes, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autokd.data import ViewPlan
+from autokd.detectors import Detector
+from autokd.errors import DataError, NonFiniteError
+from autokd.outputs import DetectorOutputs
+from autokd.training.content import META_FILE, digest_of, exclusive, read_meta, whole_folder, write_json
+from autokd.training.loader import Batch, Loader, Pairs, chunks, num_chunks
+from autokd.training.loop import PYRAMID_TAP
+
+FORMAT_VERSION = 1
+LEVEL_PREFIX = "level."
+CHECKED_BLOCKS, BLOCK_BYTES = 512, 1 << 16
+"""The checksum reads this many evenly spaced blocks: all of a small file, 32 MiB of a big one."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class TapsKey:
+    """All that the cached taps depend on; ``folder_name`` is its digest."""
+
+    teacher_digest: str
+    teacher_config: str
+    dataset_fingerprint: str
+    plan_digest: str
+    image_size_px: tuple[int, int]
+    taps: tuple[str, ...] = (PYRAMID_TAP,)
+    dtype: str = "float16"
+    version: int = FORMAT_VERSION
+
+    @property
+    def folder_name(self) -> str:
+        return digest_of(**{name: getattr(self, name) for name in self.__dataclass_fields__})
+
+
+class TeacherCache:
+    """Taps of one data set under one plan, open for reading. Called with a batch, gives DetectorOutputs."""
+
+    def __init__(self, folder: Path, meta: Mapping[str, Any], device: torch.device) -> None:
+        self.folder = folder
+        self._device = device
+        self._strides: dict[str, int] = dict(meta["strides"])
+        self._image_size_px = (int(meta["image_size_px"][0]), int(meta["image_size_px"][1]))
+        self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in meta["arrays"]}
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(array.nbytes for array in self._arrays.values())
+
+    def __call__(self, batch: Batch) -> DetectorOutputs:
+        return self.read(batch.pairs)
+
+    def read(self, pairs: Pairs) -> DetectorOutputs:
+        """The taps of (image index, view number) pairs, float32 on the device."""
+        images = np.fromiter((image for image, _ in pairs), dtype=np.int64, count=len(pairs))
+        views = np.fromiter((view for _, view in pairs), dtype=np.int64, count=len(pairs))
+
+        def tap(name: str) -> Tensor | None:
+            if name not in self._arrays:
+                return None
+            return torch.from_numpy(self._arrays[name][images, views]).to(self._device).float()
+
+        pyramid = {level: tap(LEVEL_PREFIX + level) for level in self._strides}
+        return DetectorOutputs(
+            pyramid={level: map_BCHW for level, map_BCHW in pyramid.items() if map_BCHW is not None},
+            strides=self._strides,
+            class_logits=tap("class_logits"),
+            boxes=tap("boxes"),
+            image_size_px=self._image_size_px,
+        )
+
+
+class LiveTeacher:
+    """The teacher running beside the student: what the cache replaces."""
+
+    def __init__(self, teacher: Detector, taps: tuple[str, ...] = (PYRAMID_TAP,)) -> None:
+        self._teacher = teacher.eval()
+        self._taps = taps
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> DetectorOutputs:
+        return self._teacher(batch.images_BCHW, taps=self._taps)
+
+
+def open_or_build(
+    root: Path,
+    key: TapsKey,
+    loader: Loader,
+    make_teacher: Callable[[], Detector],
+    on_progress: Progress | None = None,
+) -> TeacherCache:
+    """Open the taps of ``key`` under ``root``; build them where they are missing, cut short or damaged.
+
+    ``make_teacher`` is called only to build. One process builds, the others wait. DataError if the disk is
+    too small, NonFiniteError if the teacher gives a tap that float16 cannot hold.
+    """
+    folder = root / key.folder_name
+    meta = sound_meta(folder)
+    if meta is None:
+        with exclusive(folder):
+            meta = sound_meta(folder)
+            if meta is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                with whole_folder(folder) as temporary:
+                    _build(temporary, key, loader, make_teacher(), on_progress)
+                meta = sound_meta(folder)
+    if meta is None:
+        raise DataError(f"{folder}: the teacher's taps were written but cannot be read back. Is the disk sound?")
+    return TeacherCache(folder, meta, loader.device)
+
+
+def sound_meta(folder: Path) -> dict[str, Any] | None:
+    """The meta data of a cache whose every file has its shape and checksum; None for any other."""
+    meta = read_meta(folder)
+    if meta is None or meta.get("version") != FORMAT_VERSION:
+        return None
+    for name, about in meta["arrays"].items():
+        path = folder / f"{name}.npy"
+        try:
+            if path.stat().st_size != about["bytes"] or _checksum(path) != about["checksum"]:
+                return None
+        except OSError:
+            return None
+    return meta
+
+
+@torch.no_grad()
+def _build(folder: Path, key: TapsKey, loader: Loader, teacher: Detector, on_progress: Progress | None) -> None:
+    """Run the teacher over every view of the plan and write ``folder``."""
+    teacher = teacher.to(loader.device).eval()
+    plan = loader.plan
+    pairs = [(image, view) for image in range(plan.num_images) for view in range(plan.num_views)]
+    arrays: dict[str, np.memmap] = {}
+    strides: dict[str, int] = {}
+    total = num_chunks(len(pairs), loader.batch_size)
+    for done, batch in enumerate(loader.of_pairs(chunks(pairs, loader.batch_size)), start=1):
+        outputs = teacher(batch.images_BCHW, taps=key.taps)
+        taps = _wanted(outputs, key.taps)
+        if not arrays:
+            strides = {level: int(stride) for level, stride in outputs.strides.items()}
+            arrays = _allocate(folder, taps, plan)
+        images, views = (list(column) for column in zip(*batch.pairs))
+        for name, tap in taps.items():
+            arrays[name][images, views] = _half(tap, name)
+        if on_progress is not None:
+            on_progress(done, total)
+    for array in arrays.values():
+        array.flush()
+    files = {name: folder / f"{name}.npy" for name in arrays}
+    meta = {
+        "version": FORMAT_VERSION,
+        "strides": strides,
+        "image_size_px": list(key.image_size_px),
+        "arrays": {n: {"bytes": p.stat().st_size, "checksum": _checksum(p)} for n, p in files.items()},
+    }
+    write_json(folder / META_FILE, meta)
+
+
+def _wanted(outputs: DetectorOutputs, taps: Sequence[str]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    if PYRAMID_TAP in taps:
+        found |= {LEVEL_PREFIX + level: map_BCHW for level, map_BCHW in outputs.pyramid.items()}
+    if "class_logits" in taps and outputs.class_logits is not None:
+        found["class_logits"] = outputs.class_logits
+    if "boxes" in taps and outputs.boxes is not None:
+        found["boxes"] = outputs.boxes
+    return found
+
+
+def _allocate(folder: Path, taps: Mapping[str, Tensor], plan: ViewPlan) -> dict[str, np.memmap]:
+    shapes = {name: (plan.num_images, plan.num_views, *tap.shape[1:]) for name, tap in taps.items()}
+    needed = sum(2 * math.prod(shape) for shape in shapes.values())
+    free = shutil.disk_usage(folder).free
+    if needed > 0.95 * free:
+        raise DataError(
+            f"{folder.parent}: the teacher's taps of {plan.num_images} images in {plan.num_views} views need "
+            f"{needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free. Free some space, move the cache, or "
+            "lower num_views or image_size_px."
+        )
+    return {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.float16, shape=shape)
+        for name, shape in shapes.items()
+    }
+
+
+def _half(tap: Tensor, name: str) -> np.ndarray:
+    half = tap.half()
+    if not bool(torch.isfinite(half).all()):
+        greatest = float(tap.abs().max())
+        raise NonFiniteError(
+            f"the teacher's {name} reaches {greatest:g}, which float16 cannot hold (at most 65504). "
+            "Is the teacher's checkpoint sound?"
+        )
+    return half.cpu().numpy()
+
+
+def _checksum(path: Path) -> int:
+    size = path.stat().st_size
+    num_blocks = min(CHECKED_BLOCKS, max(1, math.ceil(size / BLOCK_BYTES)))
+    value = 0
+    with path.open("rb") as file:
+        for i in range(num_blocks):
+            file.seek((size - min(size, BLOCK_BYTES)) * i // max(num_blocks - 1, 1))
+            value = zlib.crc32(file.read(BLOCK_BYTES), value)
+    return value

@@ -1,0 +1,71 @@
+"""Validation in one forward pass a batch: the task loss, and the representation gap to the teacher."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from autokd.detectors import Detector
+from autokd.errors import DetectorError, NonFiniteError
+from autokd.training.cka import PyramidCKA, Rows
+from autokd.training.loader import Loader
+from autokd.training.loop import PYRAMID_TAP, TeacherTaps
+from autokd.training.seeds import random_stream, seed_stream
+
+VALIDATION_SEED = 0
+"""Losses that sample (FasterRCNN's) draw the same numbers at every validation."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """``val_loss``: the task loss, mean over images. ``cka``: mean over levels, None without a teacher."""
+
+    val_loss: float
+    cka: float | None = None
+    losses: Mapping[str, float] = field(default_factory=dict)
+    cka_levels: Mapping[str, float] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def validate(
+    student: Detector,
+    loader: Loader,
+    teacher: TeacherTaps | None = None,
+    *,
+    rows: Rows = "cells",
+    deadline: float | None = None,
+) -> Validation:
+    """Measure ``student`` in eval mode on the loader's images in order; its mode is as before afterwards.
+
+    The batch losses are weighted by their numbers of images. NonFiniteError if the loss or the gap is not
+    finite, TimeoutError past ``deadline`` (of ``time.monotonic``).
+    """
+    was_training = student.training
+    student.eval()
+    sums: dict[str, torch.Tensor] = {}
+    cka = PyramidCKA(rows) if teacher is not None else None
+    num_images = 0
+    try:
+        with random_stream(loader.device, VALIDATION_SEED, "validation"):
+            for step, batch in enumerate(loader.in_order()):
+                seed_stream(loader.device, VALIDATION_SEED, "validation", step)
+                outputs = student(batch.images_BCHW, batch.targets, taps=(PYRAMID_TAP,))
+                if not outputs.losses:
+                    raise DetectorError(f"{type(student).__name__} gave no losses in eval mode.")
+                for name, loss in outputs.losses.items():
+                    sums[name] = sums.get(name, loss.new_zeros(())) + loss * batch.num_images
+                num_images += batch.num_images
+                if cka is not None and teacher is not None:
+                    cka.add(outputs, teacher(batch), batch.targets)
+                if deadline is not None and time.monotonic() > deadline:
+                    raise TimeoutError("out of time while validating.")
+    finally:
+        student.train(was_training)
+    losses = {name: float(value) / num_images for name, value in sums.items()}
+    for name, value in losses.items():
+        if not torch.isfinite(torch.tensor(value)):
+            raise NonFiniteError(f"the validation loss {name} is {value}: the student's weights have run away.")
+    return Validation(sum(losses.values()), cka.value() if cka else None, losses, cka.levels() if cka else {})
