@@ -1,0 +1,116 @@
+"""The first words of a report: what was found, said no louder than the numbers allow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from autokd.report.statistics import Gain, gain, summarise
+from autokd.report.view import NONE, SEARCHED, EntryView, ReportData, best_trial
+
+Tone = Literal["ahead", "open", "behind", "empty"]
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """``title`` in one sentence, ``sentences`` with the numbers; ``tone`` colours the page."""
+
+    title: str
+    sentences: tuple[str, ...]
+    tone: Tone
+    over_none: Gain | None = None
+    over_preset: Gain | None = None
+    best_preset: str = ""
+
+
+def best_preset(data: ReportData) -> EntryView | None:
+    """Return the preset with the highest mean test AP. Choosing it on test favours it, not the searched one."""
+    rated = []
+    for entry in data.entries:
+        summary = summarise(entry.test_ap)
+        if entry.name not in (NONE, SEARCHED) and summary is not None:
+            rated.append((summary.mean, entry))
+    return max(rated, key=lambda pair: pair[0])[1] if rated else None
+
+
+def headline(data: ReportData) -> Headline:
+    """Return what the report says first."""
+    searched = data.entry(SEARCHED)
+    if searched is None or summarise(searched.test_ap) is None:
+        return _without_result(data)
+    none, preset = data.entry(NONE), best_preset(data)
+    over_none = gain(searched, none) if none is not None else None
+    over_preset = gain(searched, preset) if preset is not None else None
+    title, tone = _title(over_none, over_preset, preset.name if preset else "", data.judged_on)
+    sentences = [_of_entry("The searched distiller", searched, data.judged_on)]
+    if over_none is not None:
+        sentences.append(_of_gain("no distillation", over_none))
+    if over_preset is not None and preset is not None:
+        sentences.append(_of_gain(f"the best preset, {preset.name}", over_preset))
+    sentences += _caveats(data, over_none, over_preset)
+    return Headline(title, tuple(sentences), tone, over_none, over_preset, preset.name if preset else "")
+
+
+def _title(over_none: Gain | None, over_preset: Gain | None, preset: str, split: str) -> tuple[str, Tone]:
+    rivals = [g for g in (over_none, over_preset) if g is not None]
+    if not rivals:
+        return f"The searched distiller was trained in full, with nothing to compare it to on {split}", "open"
+    if over_none is not None and over_none.mean <= 0:
+        how = "clearly worse than" if over_none.is_certain else "no better than"
+        return f"The searched distiller is {how} no distillation on {split}", "behind"
+    if over_preset is not None and over_preset.mean <= 0:
+        how = "beats" if over_preset.is_certain else "is level with or ahead of"
+        return f"The preset {preset} {how} the searched distiller on {split}", "behind"
+    named = (("no distillation", over_none), (f"the best preset ({preset})", over_preset))
+    names = [name for name, found in named if found is not None]
+    if all(rival.is_certain for rival in rivals):
+        return f"The searched distiller beats {' and '.join(names)} on {split}", "ahead"
+    if over_none is not None and over_none.is_certain:
+        return f"The searched distiller beats no distillation on {split}; its lead over {preset} is within noise", "open"
+    return f"The searched distiller has the highest mean AP on {split}, within what seeds alone can explain", "open"
+
+
+def _of_entry(subject: str, entry: EntryView, split: str) -> str:
+    summary = summarise(entry.test_ap)
+    assert summary is not None, "entries without values are handled before"
+    spread = "" if summary.deviation is None else f" ± {summary.deviation:.4f} (standard deviation)"
+    return f"{subject} reaches {split} AP {summary.mean:.4f}{spread} over {_seeds(summary.count)}."
+
+
+def _of_gain(rival: str, found: Gain) -> str:
+    ahead = f"{found.mean:+.4f} AP against {rival}"
+    if found.low is None:
+        return f"{ahead}; with one seed nothing can be said about its noise."
+    how = f"{found.count} paired seeds" if found.is_paired else "unpaired seeds, Welch"
+    return f"{ahead}, 95% interval [{found.low:+.4f}, {found.high:+.4f}] (Student t, {how})."
+
+
+def _caveats(data: ReportData, over_none: Gain | None, over_preset: Gain | None) -> list[str]:
+    caveats = []
+    if over_none is None:
+        caveats.append("No training without distillation finished, so no gain can be stated.")
+    if over_none is not None and over_preset is None:
+        caveats.append("No preset was trained beside it, so nothing is known about hand-made distillers here.")
+    if data.judged_on == "val":
+        caveats.append("There is no test split: these are val numbers, on which the search chose, and flatter it.")
+    return caveats
+
+
+def _without_result(data: ReportData) -> Headline:
+    best = best_trial(data.trials, data.search.direction)
+    if not data.trials:
+        return Headline("Nothing has been tried yet", ("The search has no trials.",), "empty")
+    failed = sum(trial.status == "failed" for trial in data.trials)
+    if best is None:
+        counts = f"{len(data.trials)} trials, {failed} of them failed, none with a value."
+        return Headline("No trial has finished", (counts,), "empty")
+    value = f"The best of {len(data.trials)} trials is trial {best.number}, {data.search.value_meaning} {best.value:.4g}."
+    return Headline(
+        "The search has results, the full trainings have not",
+        (value, "A proxy's value says nothing certain about test AP; the full trainings decide."),
+        "empty",
+    )
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"

@@ -1,0 +1,235 @@
+"""The same image with the boxes of several detectors side by side, as small inline JPEGs.
+
+Legend: n boxes; xyxy pixels of the image as given.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw, ImageFont
+
+PANEL_PX = 360
+"""Width of a drawn panel: small images are enlarged so that boxes and words stay legible."""
+IOU_THRESHOLD = 0.5
+JPEG_QUALITY = 76
+
+FOUND = (56, 189, 248)
+FALSE = (251, 146, 60)
+MISSED = (250, 250, 250)
+TRUTH = (74, 222, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """Boxes of one image: (n, 4) xyxy pixels, 0-based labels, scores in [0, 1] (none for ground truth)."""
+
+    boxes_xyxy_px: Sequence[Sequence[float]]
+    labels: Sequence[int]
+    scores: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.boxes_xyxy_px), len(self.labels), len(self.scores) or len(self.labels)}
+        assert len(lengths) == 1, "boxes, labels and scores belong together"
+
+    def above(self, threshold: float) -> Boxes:
+        """Return the boxes with at least this score, the surest first."""
+        order = sorted(range(len(self.scores)), key=lambda i: -float(self.scores[i]))
+        kept = [i for i in order if float(self.scores[i]) >= threshold]
+        return Boxes(
+            [[float(x) for x in self.boxes_xyxy_px[i]] for i in kept],
+            [int(self.labels[i]) for i in kept],
+            [float(self.scores[i]) for i in kept],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonImage:
+    """One test image, its ground truth, and what each detector (by name, in order) found in it.
+
+    ``image`` is a path, or an array (H, W, 3) or (3, H, W), uint8 or float in [0, 1].
+    """
+
+    image: Any
+    truth: Boxes
+    detections: Mapping[str, Boxes]
+    classes: tuple[str, ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which detections are right and which ground-truth boxes nobody found."""
+
+    is_right: tuple[bool, ...]
+    missed: tuple[int, ...]
+
+    @property
+    def num_right(self) -> int:
+        return sum(self.is_right)
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One drawn picture: its title, the JPEG as a data URI, its size in pixels, and what it counts."""
+
+    title: str
+    data_uri: str
+    width_px: int
+    height_px: int
+    summary: str = field(default="")
+
+
+def iou(a: Sequence[float], b: Sequence[float]) -> float:
+    """Intersection over union of two xyxy boxes; 0 where both are empty."""
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    shared = width * height
+    union = _area(a) + _area(b) - shared
+    return shared / union if union > 0 else 0.0
+
+
+def match(found: Boxes, truth: Boxes) -> Match:
+    """Give each detection, surest first, the free ground-truth box of its class with the highest IoU >= 0.5."""
+    free = set(range(len(truth.labels)))
+    is_right = []
+    for box, label in zip(found.boxes_xyxy_px, found.labels):
+        rated = [(iou(box, truth.boxes_xyxy_px[i]), -i) for i in free if int(truth.labels[i]) == label]
+        best = max(rated, default=(0.0, 0))
+        is_right.append(best[0] >= IOU_THRESHOLD)
+        if is_right[-1]:
+            free.discard(-best[1])
+    return Match(tuple(is_right), tuple(sorted(free)))
+
+
+def draw_panels(image: ComparisonImage, score_threshold: float) -> list[Panel]:
+    """Return ground truth and one panel a detector, all of the same size."""
+    photo = open_image(image.image)
+    scale = PANEL_PX / photo.width
+    size = (PANEL_PX, max(1, round(photo.height * scale)))
+    photo = photo.resize(size)
+    truth = Boxes([[float(x) for x in box] for box in image.truth.boxes_xyxy_px], [int(x) for x in image.truth.labels])
+    panels = [_truth_panel(photo, truth, image.classes, scale)]
+    for name, boxes in image.detections.items():
+        panels.append(_detector_panel(name, photo, boxes.above(score_threshold), truth, image.classes, scale))
+    return panels
+
+
+def open_image(source: Any) -> Image.Image:
+    """Return ``source`` (a path or an array) as an RGB image."""
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    if isinstance(source, (str, Path)):
+        with Image.open(source) as photo:
+            return ImageOps.exif_transpose(photo).convert("RGB")
+    pixels = np.asarray(source)
+    if pixels.ndim == 3 and pixels.shape[0] == 3 and pixels.shape[2] != 3:
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.dtype != np.uint8:
+        pixels = (np.clip(pixels, 0.0, 1.0) * 255).round().astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+
+
+def _truth_panel(photo: Image.Image, truth: Boxes, classes: Sequence[str], scale: float) -> Panel:
+    canvas = photo.copy()
+    for box, label in zip(truth.boxes_xyxy_px, truth.labels):
+        _draw_box(canvas, box, scale, TRUTH, _name(classes, label))
+    return _panel("ground truth", canvas, f"{len(truth.labels)} objects")
+
+
+def _detector_panel(
+    name: str, photo: Image.Image, found: Boxes, truth: Boxes, classes: Sequence[str], scale: float
+) -> Panel:
+    canvas = photo.copy()
+    matched = match(found, truth)
+    for i in matched.missed:
+        _draw_box(canvas, truth.boxes_xyxy_px[i], scale, MISSED, "", is_dashed=True)
+    # The surest are drawn last, so that their words lie on top.
+    for i in reversed(range(len(found.labels))):
+        words = f"{_name(classes, found.labels[i])} {found.scores[i]:.2f}"
+        _draw_box(canvas, found.boxes_xyxy_px[i], scale, FOUND if matched.is_right[i] else FALSE, words)
+    false = len(found.labels) - matched.num_right
+    return _panel(name, canvas, f"{matched.num_right} right, {false} false, {len(matched.missed)} missed")
+
+
+def _panel(title: str, canvas: Image.Image, summary: str) -> Panel:
+    stream = io.BytesIO()
+    canvas.save(stream, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    encoded = base64.b64encode(stream.getvalue()).decode("ascii")
+    return Panel(title, f"data:image/jpeg;base64,{encoded}", canvas.width, canvas.height, summary)
+
+
+def _draw_box(
+    canvas: Image.Image,
+    box: Sequence[float],
+    scale: float,
+    colour: tuple[int, int, int],
+    words: str,
+    *,
+    is_dashed: bool = False,
+) -> None:
+    from PIL import ImageDraw, ImageFont
+
+    draw = ImageDraw.Draw(canvas)
+    x0, y0, x1, y1 = (value * scale for value in box)
+    x0, x1 = max(0.0, min(x0, x1)), min(canvas.width - 1.0, max(x0, x1))
+    y0, y1 = max(0.0, min(y0, y1)), min(canvas.height - 1.0, max(y0, y1))
+    if x1 < x0 or y1 < y0:
+        return
+    # A dark line around the coloured one keeps it visible on any picture.
+    _outline(draw, (x0 - 1, y0 - 1, x1 + 1, y1 + 1), (15, 23, 42), width=4, is_dashed=is_dashed)
+    _outline(draw, (x0, y0, x1, y1), colour, width=2, is_dashed=is_dashed)
+    if words:
+        _label(draw, ImageFont.load_default(size=13), (x0, y0), words, colour, canvas.size)
+
+
+def _outline(
+    draw: ImageDraw.ImageDraw,
+    box: tuple[float, float, float, float],
+    colour: tuple[int, int, int],
+    *,
+    width: int,
+    is_dashed: bool,
+) -> None:
+    if not is_dashed:
+        draw.rectangle(box, outline=colour, width=width)
+        return
+    x0, y0, x1, y1 = box
+    dash = 5
+    for x in range(int(x0), int(x1) + 1, 2 * dash):
+        for y in (y0, y1):
+            draw.line([(x, y), (min(x + dash, x1), y)], fill=colour, width=width)
+    for y_start in range(int(y0), int(y1) + 1, 2 * dash):
+        for x_side in (x0, x1):
+            draw.line([(x_side, y_start), (x_side, min(y_start + dash, y1))], fill=colour, width=width)
+
+
+def _label(
+    draw: ImageDraw.ImageDraw,
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    corner: tuple[float, float],
+    words: str,
+    colour: tuple[int, int, int],
+    size: tuple[int, int],
+) -> None:
+    left, top, right, bottom = draw.textbbox((0, 0), words, font=font)
+    width, height = right - left + 4, bottom - top + 4
+    x = min(max(0.0, corner[0]), max(0.0, size[0] - width))
+    y = corner[1] - height if corner[1] >= height else corner[1]
+    draw.rectangle((x, y, x + width, y + height), fill=colour)
+    draw.text((x + 2 - left, y + 2 - top), words, fill=(15, 23, 42), font=font)
+
+
+def _name(classes: Sequence[str], label: int) -> str:
+    return classes[label] if 0 <= label < len(classes) else f"label {label}"
+
+
+def _area(box: Sequence[float]) -> float:
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])

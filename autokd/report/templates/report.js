@@ -1,0 +1,58 @@
+// Inflates the embedded plotly.js and draws the figures in the page's own colours, light or dark.
+(() => {
+  "use strict";
+  const say = (words) => {
+    const notice = document.getElementById("figures-notice");
+    notice.textContent = words;
+    notice.hidden = false;
+    for (const place of document.querySelectorAll(".figure")) place.style.minHeight = "0";
+  };
+
+  const inflate = async () => {
+    const packed = atob(document.getElementById("plotly-gzip-base64").textContent);
+    const bytes = Uint8Array.from(packed, (character) => character.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).text();
+  };
+
+  const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  // What depends on the colour scheme and on the width; the rest of a layout stays as it was written.
+  const adapted = (layout, width) => {
+    const ink = variable("--soft");
+    const changes = {
+      "font.color": ink, "hoverlabel.bgcolor": variable("--sheet"), "hoverlabel.bordercolor": variable("--line"),
+      "hoverlabel.font.color": variable("--ink"),
+    };
+    for (const axis of Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key))) {
+      changes[`${axis}.gridcolor`] = variable("--grid");
+    }
+    if (width < 560) changes["font.size"] = 11;
+    return changes;
+  };
+
+  const draw = () => {
+    const drawn = [];
+    for (const place of document.querySelectorAll(".figure")) {
+      const figure = JSON.parse(document.getElementById(`figure-${place.dataset.figure}`).textContent);
+      const settings = { responsive: true, displayModeBar: false, displaylogo: false };
+      const colours = () => Plotly.relayout(place, adapted(figure.layout, place.clientWidth));
+      Plotly.newPlot(place, figure.data, figure.layout, settings).then(colours);
+      drawn.push(colours);
+    }
+    const scheme = window.matchMedia("(prefers-color-scheme: dark)");
+    scheme.addEventListener("change", () => drawn.forEach((colours) => colours()));
+  };
+
+  if (typeof DecompressionStream === "undefined") {
+    say("This browser cannot unpack the figures (it lacks DecompressionStream); every number also stands in the tables.");
+    return;
+  }
+  inflate().then((source) => {
+    const script = document.createElement("script");
+    script.textContent = source;
+    document.head.append(script);
+    draw();
+    document.documentElement.dataset.figures = "drawn";
+  }).catch((error) => say(`The figures could not be drawn: ${error.message}. Every number also stands in the tables.`));
+})();

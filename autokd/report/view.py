@@ -1,0 +1,130 @@
+"""What a report shows, as plain frozen values: no storage, no torch, nothing to look up.
+
+``gather`` fills these from a run; the figures, tables and pages read nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from autokd.report.pictures import ComparisonImage
+
+TrialStatus = Literal["finished", "pruned", "failed", "running"]
+
+NONE = "none"
+SEARCHED = "searched"
+"""Names of the entries that are no presets: training without distillation, and the searched distiller."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialView:
+    """One trial of the search.
+
+    ``path`` holds its categorical decisions (question, answer) in the order in which they were taken;
+    ``preset`` is the name of an enqueued preset, ``reused_from`` the trial whose value was taken over.
+    """
+
+    number: int
+    status: TrialStatus
+    value: float | None = None
+    path: tuple[tuple[str, str], ...] = ()
+    formula: str = ""
+    digest: str = ""
+    preset: str = ""
+    reused_from: int | None = None
+    cause: str = ""
+    message: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    curve: tuple[tuple[int, float], ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def has_value(self) -> bool:
+        """A finished trial with a finite value: the only kind that may count as best."""
+        return self.status == "finished" and self.value is not None and math.isfinite(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class EntryView:
+    """One row of the results: a distiller (or none) trained in full with several seeds. APs are COCO AP in [0, 1].
+
+    ``per_class`` maps a class to its test AP for each seed; a class without ground truth has NaN.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    val_ap: tuple[float, ...]
+    test_ap: tuple[float, ...]
+    train_seconds: tuple[float, ...] = ()
+    digest: str = ""
+    formula_lines: tuple[str, ...] = ()
+    yaml: str = ""
+    per_class: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FidelityPoint:
+    """One distiller judged both ways: the proxy's value and the full training's mean val AP."""
+
+    name: str
+    proxy_value: float
+    full_val_ap: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchView:
+    """The search in numbers. ``direction`` says whether a greater value is better."""
+
+    sampler: str = ""
+    finished: int = 0
+    failed: int = 0
+    pruned: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+    direction: Literal["maximize", "minimize"] = "maximize"
+    value_meaning: str = "reward"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """Everything that the page shows. ``judged_on`` names the split of ``EntryView.test_ap``."""
+
+    name: str
+    search: SearchView = SearchView()
+    trials: tuple[TrialView, ...] = ()
+    entries: tuple[EntryView, ...] = ()
+    winner: str = ""
+    teacher_val_ap: float | None = None
+    teacher_test_ap: float | None = None
+    kendall_tau: float | None = None
+    fidelity_pairs: int = 0
+    fidelity: tuple[FidelityPoint, ...] = ()
+    images: tuple[ComparisonImage, ...] = ()
+    score_threshold: float = 0.3
+    judged_on: Literal["test", "val"] = "test"
+    config_yaml: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def entry(self, name: str) -> EntryView | None:
+        """Return the row ``name``, or None."""
+        return next((entry for entry in self.entries if entry.name == name), None)
+
+    @property
+    def winning_entry(self) -> EntryView | None:
+        """The row that the run chose (on val), or the searched one where nothing was chosen."""
+        return self.entry(self.winner) or self.entry(SEARCHED)
+
+
+def best_trial(trials: Sequence[TrialView], direction: str = "maximize") -> TrialView | None:
+    """Return the finished trial with the best value, the first of equals; None where there is none."""
+    sign = -1.0 if direction == "minimize" else 1.0
+    valued = [trial for trial in trials if trial.has_value]
+    return max(valued, key=lambda trial: (sign * _value(trial), -trial.number), default=None)
+
+
+def _value(trial: TrialView) -> float:
+    assert trial.value is not None, "only trials with a value are compared"
+    return trial.value

@@ -1,0 +1,200 @@
+"""The sentences, cards and small tables of the page, as words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autokd.report.charts import class_names
+from autokd.report.headline import headline
+from autokd.report.statistics import Gain, summarise
+from autokd.report.tables import ABSENT, interval, spread
+from autokd.report.view import NONE, SEARCHED, ReportData, TrialView, best_trial
+
+MAX_TRIAL_ROWS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A number of the headline; ``tone`` is "", "good" or "bad"."""
+
+    label: str
+    value: str
+    detail: str
+    tone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRow:
+    """One cause: how many trials, which, and the message of the first."""
+
+    cause: str
+    count: int
+    trials: str
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRow:
+    number: int
+    state: str
+    value: str
+    seconds: str
+    formula: str
+
+
+def cards(data: ReportData) -> list[Card]:
+    """Return the numbers of the headline, none where no full training finished."""
+    said = headline(data)
+    found = []
+    searched = data.entry(SEARCHED)
+    summary = summarise(searched.test_ap) if searched is not None else None
+    if summary is not None:
+        over = "1 seed" if summary.count == 1 else f"{summary.count} seeds"
+        spread_words = "" if summary.deviation is None else f"± {summary.deviation:.4f}, "
+        found.append(Card(f"searched, {data.judged_on} AP", f"{summary.mean:.4f}", spread_words + over))
+    if said.over_none is not None:
+        found.append(_gain_card("against none", said.over_none))
+    if said.over_preset is not None:
+        found.append(_gain_card(f"against {said.best_preset}, best preset", said.over_preset))
+    if data.teacher_test_ap is not None:
+        found.append(Card(f"teacher, {data.judged_on} AP", f"{data.teacher_test_ap:.4f}", _gap_closed(data)))
+    return found
+
+
+def teacher_words(data: ReportData) -> dict[str, str] | None:
+    """Return the teacher's row of the table, None where its AP is unknown."""
+    if data.teacher_val_ap is None and data.teacher_test_ap is None:
+        return None
+    show = {"val": data.teacher_val_ap, "test": data.teacher_test_ap}
+    return {split: ABSENT if value is None else f"{value:.4f}" for split, value in show.items()}
+
+
+def search_words(data: ReportData) -> str:
+    """Return what the search did, in a sentence or two."""
+    search = data.search
+    if not data.trials:
+        return "The search has no trials."
+    running = sum(trial.status == "running" for trial in data.trials)
+    counts = [(search.finished, "finished"), (search.pruned, "pruned"), (search.failed, "failed")]
+    counts += [(running, "running or interrupted"), (search.reused, "reused (equal losses are evaluated once)")]
+    listed = ", ".join(f"{number} {what}" for number, what in counts if number)
+    sampler = f"{search.sampler}: " if search.sampler else ""
+    words = f"{sampler}{len(data.trials)} trials; {listed or 'none finished'}"
+    words += f", in {duration(search.seconds)}." if search.seconds else "."
+    best = best_trial(data.trials, search.direction)
+    if best is not None:
+        what = f", the enqueued preset {best.preset}" if best.preset else ""
+        words += f" The best {search.value_meaning} is {best.value:.4g}, of trial {best.number}{what}."
+    return words
+
+
+def winner_words(data: ReportData) -> str:
+    """Return which distiller won, and by what it was chosen."""
+    entry = data.winning_entry
+    if entry is None:
+        return ""
+    if entry.name == NONE:
+        return "Training without distillation won on val: no distiller is worth using here."
+    digest = f", digest {entry.digest}" if entry.digest else ""
+    if entry.name != SEARCHED:
+        return f"The preset {entry.name} won on val{digest}."
+    return f"The searched distiller{digest}." if data.winner != SEARCHED else f"The searched distiller won on val{digest}."
+
+
+def fidelity_words(data: ReportData) -> str:
+    """Return Kendall's tau with what it can and cannot say."""
+    if data.kendall_tau is None or data.fidelity_pairs < 1:
+        return "Too few distillers were judged both by the proxy and in full to compare their order."
+    words = (
+        f"Kendall's tau between the proxy's value and the full training's mean val AP is {data.kendall_tau:+.2f} "
+        f"over {data.fidelity_pairs} pairs (1: the same order, 0: no relation, -1: reversed)."
+    )
+    if data.fidelity_pairs < 15:
+        words += " With so few pairs this is a hint, not a measurement."
+    return words
+
+
+def seeds_words(data: ReportData) -> str:
+    """Return the seeds of the full trainings."""
+    seeds = sorted({seed for entry in data.entries for seed in entry.seeds})
+    if not seeds:
+        return "No full training was recorded."
+    return f"Full trainings used the seeds {', '.join(map(str, seeds))}; equal seeds share initial weights and order of images."
+
+
+def failures(trials: Sequence[TrialView]) -> list[FailureRow]:
+    """Return the causes of failed trials, the most frequent first."""
+    by_cause: dict[str, list[TrialView]] = {}
+    for trial in trials:
+        if trial.status == "failed":
+            by_cause.setdefault(trial.cause or "unknown", []).append(trial)
+    listed = [
+        FailureRow(cause, len(failed), _listed(failed), next((t.message for t in failed if t.message), ABSENT)[:400])
+        for cause, failed in by_cause.items()
+    ]
+    return sorted(listed, key=lambda row: (-row.count, row.cause))
+
+
+def class_rows(data: ReportData) -> list[list[str]]:
+    """Return a row for each class: its name, then mean and spread for each entry with APs by class."""
+    entries = [entry for entry in data.entries if entry.per_class]
+    return [[name, *(spread(entry.per_class.get(name, ())) for entry in entries)] for name in class_names(data)]
+
+
+def trial_rows(data: ReportData) -> list[TrialRow]:
+    """Return the trials, best first, those without a value last; at most 300, so that the page stays light."""
+    sign = 1.0 if data.search.direction == "minimize" else -1.0
+
+    def rank(trial: TrialView) -> tuple[bool, float, int]:
+        valued = trial.has_value and trial.value is not None
+        return not valued, sign * trial.value if valued and trial.value is not None else 0.0, trial.number
+
+    return [_trial_row(trial) for trial in sorted(data.trials, key=rank)[:MAX_TRIAL_ROWS]]
+
+
+def duration(seconds: float) -> str:
+    """Return "42 s", "3 min 5 s" or "2 h 10 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _gain_card(label: str, found: Gain) -> Card:
+    tone = ("good" if found.mean > 0 else "bad") if found.is_certain else ""
+    detail = "one seed: no interval" if found.low is None else f"95% {interval(found)}"
+    return Card(label, f"{found.mean:+.4f}", detail, tone)
+
+
+def _gap_closed(data: ReportData) -> str:
+    """Return how much of the gap from none to the teacher the searched distiller closes."""
+    none, searched = data.entry(NONE), data.entry(SEARCHED)
+    low = summarise(none.test_ap) if none is not None else None
+    ours = summarise(searched.test_ap) if searched is not None else None
+    if low is None or ours is None or data.teacher_test_ap is None or data.teacher_test_ap <= low.mean:
+        return ""
+    share = (ours.mean - low.mean) / (data.teacher_test_ap - low.mean)
+    return f"{share:.0%} of the gap from none is closed"
+
+
+def _listed(trials: Sequence[TrialView]) -> str:
+    numbers = [str(trial.number) for trial in trials[:12]]
+    return ", ".join(numbers) + (", …" if len(trials) > 12 else "")
+
+
+def _trial_row(trial: TrialView) -> TrialRow:
+    state = trial.cause or trial.status
+    if trial.preset:
+        state = f"{state}, preset {trial.preset}"
+    if trial.reused_from is not None:
+        state = f"{state}, as trial {trial.reused_from}"
+    return TrialRow(
+        trial.number,
+        state,
+        ABSENT if trial.value is None else f"{trial.value:.4f}",
+        f"{trial.seconds:.1f}" if trial.seconds else ABSENT,
+        trial.formula,
+    )
