@@ -1,0 +1,227 @@
+"""The search as a driver: asks Optuna for trials, hands jobs to a runtime, tells what came back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from optuna.trial import FrozenTrial, TrialState
+
+from autokd.outcomes import Job, Outcome, Report
+from autokd.search import suggest
+from autokd.spec import DistillerSpec, formula
+from autokd.storage import find_by_digest, record_outcome, save_scales
+from autokd.study.observer import Observer, TrialNews
+from autokd.study.reward import Reward
+
+if TYPE_CHECKING:
+    import optuna
+
+    from autokd.space import Space
+
+MAX_REPEATS = 200
+"""So many duplicates one after another mean that the space holds nothing new."""
+
+
+@dataclass
+class OpenTrial:
+    """A trial between ask and tell; ``twins`` are later trials of the same digest that wait for its outcome."""
+
+    trial: optuna.Trial
+    spec: DistillerSpec
+    outcome: Outcome | None = None
+    twins: list[OpenTrial] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """How much to search: trials to evaluate in all, the panel's size, epochs of a proxy training, its seed."""
+
+    num_trials: int
+    panel_size: int
+    num_epochs: int
+    seed: int
+
+
+class SearchDriver:
+    """Drives a study until ``plan.num_trials`` are evaluated; duplicates are answered from the database.
+
+    The first few finished trials form the reward's panel. They are told when their spread is known; until then
+    they stand in the database as running, with their outcome stored.
+    """
+
+    def __init__(
+        self, study: optuna.Study, space: Space, reward: Reward, plan: SearchPlan, observer: Observer
+    ) -> None:
+        self._study = study
+        self._space = space
+        self._reward = reward
+        self._plan = plan
+        self._observer = observer
+        self._open: dict[str, OpenTrial] = {}
+        self._panel: list[OpenTrial] = []
+        evaluated = [t for t in study.get_trials(deepcopy=False) if is_evaluated(t)]
+        self._num_started = self._num_ended = len(evaluated)
+        values = [t.value for t in evaluated if t.state is TrialState.COMPLETE and t.value is not None]
+        self._best: float | None = max(values, default=None)
+
+    # ---------------------------------------------------------------------------------------- asking
+
+    def next_job(self) -> Job | None:
+        """The next job, or None when the budget is spent or the space holds nothing new."""
+        if self._num_started >= self._plan.num_trials:
+            return None
+        for _ in range(MAX_REPEATS):
+            trial = self._study.ask()
+            opened = OpenTrial(trial, suggest(trial, self._space))
+            if not self._is_answered(opened):
+                job = Job(f"trial-{trial.number:05d}", opened.spec, "proxy", self._plan.seed)
+                self._open[job.id] = opened
+                self._num_started += 1
+                return job
+        self._observer.say(f"{MAX_REPEATS} suggestions in a row were known already: the space holds nothing new.")
+        self._plan = replace(self._plan, num_trials=self._num_started)
+        return None
+
+    def _is_answered(self, opened: OpenTrial) -> bool:
+        """Answer a duplicate from the database, or let it wait for its twin that is being evaluated."""
+        known = find_by_digest(self._study, opened.spec.digest)
+        if known is not None:
+            self._tell_reused(opened, known)
+            return True
+        for other in [*self._open.values(), *self._panel]:
+            if other.spec.digest == opened.spec.digest:
+                other.twins.append(opened)
+                return True
+        return False
+
+    # --------------------------------------------------------------------------------------- hearing
+
+    def on_report(self, report: Report) -> bool:
+        """Report the reward so far to Optuna; False if its pruner gives the trial up."""
+        opened = self._open[report.job_id]
+        if self._reward.scales is None or not self._is_finite(report.metrics):
+            return True
+        opened.trial.report(self._reward.value(report.metrics, report.epoch), report.epoch)
+        return report.epoch >= self._plan.num_epochs or not opened.trial.should_prune()
+
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Store the outcome and tell its value, or keep it for the panel."""
+        opened = self._open.pop(outcome.job_id)
+        opened.outcome = outcome
+        if outcome.status == "finished" and self._reward.scales is None:
+            record_outcome(self._study, opened.trial.number, opened.spec, outcome)
+            self._join_panel(opened)
+        else:
+            self._close(opened)
+
+    def adopt(self, trial: optuna.Trial, spec: DistillerSpec, outcome: Outcome) -> None:
+        """Take in a trial whose outcome an earlier driver had stored but not told."""
+        self._num_started += 1
+        opened = OpenTrial(trial, spec, outcome)
+        if self._reward.scales is None and outcome.status == "finished":
+            self._join_panel(opened)
+        else:
+            self._close(opened)
+
+    def finish(self) -> Reward:
+        """Tell what the panel still holds; return the reward with its scales."""
+        if self._reward.scales is None:
+            self._fix_scales()
+        return self._reward
+
+    def give_up_open(self) -> Sequence[OpenTrial]:
+        """Trials that were asked for and will have no outcome (the run was interrupted)."""
+        return [*self._open.values(), *(twin for o in [*self._open.values(), *self._panel] for twin in o.twins)]
+
+    # ---------------------------------------------------------------------------------------- telling
+
+    def _join_panel(self, opened: OpenTrial) -> None:
+        self._panel.append(opened)
+        if len(self._panel) >= min(self._plan.panel_size, self._plan.num_trials):
+            self._fix_scales()
+
+    def _fix_scales(self) -> None:
+        """Fix the reward's scales by the panel, and tell its trials."""
+        panel, self._panel = self._panel, []
+        gains = [
+            self._reward.gains(opened.outcome.metrics, self._plan.num_epochs)
+            for opened in panel
+            if opened.outcome is not None
+        ]
+        self._reward = self._reward.calibrated(gains)
+        assert self._reward.scales is not None
+        save_scales(self._study, self._reward.scales)
+        for opened in panel:
+            self._close(opened)
+
+    def _close(self, opened: OpenTrial) -> None:
+        """Tell Optuna how a trial ended, and its twins with it."""
+        outcome = opened.outcome
+        assert outcome is not None
+        value = self._value(outcome)
+        record_outcome(self._study, opened.trial.number, opened.spec, outcome)
+        if outcome.status == "finished" and value is not None:
+            self._report_missing(opened.trial, outcome)
+            frozen = self._study.tell(opened.trial, value)
+            self._best = value if self._best is None else max(self._best, value)
+        else:
+            state = TrialState.PRUNED if outcome.status == "pruned" else TrialState.FAIL
+            frozen = self._study.tell(opened.trial, state=state)
+        self._num_ended += 1
+        self._announce(opened, frozen)
+        for twin in opened.twins:
+            self._tell_reused(twin, frozen)
+
+    def _value(self, outcome: Outcome) -> float | None:
+        if outcome.status != "finished":
+            return None
+        value = self._reward.value(outcome.metrics, self._plan.num_epochs)
+        return value if math.isfinite(value) else None
+
+    def _report_missing(self, trial: optuna.Trial, outcome: Outcome) -> None:
+        """Intermediate values of a trial that ended before the scales were known."""
+        frozen = self._study._storage.get_trial(trial._trial_id)
+        for report in outcome.reports:
+            if report.epoch not in frozen.intermediate_values and self._is_finite(report.metrics):
+                trial.report(self._reward.value(report.metrics, report.epoch), report.epoch)
+
+    def _tell_reused(self, opened: OpenTrial, known: FrozenTrial) -> None:
+        """End a duplicate as its twin ended, without training."""
+        record_outcome(self._study, opened.trial.number, opened.spec, None, reused_from=known.number)
+        if known.state is TrialState.COMPLETE:
+            self._study.tell(opened.trial, known.value)
+        else:
+            self._study.tell(opened.trial, state=known.state)
+
+    def _announce(self, opened: OpenTrial, frozen: FrozenTrial) -> None:
+        outcome = opened.outcome
+        assert outcome is not None
+        self._observer.trial_ended(
+            TrialNews(
+                number=frozen.number,
+                formula=formula(opened.spec),
+                status=outcome.status,
+                value=frozen.value if frozen.state is TrialState.COMPLETE else None,
+                best=self._best,
+                seconds=outcome.seconds,
+                done=self._num_ended,
+                total=self._plan.num_trials,
+                cause=outcome.cause,
+            )
+        )
+
+    def _is_finite(self, metrics: Mapping[str, float]) -> bool:
+        return all(math.isfinite(metrics[part]) for part in self._reward.parts)
+
+
+def is_evaluated(trial: FrozenTrial) -> bool:
+    """Whether a trial counts against the budget: it was trained and ended for a reason of its own."""
+    from autokd.storage import read_record
+
+    if not trial.state.is_finished():
+        return False
+    record = read_record(trial)
+    return record.reused_from is None and record.cause != "interrupted"
