@@ -1,1 +1,40 @@
-"""Placeholder docstring."""
+"""Detection sets: generated or in COCO's format, as samples, replayable views and batches.
+
+``loading`` is the door; ``dataset`` one split; ``annotation_file`` and ``annotations`` the JSON, ``images`` the
+files; ``geometry`` and ``views`` where things lie; ``batches`` and ``sample`` what training sees; ``shapes``,
+``scene`` and ``textures`` the generated set.
+"""
+
+from autokd.data.batches import Batch, epoch_batches, subset_indices, view_numbers
+from autokd.data.dataset import DetectionDataset
+from autokd.data.geometry import BoxMap, Letterbox, letterbox
+from autokd.data.loading import Datasets, load_datasets, load_split
+from autokd.data.report import DataReport
+from autokd.data.sample import Sample, Target, collate
+from autokd.data.shapes import shapes_digest, write_shapes
+from autokd.data.views import IDENTITY, View, ViewPlan, apply_view, plan_views
+
+__all__ = [
+    "Batch",
+    "BoxMap",
+    "DataReport",
+    "Datasets",
+    "DetectionDataset",
+    "IDENTITY",
+    "Letterbox",
+    "Sample",
+    "Target",
+    "View",
+    "ViewPlan",
+    "apply_view",
+    "collate",
+    "epoch_batches",
+    "letterbox",
+    "load_datasets",
+    "load_split",
+    "plan_views",
+    "shapes_digest",
+    "subset_indices",
+    "view_numbers",
+    "write_shapes",
+]

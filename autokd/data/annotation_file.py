@@ -1,0 +1,161 @@
+"""Reading a COCO annotation file, and refusing one whose structure is broken.
+
+What is wrong is collected, so that a person sees several faults at once and not one a run. Each line names the
+file, the annotation or image by its id, what was found and the remedy. What COCO's own tools tolerate is left to
+``annotations``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from autokd.errors import DataError
+
+_SECTIONS = ("images", "annotations", "categories")
+_MAX_SHOWN = 5
+
+
+class Problems:
+    """Faults of one file; raised together as one DataError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        self.lines.append(f"{self.path}: {line}")
+
+    def raise_if_any(self) -> None:
+        if not self.lines:
+            return
+        more = len(self.lines) - _MAX_SHOWN
+        tail = [f"... and {more} more faults in this file."] if more > 0 else []
+        raise DataError("\n".join(self.lines[:_MAX_SHOWN] + tail))
+
+
+def read_annotation_file(path: Path) -> dict[str, Any]:
+    """Return the JSON of a COCO detection set whose ids, keys, references and numbers are sound.
+
+    Annotations have ``id``, ``image_id``, ``category_id`` and a ``bbox`` of four finite numbers; images ``id`` and
+    ``file_name``; categories ``id`` and ``name``. DataError lists what is not so.
+    """
+    data = _parse(path)
+    problems = Problems(path)
+    _check_categories(data["categories"], problems)
+    _check_images(data["images"], problems)
+    problems.raise_if_any()
+    _check_annotations(data, problems)
+    problems.raise_if_any()
+    return data
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: no such annotation file. Correct data.root and the file's name, which is taken from there."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the annotation file cannot be read ({error}).") from None
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}:{error.lineno}:{error.colno}: this is no JSON ({error.msg}). "
+            "Was the file cut off? Copy or export it again."
+        ) from None
+    missing = [name for name in _SECTIONS if not isinstance(data, dict) or not isinstance(data.get(name), list)]
+    if missing:
+        raise DataError(
+            f"{path}: no list {' and no list '.join(repr(name) for name in missing)}. A COCO detection file is an "
+            "object with the lists 'images', 'annotations' and 'categories': export the set in that format."
+        )
+    for name in ("images", "categories"):
+        if not data[name]:
+            raise DataError(f"{path}: the list {name!r} is empty, so there is nothing to learn or to judge.")
+    return dict(data)
+
+
+def _check_categories(categories: list[Any], problems: Problems) -> None:
+    _check_keys(categories, "category", {"id": int, "name": str}, problems)
+    for name in _repeated(category.get("name") for category in categories if isinstance(category, dict)):
+        problems.add(f"two categories are named {name!r}. Merge them, or rename one.")
+
+
+def _check_images(images: list[Any], problems: Problems) -> None:
+    _check_keys(images, "image", {"id": int, "file_name": str}, problems)
+    for image in images:
+        if not isinstance(image, dict):
+            continue
+        for key in ("width", "height"):
+            value = image.get(key)
+            if value is not None and not (_is_number(value) and value >= 1 and value == int(value)):
+                problems.add(
+                    f"image {image.get('id')!r} ({image.get('file_name')}): {key} is {value!r}, not a number of "
+                    "pixels. Correct it, or leave width and height out: they are then read from the file."
+                )
+
+
+def _check_annotations(data: Mapping[str, Any], problems: Problems) -> None:
+    annotations = data["annotations"]
+    _check_keys(annotations, "annotation", {"id": int, "image_id": int, "category_id": int, "bbox": list}, problems)
+    problems.raise_if_any()
+    file_of_image = {image["id"]: image["file_name"] for image in data["images"]}
+    names = {category["id"]: category["name"] for category in data["categories"]}
+    for annotation in annotations:
+        image_id, category_id, box = annotation["image_id"], annotation["category_id"], annotation["bbox"]
+        where = f"annotation {annotation['id']} of image {file_of_image.get(image_id, image_id)!r}"
+        if image_id not in file_of_image:
+            problems.add(f"{where}: no image has the id {image_id}. Add the image, or remove the annotation.")
+        if category_id not in names:
+            known = ", ".join(f"{key} ({name})" for key, name in sorted(names.items())[:20])
+            problems.add(
+                f"{where}: category_id {category_id} is not one of {known}. Add the category to 'categories', or "
+                "correct the annotation."
+            )
+        if not (len(box) == 4 and all(_is_number(value) for value in box)):
+            problems.add(
+                f"{where}: bbox {box!r} is not four finite numbers [x, y, width, height] in pixels. "
+                "Correct or remove it."
+            )
+        if annotation.get("iscrowd") not in (None, 0, 1):
+            problems.add(f"{where}: iscrowd is {annotation['iscrowd']!r}. It is 0 (one object) or 1 (a crowd region).")
+
+
+def _check_keys(items: list[Any], noun: str, kinds: Mapping[str, type], problems: Problems) -> None:
+    """Every item is an object with these keys of these types, and its id is its own."""
+    for position, item in enumerate(items):
+        if not isinstance(item, dict):
+            problems.add(f"{noun} number {position} is {item!r}, not an object. Export the set again.")
+            continue
+        name = f"{noun} {item['id']!r}" if "id" in item else f"{noun} number {position}"
+        for key, kind in kinds.items():
+            if key not in item:
+                problems.add(f"{name} has no {key!r}. Add it, or remove the {noun}.")
+            elif not isinstance(item[key], kind) or isinstance(item[key], bool):
+                words = {int: "a whole number", str: "a text", list: "a list"}[kind]
+                problems.add(f"{name}: {key} is {item[key]!r}, not {words}. Correct it, or remove the {noun}.")
+    for repeated in _repeated(item.get("id") for item in items if isinstance(item, dict)):
+        problems.add(f"two {noun} entries have the id {repeated}. Give one of them an id of its own, or remove it.")
+
+
+def _repeated(values: Iterable[Any]) -> list[Any]:
+    """Values that occur more than once, in order of their second occurrence."""
+    seen: set[Any] = set()
+    repeated: dict[Any, None] = {}
+    for value in values:
+        if not isinstance(value, (int, str)):
+            continue
+        if value in seen:
+            repeated[value] = None
+        seen.add(value)
+    return list(repeated)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,231 @@
+"""One split of a detection set, as the network sees it.
+
+Legend: N images, C = 3 channels (RGB), H x W pixels of the network's input, n boxes of an image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools.coco import COCO
+from torch import Tensor
+
+from autokd.data.annotation_file import Problems
+from autokd.data.annotations import AnnotatedSplit, ImageRecord
+from autokd.data.geometry import Boxes, BoxMap, Size, box_areas, letterbox
+from autokd.data.images import read_header, read_pixels, require_fit
+from autokd.data.report import DataReport
+from autokd.data.sample import Sample, Target, original_boxes
+from autokd.data.views import IDENTITY, View, apply_view, blank_canvas, place
+from autokd.errors import DataError, NonFiniteError
+
+logger = logging.getLogger("autokd.data")
+
+MEMORY_LIMIT_BYTES = 2 * 2**30
+"""A split whose images need more at ``image_size_px`` is decoded on demand instead of kept."""
+MIN_SIDE_PX = 0.5
+"""Of a box in the network's input; smaller ones are not trained on."""
+MIN_VISIBLE_FRACTION = 0.3
+"""A box of which a view's window shows less than this part is not trained on in that view."""
+_HASHED_BYTES = 2**18
+_FINGERPRINT_VERSION = "1"
+
+
+class DetectionDataset:
+    """Images scaled and padded to ``image_size_px`` (H, W), their boxes, and the way back to COCO results.
+
+    Label k is ``classes[k]``, whose COCO id is ``category_ids[k]``. Indices run from 0 in the order of the image
+    ids. Decoded images are kept as uint8 in memory where the split fits ``memory_limit_bytes``.
+    """
+
+    def __init__(
+        self, split: AnnotatedSplit, image_size_px: Size, memory_limit_bytes: int = MEMORY_LIMIT_BYTES
+    ) -> None:
+        self.split = split
+        self.image_size_px = (int(image_size_px[0]), int(image_size_px[1]))
+        self.name = split.name
+        self.classes = split.classes
+        self.category_ids = split.category_ids
+        self.annotation_path = split.annotation_path
+        self.image_ids = tuple(record.image_id for record in split.records)
+        self.report = split.report.adding(too_small_boxes=self._count_too_small())
+        height, width = self.image_size_px
+        self.keeps_images = self.num_images * 3 * height * width <= memory_limit_bytes
+        self._images_NCHW: Tensor | None = None
+        self._decoded = np.zeros(self.num_images, dtype=bool)
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def __repr__(self) -> str:
+        return f"<DetectionDataset {self.name}: {self.num_images} images, {len(self.classes)} classes>"
+
+    @property
+    def num_images(self) -> int:
+        return len(self.split.records)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def image_path(self, index: int) -> Path:
+        return self.split.images_dir / self.split.records[index].file_name
+
+    def original_size(self, index: int) -> Size:
+        """(height, width) of the frame in which COCO results are given."""
+        return self.split.records[index].size
+
+    def load(self, index: int, view: View = IDENTITY) -> Sample:
+        """Return image ``index`` in ``view``. DataError, naming the file, if it cannot be read."""
+        record = self.split.records[index]
+        box = letterbox(record.size, self.image_size_px)
+        pixels_CHW = apply_view(self._letterboxed(index), box.content_size, view)
+        target = self._target(record, view)
+        box_map = self.input_from_original(index, view)
+        return Sample(pixels_CHW, target, index, record.image_id, record.size, box_map, view)
+
+    def target(self, index: int, view: View = IDENTITY) -> Target:
+        """The boxes that ``load`` gives, without reading the image."""
+        return self._target(self.split.records[index], view)
+
+    def input_from_original(self, index: int, view: View = IDENTITY) -> BoxMap:
+        """The map from pixels of the original image to pixels of the network's input."""
+        box = letterbox(self.split.records[index].size, self.image_size_px)
+        return box.box_map.then(place(view, box.content_size, self.image_size_px).box_map)
+
+    def to_coco_results(
+        self, index: int, detections: Mapping[str, Tensor], view: View = IDENTITY
+    ) -> list[dict[str, Any]]:
+        """Turn detections of image ``index`` into COCO result rows in pixels of the original image.
+
+        detections: ``boxes`` (n, 4) xyxy pixels of the input, ``scores`` (n,), ``labels`` (n,) 0-based. Boxes are
+        clipped to the image. NonFiniteError if a box or a score is NaN or infinite.
+        """
+        boxes, scores = detections["boxes"], detections["scores"]
+        if not (bool(torch.isfinite(boxes).all()) and bool(torch.isfinite(scores).all())):
+            raise NonFiniteError(f"detections of image {self.image_path(index)}: a box or a score is not finite.")
+        corners = original_boxes(boxes, self.input_from_original(index, view), self.original_size(index)).numpy()
+        boxes_xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+        image_id = self.image_ids[index]
+        return [
+            {"image_id": image_id, "category_id": self.category_ids[label], "bbox": box, "score": score}
+            for label, box, score in zip(detections["labels"].tolist(), boxes_xywh.tolist(), scores.tolist())
+        ]
+
+    def ground_truth(self) -> COCO:
+        """The cleaned annotations, crowd regions included, for pycocotools' evaluation."""
+        return self.split.ground_truth()
+
+    def check(self) -> DataReport:
+        """Open every image's header before anything is trained; log what was found, once.
+
+        DataError lists the images that are missing, broken or of another aspect ratio than their JSON says.
+        """
+        counts: Counter[str] = Counter()
+        problems = Problems(self.annotation_path)
+        for index, record in enumerate(self.split.records):
+            path = self.image_path(index)
+            try:
+                header = read_header(path)
+                fit = require_fit(path, header, record.size)
+            except DataError as error:
+                problems.add(f"image {record.image_id}: {error}")
+                continue
+            counts["scaled_images"] += fit.scale
+            counts["rotated_images"] += fit.rotate
+            counts["orientation_ignored"] += header.orientation != 1 and not fit.rotate
+            counts["grey_images"] += header.kind == "grey"
+            counts["alpha_images"] += header.kind == "alpha"
+            counts["deep_images"] += header.kind == "deep"
+        problems.raise_if_any()
+        self.report = self.report.adding(**counts)
+        logger.log(logging.WARNING if self.report.warnings() else logging.INFO, "%s", self.report.summary())
+        return self.report
+
+    def preload(self, indices: Iterable[int] | None = None) -> None:
+        """Decode images (all of them by default) into memory now; nothing where they do not fit."""
+        if self.keeps_images:
+            for index in range(self.num_images) if indices is None else indices:
+                self._letterboxed(index)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of everything that ``load`` depends on.
+
+        Classes, image list, frames, boxes, ``image_size_px`` and the files' bytes (of a file over 256 KiB its
+        length, its first and its last 128 KiB). Names of folders, layout of the JSON and times of files do not count.
+        """
+        digest = hashlib.blake2b(digest_size=8)
+        head = (_FINGERPRINT_VERSION, self.classes, self.category_ids, self.image_size_px)
+        digest.update(repr(head).encode())
+        for index, record in enumerate(self.split.records):
+            digest.update(repr((record.image_id, record.file_name, record.size, len(record.labels))).encode())
+            for values in (record.boxes_xyxy_px, record.labels, record.is_crowd, record.areas):
+                digest.update(np.ascontiguousarray(values).tobytes())
+            _hash_file(self.image_path(index), digest)
+        return digest.hexdigest()
+
+    def _letterboxed(self, index: int) -> Tensor:
+        """(3, H, W) uint8, scaled and padded; from memory where images are kept."""
+        if not self.keeps_images:
+            canvas_CHW = blank_canvas(self.image_size_px)
+            self._decode_into(index, canvas_CHW)
+            return canvas_CHW
+        if self._images_NCHW is None:
+            self._images_NCHW = torch.empty((self.num_images, 3, *self.image_size_px), dtype=torch.uint8)
+        canvas_CHW = self._images_NCHW[index]
+        if not self._decoded[index]:
+            canvas_CHW.copy_(blank_canvas(self.image_size_px))
+            self._decode_into(index, canvas_CHW)
+            self._decoded[index] = True
+        return canvas_CHW
+
+    def _decode_into(self, index: int, canvas_CHW: Tensor) -> None:
+        record = self.split.records[index]
+        rows, columns = letterbox(record.size, self.image_size_px).content_size
+        pixels = read_pixels(self.image_path(index), record.size, (rows, columns))
+        canvas_CHW[:, :rows, :columns] = torch.from_numpy(pixels)
+
+    def _target(self, record: ImageRecord, view: View) -> Target:
+        box = letterbox(record.size, self.image_size_px)
+        placement = place(view, box.content_size, self.image_size_px)
+        whole = box.box_map.then(placement.box_map).apply(record.boxes_xyxy_px[~record.is_crowd])
+        boxes, visible = visible_boxes(whole, placement.paste_start, placement.visible_size)
+        labels = record.labels[~record.is_crowd]
+        return {
+            "boxes": torch.from_numpy(boxes[visible].astype(np.float32)),
+            "labels": torch.from_numpy(labels[visible]),
+        }
+
+    def _count_too_small(self) -> int:
+        return sum(
+            int((~record.is_crowd).sum()) - len(self._target(record, IDENTITY)["labels"])
+            for record in self.split.records
+        )
+
+
+def visible_boxes(boxes: Boxes, start: Size, size: Size) -> tuple[Boxes, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Clip (n, 4) boxes to the window at ``start`` (y, x) of ``size`` (h, w); tell which are still to be trained on."""
+    (top, left), (rows, columns) = start, size
+    low, high = np.array([left, top, left, top]), np.array([left + columns, top + rows] * 2)
+    clipped = boxes.clip(low, high)
+    wide_enough = ((clipped[:, 2:] - clipped[:, :2]) >= MIN_SIDE_PX).all(axis=1)
+    return clipped, wide_enough & (box_areas(clipped) >= MIN_VISIBLE_FRACTION * box_areas(boxes))
+
+
+def _hash_file(path: Path, digest: Any) -> None:
+    size = path.stat().st_size
+    digest.update(str(size).encode())
+    with path.open("rb") as file:
+        digest.update(file.read(_HASHED_BYTES // 2 if size > _HASHED_BYTES else _HASHED_BYTES))
+        if size > _HASHED_BYTES:
+            file.seek(size - _HASHED_BYTES // 2)
+            digest.update(file.read())

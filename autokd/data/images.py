@@ -1,0 +1,193 @@
+"""Image files as uint8 RGB: greyscale, palettes, alpha, 16 bits, EXIF rotation, truncated files.
+
+**Frame.** A set's boxes live in the frame that its JSON gives as ``width`` and ``height``:
+
+- the file has that size as stored: it is used as stored. An EXIF orientation is then ignored, as pycocotools and
+  torchvision do, since nothing tells that the annotators saw it rotated (180 degrees and mirrorings never show);
+- the file has that size only after its EXIF rotation: it is rotated;
+- the file has another size at the same aspect ratio (to a pixel's rounding): it was resized after it was
+  annotated, and it is scaled to the frame;
+- anything else (a crop, another image) is refused: the boxes would lie elsewhere.
+
+Legend: sizes are (height, width) in pixels; C = 3 channels RGB.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from autokd.data.geometry import Size
+from autokd.errors import DataError
+
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+"""What Pillow raises on files that it cannot read."""
+_DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+_TAIL_BYTES = 4096
+_END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+_ASPECT_TOLERANCE_PX = 1.0
+_TURNS = {
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what makes it upright, of those that exchange height and width."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a stored image becomes its frame: rotated by its EXIF orientation or not, scaled or not."""
+
+    rotate: bool = False
+    scale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of itself before its pixels are read."""
+
+    stored_size: Size
+    orientation: int
+    kind: Literal["colour", "grey", "alpha", "deep"]
+
+
+def fit_to_frame(stored_size: Size, orientation: int, frame: Size) -> Fit | None:
+    """Decide how an image becomes its frame; None if it cannot be the annotated image. See the module's text."""
+    turned = (stored_size[1], stored_size[0]) if orientation in _TURNS else None
+    if stored_size == frame:
+        return Fit()
+    if turned == frame:
+        return Fit(rotate=True)
+    if _same_aspect(stored_size, frame):
+        return Fit(scale=True)
+    if turned is not None and _same_aspect(turned, frame):
+        return Fit(rotate=True, scale=True)
+    return None
+
+
+def read_header(path: Path) -> Header:
+    """Read size, orientation and kind of pixels, and see that the file is whole, without decoding where possible.
+
+    JPEG and PNG are whole if their end mark is there; other formats, and files without it, are decoded.
+    DataError if the file is missing or broken.
+    """
+    try:
+        with Image.open(path) as image:
+            header = Header((image.height, image.width), _orientation(image), _kind(image, path))
+            mark = _END_MARKS.get(image.format or "")
+            if mark is None or mark not in _tail(path):
+                image.load()
+            return header
+    except _BROKEN as error:
+        raise broken_image(path, error) from None
+
+
+def read_pixels(path: Path, frame: Size, size: Size) -> NDArray[np.uint8]:
+    """Decode an image annotated in ``frame`` into (C, *size) uint8 RGB, scaled by an antialiased bilinear filter.
+
+    DataError if the file is missing, broken, or does not fit its frame.
+    """
+    try:
+        with Image.open(path) as image:
+            header = Header((image.height, image.width), _orientation(image), _kind(image, path))
+            turned = header.orientation in _TURNS and fit_to_frame(header.stored_size, 1, frame) is None
+            # The JPEG decoder halves images cheaply; twice the wanted size keeps the filter's work exact enough.
+            image.draft(None, (2 * size[0], 2 * size[1]) if turned else (2 * size[1], 2 * size[0]))  # type: ignore[arg-type]
+            image.load()
+            header = replace(header, orientation=_orientation(image))
+            rgb = _to_rgb(image, path)
+            if require_fit(path, header, frame).rotate:
+                rgb = rgb.transpose(_TURNS[header.orientation])
+    except _BROKEN as error:
+        raise broken_image(path, error) from None
+    if (rgb.height, rgb.width) != size:
+        rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.ascontiguousarray(np.asarray(rgb).transpose(2, 0, 1))
+
+
+def broken_image(path: Path, error: BaseException) -> DataError:
+    if not path.exists():
+        return DataError(
+            f"{path}: no such image. Put the file there, correct 'file_name' or the setting data.images, "
+            "or remove the image from the JSON."
+        )
+    return DataError(
+        f"{path}: the image cannot be read ({type(error).__name__}: {error}). "
+        "Copy or download the file again, or remove the image from the JSON."
+    )
+
+
+def require_fit(path: Path, header: Header, frame: Size) -> Fit:
+    """``fit_to_frame``, or DataError naming the file and both sizes."""
+    fit = fit_to_frame(header.stored_size, header.orientation, frame)
+    if fit is not None:
+        return fit
+    turned = f" and EXIF orientation {header.orientation}" if header.orientation != 1 else ""
+    raise DataError(
+        f"{path}: the file has {header.stored_size[1]} x {header.stored_size[0]} pixels{turned}, the JSON says "
+        f"{frame[1]} x {frame[0]}, which is another aspect ratio, so that its boxes cannot be placed. "
+        "Put the annotated file there, or correct 'width' and 'height' if the boxes are those of this file."
+    )
+
+
+def _same_aspect(size: Size, frame: Size) -> bool:
+    """One uniform scale leads from one size to the other, to a pixel of rounding in the smaller one."""
+    (h, w), (frame_h, frame_w) = size, frame
+    scale = max(frame_h, frame_w) / max(h, w)
+    tolerance = _ASPECT_TOLERANCE_PX * max(1.0, scale)
+    return abs(h * scale - frame_h) <= tolerance and abs(w * scale - frame_w) <= tolerance
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1-8, 1 where there is none, from what has been read so far.
+
+    A PNG's ``getexif`` decodes the whole image when there is no EXIF before the pixels; a header check leaves that.
+    """
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _kind(image: Image.Image, path: Path) -> Literal["colour", "grey", "alpha", "deep"]:
+    if image.mode == "F":
+        raise _unsupported(path, "floating-point")
+    if image.mode in _DEEP_MODES:
+        return "deep"
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return "alpha"
+    return "grey" if image.mode in ("1", "L") else "colour"
+
+
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    """8-bit RGB. Alpha is dropped (as OpenCV and Pillow do), 16 bits lose their lower 8."""
+    if image.mode == "F":
+        raise _unsupported(path, "floating-point")
+    if image.mode in _DEEP_MODES:
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise _unsupported(path, "32-bit integer")
+        return Image.fromarray((values.astype(np.int64) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        # By way of RGBA, since Pillow warns of palettes with transparency given in bytes.
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _unsupported(path: Path, what: str) -> DataError:
+    return DataError(f"{path}: {what} pixels have no known range. Convert the file to 8 or 16 bits a channel.")
+
+
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(0, io.SEEK_END)
+        file.seek(max(0, file.tell() - _TAIL_BYTES))
+        return file.read()

@@ -1,0 +1,109 @@
+"""From the space file's ``data`` section to the three splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from autokd.config.model import CocoData, ShapesData
+from autokd.data.annotations import read_split
+from autokd.data.dataset import MEMORY_LIMIT_BYTES, DetectionDataset
+from autokd.data.geometry import Size
+from autokd.data.report import DataReport
+from autokd.data.shapes import write_shapes
+from autokd.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Datasets:
+    """The splits of a set. Search on ``val``, report on ``test``.
+
+    Where the set has no test file, ``test`` is ``val`` itself and ``test_is_val`` says so.
+    """
+
+    train: DetectionDataset
+    val: DetectionDataset
+    test: DetectionDataset
+    test_is_val: bool = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.train.classes
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def splits(self) -> tuple[DetectionDataset, ...]:
+        """Each split once."""
+        return (self.train, self.val) if self.test_is_val else (self.train, self.val, self.test)
+
+    def check(self) -> tuple[DataReport, ...]:
+        """Open every image's header, log what was found, and return it; DataError on what is broken."""
+        return tuple(split.check() for split in self.splits)
+
+
+def load_datasets(
+    data: ShapesData | CocoData,
+    cache_dir: Path | str,
+    *,
+    check: bool = True,
+    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+) -> Datasets:
+    """Read the splits of ``data``, generating ``shapes`` under ``cache_dir`` first where they are not there yet.
+
+    check: open every image's header and log a report a split; workers, which come after a driver that has
+    checked, may leave it out. ``memory_limit_bytes`` holds for each split. DataError on whatever is broken.
+    """
+    if isinstance(data, ShapesData):
+        data = _as_coco(data, Path(cache_dir))
+    if not data.root.is_dir():
+        raise DataError(f"data.root: {data.root} is no folder. Give the folder that holds the annotation files.")
+    train = _dataset(data, data.train, "train", None, memory_limit_bytes)
+    val = _dataset(data, data.val, "val", train.classes, memory_limit_bytes)
+    test = val if data.test is None else _dataset(data, data.test, "test", train.classes, memory_limit_bytes)
+    datasets = Datasets(train, val, test, test_is_val=test is val)
+    if check:
+        datasets.check()
+    return datasets
+
+
+def load_split(
+    annotation_path: Path,
+    images_dir: Path,
+    image_size_px: Size,
+    *,
+    name: str = "train",
+    classes: tuple[str, ...] | None = None,
+    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+) -> DetectionDataset:
+    """Read one annotation file; ``classes`` sets the order of the labels (that of the training split)."""
+    if not images_dir.is_dir():
+        raise DataError(f"data.images: {images_dir} is no folder. Give the folder of the images, from data.root.")
+    split = read_split(annotation_path, images_dir, name, classes)
+    return DetectionDataset(split, image_size_px, memory_limit_bytes)
+
+
+def _dataset(
+    data: CocoData, file: Path, name: str, classes: tuple[str, ...] | None, memory_limit_bytes: int
+) -> DetectionDataset:
+    return load_split(
+        data.root / file,
+        data.root / data.images,
+        data.image_size_px,
+        name=name,
+        classes=classes,
+        memory_limit_bytes=memory_limit_bytes,
+    )
+
+
+def _as_coco(data: ShapesData, cache_dir: Path) -> CocoData:
+    return CocoData(
+        root=write_shapes(data, cache_dir),
+        images=Path("images"),
+        train=Path("instances_train.json"),
+        val=Path("instances_val.json"),
+        test=Path("instances_test.json"),
+        image_size_px=data.image_size_px,
+    )
