@@ -1,1 +1,37 @@
-"""Placeholder docstring."""
+"""The loss itself: a distiller built from a spec for a pair of detectors.
+
+    knowledge   what flows through a term        regions, grid   which cells count, at any step
+    operators   the three base classes           sources, transforms, distances   one class a row
+    levels      which level teaches which        balance         relative weights
+    distiller   the module                       build           spec -> distiller
+
+The names are loaded when first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autokd.distill.build import build_distiller
+    from autokd.distill.distiller import Distiller, DistillResult, TermValue
+
+_HOMES = {
+    "DistillResult": "autokd.distill.distiller",
+    "Distiller": "autokd.distill.distiller",
+    "TermValue": "autokd.distill.distiller",
+    "build_distiller": "autokd.distill.build",
+}
+
+__all__ = ["DistillResult", "Distiller", "TermValue", "build_distiller"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'autokd.distill' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,86 @@
+"""Relative weights: each term's gradient held at a ratio to the task loss's, on the student's taps.
+
+factor = ratio * ||d task / d taps|| / ||d term / d taps||, taps = all maps of the student's pyramid together. It is
+measured in each of the first steps (their geometric mean), then every ``every`` steps, and follows the drift as
+a moving mean of logarithms. So a ratio means the same for every form of term and at every time of the training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+_FIRST_STEPS = 3
+_RETRY_STEPS = 60
+"""A term that has had no gradient yet (no boxes so far) is measured again in each of so many first steps."""
+_RATE = 0.5
+"""Part of the newest measurement in the moving mean, once the first steps are over."""
+_MAX_GROWTH = 10.0
+"""The most that a factor may grow from one measurement to the next: a term that is nearly 0 is not blown up."""
+_MAX_FACTOR = 1e12
+_HALF_PRECISION_SCALE = 1024.0
+"""Keeps the task's gradient on float16 taps above that format's smallest number."""
+
+
+class GradientBalance(nn.Module):
+    """The factors of the relative terms, as buffers: they survive checkpoints and are never differentiated."""
+
+    log_factors: Tensor
+    num_measured: Tensor
+    ratios: Tensor
+
+    def __init__(self, ratios: Sequence[float], every: int) -> None:
+        super().__init__()
+        self.every = every
+        self.was_measured = False
+        """Whether a measurement has taken place at all."""
+        self.is_waiting = True
+        """Whether some term has had no gradient in any measurement so far."""
+        self.register_buffer("ratios", torch.tensor(ratios, dtype=torch.float32), persistent=False)
+        self.register_buffer("log_factors", torch.zeros(len(ratios)))
+        self.register_buffer("num_measured", torch.zeros(len(ratios)))
+
+    @property
+    def factors(self) -> Tensor:
+        """The factor of each term; 0 for one that has had no gradient yet."""
+        return torch.where(self.num_measured > 0, self.log_factors.exp(), 0.0)
+
+    def is_due(self, step: int) -> bool:
+        """Whether the factors are measured at ``step`` (counted from 0)."""
+        return step < _FIRST_STEPS or step % self.every == 0 or (self.is_waiting and step < _RETRY_STEPS)
+
+    def measure(
+        self, task_loss: Tensor, values: Sequence[Tensor], taps: Sequence[Tensor], float_taps: Sequence[Tensor]
+    ) -> None:
+        """Take the factors from the gradients of this batch; the graph is kept for the training's own backward.
+
+        taps: what the task loss was computed from. float_taps: the same in float32, what the terms were.
+        """
+        scale = _HALF_PRECISION_SCALE if any(tap.dtype == torch.float16 for tap in taps) else 1.0
+        task_norm = _gradient_norm(task_loss * scale, taps) / scale
+        norms = torch.stack([_gradient_norm(value, float_taps) for value in values])
+        self._follow(self.ratios * task_norm / norms)
+        self.was_measured = True
+
+    @torch.no_grad()
+    def _follow(self, measured: Tensor) -> None:
+        """Move the factors towards ``measured``; what is 0 or not finite (no gradient) is passed over."""
+        is_first = self.num_measured == 0
+        ceiling = torch.where(is_first, _MAX_FACTOR, (self.log_factors.exp() * _MAX_GROWTH).clamp_max(_MAX_FACTOR))
+        is_valid = measured.isfinite() & (measured > 0)
+        log_measured = torch.where(is_valid, torch.minimum(measured, ceiling), 1.0).log()
+        rate = torch.where(self.num_measured < _FIRST_STEPS, 1.0 / (self.num_measured + 1), _RATE)
+        followed = torch.lerp(self.log_factors, log_measured, rate)
+        self.log_factors.copy_(torch.where(is_valid, followed, self.log_factors))
+        self.num_measured.add_(is_valid)
+
+
+def _gradient_norm(value: Tensor, taps: Sequence[Tensor]) -> Tensor:
+    """The norm of d value / d taps, all taps together; 0 where the value does not depend on them."""
+    if not value.requires_grad:
+        return torch.zeros((), device=value.device)
+    gradients = torch.autograd.grad(value, taps, retain_graph=True, allow_unused=True)
+    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients if gradient is not None]
+    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros((), device=value.device)

@@ -1,0 +1,112 @@
+"""One batch as the operators see it: paired maps, boxes, random numbers, and what was computed already.
+
+Legend: B images, C channels, H x W cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from autokd.distill.levels import LevelPair, cropped_alike
+from autokd.distill.regions import Boxes, Targets
+from autokd.errors import DistillError
+from autokd.outputs import DetectorOutputs
+
+Value = TypeVar("Value")
+
+
+class Batch:
+    """Made anew in each forward of a distiller; nothing of it outlives the step but the graph."""
+
+    def __init__(
+        self,
+        student: DetectorOutputs,
+        teacher: DetectorOutputs,
+        targets: Targets | None,
+        pairs: tuple[LevelPair, ...],
+        adapters: nn.ModuleList,
+        seed: int = 0,
+    ) -> None:
+        self.student, self.teacher = student, teacher
+        self.pairs = pairs
+        self._targets, self._adapters, self._seed = targets, adapters, seed
+        self._shared: dict[Hashable, Any] = {}
+
+    @cached_property
+    def student_maps(self) -> dict[str, Tensor]:
+        """The student's pyramid in float32, before the adapters."""
+        return {level: _full_precision(map_BCHW) for level, map_BCHW in self.student.pyramid.items()}
+
+    @cached_property
+    def teacher_maps(self) -> dict[str, Tensor]:
+        """The teacher's pyramid in float32, detached, on the student's device."""
+        return {
+            level: _full_precision(map_BCHW.detach().to(self.device))
+            for level, map_BCHW in self.teacher.pyramid.items()
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.student.pyramid.values())).device
+
+    def maps(self, level: int) -> tuple[Tensor, Tensor]:
+        """Student (adapted) and teacher at a paired level, equal in shape (B, C, H, W)."""
+        return self.shared(("maps", level), lambda: self._paired_maps(level))
+
+    @cached_property
+    def boxes(self) -> Boxes:
+        """The ground-truth boxes; DistillError if the distiller was called without targets."""
+        if self._targets is None:
+            raise DistillError(
+                "this distiller looks at ground-truth boxes, but was called without targets. "
+                "Call distiller(outputs_s, outputs_t, targets)."
+            )
+        num_images = len(next(iter(self.student.pyramid.values())))
+        return Boxes(self._targets, num_images, self.student.input_size_px, self.device)
+
+    @cached_property
+    def generator(self) -> torch.Generator:
+        """Random numbers of this step, on the device: a function of the distiller's step alone."""
+        return torch.Generator(self.device).manual_seed(self._seed)
+
+    def shared(self, key: Hashable, compute: Callable[[], Value]) -> Value:
+        """Return ``compute()``, done once a batch for each ``key``, so that terms share what they share."""
+        if key not in self._shared:
+            self._shared[key] = compute()
+        value: Value = self._shared[key]
+        return value
+
+    def _paired_maps(self, level: int) -> tuple[Tensor, Tensor]:
+        pair = self.pairs[level]
+        student = _level_of(self.student_maps, pair.student, "student", pair.student_channels)
+        teacher = _level_of(self.teacher_maps, pair.teacher, "teacher", pair.teacher_channels)
+        if len(student) != len(teacher):
+            raise DistillError(
+                f"level {pair.student!r}: {len(student)} images of the student and {len(teacher)} of the teacher. "
+                "Give the outputs of both for the same batch."
+            )
+        student, teacher = cropped_alike(student, teacher, pair)
+        return self._adapters[level](student), teacher
+
+
+def _level_of(maps: dict[str, Tensor], level: str, side: str, channels: int) -> Tensor:
+    if level not in maps:
+        raise DistillError(
+            f"the {side}'s outputs have the levels {', '.join(maps)}, not {level!r}, which this distiller was built "
+            "for. Build it anew for this pair."
+        )
+    if maps[level].shape[1] != channels:
+        raise DistillError(
+            f"{side} level {level!r} has {maps[level].shape[1]} channels; this distiller was built for {channels}. "
+            "Build it anew for this pair."
+        )
+    return maps[level]
+
+
+def _full_precision(map_BCHW: Tensor) -> Tensor:
+    return map_BCHW if map_BCHW.dtype == torch.float64 else map_BCHW.float()

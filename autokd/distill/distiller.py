@@ -1,0 +1,165 @@
+"""The distiller: a sum of weighted terms over what two detectors expose."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autokd.distill.balance import GradientBalance
+from autokd.distill.batch import Batch
+from autokd.distill.finite import raise_if_not_finite, summary
+from autokd.distill.knowledge import Knowledge
+from autokd.distill.levels import LevelPair
+from autokd.distill.operators import Distance, Source, Transform
+from autokd.distill.regions import Targets
+from autokd.errors import DistillError
+from autokd.outputs import DetectorOutputs
+from autokd.spec import DistillerSpec, Weight
+
+
+@dataclass(frozen=True, slots=True)
+class TermValue:
+    """One term of one batch, as detached scalars: ``weighted`` = ``weight`` * ``raw``."""
+
+    raw: Tensor
+    weighted: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DistillResult:
+    """``total`` is the loss to add to the task's; ``terms`` are for the records."""
+
+    total: Tensor
+    terms: Mapping[str, TermValue]
+
+
+class Term(nn.Module):
+    """Source -> transforms -> distance, summed over the pieces of knowledge. Its weight is the distiller's affair.
+
+    Terms that begin alike hold the same modules, and what they share is computed once a batch.
+    """
+
+    def __init__(self, source: Source, transforms: Sequence[Transform], distance: Distance, weight: Weight) -> None:
+        super().__init__()
+        self.source = source
+        self.transforms = nn.ModuleList(transforms)
+        self.distance = distance
+        self.weight = weight
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The value before the weight, a scalar."""
+        key: tuple[Hashable, ...] = (self.source,)
+        pieces: tuple[Knowledge, ...] = batch.shared(key, lambda: self.source(batch))
+        for transform in self.transforms:
+            key = (*key, transform)
+            pieces = batch.shared(key, partial(_changed, pieces, transform, batch))
+        first, *rest = (self.distance(piece, batch) for piece in pieces)
+        return sum(rest, start=first)
+
+
+def _changed(pieces: tuple[Knowledge, ...], transform: nn.Module, batch: Batch) -> tuple[Knowledge, ...]:
+    return tuple(transform(piece, batch) for piece in pieces)
+
+
+class Distiller(nn.Module):
+    """What a student learns from, built by ``build_distiller``.
+
+    Its parameters (adapters, and operators' own) belong into the optimiser beside the student's. It computes in
+    float32 outside autocast. The teacher never gets a gradient. Calls in training mode count as steps, at
+    some of which the relative weights are measured; ``eval()`` and ``no_grad`` use the last ones.
+    """
+
+    def __init__(
+        self,
+        spec: DistillerSpec,
+        terms: Mapping[str, Term],
+        pairs: tuple[LevelPair, ...],
+        adapters: nn.ModuleList,
+        recalibrate_every: int,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.pairs = pairs
+        self.adapters = adapters
+        self.names = tuple(terms)
+        self.terms = nn.ModuleList(terms.values())
+        self.step = 0
+        self._relative = [i for i, term in enumerate(terms.values()) if term.weight.kind == "relative"]
+        ratios = [list(terms.values())[i].weight.value for i in self._relative]
+        self.balance = GradientBalance(ratios, recalibrate_every) if ratios else None
+        self._absolute: Tensor
+        absolute = [1.0 if term.weight.kind == "relative" else term.weight.value for term in terms.values()]
+        self.register_buffer("_absolute", torch.tensor(absolute), persistent=False)
+
+    def forward(
+        self, outputs_s: DetectorOutputs, outputs_t: DetectorOutputs, targets: Targets | None = None
+    ) -> DistillResult:
+        """The distillation loss of a batch.
+
+        outputs_s, outputs_t: of student and teacher for the same images; the student's with ``losses`` where
+        weights are relative. targets: an image's boxes (xyxy px of the network's input) and labels.
+        NonFiniteError names the tap or term that holds NaN or infinity; DistillError if the outputs do not fit.
+        """
+        batch = Batch(outputs_s, outputs_t, targets, self.pairs, self.adapters, seed=self.step)
+        with torch.autocast(batch.device.type, enabled=False):
+            values = [term(batch) for term in self.terms]
+            weights = self._weights(batch, values)
+            raw = torch.stack(values)
+            weighted = raw * weights
+            self._inspect(batch, raw)
+        if self.training:
+            self.step += 1
+        parts = zip(self.names, raw.detach(), weighted.detach(), weights, strict=True)
+        return DistillResult(weighted.sum(), {name: TermValue(r, w, f) for name, r, w, f in parts})
+
+    def _weights(self, batch: Batch, values: Sequence[Tensor]) -> Tensor:
+        """(terms,): each term's factor, measured anew where that is due."""
+        if self.balance is None:
+            return self._absolute
+        task_loss = batch.student.task_loss
+        taps = [level for level, tap in batch.student.pyramid.items() if tap.requires_grad]
+        can_measure = torch.is_grad_enabled() and task_loss is not None and task_loss.requires_grad and bool(taps)
+        if self.training and can_measure and self.balance.is_due(self.step):
+            assert task_loss is not None
+            self.balance.measure(
+                task_loss,
+                [values[i] for i in self._relative],
+                [batch.student.pyramid[level] for level in taps],
+                [batch.student_maps[level] for level in taps],
+            )
+        if not self.balance.was_measured:
+            raise DistillError(
+                f"the relative weight of {self.names[self._relative[0]]!r} has never been measured: that needs one "
+                "call in training mode, with gradients, with the student's task losses in DetectorOutputs.losses. "
+                "Give them, or use an absolute weight."
+            )
+        weights = self._absolute.clone()
+        weights[self._relative] = self.balance.factors
+        return weights
+
+    def _inspect(self, batch: Batch, raw: Tensor) -> None:
+        """Look at everything with one transfer from the device: is it finite, has every term been measured?"""
+        report = summary(batch, raw)
+        if self.balance is not None:
+            report = torch.cat([report, self.balance.num_measured])
+        numbers = report.tolist()
+        if self.balance is not None:
+            self.balance.is_waiting = 0.0 in numbers[-len(self._relative) :]
+            numbers = numbers[: -len(self._relative)]
+        raise_if_not_finite(numbers, batch, dict(zip(self.names, raw)))
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside parameters and buffers."""
+        measured = self.balance is not None and self.balance.was_measured
+        return {"step": self.step, "was_measured": measured}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        if self.balance is not None:
+            self.balance.was_measured = state["was_measured"]

@@ -1,0 +1,111 @@
+"""Which level of the teacher teaches which of the student, and the adapters between them.
+
+Levels are paired by stride: equal strides look at equal pieces of the image. Where the maps of a pair differ in
+size, they were padded or rounded differently at the right and below, so that the top left parts correspond
+cell by cell: both are cropped to what they share (interpolation would shift them against each other).
+
+Legend: B images, C channels, H x W cells.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from autokd.errors import DistillError
+from autokd.outputs import DetectorOutputs
+
+
+@dataclass(frozen=True, slots=True)
+class LevelPair:
+    """A student's level and the teacher's level of the same stride (pixels of the input per cell)."""
+
+    student: str
+    teacher: str
+    stride: int
+    student_channels: int
+    teacher_channels: int
+
+    @property
+    def channels(self) -> int:
+        """Channels of both sides once the student's map has passed the adapter."""
+        return self.teacher_channels
+
+
+def pair_levels(student: DetectorOutputs, teacher: DetectorOutputs) -> tuple[LevelPair, ...]:
+    """Pair the pyramids by stride, fine to coarse; DistillError if no stride is common."""
+    of_stride = {stride: level for level, stride in reversed(list(teacher.strides.items()))}
+    pairs = tuple(
+        LevelPair(
+            level,
+            of_stride[stride],
+            stride,
+            student.pyramid[level].shape[1],
+            teacher.pyramid[of_stride[stride]].shape[1],
+        )
+        for level, stride in student.strides.items()
+        if stride in of_stride
+    )
+    if not pairs:
+        raise DistillError(
+            f"no level of the student (strides {_listed(student)}) has the stride of one of the teacher "
+            f"(strides {_listed(teacher)}). Choose a pair whose pyramids share a stride."
+        )
+    return pairs
+
+
+def cropped_alike(student_BCHW: Tensor, teacher_BCHW: Tensor, pair: LevelPair) -> tuple[Tensor, Tensor]:
+    """Crop both maps to the top left part that they share; DistillError if that is less than half of one."""
+    sizes = student_BCHW.shape[-2:], teacher_BCHW.shape[-2:]
+    if sizes[0] == sizes[1]:
+        return student_BCHW, teacher_BCHW
+    height, width = min(size[0] for size in sizes), min(size[1] for size in sizes)
+    if any(2 * height < size[0] or 2 * width < size[1] for size in sizes):
+        raise DistillError(
+            f"level {pair.student!r} (stride {pair.stride}): the student's map is {tuple(sizes[0])} cells and the "
+            f"teacher's {tuple(sizes[1])}. Show both detectors the same image at the same size."
+        )
+    return student_BCHW[..., :height, :width], teacher_BCHW[..., :height, :width]
+
+
+def make_adapters(pairs: tuple[LevelPair, ...]) -> nn.ModuleList:
+    """One module a pair: a 1x1 convolution to the teacher's channels where they differ, else nothing.
+
+    FitNets, arXiv:1412.6550, section 2.2 (a regressor on the student's side).
+    """
+    return nn.ModuleList(_make_adapter(pair) for pair in pairs)
+
+
+def _make_adapter(pair: LevelPair) -> nn.Module:
+    if pair.student_channels == pair.teacher_channels:
+        return nn.Identity()
+    with own_random_numbers(f"adapter {pair.stride}"):
+        adapter = nn.Conv2d(pair.student_channels, pair.teacher_channels, kernel_size=1)
+        nn.init.normal_(adapter.weight, std=pair.student_channels**-0.5)  # keeps the variance of what passes
+    assert adapter.bias is not None
+    nn.init.zeros_(adapter.bias)
+    return adapter
+
+
+@contextmanager
+def own_random_numbers(name: str) -> Iterator[None]:
+    """Draw from a generator seeded by ``name`` alone, and leave torch's global one as it was.
+
+    So every candidate begins with the same adapters, and having a distiller does not change the training's
+    other random numbers.
+    """
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(zlib.crc32(name.encode()))
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
+
+
+def _listed(outputs: DetectorOutputs) -> str:
+    return ", ".join(f"{level}: {stride}" for level, stride in outputs.strides.items()) or "none"

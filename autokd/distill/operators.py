@@ -1,0 +1,99 @@
+"""The three kinds of operator: source, transform, distance.
+
+An operator is a subclass in ``sources``, ``transforms`` or ``distances`` and a row in
+``autokd.spec.vocabulary``. Its constructor takes the ``BuildContext`` and the row's parameters by keyword; it may
+hold parameters (seen by the optimiser) and buffers (saved with checkpoints), and finds random numbers, boxes
+and what other terms have computed already in the ``Batch``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from autokd.distill.knowledge import Knowledge
+from autokd.distill.levels import LevelPair
+from autokd.errors import DistillError
+from autokd.spec import Operator, Step, operator_of
+from autokd.spec.vocabulary import Kind
+
+if TYPE_CHECKING:
+    from autokd.distill.batch import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class BuildContext:
+    """What an operator may need to know when it is made. Learned parts are made for each of ``pairs``."""
+
+    pairs: tuple[LevelPair, ...]
+    num_classes: int
+
+
+class Source(nn.Module, ABC):
+    """Gives the pieces of knowledge of a batch, usually one a paired level; a term is the sum over them."""
+
+    def __init__(self, context: BuildContext) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> tuple[Knowledge, ...]: ...
+
+
+class Transform(nn.Module, ABC):
+    """Changes a piece of knowledge, student and teacher together.
+
+    Most transforms treat both sides by one formula and override ``change``; those that draw random numbers or
+    change grid, layout or weights override ``forward``.
+    """
+
+    def __init__(self, context: BuildContext) -> None:
+        super().__init__()
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
+        student = self.change(knowledge.student_SCHW, knowledge)
+        return knowledge.with_maps(student, self.change(knowledge.teacher_SCHW, knowledge))
+
+    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
+        """Return the new map of one side."""
+        raise NotImplementedError
+
+
+class Distance(nn.Module, ABC):
+    """How far the student is from the teacher: a scalar >= 0, 0 where they are equal.
+
+    A mean over what counts; 0, still connected to the graph, where nothing does.
+    """
+
+    def __init__(self, context: BuildContext) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor: ...
+
+
+_BASES: dict[Kind, type[nn.Module]] = {"source": Source, "transform": Transform, "distance": Distance}
+
+
+def make_operator(kind: Kind, step: Step, context: BuildContext) -> nn.Module:
+    """Make the operator of a step. DistillError if the row's class is missing or of another kind."""
+    row = operator_of(kind, step.name)
+    return _class_of(row)(context, **step.settings(kind))
+
+
+def _class_of(row: Operator) -> type[nn.Module]:
+    module_name, _, class_name = row.implementation.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise DistillError(
+            f"{row.kind} '{row.name}': its class {row.implementation} cannot be loaded ({error}). "
+            "Correct 'implementation' in the operator's row, or install the package that holds it."
+        ) from error
+    base = _BASES[row.kind]
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise DistillError(f"{row.kind} '{row.name}': {row.implementation} is no subclass of {base.__qualname__}.")
+    return found

@@ -1,0 +1,153 @@
+"""Which cells of a map count: ground-truth boxes, and regions made from them at whatever size the map has.
+
+Legend: B images, M the most boxes of an image, R boxes of all images, P patches of a sample, S = B * P (or
+R * P) samples, H x W cells. Boxes are xyxy pixels of the network's input. No Python loop runs over boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from autokd.distill.grid import Cells, Grid, cells_of
+from autokd.errors import DistillError
+
+Targets = Sequence[Mapping[str, Tensor]]
+"""One mapping an image: ``boxes`` (n, 4) xyxy pixels of the network's input, ``labels`` (n,) from 0."""
+
+
+class Boxes:
+    """The ground-truth boxes of one batch, clipped to the image.
+
+    A box that lies outside its image, or holds NaN, counts as absent.
+    """
+
+    def __init__(self, targets: Targets, num_images: int, size_px: tuple[int, int], device: torch.device) -> None:
+        if len(targets) != num_images:
+            raise DistillError(
+                f"targets: {len(targets)} images, but the taps hold {num_images}. Give one mapping with 'boxes' "
+                "an image, empty ones as a tensor of shape (0, 4)."
+            )
+        listed = [target["boxes"].detach().to(device, torch.float32).reshape(-1, 4) for target in targets]
+        self.num_images = num_images
+        self.counts = tuple(len(boxes) for boxes in listed)
+        self._size_px = size_px
+        self._listed = listed
+        self._covered: dict[tuple[float, Grid], Tensor] = {}
+        self._padded: Tensor | None = None
+
+    @property
+    def flat_R4(self) -> Tensor:
+        """All boxes, image by image; absent ones are NaN."""
+        return self._cleaned(torch.cat(self._listed))
+
+    @property
+    def image_R(self) -> Tensor:
+        """The image of each box of ``flat_R4``."""
+        device = self._listed[0].device
+        counts = torch.tensor(self.counts)
+        return torch.repeat_interleave(torch.arange(self.num_images), counts).to(device, non_blocking=True)
+
+    @property
+    def padded_BM4(self) -> Tensor:
+        """The boxes of each image in a row of its own, filled up with NaN."""
+        if self._padded is None:
+            self._padded = self._cleaned(pad_sequence(self._listed, batch_first=True, padding_value=torch.nan))
+        return self._padded
+
+    def covered_SHW(self, stride: float, grid: Grid) -> Tensor:
+        """Whether each cell of ``grid``, on a map with ``stride``, lies in a box of its image.
+
+        A cell lies in a box whose extent holds the cell's centre; along each axis a box holds at least the cell
+        of its own centre, so that no box is lost on a coarse map.
+        """
+        key = (stride, grid)
+        if key not in self._covered:
+            boxes_BM4 = self.padded_BM4 / stride
+            cells = cells_of(grid, boxes_BM4.device)
+            rows_BPMH = _covers(boxes_BM4[..., 1], boxes_BM4[..., 3], cells.rows_PH2, grid.height)
+            columns_BPMW = _covers(boxes_BM4[..., 0], boxes_BM4[..., 2], cells.columns_PW2, grid.width)
+            covered_BPHW = rows_BPMH.float().transpose(-1, -2) @ columns_BPMW.float() > 0
+            self._covered[key] = covered_BPHW.flatten(0, 1)
+        return self._covered[key]
+
+    def _cleaned(self, boxes_xyxy_px: Tensor) -> Tensor:
+        height, width = self._size_px
+        x1, y1, x2, y2 = boxes_xyxy_px.unbind(-1)
+        there = (x2 >= x1) & (y2 >= y1) & (x2 > 0) & (y2 > 0) & (x1 < width) & (y1 < height)
+        limit = boxes_xyxy_px.new_tensor([width, height, width, height])
+        clipped = torch.minimum(boxes_xyxy_px.clamp_min(0), limit)
+        return torch.where(there[..., None], clipped, torch.nan)
+
+
+def _covers(low_BM: Tensor, high_BM: Tensor, cells_PN2: Tensor, length: int) -> Tensor:
+    """(B, P, M, N): whether box m covers cell n along one axis; all numbers in cells of the source's map."""
+    low, high = low_BM[:, None, :, None], high_BM[:, None, :, None]
+    start, end = cells_PN2[None, :, None, :, 0], cells_PN2[None, :, None, :, 1]
+    cell_centre = (start + end) / 2
+    # A detector may round its maps down, so that a box begins beyond the last cell: that cell is then its own.
+    box_centre = ((low + high) / 2).clamp(max=length - 0.5)
+    return ((low <= cell_centre) & (cell_centre < high) | (start <= box_centre) & (box_centre < end)) & (end > start)
+
+
+class Region(Protocol):
+    """Weights of the cells of a grid, (S, H, W) >= 0; 0 leaves a cell out of every statistic."""
+
+    def weights_SHW(self, grid: Grid) -> Tensor: ...
+
+
+class Inside:
+    """The cells inside any box: 1 there, 0 elsewhere."""
+
+    def __init__(self, boxes: Boxes, stride: float) -> None:
+        self._boxes, self._stride = boxes, stride
+
+    def weights_SHW(self, grid: Grid) -> Tensor:
+        return self._boxes.covered_SHW(self._stride, grid).float()
+
+
+class Outside:
+    """The cells outside all boxes: 1 there, 0 elsewhere."""
+
+    def __init__(self, boxes: Boxes, stride: float) -> None:
+        self._boxes, self._stride = boxes, stride
+
+    def weights_SHW(self, grid: Grid) -> Tensor:
+        covered = self._boxes.covered_SHW(self._stride, grid)
+        valid = cells_of(grid, covered.device).valid_PHW
+        outside = ~covered
+        if valid is not None:
+            outside &= valid.repeat(self._boxes.num_images, 1, 1)
+        return outside.float()
+
+
+class Present:
+    """Whole samples: every cell of those that are there counts 1, of those that are absent 0."""
+
+    def __init__(self, there_S: Tensor) -> None:
+        self._there_S = there_S
+
+    def weights_SHW(self, grid: Grid) -> Tensor:
+        cells = cells_of(grid, self._there_S.device)
+        return (self._there_S[:, None, None, None] & _valid(cells)).flatten(0, 1).float()
+
+
+class Everywhere:
+    """Every cell but the padding of patches."""
+
+    def __init__(self, num_samples: int, device: torch.device) -> None:
+        self._num_samples, self._device = num_samples, device
+
+    def weights_SHW(self, grid: Grid) -> Tensor:
+        return _valid(cells_of(grid, self._device)).repeat(self._num_samples, 1, 1).float()
+
+
+def _valid(cells: Cells) -> Tensor:
+    if cells.valid_PHW is not None:
+        return cells.valid_PHW
+    shape = (*cells.rows_PH2.shape[:2], cells.columns_PW2.shape[1])
+    return torch.ones(shape, dtype=torch.bool, device=cells.rows_PH2.device)

@@ -1,0 +1,84 @@
+"""Sums over cells that leave out what does not count, and stay finite where there is nothing to sum.
+
+A statistic over cells is always over the cells of the region: cells of weight 0 do not exist for it.
+
+Legend: S samples, C channels, H x W cells. Weights are None (all cells alike) or (S, H, W) >= 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+Weights = Tensor | None
+
+_NO_LENGTH = 1e-12
+"""A vector shorter than this has no direction."""
+_ROUNDING = 1e-6
+"""A channel whose deviation is below this part of its mean is constant: float32 resolves no better."""
+_NO_LOGIT = -1e30
+NO_LOG_PROBABILITY = -1e4
+"""The log-probability of a cell that does not count: its probability is exactly 0."""
+
+
+def mean(x_SCHW: Tensor, weights_SHW: Weights) -> Tensor:
+    """Mean over samples, channels and (weighted) cells: a scalar; 0, still connected, where nothing counts."""
+    if weights_SHW is None:
+        return x_SCHW.mean() if x_SCHW.numel() else x_SCHW.sum()
+    total = (x_SCHW * weights_SHW[:, None]).sum()
+    return total / (weights_SHW.sum() * x_SCHW.shape[1]).clamp_min(_NO_LENGTH)
+
+
+def mean_over_cells(x_SCHW: Tensor, weights_SHW: Weights) -> Tensor:
+    """(S, C, 1, 1): each channel's mean over the cells of its sample; 0 where no cell counts."""
+    if weights_SHW is None:
+        return x_SCHW.mean((2, 3), keepdim=True)
+    weights_S1HW = weights_SHW[:, None]
+    total = weights_S1HW.sum((2, 3), keepdim=True).clamp_min(_NO_LENGTH)
+    return (x_SCHW * weights_S1HW).sum((2, 3), keepdim=True) / total
+
+
+def num_cells(x_SCHW: Tensor, weights_SHW: Weights) -> Tensor | int:
+    """How many cells of each sample count: an int, or (S, 1, 1, 1)."""
+    if weights_SHW is None:
+        return x_SCHW.shape[2] * x_SCHW.shape[3]
+    return (weights_SHW > 0).sum((1, 2)).to(x_SCHW.dtype)[:, None, None, None]
+
+
+def centred(x_SCHW: Tensor, weights_SHW: Weights) -> tuple[Tensor, Tensor, Tensor]:
+    """Subtract each channel's mean over samples and cells.
+
+    Returns the centred map, the channels' unbiased standard deviation (1, C, 1, 1), and which channels vary at
+    all (1, C, 1, 1). One cell, or a constant channel, has deviation 0 with gradient 0.
+    """
+    if weights_SHW is None:
+        count = x_SCHW.shape[0] * x_SCHW.shape[2] * x_SCHW.shape[3]
+        average = x_SCHW.mean((0, 2, 3), keepdim=True)
+        difference = x_SCHW - average
+        variance = difference.square().sum((0, 2, 3), keepdim=True) / max(count - 1, 1)
+    else:
+        weights_S1HW, count_ = weights_SHW[:, None], weights_SHW.sum()
+        average = (x_SCHW * weights_S1HW).sum((0, 2, 3), keepdim=True) / count_.clamp_min(_NO_LENGTH)
+        difference = x_SCHW - average
+        squares = (difference.square() * weights_S1HW).sum((0, 2, 3), keepdim=True)
+        variance = squares / (count_ - 1).clamp_min(1)
+    varies = variance > (_ROUNDING * average).square()
+    deviation = torch.where(varies, torch.where(varies, variance, 1.0).sqrt(), 0.0)
+    return difference, deviation, varies
+
+
+def unit(x: Tensor, dims: tuple[int, ...], weights_SHW: Weights = None) -> Tensor:
+    """Divide by the length over ``dims``; a vector of length 0 has no direction and stays 0, with no gradient."""
+    squares = x.square() if weights_SHW is None else x.square() * weights_SHW[:, None]
+    squared_length = squares.sum(dims, keepdim=True)
+    has_direction = squared_length > _NO_LENGTH**2
+    return x * torch.where(has_direction, torch.where(has_direction, squared_length, 1.0).rsqrt(), 0.0)
+
+
+def log_softmax_over_cells(x_SCHW: Tensor, weights_SHW: Weights) -> Tensor:
+    """log softmax of each channel over the cells of its sample that count; ``NO_LOG_PROBABILITY`` elsewhere."""
+    if weights_SHW is None:
+        return x_SCHW.flatten(2).log_softmax(-1).view_as(x_SCHW)
+    left_out_S1HW = weights_SHW[:, None] <= 0
+    logits = x_SCHW.masked_fill(left_out_S1HW, _NO_LOGIT)
+    return logits.flatten(2).log_softmax(-1).view_as(x_SCHW).masked_fill(left_out_S1HW, NO_LOG_PROBABILITY)

@@ -1,0 +1,191 @@
+"""Transformations: what is done to both sides before they are compared. One class a row of ``TRANSFORMS``.
+
+"Cells" are the cells of the region: with a source that masks, statistics, attention and distributions are
+over the cells that count, and the others do not exist for them.
+
+Legend: S samples (images, regions or patches), C channels, H x W cells, N = H * W.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from autokd.distill.batch import Batch
+from autokd.distill.grid import patch_indices
+from autokd.distill.knowledge import Knowledge
+from autokd.distill.operators import BuildContext, Transform
+from autokd.distill.statistics import centred, log_softmax_over_cells, mean_over_cells, num_cells, unit
+from autokd.spec.vocabulary import CELL_DISTRIBUTION, CHANNEL_DISTRIBUTION
+
+
+class SpatialAttention(Transform):
+    """Scale each cell by N * softmax over cells of mean_c |x| / temperature.
+
+    Layout map -> map. FGD, arXiv:2111.11837, eq. 3. Each side by its own attention.
+    """
+
+    def __init__(self, context: BuildContext, temperature: float) -> None:
+        super().__init__(context)
+        self.temperature = temperature
+
+    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
+        weights = knowledge.weights_SHW
+        energy_S1HW = x_SCHW.abs().mean(1, keepdim=True) / self.temperature
+        share_S1HW = log_softmax_over_cells(energy_S1HW, weights).exp()
+        return x_SCHW * (num_cells(x_SCHW, weights) * share_S1HW)
+
+
+class ChannelAttention(Transform):
+    """Scale each channel by C * softmax over channels of mean_s |x| / temperature.
+
+    Layout map -> map. FGD, arXiv:2111.11837, eq. 4. Each side by its own attention.
+    """
+
+    def __init__(self, context: BuildContext, temperature: float) -> None:
+        super().__init__(context)
+        self.temperature = temperature
+
+    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
+        energy_SC11 = mean_over_cells(x_SCHW.abs(), knowledge.weights_SHW) / self.temperature
+        return x_SCHW * (x_SCHW.shape[1] * energy_SC11.softmax(1))
+
+
+class MaxPool(Transform):
+    """The greatest value of each window of ``window`` x ``window`` cells; odd edges make smaller windows.
+
+    Layout map -> map. The region is made anew, from the boxes, at the new size. DetKDS, ICML 2024.
+    """
+
+    def __init__(self, context: BuildContext, window: int) -> None:
+        super().__init__(context)
+        self.window = window
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
+        grid = knowledge.grid.pooled(self.window)
+        pooled = knowledge.with_maps(knowledge.student_SCHW, knowledge.teacher_SCHW, grid=grid)
+        padding, empty = _padding(knowledge), _padding(pooled)
+        return pooled.with_maps(
+            self._pool(knowledge.student_SCHW, padding, empty), self._pool(knowledge.teacher_SCHW, padding, empty)
+        )
+
+    def _pool(self, x_SCHW: Tensor, padding_S1HW: Tensor | None, empty_S1HW: Tensor | None) -> Tensor:
+        if padding_S1HW is not None:
+            x_SCHW = x_SCHW.masked_fill(padding_S1HW, -torch.inf)  # the padding of patches never wins
+        pooled_SCHW = functional.max_pool2d(x_SCHW, self.window, ceil_mode=True)
+        return pooled_SCHW if empty_S1HW is None else pooled_SCHW.masked_fill(empty_S1HW, 0.0)
+
+
+def _padding(knowledge: Knowledge) -> Tensor | None:
+    """(S, 1, H, W): which cells only fill up a patch; None where there are none."""
+    valid_PHW = knowledge.cells.valid_PHW
+    if valid_PHW is None:
+        return None
+    return ~valid_PHW.repeat(len(knowledge.student_SCHW) // len(valid_PHW), 1, 1)[:, None]
+
+
+class LocalPatches(Transform):
+    """Cut each sample into ``grid`` x ``grid`` patches, each a sample of its own.
+
+    Layout map -> map. Patches' sides differ by at most one cell; the smaller are filled up with cells that do
+    not count. A map with fewer cells than patches becomes one patch a cell. DetKDS, ICML 2024.
+    """
+
+    def __init__(self, context: BuildContext, grid: int) -> None:
+        super().__init__(context)
+        self.grid = grid
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
+        return knowledge.with_maps(
+            self._cut(knowledge.student_SCHW), self._cut(knowledge.teacher_SCHW), grid=knowledge.grid.cut(self.grid)
+        )
+
+    def _cut(self, x_SCHW: Tensor) -> Tensor:
+        num_samples, channels, height, width = x_SCHW.shape
+        down, across = min(self.grid, height), min(self.grid, width)
+        if height % down:
+            x_SCHW = x_SCHW.index_select(2, _indices(height, down, x_SCHW.device))
+        if width % across:
+            x_SCHW = x_SCHW.index_select(3, _indices(width, across, x_SCHW.device))
+        height, width = x_SCHW.shape[2] // down, x_SCHW.shape[3] // across
+        patches = x_SCHW.reshape(num_samples, channels, down, height, across, width)
+        return patches.permute(0, 2, 4, 1, 3, 5).reshape(num_samples * down * across, channels, height, width)
+
+
+@lru_cache(maxsize=256)
+def _indices(length: int, num_patches: int, device: torch.device) -> Tensor:
+    return torch.tensor(patch_indices(length, num_patches), device=device)
+
+
+class Standardise(Transform):
+    """(x - mean) / (std + 1e-6), each channel over batch and cells, unbiased std.
+
+    Layout map -> map. A channel that is constant up to rounding becomes 0, with no gradient.
+    PKD, arXiv:2207.02039, section 3.2.
+    """
+
+    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
+        difference, deviation, varies = centred(x_SCHW, knowledge.weights_SHW)
+        return difference * torch.where(varies, 1.0 / (deviation + 1e-6), 0.0)
+
+
+class L2Channels(Transform):
+    """Each cell's vector over the channels divided by its length.
+
+    Layout map -> map. A cell of zeros stays as it is. DetKDS, ICML 2024.
+    """
+
+    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
+        return unit(x_SCHW, (1,))
+
+
+class L2Cells(Transform):
+    """Each channel of each sample divided by its length over the cells.
+
+    Layout map -> map. A channel of zeros stays as it is. DetKDS, ICML 2024.
+    """
+
+    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
+        return unit(x_SCHW, (2, 3), knowledge.weights_SHW)
+
+
+class SoftmaxCells(Transform):
+    """Each channel of each sample as a distribution over its cells: softmax_s(x / temperature).
+
+    Layout map -> cell_distribution (log-probabilities). CWD, arXiv:2011.13256, eq. 2.
+    """
+
+    def __init__(self, context: BuildContext, temperature: float) -> None:
+        super().__init__(context)
+        self.temperature = temperature
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
+        weights = knowledge.weights_SHW
+        return knowledge.with_maps(
+            log_softmax_over_cells(knowledge.student_SCHW / self.temperature, weights),
+            log_softmax_over_cells(knowledge.teacher_SCHW / self.temperature, weights),
+            layout=CELL_DISTRIBUTION,
+            temperature=self.temperature,
+        )
+
+
+class SoftmaxChannels(Transform):
+    """Each cell as a distribution over the channels: softmax_c(x / temperature).
+
+    Layout map -> channel_distribution (log-probabilities). DetKDS, ICML 2024.
+    """
+
+    def __init__(self, context: BuildContext, temperature: float) -> None:
+        super().__init__(context)
+        self.temperature = temperature
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
+        return knowledge.with_maps(
+            (knowledge.student_SCHW / self.temperature).log_softmax(1),
+            (knowledge.teacher_SCHW / self.temperature).log_softmax(1),
+            layout=CHANNEL_DISTRIBUTION,
+            temperature=self.temperature,
+        )
