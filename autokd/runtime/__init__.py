@@ -1,1 +1,25 @@
-"""Placeholder docstring."""
+"""Runs jobs: in this process (``workers: 0``) or on Ray Tune actors, locally or on a cluster.
+
+``contract`` says what a runtime promises, ``containment`` turns whatever a training raises into an outcome.
+Ray is imported by the modules named ``ray_*`` alone, and only when they are used.
+"""
+
+from autokd.runtime.choose import make_runtime
+from autokd.runtime.containment import contained
+from autokd.runtime.contract import WAIT, Driver, Runtime, Wait
+from autokd.runtime.in_process import InProcessRuntime
+from autokd.runtime.ray_jobs import follow_job, job_status, stop_job, submit_job
+
+__all__ = [
+    "WAIT",
+    "Driver",
+    "InProcessRuntime",
+    "Runtime",
+    "Wait",
+    "contained",
+    "follow_job",
+    "job_status",
+    "make_runtime",
+    "stop_job",
+    "submit_job",
+]

@@ -1,0 +1,145 @@
+"""Starting, joining and leaving Ray, quietly and within a bounded time."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+
+import ray
+
+from autokd.errors import RuntimeUnavailableError
+
+_CONNECT_TIMEOUT_S = 15.0
+_OBJECT_STORE_BYTES = 128 * 2**20
+"""Only jobs and metrics pass through Ray."""
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    "TUNE_WARN_THRESHOLD_S": "60",
+}
+"""Tune writes no files but at the end, prints nothing, and leaves Ctrl-C to us."""
+
+
+@contextlib.contextmanager
+def quiet_environment() -> Iterator[None]:
+    """Ray's and Tune's settings for the time of the context; what the user has set himself stays."""
+    before = {name: os.environ.get(name) for name in _QUIET}
+    os.environ.update({name: value for name, value in _QUIET.items() if before[name] is None})
+    loggers = {name: logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train", "ray.data")}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    for logger in loggers.values():
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])
+
+
+class RaySession:
+    """Ray as this process uses it: started here, joined at an address, or found running in the process."""
+
+    def __init__(self, address: str | None, num_cpus: int) -> None:
+        self._address = address
+        self._num_cpus = num_cpus
+        self._temporary: str | None = None
+        self._owned = False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether Ray runs for this process alone."""
+        return self._address is None
+
+    def open(self) -> None:
+        """Start or join; nothing if that is done. RuntimeUnavailableError says what to do."""
+        if ray.is_initialized():
+            return
+        try:
+            with quiet_environment():
+                if self._address is None:
+                    self._start()
+                else:
+                    self._join(self._address)
+        except BaseException:
+            self.close()
+            raise
+        self._owned = True
+
+    def close(self) -> None:
+        """Leave Ray, and stop it and remove its files if it was started here."""
+        if self._owned:
+            self._owned = False
+            ray.shutdown()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
+
+    def _start(self) -> None:
+        # Sockets lie below this folder, and their paths may have 107 characters only.
+        self._temporary = tempfile.mkdtemp(prefix="autokd-", dir="/tmp" if os.path.isdir("/tmp") else None)
+        try:
+            ray.init(
+                address="local",
+                num_cpus=self._num_cpus,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                configure_logging=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                _temp_dir=self._temporary,
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            raise RuntimeUnavailableError(
+                f"Ray could not be started on this machine: {error}\n"
+                "Set workers: 0 to train in this process without Ray."
+            ) from error
+
+    def _join(self, address: str) -> None:
+        _check_answers(address)
+        try:
+            ray.init(address=address, configure_logging=False, logging_level=logging.ERROR, log_to_driver=False)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise RuntimeUnavailableError(_no_answer(address, str(error))) from error
+
+
+def _check_answers(address: str) -> None:
+    """Fail soon where nobody listens: Ray itself would try for minutes."""
+    if address.startswith("ray://"):
+        raise RuntimeUnavailableError(
+            f"ray address {address!r}: searches do not run over Ray's client protocol. Run on a node of the "
+            "cluster with its address as host:port (or auto), or use 'autokd submit' with the cluster's http:// address."
+        )
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise RuntimeUnavailableError(f"ray address {address!r} is not host:port (the port is mostly 6379), nor auto.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise RuntimeUnavailableError(_no_answer(address, str(error))) from error
+
+
+def _no_answer(address: str, reason: str) -> str:
+    return (
+        f"no Ray cluster answers at {address!r}: {reason}\n"
+        "Start one with 'ray start --head', give its host:port, or leave the address out for a local Ray."
+    )
