@@ -16,11 +16,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torchvision.ops import roi_align
 
 from autokd.data import Target
-from autokd.errors import DetectorError
+from autokd.distill.levels import cropped_alike, pair_levels
 from autokd.outputs import DetectorOutputs
 
 Rows = Literal["cells", "instances"]
@@ -75,23 +74,13 @@ class PyramidCKA:
         self._levels: dict[str, LinearCKA] = {}
 
     def add(self, student: DetectorOutputs, teacher: DetectorOutputs, targets: Sequence[Target]) -> None:
-        """Take one batch; DetectorError where the two share no level."""
-        shared = [level for level in student.pyramid if level in teacher.pyramid]
-        if not shared:
-            raise DetectorError(
-                f"student and teacher share no level of the pyramid: {list(student.pyramid)} against "
-                f"{list(teacher.pyramid)}. The representation gap needs one."
+        """Take one batch. Levels are paired by stride, as distillers pair them; DistillError where none is common."""
+        for pair in pair_levels(student, teacher):
+            student_BCHW, teacher_BCHW = cropped_alike(
+                student.pyramid[pair.student].detach().float(), teacher.pyramid[pair.teacher].detach().float(), pair
             )
-        for level in shared:
-            student_BCHW = student.pyramid[level].detach().float()
-            teacher_BCHW = teacher.pyramid[level].detach().float()
-            if student_BCHW.shape[-2:] != teacher_BCHW.shape[-2:]:
-                teacher_BCHW = functional.interpolate(
-                    teacher_BCHW, student_BCHW.shape[-2:], mode="bilinear", align_corners=False
-                )
-            stride = student.strides[level]
-            self._levels.setdefault(level, LinearCKA()).add(
-                self._as_rows(student_BCHW, stride, targets), self._as_rows(teacher_BCHW, stride, targets)
+            self._levels.setdefault(pair.student, LinearCKA()).add(
+                self._as_rows(student_BCHW, pair.stride, targets), self._as_rows(teacher_BCHW, pair.stride, targets)
             )
 
     def _as_rows(self, map_BCHW: Tensor, stride: int, targets: Sequence[Target]) -> Tensor:

@@ -19,7 +19,8 @@ from autokd.detectors import Detector
 from autokd.distill import build_distiller
 from autokd.errors import DetectorError, DistillError, NonFiniteError, SpecError
 from autokd.outcomes import Cause, Job, Outcome, Report, WorkerResources
-from autokd.spec import DistillerSpec, operator_of
+from autokd.spec import DistillerSpec, Step, operator_of
+from autokd.spec.vocabulary import Kind
 from autokd.training.content import save_weights, write_whole
 from autokd.training.loader import Loader
 from autokd.training.loop import EpochResult, Lesson, train
@@ -119,9 +120,10 @@ def make_lesson(
 
 def taps_of(spec: DistillerSpec) -> tuple[str, ...]:
     """The taps that the operators of ``spec`` read, sorted."""
-    steps = [("source", term.source) for term in spec.terms]
-    steps += [("transform", step) for term in spec.canonical().terms for step in term.transforms]
-    steps += [("distance", term.distance) for term in spec.terms]
+    steps: list[tuple[Kind, Step]] = []
+    for term in spec.canonical().terms:
+        steps += [("source", term.source), ("distance", term.distance)]
+        steps += [("transform", step) for step in term.transforms]
     return tuple(sorted({tap for kind, step in steps for tap in operator_of(kind, step.name).needs_taps}))
 
 
@@ -211,12 +213,13 @@ class _Trial:
         self.metrics["val_loss"] = validation.val_loss
         if validation.cka is not None:
             self.metrics["cka"] = validation.cka
-        for split, dataset in (("val", provisions.datasets.val), ("test", provisions.datasets.test)):
-            if dataset is None:
-                continue
-            precision = provisions.meter(dataset).measure(
-                student, batch_size=EVALUATION_BATCH_SIZE, device=provisions.device, deadline=self._deadline
-            )
+        datasets = provisions.datasets
+        precision = None
+        for split, dataset in (("val", datasets.val), ("test", datasets.test)):
+            if precision is None or dataset is not datasets.val:
+                precision = provisions.meter(dataset).measure(
+                    student, batch_size=EVALUATION_BATCH_SIZE, device=provisions.device, deadline=self._deadline
+                )
             self.metrics[f"{split}_ap"] = precision.map_50_95
             self.metrics[f"{split}_ap_50"] = precision.map_50
             self.metrics |= {f"{split}_ap/{name}": value for name, value in precision.per_class.items()}

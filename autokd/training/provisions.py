@@ -68,7 +68,8 @@ class Provisions:
 
     @cached_property
     def datasets(self) -> Datasets:
-        return self._given_datasets or load_datasets(self.config.data, self.cache_dir)
+        # The driver has checked the files before any worker came.
+        return self._given_datasets or load_datasets(self.config.data, self.cache_dir, check=False)
 
     @cached_property
     def teacher(self) -> Teacher:

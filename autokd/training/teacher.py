@@ -19,7 +19,7 @@ from autokd.config.model import Detector as DetectorConfig
 from autokd.data import Datasets, DetectionDataset
 from autokd.detectors import Detector, build_detector
 from autokd.errors import ConfigError
-from autokd.training.average_precision import PrecisionMeter
+from autokd.training.average_precision import AveragePrecision, PrecisionMeter
 from autokd.training.content import (
     META_FILE,
     digest_of,
@@ -49,13 +49,13 @@ def no_progress(stage: str, done: int, total: int, metrics: Mapping[str, float])
 
 @dataclass(frozen=True)
 class TeacherScore:
-    """COCO AP of the teacher; ``test_ap`` is None without a test set."""
+    """COCO AP of the teacher. Without a test set ``test_ap`` is that of val."""
 
     val_ap: float
-    test_ap: float | None
+    test_ap: float
     val_per_class: Mapping[str, float] = field(default_factory=dict)
     test_per_class: Mapping[str, float] = field(default_factory=dict)
-    detections_test: str | None = None
+    detections_test: str = ""
     """A file of COCO results beside the weights."""
 
 
@@ -170,7 +170,7 @@ def measure_teacher(
     on_progress: OnProgress = no_progress,
 ) -> TeacherScore:
     """AP on validation and test, measured once and kept beside the weights."""
-    splits = {"val": datasets.val} | ({"test": datasets.test} if datasets.test is not None else {})
+    splits = {"val": datasets.val, "test": datasets.test}
     name = "ap-" + digest_of(**{split: dataset.fingerprint for split, dataset in splits.items()})
     folder = teacher.folder / name
     if (kept := read_meta(folder)) is None:
@@ -180,13 +180,12 @@ def measure_teacher(
                 with whole_folder(folder) as temporary:
                     kept = _measure(model, splits, temporary, batch_size, device, on_progress)
                     write_json(temporary / META_FILE, kept)
-    detections = folder / "detections_test.json"
     return TeacherScore(
         kept["val"]["ap"],
-        kept["test"]["ap"] if "test" in kept else None,
+        kept["test"]["ap"],
         kept["val"]["per_class"],
-        kept["test"]["per_class"] if "test" in kept else {},
-        str(detections) if detections.exists() else None,
+        kept["test"]["per_class"],
+        str(folder / "detections_test.json"),
     )
 
 
@@ -199,9 +198,11 @@ def _measure(
     on_progress: OnProgress,
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    precision: AveragePrecision | None = None
     for done, (split, dataset) in enumerate(splits.items()):
         on_progress("teacher AP", done, len(splits), {})
-        precision = PrecisionMeter(dataset).measure(model, batch_size=batch_size, device=device)
+        if precision is None or dataset is not splits["val"]:
+            precision = PrecisionMeter(dataset).measure(model, batch_size=batch_size, device=device)
         precision.save_detections(folder / f"detections_{split}.json")
         found[split] = {"ap": precision.map_50_95, "per_class": dict(precision.per_class)}
     on_progress("teacher AP", len(splits), len(splits), {f"{s}_ap": about["ap"] for s, about in found.items()})
