@@ -54,9 +54,11 @@ def results_figure(data: ReportData) -> go.Figure:
             )
         )  # fmt: skip
     if data.teacher_test_ap is not None:
-        figure.add_vline(
-            x=data.teacher_test_ap, line={"color": AMBER, "dash": "dot", "width": 2},
-            annotation_text=f"teacher {data.teacher_test_ap:.4f}", annotation_position="top left",
+        figure.add_vline(x=data.teacher_test_ap, line={"color": AMBER, "dash": "dot", "width": 2})
+        figure.add_annotation(
+            x=data.teacher_test_ap, y=1, yref="paper", yanchor="bottom", showarrow=False,
+            xanchor="right" if data.teacher_test_ap > rated[-1][1].mean else "left",
+            text=f"teacher {data.teacher_test_ap:.4f}",
         )  # fmt: skip
     figure.update_xaxes(title_text=f"COCO AP on {data.judged_on}")
     figure.update_yaxes(showgrid=False, range=[-0.6, len(rated) - 0.35])
@@ -85,6 +87,7 @@ def per_class_figure(data: ReportData) -> go.Figure:
                         "symbol": "diamond" if is_searched else "circle", "opacity": 0.9},
             )
         )  # fmt: skip
+    figure.update_layout(showlegend=True)
     figure.update_xaxes(title_text=f"COCO AP on {data.judged_on}, mean over seeds", rangemode="tozero")
     figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=[escape(name) for name in names])
     return figure

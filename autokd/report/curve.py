@@ -11,9 +11,16 @@ from autokd.report.view import TrialView
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+MAX_DETAILED = 500
+"""With more trials than this a point tells its number and value only, so that the figure stays light."""
+
 
 def search_curve(
-    trials: Sequence[TrialView], *, direction: str = "maximize", value_meaning: str = "reward"
+    trials: Sequence[TrialView],
+    *,
+    direction: str = "maximize",
+    value_meaning: str = "reward",
+    none_value: float | None = None,
 ) -> go.Figure:
     """Return value against trial number. Failed trials stand on the floor of the figure, with their cause."""
     import plotly.graph_objects as go
@@ -21,6 +28,12 @@ def search_curve(
     if not trials:
         return say_instead("No trial has been started yet.")
     figure = plain_figure(380)
+    is_detailed = len(trials) <= MAX_DETAILED
+    if none_value is not None:
+        figure.add_hline(
+            y=none_value, line={"color": GREY, "dash": "dot", "width": 1.5},
+            annotation_text="no distillation", annotation_position="bottom right",
+        )  # fmt: skip
     best = best_so_far(trials, direction)
     if best:
         figure.add_trace(
@@ -32,7 +45,7 @@ def search_curve(
     for name, kept, marker in _groups(trials):
         shown = [trial for trial in kept if trial.value is not None]
         if shown:
-            figure.add_trace(_points(name, shown, [trial.value for trial in shown], marker))
+            figure.add_trace(_points(name, shown, [trial.value for trial in shown], marker, is_detailed))
     floor = _floor(trials)
     for name, status, marker in (
         ("failed", "failed", {"symbol": "x", "color": RED, "size": 9}),
@@ -41,10 +54,11 @@ def search_curve(
     ):
         kept = [trial for trial in trials if trial.status == status and trial.value is None]
         if kept:
-            figure.add_trace(_points(name, kept, [floor] * len(kept), marker))
+            figure.add_trace(_points(name, kept, [floor] * len(kept), marker, is_detailed))
     last = max(trial.number for trial in trials)
     figure.update_xaxes(title_text="trial", range=[-0.04 * last - 0.6, 1.02 * last + 0.6])
     figure.update_yaxes(title_text=escape(value_meaning))
+    figure.update_layout(showlegend=True)
     return figure
 
 
@@ -77,7 +91,7 @@ def _groups(trials: Sequence[TrialView]) -> list[tuple[str, list[TrialView], dic
 
 
 def _points(
-    name: str, trials: Sequence[TrialView], values: Sequence[float | None], marker: dict[str, Any]
+    name: str, trials: Sequence[TrialView], values: Sequence[float | None], marker: dict[str, Any], is_detailed: bool
 ) -> go.Scatter:
     import plotly.graph_objects as go
 
@@ -90,8 +104,8 @@ def _points(
         text=[escape(trial.preset) for trial in trials] if named else None,
         textposition=["top center" if i % 2 else "bottom center" for i in range(len(trials))],
         marker=marker,
-        hovertext=[_hover(trial) for trial in trials],
-        hoverinfo="text",
+        hovertext=[_hover(trial) for trial in trials] if is_detailed else None,
+        hoverinfo="text" if is_detailed else "x+y",
         cliponaxis=False,
     )
 

@@ -94,7 +94,9 @@ def _figures(data: ReportData) -> dict[str, go.Figure]:
     meaning, direction = data.search.value_meaning, data.search.direction
     return {
         "results": results_figure(data),
-        "curve": search_curve(data.trials, direction=direction, value_meaning=meaning),
+        "curve": search_curve(
+            data.trials, direction=direction, value_meaning=meaning, none_value=data.search.none_value
+        ),
         "tree": draw_tree(data.trials, value_meaning=meaning),
         "classes": per_class_figure(data),
         "fidelity": fidelity_figure(data.fidelity, value_meaning=meaning),

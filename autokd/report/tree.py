@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Path = tuple[tuple[str, str], ...]
 
+MAX_NODES = 400
+"""More boxes than this cannot be told apart, and would make a page or a database entry heavy."""
+
 
 @dataclass(frozen=True, slots=True)
 class Visited:
@@ -85,11 +88,19 @@ def joined(nodes: Sequence[Visited]) -> list[Visited]:
     return kept
 
 
-def draw_tree(trials: Sequence[TrialView], value_meaning: str = "reward") -> go.Figure:
+def most_visited(nodes: Sequence[Visited], limit: int) -> list[Visited]:
+    """Return the ``limit`` most visited nodes; a parent is visited as often as its child, so none is orphaned."""
+    ranked = sorted(nodes, key=lambda node: (-len(node.trials), len(node.path)))
+    return sorted(ranked[:limit], key=lambda node: len(node.path))
+
+
+def draw_tree(
+    trials: Sequence[TrialView], value_meaning: str = "reward", *, max_nodes: int = MAX_NODES
+) -> go.Figure:
     """Return the tree as an icicle from left to right. A click on a box opens it; its foot shows the colours."""
     import plotly.graph_objects as go
 
-    nodes = joined(visited_nodes(trials))
+    nodes = most_visited(joined(visited_nodes(trials)), max_nodes)
     if len(nodes) < 2:
         return say_instead("No decision has been taken yet, so there is no tree.")
     low, high = value_range([node.mean for node in nodes if node.mean is not None])
@@ -133,11 +144,16 @@ def _label(node: Visited) -> str:
 def _answer(question: str, answer: str) -> str:
     """Return the answer alone, with its question where it would say nothing by itself."""
     tells = answer != "none" and not answer.replace(".", "").isdigit()
-    return answer if tells else f"{question.rsplit('.', 1)[-1]}: {answer}"
+    return answer if tells else f"{_asked(question).rsplit('.', 1)[-1]}: {answer}"
+
+
+def _asked(question: str) -> str:
+    """Return a decision's name without the options that it may list in brackets."""
+    return question.split("(", 1)[0]
 
 
 def _hover(node: Visited, value_meaning: str) -> str:
-    lines = [f"{escape(question)} = <b>{escape(answer)}</b>" for question, answer in node.path]
+    lines = [f"{escape(_asked(question))} = <b>{escape(answer)}</b>" for question, answer in node.path]
     lines.append(f"visits: {len(node.trials)}, with a value: {len(node.values)}")
     if node.mean is not None:
         lines.append(f"mean {escape(value_meaning)}: {node.mean:.4g}, best: {max(node.values):.4g}")

@@ -86,6 +86,8 @@ class SearchView:
     seconds: float = 0.0
     direction: Literal["maximize", "minimize"] = "maximize"
     value_meaning: str = "reward"
+    none_value: float | None = None
+    """The value of training without distillation, where the reward is measured against it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ def make_report_data() -> ReportData:
     names = ("none", "fitnet", "pkd", "cwd", "searched")
     return ReportData(
         name="bccd-fcos",
-        search=SearchView("mcts", finished=34, failed=3, pruned=2, reused=1, seconds=412.0),
+        search=SearchView("mcts", finished=34, failed=3, pruned=2, reused=1, seconds=412.0, none_value=0.0),
         trials=make_trials(),
         entries=make_entries(),
         winner="searched",

@@ -27,7 +27,11 @@
     for (const axis of Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key))) {
       changes[`${axis}.gridcolor`] = variable("--grid");
     }
-    if (width < 560) changes["font.size"] = 11;
+    if (width < 560) {
+      // A narrow page stacks the legend's words, which takes height from the figure.
+      changes["font.size"] = 11;
+      if (layout.showlegend) changes.height = layout.height + 110;
+    }
     return changes;
   };
 

@@ -1,0 +1,173 @@
+"""The page: every section, no loads from elsewhere, escaped names, a size that can be mailed."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from report_samples import make_entries, make_images, make_report_data, make_trials
+
+from autokd.report.page import SECTIONS, render_report
+from autokd.report.view import EntryView, ReportData, SearchView, TrialView
+
+
+class Page(HTMLParser):
+    """Sections, loads and visible words of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.ids: list[str] = []
+        self.loads: list[str] = []
+        self.words: list[str] = []
+        self.scripts: dict[str, str] = {}
+        self._inside: list[tuple[str, str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        if "id" in values:
+            self.ids.append(values["id"])
+        loading = ("src", "srcset", "data", "poster", "background", "action")
+        self.loads += [values[name] for name in loading if name in values]
+        if tag != "a" and "href" in values:
+            self.loads.append(values["href"])
+        if tag in ("script", "style"):
+            self._inside.append((tag, values.get("id", "")))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("script", "style"):
+            self._inside.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not self._inside:
+            self.words.append(data)
+        else:
+            self.scripts[self._inside[-1][1] or self._inside[-1][0]] = data
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def page_of(data: ReportData, folder: Path) -> Page:
+    return Page(render_report(data, folder / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def full_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return render_report(make_report_data(), tmp_path_factory.mktemp("report") / "report.html")
+
+
+@pytest.fixture(scope="module")
+def full_page(full_path: Path) -> Page:
+    return Page(full_path.read_text(encoding="utf-8"))
+
+
+def test_the_page_has_every_section(full_page: Page) -> None:
+    assert [name for name in full_page.ids if name in dict(SECTIONS)] == [name for name, _ in SECTIONS]
+    for name in ("results", "curve", "tree", "classes", "fidelity"):
+        assert json.loads(full_page.scripts[f"figure-{name}"])["data"]
+    assert "No images were drawn" not in full_page.text
+
+
+def test_the_page_loads_nothing_from_elsewhere(full_page: Page) -> None:
+    assert all(load.startswith("data:") for load in full_page.loads)
+    assert "url(" not in full_page.scripts["style"]
+    assert "@import" not in full_page.scripts["style"]
+    for name in ("fetch(", "XMLHttpRequest", "import("):
+        assert name not in full_page.scripts["script"]
+
+
+def test_the_page_stays_below_four_megabytes_with_six_images(tmp_path: Path) -> None:
+    path = render_report(replace(make_report_data(), images=make_images(6)), tmp_path / "report.html")
+    assert path.stat().st_size < 4_000_000
+
+
+def test_the_embedded_plotly_is_the_installed_one(full_page: Page) -> None:
+    import plotly
+
+    packed = base64.b64decode(full_page.scripts["plotly-gzip-base64"])
+    assert gzip.decompress(packed) == (Path(plotly.__path__[0]) / "package_data" / "plotly.min.js").read_bytes()
+
+
+def test_equal_runs_give_equal_pages(full_path: Path, tmp_path: Path) -> None:
+    again = render_report(make_report_data(), tmp_path / "report.html")
+    assert again.read_bytes() == full_path.read_bytes()
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_page_counts_causes_of_failure(full_page: Page) -> None:
+    assert "non_finite 2 9, 17 the loss is nan in epoch 2" in full_page.text
+    assert "timeout 1 23 stopped after 60 s" in full_page.text
+
+
+def test_the_page_states_threshold_seeds_and_set_up(full_page: Page) -> None:
+    assert "score of at least 0.3" in full_page.text
+    assert "seeds 0, 1, 2, 3, 4;" in full_page.text
+    assert "search: {sampler: mcts, trials: 40}" in full_page.text
+    assert "torch 2.15.0" in full_page.text
+
+
+def test_the_page_says_how_far_the_proxy_can_be_trusted(full_page: Page) -> None:
+    assert "+0.80 over 10 pairs" in full_page.text
+    assert "a hint, not a measurement" in full_page.text
+
+
+def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    [none, *_, searched] = make_entries()
+    data = replace(
+        make_report_data(),
+        name=evil,
+        entries=(none, replace(searched, per_class={evil: (0.5, 0.6)}, yaml=evil), replace(none, name=evil)),
+        trials=(TrialView(0, "failed", None, ((evil, evil),), evil, cause=evil, message=evil, preset=evil),),
+        environment={evil: evil},
+        config_yaml=evil,
+        images=(replace(make_images(1)[0], caption=evil),),
+    )
+    text = render_report(data, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert evil not in text
+    assert "<img src=x" not in text
+    assert text.count("<script") == text.count("</script>") == 7
+    assert evil in Page(text).text
+
+
+@pytest.mark.parametrize("trials", [(), make_trials(3)[:0]], ids=["none", "empty"])
+def test_a_run_without_trials_has_a_page(trials: tuple[TrialView, ...], tmp_path: Path) -> None:
+    page = page_of(ReportData("new", trials=trials), tmp_path)
+    assert "Nothing has been tried yet" in page.text
+    assert "No full training has finished" in page.text
+
+
+def test_a_run_without_full_trainings_speaks_of_its_best_trial(tmp_path: Path) -> None:
+    trials = make_trials()
+    best = max((t for t in trials if t.status == "finished"), key=lambda t: t.value or 0)
+    page = page_of(ReportData("r", SearchView("mcts"), trials), tmp_path)
+    assert f"The best of 40 trials is trial {best.number}, reward {best.value:.4g}" in page.text
+    assert "the full trainings have not" in page.text
+
+
+def test_a_run_in_which_every_trial_failed_has_a_page(tmp_path: Path) -> None:
+    failed = tuple(TrialView(i, "failed", cause="out_of_memory") for i in range(5))
+    page = page_of(ReportData("r", SearchView("mcts", failed=5), failed), tmp_path)
+    assert "5 trials, 5 of them failed, none with a value." in page.text
+    assert "out_of_memory 5 0, 1, 2, 3, 4" in page.text
+
+
+def test_a_run_with_one_seed_states_no_interval(tmp_path: Path) -> None:
+    entries = tuple(EntryView(name, (0,), (ap,), (ap,)) for name, ap in (("none", 0.30), ("searched", 0.40)))
+    page = page_of(ReportData("r", entries=entries, winner="searched"), tmp_path)
+    assert "one seed: no interval" in page.text
+    assert "+0.1000 AP against no distillation; with one seed nothing can be said about its noise." in page.text
+    assert "nan" not in page.text.lower().replace("non-finite", "")
+
+
+def test_a_winner_that_is_a_preset_is_named_as_such(tmp_path: Path) -> None:
+    page = page_of(replace(make_report_data(), winner="pkd"), tmp_path)
+    assert "The preset pkd won on val" in page.text
