@@ -1,0 +1,66 @@
+"""What is trained in full: "none", the presets and the searched distiller, under one recipe and the same seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autokd.config import NO_DISTILLATION, FullRecipe
+from autokd.outcomes import Job, Outcome
+from autokd.presets import load_preset, preset_names
+from autokd.spec import DistillerSpec
+
+SEARCHED = "searched"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the results: a name and its distiller (None: no distillation)."""
+
+    name: str
+    spec: DistillerSpec | None
+
+    @property
+    def digest(self) -> str:
+        return self.spec.digest if self.spec is not None else ""
+
+    def jobs(self, seeds: Sequence[int]) -> list[Job]:
+        """One full training a seed; entries of equal digest share theirs."""
+        return [Job(self._job_id(seed), self.spec, "full", seed) for seed in seeds]
+
+    def outcomes(self, outcomes: Mapping[str, Outcome], seeds: Sequence[int]) -> list[Outcome]:
+        """Those of this entry, in the order of the seeds."""
+        return [outcomes[self._job_id(seed)] for seed in seeds]
+
+    def _job_id(self, seed: int) -> str:
+        return f"full-{self.digest or NO_DISTILLATION}-s{seed}"
+
+
+def load_distiller(name: str) -> DistillerSpec:
+    """A preset by name, or a distiller's YAML file by its path."""
+    return load_preset(name) if name in preset_names() else DistillerSpec.from_yaml(Path(name))
+
+
+def baseline_entries(recipe: FullRecipe) -> list[Entry]:
+    """ "none" always, then the recipe's other baselines, presets at the strength that the recipe gives them."""
+    entries = [Entry(NO_DISTILLATION, None)]
+    for name in recipe.baselines:
+        if name == NO_DISTILLATION:
+            continue
+        spec = load_distiller(name)
+        if recipe.baseline_strength != "published":
+            spec = spec.with_strength(float(recipe.baseline_strength))
+        entries.append(Entry(Path(name).stem, spec))
+    return entries
+
+
+def winner_of(entries: Sequence[Entry], outcomes: Mapping[str, Outcome], seeds: Sequence[int]) -> Entry:
+    """The entry with the greatest mean val AP over its finished trainings; test AP has no say."""
+
+    def mean_val_ap(entry: Entry) -> float:
+        values = [o.metrics["val_ap"] for o in entry.outcomes(outcomes, seeds) if o.status == "finished"]
+        return statistics.fmean(values) if values else float("-inf")
+
+    return max(entries, key=mean_val_ap)

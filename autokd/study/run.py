@@ -1,0 +1,195 @@
+"""One run, from the file to the report: prepare, search, finalists, full trainings, hand-over.
+
+Everything a run finds out goes into the study's database as it comes, so that ``resume`` repeats nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autokd.config import RunConfig, config_digest, config_yaml, space_of
+from autokd.data import Datasets, load_datasets
+from autokd.errors import AutoKDError, SpaceError, StorageError
+from autokd.outcomes import Job, Outcome
+from autokd.runtime import Driver, Runtime, make_runtime
+from autokd.search import make_pruner, make_sampler
+from autokd.space import Space
+from autokd.spec import DistillerSpec, formula
+from autokd.storage import Results, RunDirectory, StudyLedger, open_study
+from autokd.study.batch import BatchDriver
+from autokd.study.driver import SearchDriver, SearchPlan
+from autokd.study.entries import SEARCHED, Entry, baseline_entries, load_distiller
+from autokd.study.finalists import best_trials, finalist_jobs, rank_finalists, reference_job
+from autokd.study.handover import hand_over
+from autokd.study.observer import Observer, SilentObserver
+from autokd.study.reward import Reward, reference_curve
+from autokd.training import Preparation, TrainingEvaluatorFactory, prepare
+
+if TYPE_CHECKING:
+    import optuna
+
+SEARCH_SEED = 0
+"""Of the proxy trainings: all candidates share it, so that they differ by their distiller alone."""
+
+
+def run_search(
+    config: RunConfig,
+    directory: Path,
+    *,
+    cache_dir: Path,
+    storage_url: str | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+) -> Results:
+    """Search, retrain the winner beside baselines, write everything into ``directory``; return the results.
+
+    Raises AutoKDError for what is wrong with the input, before anything is trained; KeyboardInterrupt passes,
+    with what is finished kept for ``resume``.
+    """
+    with _run(config, directory, cache_dir, storage_url, resume, observer or SilentObserver()) as run:
+        space = run.space()
+        reward = run.search(space)
+        winner = run.best_finalist(reward)
+        entries = baseline_entries(config.full)
+        if winner is not None:
+            entries.append(Entry(SEARCHED, winner))
+        return run.retrain_and_hand_over(entries)
+
+
+def run_distill(
+    config: RunConfig, spec: DistillerSpec, directory: Path, *, cache_dir: Path, observer: Observer | None = None
+) -> Results:
+    """Train the student in full with ``spec`` beside the file's baselines; no search."""
+    with _run(config, directory, cache_dir, None, True, observer or SilentObserver()) as run:
+        entries = baseline_entries(config.full)
+        if all(entry.digest != spec.digest for entry in entries):
+            entries.append(Entry(spec.name or "given", spec))
+        return run.retrain_and_hand_over(entries)
+
+
+@contextmanager
+def _run(
+    config: RunConfig, directory: Path, cache_dir: Path, storage_url: str | None, resume: bool, observer: Observer
+) -> Iterator[Run]:
+    """Check everything that can be wrong, prepare, start the runtime; give it all back at the end."""
+    for name in (*config.search.enqueue, *config.full.baselines):
+        if name != "none":
+            load_distiller(name)
+    datasets = load_datasets(config.data, cache_dir)
+    for report in datasets.check():
+        for warning in report.warnings():
+            observer.say(f"{report.split}: {warning}")
+    with RunDirectory.open(directory, config_yaml(config), config_digest(config), resume=resume) as run_directory:
+        study = open_study(
+            storage_url or run_directory.study_url,
+            config.name,
+            sampler=make_sampler(config.search),
+            pruner=make_pruner(config.search),
+        )
+        ledger = StudyLedger(study)
+        ledger.claim(config_digest(config))
+        with ledger.clock():
+            preparation = prepare(
+                config, datasets, cache_dir, seeds=(SEARCH_SEED,), device="cpu", on_progress=observer.stage
+            )
+            with make_runtime(config.runtime) as runtime:
+                factory = TrainingEvaluatorFactory(config, cache_dir, run_directory.path)
+                yield Run(config, run_directory, study, ledger, datasets, preparation, runtime, factory, observer)
+
+
+@dataclass
+class Run:
+    """Everything that the phases of one run share."""
+
+    config: RunConfig
+    directory: RunDirectory
+    study: optuna.Study
+    ledger: StudyLedger
+    datasets: Datasets
+    preparation: Preparation
+    runtime: Runtime
+    factory: TrainingEvaluatorFactory
+    observer: Observer
+
+    # ---------------------------------------------------------------------------------------- search
+
+    def space(self) -> Space:
+        """The part of the space that the pair can supply; says what is left out."""
+        space, reasons = space_of(self.config).supplied_by(self.preparation.taps)
+        for reason in reasons:
+            self.observer.say(f"left out of the space: {reason}")
+        return space
+
+    def search(self, space: Space) -> Reward:
+        """Run the search until its budget is spent; return the reward with its scales."""
+        proxy = self.config.proxy
+        self.observer.say(f"{space.count():,} distinct distillers (strengths aside)")
+        [none] = self.run_jobs("reference", [reference_job(SEARCH_SEED)]).values()
+        if none.status != "finished":
+            raise AutoKDError(
+                f"The student cannot be trained even without distillation ({none.cause}: {none.message}). "
+                "Lower the learning rate, or look at the data; autokd distill none shows the same."
+            )
+        reward = Reward(proxy.reward, reference_curve(none), self.ledger.scales())
+        plan = SearchPlan(self.config.search.trials, proxy.calibration_trials, proxy.epochs, SEARCH_SEED)
+        for params in self.ledger.reclaim():
+            self.study.enqueue_trial(params)
+        driver = SearchDriver(self.study, space, reward, plan, self.observer)
+        for trial, record in self.ledger.untold():
+            driver.adopt(trial, record.spec, record.outcome)
+        if not self.study.get_trials(deepcopy=False):
+            self.enqueue_presets(space)
+        try:
+            self.drive(driver)
+        except BaseException:
+            self.ledger.interrupt(opened.trial for opened in driver.give_up_open())
+            raise
+        return driver.finish()
+
+    def enqueue_presets(self, space: Space) -> None:
+        """Let the search begin with what is published, at one strength."""
+        search = self.config.search
+        for name in search.enqueue:
+            spec = load_distiller(name).with_strength(space.strength.clip(search.enqueue_strength))
+            try:
+                self.study.enqueue_trial(space.decisions(spec), user_attrs={"preset": name})
+            except SpaceError as error:
+                self.observer.say(f"{name} is not tried first, it lies outside the space: {error}")
+
+    def best_finalist(self, reward: Reward) -> DistillerSpec | None:
+        """Try the best few with more seeds; return the one with the best mean, or None if no trial finished."""
+        search = self.config.search
+        best = best_trials(self.study, search.finalists)
+        if not best:
+            self.observer.say("no trial of the search finished: there is no distiller to retrain.")
+            return None
+        seeds = search.finalist_seeds if len(best) > 1 else ()
+        outcomes = self.run_jobs("finalists", finalist_jobs([spec for spec, _ in best], seeds))
+        ranked = rank_finalists(best, outcomes, seeds, reward, self.config.proxy.epochs)
+        self.ledger.save_finalists(ranked)
+        self.observer.say(f"winner of the search: {formula(ranked[0].spec)} ({ranked[0].mean:+.3f})")
+        return ranked[0].spec
+
+    # --------------------------------------------------------------------------------------- retrain
+
+    def retrain_and_hand_over(self, entries: Sequence[Entry]) -> Results:
+        """Train every entry in full with every seed, then write what the user leaves with."""
+        seeds = self.config.full.seeds
+        outcomes = self.run_jobs("full trainings", [job for entry in entries for job in entry.jobs(seeds)])
+        return hand_over(self, entries, outcomes)
+
+    def run_jobs(self, name: str, jobs: Iterable[Job]) -> dict[str, Outcome]:
+        """Run a list of jobs; what the database knows already is not run again."""
+        batch = BatchDriver(name, jobs, self.ledger.outcomes(), self.ledger.save_outcome, self.observer)
+        if batch.is_missing_any:
+            self.drive(batch)
+        return batch.outcomes
+
+    def drive(self, driver: Driver) -> None:
+        timeouts = {"proxy": self.config.proxy.timeout_s, "full": self.config.full.timeout_s}
+        self.runtime.run(driver, self.factory, job_timeouts_s=timeouts)
