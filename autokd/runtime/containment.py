@@ -120,5 +120,5 @@ def _plain(metrics: object) -> dict[str, float]:
 def _close(training: Generator[Report, None, Outcome], job: Job) -> None:
     try:
         training.close()
-    except (Exception, SystemExit):  # noqa: BLE001 - a trial is contained here
+    except (Exception, SystemExit):
         logger.warning("job %s: stopping its training raised an exception", job.id, exc_info=True)

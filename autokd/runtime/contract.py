@@ -71,7 +71,7 @@ class Runtime(ABC):
         whose workers are other processes can enforce it.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most runtimes have something to give back, not all
         """Give back what the runtime holds; called on leaving the context."""
 
     def __enter__(self) -> Runtime:

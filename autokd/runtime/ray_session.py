@@ -125,7 +125,7 @@ def _check_answers(address: str) -> None:
     if address.startswith("ray://"):
         raise RuntimeUnavailableError(
             f"ray address {address!r}: searches do not run over Ray's client protocol. Run on a node of the "
-            "cluster with its address as host:port (or auto), or use 'autokd submit' with the cluster's http:// address."
+            "cluster with its address as host:port (or auto), or use 'autokd submit' with its http:// address."
         )
     if address in ("auto", "local"):
         return

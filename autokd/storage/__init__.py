@@ -1,1 +1,38 @@
-"""Placeholder docstring."""
+"""Everything that a search knows: Optuna studies with AutoKD's attributes, the run's folder, its results.
+
+Torch-free. ``record`` and ``facts`` hold the names of all attributes; nothing else reads or writes them.
+"""
+
+from autokd.storage.digests import find_by_digest
+from autokd.storage.facts import Fact, get_fact, set_fact
+from autokd.storage.files import write_text_atomically
+from autokd.storage.reclaim import Reclaimed, reclaim_running
+from autokd.storage.record import NO_DISTILLATION, TrialRecord, read_record, record_job, record_outcome
+from autokd.storage.results import Entry, ProxyFidelity, Results, SearchSummary, TeacherResult
+from autokd.storage.run_directory import RunDirectory, config_digest
+from autokd.storage.studies import open_existing, open_study, storage_url
+
+__all__ = [
+    "NO_DISTILLATION",
+    "Entry",
+    "Fact",
+    "ProxyFidelity",
+    "Reclaimed",
+    "Results",
+    "RunDirectory",
+    "SearchSummary",
+    "TeacherResult",
+    "TrialRecord",
+    "config_digest",
+    "find_by_digest",
+    "get_fact",
+    "open_existing",
+    "open_study",
+    "read_record",
+    "reclaim_running",
+    "record_job",
+    "record_outcome",
+    "set_fact",
+    "storage_url",
+    "write_text_atomically",
+]

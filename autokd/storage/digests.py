@@ -1,0 +1,69 @@
+"""Which trial has already answered for a digest."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from weakref import WeakKeyDictionary
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from autokd.outcomes import Cause
+from autokd.storage.record import JOB, OUTCOME
+
+_Key = tuple[str, str, int]
+"""Digest, recipe, seed."""
+
+
+class _Index:
+    """Ended trials by key, kept up to date by looking only at trials that had not ended before."""
+
+    def __init__(self) -> None:
+        self.finished: dict[_Key, FrozenTrial] = {}
+        self.failed: dict[_Key, FrozenTrial] = {}
+        self._first_open = 0
+        self._ended_beyond: set[int] = set()
+
+    def update(self, trials: list[FrozenTrial]) -> None:
+        for trial in trials[self._first_open :]:
+            if trial.state.is_finished() and trial.number not in self._ended_beyond:
+                self._ended_beyond.add(trial.number)
+                self._add(trial)
+        while self._first_open in self._ended_beyond:
+            self._ended_beyond.remove(self._first_open)
+            self._first_open += 1
+
+    def _add(self, trial: FrozenTrial) -> None:
+        job, outcome = trial.user_attrs.get(JOB), trial.user_attrs.get(OUTCOME)
+        if not job or not outcome:
+            return
+        key = (job["digest"], job["recipe"], job["seed"])
+        if trial.state == TrialState.COMPLETE and outcome["status"] == "finished":
+            self.finished.setdefault(key, trial)
+        elif trial.state == TrialState.FAIL:
+            self.failed.setdefault(key, trial)
+
+
+_indices: WeakKeyDictionary[optuna.Study, _Index] = WeakKeyDictionary()
+
+
+def find_by_digest(
+    study: optuna.Study,
+    digest: str,
+    *,
+    recipe: str = "proxy",
+    seed: int = 0,
+    causes: Container[Cause] = (),
+) -> FrozenTrial | None:
+    """The first trial of ``digest`` that finished with a value, under the same recipe and seed; or None.
+
+    ``causes``: failures that would only repeat themselves (``{"non_finite", "cannot_build"}``); a trial that
+    failed so is returned where none finished. The trial is shared with Optuna's cache: do not change it.
+    """
+    index = _indices.setdefault(study, _Index())
+    index.update(study.get_trials(deepcopy=False))
+    key = (digest, recipe, seed)
+    found = index.finished.get(key)
+    if found is None and key in index.failed and index.failed[key].user_attrs[OUTCOME]["cause"] in causes:
+        found = index.failed[key]
+    return found

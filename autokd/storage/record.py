@@ -1,0 +1,144 @@
+"""What AutoKD writes on an Optuna trial: two attributes, each one commit, and a note for the dashboard.
+
+``autokd:job`` is written when a trial is asked, ``autokd:outcome`` before it is told: a driver that dies
+between the two loses nothing. The names of all trial attributes stand here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from autokd.outcomes import Job, Outcome, RecipeName, Report
+from autokd.spec import DistillerSpec, formula, formula_lines
+from autokd.storage.plain import from_plain, to_plain
+
+JOB = "autokd:job"
+OUTCOME = "autokd:outcome"
+
+NO_DISTILLATION = "none"
+"""The digest of a job without a distiller."""
+
+_NOTE_CHUNK = 2045
+"""Characters that optuna-dashboard keeps in one attribute of a note."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial as AutoKD knows it. ``outcome`` is None while it runs, ``value`` until it is told."""
+
+    number: int
+    state: TrialState
+    value: float | None
+    owner: str
+    job_id: str
+    recipe: RecipeName
+    seed: int
+    digest: str
+    spec_yaml: str
+    """Empty: no distillation."""
+    formula: str
+    reused_from: int | None
+    """Number of the trial with the same digest whose outcome this one took over."""
+    outcome: Outcome | None
+
+    @cached_property
+    def spec(self) -> DistillerSpec | None:
+        return DistillerSpec.from_yaml(self.spec_yaml) if self.spec_yaml else None
+
+
+def record_job(
+    trial: optuna.Trial, job: Job, *, owner: str = "", reused_from: int | None = None, note: bool = True
+) -> None:
+    """Write what ``trial`` tries, and its formula as a note for optuna-dashboard.
+
+    ``owner``: the run that asked (``RunDirectory.owner``), by which a resumed run knows its own stale trials.
+    """
+    spec = job.spec
+    data = {
+        "owner": owner,
+        "job_id": job.id,
+        "recipe": job.recipe,
+        "seed": job.seed,
+        "digest": spec.digest if spec else NO_DISTILLATION,
+        "spec": spec.to_yaml() if spec else "",
+        "formula": formula(spec) if spec else "no distillation",
+        "reused_from": reused_from,
+    }
+    if note:
+        _write_note(trial, formula_lines(spec) if spec else ["no distillation"])
+    trial.set_user_attr(JOB, data)
+
+
+def record_outcome(trial: optuna.Trial, outcome: Outcome) -> None:
+    """Write how ``trial`` ended, before it is told."""
+    trial.set_user_attr(OUTCOME, outcome_to_plain(outcome))
+
+
+def read_record(trial: FrozenTrial) -> TrialRecord:
+    """What the attributes of ``trial`` say; a trial that AutoKD did not ask has an empty digest."""
+    job: dict[str, Any] = trial.user_attrs.get(JOB, {})
+    stored = trial.user_attrs.get(OUTCOME)
+    return TrialRecord(
+        number=trial.number,
+        state=trial.state,
+        value=trial.values[0] if trial.values else None,
+        owner=job.get("owner", ""),
+        job_id=job.get("job_id", ""),
+        recipe=job.get("recipe", "proxy"),
+        seed=job.get("seed", 0),
+        digest=job.get("digest", ""),
+        spec_yaml=job.get("spec", ""),
+        formula=job.get("formula", ""),
+        reused_from=job.get("reused_from"),
+        outcome=None if stored is None else outcome_from_plain(stored),
+    )
+
+
+def outcome_to_plain(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as strict JSON."""
+    data: dict[str, Any] = to_plain(
+        {
+            "job_id": outcome.job_id,
+            "status": outcome.status,
+            "cause": outcome.cause,
+            "message": outcome.message,
+            "metrics": outcome.metrics,
+            "curve": [[report.epoch, report.seconds, report.metrics] for report in outcome.reports],
+            "seconds": outcome.seconds,
+            "artifacts": outcome.artifacts,
+            "worker": outcome.worker,
+        }
+    )
+    return data
+
+
+def outcome_from_plain(data: dict[str, Any]) -> Outcome:
+    """The inverse of ``outcome_to_plain``."""
+    plain = from_plain(data)
+    return Outcome(
+        plain["job_id"],
+        plain["status"],
+        metrics=plain["metrics"],
+        cause=plain["cause"],
+        message=plain["message"],
+        reports=tuple(Report(plain["job_id"], epoch, metrics, seconds) for epoch, seconds, metrics in plain["curve"]),
+        seconds=plain["seconds"],
+        artifacts=plain["artifacts"],
+        worker=plain["worker"],
+    )
+
+
+def _write_note(trial: optuna.Trial, lines: Iterable[str]) -> None:
+    """As ``optuna_dashboard.save_note`` would for a new note, without its reading of every trial's note."""
+    storage, study_id, trial_id = trial.study._storage, trial.study._study_id, trial._trial_id
+    body = "\n".join(["```", *lines, "```"])
+    for i, start in enumerate(range(0, len(body), _NOTE_CHUNK)):
+        chunk = body[start : start + _NOTE_CHUNK]
+        storage.set_study_system_attr(study_id, f"dashboard:{trial_id}:note_str:{i}", chunk)
+    storage.set_study_system_attr(study_id, f"dashboard:{trial_id}:note_ver", 1)

@@ -1,0 +1,196 @@
+"""The folder of a run: its configuration, database, results and logs, and the lock of its driver."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import platform
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from autokd.config import RunConfig
+from autokd.errors import StorageError
+from autokd.storage.files import write_text_atomically
+
+logger = logging.getLogger(__name__)
+
+_MAX_DIFFERENCES = 5
+
+
+def config_digest(config: RunConfig) -> str:
+    """16 hexadecimal digits over all that changes what trials mean: not the runtime, nor how many trials."""
+    text = json.dumps(_identity(config.model_dump(mode="json")), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class RunDirectory:
+    """Paths of a run. Made by ``start`` (locked, for its driver) or ``existing`` (to read)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.config_path = self.path / "config.yaml"
+        self.study_path = self.path / "study.db"
+        self.distiller_path = self.path / "best_distiller.yaml"
+        self.weights_path = self.path / "student.pt"
+        self.results_path = self.path / "results.json"
+        self.report_path = self.path / "report.html"
+        self.logs_path = self.path / "logs"
+        self.owner = ""
+        """Tells this run's trials from those of other runs in a shared database; stays when resumed."""
+        self.resumed = False
+        self._lock: IO[str] | None = None
+
+    @classmethod
+    def start(cls, path: str | Path, config: RunConfig, *, resume: bool = False) -> RunDirectory:
+        """Make the folder, or with ``resume`` go on in it; locked until ``close``.
+
+        StorageError if another driver works there, if a run is there already (without ``resume``) or none is
+        (with it), or if it was started with another configuration.
+        """
+        run = cls(Path(path))
+        try:
+            if resume and not run.config_path.is_file():
+                raise StorageError(f"{run.path}: there is no run to resume. Start one without --resume.")
+            run.path.mkdir(parents=True, exist_ok=True)
+            run._acquire()
+            try:
+                run._settle(config, resume)
+            except BaseException:
+                run.close()
+                raise
+        except OSError as error:
+            raise StorageError(f"{run.path}: the run directory cannot be written: {error}.") from error
+        return run
+
+    @classmethod
+    def existing(cls, path: str | Path) -> RunDirectory:
+        """The folder of a run, to read; StorageError if it is none."""
+        run = cls(Path(path))
+        if not run.config_path.is_file():
+            raise StorageError(f"{run.path}: not the directory of a run (it holds no config.yaml).")
+        return run
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved configuration as plain data."""
+        try:
+            data = YAML(typ="safe", pure=True).load(self.config_path.read_text(encoding="utf-8"))
+        except (OSError, YAMLError) as error:
+            raise StorageError(f"{self.config_path}: cannot be read: {error}.") from error
+        if not isinstance(data, dict):
+            raise StorageError(f"{self.config_path}: not a configuration.")
+        return data
+
+    def close(self) -> None:
+        """Give up the lock."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _settle(self, config: RunConfig, resume: bool) -> None:
+        if self.config_path.is_file():
+            if not resume:
+                raise StorageError(
+                    f"{self.path}: a run is there already. Go on with it by --resume, or choose another --run-dir."
+                )
+            self._check_same(config)
+            self.resumed = True
+        elif others := sorted(entry.name for entry in self.path.iterdir() if entry.name != ".lock"):
+            raise StorageError(
+                f"{self.path}: the folder is not empty ({', '.join(others[:3])}, ...) and holds no run. "
+                "Choose another --run-dir."
+            )
+        self.logs_path.mkdir(exist_ok=True)
+        stream = io.StringIO()
+        yaml = YAML(typ="safe", pure=True)
+        yaml.default_flow_style = None
+        yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+        yaml.dump(config.model_dump(mode="json"), stream)
+        write_text_atomically(self.config_path, stream.getvalue())
+
+    def _check_same(self, config: RunConfig) -> None:
+        there = _flat(_identity(self.read_config()))
+        here = _flat(_identity(config.model_dump(mode="json")))
+        differing = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
+        if differing:
+            shown = "".join(
+                f"\n  {key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in differing[:_MAX_DIFFERENCES]
+            )
+            more = f"\n  and {len(differing) - _MAX_DIFFERENCES} more" if len(differing) > _MAX_DIFFERENCES else ""
+            raise StorageError(
+                f"{self.path}: the run there was started with another configuration:{shown}{more}\n"
+                "Restore those settings to resume it (runtime and search.trials may change), or choose another --run-dir."
+            )
+
+    def _acquire(self) -> None:
+        """Lock the folder for this process; the system lets go of the lock if the process dies."""
+        lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held open as the lock
+        if not _try_lock(lock):
+            lock.seek(0)
+            holder = _parsed(lock.read()).get("driver", "unknown")
+            lock.close()
+            raise StorageError(
+                f"{self.path}: another driver works in this folder (host and process {holder}). "
+                "Wait for it, end it, or choose another --run-dir."
+            )
+        self._lock = lock
+        lock.seek(0)
+        self.owner = str(_parsed(lock.read()).get("run") or uuid.uuid4().hex)
+        lock.seek(0)
+        lock.truncate()
+        lock.write(json.dumps({"run": self.owner, "driver": f"{platform.node()}:{os.getpid()}"}))
+        lock.flush()
+
+
+def _try_lock(stream: IO[str]) -> bool:
+    """Whether the file could be locked; file systems without locks count as locked, with a warning."""
+    try:
+        import fcntl
+    except ImportError:  # not POSIX
+        return True
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        logger.warning("%s cannot be locked (%s): run one driver only in this folder.", stream.name, error)
+    return True
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _identity(data: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in data.items() if key != "runtime"}
+    if isinstance(kept.get("search"), dict):
+        kept["search"] = {key: value for key, value in kept["search"].items() if key != "trials"}
+    return kept
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(data, dict) or not data:
+        return {prefix: data}
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
