@@ -40,7 +40,7 @@ def _row(row: Operator) -> str:
     flow = {"source": row.gives, "distance": " or ".join(row.takes)}.get(row.kind, f"{' or '.join(row.takes)} -> {gives}")
     text = row.formula
     for parameter in row.parameters:
-        text = text.replace("{" + parameter.name + "}", parameter.name)
+        text = text.replace("{" + parameter.name + "}", f"<{parameter.name}>")
     cells = (f"`{row.name}`", f"`{text}`", row.meaning, parameters or "none", flow, row.paper)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
