@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
@@ -110,6 +110,7 @@ def evaluate(
     ],
     split: Annotated[Split, typer.Option(help="On which part of the data.")] = Split.test,
     teacher: Annotated[bool, typer.Option("--teacher", help="The weights are the teacher's.")] = False,
+    cache_dir: CacheDir = None,
 ) -> None:
     """Print COCO AP of given weights on the data of a space file."""
     from rich.console import Console
@@ -117,7 +118,9 @@ def evaluate(
 
     from autokd.study import evaluate_weights
 
-    scores = evaluate_weights(_config(space_file), weights, split.value, "teacher" if teacher else "student")
+    side: Literal["student", "teacher"] = "teacher" if teacher else "student"
+    config = _config(space_file)
+    scores = evaluate_weights(config, weights, split.value, side, cache_dir=_cache(cache_dir))
     table = Table("metric", "value", title=f"{weights} on {split.value}")
     for name, value in scores.items():
         table.add_row(name, f"{value:.4f}")
@@ -125,7 +128,11 @@ def evaluate(
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    cache_dir: CacheDir = None,
+    storage: Annotated[Optional[str], typer.Option(help="Database URL, if the run used another.")] = None,  # noqa: UP045
+) -> None:
     """Write report.html of a run again, from its database and results, and print its table."""
     from rich.console import Console
 
@@ -133,7 +140,7 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run direct
     from autokd.storage import Results
     from autokd.study import write_run_report
 
-    path = write_run_report(run)
+    path = write_run_report(run, cache_dir=_cache(cache_dir), storage_url=storage)
     results = Results.read(run / "results.json") if (run / "results.json").exists() else None
     if results is not None:
         Console().print(results_table(results))
@@ -217,7 +224,9 @@ def main() -> None:
         sys.exit(130)
 
 
-def _config(path: Path, *, trials: int | None = None, workers: int | None = None, ray_address: str | None = None) -> RunConfig:
+def _config(
+    path: Path, *, trials: int | None = None, workers: int | None = None, ray_address: str | None = None
+) -> RunConfig:
     from autokd.config import load_config
 
     config = load_config(path)

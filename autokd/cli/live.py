@@ -52,7 +52,9 @@ class LineView:
 
     def _line(self, text: str) -> None:
         elapsed = int(time.monotonic() - self._began)
-        self._console.print(f"[{elapsed // 60:3d}:{elapsed % 60:02d}] {text}", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(
+            f"[{elapsed // 60:3d}:{elapsed % 60:02d}] {text}", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 class PanelView:
@@ -93,4 +95,6 @@ def _metrics(metrics: Mapping[str, float] | None) -> str:
 
 def _trial_line(news: TrialNews) -> str:
     value = f"{news.value:+.3f}" if news.value is not None else (news.cause or "no value")
-    return f"trial {news.number} ({news.done}/{news.total}) {news.status} {value} in {news.seconds:.1f} s: {news.formula}"
+    return (
+        f"trial {news.number} ({news.done}/{news.total}) {news.status} {value} in {news.seconds:.1f} s: {news.formula}"
+    )

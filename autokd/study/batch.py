@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
 
-from autokd.outcomes import EvaluatorFactory, Job, Outcome, Report
+from autokd.outcomes import Job, Outcome, Report
 from autokd.study.observer import Observer
-
-if TYPE_CHECKING:
-    from autokd.runtime import Runtime
 
 
 class BatchDriver:
@@ -38,9 +34,6 @@ class BatchDriver:
         self._on_done(outcome)
         self._observer.stage(self._name, len(self.outcomes), self._total)
 
-    def run(self, runtime: Runtime, factory: EvaluatorFactory) -> dict[str, Outcome]:
-        """Run what is missing; return every job's outcome by id."""
-        if self._waiting:
-            self._observer.stage(self._name, len(self.outcomes), self._total)
-            runtime.run(self, factory)
-        return self.outcomes
+    @property
+    def is_missing_any(self) -> bool:
+        return bool(self._waiting)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autokd.outcomes import Job, Outcome, Report
 from autokd.search import suggest
 from autokd.spec import DistillerSpec, formula
-from autokd.storage import find_by_digest, record_outcome, save_scales
+from autokd.storage import TrialRecord, find_by_digest, read_record, record_job, record_outcome, set_fact
 from autokd.study.observer import Observer, TrialNews
 from autokd.study.reward import Reward
 
@@ -53,13 +53,20 @@ class SearchDriver:
     """
 
     def __init__(
-        self, study: optuna.Study, space: Space, reward: Reward, plan: SearchPlan, observer: Observer
+        self,
+        study: optuna.Study,
+        space: Space,
+        reward: Reward,
+        plan: SearchPlan,
+        observer: Observer,
+        owner: str = "",
     ) -> None:
         self._study = study
         self._space = space
         self._reward = reward
         self._plan = plan
         self._observer = observer
+        self._owner = owner
         self._open: dict[str, OpenTrial] = {}
         self._panel: list[OpenTrial] = []
         evaluated = [t for t in study.get_trials(deepcopy=False) if is_evaluated(t)]
@@ -77,7 +84,8 @@ class SearchDriver:
             trial = self._study.ask()
             opened = OpenTrial(trial, suggest(trial, self._space))
             if not self._is_answered(opened):
-                job = Job(f"trial-{trial.number:05d}", opened.spec, "proxy", self._plan.seed)
+                job = self._job(opened)
+                record_job(trial, job, owner=self._owner)
                 self._open[job.id] = opened
                 self._num_started += 1
                 return job
@@ -85,9 +93,14 @@ class SearchDriver:
         self._plan = replace(self._plan, num_trials=self._num_started)
         return None
 
+    def _job(self, opened: OpenTrial) -> Job:
+        return Job(f"trial-{opened.trial.number:05d}", opened.spec, "proxy", self._plan.seed)
+
     def _is_answered(self, opened: OpenTrial) -> bool:
         """Answer a duplicate from the database, or let it wait for its twin that is being evaluated."""
-        known = find_by_digest(self._study, opened.spec.digest)
+        known = find_by_digest(
+            self._study, opened.spec.digest, seed=self._plan.seed, causes=("non_finite", "cannot_build")
+        )
         if known is not None:
             self._tell_reused(opened, known)
             return True
@@ -112,15 +125,18 @@ class SearchDriver:
         opened = self._open.pop(outcome.job_id)
         opened.outcome = outcome
         if outcome.status == "finished" and self._reward.scales is None:
-            record_outcome(self._study, opened.trial.number, opened.spec, outcome)
+            record_outcome(opened.trial, outcome)
             self._join_panel(opened)
         else:
             self._close(opened)
 
-    def adopt(self, trial: optuna.Trial, spec: DistillerSpec, outcome: Outcome) -> None:
+    def adopt(self, record: TrialRecord) -> None:
         """Take in a trial whose outcome an earlier driver had stored but not told."""
+        assert record.outcome is not None
+        assert record.spec is not None
         self._num_started += 1
-        opened = OpenTrial(trial, spec, outcome)
+        outcome = record.outcome
+        opened = OpenTrial(revived(self._study, record.number), record.spec, outcome)
         if self._reward.scales is None and outcome.status == "finished":
             self._join_panel(opened)
         else:
@@ -131,10 +147,6 @@ class SearchDriver:
         if self._reward.scales is None:
             self._fix_scales()
         return self._reward
-
-    def give_up_open(self) -> Sequence[OpenTrial]:
-        """Trials that were asked for and will have no outcome (the run was interrupted)."""
-        return [*self._open.values(), *(twin for o in [*self._open.values(), *self._panel] for twin in o.twins)]
 
     # ---------------------------------------------------------------------------------------- telling
 
@@ -153,7 +165,7 @@ class SearchDriver:
         ]
         self._reward = self._reward.calibrated(gains)
         assert self._reward.scales is not None
-        save_scales(self._study, self._reward.scales)
+        set_fact(self._study, "reward_scales", self._reward.scales)
         for opened in panel:
             self._close(opened)
 
@@ -162,7 +174,7 @@ class SearchDriver:
         outcome = opened.outcome
         assert outcome is not None
         value = self._value(outcome)
-        record_outcome(self._study, opened.trial.number, opened.spec, outcome)
+        record_outcome(opened.trial, outcome)
         if outcome.status == "finished" and value is not None:
             self._report_missing(opened.trial, outcome)
             frozen = self._study.tell(opened.trial, value)
@@ -190,7 +202,10 @@ class SearchDriver:
 
     def _tell_reused(self, opened: OpenTrial, known: FrozenTrial) -> None:
         """End a duplicate as its twin ended, without training."""
-        record_outcome(self._study, opened.trial.number, opened.spec, None, reused_from=known.number)
+        record_job(opened.trial, self._job(opened), owner=self._owner, reused_from=known.number)
+        outcome = read_record(known).outcome
+        if outcome is not None:
+            record_outcome(opened.trial, replace(outcome, seconds=0.0, reports=()))
         if known.state is TrialState.COMPLETE:
             self._study.tell(opened.trial, known.value)
         else:
@@ -219,9 +234,18 @@ class SearchDriver:
 
 def is_evaluated(trial: FrozenTrial) -> bool:
     """Whether a trial counts against the budget: it was trained and ended for a reason of its own."""
-    from autokd.storage import read_record
-
     if not trial.state.is_finished():
         return False
     record = read_record(trial)
-    return record.reused_from is None and record.cause != "interrupted"
+    was_interrupted = record.outcome is None or record.outcome.cause == "interrupted"
+    return record.reused_from is None and not was_interrupted
+
+
+def revived(study: optuna.Study, number: int) -> optuna.Trial:
+    """A handle on a running trial of an earlier process. Optuna's constructor would ask the sampler again."""
+    frozen = study.get_trials(deepcopy=False)[number]
+    trial = object.__new__(optuna.Trial)
+    trial.study, trial._trial_id, trial.storage = study, frozen._trial_id, study._storage
+    trial._cached_frozen_trial = study._storage.get_trial(frozen._trial_id)
+    trial.relative_search_space, trial._relative_params, trial._fixed_params = {}, {}, {}
+    return trial

@@ -5,27 +5,29 @@ Everything a run finds out goes into the study's database as it comes, so that `
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autokd.config import RunConfig, config_digest, config_yaml, space_of
+from autokd.config import RunConfig, space_of
 from autokd.data import Datasets, load_datasets
-from autokd.errors import AutoKDError, SpaceError, StorageError
+from autokd.detectors import taps_of
+from autokd.errors import AutoKDError, SpaceError
 from autokd.outcomes import Job, Outcome
 from autokd.runtime import Driver, Runtime, make_runtime
+from autokd.runtime.resources import own_resources
 from autokd.search import make_pruner, make_sampler
 from autokd.space import Space
 from autokd.spec import DistillerSpec, formula
-from autokd.storage import Results, RunDirectory, StudyLedger, open_study
+from autokd.storage import Results, RunDirectory, config_digest, open_study
 from autokd.study.batch import BatchDriver
 from autokd.study.driver import SearchDriver, SearchPlan
 from autokd.study.entries import SEARCHED, Entry, baseline_entries, load_distiller
 from autokd.study.finalists import best_trials, finalist_jobs, rank_finalists, reference_job
 from autokd.study.handover import hand_over
+from autokd.study.ledger import Ledger
 from autokd.study.observer import Observer, SilentObserver
 from autokd.study.reward import Reward, reference_curve
 from autokd.training import Preparation, TrainingEvaluatorFactory, prepare
@@ -84,22 +86,30 @@ def _run(
     for report in datasets.check():
         for warning in report.warnings():
             observer.say(f"{report.split}: {warning}")
-    with RunDirectory.open(directory, config_yaml(config), config_digest(config), resume=resume) as run_directory:
+    with RunDirectory.start(directory, config, resume=resume) as run_directory:
         study = open_study(
-            storage_url or run_directory.study_url,
+            storage_url or run_directory.study_path,
             config.name,
             sampler=make_sampler(config.search),
             pruner=make_pruner(config.search),
         )
-        ledger = StudyLedger(study)
+        ledger = Ledger(study, run_directory.owner)
         ledger.claim(config_digest(config))
         with ledger.clock():
             preparation = prepare(
-                config, datasets, cache_dir, seeds=(SEARCH_SEED,), device="cpu", on_progress=observer.stage
+                config,
+                datasets,
+                cache_dir,
+                seeds=(SEARCH_SEED,),
+                device=own_resources(0, config.runtime.gpus_per_worker).device,
+                on_progress=observer.stage,
             )
             with make_runtime(config.runtime) as runtime:
-                factory = TrainingEvaluatorFactory(config, cache_dir, run_directory.path)
-                yield Run(config, run_directory, study, ledger, datasets, preparation, runtime, factory, observer)
+                factory = TrainingEvaluatorFactory(config, cache_dir, run_directory.path, datasets)
+                yield Run(
+                    config, run_directory, study, ledger, datasets, preparation, runtime, factory, observer,
+                    cache_dir, storage_url,
+                )  # fmt: skip
 
 
 @dataclass
@@ -109,18 +119,22 @@ class Run:
     config: RunConfig
     directory: RunDirectory
     study: optuna.Study
-    ledger: StudyLedger
+    ledger: Ledger
     datasets: Datasets
     preparation: Preparation
     runtime: Runtime
     factory: TrainingEvaluatorFactory
     observer: Observer
+    cache_dir: Path
+    storage_url: str | None = None
 
     # ---------------------------------------------------------------------------------------- search
 
     def space(self) -> Space:
         """The part of the space that the pair can supply; says what is left out."""
-        space, reasons = space_of(self.config).supplied_by(self.preparation.taps)
+        space, reasons = space_of(self.config).supplied_by(
+            set(taps_of(self.config.teacher)) & set(taps_of(self.config.student))
+        )
         for reason in reasons:
             self.observer.say(f"left out of the space: {reason}")
         return space
@@ -137,17 +151,16 @@ class Run:
             )
         reward = Reward(proxy.reward, reference_curve(none), self.ledger.scales())
         plan = SearchPlan(self.config.search.trials, proxy.calibration_trials, proxy.epochs, SEARCH_SEED)
-        for params in self.ledger.reclaim():
-            self.study.enqueue_trial(params)
-        driver = SearchDriver(self.study, space, reward, plan, self.observer)
-        for trial, record in self.ledger.untold():
-            driver.adopt(trial, record.spec, record.outcome)
+        untold = self.ledger.reclaim()
+        driver = SearchDriver(self.study, space, reward, plan, self.observer, self.directory.owner)
+        for record in untold:
+            driver.adopt(record)
         if not self.study.get_trials(deepcopy=False):
             self.enqueue_presets(space)
         try:
             self.drive(driver)
         except BaseException:
-            self.ledger.interrupt(opened.trial for opened in driver.give_up_open())
+            self.ledger.interrupt()
             raise
         return driver.finish()
 

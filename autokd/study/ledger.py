@@ -1,0 +1,94 @@
+"""What a run has settled so far, kept in the study's database: the memory of ``--resume``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import TrialState
+
+from autokd.errors import StorageError
+from autokd.outcomes import Outcome
+from autokd.storage import TrialRecord, get_fact, read_record, reclaim_running, set_fact
+from autokd.storage.record import outcome_from_plain, outcome_to_plain
+
+if TYPE_CHECKING:
+    import optuna
+
+    from autokd.study.finalists import Finalist
+
+
+class Ledger:
+    """Reads and writes the run's facts. ``owner`` tells this run's trials from those of others in the study."""
+
+    def __init__(self, study: optuna.Study, owner: str) -> None:
+        self.study = study
+        self.owner = owner
+
+    def claim(self, digest: str) -> None:
+        """Bind the study to a configuration; StorageError if it belongs to another."""
+        found = get_fact(self.study, "config_digest")
+        if found not in (None, digest):
+            raise StorageError(
+                f"the study {self.study.study_name!r} in this database belongs to another configuration "
+                f"({found}, this one is {digest}). Change the file's 'name', or give another --storage."
+            )
+        set_fact(self.study, "config_digest", digest)
+
+    @contextmanager
+    def clock(self) -> Iterator[None]:
+        """Add the time spent inside to the run's seconds, whatever happens."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            set_fact(self.study, "seconds_used", self.seconds_used() + time.monotonic() - began)
+
+    def seconds_used(self) -> float:
+        return float(get_fact(self.study, "seconds_used", 0.0))
+
+    # ----------------------------------------------------------------------------------- jobs, phases
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """Outcomes of jobs that are no trials (references, finalists, full trainings), by job id."""
+        stored: Mapping[str, Any] = self._phases().get("jobs", {})
+        return {job_id: outcome_from_plain(data) for job_id, data in stored.items()}
+
+    def save_outcome(self, outcome: Outcome) -> None:
+        phases = self._phases()
+        phases.setdefault("jobs", {})[outcome.job_id] = outcome_to_plain(outcome)
+        set_fact(self.study, "phases", phases)
+
+    def save_finalists(self, finalists: Sequence[Finalist]) -> None:
+        phases = self._phases()
+        phases["finalists"] = [[finalist.spec.digest, list(finalist.values)] for finalist in finalists]
+        set_fact(self.study, "phases", phases)
+
+    def _phases(self) -> dict[str, Any]:
+        return dict(get_fact(self.study, "phases", {}))
+
+    # ---------------------------------------------------------------------------------------- trials
+
+    def scales(self) -> dict[str, float] | None:
+        """Scales of the reward's parts, once the panel has fixed them."""
+        found = get_fact(self.study, "reward_scales")
+        return dict(found) if found else None
+
+    def reclaim(self) -> tuple[TrialRecord, ...]:
+        """End what a dead driver left running, to be tried again; return the trials that only lack their value."""
+        reclaimed = reclaim_running(self.study, self.owner)
+        self._enqueue_again(reclaimed.interrupted)
+        return tuple(record for record in reclaimed.to_tell if record.outcome is not None)
+
+    def interrupt(self) -> None:
+        """Before leaving early: end the trials in flight, so that a resumed run tries them again."""
+        self._enqueue_again(reclaim_running(self.study, self.owner).interrupted)
+
+    def _enqueue_again(self, numbers: Sequence[int]) -> None:
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        for trial in trials:
+            if trial.number in numbers and trial.params and read_record(trial).digest:
+                preset = {key: value for key, value in trial.user_attrs.items() if key == "preset"}
+                self.study.enqueue_trial(trial.params, user_attrs=preset)

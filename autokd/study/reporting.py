@@ -1,0 +1,98 @@
+"""Fills the report of a run with what only the floors below know: pictures with everybody's boxes."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autokd.config import NO_DISTILLATION, RunConfig, load_config
+from autokd.data import DetectionDataset, load_datasets
+from autokd.errors import AutoKDError
+from autokd.report import Boxes, ComparisonImage, write_report
+from autokd.storage import Results, RunDirectory, open_existing
+from autokd.study.ledger import Ledger
+
+NUM_IMAGES = 6
+TEACHER_DETECTIONS = "teacher_detections_test.json"
+
+
+def write_run_report(directory: str | Path, *, cache_dir: Path, storage_url: str | None = None) -> Path:
+    """Write report.html of a run from what its directory and database hold; return its path.
+
+    A run that has not come to its end yet gets a report of what is there. Where the data cannot be read any more,
+    the pictures are left out and the report says so.
+    """
+    run = RunDirectory.existing(directory)
+    study = open_existing(storage_url or run.study_path, None)
+    results = Results.read(run.results_path) if run.results_path.exists() else None
+    images: Sequence[ComparisonImage] = ()
+    if results is not None:
+        artifacts = {job_id: outcome.artifacts for job_id, outcome in Ledger(study, "").outcomes().items()}
+        try:
+            images = _comparison_images(load_config(run.config_path), run.path, cache_dir, results, artifacts)
+        except (AutoKDError, OSError) as error:
+            results = results.model_copy(update={"notes": (*results.notes, f"Pictures are left out: {error}")})
+    return write_report(run, study, results, images=images)
+
+
+def _comparison_images(
+    config: RunConfig,
+    directory: Path,
+    cache_dir: Path,
+    results: Results,
+    artifacts: Mapping[str, Mapping[str, str]],
+) -> list[ComparisonImage]:
+    """Some test images with the boxes of the teacher, of "none" and of the winner (seed: the first)."""
+    test = load_datasets(config.data, cache_dir).test
+    files: dict[str, Path] = {}
+    teacher = directory / TEACHER_DETECTIONS
+    if teacher.exists():
+        files["teacher"] = teacher
+    for name in dict.fromkeys((NO_DISTILLATION, results.winner)):
+        entry = next((entry for entry in results.entries if entry.name == name), None)
+        if entry is None:
+            continue
+        job_id = f"full-{entry.digest or NO_DISTILLATION}-s{entry.seeds[0]}"
+        path = artifacts.get(job_id, {}).get("detections_test")
+        if path and Path(path).exists():
+            files[name] = Path(path)
+    found = {name: _by_image(path) for name, path in files.items()}
+    return [_picture(test, index, found) for index in _evenly(test.num_images, NUM_IMAGES)] if found else []
+
+
+def _picture(
+    dataset: DetectionDataset, index: int, found: Mapping[str, Mapping[int, list[dict[str, Any]]]]
+) -> ComparisonImage:
+    image_id = dataset.image_ids[index]
+    label_of = {category: label for label, category in enumerate(dataset.category_ids)}
+    coco = dataset.ground_truth
+    truth = [a for a in coco.loadAnns(coco.getAnnIds(imgIds=[image_id])) if not a.get("iscrowd")]
+    return ComparisonImage(
+        image=dataset.image_path(index),
+        truth=_boxes(truth, label_of),
+        detections={name: _boxes(by_image.get(image_id, []), label_of) for name, by_image in found.items()},
+        classes=dataset.classes,
+        caption=dataset.image_path(index).name,
+    )
+
+
+def _boxes(rows: Sequence[Mapping[str, Any]], label_of: Mapping[int, int]) -> Boxes:
+    """COCO's annotations or results (xywh) as xyxy boxes."""
+    corners = [[x, y, x + width, y + height] for x, y, width, height in (row["bbox"] for row in rows)]
+    labels = [label_of[row["category_id"]] for row in rows]
+    scores = [float(row["score"]) for row in rows if "score" in row]
+    return Boxes(corners, labels, scores)
+
+
+def _by_image(path: Path) -> dict[int, list[dict[str, Any]]]:
+    rows: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in json.loads(path.read_text(encoding="utf-8")):
+        rows[row["image_id"]].append(row)
+    return rows
+
+
+def _evenly(count: int, wanted: int) -> list[int]:
+    return [round(i * (count - 1) / max(1, wanted - 1)) for i in range(min(count, wanted))]
