@@ -1,0 +1,138 @@
+"""Monte Carlo tree search as an Optuna sampler, for any define-by-run objective."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Literal
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from autokd.search.history import History, read_decisions
+from autokd.search.nodes import Decision, Move, Node, Tree
+from autokd.search.numbers import choose_number, sample_nested
+from autokd.search.policy import UCT, Judge, ModelPolicy, Policy
+
+
+class MCTSSampler(BaseSampler):
+    """Walks the tree of a study's categorical decisions; knows nothing but Optuna.
+
+    Every ``suggest_categorical`` is one level: a node is the sequence of such decisions so far in the trial, so the
+    value of a choice is learned in the context of those above it. The tree is rebuilt from the study's history
+    (each finished trial folded once, running ones laid over as virtual losses), and random numbers come from
+    (seed, trial number, number of parameters so far) alone. So a sampler made anew over the same storage goes on
+    exactly as the first would, and several processes may drive one study.
+
+    Exhausted subtrees are not entered again: a leaf is closed when a trial without free numbers has ended there.
+    When everything is closed, the search goes on over all choices as if nothing were.
+
+    Args:
+        seed: of all random numbers; None draws one.
+        policy: "model" (the default, best on planted trees), "uct" (the formula of Auto-KD), or an object with
+            settings of its own, ``ModelPolicy(...)`` or ``UCT(...)``.
+        continuous: who suggests floats and integers: "model" (the policy's own value model), "tpe" (a nested TPE
+            that sees the trials of the deepest context with enough of them), or any Optuna sampler, which then
+            sees the same contexts but keeps its own random numbers. None: "model" with the model policy,
+            else "tpe".
+        failed_counts: whether a failed trial is a visit with the worst value seen (and closes its leaf), or is
+            left out. A failed trial with the user attribute ``mcts:forget`` is always left out.
+        pruned_has_value: whether a pruned trial has its last intermediate value, or the worst value seen.
+
+    Raises:
+        ValueError: from a study with more than one objective.
+    """
+
+    def __init__(
+        self,
+        seed: int | None = None,
+        *,
+        policy: Literal["model", "uct"] | Policy = "model",
+        continuous: Literal["model", "tpe"] | BaseSampler | None = None,
+        failed_counts: bool = True,
+        pruned_has_value: bool = True,
+    ) -> None:
+        self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        self._policy: Policy = {"model": ModelPolicy(), "uct": UCT()}[policy] if isinstance(policy, str) else policy
+        default = "model" if isinstance(self._policy, ModelPolicy) else "tpe"
+        self._continuous = default if continuous is None else continuous
+        self._history = History(failed_counts=failed_counts, pruned_has_value=pruned_has_value)
+        self._ask: tuple[str, int, Judge] | None = None
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_ask")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _ask=None, _lock=threading.RLock())
+
+    def reseed_rng(self) -> None:
+        """Nothing to do: no random state is kept, and trials of one study differ by their numbers."""
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        with self._lock:
+            self._ask = None
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        self._raise_error_if_multi_objective(study)
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        self._raise_error_if_multi_objective(study)
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Suggest one parameter, in the context of those that ``trial`` has already (fixed ones included)."""
+        self._raise_error_if_multi_objective(study)
+        with self._lock:
+            judge = self._judge(study, trial)
+            tree = self._history.tree
+            walk = read_decisions(trial.params, trial.distributions)
+            source = np.random.SeedSequence((self._seed, trial.number, len(trial.params)))
+            rng = np.random.default_rng(source)
+            if isinstance(param_distribution, CategoricalDistribution):
+                scores = judge.score(walk, param_name, len(param_distribution.choices), rng)
+                return param_distribution.choices[select(tree, walk[0], param_name, scores)]
+            if self._continuous == "model":
+                return choose_number(judge, walk, param_name, param_distribution, rng)
+            nested = None if self._continuous == "tpe" else self._continuous
+            assert nested is None or isinstance(nested, BaseSampler)
+            nested_seed = int(source.generate_state(1)[0])
+            return sample_nested(nested, study, trial, param_name, param_distribution, tree, walk[0], nested_seed)
+
+    def _judge(self, study: Study, trial: FrozenTrial) -> Judge:
+        """The judge for this trial: made at its first decision, kept for the others."""
+        if self._ask is None or self._ask[:2] != (study.study_name, trial.number):
+            tree = self._history.refresh(study, asking=trial.number)
+            self._ask = (study.study_name, trial.number, self._policy.prepare(tree))
+        return self._ask[2]
+
+
+def select(tree: Tree, moves: tuple[Move, ...], name: str, scores: np.ndarray) -> int:
+    """The choice with the greatest score among those neither closed nor busy; failing that, among those not
+    closed; failing that, among all."""
+    node = tree.descend(moves)
+    decision = None if node is None else node.decisions.get(name)
+    for is_shut in (_is_busy, _is_closed):
+        free = [choice for choice in range(len(scores)) if not is_shut(_child(decision, choice))]
+        if free:
+            return max(free, key=lambda choice: float(scores[choice]))
+    return int(np.argmax(scores))
+
+
+def _child(decision: Decision | None, choice: int) -> Node | None:
+    return None if decision is None else decision.children.get(choice)
+
+
+def _is_busy(node: Node | None) -> bool:
+    return node is not None and node.busy
+
+
+def _is_closed(node: Node | None) -> bool:
+    return node is not None and node.closed

@@ -1,0 +1,161 @@
+"""A value model of walks: what a choice is worth in the context of the choices above it.
+
+A Gaussian process over walks (complete or not), conditioned on all trials, plays the part that a value network
+plays in AlphaZero. With few trials and many leaves a node's own visits say little; the model lets a node learn
+from every trial that shares some of its decisions. Its kernel between two walks a, b is
+
+    k(a, b) = (w_option m + w_pair m^2 + w_prefix p) / 1  +  w_number * mean over numbers of exp(-(u_a - u_b)^2 / 2 l^2)
+
+    m = sum over decisions taken alike in a and b, anywhere ("all moves as first")  of decay^depth / total
+    p = sum over the decisions down to the first that differs (the tree's own view)  of decay^depth / total
+
+The weights, the decay and the noise are those of a short list with the greatest marginal likelihood. A walk that
+is not yet complete has no part in the decisions still to come: its value is that of an average completion.
+
+Legend: N recorded walks, K walks to be judged, F options known, D depth, U numeric parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from scipy.linalg import cho_solve, solve_triangular
+
+from autokd.search.nodes import Move
+
+Walk = tuple[tuple[Move, ...], tuple[tuple[str, float], ...]]
+"""Decisions in order, and numbers in [0, 1] by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Weights of the kernel's parts, decay with depth, and the variance of the noise."""
+
+    option: float
+    pair: float
+    prefix: float
+    decay: float
+    noise: float
+    number: float = 0.3
+    length: float = 0.25
+
+
+KERNELS = tuple(
+    Kernel(option, pair, prefix, decay, noise)
+    for (option, pair, prefix), decay, noise in product(
+        ((0.8, 0.1, 0.1), (0.4, 0.5, 0.1), (0.3, 0.2, 0.5)), (1.0, 0.75), (0.1, 0.4)
+    )
+)
+DEFAULT_KERNEL = Kernel(0.5, 0.3, 0.2, 0.85, 0.3)
+MIN_TO_CHOOSE = 8
+"""Trials before the kernel is chosen by marginal likelihood."""
+MAX_TO_CHOOSE = 96
+"""Latest trials by which it is chosen, so that the choice stays cheap."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """Walks as arrays. ``options_NF``: 1 + depth where the option is taken, else 0. ``nodes_ND``: a number for
+    each prefix, -1 below the end. ``numbers_NU``: NaN where absent."""
+
+    options_NF: np.ndarray
+    nodes_ND: np.ndarray
+    numbers_NU: np.ndarray
+
+
+class ValueModel:
+    """Fitted to walks and their targets (mean 0, deviation about 1); ``posterior`` judges other walks."""
+
+    def __init__(self, walks: Sequence[Walk], targets_N: np.ndarray, kernel: Kernel | None = None) -> None:
+        self._options: dict[tuple[str, int], int] = {}
+        self._nodes: dict[tuple[int, str, int], int] = {}
+        self._names: dict[str, int] = {}
+        for _, numbers in walks:
+            for name, _ in numbers:
+                self._names.setdefault(name, len(self._names))
+        self._depth = max(2.0, float(np.mean([len(moves) for moves, _ in walks])))
+        self._seen = self._encode(walks)
+        self.kernel = kernel or self._likeliest(targets_N)
+        covariance_NN = self._covariance(self.kernel, self._seen, self._seen)
+        covariance_NN[np.diag_indices_from(covariance_NN)] += self.kernel.noise
+        self._lower_NN = np.linalg.cholesky(covariance_NN)
+        self._weights_N = cho_solve((self._lower_NN, True), targets_N, check_finite=False)
+
+    def posterior(self, walks: Sequence[Walk]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (K,) and covariance (K, K) of the values of ``walks``."""
+        asked = self._encode(walks)
+        cross_KN = self._covariance(self.kernel, asked, self._seen)
+        explained_NK = solve_triangular(self._lower_NN, cross_KN.T, lower=True, check_finite=False)
+        own_KK = self._covariance(self.kernel, asked, asked)
+        return cross_KN @ self._weights_N, own_KK - explained_NK.T @ explained_NK
+
+    def _encode(self, walks: Sequence[Walk]) -> Encoded:
+        rows = [
+            [(self._options.setdefault((m.name, m.choice), len(self._options)), m) for m in moves] for moves, _ in walks
+        ]
+        options_NF = np.zeros((len(walks), len(self._options)))
+        nodes_ND = np.full((len(walks), max((len(row) for row in rows), default=0)), -1)
+        numbers_NU = np.full((len(walks), len(self._names)), np.nan)
+        for i, row in enumerate(rows):
+            node = -1
+            for depth, (column, move) in enumerate(row):
+                options_NF[i, column] = 1 + depth
+                node = self._nodes.setdefault((node, move.name, move.choice), len(self._nodes))
+                nodes_ND[i, depth] = node
+        for i, (_, numbers) in enumerate(walks):
+            for name, unit in numbers:
+                if name in self._names:
+                    numbers_NU[i, self._names[name]] = unit
+        return Encoded(options_NF, nodes_ND, numbers_NU)
+
+    def _covariance(self, kernel: Kernel, a: Encoded, b: Encoded) -> np.ndarray:
+        alike, prefix = self._agreement(kernel.decay, a, b)
+        return kernel.option * alike + kernel.pair * alike**2 + kernel.prefix * prefix + self._numeric(kernel, a, b)
+
+    def _agreement(self, decay: float, a: Encoded, b: Encoded) -> tuple[np.ndarray, np.ndarray]:
+        """The matrices m and p of the module's formula."""
+        total = sum(decay**depth for depth in range(round(self._depth)))
+        width = min(a.options_NF.shape[1], b.options_NF.shape[1])
+        alike = _faded(a.options_NF[:, :width], decay) @ _faded(b.options_NF[:, :width], decay).T
+        prefix = np.zeros_like(alike)
+        for depth in range(min(a.nodes_ND.shape[1], b.nodes_ND.shape[1])):
+            column_a, column_b = a.nodes_ND[:, depth, None], b.nodes_ND[None, :, depth]
+            prefix += decay**depth * ((column_a == column_b) & (column_a >= 0))
+        return alike / total, prefix / total
+
+    def _numeric(self, kernel: Kernel, a: Encoded, b: Encoded) -> np.ndarray:
+        covariance = np.zeros((len(a.numbers_NU), len(b.numbers_NU)))
+        for column in range(len(self._names)):
+            gap = a.numbers_NU[:, column, None] - b.numbers_NU[None, :, column]
+            covariance += np.nan_to_num(np.exp(-(gap**2) / (2 * kernel.length**2)))
+        return kernel.number * covariance / max(1, len(self._names))
+
+    def _likeliest(self, targets_N: np.ndarray) -> Kernel:
+        """The kernel of KERNELS with the greatest marginal likelihood, the scale of the targets profiled out."""
+        if len(targets_N) < MIN_TO_CHOOSE:
+            return DEFAULT_KERNEL
+        seen, targets = _latest(self._seen, MAX_TO_CHOOSE), targets_N[-MAX_TO_CHOOSE:]
+        numeric = self._numeric(DEFAULT_KERNEL, seen, seen)
+        agreements = {decay: self._agreement(decay, seen, seen) for decay in sorted({k.decay for k in KERNELS})}
+        scores = []
+        for kernel in KERNELS:
+            alike, prefix = agreements[kernel.decay]
+            covariance = kernel.option * alike + kernel.pair * alike**2 + kernel.prefix * prefix + numeric
+            covariance[np.diag_indices_from(covariance)] += kernel.noise
+            lower = np.linalg.cholesky(covariance)
+            whitened = solve_triangular(lower, targets, lower=True, check_finite=False)
+            fit = 0.5 * len(targets) * np.log(max(float(whitened @ whitened), 1e-12))
+            scores.append(-fit - float(np.log(np.diag(lower)).sum()))
+        return KERNELS[int(np.argmax(scores))]
+
+
+def _faded(options_NF: np.ndarray, decay: float) -> np.ndarray:
+    """decay^(depth / 2) where an option is taken, so that a product of two walks gives decay^depth."""
+    return np.where(options_NF > 0, decay ** ((options_NF - 1) / 2), 0.0)
+
+
+def _latest(encoded: Encoded, count: int) -> Encoded:
+    return Encoded(encoded.options_NF[-count:], encoded.nodes_ND[-count:], encoded.numbers_NU[-count:])

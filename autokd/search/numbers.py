@@ -1,0 +1,107 @@
+"""Numeric decisions: by the value model, or by a nested TPE that sees the trials of the same context."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from autokd.search.nodes import Move, Tree
+from autokd.search.policy import Judge, Walk
+
+NUM_CANDIDATES = 20
+"""Candidates, one from each of as many equal parts of the range, among which the value model chooses."""
+MIN_CONTEXT = 8
+"""Trials that a node must have for the nested sampler to look at it alone rather than at the node above."""
+MAX_CONTEXT = 250
+"""Latest trials of a context that the nested sampler sees, so that its cost stays bounded."""
+
+
+def choose_number(
+    judge: Judge, walk: Walk, name: str, distribution: BaseDistribution, rng: np.random.Generator
+) -> float | int:
+    """The candidate with the greatest score by ``judge``."""
+    units = (np.arange(NUM_CANDIDATES) + rng.random(NUM_CANDIDATES)) / NUM_CANDIDATES
+    return from_unit(distribution, float(units[int(np.argmax(judge.score_numbers(walk, name, units, rng)))]))
+
+
+def from_unit(distribution: BaseDistribution, unit: float) -> float | int:
+    """The value at ``unit`` in [0, 1] of the range, on its grid where it has one."""
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    low, high = distribution.low, distribution.high
+    value = low * math.exp(unit * math.log(high / low)) if distribution.log else low + unit * (high - low)
+    if distribution.step is not None:
+        value = low + round((value - low) / distribution.step) * distribution.step
+    value = min(max(value, low), high)
+    return round(value) if isinstance(distribution, IntDistribution) else float(value)
+
+
+def sample_nested(
+    sampler: BaseSampler | None,
+    study: Study,
+    trial: FrozenTrial,
+    name: str,
+    distribution: BaseDistribution,
+    tree: Tree,
+    moves: tuple[Move, ...],
+    seed: int,
+) -> Any:
+    """Ask ``sampler`` (None: a TPE seeded anew) in the view of the deepest context with enough trials."""
+    sampler = sampler or TPESampler(seed=seed, n_startup_trials=MIN_CONTEXT, multivariate=False)
+    view = StudyView(study, _context(tree, moves, name), name, distribution)
+    return sampler.sample_independent(view, trial, name, distribution)  # type: ignore[arg-type]
+
+
+def _context(tree: Tree, moves: tuple[Move, ...], name: str) -> set[int]:
+    """Numbers of the trials that share the longest path with enough trials that have ``name``."""
+    for depth in range(len(moves), -1, -1):
+        node = tree.descend(moves[:depth])
+        if node is None or len(node.visits) < MIN_CONTEXT and depth > 0:
+            continue
+        with_name = [n for n in node.visits if any(name == found for found, _ in tree.records[n].numbers)]
+        if len(with_name) >= MIN_CONTEXT or depth == 0:
+            return set(with_name[-MAX_CONTEXT:])
+    return set()
+
+
+class StudyView:
+    """A study of which only some finished trials are seen, and the running ones; for reading alone."""
+
+    def __init__(self, study: Study, numbers: set[int], name: str, distribution: BaseDistribution) -> None:
+        self._study = study
+        self._kept = [
+            trial
+            for trial in study.get_trials(deepcopy=False)
+            if trial.distributions.get(name) == distribution
+            and (trial.number in numbers or trial.state == TrialState.RUNNING)
+        ]
+
+    @property
+    def direction(self) -> StudyDirection:
+        return self._study.direction
+
+    @property
+    def directions(self) -> list[StudyDirection]:
+        return [self._study.direction]
+
+    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        return [trial for trial in self._kept if states is None or trial.state in states]
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        return self.get_trials(deepcopy, states)
+
+    def _is_multi_objective(self) -> bool:
+        return False
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__") or "_study" not in self.__dict__:
+            raise AttributeError(attribute)
+        return getattr(self._study, attribute)

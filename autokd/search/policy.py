@@ -1,0 +1,166 @@
+"""How a tree's choices are scored; the sampler takes the greatest score among those still open.
+
+A policy is asked in two steps: ``prepare(tree)`` once a trial, ``judge.score(...)`` once a decision. Two policies:
+
+``UCT``           the formula of Auto-KD (ICCV 2023): Q(n, a) + c P(n, a) sqrt(ln N(n) / N(n, a)).
+``ModelPolicy``   posterior sampling by a value model that shares what was learned between branches (Thompson
+                  sampling in the tree; compare Tesauro et al., UAI 2010, and Bai et al., NIPS 2013).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy.special import ndtri
+
+from autokd.search.history import Normalisation, rewards
+from autokd.search.model import ValueModel, Walk
+from autokd.search.nodes import Move, Record, Tree
+
+
+class Judge(Protocol):
+    """Scores choices and numbers for one trial that is being asked; the greater the better."""
+
+    def score(self, walk: Walk, name: str, num_choices: int, rng: np.random.Generator) -> np.ndarray:
+        """One score for each choice of the decision ``name`` after ``walk``, (num_choices,)."""
+        ...
+
+    def score_numbers(self, walk: Walk, name: str, units_K: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """One score for each candidate of the numeric parameter ``name``, (K,)."""
+        ...
+
+
+class Policy(Protocol):
+    def prepare(self, tree: Tree) -> Judge: ...
+
+
+@dataclass(frozen=True)
+class UCT:
+    """Upper confidence bounds with a prior from all-moves-as-first statistics.
+
+    P(n, a): softmax over the choices, times their number, of the mean reward of the option anywhere in the tree;
+    so the presets that are tried first set it, and it is 1 where nothing is known. ``prior_visits`` imaginary
+    visits of that mean stand for a choice that was not tried yet (first play) and fade as real ones come.
+    A running trial is a visit with the reward ``virtual_reward``.
+    """
+
+    exploration: float = 0.3
+    normalisation: Normalisation = "min_max"
+    prior_visits: float = 2.0
+    temperature: float = 0.3
+    virtual_reward: float = 0.0
+
+    def prepare(self, tree: Tree) -> UCTJudge:
+        return UCTJudge(self, tree)
+
+
+class UCTJudge:
+    def __init__(self, settings: UCT, tree: Tree) -> None:
+        self.settings = settings
+        self.tree = tree
+        records = [tree.records[number] for number in sorted(tree.records)]
+        given = rewards(records, settings.normalisation)
+        self.reward = {record.number: float(reward) for record, reward in zip(records, given)}
+        self.mean = float(given.mean()) if len(given) else 0.5
+        rewards_of = defaultdict(list)
+        for record in records:
+            for move in record.moves:
+                rewards_of[move.name, move.choice].append(self.reward[record.number])
+        self.anywhere = {key: (len(found), math.fsum(found)) for key, found in rewards_of.items()}
+
+    def score(self, walk: Walk, name: str, num_choices: int, rng: np.random.Generator) -> np.ndarray:
+        settings = self.settings
+        node = self.tree.descend(walk[0])
+        elsewhere = np.array([self._option_mean(name, choice) for choice in range(num_choices)])
+        weights = np.exp((elsewhere - elsewhere.max()) / settings.temperature)
+        prior = num_choices * weights / weights.sum()
+        visits, totals = np.zeros(num_choices), np.zeros(num_choices)
+        for choice in range(num_choices):
+            child = None if node is None else node.child(Move(name, choice, num_choices))
+            if child is not None:
+                visits[choice] = len(child.visits) + child.num_running
+                totals[choice] = math.fsum(self.reward[number] for number in child.visits)
+                totals[choice] += settings.virtual_reward * child.num_running
+        counted = visits + settings.prior_visits
+        value = (totals + settings.prior_visits * elsewhere) / counted
+        bonus = settings.exploration * prior * np.sqrt(np.log(1 + visits.sum()) / counted)
+        return value + bonus + 1e-9 * rng.random(num_choices)
+
+    def score_numbers(self, walk: Walk, name: str, units_K: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return rng.random(len(units_K))
+
+    def _option_mean(self, name: str, choice: int, pseudo_count: float = 3.0) -> float:
+        count, total = self.anywhere.get((name, choice), (0, 0.0))
+        return (total + pseudo_count * self.mean) / (count + pseudo_count)
+
+
+@dataclass(frozen=True)
+class ModelPolicy:
+    """One draw from the value model's posterior at each decision; the greatest is taken.
+
+    ``exploration`` scales the draw's deviation (0: greedy, 1: Thompson sampling). A running trial stands in the
+    model with the value of quantile ``virtual_quantile``. The model sees at most ``max_records`` trials: the best
+    quarter of that number and the latest.
+    """
+
+    exploration: float = 0.5
+    normalisation: Normalisation = "rank"
+    virtual_quantile: float = 0.3
+    max_records: int = 240
+
+    def prepare(self, tree: Tree) -> ModelJudge:
+        return ModelJudge(self, tree)
+
+
+class ModelJudge:
+    def __init__(self, settings: ModelPolicy, tree: Tree) -> None:
+        self.settings = settings
+        records = [tree.records[number] for number in sorted(tree.records)]
+        self.model: ValueModel | None = None
+        if not records:
+            return
+        targets = _targets(records, settings.normalisation)
+        records, targets = _window(records, targets, settings.max_records)
+        running = tree.running[-settings.max_records :]
+        liar = np.full(len(running), float(ndtri(settings.virtual_quantile)))
+        walks = [(record.moves, record.numbers) for record in [*records, *running]]
+        self.model = ValueModel(walks, np.concatenate([targets, liar]))
+
+    def score(self, walk: Walk, name: str, num_choices: int, rng: np.random.Generator) -> np.ndarray:
+        moves, numbers = walk
+        return self._draw([((*moves, Move(name, i, num_choices)), numbers) for i in range(num_choices)], rng)
+
+    def score_numbers(self, walk: Walk, name: str, units_K: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        moves, numbers = walk
+        return self._draw([(moves, (*numbers, (name, float(unit)))) for unit in units_K], rng)
+
+    def _draw(self, walks: Sequence[Walk], rng: np.random.Generator) -> np.ndarray:
+        if self.model is None:
+            return rng.random(len(walks))
+        mean_K, covariance_KK = self.model.posterior(walks)
+        covariance_KK[np.diag_indices_from(covariance_KK)] += 1e-6
+        draw_K = np.linalg.cholesky(covariance_KK) @ rng.standard_normal(len(walks))
+        return mean_K + self.settings.exploration * draw_K
+
+
+def _targets(records: Sequence[Record], normalisation: Normalisation) -> np.ndarray:
+    """Rewards as the model wants them: mean 0, deviation 1; ranks become normal scores."""
+    given = rewards(records, normalisation)
+    if normalisation == "rank":
+        given = ndtri(given)
+    spread = float(given.std())
+    return (given - given.mean()) / spread if spread > 1e-12 else np.zeros(len(given))
+
+
+def _window(records: list[Record], targets: np.ndarray, size: int) -> tuple[list[Record], np.ndarray]:
+    if len(records) <= size:
+        return records, targets
+    latest = set(range(len(records) - (size - size // 4), len(records)))
+    best = [i for i in np.argsort(-targets, kind="stable").tolist() if i not in latest]
+    kept = sorted(latest | set(best[: size // 4]))
+    return [records[i] for i in kept], targets[kept]
