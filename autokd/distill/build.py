@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 from torch import nn
@@ -10,9 +9,10 @@ from torch import nn
 from autokd.distill.distiller import Distiller, Term
 from autokd.distill.levels import make_adapters, own_random_numbers, pair_levels
 from autokd.distill.operators import BuildContext, Distance, Source, Transform, make_operator
+from autokd.distill.probe import refuse_constant_terms
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
-from autokd.spec import DistillerSpec, Operator, Step, TermSpec, operator_of
+from autokd.spec import DistillerSpec, Step, TermSpec, operator_of
 from autokd.spec.vocabulary import Kind
 
 RECALIBRATE_EVERY = 20
@@ -30,17 +30,18 @@ def build_distiller(
 
     student, teacher: any outputs of the two; their levels, strides and channels are what matters. Learned parts
     start equal for equal specs and pairs, whatever was drawn before. SpecError if the spec is ill-typed;
-    DistillError if the pair lacks a tap that it needs, or shares no stride.
+    DistillError if the pair lacks a tap that it needs, shares no stride, or makes a term constant.
     """
     spec = spec.canonical()
     _check_taps(spec, student, teacher)
-    uses_pyramid = any("fpn" in row.needs_taps for term in spec.terms for row in _rows(term))
+    uses_pyramid = any("fpn" in needed_taps(term) for term in spec.terms)
     pairs = pair_levels(student, teacher) if uses_pyramid else ()
     workshop = _Workshop(BuildContext(pairs, num_classes))
     terms = {name: workshop.term(term, i) for i, (name, term) in enumerate(zip(term_names(spec), spec.terms))}
     distiller = Distiller(spec, terms, pairs, make_adapters(pairs), recalibrate_every)
-    taps = [*student.pyramid.values(), *(tap for tap in (student.class_logits, student.boxes) if tap is not None)]
-    return distiller.to(taps[0].device) if taps else distiller
+    distiller.to(next(tap.device for tap in (*student.pyramid.values(), student.class_logits) if tap is not None))
+    refuse_constant_terms(distiller, student, teacher)
+    return distiller
 
 
 def term_names(spec: DistillerSpec) -> tuple[str, ...]:
@@ -70,7 +71,7 @@ class _Workshop:
             beginning = (*beginning, step)
             transforms.append(cast(Transform, self._operator("transform", step, beginning)))
         distance = cast(Distance, self._operator("distance", term.distance, (*beginning, index, term.distance)))
-        return Term(source, transforms, distance, term.weight)
+        return Term(source, transforms, distance, term.weight, needed_taps(term))
 
     def _operator(self, kind: Kind, step: Step, key: tuple[Any, ...]) -> nn.Module:
         if key not in self._made:
@@ -79,27 +80,26 @@ class _Workshop:
         return self._made[key]
 
 
+def needed_taps(term: TermSpec) -> frozenset[str]:
+    """The taps that a term's operators look at."""
+    rows = [operator_of("source", term.source.name), operator_of("distance", term.distance.name)]
+    rows += [operator_of("transform", step.name) for step in term.transforms]
+    return frozenset(tap for row in rows for tap in row.needs_taps)
+
+
 def _check_taps(spec: DistillerSpec, student: DetectorOutputs, teacher: DetectorOutputs) -> None:
-    lacks = []
-    for name, term in zip(term_names(spec), spec.terms):
-        for tap in sorted({tap for row in _rows(term) for tap in row.needs_taps}):
-            sides = [
-                side for side, outputs in (("student", student), ("teacher", teacher)) if tap not in outputs.taps()
-            ]
-            if sides:
-                lacks.append(f"term {name} needs the tap {tap!r}, which {' and '.join(sides)} lack")
+    lacks = [
+        f"term {name} needs the tap {tap!r}, which the {side} lacks"
+        for name, term in zip(term_names(spec), spec.terms)
+        for tap in sorted(needed_taps(term))
+        for side, outputs in (("student", student), ("teacher", teacher))
+        if tap not in outputs.taps()
+    ]
     if lacks:
         raise DistillError(
             f"this pair cannot supply the distiller: {'; '.join(lacks)} (student: {_listed(student)}; teacher: "
             f"{_listed(teacher)}). Choose other terms or other detectors."
         )
-
-
-def _rows(term: TermSpec) -> Iterator[Operator]:
-    yield operator_of("source", term.source.name)
-    for step in term.transforms:
-        yield operator_of("transform", step.name)
-    yield operator_of("distance", term.distance.name)
 
 
 def _listed(outputs: DetectorOutputs) -> str:

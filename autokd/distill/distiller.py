@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,8 +45,16 @@ class Term(nn.Module):
     Terms that begin alike hold the same modules, and what they share is computed once a batch.
     """
 
-    def __init__(self, source: Source, transforms: Sequence[Transform], distance: Distance, weight: Weight) -> None:
+    def __init__(
+        self,
+        source: Source,
+        transforms: Sequence[Transform],
+        distance: Distance,
+        weight: Weight,
+        taps: frozenset[str] = frozenset({"fpn"}),
+    ) -> None:
         super().__init__()
+        self.taps = taps
         self.source = source
         self.transforms = nn.ModuleList(transforms)
         self.distance = distance
@@ -96,6 +104,11 @@ class Distiller(nn.Module):
         self._absolute: Tensor
         absolute = [1.0 if term.weight.kind == "relative" else term.weight.value for term in terms.values()]
         self.register_buffer("_absolute", torch.tensor(absolute), persistent=False)
+
+    def named_terms(self) -> Iterator[tuple[str, Term]]:
+        """Each term with its name, in the spec's canonical order."""
+        for name, term in zip(self.names, self.terms):
+            yield name, cast(Term, term)
 
     def forward(
         self, outputs_s: DetectorOutputs, outputs_t: DetectorOutputs, targets: Targets | None = None

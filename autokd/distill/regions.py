@@ -1,7 +1,7 @@
 """Which cells of a map count: ground-truth boxes, and regions made from them at whatever size the map has.
 
-Legend: B images, M the most boxes of an image, R boxes of all images, P patches of a sample, S = B * P (or
-R * P) samples, H x W cells. Boxes are xyxy pixels of the network's input. No Python loop runs over boxes.
+Legend: B images, M the most boxes of an image, P patches of a source's sample, S samples, H x W cells. Boxes are
+xyxy pixels of the network's input. No Python loop runs over boxes.
 """
 
 from __future__ import annotations
@@ -33,31 +33,11 @@ class Boxes:
                 "an image, empty ones as a tensor of shape (0, 4)."
             )
         listed = [target["boxes"].detach().to(device, torch.float32).reshape(-1, 4) for target in targets]
+        padded_BM4 = pad_sequence(listed, batch_first=True, padding_value=torch.nan)
         self.num_images = num_images
-        self.counts = tuple(len(boxes) for boxes in listed)
-        self._size_px = size_px
-        self._listed = listed
+        self.padded_BM4 = _cleaned(padded_BM4, size_px)
+        """The boxes of each image in a row of its own; absent ones, which also fill up the rows, are NaN."""
         self._covered: dict[tuple[float, Grid], Tensor] = {}
-        self._padded: Tensor | None = None
-
-    @property
-    def flat_R4(self) -> Tensor:
-        """All boxes, image by image; absent ones are NaN."""
-        return self._cleaned(torch.cat(self._listed))
-
-    @property
-    def image_R(self) -> Tensor:
-        """The image of each box of ``flat_R4``."""
-        device = self._listed[0].device
-        counts = torch.tensor(self.counts)
-        return torch.repeat_interleave(torch.arange(self.num_images), counts).to(device, non_blocking=True)
-
-    @property
-    def padded_BM4(self) -> Tensor:
-        """The boxes of each image in a row of its own, filled up with NaN."""
-        if self._padded is None:
-            self._padded = self._cleaned(pad_sequence(self._listed, batch_first=True, padding_value=torch.nan))
-        return self._padded
 
     def covered_SHW(self, stride: float, grid: Grid) -> Tensor:
         """Whether each cell of ``grid``, on a map with ``stride``, lies in a box of its image.
@@ -75,13 +55,14 @@ class Boxes:
             self._covered[key] = covered_BPHW.flatten(0, 1)
         return self._covered[key]
 
-    def _cleaned(self, boxes_xyxy_px: Tensor) -> Tensor:
-        height, width = self._size_px
-        x1, y1, x2, y2 = boxes_xyxy_px.unbind(-1)
-        there = (x2 >= x1) & (y2 >= y1) & (x2 > 0) & (y2 > 0) & (x1 < width) & (y1 < height)
-        limit = boxes_xyxy_px.new_tensor([width, height, width, height])
-        clipped = torch.minimum(boxes_xyxy_px.clamp_min(0), limit)
-        return torch.where(there[..., None], clipped, torch.nan)
+
+def _cleaned(boxes_xyxy_px: Tensor, size_px: tuple[int, int]) -> Tensor:
+    height, width = size_px
+    x1, y1, x2, y2 = boxes_xyxy_px.unbind(-1)
+    there = (x2 >= x1) & (y2 >= y1) & (x2 > 0) & (y2 > 0) & (x1 < width) & (y1 < height)
+    limit = boxes_xyxy_px.new_tensor([width, height, width, height])
+    clipped = torch.minimum(boxes_xyxy_px.clamp_min(0), limit)
+    return torch.where(there[..., None], clipped, torch.nan)
 
 
 def _covers(low_BM: Tensor, high_BM: Tensor, cells_PN2: Tensor, length: int) -> Tensor:

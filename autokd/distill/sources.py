@@ -1,19 +1,16 @@
 """Sources: which part of the taps a term looks at. One class a row of ``SOURCES``.
 
-Legend: B images, R boxes of all images, C channels, H x W cells.
+Legend: B images, M the most boxes of an image, C channels, H x W cells.
 """
 
 from __future__ import annotations
-
-import torch
-from torch import Tensor
-from torchvision.ops import roi_align
 
 from autokd.distill.batch import Batch
 from autokd.distill.grid import Grid
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Source
 from autokd.distill.regions import Inside, Outside, Present, Region
+from autokd.distill.roi_align import roi_align
 
 
 class Whole(Source):
@@ -58,30 +55,22 @@ class Background(Whole):
 class Instance(Source):
     """RoIAlign of each ground-truth box to ``size`` x ``size`` cells; a region is a sample.
 
-    Every box is pooled on every paired level, as ``foreground`` looks at every box on every level: assigning a
+    Boxes of an image are padded to the most of any image; the samples that fill up count nowhere. Every box is
+    pooled on every paired level, as ``foreground`` looks at every box on every level: assigning a
     box to the one level of its size would leave all but one level without a term on small images, and the
     number of regions would depend on the data. G-DetKD, arXiv:2108.07482, section 3.1.
     """
-
-    SAMPLES_PER_CELL = 2
-    """Per side, as torchvision's own detectors pool."""
 
     def __init__(self, context: BuildContext, size: int) -> None:
         super().__init__(context)
         self.size = size
 
     def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        boxes_R4 = batch.boxes.flat_R4
-        there_R = boxes_R4.isfinite().all(-1)
-        region = Present(there_R)
-        rois_R5 = torch.cat([batch.boxes.image_R[:, None].float(), boxes_R4.nan_to_num(0.0)], dim=1)
+        boxes_BM4 = batch.boxes.padded_BM4
+        region = Present(boxes_BM4.isfinite().all(-1).flatten())
+        boxes_BM4 = boxes_BM4.nan_to_num(0.0)
         pieces = []
         for level, pair in enumerate(batch.pairs):
-            student_RCHW, teacher_RCHW = (self._pool(x, rois_R5, pair.stride) for x in batch.maps(level))
-            grid = Grid(self.size, self.size)
-            pieces.append(Knowledge(student_RCHW, teacher_RCHW, grid, region=region, level=level))
+            student, teacher = (roi_align(x_BCHW, boxes_BM4, pair.stride, self.size) for x_BCHW in batch.maps(level))
+            pieces.append(Knowledge(student, teacher, Grid(self.size, self.size), region=region, level=level))
         return tuple(pieces)
-
-    def _pool(self, map_BCHW: Tensor, rois_R5: Tensor, stride: int) -> Tensor:
-        rois_R5 = rois_R5.to(map_BCHW.dtype)
-        return roi_align(map_BCHW, rois_R5, self.size, 1.0 / stride, self.SAMPLES_PER_CELL, aligned=True)

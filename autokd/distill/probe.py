@@ -1,0 +1,69 @@
+"""A term that is the same for every student is found before anything is trained.
+
+Well-typed steps can leave nothing to compare on a particular pair: a region of 4 x 4 cells, pooled and cut
+into patches of one cell, has a softmax over cells that is always 1. Such a term would waste its trial.
+
+Legend: B images, C channels, H x W cells.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from autokd.distill.batch import Batch
+from autokd.distill.distiller import Distiller
+from autokd.distill.levels import own_random_numbers
+from autokd.errors import DistillError
+from autokd.outputs import DetectorOutputs
+
+_NUM_IMAGES = 3
+"""Two samples of one cell always correlate perfectly; three do not."""
+_LEAST_SENSITIVITY = 1e-8
+"""Of |gradient| * |maps| / value, which is about 1 for an honest term and about 1e-16 where rounding alone is left."""
+
+
+def refuse_constant_terms(distiller: Distiller, student: DetectorOutputs, teacher: DetectorOutputs) -> None:
+    """Raise DistillError, naming the term, if a term has no gradient on random maps of this pair's sizes.
+
+    Terms that look at other taps than the pyramid are let pass.
+    """
+    with own_random_numbers("probe"):
+        outputs_s, outputs_t = _random_pyramid(student), _random_pyramid(teacher)
+    height, width = student.input_size_px
+    box = torch.tensor([[0.25 * width, 0.25 * height, 0.75 * width, 0.75 * height]])
+    targets = [{"boxes": box, "labels": torch.zeros(1, dtype=torch.int64)}] * _NUM_IMAGES
+    exact = copy.deepcopy(distiller).double()
+    batch = Batch(outputs_s, outputs_t, targets, exact.pairs, exact.adapters)
+    for name, term in exact.named_terms():
+        if term.taps == {"fpn"} and _sensitivity(term, batch) < _LEAST_SENSITIVITY:
+            sizes = [f"{pair.student}: {tuple(student.pyramid[pair.student].shape[-2:])}" for pair in exact.pairs]
+            raise DistillError(
+                f"term {name} does not depend on the student, on this pair with maps of {', '.join(sizes)} cells: its "
+                "steps leave a single cell, or nothing, to compare. Pool or cut less, or give an instance more cells."
+            )
+
+
+def _sensitivity(term: nn.Module, batch: Batch) -> float:
+    """|gradient| * |maps| / value: by what part the value changes when the student's maps change by all."""
+    taps = list(batch.student.pyramid.values())
+    with torch.enable_grad(), torch.autocast(batch.device.type, enabled=False):
+        value = term(batch)
+        if not value.requires_grad or value == 0:
+            return 0.0
+        gradients = torch.autograd.grad(value, taps, retain_graph=True, allow_unused=True)
+    steepness = torch.stack([gradient.norm() for gradient in gradients if gradient is not None]).norm()
+    size = torch.stack([tap.detach().norm() for tap in taps]).norm()
+    return float(steepness * size / value.detach())
+
+
+def _random_pyramid(outputs: DetectorOutputs) -> DetectorOutputs:
+    """The same levels with random numbers, so that no accident of given maps hides what a term does."""
+    maps = {
+        level: torch.randn(_NUM_IMAGES, *map_BCHW.shape[1:], dtype=torch.float64).to(map_BCHW.device).requires_grad_()
+        for level, map_BCHW in outputs.pyramid.items()
+    }
+    return replace(outputs, pyramid=maps, losses=None)
