@@ -10,6 +10,7 @@ from autokd.detectors.checkpoint import load_weights
 from autokd.detectors.layout import Layout, choose_layout
 from autokd.detectors.plain import plain_torchvision_model
 from autokd.detectors.source import plain_torchvision_source
+from autokd.detectors.supply import taps_of
 
 __all__ = [
     "Description",
@@ -23,4 +24,5 @@ __all__ = [
     "load_weights",
     "plain_torchvision_model",
     "plain_torchvision_source",
+    "taps_of",
 ]

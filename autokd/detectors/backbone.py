@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torchvision.models import get_model
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.resnet import BasicBlock
+from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from autokd.config import Backbone
@@ -64,8 +64,8 @@ def build_backbone(config: Backbone, layout: Layout, fpn_channels: int) -> Backb
         body: nn.Module = NarrowResNet(config.blocks, config.width)
         first_stage = config.width
     else:
-        body = get_model(config.name, weights=None)
-        first_stage = body.inplanes // 8
+        official: ResNet = get_model(config.name, weights=None)
+        body, first_stage = official, official.inplanes // 8
     backbone = BackboneWithFPN(
         body,
         return_layers={f"layer{stage}": f"p{stage + 1}" for stage in layout.stages},

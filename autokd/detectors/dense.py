@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from autokd.detectors.base import Detections, Detector, Frame
 
@@ -17,7 +17,7 @@ class DenseDetector(Detector):
     """A single-stage detector: class logits and boxes for each anchor, levels concatenated fine to coarse."""
 
     @property
-    def _anchor_generator(self) -> nn.Module:
+    def _anchor_generator(self) -> Any:
         return self.model.anchor_generator
 
     def _predict(self, pyramid: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -26,9 +26,7 @@ class DenseDetector(Detector):
     def _class_logits(self, raw: dict[str, Any]) -> Tensor:
         return raw["cls_logits"]
 
-    def _detections(
-        self, pyramid: Mapping[str, Tensor], raw: dict[str, Any], frame: Frame
-    ) -> list[Detections]:
+    def _detections(self, pyramid: Mapping[str, Tensor], raw: dict[str, Any], frame: Frame) -> list[Detections]:
         by_level = {name: list(value.split(frame.num_anchors_by_level, dim=1)) for name, value in raw.items()}
         anchors = [list(frame.anchors_A4.split(frame.num_anchors_by_level))] * frame.num_images
         return self.model.postprocess_detections(by_level, anchors, frame.image_sizes)

@@ -33,6 +33,8 @@ class Layout:
     """Two stages: a region of this side is pooled from p4."""
     num_proposals: int = 1000
     """Two stages: proposals of an image before and after suppression, in training and detection alike."""
+    samples_per_bin: int = 2
+    """Two stages: bilinear samples per side of each of the 7 x 7 cells of a region."""
     num_sampled_proposals: int = 512
     """Two stages: proposals of an image that the box head is trained on."""
 
@@ -58,12 +60,14 @@ def choose_layout(architecture: Architecture, image_size_px: tuple[int, int]) ->
         return _two_stage(small)
     levels = ("p3", "p4", "p5") if small else ("p3", "p4", "p5", "p6", "p7")
     strides = [2 ** int(level[1:]) for level in levels]
+    sizes: tuple[tuple[int, ...], ...]
+    ratios: tuple[float, ...]
     if architecture == "fcos":
         # A point answers for boxes whose farthest side is 4-8 anchor sizes away; half the stride moves
         # 32-64 px to p4. The radius is counted in anchor sizes, so it doubles to stay 1.5 cells.
         divisor = 2 if small else 1
-        sizes = tuple((stride // divisor,) for stride in strides)
-        ratios, radius = (1.0,), 1.5 * divisor
+        sizes, ratios = tuple((stride // divisor,) for stride in strides), (1.0,)
+        radius = 1.5 * divisor
     else:
         # RetinaNet, arXiv:1708.02002, section 4: three octave fractions and three ratios a cell.
         base = 1.5 if small else 4.0
@@ -90,6 +94,7 @@ def _two_stage(small: bool) -> Layout:
             aspect_ratios=(0.5, 1.0, 2.0),
             canonical_scale_px=56,
             num_proposals=200,
+            samples_per_bin=1,
             num_sampled_proposals=64,
         )
     return Layout(

@@ -27,9 +27,7 @@ SCORE_THRESHOLD = 0.05
 """Detections below it are dropped: that of the papers' COCO evaluations (torchvision's FCOS has 0.2)."""
 
 
-def plain_torchvision_model(
-    config: TorchvisionDetector, num_classes: int, image_size_px: tuple[int, int]
-) -> nn.Module:
+def plain_torchvision_model(config: TorchvisionDetector, num_classes: int, image_size_px: tuple[int, int]) -> nn.Module:
     """The bare torchvision module for a configuration, randomly initialised.
 
     ``student.pt`` loads in it, strictly. ``autokd.detectors.plain_torchvision_source`` gives the same model as a
@@ -79,9 +77,7 @@ def _fcos(config: TorchvisionDetector, num_classes: int, layout: Layout, transfo
     )
 
 
-def _retinanet(
-    config: TorchvisionDetector, num_classes: int, layout: Layout, transform: dict[str, Any]
-) -> RetinaNet:
+def _retinanet(config: TorchvisionDetector, num_classes: int, layout: Layout, transform: dict[str, Any]) -> RetinaNet:
     channels = config.fpn_channels
     norm = partial(nn.GroupNorm, num_groups(channels))
     head = RetinaNetHead(channels, layout.num_anchors_per_cell, num_classes, norm_layer=norm)
@@ -121,7 +117,7 @@ def _faster_rcnn(
         rpn_post_nms_top_n_train=layout.num_proposals,
         rpn_post_nms_top_n_test=layout.num_proposals,
         box_roi_pool=MultiScaleRoIAlign(
-            pooled_levels, output_size=7, sampling_ratio=2, canonical_scale=layout.canonical_scale_px
+            pooled_levels, 7, layout.samples_per_bin, canonical_scale=layout.canonical_scale_px
         ),
         box_head=TwoMLPHead(channels * 7 * 7, hidden),
         box_predictor=FastRCNNPredictor(hidden, num_classes + 1),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 
@@ -26,7 +26,7 @@ class FasterRcnnDetector(Detector):
     """
 
     @property
-    def _anchor_generator(self) -> nn.Module:
+    def _anchor_generator(self) -> Any:
         return self.model.rpn.anchor_generator
 
     def _predict(self, pyramid: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -41,13 +41,9 @@ class FasterRcnnDetector(Detector):
         with torch.no_grad():
             anchor_labels, matched_boxes = rpn.assign_targets_to_anchors(frame.anchors, shifted)
             anchor_deltas = rpn.box_coder.encode(matched_boxes, frame.anchors)
-        loss_objectness, loss_rpn_box = rpn.compute_loss(
-            raw["objectness"], raw["deltas"], anchor_labels, anchor_deltas
-        )
+        loss_objectness, loss_rpn_box = rpn.compute_loss(raw["objectness"], raw["deltas"], anchor_labels, anchor_deltas)
         with torch.no_grad():
-            proposals, _, labels, box_deltas = roi_heads.select_training_samples(
-                self._proposals(raw, frame), shifted
-            )
+            proposals, _, labels, box_deltas = roi_heads.select_training_samples(self._proposals(raw, frame), shifted)
         class_logits_RK, deltas_R4K = self._box_head(pyramid, proposals, frame)
         loss_classifier, loss_box = fastrcnn_loss(class_logits_RK, deltas_R4K, labels, box_deltas)
         return {
@@ -57,17 +53,11 @@ class FasterRcnnDetector(Detector):
             "loss_box_reg": loss_box,
         }
 
-    def _detections(
-        self, pyramid: Mapping[str, Tensor], raw: dict[str, Any], frame: Frame
-    ) -> list[Detections]:
+    def _detections(self, pyramid: Mapping[str, Tensor], raw: dict[str, Any], frame: Frame) -> list[Detections]:
         proposals = self._proposals(raw, frame)
         class_logits_RK, deltas_R4K = self._box_head(pyramid, proposals, frame)
-        found = self.model.roi_heads.postprocess_detections(
-            class_logits_RK, deltas_R4K, proposals, frame.image_sizes
-        )
-        return [
-            {"boxes": boxes, "scores": scores, "labels": labels - 1} for boxes, scores, labels in zip(*found)
-        ]
+        found = self.model.roi_heads.postprocess_detections(class_logits_RK, deltas_R4K, proposals, frame.image_sizes)
+        return [{"boxes": boxes, "scores": scores, "labels": labels - 1} for boxes, scores, labels in zip(*found)]
 
     def _proposals(self, raw: dict[str, Any], frame: Frame) -> list[Tensor]:
         """Boxes of the first stage after suppression, (at most ``num_proposals``, 4) an image; no gradient."""
@@ -75,13 +65,9 @@ class FasterRcnnDetector(Detector):
         with torch.no_grad():
             decoded = rpn.box_coder.decode(raw["deltas"].detach(), frame.anchors)
             boxes_BA4 = decoded.view(frame.num_images, -1, 4)
-            return rpn.filter_proposals(
-                boxes_BA4, raw["objectness"], frame.image_sizes, frame.num_anchors_by_level
-            )[0]
+            return rpn.filter_proposals(boxes_BA4, raw["objectness"], frame.image_sizes, frame.num_anchors_by_level)[0]
 
-    def _box_head(
-        self, pyramid: Mapping[str, Tensor], proposals: list[Tensor], frame: Frame
-    ) -> tuple[Tensor, Tensor]:
+    def _box_head(self, pyramid: Mapping[str, Tensor], proposals: list[Tensor], frame: Frame) -> tuple[Tensor, Tensor]:
         """(R, K + 1) logits, the background first, and (R, 4 (K + 1)) deltas."""
         roi_heads = self.model.roi_heads
         regions = roi_heads.box_roi_pool(dict(pyramid), proposals, frame.image_sizes)

@@ -1,0 +1,126 @@
+"""Weights from files: what is taken, what is refused, and what the refusal says."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from autokd.config import TorchvisionDetector
+from autokd.detectors import build_detector, load_weights
+from autokd.errors import DetectorError
+
+
+def _equal(detector, weights):
+    return all(torch.equal(value, weights[name]) for name, value in detector.plain_state_dict().items())
+
+
+@pytest.mark.parametrize("form", ["plain", "model", "state_dict", "model_state_dict", "module.", "detector"])
+def test_the_usual_forms_of_checkpoints_load(architecture, make_detector, tmp_path, form):
+    source, target = make_detector(architecture), make_detector(architecture)
+    weights = source.plain_state_dict()
+    content = {
+        "plain": weights,
+        "module.": {f"module.{name}": value for name, value in weights.items()},
+        "detector": source.state_dict(),
+    }.get(form, {form: weights, "epoch": 3})
+    torch.save(content, tmp_path / "weights.pt")
+    assert not _equal(target, weights)
+    load_weights(target, tmp_path / "weights.pt")
+    assert _equal(target, weights)
+
+
+def test_a_checkpoint_without_batch_counters_loads(make_detector, tmp_path):
+    detector = make_detector()
+    weights = {n: v for n, v in detector.plain_state_dict().items() if not n.endswith("num_batches_tracked")}
+    torch.save(weights, tmp_path / "weights.pt")
+    load_weights(detector, tmp_path / "weights.pt")
+
+
+def test_plain_weights_are_copies_and_contiguous(make_detector):
+    detector = make_detector()
+    weights = detector.plain_state_dict()
+    weights["backbone.body.conv1.weight"].zero_()
+    assert detector.model.backbone.body.conv1.weight.abs().sum() > 0
+    assert all(value.is_contiguous() and not value.requires_grad for value in weights.values())
+
+
+def test_a_configured_checkpoint_is_loaded_when_the_detector_is_built(tmp_path):
+    config = TorchvisionDetector()
+    weights = build_detector(config, 3, (96, 96)).plain_state_dict()
+    torch.save(weights, tmp_path / "teacher.pt")
+    again = build_detector(config.model_copy(update={"checkpoint": tmp_path / "teacher.pt"}), 3, (96, 96))
+    assert _equal(again, weights)
+
+
+def test_weights_that_do_not_fit_are_listed_and_change_nothing(make_detector, tmp_path):
+    detector = make_detector()
+    before = detector.plain_state_dict()
+    weights = {name: value + 1 for name, value in detector.plain_state_dict().items()}
+    weights["head.classification_head.cls_logits.weight"] = torch.zeros(7, 32, 3, 3)
+    del weights["backbone.body.conv1.weight"]
+    weights["stranger"] = torch.zeros(1)
+    torch.save(weights, tmp_path / "other.pt")
+    with pytest.raises(DetectorError) as caught:
+        load_weights(detector, tmp_path / "other.pt")
+    message = str(caught.value)
+    assert "other.pt" in message
+    assert "1 missing (backbone.body.conv1.weight)" in message
+    assert "1 unexpected (stranger)" in message
+    assert "cls_logits.weight: (7, 32, 3, 3) instead of (5, 32, 3, 3)" in message
+    assert "same classes" in message
+    assert _equal(detector, before)
+
+
+def test_many_missing_weights_are_counted_and_the_first_named(make_detector, tmp_path):
+    torch.save({"stranger": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(DetectorError, match=r"\d\d missing \(backbone\.body\.conv1\.weight, .*, \.\.\.\)"):
+        load_weights(make_detector(), tmp_path / "other.pt")
+
+
+def test_diverged_weights_are_refused(make_detector, tmp_path):
+    detector = make_detector()
+    weights = detector.plain_state_dict()
+    weights["backbone.body.conv1.weight"][0] = float("nan")
+    torch.save(weights, tmp_path / "spoilt.pt")
+    with pytest.raises(DetectorError, match=r"1 tensors hold NaN or infinity \(backbone.body.conv1.weight\)"):
+        load_weights(detector, tmp_path / "spoilt.pt")
+
+
+class _Malice:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_checkpoint_never_executes_code(make_detector, tmp_path):
+    trap = tmp_path / "executed"
+    torch.save({"model": _Malice(str(trap))}, tmp_path / "malice.pt")
+    (tmp_path / "malice.pkl").write_bytes(pickle.dumps(_Malice(str(trap))))
+    for name in ("malice.pt", "malice.pkl"):
+        with pytest.raises(DetectorError, match=name):
+            load_weights(make_detector(), tmp_path / name)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, this is no checkpoint", b"PK\x03\x04 cut short"])
+def test_a_file_that_is_no_checkpoint_is_refused(make_detector, tmp_path, content):
+    (tmp_path / "odd.pt").write_bytes(content)
+    with pytest.raises(DetectorError, match=r"odd\.pt"):
+        load_weights(make_detector(), tmp_path / "odd.pt")
+
+
+@pytest.mark.parametrize("content", [torch.zeros(3), {"epoch": 3}, [], {}, {"model": {"a": 1}}])
+def test_a_file_without_a_state_dict_is_refused(make_detector, tmp_path, content):
+    torch.save(content, tmp_path / "odd.pt")
+    with pytest.raises(DetectorError, match="no state dict"):
+        load_weights(make_detector(), tmp_path / "odd.pt")
+
+
+def test_a_missing_file_is_refused(make_detector, tmp_path):
+    with pytest.raises(DetectorError, match="there is no such checkpoint"):
+        load_weights(make_detector(), tmp_path / "nowhere.pt")
