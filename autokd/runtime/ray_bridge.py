@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ray import cloudpickle
+from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -91,6 +92,11 @@ class Bridge:
             else:
                 self._to_start.append(job)
         return bool(self._to_start)
+
+    def started(self, trial_id: str) -> None:
+        """The actor of a trial is there: its job's time counts from now."""
+        if trial_id in self._running:
+            self._running[trial_id].began_s = time.monotonic()
 
     def take(self, trial_id: str, event: Event) -> bool:
         """Hand an event to the driver; False ends the trial."""
@@ -196,3 +202,13 @@ class JobScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         self._bridge.lost(trial.trial_id, str(trial.get_error() or ""))
+
+
+class StartWatch(Callback):
+    """Tells the bridge when a trial's actor starts on it."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._bridge.started(trial.trial_id)

@@ -9,10 +9,13 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 
 from autokd.errors import RuntimeUnavailableError
+
+logger = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 15.0
 _OBJECT_STORE_BYTES = 128 * 2**20
@@ -82,6 +85,7 @@ class RaySession:
             self.close()
             raise
         self._owned = True
+        _divert_messages()
 
     def close(self) -> None:
         """Leave Ray, and stop it and remove its files if it was started here."""
@@ -118,6 +122,19 @@ class RaySession:
             ray.init(address=address, configure_logging=False, logging_level=logging.ERROR, log_to_driver=False)
         except (OSError, RuntimeError, ValueError) as error:
             raise RuntimeUnavailableError(_no_answer(address, str(error))) from error
+
+
+def _divert_messages() -> None:
+    """Send Ray's messages about dead workers to our log: they would be printed into the live view, whatever
+    ``log_to_driver`` says. Where Ray has changed inside, they are printed."""
+    from ray._private import worker
+
+    if hasattr(worker, "print_to_stdstream"):
+
+        def _log(data: dict[str, Any], *_: Any, **__: Any) -> None:
+            logger.info("ray: %s", " ".join(str(line) for line in data.get("lines", ())))
+
+        worker.print_to_stdstream = _log
 
 
 def _check_answers(address: str) -> None:

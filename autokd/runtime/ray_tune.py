@@ -23,7 +23,7 @@ except ImportError as error:
 from autokd.errors import RuntimeUnavailableError
 from autokd.outcomes import EvaluatorFactory, WorkerResources
 from autokd.runtime.contract import Driver, Runtime
-from autokd.runtime.ray_bridge import Bridge, JobScheduler, JobSearcher, RunAborted
+from autokd.runtime.ray_bridge import Bridge, JobScheduler, JobSearcher, RunAborted, StartWatch
 from autokd.runtime.ray_session import RaySession, quiet_environment
 from autokd.runtime.ray_worker import JobTrainable, WorkerSetup
 from autokd.runtime.resources import divide, num_local_cores
@@ -95,6 +95,7 @@ class RayTuneRuntime(Runtime):
             num_samples=-1,
             search_alg=JobSearcher(bridge),
             scheduler=JobScheduler(bridge),
+            callbacks=[StartWatch(bridge)],
             max_concurrent_trials=self.num_workers,
             reuse_actors=True,
             raise_on_failed_trial=False,

@@ -1,0 +1,21 @@
+"""Makes ``runtime_fakes`` importable, here and in Ray's workers; lends one Ray to all tests of a module."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autokd.config import RuntimeConfig
+from autokd.runtime import Runtime, make_runtime
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="module", params=["in_process", pytest.param("ray", marks=pytest.mark.ray)])
+def runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
+    workers = 0 if request.param == "in_process" else 2
+    with make_runtime(RuntimeConfig(workers=workers, max_worker_losses=1)) as made:
+        yield made

@@ -1,0 +1,115 @@
+"""What only workers in other processes can do: die, hang, and be interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from runtime_fakes import ListDriver, scripted
+
+from autokd.config import RuntimeConfig
+from autokd.errors import RuntimeUnavailableError
+from autokd.runtime import Runtime, make_runtime
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.ray
+def test_lost_and_hanging_workers_end_as_outcomes_and_disturb_no_other_job(tmp_path: Path) -> None:
+    names = [f"die_once:{tmp_path}/died", "die", "ok:3 a", "hang", "ok:3 b", "ok:3 c"]
+    driver = ListDriver(names)
+    with make_runtime(RuntimeConfig(workers=2, max_worker_losses=1, threads_per_worker=3)) as runtime:
+        runtime.run(driver, scripted, job_timeouts_s={"proxy": 6.0})
+    revived = driver.outcomes[names[0]]
+    assert revived.status == "finished"
+    assert [report.epoch for report in driver.reports[names[0]]] == [1, 2], "each epoch is told once"
+    assert driver.outcomes["die"].cause == "worker_lost"
+    assert "2 times" in driver.outcomes["die"].message
+    assert [report.epoch for report in driver.reports["die"]] == [1]
+    assert driver.outcomes["hang"].cause == "timeout"
+    assert driver.outcomes["hang"].seconds < 20
+    for name in ("ok:3 a", "ok:3 b", "ok:3 c"):
+        assert driver.outcomes[name].status == "finished"
+        assert driver.outcomes[name].metrics["threads"] == 3
+
+
+SCRIPT = """
+    import os, sys
+    sys.path.insert(0, {here!r})
+    from runtime_fakes import ListDriver, scripted
+    from autokd.config import RuntimeConfig
+    from autokd.runtime import make_runtime
+
+    class Announcing(ListDriver):
+        def on_report(self, report):
+            print("training", flush=True)
+            return super().on_report(report)
+
+    driver = Announcing(["hang a", "hang b"])
+    try:
+        with make_runtime(RuntimeConfig(workers=2)) as runtime:
+            runtime.run(driver, scripted)
+    except KeyboardInterrupt:
+        import ray
+        print("interrupted", len(driver.outcomes), ray.is_initialized(), flush=True)
+"""
+
+
+@pytest.mark.ray
+def test_ctrl_c_stops_the_workers_quietly_and_leaves_no_files(tmp_path: Path) -> None:
+    script = tmp_path / "interrupted.py"
+    script.write_text(textwrap.dedent(SCRIPT.format(here=str(HERE))))
+    environment = {**os.environ, "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")}
+    (tmp_path / "home").mkdir()
+    (tmp_path / "tmp").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "training"
+    time.sleep(0.5)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert "interrupted 0 False" in out
+    assert time.monotonic() - began < 20
+    assert process.returncode == 0
+    assert errors == "", "Ray is quiet"
+    # Ray keeps a token there, with which its processes know each other.
+    assert [entry.name for entry in (tmp_path / "home").iterdir()] in ([], [".ray"])
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["home", "interrupted.py", "tmp"]
+
+
+def test_an_address_where_nobody_listens_is_refused_with_the_remedy() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+    runtime: Runtime = make_runtime(RuntimeConfig(workers=1, ray_address=address))
+    with pytest.raises(RuntimeUnavailableError, match="ray start --head"):
+        runtime.__enter__()
+
+
+@pytest.mark.parametrize(("address", "remedy"), [("ray://host:10001", "autokd submit"), ("somewhere", "host:port")])
+def test_addresses_of_another_kind_are_refused(address: str, remedy: str) -> None:
+    with pytest.raises(RuntimeUnavailableError, match=remedy):
+        make_runtime(RuntimeConfig(workers=1, ray_address=address)).__enter__()
+
+
+def test_absent_ray_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "autokd.runtime.ray_tune", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RuntimeUnavailableError, match="workers: 0"):
+        make_runtime(RuntimeConfig(workers=1))
