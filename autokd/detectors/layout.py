@@ -2,7 +2,7 @@
 
 Two families. *Large* images get the levels of the papers (p3-p7 for dense heads, p2-p6 for two stages) with
 their anchors. *Small* ones (longest side up to 320 px) stop at p5, since p6 and p7 would be maps of one or two
-cells, and every anchor shrinks: on a 120 x 160 image the papers' ranges would send all objects to p3.
+cells, and anchor boxes shrink to objects of about 8-64 px.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ class Layout:
     anchor_sizes_px: tuple[tuple[int, ...], ...]
     """Sides of the square anchors of each level, before the aspect ratios."""
     aspect_ratios: tuple[float, ...]
-    centre_radius: float = 1.5
-    """FCOS: how far from a box's centre a point may lie, in anchor sizes."""
     canonical_scale_px: int = 224
     """Two stages: a region of this side is pooled from p4."""
     num_proposals: int = 1000
@@ -63,23 +61,20 @@ def choose_layout(architecture: Architecture, image_size_px: tuple[int, int]) ->
     sizes: tuple[tuple[int, ...], ...]
     ratios: tuple[float, ...]
     if architecture == "fcos":
-        # A point answers for boxes whose farthest side is 4-8 anchor sizes away; half the stride moves
-        # 32-64 px to p4. The radius is counted in anchor sizes, so it doubles to stay 1.5 cells.
-        divisor = 2 if small else 1
-        sizes, ratios = tuple((stride // divisor,) for stride in strides), (1.0,)
-        radius = 1.5 * divisor
+        # FCOS, arXiv:1904.01355, section 3.2: p3 answers for farthest sides up to 64 px. Ranges shrunk to spread the
+        # objects of small images over more levels trained worse (experiments with half and a quarter).
+        sizes, ratios = tuple((stride,) for stride in strides), (1.0,)
     else:
         # RetinaNet, arXiv:1708.02002, section 4: three octave fractions and three ratios a cell.
         base = 1.5 if small else 4.0
         sizes = tuple(tuple(int(base * stride * 2 ** (third / 3)) for third in range(3)) for stride in strides)
-        ratios, radius = (0.5, 1.0, 2.0), 1.5
+        ratios = (0.5, 1.0, 2.0)
     return Layout(
         levels=levels,
         stages=(2, 3, 4),
         top="none" if small else "p6p7",
         anchor_sizes_px=sizes,
         aspect_ratios=ratios,
-        centre_radius=radius,
     )
 
 

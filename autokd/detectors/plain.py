@@ -71,7 +71,6 @@ def _fcos(config: TorchvisionDetector, num_classes: int, layout: Layout, transfo
         num_classes,
         anchor_generator=_anchors(layout),
         head=head,
-        center_sampling_radius=layout.centre_radius,
         score_thresh=SCORE_THRESHOLD,
         **transform,
     )

@@ -100,7 +100,7 @@ class _Malice:
 def test_a_checkpoint_never_executes_code(make_detector, tmp_path):
     trap = tmp_path / "executed"
     torch.save({"model": _Malice(str(trap))}, tmp_path / "malice.pt")
-    (tmp_path / "malice.pkl").write_bytes(pickle.dumps(_Malice(str(trap))))
+    (tmp_path / "malice.pkl").write_bytes(pickle.dumps(_Malice(str(trap)), protocol=2))
     for name in ("malice.pt", "malice.pkl"):
         with pytest.raises(DetectorError, match=name):
             load_weights(make_detector(), tmp_path / name)

@@ -158,6 +158,14 @@ def test_forward_and_detect_agrees_with_both(architecture, make_detector, images
         assert all(torch.equal(one[name], other[name]) for name in ("boxes", "scores", "labels"))
 
 
+def test_diverged_weights_give_a_loss_that_is_nan_and_no_exception(architecture, make_detector, images_BCHW, targets):
+    detector = make_detector(architecture).train()
+    with torch.no_grad():
+        detector.model.backbone.body.conv1.weight[0] = float("nan")
+    assert detector(images_BCHW, targets).task_loss.isnan()
+    assert all(len(found["boxes"]) == 0 for found in detector.detect(images_BCHW))
+
+
 def test_targets_stay_as_they_were(architecture, make_detector, images_BCHW, targets):
     before = [{name: value.clone() for name, value in target.items()} for target in targets]
     make_detector(architecture)(images_BCHW, targets)

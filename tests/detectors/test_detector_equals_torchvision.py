@@ -95,7 +95,7 @@ def test_boxes_and_logits_equal_a_decoding_by_hand(architecture):
         raw = plain.head(list(plain.backbone((images - mean.view(3, 1, 1)) / std.view(3, 1, 1)).values()))
         outputs = detector(images)
     torch.testing.assert_close(outputs.class_logits, raw["cls_logits"], atol=1e-4, rtol=1e-4)
-    base = {"fcos": [(4.0, 4.0)], "retinanet": None}[architecture]
+    base = {"fcos": [(8.0, 8.0)], "retinanet": None}[architecture]
     if base is None:
         # base size 1.5 strides, three octave fractions, three ratios h / w; sizes and corners are rounded
         sides = [int(12 * 2 ** (third / 3)) for third in range(3)]

@@ -23,12 +23,12 @@ def _pictures(num_images=4, size=64):
     return images, targets
 
 
-def test_the_loss_halves_on_four_pictures_within_forty_steps(architecture, make_detector):
+def test_the_loss_halves_on_four_pictures_within_thirty_steps(architecture, make_detector):
     detector = make_detector(architecture, image_size_px=(64, 64)).train()
     images, targets = _pictures()
     optimiser = torch.optim.AdamW(detector.parameters(), lr=2e-3)
     losses = []
-    for _ in range(40):
+    for _ in range(30):
         loss = detector(images, targets, taps=("fpn",)).task_loss
         optimiser.zero_grad()
         loss.backward()
