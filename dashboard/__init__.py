@@ -1,1 +1,6 @@
-"""The web front: serves studies, reading through storage and report only."""
+"""The web front: serves studies with optuna-dashboard, reading through storage and report only."""
+
+from autokd_dashboard.publish import publish_tree
+from autokd_dashboard.server import DashboardServer, serve
+
+__all__ = ["DashboardServer", "publish_tree", "serve"]

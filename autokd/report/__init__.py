@@ -1,1 +1,35 @@
-"""Placeholder docstring."""
+"""What a run found, for people: report.html, tables for terminal and Markdown, the figures of a search.
+
+``view`` holds the values, ``gather`` fills them from a run, ``page`` writes the HTML.
+"""
+
+from autokd.report.curve import search_curve
+from autokd.report.gather import entries_of, gather, trials_of
+from autokd.report.headline import Headline, headline
+from autokd.report.page import render_report
+from autokd.report.pictures import Boxes, ComparisonImage
+from autokd.report.tree import draw_tree
+from autokd.report.view import EntryView, FidelityPoint, ReportData, SearchView, TrialView, best_trial
+from autokd.report.write import results_markdown, results_table, write_report
+
+__all__ = [
+    "Boxes",
+    "ComparisonImage",
+    "EntryView",
+    "FidelityPoint",
+    "Headline",
+    "ReportData",
+    "SearchView",
+    "TrialView",
+    "best_trial",
+    "draw_tree",
+    "entries_of",
+    "gather",
+    "headline",
+    "render_report",
+    "results_markdown",
+    "results_table",
+    "search_curve",
+    "trials_of",
+    "write_report",
+]

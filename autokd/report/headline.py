@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,51 +24,62 @@ class Headline:
     best_preset: str = ""
 
 
-def best_preset(data: ReportData) -> EntryView | None:
-    """Return the preset with the highest mean test AP. Choosing it on test favours it, not the searched one."""
-    rated = []
-    for entry in data.entries:
-        summary = summarise(entry.test_ap)
-        if entry.name not in (NONE, SEARCHED) and summary is not None:
-            rated.append((summary.mean, entry))
+def subject_of(data: ReportData) -> EntryView | None:
+    """Return whom the headline is about: the searched distiller, or else the best on val that is not none."""
+    searched = data.entry(SEARCHED)
+    if searched is not None:
+        return searched
+    rated = [(_mean(entry.val_ap), entry) for entry in data.entries if entry.name != NONE]
+    return max(rated, key=lambda pair: pair[0])[1] if rated else None
+
+
+def best_preset(data: ReportData, subject: EntryView) -> EntryView | None:
+    """Return the rival with the highest mean test AP. Choosing it on test favours it, not the subject."""
+    rated = [
+        (_mean(entry.test_ap), entry)
+        for entry in data.entries
+        if entry.name not in (NONE, subject.name) and summarise(entry.test_ap) is not None and not _same(entry, subject)
+    ]
     return max(rated, key=lambda pair: pair[0])[1] if rated else None
 
 
 def headline(data: ReportData) -> Headline:
     """Return what the report says first."""
-    searched = data.entry(SEARCHED)
-    if searched is None or summarise(searched.test_ap) is None:
+    subject = subject_of(data)
+    if subject is None or summarise(subject.test_ap) is None:
         return _without_result(data)
-    none, preset = data.entry(NONE), best_preset(data)
-    over_none = gain(searched, none) if none is not None else None
-    over_preset = gain(searched, preset) if preset is not None else None
-    title, tone = _title(over_none, over_preset, preset.name if preset else "", data.judged_on)
-    sentences = [_of_entry("The searched distiller", searched, data.judged_on)]
+    none, preset = data.entry(NONE), best_preset(data, subject)
+    over_none = gain(subject, none) if none is not None else None
+    over_preset = gain(subject, preset) if preset is not None else None
+    name = preset.name if preset is not None else ""
+    who = "searched distiller" if subject.name == SEARCHED else f"distiller {subject.name}"
+    title, tone = _title(who, over_none, over_preset, name, data.judged_on)
+    sentences = [_of_entry(f"The {who}", subject, data.judged_on)]
     if over_none is not None:
         sentences.append(_of_gain("no distillation", over_none))
-    if over_preset is not None and preset is not None:
-        sentences.append(_of_gain(f"the best preset, {preset.name}", over_preset))
-    sentences += _caveats(data, over_none, over_preset)
-    return Headline(title, tuple(sentences), tone, over_none, over_preset, preset.name if preset else "")
+    if over_preset is not None:
+        sentences.append(_of_gain(f"the best other distiller, {name}", over_preset))
+    sentences += _caveats(data, subject, over_none, over_preset)
+    return Headline(title, tuple(sentences), tone, over_none, over_preset, name)
 
 
-def _title(over_none: Gain | None, over_preset: Gain | None, preset: str, split: str) -> tuple[str, Tone]:
-    rivals = [g for g in (over_none, over_preset) if g is not None]
+def _title(who: str, over_none: Gain | None, over_preset: Gain | None, preset: str, split: str) -> tuple[str, Tone]:
+    rivals = [found for found in (over_none, over_preset) if found is not None]
     if not rivals:
-        return f"The searched distiller was trained in full, with nothing to compare it to on {split}", "open"
+        return f"The {who} was trained in full, with nothing to compare it to on {split}", "open"
     if over_none is not None and over_none.mean <= 0:
         how = "clearly worse than" if over_none.is_certain else "no better than"
-        return f"The searched distiller is {how} no distillation on {split}", "behind"
+        return f"The {who} is {how} no distillation on {split}", "behind"
     if over_preset is not None and over_preset.mean <= 0:
         how = "beats" if over_preset.is_certain else "is level with or ahead of"
-        return f"The preset {preset} {how} the searched distiller on {split}", "behind"
-    named = (("no distillation", over_none), (f"the best preset ({preset})", over_preset))
+        return f"{preset} {how} the {who} on {split}", "behind"
+    named = (("no distillation", over_none), (f"the best other distiller ({preset})", over_preset))
     names = [name for name, found in named if found is not None]
     if all(rival.is_certain for rival in rivals):
-        return f"The searched distiller beats {' and '.join(names)} on {split}", "ahead"
+        return f"The {who} beats {' and '.join(names)} on {split}", "ahead"
     if over_none is not None and over_none.is_certain:
-        return f"The searched distiller beats no distillation on {split}; its lead over {preset} is within noise", "open"
-    return f"The searched distiller has the highest mean AP on {split}, within what seeds alone can explain", "open"
+        return f"The {who} beats no distillation on {split}; its lead over {preset} is within the noise", "open"
+    return f"The {who} has the highest mean AP on {split}, but its lead is within the noise", "open"
 
 
 def _of_entry(subject: str, entry: EntryView, split: str) -> str:
@@ -85,12 +97,15 @@ def _of_gain(rival: str, found: Gain) -> str:
     return f"{ahead}, 95% interval [{found.low:+.4f}, {found.high:+.4f}] (Student t, {how})."
 
 
-def _caveats(data: ReportData, over_none: Gain | None, over_preset: Gain | None) -> list[str]:
-    caveats = []
+def _caveats(data: ReportData, subject: EntryView, over_none: Gain | None, over_preset: Gain | None) -> list[str]:
+    caveats = list(data.notes)
+    twins = [entry.name for entry in data.entries if entry.name != subject.name and _same(entry, subject)]
+    if twins:
+        caveats.append(f"It is the same loss as {', '.join(twins)}: their rows share their trainings.")
     if over_none is None:
         caveats.append("No training without distillation finished, so no gain can be stated.")
     if over_none is not None and over_preset is None:
-        caveats.append("No preset was trained beside it, so nothing is known about hand-made distillers here.")
+        caveats.append("No other distiller was trained beside it, so nothing is known about hand-made ones here.")
     if data.judged_on == "val":
         caveats.append("There is no test split: these are val numbers, on which the search chose, and flatter it.")
     return caveats
@@ -104,12 +119,23 @@ def _without_result(data: ReportData) -> Headline:
     if best is None:
         counts = f"{len(data.trials)} trials, {failed} of them failed, none with a value."
         return Headline("No trial has finished", (counts,), "empty")
-    value = f"The best of {len(data.trials)} trials is trial {best.number}, {data.search.value_meaning} {best.value:.4g}."
+    value = (
+        f"The best of {len(data.trials)} trials is trial {best.number}, {data.search.value_meaning} {best.value:.4g}."
+    )
     return Headline(
         "The search has results, the full trainings have not",
         (value, "A proxy's value says nothing certain about test AP; the full trainings decide."),
         "empty",
     )
+
+
+def _same(entry: EntryView, other: EntryView) -> bool:
+    return bool(entry.digest) and entry.digest == other.digest
+
+
+def _mean(values: Sequence[float]) -> float:
+    summary = summarise(values)
+    return summary.mean if summary is not None else float("-inf")
 
 
 def _seeds(count: int) -> str:

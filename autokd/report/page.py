@@ -55,9 +55,7 @@ def render_report(data: ReportData, path: Path) -> Path:
     from autokd import __version__
 
     drawn = _figures(data)
-    pictures = [
-        {"panels": draw_panels(image, data.score_threshold), "caption": image.caption} for image in data.images
-    ]
+    pictures = [{"panels": draw_panels(image, data.score_threshold), "caption": image.caption} for image in data.images]
     class_entries = [entry.name for entry in data.entries if entry.per_class]
     text = _template().render(
         data=data,

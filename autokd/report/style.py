@@ -6,6 +6,7 @@ Figures have no background of their own and neutral words; the report's page and
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -73,7 +74,7 @@ def wrap(words: str, width: int = 60) -> str:
 def colour_of(value: float, low: float, high: float) -> str:
     """Return the colour of ``value`` on the scale from ``low`` to ``high``."""
     share = 0.5 if high <= low else min(1.0, max(0.0, (value - low) / (high - low)))
-    for (left, dark), (right, light) in zip(_SCALE, _SCALE[1:], strict=False):
+    for (left, dark), (right, light) in itertools.pairwise(_SCALE):
         if share <= right:
             part = (share - left) / (right - left)
             mixed = (round(a + (b - a) * part) for a, b in zip(dark, light, strict=True))

@@ -94,14 +94,12 @@ def most_visited(nodes: Sequence[Visited], limit: int) -> list[Visited]:
     return sorted(ranked[:limit], key=lambda node: len(node.path))
 
 
-def draw_tree(
-    trials: Sequence[TrialView], value_meaning: str = "reward", *, max_nodes: int = MAX_NODES
-) -> go.Figure:
+def draw_tree(trials: Sequence[TrialView], value_meaning: str = "reward", *, max_nodes: int = MAX_NODES) -> go.Figure:
     """Return the tree as an icicle from left to right. A click on a box opens it; its foot shows the colours."""
     import plotly.graph_objects as go
 
     nodes = most_visited(joined(visited_nodes(trials)), max_nodes)
-    if len(nodes) < 2:
+    if not any(trial.path for trial in trials):
         return say_instead("No decision has been taken yet, so there is no tree.")
     low, high = value_range([node.mean for node in nodes if node.mean is not None])
     ids = {node.path: str(i) for i, node in enumerate(nodes)}

@@ -109,6 +109,8 @@ class ReportData:
     judged_on: Literal["test", "val"] = "test"
     config_yaml: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What a reader must know, in the run's own words."""
 
     def entry(self, name: str) -> EntryView | None:
         """Return the row ``name``, or None."""

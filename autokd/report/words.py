@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autokd.report.charts import class_names
-from autokd.report.headline import headline
+from autokd.report.headline import headline, subject_of
 from autokd.report.statistics import Gain, summarise
 from autokd.report.tables import ABSENT, interval, spread
-from autokd.report.view import NONE, SEARCHED, ReportData, TrialView, best_trial
+from autokd.report.view import NONE, SEARCHED, EntryView, ReportData, TrialView, best_trial
 
 MAX_TRIAL_ROWS = 300
 
@@ -47,18 +47,18 @@ def cards(data: ReportData) -> list[Card]:
     """Return the numbers of the headline, none where no full training finished."""
     said = headline(data)
     found = []
-    searched = data.entry(SEARCHED)
-    summary = summarise(searched.test_ap) if searched is not None else None
-    if summary is not None:
+    subject = subject_of(data)
+    summary = summarise(subject.test_ap) if subject is not None else None
+    if subject is not None and summary is not None:
         over = "1 seed" if summary.count == 1 else f"{summary.count} seeds"
         spread_words = "" if summary.deviation is None else f"± {summary.deviation:.4f}, "
-        found.append(Card(f"searched, {data.judged_on} AP", f"{summary.mean:.4f}", spread_words + over))
+        found.append(Card(f"{subject.name}, {data.judged_on} AP", f"{summary.mean:.4f}", spread_words + over))
     if said.over_none is not None:
         found.append(_gain_card("against none", said.over_none))
     if said.over_preset is not None:
-        found.append(_gain_card(f"against {said.best_preset}, best preset", said.over_preset))
+        found.append(_gain_card(f"against {said.best_preset}, the best other", said.over_preset))
     if data.teacher_test_ap is not None:
-        found.append(Card(f"teacher, {data.judged_on} AP", f"{data.teacher_test_ap:.4f}", _gap_closed(data)))
+        found.append(Card(f"teacher, {data.judged_on} AP", f"{data.teacher_test_ap:.4f}", _gap_closed(data, subject)))
     return found
 
 
@@ -98,8 +98,10 @@ def winner_words(data: ReportData) -> str:
         return "Training without distillation won on val: no distiller is worth using here."
     digest = f", digest {entry.digest}" if entry.digest else ""
     if entry.name != SEARCHED:
-        return f"The preset {entry.name} won on val{digest}."
-    return f"The searched distiller{digest}." if data.winner != SEARCHED else f"The searched distiller won on val{digest}."
+        return f"{entry.name} won on val{digest}."
+    return (
+        f"The searched distiller{digest}." if data.winner != SEARCHED else f"The searched distiller won on val{digest}."
+    )
 
 
 def fidelity_words(data: ReportData) -> str:
@@ -120,7 +122,8 @@ def seeds_words(data: ReportData) -> str:
     seeds = sorted({seed for entry in data.entries for seed in entry.seeds})
     if not seeds:
         return "No full training was recorded."
-    return f"Full trainings used the seeds {', '.join(map(str, seeds))}; equal seeds share initial weights and order of images."
+    listed = ", ".join(map(str, seeds))
+    return f"Full trainings used the seeds {listed}; equal seeds share initial weights and order of images."
 
 
 def failures(trials: Sequence[TrialView]) -> list[FailureRow]:
@@ -169,11 +172,11 @@ def _gain_card(label: str, found: Gain) -> Card:
     return Card(label, f"{found.mean:+.4f}", detail, tone)
 
 
-def _gap_closed(data: ReportData) -> str:
-    """Return how much of the gap from none to the teacher the searched distiller closes."""
-    none, searched = data.entry(NONE), data.entry(SEARCHED)
+def _gap_closed(data: ReportData, subject: EntryView | None) -> str:
+    """Return how much of the gap from none to the teacher the headline's distiller closes."""
+    none = data.entry(NONE)
     low = summarise(none.test_ap) if none is not None else None
-    ours = summarise(searched.test_ap) if searched is not None else None
+    ours = summarise(subject.test_ap) if subject is not None else None
     if low is None or ours is None or data.teacher_test_ap is None or data.teacher_test_ap <= low.mean:
         return ""
     share = (ours.mean - low.mean) / (data.teacher_test_ap - low.mean)

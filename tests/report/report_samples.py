@@ -32,7 +32,9 @@ def make_trials(count: int = 40, seed: int = 0) -> tuple[TrialView, ...]:
         value += float(rng.normal(0, 0.25))
         common = {"number": number, "path": path, "formula": f"40 x {distance}({normalise}({shape}({source})))"}
         if number in (9, 17):
-            trials.append(TrialView(**common, status="failed", cause="non_finite", message="the loss is nan in epoch 2"))
+            trials.append(
+                TrialView(**common, status="failed", cause="non_finite", message="the loss is nan in epoch 2")
+            )
         elif number == 23:
             trials.append(TrialView(**common, status="failed", cause="timeout", message="stopped after 60 s"))
         elif number in (12, 29):

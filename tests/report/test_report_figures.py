@@ -96,6 +96,10 @@ def test_figures_are_plain_json_lists_that_any_plotly_reads() -> None:
         assert len(text) < 60_000
 
 
+def test_a_tree_without_forks_is_one_box() -> None:
+    assert list(draw_tree([trial(0, 1.0, "a", "x"), trial(1, 2.0, "a", "x")]).data[0].values) == [2]
+
+
 def test_a_search_without_trials_is_said_to_be_empty() -> None:
     assert "No trial" in search_curve(()).to_json()
     assert "no tree" in draw_tree(()).to_json()

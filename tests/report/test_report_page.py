@@ -170,4 +170,4 @@ def test_a_run_with_one_seed_states_no_interval(tmp_path: Path) -> None:
 
 def test_a_winner_that_is_a_preset_is_named_as_such(tmp_path: Path) -> None:
     page = page_of(replace(make_report_data(), winner="pkd"), tmp_path)
-    assert "The preset pkd won on val" in page.text
+    assert "pkd won on val" in page.text

@@ -47,7 +47,11 @@ def test_panels_are_ground_truth_and_each_detector_with_what_they_count() -> Non
     )  # fmt: skip
     panels = draw_panels(image, 0.3)
     assert [panel.title for panel in panels] == ["ground truth", "teacher", "none"]
-    assert [panel.summary for panel in panels] == ["1 objects", "1 right, 0 false, 0 missed", "0 right, 1 false, 1 missed"]
+    assert [panel.summary for panel in panels] == [
+        "1 objects",
+        "1 right, 0 false, 0 missed",
+        "0 right, 1 false, 1 missed",
+    ]
     assert {(panel.width_px, panel.height_px) for panel in panels} == {(360, 270)}
 
 

@@ -1,0 +1,188 @@
+"""Fills the report's values from a run: its study, its results, its configuration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from autokd.errors import AutoKDError
+from autokd.report.pictures import ComparisonImage
+from autokd.report.statistics import summarise
+from autokd.report.view import EntryView, FidelityPoint, ReportData, SearchView, TrialStatus, TrialView
+from autokd.spec import DistillerSpec, formula_lines
+from autokd.storage import Entry, Results, RunDirectory, SearchSummary, TrialRecord, get_fact, read_record
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+SCORE_THRESHOLD = 0.3
+_PACKAGES = ("autokd", "torch", "torchvision", "optuna", "ray", "numpy")
+
+
+def gather(
+    run_dir: Path,
+    study: optuna.Study,
+    results: Results | None = None,
+    *,
+    images: Sequence[ComparisonImage] = (),
+    score_threshold: float = SCORE_THRESHOLD,
+    environment: Mapping[str, str] | None = None,
+) -> ReportData:
+    """Return everything that a report shows; ``results`` None: the full trainings have not been done."""
+    trials = trials_of(study)
+    config_yaml, config = _configuration(run_dir)
+    searched = _search_view(study, trials, results, config)
+    found = results or Results(search=SearchSummary(sampler=searched.sampler))
+    return ReportData(
+        name=found.name or study.study_name,
+        search=searched,
+        trials=trials,
+        entries=entries_of(found),
+        winner=found.winner,
+        teacher_val_ap=found.teacher.val_ap,
+        teacher_test_ap=found.teacher.test_ap,
+        kendall_tau=found.proxy_fidelity.kendall_tau,
+        fidelity_pairs=found.proxy_fidelity.pairs,
+        fidelity=fidelity_of(found),
+        images=tuple(images),
+        score_threshold=score_threshold,
+        judged_on=_judged_on(config),
+        config_yaml=config_yaml,
+        environment=dict(environment or found.versions or _versions()),
+        notes=found.notes,
+    )
+
+
+def trials_of(study: optuna.Study) -> tuple[TrialView, ...]:
+    """Return the study's trials in order; enqueued ones that nobody has begun are left out."""
+    from optuna.trial import TrialState
+
+    frozen = [trial for trial in study.get_trials(deepcopy=False) if trial.state is not TrialState.WAITING]
+    records = {trial.number: read_record(trial) for trial in frozen}
+    return tuple(_trial_view(trial, records[trial.number], records) for trial in frozen)
+
+
+def entries_of(results: Results) -> tuple[EntryView, ...]:
+    """Return the rows of the results; what is not known becomes NaN."""
+    return tuple(_entry_view(entry) for entry in results.entries)
+
+
+def fidelity_of(results: Results) -> tuple[FidelityPoint, ...]:
+    """Return each entry that has both a proxy reward and a val AP."""
+    points = []
+    for entry in results.entries:
+        summary = summarise(_numbers(entry.val_ap))
+        if entry.proxy_reward is not None and summary is not None:
+            points.append(FidelityPoint(entry.name, entry.proxy_reward, summary.mean))
+    return tuple(points)
+
+
+def _trial_view(trial: FrozenTrial, record: TrialRecord, records: Mapping[int, TrialRecord]) -> TrialView:
+    from optuna.distributions import CategoricalDistribution
+
+    path = tuple(
+        (name, str(answer))
+        for name, answer in trial.params.items()
+        if isinstance(trial.distributions[name], CategoricalDistribution)
+    )
+    # A reused trial has no outcome of its own; its twin's says why it failed.
+    twin = records.get(record.reused_from) if record.reused_from is not None else None
+    outcome = record.outcome or (twin.outcome if twin is not None else None)
+    metrics = {} if outcome is None else {n: float(v) for n, v in outcome.metrics.items() if math.isfinite(v)}
+    return TrialView(
+        number=trial.number,
+        status=_status(trial),
+        value=record.value,
+        path=path,
+        formula=record.formula,
+        digest=record.digest,
+        preset=str(trial.user_attrs.get("preset", "")),
+        reused_from=record.reused_from,
+        cause="" if outcome is None else outcome.cause or "",
+        message="" if outcome is None else outcome.message,
+        metrics=metrics,
+        curve=tuple(sorted((int(step), float(value)) for step, value in trial.intermediate_values.items())),
+        seconds=0.0 if record.outcome is None else record.outcome.seconds,
+    )
+
+
+def _status(trial: FrozenTrial) -> TrialStatus:
+    states: dict[str, TrialStatus] = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
+    return states.get(trial.state.name, "running")
+
+
+def _entry_view(entry: Entry) -> EntryView:
+    lines, yaml = _described(entry)
+    return EntryView(
+        name=entry.name,
+        seeds=entry.seeds,
+        val_ap=_numbers(entry.val_ap),
+        test_ap=_numbers(entry.test_ap),
+        train_seconds=_numbers(entry.train_seconds),
+        digest=entry.digest if entry.spec else "",
+        formula_lines=lines,
+        yaml=yaml,
+        per_class={name: _numbers(values) for name, values in entry.test_ap_per_class.items()},
+    )
+
+
+def _described(entry: Entry) -> tuple[tuple[str, ...], str]:
+    """Return an entry's formula and YAML; its one-line formula alone where an operator is not installed here."""
+    if not entry.spec:
+        return (), ""
+    try:
+        spec = DistillerSpec.from_data(entry.spec)
+        return tuple(formula_lines(spec)), spec.to_yaml()
+    except AutoKDError:
+        return (entry.formula,), ""
+
+
+def _search_view(
+    study: optuna.Study, trials: Sequence[TrialView], results: Results | None, config: Mapping[str, Any]
+) -> SearchView:
+    search = config.get("search")
+    sampler = str(search.get("sampler", "")) if isinstance(search, Mapping) else ""
+    return SearchView(
+        sampler=results.search.sampler if results is not None else sampler,
+        finished=sum(trial.status == "finished" for trial in trials),
+        failed=sum(trial.status == "failed" for trial in trials),
+        pruned=sum(trial.status == "pruned" for trial in trials),
+        reused=sum(trial.reused_from is not None for trial in trials),
+        seconds=results.search.seconds if results is not None else float(get_fact(study, "seconds_used", 0.0) or 0.0),
+        direction="minimize" if study.direction.name == "MINIMIZE" else "maximize",
+        none_value=0.0,
+    )
+
+
+def _configuration(run_dir: Path) -> tuple[str, Mapping[str, Any]]:
+    """Return the resolved configuration as text and as data, both empty where the folder holds none."""
+    try:
+        run = RunDirectory.existing(run_dir)
+        return run.config_path.read_text(encoding="utf-8"), run.read_config()
+    except AutoKDError:
+        return "", {}
+
+
+def _judged_on(config: Mapping[str, Any]) -> Literal["test", "val"]:
+    data = config.get("data")
+    has_test = not isinstance(data, Mapping) or data.get("format") == "shapes" or data.get("test") is not None
+    return "test" if has_test else "val"
+
+
+def _numbers(values: Sequence[float | None]) -> tuple[float, ...]:
+    return tuple(math.nan if value is None else float(value) for value in values)
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions installed here."""
+    installed = {}
+    for package in _PACKAGES:
+        try:
+            installed[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return installed

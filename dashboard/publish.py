@@ -1,0 +1,76 @@
+"""Stores the tree, the search curve and a note on the study, where optuna-dashboard shows them.
+
+The figures stand on the study's page below its own, the note on its note tab.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from typing import TYPE_CHECKING
+
+from autokd.report import TrialView, best_trial, draw_tree, results_markdown, search_curve, trials_of
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import BaseStorage
+
+    from autokd.storage import Results
+
+TREE_ID = "autokd-tree"
+CURVE_ID = "autokd-search-curve"
+BEGIN = "[//]: # (autokd begins)"
+END = "[//]: # (autokd ends)"
+"""Lines that Markdown does not show; what a person writes outside them is kept."""
+
+
+def publish_tree(study: optuna.Study, *, results: Results | None = None) -> None:
+    """Store tree, curve and note on the study, in place of those stored before.
+
+    The note holds the best formula so far and, where ``results`` are given, their table.
+    """
+    from optuna_dashboard import get_note, save_note, save_plotly_graph_object
+
+    trials = trials_of(study)
+    save_plotly_graph_object(study, draw_tree(trials), graph_object_id=TREE_ID)
+    save_plotly_graph_object(study, search_curve(trials, none_value=0.0), graph_object_id=CURVE_ID)
+    old = get_note(study)
+    new = merged_note(old, study_note(trials, results))
+    if new != old:
+        save_note(study, new)
+
+
+def publish_changed(storage: BaseStorage, known: MutableMapping[int, int]) -> None:
+    """Publish every study whose number of ended trials is not the one in ``known``, and remember it there."""
+    import optuna
+    from optuna.trial import TrialState
+
+    for frozen in storage.get_all_studies():
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        ended = storage.get_n_trials(frozen._study_id, state=states)
+        if ended and known.get(frozen._study_id) != ended:
+            publish_tree(optuna.load_study(study_name=frozen.study_name, storage=storage))
+            known[frozen._study_id] = ended
+
+
+def study_note(trials: Sequence[TrialView], results: Results | None = None) -> str:
+    """Return what the search has found so far, as Markdown."""
+    best = best_trial(trials)
+    lines = ["## AutoKD", ""]
+    if best is None:
+        lines.append("No trial has finished yet.")
+    else:
+        lines.append(f"Best so far: trial {best.number}, reward {best.value:.4g}.")
+        lines += ["", f"    {best.formula}"]
+    if results is not None:
+        lines += ["", results_markdown(results)]
+    return "\n".join(lines)
+
+
+def merged_note(old: str, ours: str) -> str:
+    """Return ``old`` with the part between our marks replaced, or put in front; all else is kept."""
+    block = f"{BEGIN}\n\n{ours.strip()}\n\n{END}"
+    before, begin, rest = old.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if begin and end:
+        return before + block + after
+    return f"{block}\n\n{old}".rstrip() + "\n"

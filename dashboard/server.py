@@ -1,0 +1,121 @@
+"""Serves Optuna's dashboard of a run or of a database, on the loopback address unless told otherwise."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from autokd_dashboard.guard import Application, is_loopback, refuse_foreign_hosts, whole_studies
+from autokd_dashboard.publish import publish_changed
+from autokd_dashboard.source import open_storage
+
+from autokd.errors import StorageError
+
+logger = logging.getLogger(__name__)
+
+REFRESH_S = 20.0
+"""How often the figures of a running search are looked at again."""
+PORTS_TRIED = 20
+
+
+def serve(run_or_url: str | Path, host: str = "127.0.0.1", port: int = 8080) -> None:
+    """Serve until Ctrl-C. ``run_or_url`` is a run directory or a database URL; prints the address.
+
+    A taken port is replaced by the next free one. StorageError where there is no study, or no port can be had.
+    """
+    with DashboardServer(run_or_url, host, port) as server:
+        print(f"Optuna dashboard: {server.address} (Ctrl-C ends it)", flush=True)
+        if not is_loopback(host):
+            print("It has no password: whoever reaches this address can change and delete studies.", flush=True)
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            print("The dashboard has ended.", flush=True)
+
+
+class DashboardServer:
+    """A context manager: serves in a thread of its own between enter and exit. ``port`` 0 takes any free one."""
+
+    def __init__(
+        self, run_or_url: str | Path, host: str = "127.0.0.1", port: int = 8080, *, refresh_s: float = REFRESH_S
+    ) -> None:
+        from optuna_dashboard import wsgi
+
+        self._storage = open_storage(run_or_url)
+        self._refresh_s = refresh_s
+        self._ended = threading.Event()
+        self._publishing = threading.Lock()
+        app = whole_studies(wsgi(self._storage), self._publishing)
+        self._http = _listen(host, port, refuse_foreign_hosts(app) if is_loopback(host) else app)
+        self._threads = [
+            threading.Thread(target=self._http.serve_forever, name="dashboard", daemon=True),
+            threading.Thread(target=self._refresh, name="dashboard-figures", daemon=True),
+        ]
+
+    @property
+    def address(self) -> str:
+        """The address to open, e.g. "http://127.0.0.1:8080/"."""
+        host, port = str(self._http.server_address[0]), self._http.server_address[1]
+        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+    def __enter__(self) -> DashboardServer:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._http.shutdown()
+        self._http.server_close()
+        for thread in self._threads:
+            thread.join(timeout=5)
+
+    def wait(self) -> None:
+        """Block until the server ends; Ctrl-C arrives here as KeyboardInterrupt."""
+        while not self._ended.wait(timeout=1.0):
+            pass
+
+    def _refresh(self) -> None:
+        """Store the figures of every study anew when its trials have changed."""
+        from optuna.exceptions import StorageInternalError
+
+        known: dict[int, int] = {}
+        while not self._ended.is_set():
+            try:
+                with self._publishing:
+                    publish_changed(self._storage, known)
+            except StorageInternalError as error:
+                # The search may hold the database, or it may be read-only: serving goes on without new figures.
+                logger.info("the figures could not be stored: %s", error)
+            self._ended.wait(self._refresh_s)
+
+
+class _ThreadingServer(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _ThreadingServerV6(_ThreadingServer):
+    address_family = socket.AF_INET6
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: a page asks again every few seconds."""
+
+
+def _listen(host: str, port: int, app: Application) -> WSGIServer:
+    """Listen on ``port``, on one of the next few, or on any free one."""
+    server_class = _ThreadingServerV6 if ":" in host else _ThreadingServer
+    candidates = [*range(port, min(port + PORTS_TRIED, 65536)), 0] if port else [0]
+    reason = ""
+    for candidate in candidates:
+        try:
+            return make_server(host, candidate, app, server_class=server_class, handler_class=_QuietHandler)
+        except OSError as error:
+            reason = str(error)
+    raise StorageError(f"the dashboard cannot listen on {host}: {reason}. Name another host or port.")

@@ -1,0 +1,61 @@
+"""Finds the database that a dashboard shows: a run's study.db, a SQLite file, or an address."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autokd.errors import StorageError
+from autokd.storage import storage_url
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+STUDY_NAME = "study.db"
+
+
+def open_storage(run_or_url: str | Path) -> BaseStorage:
+    """Return the storage behind a run directory, a SQLite file or an address; StorageError where there is no study."""
+    from optuna.exceptions import StorageInternalError
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import SQLAlchemyError
+
+    url = database_of(run_or_url)
+    try:
+        # No tables are created: a wrong address must not leave an empty database behind.
+        storage = RDBStorage(url, skip_compatibility_check=True, skip_table_creation=True)
+        studies = storage.get_all_studies()
+    except (SQLAlchemyError, StorageInternalError, ImportError, OSError) as error:
+        cause = error.__cause__ or error
+        reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+        raise StorageError(
+            f"{_shown(run_or_url)}: the studies cannot be read: {reason}. Check that this is a database of Optuna's "
+            "and that its server runs."
+        ) from error
+    if not studies:
+        raise StorageError(f"{_shown(run_or_url)}: there is no study in this database yet. Start the search first.")
+    return storage
+
+
+def database_of(run_or_url: str | Path) -> str:
+    """Return the address behind a run directory, a file or an address; StorageError where there is no file."""
+    text = str(run_or_url)
+    if "://" in text and not text.startswith("sqlite:///"):
+        return storage_url(text)
+    path = Path(text.removeprefix("sqlite:///"))
+    path = path / STUDY_NAME if path.is_dir() else path
+    if not path.is_file():
+        raise StorageError(
+            f"{path}: there is no such database. Give a run directory, its {STUDY_NAME}, or the address that the "
+            "search was started with (--storage)."
+        )
+    return storage_url(path)
+
+
+def _shown(run_or_url: str | Path) -> str:
+    """Return the address without its password."""
+    text = str(run_or_url)
+    if "@" not in text or "://" not in text:
+        return text
+    scheme, rest = text.split("://", 1)
+    return f"{scheme}://***@{rest.rsplit('@', 1)[1]}"
