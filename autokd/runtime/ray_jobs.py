@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from autokd.errors import RuntimeUnavailableError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
-
-JobEnd = Literal["SUCCEEDED", "FAILED", "STOPPED"]
 
 
 def submit_job(
@@ -71,15 +70,21 @@ def stop_job(address: str, job_id: str) -> None:
 
 def _client(address: str) -> JobSubmissionClient:
     try:
+        from ray.exceptions import RayError
         from ray.job_submission import JobSubmissionClient
+
+        from autokd.runtime.ray_session import TOKEN_REMEDY, show_own_token
     except ImportError as error:
         raise RuntimeUnavailableError(
             f'Ray\'s job client cannot be imported ({error}). Install it: pip install "ray[tune,default]".'
         ) from error
     if not address.startswith(("http://", "https://")):
         address = f"http://{address}"
+    show_own_token(urlsplit(address).hostname or "")
     try:
         return JobSubmissionClient(address)
+    except RayError as error:
+        raise RuntimeUnavailableError(f"the Ray cluster at {address} refuses: {error}\n{TOKEN_REMEDY}") from error
     except (RuntimeError, ConnectionError, ValueError) as error:
         raise RuntimeUnavailableError(
             f"no Ray cluster answers at {address}: {error}\n"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from autokd.errors import RuntimeUnavailableError
 
@@ -20,6 +21,10 @@ logger = logging.getLogger(__name__)
 _CONNECT_TIMEOUT_S = 15.0
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Only jobs and metrics pass through Ray."""
+
+TOKEN_REMEDY = (
+    "If the cluster asks for a token: put it into ~/.ray/auth_token (or RAY_AUTH_TOKEN) and set RAY_AUTH_MODE=token."
+)
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -118,10 +123,28 @@ class RaySession:
 
     def _join(self, address: str) -> None:
         _check_answers(address)
+        show_own_token(address.rpartition(":")[0])
         try:
             ray.init(address=address, configure_logging=False, logging_level=logging.ERROR, log_to_driver=False)
+        except RayError as error:
+            raise RuntimeUnavailableError(f"the Ray cluster at {address!r} refuses: {error}\n{TOKEN_REMEDY}") from error
         except (OSError, RuntimeError, ValueError) as error:
             raise RuntimeUnavailableError(_no_answer(address, str(error))) from error
+
+
+def show_own_token(host: str) -> None:
+    """Let a cluster on this very machine see the user's Ray token, as Ray's own commands do.
+
+    Other machines see it only if the user asks for it with RAY_AUTH_MODE=token, which is Ray's rule.
+    """
+    if host not in ("localhost", "127.0.0.1", "::1") or "RAY_AUTH_MODE" in os.environ:
+        return
+    try:
+        from ray._private.authentication import authentication_token_setup
+    except ImportError:  # a Ray without tokens
+        return
+    with quiet_environment():
+        authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _divert_messages() -> None:

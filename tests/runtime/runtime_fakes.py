@@ -133,3 +133,20 @@ class ListDriver:
     def on_outcome(self, outcome: Outcome) -> None:
         assert outcome.job_id not in self.outcomes, "a second outcome"
         self.outcomes[outcome.job_id] = outcome
+
+
+class ResourceReporter:
+    """Both factory and evaluator: tells what its worker was given."""
+
+    def __init__(self, resources: WorkerResources) -> None:
+        self._resources = resources
+
+    def evaluate(self, job: Job) -> Generator[Report, None, Outcome]:
+        yield Report(job.id, 1, {})
+        metrics = {
+            "threads": self._resources.num_threads,
+            "omp_threads": int(os.environ.get("OMP_NUM_THREADS", 0)),
+            "gpu_fraction": self._resources.gpu_fraction,
+            "is_cuda": self._resources.device == "cuda",
+        }
+        return Outcome(job.id, "finished", metrics)

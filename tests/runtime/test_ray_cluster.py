@@ -1,0 +1,117 @@
+"""Against a cluster of one node started by ``ray start --head``: joining it, and sending it a job."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from runtime_fakes import ListDriver, ResourceReporter
+
+from autokd.config import RuntimeConfig
+from autokd.errors import RuntimeUnavailableError
+from autokd.runtime import follow_job, job_status, make_runtime, stop_job, submit_job
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    gcs: str
+    dashboard: str
+
+
+def _free_ports(number: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head node with 4 cores and one pretended card, on loopback; ended by its own process, not ``ray stop``,
+    which would end every Ray of this machine."""
+    gcs, dashboard, agent, client, metrics = _free_ports(5)
+    folder = tempfile.mkdtemp(prefix="autokd-test-", dir="/tmp")
+    command = [
+        *[sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"],
+        *["--node-ip-address=127.0.0.1", f"--port={gcs}", f"--temp-dir={folder}"],
+        *["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"],
+        *[f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"],
+        *[f"--metrics-export-port={metrics}", "--num-cpus=4", "--num-gpus=1"],
+        *["--object-store-memory=100000000", "--disable-usage-stats"],
+    ]
+    head = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        _wait_for(dashboard)
+        yield Cluster(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}")
+    finally:
+        head.send_signal(signal.SIGTERM)
+        try:
+            head.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(head.pid, signal.SIGKILL)
+            head.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for(port: int, seconds: float = 90.0) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.3)
+    pytest.fail("the head node did not start")
+
+
+def test_a_submitted_job_runs_in_its_folder_and_its_log_can_be_followed(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text("name: sent\n")
+    command = "python -c \"import os; print(open('space.yaml').read(), os.environ['WORD'])\""
+    job_id = submit_job(
+        cluster.dashboard, command, working_dir=tmp_path, env_vars={"WORD": "carried"}, job_id="search-1"
+    )
+    assert job_id == "search-1"
+    log = "".join(follow_job(cluster.dashboard, job_id))
+    assert "name: sent" in log
+    assert "carried" in log
+    assert job_status(cluster.dashboard, job_id)[0] == "SUCCEEDED"
+    with pytest.raises(RuntimeUnavailableError, match="did not take the job"):
+        submit_job(cluster.dashboard, command, job_id="search-1")
+    endless = submit_job(cluster.dashboard, "sleep 600")
+    stop_job(cluster.dashboard, endless)
+    assert "".join(follow_job(cluster.dashboard, endless)) is not None
+    assert job_status(cluster.dashboard, endless)[0] == "STOPPED"
+
+
+def test_workers_of_a_joined_cluster_share_its_cores_and_its_card(cluster: Cluster) -> None:
+    driver = ListDriver(["a", "b"])
+    with make_runtime(RuntimeConfig(workers=2, ray_address=cluster.gcs)) as runtime:
+        runtime.run(driver, ResourceReporter)
+    for outcome in driver.outcomes.values():
+        assert outcome.metrics["threads"] == outcome.metrics["omp_threads"] == 2
+        assert outcome.metrics["gpu_fraction"] == 0.5
+        assert outcome.metrics["is_cuda"] == 1
+
+
+def test_more_cards_than_the_cluster_has_are_refused(cluster: Cluster) -> None:
+    config = RuntimeConfig(workers=1, ray_address=cluster.gcs, gpus_per_worker=2)
+    with make_runtime(config) as runtime, pytest.raises(RuntimeUnavailableError, match="gpus_per_worker"):
+        runtime.run(ListDriver(["a"]), ResourceReporter)
+
+
+def test_a_dashboard_that_does_not_answer_is_named_with_its_remedy() -> None:
+    [port] = _free_ports(1)
+    with pytest.raises(RuntimeUnavailableError, match="8265"):
+        submit_job(f"http://127.0.0.1:{port}", "true")
