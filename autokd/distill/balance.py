@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from autokd.errors import DistillError
+
 _FIRST_STEPS = 3
 _RETRY_STEPS = 60
 """A term that has had no gradient yet (no boxes so far) is measured again in each of so many first steps."""
@@ -60,6 +62,11 @@ class GradientBalance(nn.Module):
         """
         scale = _HALF_PRECISION_SCALE if any(tap.dtype == torch.float16 for tap in taps) else 1.0
         task_norm = _gradient_norm(task_loss * scale, taps) / scale
+        if not task_norm > 0:
+            raise DistillError(
+                "the task losses have no gradient on the student's pyramid, so no relative weight can be measured: "
+                "the heads must look at the very tensors that DetectorOutputs.pyramid holds, not at copies of them."
+            )
         norms = torch.stack([_gradient_norm(value, float_taps) for value in values])
         self._follow(self.ratios * task_norm / norms)
         self.was_measured = True

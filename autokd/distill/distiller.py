@@ -104,6 +104,8 @@ class Distiller(nn.Module):
         self._absolute: Tensor
         absolute = [1.0 if term.weight.kind == "relative" else term.weight.value for term in terms.values()]
         self.register_buffer("_absolute", torch.tensor(absolute), persistent=False)
+        self._relative_index: Tensor
+        self.register_buffer("_relative_index", torch.tensor(self._relative, dtype=torch.int64), persistent=False)
 
     def named_terms(self) -> Iterator[tuple[str, Term]]:
         """Each term with its name, in the spec's canonical order."""
@@ -152,9 +154,7 @@ class Distiller(nn.Module):
                 "call in training mode, with gradients, with the student's task losses in DetectorOutputs.losses. "
                 "Give them, or use an absolute weight."
             )
-        weights = self._absolute.clone()
-        weights[self._relative] = self.balance.factors
-        return weights
+        return self._absolute.index_copy(0, self._relative_index, self.balance.factors)
 
     def _inspect(self, batch: Batch, raw: Tensor) -> None:
         """Look at everything with one transfer from the device: is it finite, has every term been measured?"""
@@ -169,10 +169,13 @@ class Distiller(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a checkpoint holds beside parameters and buffers."""
-        measured = self.balance is not None and self.balance.was_measured
-        return {"step": self.step, "was_measured": measured}
+        state: dict[str, Any] = {"step": self.step}
+        if self.balance is not None:
+            state |= {"was_measured": self.balance.was_measured, "is_waiting": self.balance.is_waiting}
+        return state
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
         if self.balance is not None:
             self.balance.was_measured = state["was_measured"]
+            self.balance.is_waiting = state["is_waiting"]

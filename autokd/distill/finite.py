@@ -47,4 +47,4 @@ def _found(map_BCHW: Tensor) -> str:
 
 def _greatest(batch: Batch) -> float:
     maps = (*batch.student_maps.values(), *batch.teacher_maps.values())
-    return max(float(map_BCHW.abs().max()) for map_BCHW in maps if map_BCHW.numel())
+    return max(float(map_BCHW.detach().abs().max()) for map_BCHW in maps if map_BCHW.numel())

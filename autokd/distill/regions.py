@@ -60,9 +60,8 @@ def _cleaned(boxes_xyxy_px: Tensor, size_px: tuple[int, int]) -> Tensor:
     height, width = size_px
     x1, y1, x2, y2 = boxes_xyxy_px.unbind(-1)
     there = (x2 >= x1) & (y2 >= y1) & (x2 > 0) & (y2 > 0) & (x1 < width) & (y1 < height)
-    limit = boxes_xyxy_px.new_tensor([width, height, width, height])
-    clipped = torch.minimum(boxes_xyxy_px.clamp_min(0), limit)
-    return torch.where(there[..., None], clipped, torch.nan)
+    clipped = [x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)]
+    return torch.where(there[..., None], torch.stack(clipped, dim=-1), torch.nan)
 
 
 def _covers(low_BM: Tensor, high_BM: Tensor, cells_PN2: Tensor, length: int) -> Tensor:

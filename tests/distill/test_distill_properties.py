@@ -1,0 +1,85 @@
+"""Properties of random well-typed distillers, drawn by walking the vocabulary with its signatures."""
+
+from __future__ import annotations
+
+import distill_cases as cases
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from autokd.distill import build_distiller
+from autokd.errors import DistillError
+from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, DistillerSpec, Operator, Step, TermSpec, Weight
+
+
+def steps(row: Operator) -> st.SearchStrategy[Step]:
+    """The operator with any parameters of its ranges."""
+    numbers = {
+        parameter.name: st.integers(parameter.low, parameter.high)
+        if parameter.is_integer
+        else st.floats(parameter.low, parameter.high)
+        for parameter in row.parameters
+    }
+    return st.fixed_dictionaries(numbers).map(lambda params: Step.of(row.name, **params))
+
+
+@st.composite
+def terms(draw: st.DrawFn) -> TermSpec:
+    source = draw(st.sampled_from(list(SOURCES.values())))
+    rows = [source]
+    for _ in range(draw(st.integers(0, 4))):
+        allowed = [row for row in TRANSFORMS.values() if cases.follows(*rows, row) and any_distance(*rows, row)]
+        if not allowed:
+            break
+        rows.append(draw(st.sampled_from(allowed)))
+    if not any_distance(*rows):
+        rows = rows[:1]
+    distance = draw(st.sampled_from(any_distance(*rows)))
+    kind = draw(st.sampled_from(["relative", "absolute"]))
+    weight = Weight(kind, draw(st.floats(0.1, 100)))
+    transforms = tuple(draw(steps(row)) for row in rows[1:])
+    return TermSpec(draw(steps(source)), transforms, draw(steps(distance)), weight)
+
+
+def any_distance(*rows: Operator) -> list[Operator]:
+    """Distances that may end a term of ``rows``, or, if a further step is needed first, none."""
+    return [row for row in DISTANCES.values() if cases.follows(*rows, row)]
+
+
+PYRAMIDS = st.sampled_from(
+    [
+        (cases.LEVELS, (96, 128)),
+        ({"p3": ((13, 7), 8), "p4": ((7, 4), 16), "p5": ((1, 1), 64)}, (99, 53)),
+        ({"p3": ((1, 5), 8)}, (8, 40)),
+    ]
+)
+TARGETS = st.sampled_from([cases.TARGETS, cases.boxes([], [[0, 0, 9, 9]]), cases.boxes([], []), cases.TARGETS[:1]])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(terms(), min_size=1, max_size=3), PYRAMIDS, TARGETS, st.sampled_from([(4, 4), (3, 5)]), st.integers(0, 99)
+)
+def test_random_well_typed_distillers_give_a_finite_loss_and_gradient(specs, pyramid, targets, channels, seed):
+    levels, size_px = pyramid
+    student = cases.outputs(channels[0], len(targets), seed, levels, size_px, with_loss=True)
+    teacher = cases.outputs(channels[1], len(targets), seed + 1, levels, size_px)
+    spec = DistillerSpec(tuple(specs))
+    try:
+        distiller = build_distiller(spec, student=student, teacher=teacher, num_classes=3)
+    except DistillError as error:
+        refusal = str(error)
+    else:
+        refusal = ""
+    if refusal:
+        assert "does not depend on the student" in refusal
+        return
+    for _ in range(2):
+        result = distiller(student, teacher, targets)
+        assert result.total.isfinite()
+        assert all(value.raw >= -1e-5 and value.weight >= 0 for value in result.terms.values())
+        gradients = torch.autograd.grad(
+            result.total, [*student.pyramid.values(), *distiller.parameters()], retain_graph=True, allow_unused=True
+        )
+        assert all(found is None or found.isfinite().all() for found in gradients)
+    assert len(result.terms) == len(spec.canonical().terms)

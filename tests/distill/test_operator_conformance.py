@@ -1,0 +1,249 @@
+"""What every operator must keep, whatever it computes; a new row of the vocabulary is tested by being there."""
+
+from __future__ import annotations
+
+import distill_cases as cases
+import pytest
+import torch
+from torch import Tensor
+
+from autokd.distill import build_distiller
+from autokd.distill.grid import Grid
+from autokd.distill.knowledge import Knowledge
+from autokd.distill.regions import Inside
+from autokd.outputs import DetectorOutputs
+from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, Weight
+from autokd.spec.vocabulary import Layout
+
+SHAPES = {
+    "ordinary": (3, 5, 6, 8),
+    "odd": (2, 3, 5, 7),
+    "one image": (1, 4, 6, 6),
+    "one cell": (2, 4, 1, 1),
+    "one number": (1, 1, 1, 1),
+    "one row": (2, 3, 1, 9),
+    "no samples": (0, 4, 3, 3),
+}
+FILLS = {
+    "random": lambda x: x,
+    "zeros": torch.zeros_like,
+    "constant": lambda x: torch.full_like(x, 0.1),
+    "large": lambda x: x * 1e4,
+    "tiny": lambda x: x * 1e-6,
+    "half zeros": lambda x: x * (torch.arange(x.shape[-1]) % 2),
+}
+DISTANCE_LAYOUTS = [(name, layout) for name, row in DISTANCES.items() for layout in row.takes]
+TRANSFORM_LAYOUTS = [(name, layout) for name, row in TRANSFORMS.items() for layout in row.takes]
+
+
+def pair_of_maps(shape: tuple[int, ...], fill: str = "random", seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = (FILLS[fill](torch.randn(shape, generator=generator)) for _ in range(2))
+    return student.requires_grad_(), teacher
+
+
+def regions_for(shape: tuple[int, ...]) -> dict[str, Tensor | None]:
+    mask = torch.zeros(shape[0], *shape[2:])
+    some = mask.clone()
+    some[: max(shape[0] // 2, 1), : shape[2] // 2 + 1, :1] = 1
+    return {"everywhere": None, "some cells": some, "no cell": mask}
+
+
+def gradient(value: Tensor, tap: Tensor) -> Tensor:
+    (found,) = torch.autograd.grad(value, tap)
+    return found
+
+
+def in_layout(student: Tensor, teacher: Tensor, weights: Tensor | None, layout: Layout) -> Knowledge:
+    sides = (cases.as_layout(side, layout, weights) for side in (student, teacher))
+    return cases.piece(*sides, weights, layout)
+
+
+# ---------------------------------------------------------------------------------------- distances
+
+
+@pytest.mark.parametrize(("name", "layout"), DISTANCE_LAYOUTS)
+def test_distance_is_zero_with_zero_gradient_where_student_equals_teacher(name, layout):
+    distance = cases.operator("distance", name)
+    for shape in SHAPES.values():
+        for fill in FILLS:
+            for weights in regions_for(shape).values():
+                student, _ = pair_of_maps(shape, fill)
+                teacher = student.detach().clone()
+                knowledge = in_layout(student, teacher, weights, layout)
+                value = distance(knowledge, cases.NO_BATCH)
+                assert value.item() == 0.0, (shape, fill)
+                assert gradient(value, student).abs().sum() < 1e-5, (shape, fill)
+
+
+@pytest.mark.parametrize(("name", "layout"), DISTANCE_LAYOUTS)
+def test_distance_is_positive_where_student_differs(name, layout):
+    distance = cases.operator("distance", name)
+    for shape_name in ("ordinary", "odd", "one image"):
+        student, teacher = pair_of_maps(SHAPES[shape_name])
+        for region, weights in regions_for(SHAPES[shape_name]).items():
+            knowledge = in_layout(student, teacher, weights, layout)
+            value = distance(knowledge, cases.NO_BATCH)
+            assert value > 1e-4 if region != "no cell" else value == 0
+
+
+@pytest.mark.parametrize(("name", "layout"), DISTANCE_LAYOUTS)
+def test_distance_and_its_gradient_are_finite_and_connected_on_every_map(name, layout):
+    distance = cases.operator("distance", name)
+    for shape in SHAPES.values():
+        for fill in FILLS:
+            for weights in regions_for(shape).values():
+                student, teacher = pair_of_maps(shape, fill)
+                knowledge = in_layout(student, teacher, weights, layout)
+                value = distance(knowledge, cases.NO_BATCH)
+                assert value.shape == ()
+                assert value.isfinite()
+                assert value >= -1e-6
+                assert gradient(value, student).isfinite().all(), (shape, fill)
+
+
+@pytest.mark.parametrize(("name", "layout"), DISTANCE_LAYOUTS)
+def test_a_small_step_down_the_gradient_lessens_the_distance(name, layout):
+    distance = cases.operator("distance", name)
+    student, teacher = pair_of_maps(SHAPES["ordinary"])
+    teacher_value = cases.as_layout(teacher, layout)
+
+    def value_of(x: Tensor) -> Tensor:
+        return distance(cases.piece(cases.as_layout(x, layout), teacher_value, None, layout), cases.NO_BATCH)
+
+    before = value_of(student)
+    direction = gradient(before, student)
+    step = 1e-2 * before.detach() / direction.square().sum()
+    assert value_of(student - step * direction) < before
+
+
+# --------------------------------------------------------------------------------------- transforms
+
+
+@pytest.mark.parametrize(("name", "layout"), TRANSFORM_LAYOUTS)
+def test_transform_changes_something_on_every_layout_that_it_takes(name, layout):
+    transform = cases.operator("transform", name)
+    student, teacher = (cases.as_layout(x, layout) for x in pair_of_maps(SHAPES["ordinary"]))
+    changed = transform(cases.piece(student, teacher, None, layout), cases.NO_BATCH)
+    for before, after in ((student, changed.student_SCHW), (teacher, changed.teacher_SCHW)):
+        assert before.shape != after.shape or not torch.allclose(before, after, atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "layout"), TRANSFORM_LAYOUTS)
+def test_transform_treats_both_sides_alike(name, layout):
+    transform = cases.operator("transform", name)
+    student, _ = (cases.as_layout(x, layout) for x in pair_of_maps(SHAPES["odd"]))
+    for weights in regions_for(SHAPES["odd"]).values():
+        if weights is not None and TRANSFORMS[name].name in ("max_pool", "local_patches"):
+            continue  # these need a region that can be made anew; see test_regions
+        changed = transform(cases.piece(student, student.detach(), weights, layout), cases.NO_BATCH)
+        assert torch.equal(changed.student_SCHW, changed.teacher_SCHW)
+        assert not changed.teacher_SCHW.requires_grad
+
+
+@pytest.mark.parametrize(("name", "layout"), TRANSFORM_LAYOUTS)
+def test_transform_gives_the_declared_layout_with_distributions_that_sum_to_1(name, layout):
+    transform = cases.operator("transform", name)
+    student, teacher = (cases.as_layout(x, layout) for x in pair_of_maps(SHAPES["odd"]))
+    changed = transform(cases.piece(student, teacher, None, layout), cases.NO_BATCH)
+    row = TRANSFORMS[name]
+    assert changed.layout == (layout if row.gives_same else row.gives)
+    sums = {"cell_distribution": (2, 3), "channel_distribution": (1,)}.get(changed.layout)
+    if sums:
+        for value in changed.values():
+            assert torch.allclose(value.sum(sums), torch.ones(()), atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "layout"), TRANSFORM_LAYOUTS)
+def test_transform_and_its_gradient_are_finite_on_every_map(name, layout):
+    transform = cases.operator("transform", name)
+    for shape in SHAPES.values():
+        for fill in FILLS:
+            student, teacher = (cases.as_layout(x, layout) for x in pair_of_maps(shape, fill))
+            for targets in (cases.boxes(*[[[0, 0, 2, 2]]] * shape[0]), cases.boxes(*[[]] * shape[0])):
+                region = None
+                if shape[0]:
+                    region = Inside(cases.batch_of(*[pair(shape)] * 2, targets).boxes, stride=1)
+                knowledge = Knowledge(student, teacher, Grid(*shape[-2:]), region=region, layout=layout)
+                changed = transform(knowledge, cases.NO_BATCH)
+                assert changed.student_SCHW.isfinite().all(), (shape, fill)
+                assert changed.student_SCHW.shape == changed.teacher_SCHW.shape
+                value = (changed.student_SCHW * torch.randn_like(changed.student_SCHW)).sum()
+                assert gradient(value, student).isfinite().all(), (shape, fill)
+
+
+def pair(shape: tuple[int, ...]) -> DetectorOutputs:
+    return cases.outputs(shape[1], shape[0], levels={"p3": (shape[2:], 1)}, size_px=shape[2:])
+
+
+# --------------------------------------------------------------------------------- sources and terms
+
+TERM_CASES = {
+    "ordinary": (cases.LEVELS, (96, 128), cases.TARGETS),
+    "one image": (cases.LEVELS, (96, 128), cases.TARGETS[:1]),
+    "odd sizes": ({"p3": ((13, 7), 8), "p4": ((7, 4), 16), "p5": ((4, 2), 32)}, (99, 53), cases.TARGETS),
+    "single cells": ({"p3": ((1, 1), 8), "p4": ((1, 1), 16), "p5": ((1, 1), 32)}, (8, 8), cases.TARGETS[:1]),
+    "no boxes": (cases.LEVELS, (96, 128), cases.boxes([], [])),
+    "an image without boxes": (cases.LEVELS, (96, 128), cases.boxes([], [[5, 5, 50, 50]])),
+    "boxes everywhere": (cases.LEVELS, (96, 128), cases.boxes([[0, 0, 128, 96]], [[-9, -9, 999, 999]])),
+    "strange boxes": (
+        cases.LEVELS,
+        (96, 128),
+        cases.boxes([[300, 300, 400, 400], [20, 20, 20, 20]], [[-50, -50, -1, -1], [torch.nan, 0, 5, 5], [9, 9, 2, 2]]),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("case", TERM_CASES)
+def test_every_term_of_one_transform_is_finite_on_every_pair(source, case):
+    levels, size_px, targets = TERM_CASES[case]
+    for form in cases.well_typed_forms(1):
+        if form[0] != source:
+            continue
+        ordinary = cases.outputs(4), cases.outputs(4, seed=1)
+        distiller = build_distiller(cases.spec_of(*form, Weight("absolute", 1.0)), *ordinary, num_classes=3)
+        student, teacher = (cases.outputs(4, len(targets), seed, levels, size_px) for seed in (2, 3))
+        total = distiller(student, teacher, targets).total
+        gradients = torch.autograd.grad(total, list(student.pyramid.values()))
+        assert total.isfinite()
+        assert total >= -1e-6
+        assert all(found.isfinite().all() for found in gradients), form
+        if case == "no boxes" and source in ("foreground", "instance"):
+            assert total == 0
+            assert not any(found.any() for found in gradients)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_term_of_one_transform_is_zero_at_equality_and_positive_elsewhere(source):
+    student, other = cases.outputs(4, num_images=2), cases.outputs(4, seed=1)
+    same = cases.like(student, lambda map_BCHW: map_BCHW)
+    for form in cases.well_typed_forms(1):
+        if form[0] != source:
+            continue
+        distiller = build_distiller(cases.spec_of(*form, Weight("absolute", 1.0)), student, other, num_classes=3)
+        at_equality = distiller(student, same, cases.TARGETS).total
+        assert at_equality == 0, form
+        gradients = torch.autograd.grad(at_equality, list(student.pyramid.values()))
+        assert sum(found.abs().sum() for found in gradients) < 1e-5, form
+        elsewhere = distiller(student, other, cases.TARGETS).total
+        assert elsewhere > 1e-7, form
+        assert distiller(student, other, cases.TARGETS).total == elsewhere, "a second call gives another value"
+        elsewhere.backward()
+        assert all(map_BCHW.grad is None for map_BCHW in other.pyramid.values()), "a gradient reached the teacher"
+        for map_BCHW in student.pyramid.values():
+            map_BCHW.grad = None
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_source_gives_pieces_of_equal_shape_that_look_at_the_student(source):
+    student, teacher = cases.outputs(5), cases.outputs(7, seed=1)
+    pieces = cases.operator("source", source)(cases.batch_of(student, teacher))
+    assert pieces
+    for knowledge in pieces:
+        assert knowledge.student_SCHW.shape == knowledge.teacher_SCHW.shape
+        assert knowledge.student_SCHW.shape[1] == 7
+        assert knowledge.student_SCHW.requires_grad
+        assert not knowledge.teacher_SCHW.requires_grad
+        weights = knowledge.weights_SHW
+        assert weights is None or weights.shape == knowledge.student_SCHW[:, 0].shape

@@ -1,0 +1,180 @@
+"""Relative weights: the gradient's ratio is what was asked, at the start and as things drift.
+
+Gradients are measured here by differentiating the task loss and the distiller's total, never by its own factors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import distill_cases as cases
+import pytest
+import torch
+from torch import Tensor
+
+from autokd.distill import build_distiller
+from autokd.errors import DistillError
+from autokd.outputs import DetectorOutputs
+from autokd.spec import DistillerSpec, Weight
+
+TEACHER = cases.outputs(seed=1)
+
+
+def built(*terms: tuple, teacher: DetectorOutputs = TEACHER, **settings):
+    spec = DistillerSpec(tuple(cases.spec_of(*term).terms[0] for term in terms))
+    return build_distiller(spec, student=cases.outputs(), teacher=teacher, num_classes=3, **settings)
+
+
+def relative(source: str, transforms: list[str], distance: str, ratio: float) -> tuple:
+    return source, transforms, distance, Weight("relative", ratio)
+
+
+def norm_of(value: Tensor, outputs: DetectorOutputs) -> float:
+    taps = list(outputs.pyramid.values())
+    gradients = torch.autograd.grad(value, taps, retain_graph=True, allow_unused=True)
+    return float(torch.cat([found.flatten() for found in gradients if found is not None]).norm())
+
+
+def ratio_of(distiller, outputs, teacher=TEACHER, targets=cases.TARGETS) -> float:
+    total = distiller(outputs, teacher, targets).total
+    return norm_of(total, outputs) / norm_of(outputs.task_loss, outputs)
+
+
+@pytest.mark.parametrize("ratio", [0.1, 40.0])
+@pytest.mark.parametrize(
+    "form", [("whole", [], "l2"), ("foreground", ["softmax_cells"], "kl"), ("instance", [], "cosine")]
+)
+def test_the_first_batch_has_the_ratio_that_was_asked(form, ratio):
+    outputs = cases.outputs(with_loss=True)
+    assert ratio_of(built(relative(*form, ratio)), outputs) == pytest.approx(ratio, rel=1e-4)
+
+
+def test_a_ratio_is_measured_before_the_adapters():
+    teacher = cases.outputs(9, seed=1)
+    outputs = cases.outputs(with_loss=True)
+    assert ratio_of(built(relative("whole", [], "l1", 7.0), teacher=teacher), outputs, teacher) == pytest.approx(
+        7, rel=1e-4
+    )
+
+
+def test_two_terms_have_their_own_factors():
+    distiller = built(relative("whole", [], "l2", 30.0), relative("foreground", ["standardise"], "l1", 5.0))
+    outputs = cases.outputs(with_loss=True)
+    weights = {name: float(value.weight) for name, value in distiller(outputs, TEACHER, cases.TARGETS).terms.items()}
+    for name, form, ratio in [
+        ("whole.l2", ("whole", [], "l2"), 30),
+        ("foreground.standardise.l1", ("foreground", ["standardise"], "l1"), 5),
+    ]:
+        plain = built((*form, Weight("absolute", 1.0)))(outputs, TEACHER, cases.TARGETS).total
+        assert weights[name] * norm_of(plain, outputs) / norm_of(outputs.task_loss, outputs) == pytest.approx(
+            ratio, rel=1e-4
+        )
+
+
+def test_an_absolute_term_beside_a_relative_one_keeps_its_weight():
+    distiller = built(relative("whole", [], "l2", 30.0), ("whole", [], "l1", Weight("absolute", 2.5)))
+    result = distiller(cases.outputs(with_loss=True), TEACHER)
+    assert result.terms["whole.l1"].weight == 2.5
+    assert result.terms["whole.l2"].weight != 2.5
+
+
+@pytest.mark.parametrize("drift", [0.2, 5.0])
+def test_the_ratio_is_kept_when_the_scale_of_the_term_drifts(drift):
+    distiller = built(relative("whole", [], "l2", 20.0), recalibrate_every=5)
+    outputs = cases.outputs(with_loss=True)
+    for _ in range(10):
+        distiller(outputs, TEACHER)
+    teacher = cases.like(TEACHER, lambda map_BCHW: map_BCHW * drift)
+    drifted = ratio_of(distiller.eval(), outputs, teacher)
+    distiller.train()
+    assert abs(drifted / 20 - 1) > 0.2, "the test's own drift is too small"
+    for _ in range(40):
+        distiller(outputs, teacher)
+    assert ratio_of(distiller.eval(), outputs, teacher) == pytest.approx(20, rel=0.02)
+
+
+def test_between_measurements_the_factor_stays():
+    distiller = built(relative("whole", [], "l2", 20.0), recalibrate_every=10)
+    weights = []
+    for step in range(21):
+        outputs = cases.outputs(seed=step + 10, with_loss=True)
+        weights.append(float(distiller(outputs, TEACHER).terms["whole.l2"].weight))
+    changes = [step for step in range(1, 21) if weights[step] != weights[step - 1]]
+    assert changes == [1, 2, 10, 20]
+
+
+def test_one_odd_batch_does_not_blow_the_factor_up():
+    distiller = built(relative("whole", [], "l2", 20.0), recalibrate_every=1)
+    for seed in range(5):
+        distiller(cases.outputs(seed=seed + 10, with_loss=True), TEACHER)
+    outputs = cases.outputs(with_loss=True)
+    before = float(distiller(outputs, TEACHER).terms["whole.l2"].weight)
+    almost_equal = cases.like(outputs, lambda map_BCHW: map_BCHW + 1e-6)
+    after = float(distiller(outputs, almost_equal).terms["whole.l2"].weight)
+    assert before < after < 10 * before
+
+
+def test_a_term_without_gradient_so_far_has_factor_0_and_is_measured_as_soon_as_it_has_one():
+    distiller = built(relative("foreground", [], "l2", 20.0), recalibrate_every=1000)
+    for seed in range(8):
+        outputs = cases.outputs(seed=seed + 10, with_loss=True)
+        result = distiller(outputs, TEACHER, cases.boxes([], []))
+        assert result.total == 0
+        assert result.terms["foreground.l2"].weight == 0
+    assert ratio_of(distiller, outputs) == pytest.approx(20, rel=1e-4)
+    distiller(outputs, TEACHER, cases.boxes([], []))
+    assert ratio_of(distiller.eval(), outputs) == pytest.approx(20, rel=1e-4), "a batch without boxes forgot the factor"
+
+
+def test_without_gradients_and_in_eval_mode_the_last_factor_serves():
+    distiller = built(relative("whole", [], "l2", 20.0))
+    trained = distiller(cases.outputs(with_loss=True), TEACHER)
+    other = cases.outputs(seed=9, with_loss=True)
+    with torch.no_grad():
+        quiet = distiller(other, TEACHER)
+    evaluated = distiller.eval()(other, TEACHER)
+    without_loss = distiller.train()(replace(other, losses=None), TEACHER)
+    for result in (quiet, evaluated, without_loss):
+        assert result.terms["whole.l2"].weight == trained.terms["whole.l2"].weight
+        assert result.total.detach() == quiet.total
+
+
+def test_a_factor_that_was_never_measured_is_an_error_with_its_remedy():
+    for prepared in (lambda d: d, lambda d: d.eval()):
+        with pytest.raises(DistillError, match=r"whole\.l2.*never been measured.*losses.*absolute weight"):
+            prepared(built(relative("whole", [], "l2", 20.0)))(cases.outputs(), TEACHER)
+
+
+def test_the_graph_survives_the_measurement_and_the_factor_is_no_part_of_it():
+    outputs = cases.outputs(with_loss=True)
+    distiller = built(relative("whole", [], "l2", 20.0))
+    result = distiller(outputs, TEACHER)
+    (outputs.task_loss + result.total).backward()
+    factor = float(result.terms["whole.l2"].weight)
+    for level, map_BCHW in outputs.pyramid.items():
+        task = 2 * map_BCHW.detach() / 50
+        term = 2 * (map_BCHW.detach() - TEACHER.pyramid[level].detach()) / map_BCHW.numel()
+        torch.testing.assert_close(map_BCHW.grad, task + factor * term)
+
+
+def test_factors_survive_a_checkpoint():
+    outputs = cases.outputs(with_loss=True)
+    distiller = built(relative("whole", [], "l2", 20.0), relative("foreground", [], "l1", 3.0), recalibrate_every=7)
+    for seed in range(5):
+        distiller(cases.outputs(seed=seed + 10, with_loss=True), TEACHER, cases.TARGETS)
+    revived = built(relative("whole", [], "l2", 20.0), relative("foreground", [], "l1", 3.0), recalibrate_every=7)
+    revived.load_state_dict(distiller.state_dict())
+    for _ in range(6):
+        one, other = (d(outputs, TEACHER, cases.TARGETS) for d in (distiller, revived))
+        assert one.total == other.total
+
+
+def test_half_precision_taps_are_measured_without_underflow():
+    outputs = cases.outputs(dtype=torch.float16)
+    loss = sum((map_BCHW.float() * 1e-7).sum() for map_BCHW in outputs.pyramid.values())
+    distiller = built(relative("whole", [], "l2", 20.0))
+    result = distiller(replace(outputs, losses={"task": loss}), TEACHER)
+    full = cases.like(outputs, lambda map_BCHW: map_BCHW.float())
+    loss = sum((map_BCHW * 1e-7).sum() for map_BCHW in full.pyramid.values())
+    want = built(relative("whole", [], "l2", 20.0))(replace(full, losses={"task": loss}), TEACHER)
+    assert float(result.terms["whole.l2"].weight) == pytest.approx(float(want.terms["whole.l2"].weight), rel=0.01)
