@@ -173,9 +173,23 @@ def _check_answers(address: str) -> None:
     if not host or not port.isdigit():
         raise RuntimeUnavailableError(f"ray address {address!r} is not host:port (the port is mostly 6379), nor auto.")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_grpc(connection):
+                raise RuntimeUnavailableError(
+                    _no_answer(
+                        address, "something else listens there (8265 is the dashboard's port; mostly 6379 is meant)"
+                    )
+                )
     except OSError as error:
         raise RuntimeUnavailableError(_no_answer(address, str(error))) from error
+
+
+def _speaks_grpc(connection: socket.socket) -> bool:
+    """Whether the other side answers the opening of HTTP/2 with its settings, as every gRPC server does."""
+    empty_settings = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + empty_settings)
+    answer = connection.recv(9)
+    return len(answer) == 9 and answer[3] == 4
 
 
 def _no_answer(address: str, reason: str) -> str:

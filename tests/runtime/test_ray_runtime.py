@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -100,6 +101,24 @@ def test_an_address_where_nobody_listens_is_refused_with_the_remedy() -> None:
     runtime: Runtime = make_runtime(RuntimeConfig(workers=1, ray_address=address))
     with pytest.raises(RuntimeUnavailableError, match="ray start --head"):
         runtime.__enter__()
+
+
+def test_a_port_that_is_not_rays_is_refused_soon() -> None:
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(100)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        thread = threading.Thread(target=answer)
+        thread.start()
+        runtime = make_runtime(RuntimeConfig(workers=1, ray_address=f"127.0.0.1:{listener.getsockname()[1]}"))
+        with pytest.raises(RuntimeUnavailableError, match="6379"):
+            runtime.__enter__()
+        thread.join()
 
 
 @pytest.mark.parametrize(("address", "remedy"), [("ray://host:10001", "autokd submit"), ("somewhere", "host:port")])
