@@ -12,6 +12,7 @@ from autokd.report import TrialView, best_trial, draw_tree, results_markdown, se
 
 if TYPE_CHECKING:
     import optuna
+    import plotly.graph_objects as go
     from optuna.storages import BaseStorage
 
     from autokd.storage import Results
@@ -31,25 +32,36 @@ def publish_tree(study: optuna.Study, *, results: Results | None = None) -> None
     from optuna_dashboard import get_note, save_note, save_plotly_graph_object
 
     trials = trials_of(study)
-    save_plotly_graph_object(study, draw_tree(trials), graph_object_id=TREE_ID)
-    save_plotly_graph_object(study, search_curve(trials, none_value=0.0), graph_object_id=CURVE_ID)
+    tree = _fitted(draw_tree(trials), "AutoKD: the tree of decisions, coloured by mean reward")
+    curve = _fitted(search_curve(trials, none_value=0.0), "AutoKD: reward of each trial")
+    save_plotly_graph_object(study, tree, graph_object_id=TREE_ID)
+    save_plotly_graph_object(study, curve, graph_object_id=CURVE_ID)
     old = get_note(study)
     new = merged_note(old, study_note(trials, results))
     if new != old:
         save_note(study, new)
 
 
-def publish_changed(storage: BaseStorage, known: MutableMapping[int, int]) -> None:
-    """Publish every study whose number of ended trials is not the one in ``known``, and remember it there."""
+def publish_changed(
+    storage: BaseStorage, known: MutableMapping[int, tuple[int, bool]], results: Results | None = None
+) -> None:
+    """Publish every study that has more ended trials, or now results, than ``known`` says; remember it there."""
     import optuna
     from optuna.trial import TrialState
 
     for frozen in storage.get_all_studies():
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         ended = storage.get_n_trials(frozen._study_id, state=states)
-        if ended and known.get(frozen._study_id) != ended:
-            publish_tree(optuna.load_study(study_name=frozen.study_name, storage=storage))
-            known[frozen._study_id] = ended
+        found = (ended, results is not None)
+        if ended and known.get(frozen._study_id) != found:
+            publish_tree(optuna.load_study(study_name=frozen.study_name, storage=storage), results=results)
+            known[frozen._study_id] = found
+
+
+def _fitted(figure: go.Figure, title: str) -> go.Figure:
+    """Fit a figure into one of the dashboard's cards, which have a fixed height and no heading."""
+    figure.update_layout(height=450, title={"text": title, "x": 0.02, "font": {"size": 16}}, margin_t=96)
+    return figure
 
 
 def study_note(trials: Sequence[TrialView], results: Results | None = None) -> str:

@@ -12,7 +12,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from autokd_dashboard.guard import Application, is_loopback, refuse_foreign_hosts, whole_studies
 from autokd_dashboard.publish import publish_changed
-from autokd_dashboard.source import open_storage
+from autokd_dashboard.source import open_storage, results_of
 
 from autokd.errors import StorageError
 
@@ -46,6 +46,7 @@ class DashboardServer:
     ) -> None:
         from optuna_dashboard import wsgi
 
+        self._run_or_url = run_or_url
         self._storage = open_storage(run_or_url)
         self._refresh_s = refresh_s
         self._ended = threading.Event()
@@ -84,12 +85,12 @@ class DashboardServer:
         """Store the figures of every study anew when its trials have changed."""
         from optuna.exceptions import StorageInternalError
 
-        known: dict[int, int] = {}
+        known: dict[int, tuple[int, bool]] = {}
         while not self._ended.is_set():
             try:
                 with self._publishing:
-                    publish_changed(self._storage, known)
-            except StorageInternalError as error:
+                    publish_changed(self._storage, known, results_of(self._run_or_url))
+            except (StorageError, StorageInternalError) as error:
                 # The search may hold the database, or it may be read-only: serving goes on without new figures.
                 logger.info("the figures could not be stored: %s", error)
             self._ended.wait(self._refresh_s)

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autokd.errors import StorageError
-from autokd.storage import storage_url
+from autokd.storage import Results, storage_url
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 STUDY_NAME = "study.db"
+RESULTS_NAME = "results.json"
 
 
 def open_storage(run_or_url: str | Path) -> BaseStorage:
@@ -50,6 +51,12 @@ def database_of(run_or_url: str | Path) -> str:
             "search was started with (--storage)."
         )
     return storage_url(path)
+
+
+def results_of(run_or_url: str | Path) -> Results | None:
+    """Return the results of a run directory, None where there are none yet or no directory is known."""
+    path = Path(run_or_url) / RESULTS_NAME
+    return Results.read(path) if path.is_file() else None
 
 
 def _shown(run_or_url: str | Path) -> str:

@@ -87,6 +87,15 @@ def per_class_figure(data: ReportData) -> go.Figure:
                         "symbol": "diamond" if is_searched else "circle", "opacity": 0.9},
             )
         )  # fmt: skip
+    teacher = [(name, data.teacher_per_class[name]) for name in names if name in data.teacher_per_class]
+    if teacher:
+        figure.add_trace(
+            go.Scatter(
+                x=[value for _, value in teacher], y=[escape(name) for name, _ in teacher], name="teacher",
+                mode="markers", hoverinfo="x+y+name",
+                marker={"color": AMBER, "size": 16, "symbol": "line-ns-open", "line": {"width": 2}},
+            )
+        )  # fmt: skip
     figure.update_layout(showlegend=True)
     figure.update_xaxes(title_text=f"COCO AP on {data.judged_on}, mean over seeds", rangemode="tozero")
     figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=[escape(name) for name in names])

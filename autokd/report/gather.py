@@ -45,6 +45,7 @@ def gather(
         winner=found.winner,
         teacher_val_ap=found.teacher.val_ap,
         teacher_test_ap=found.teacher.test_ap,
+        teacher_per_class=_teacher_per_class(found),
         kendall_tau=found.proxy_fidelity.kendall_tau,
         fidelity_pairs=found.proxy_fidelity.pairs,
         fidelity=fidelity_of(found),
@@ -171,6 +172,12 @@ def _judged_on(config: Mapping[str, Any]) -> Literal["test", "val"]:
     data = config.get("data")
     has_test = not isinstance(data, Mapping) or data.get("format") == "shapes" or data.get("test") is not None
     return "test" if has_test else "val"
+
+
+def _teacher_per_class(results: Results) -> dict[str, float]:
+    """Return the teacher's test AP by class, kept under names such as "test_ap/cat"."""
+    kept = {name.partition("/")[2]: value for name, value in results.teacher.metrics.items() if "test_ap/" in name}
+    return {name: value for name, value in kept.items() if value is not None}
 
 
 def _numbers(values: Sequence[float | None]) -> tuple[float, ...]:

@@ -98,7 +98,7 @@ def _of_gain(rival: str, found: Gain) -> str:
 
 
 def _caveats(data: ReportData, subject: EntryView, over_none: Gain | None, over_preset: Gain | None) -> list[str]:
-    caveats = list(data.notes)
+    caveats = []
     twins = [entry.name for entry in data.entries if entry.name != subject.name and _same(entry, subject)]
     if twins:
         caveats.append(f"It is the same loss as {', '.join(twins)}: their rows share their trainings.")

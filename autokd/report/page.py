@@ -57,6 +57,7 @@ def render_report(data: ReportData, path: Path) -> Path:
     drawn = _figures(data)
     pictures = [{"panels": draw_panels(image, data.score_threshold), "caption": image.caption} for image in data.images]
     class_entries = [entry.name for entry in data.entries if entry.per_class]
+    class_entries += ["teacher"] if data.teacher_per_class else []
     text = _template().render(
         data=data,
         version=__version__,

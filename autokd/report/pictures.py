@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PANEL_PX = 360
 """Width of a drawn panel: small images are enlarged so that boxes and words stay legible."""
 IOU_THRESHOLD = 0.5
+MAX_WORDS = 10
+"""With more detections than this only the false ones say what they are, or words would hide the picture."""
 JPEG_QUALITY = 76
 
 FOUND = (56, 189, 248)
@@ -53,7 +55,8 @@ class Boxes:
 class ComparisonImage:
     """One test image, its ground truth, and what each detector (by name, in order) found in it.
 
-    ``image`` is a path, or an array (H, W, 3) or (3, H, W), uint8 or float in [0, 1].
+    ``image`` is a path, or an array (H, W, 3) or (3, H, W), uint8 or float in [0, 1]. ``size_px`` is the (height,
+    width) in which boxes are given; None: that of the image as stored.
     """
 
     image: Any
@@ -61,6 +64,7 @@ class ComparisonImage:
     detections: Mapping[str, Boxes]
     classes: tuple[str, ...]
     caption: str = ""
+    size_px: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +114,10 @@ def match(found: Boxes, truth: Boxes) -> Match:
 
 def draw_panels(image: ComparisonImage, score_threshold: float) -> list[Panel]:
     """Return ground truth and one panel a detector, all of the same size."""
-    photo = open_image(image.image)
-    scale = PANEL_PX / photo.width
-    size = (PANEL_PX, max(1, round(photo.height * scale)))
-    photo = photo.resize(size)
+    photo = open_image(image.image, image.size_px)
+    height, width = image.size_px or (photo.height, photo.width)
+    scale = PANEL_PX / width
+    photo = photo.resize((PANEL_PX, max(1, round(height * scale))))
     truth = Boxes([[float(x) for x in box] for box in image.truth.boxes_xyxy_px], [int(x) for x in image.truth.labels])
     panels = [_truth_panel(photo, truth, image.classes, scale)]
     for name, boxes in image.detections.items():
@@ -121,20 +125,29 @@ def draw_panels(image: ComparisonImage, score_threshold: float) -> list[Panel]:
     return panels
 
 
-def open_image(source: Any) -> Image.Image:
-    """Return ``source`` (a path or an array) as an RGB image."""
+def open_image(source: Any, size_px: tuple[int, int] | None = None) -> Image.Image:
+    """Return ``source`` (a path or an array) as an RGB image, upright if only then it has ``size_px``."""
     import numpy as np
     from PIL import Image, ImageOps
 
     if isinstance(source, (str, Path)):
-        with Image.open(source) as photo:
-            return ImageOps.exif_transpose(photo).convert("RGB")
+        with Image.open(source) as stored:
+            upright = ImageOps.exif_transpose(stored)
+            fits = size_px is not None and (stored.height, stored.width) != size_px == (upright.height, upright.width)
+            return _as_rgb(upright if fits else stored)
     pixels = np.asarray(source)
     if pixels.ndim == 3 and pixels.shape[0] == 3 and pixels.shape[2] != 3:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.dtype != np.uint8:
         pixels = (np.clip(pixels, 0.0, 1.0) * 255).round().astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+
+
+def _as_rgb(photo: Image.Image) -> Image.Image:
+    """Convert to 8-bit RGB; 16-bit greyscale is scaled, where Pillow would cut it off at 255."""
+    if photo.mode.startswith("I"):
+        photo = photo.convert("I").point(lambda value: value / 256).convert("L")
+    return photo.convert("RGB")
 
 
 def _truth_panel(photo: Image.Image, truth: Boxes, classes: Sequence[str], scale: float) -> Panel:
@@ -151,9 +164,11 @@ def _detector_panel(
     matched = match(found, truth)
     for i in matched.missed:
         _draw_box(canvas, truth.boxes_xyxy_px[i], scale, MISSED, "", is_dashed=True)
+    is_crowded = len(found.labels) > MAX_WORDS
     # The surest are drawn last, so that their words lie on top.
     for i in reversed(range(len(found.labels))):
         words = f"{_name(classes, found.labels[i])} {found.scores[i]:.2f}"
+        words = "" if is_crowded and matched.is_right[i] else words
         _draw_box(canvas, found.boxes_xyxy_px[i], scale, FOUND if matched.is_right[i] else FALSE, words)
     false = len(found.labels) - matched.num_right
     return _panel(name, canvas, f"{matched.num_right} right, {false} false, {len(matched.missed)} missed")

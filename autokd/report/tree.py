@@ -166,9 +166,10 @@ def _add_colour_bar(figure: go.Figure, low: float, high: float, value_meaning: s
 
     if high <= low:
         return
+    title = f"mean {escape(value_meaning)} (grey: no finished trial)"
     bar = {
         "orientation": "h", "thickness": 10, "len": 0.5, "x": 0.5, "y": -0.02, "yanchor": "top",
-        "title": {"text": f"mean {escape(value_meaning)} (grey: no finished trial)", "side": "bottom"},
+        "title": {"text": title, "side": "bottom", "font": {"size": 12}},
         "outlinewidth": 0,
     }  # fmt: skip
     marker = {"color": [low], "cmin": low, "cmax": high, "colorscale": colour_scale(), "showscale": True}

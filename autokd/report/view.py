@@ -101,8 +101,10 @@ class ReportData:
     winner: str = ""
     teacher_val_ap: float | None = None
     teacher_test_ap: float | None = None
+    teacher_per_class: Mapping[str, float] = field(default_factory=dict)
     kendall_tau: float | None = None
     fidelity_pairs: int = 0
+    """How many distillers were judged both ways."""
     fidelity: tuple[FidelityPoint, ...] = ()
     images: tuple[ComparisonImage, ...] = ()
     score_threshold: float = 0.3

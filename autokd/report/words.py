@@ -110,10 +110,10 @@ def fidelity_words(data: ReportData) -> str:
         return "Too few distillers were judged both by the proxy and in full to compare their order."
     words = (
         f"Kendall's tau between the proxy's value and the full training's mean val AP is {data.kendall_tau:+.2f} "
-        f"over {data.fidelity_pairs} pairs (1: the same order, 0: no relation, -1: reversed)."
+        f"over {data.fidelity_pairs} distillers (1: the same order, 0: no relation, -1: reversed)."
     )
     if data.fidelity_pairs < 15:
-        words += " With so few pairs this is a hint, not a measurement."
+        words += " With so few distillers this is a hint, not a measurement."
     return words
 
 
@@ -142,7 +142,13 @@ def failures(trials: Sequence[TrialView]) -> list[FailureRow]:
 def class_rows(data: ReportData) -> list[list[str]]:
     """Return a row for each class: its name, then mean and spread for each entry with APs by class."""
     entries = [entry for entry in data.entries if entry.per_class]
-    return [[name, *(spread(entry.per_class.get(name, ())) for entry in entries)] for name in class_names(data)]
+    found = []
+    for name in class_names(data):
+        row = [name, *(spread(entry.per_class.get(name, ())) for entry in entries)]
+        if data.teacher_per_class:
+            row.append(spread([data.teacher_per_class[name]] if name in data.teacher_per_class else []))
+        found.append(row)
+    return found
 
 
 def trial_rows(data: ReportData) -> list[TrialRow]:

@@ -18,13 +18,14 @@ import optuna
 import pytest
 from autokd_dashboard import DashboardServer, publish_tree
 from autokd_dashboard.guard import host_of, is_loopback
-from autokd_dashboard.publish import CURVE_ID, TREE_ID, merged_note
-from autokd_dashboard.source import database_of
+from autokd_dashboard.publish import CURVE_ID, TREE_ID, merged_note, publish_changed
+from autokd_dashboard.source import database_of, results_of
+from optuna_dashboard import get_note, save_note
 
 from autokd.errors import StorageError
 from autokd.outcomes import Job, Outcome
 from autokd.spec import DistillerSpec
-from autokd.storage import open_study, record_job, record_outcome
+from autokd.storage import Entry, Results, SearchSummary, open_study, record_job, record_outcome
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -142,15 +143,23 @@ def test_new_trials_change_the_figures_while_serving(tmp_path: Path) -> None:
 
 def test_what_a_person_wrote_in_the_note_is_kept(tmp_path: Path) -> None:
     study = open_study(tmp_path / "study.db", "noted")
-    optuna_dashboard = pytest.importorskip("optuna_dashboard")
-    optuna_dashboard.save_note(study, "my own words")
+    save_note(study, "my own words")
     publish_tree(study)
     study.tell(study.ask(), 3.25)
     publish_tree(study)
-    note = optuna_dashboard.get_note(study)
+    note = get_note(study)
     assert note.count("## AutoKD") == 1
     assert "reward 3.25" in note
     assert note.rstrip().endswith("my own words")
+
+
+def test_the_note_shows_the_results_once_there_are_some(tmp_path: Path) -> None:
+    study = open_study(tmp_path / "study.db", "done")
+    study.tell(study.ask(), 1.0)
+    entry = Entry(name="none", seeds=(0, 1), val_ap=(0.3, 0.5), test_ap=(0.2, 0.4), train_seconds=(1.0, 1.0))
+    Results(search=SearchSummary(sampler="mcts"), entries=(entry,)).write(tmp_path / "results.json")
+    publish_changed(study._storage, {}, results_of(tmp_path))
+    assert "| none | 0.4000 ± 0.1414 | 0.3000 ± 0.1414 |" in get_note(study)
 
 
 def test_a_note_is_merged_between_its_marks() -> None:

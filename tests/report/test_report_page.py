@@ -6,6 +6,8 @@ import base64
 import gzip
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -115,7 +117,7 @@ def test_the_page_states_threshold_seeds_and_set_up(full_page: Page) -> None:
 
 
 def test_the_page_says_how_far_the_proxy_can_be_trusted(full_page: Page) -> None:
-    assert "+0.80 over 10 pairs" in full_page.text
+    assert "+0.80 over 5 distillers" in full_page.text
     assert "a hint, not a measurement" in full_page.text
 
 
@@ -171,3 +173,10 @@ def test_a_run_with_one_seed_states_no_interval(tmp_path: Path) -> None:
 def test_a_winner_that_is_a_preset_is_named_as_such(tmp_path: Path) -> None:
     page = page_of(replace(make_report_data(), winner="pkd"), tmp_path)
     assert "pkd won on val" in page.text
+
+
+def test_the_report_is_imported_without_torch() -> None:
+    heavy = "{'torch', 'torchvision', 'ray', 'plotly', 'jinja2', 'PIL', 'scipy'}"
+    code = f"import sys, autokd.report; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autokd.report.pictures import FOUND, TRUTH, Boxes, ComparisonImage, draw_panels, iou, match
+from autokd.report.pictures import FOUND, TRUTH, Boxes, ComparisonImage, draw_panels, iou, match, open_image
 
 
 def decoded(data_uri: str) -> np.ndarray:
@@ -66,6 +66,20 @@ def test_boxes_are_drawn_where_they_are(tmp_path: Path) -> None:
         side, inside = pixels_HWC[100, 157:163], pixels_HWC[100, 100]
         assert np.abs(side - np.array(colour)).sum(axis=1).min() < 120
         assert np.abs(inside - 128).max() < 12
+
+
+def test_an_image_is_turned_upright_only_if_the_boxes_are_given_so(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (80, 40)).save(tmp_path / "turned.jpg", exif=exif)
+    assert open_image(tmp_path / "turned.jpg").size == (80, 40)
+    assert open_image(tmp_path / "turned.jpg", (40, 80)).size == (80, 40)
+    assert open_image(tmp_path / "turned.jpg", (80, 40)).size == (40, 80)
+
+
+def test_sixteen_bit_grey_keeps_its_shades(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 32768, np.uint16)).save(tmp_path / "deep.png")
+    assert open_image(tmp_path / "deep.png").getpixel((0, 0)) == (128, 128, 128)
 
 
 def test_boxes_outside_the_image_or_turned_around_do_not_break_the_drawing() -> None:
