@@ -44,9 +44,7 @@ def meter_of(coco: COCO) -> PrecisionMeter:
 
 
 def test_finding_one_of_two_objects_exactly_scores_51_of_101_recall_points():
-    coco = coco_of(
-        [{"image_id": 1, "category_id": 3, "bbox": b} for b in ([0, 0, 20, 20], [50, 50, 20, 20])], 1, [3]
-    )
+    coco = coco_of([{"image_id": 1, "category_id": 3, "bbox": b} for b in ([0, 0, 20, 20], [50, 50, 20, 20])], 1, [3])
     found = [{"image_id": 1, "category_id": 3, "bbox": [0, 0, 20, 20], "score": 0.9}]
     precision = meter_of(coco).score(found)
     assert precision.map_50_95 == pytest.approx(51 / 101)
@@ -70,7 +68,7 @@ def test_classes_without_objects_are_left_out_and_nothing_found_scores_zero():
     assert dict(meter_of(coco).score(found).per_class) == {"class 1": 0.0}
 
 
-@pytest.fixture()
+@pytest.fixture
 def random_case() -> tuple[COCO, list[dict]]:
     rng = np.random.default_rng(5)
     truth, found = [], []
@@ -82,7 +80,12 @@ def random_case() -> tuple[COCO, list[dict]]:
                 shaken = (box + rng.normal(size=4) * 2).clip(0).tolist()
                 found.append({"image_id": image, "category_id": category, "bbox": shaken, "score": float(rng.random())})
         found.append(
-            {"image_id": image, "category_id": int(rng.integers(1, 4)), "bbox": [5, 5, 20, 20], "score": float(rng.random())}
+            {
+                "image_id": image,
+                "category_id": int(rng.integers(1, 4)),
+                "bbox": [5, 5, 20, 20],
+                "score": float(rng.random()),
+            }
         )
     truth[0]["iscrowd"] = 1
     return coco_of(truth, 12, [1, 2, 3]), found

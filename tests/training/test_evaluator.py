@@ -1,0 +1,189 @@
+"""The evaluator: what a job reports, what it leaves, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from autokd.detectors import build_detector
+from autokd.distill.distances import L2
+from autokd.errors import DistillError
+from autokd.outcomes import Job, WorkerResources
+from autokd.presets import load_preset
+from autokd.spec import DistillerSpec
+from autokd.training import PrecisionMeter, TrainingEvaluatorFactory, evaluator, prepare, validate
+from autokd.training.provisions import Provisions
+
+CPU = torch.device("cpu")
+TWO_TERMS = DistillerSpec.from_yaml(
+    """
+    schema: 1
+    terms:
+    - {source: instance, transforms: [standardise], distance: l2, weight: {relative: 20}}
+    - {source: whole, transforms: [{softmax_cells: {temperature: 1.0}}], distance: kl, weight: {absolute: 3}}
+    """
+)
+
+
+@pytest.fixture
+def make_evaluator(tiny_config, tiny_data, tiny_cache, tmp_path):
+    def make(config=tiny_config):
+        return TrainingEvaluatorFactory(config, tiny_cache, tmp_path / "run", tiny_data)(WorkerResources())
+
+    return make
+
+
+def timeless(reports):
+    return [
+        replace(r, seconds=0, metrics={k: v for k, v in r.metrics.items() if k != "train_seconds"}) for r in reports
+    ]
+
+
+def test_a_proxy_reports_the_rewards_parts_after_each_epoch(make_evaluator, run_job):
+    reports, outcome = run_job(make_evaluator(), Job("t1", TWO_TERMS, "proxy"))
+    assert [report.epoch for report in reports] == [1, 2]
+    for report in reports:
+        assert set(report.metrics) == {"train_loss", "train_seconds", "distill_loss", "val_loss", "cka"}
+        assert 0 < report.metrics["cka"] < 1
+    assert (outcome.status, outcome.cause, outcome.artifacts) == ("finished", None, {})
+    assert outcome.metrics == reports[-1].metrics
+    assert outcome.reports == tuple(reports)
+    assert outcome.seconds > outcome.metrics["train_seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("reward", "measured"), [(("ap",), {"ap"}), (("val_loss",), {"val_loss"}), (("cka",), {"val_loss", "cka"})]
+)
+def test_a_proxy_measures_only_what_its_reward_needs(make_tiny_config, make_evaluator, run_job, reward, measured):
+    config = make_tiny_config(proxy={"reward": reward, "epochs": 1, "val_subset": 0.5})
+    [report], _ = run_job(make_evaluator(config), Job("t1", None, "proxy"))
+    assert set(report.metrics) - {"train_loss", "train_seconds"} == measured
+
+
+@pytest.mark.parametrize("recipe", ["proxy", "full"])
+def test_the_same_job_twice_gives_bitwise_equal_metrics(make_evaluator, run_job, recipe):
+    one = make_evaluator()
+    first, outcome = run_job(one, Job("t1", TWO_TERMS, recipe, seed=1))
+    run_job(one, Job("t2", None, recipe, seed=1))  # nothing of a job may stay behind in the worker
+    again, _ = run_job(one, Job("t1", TWO_TERMS, recipe, seed=1))
+    other, other_outcome = run_job(make_evaluator(), Job("t1", TWO_TERMS, recipe, seed=1))
+    assert timeless(first) == timeless(again) == timeless(other)
+    metrics = [{k: v for k, v in o.metrics.items() if k != "train_seconds"} for o in (outcome, other_outcome)]
+    assert metrics[0] == metrics[1]
+
+
+def test_seeds_change_a_training_and_a_distiller_changes_it_too(make_evaluator, run_job):
+    one = make_evaluator()
+    jobs = [Job("a", None, "full", 0), Job("b", None, "full", 1), Job("c", load_preset("fitnet"), "full", 0)]
+    losses = [run_job(one, job)[1].metrics["val_loss"] for job in jobs]
+    assert len(set(losses)) == 3
+
+
+def test_a_full_training_measures_everything_and_leaves_plain_weights(
+    make_evaluator, run_job, tiny_config, tiny_data, tiny_cache
+):
+    reports, outcome = run_job(make_evaluator(), Job("full/searched 0", TWO_TERMS, "full"))
+    assert "val_loss" not in reports[0].metrics
+    assert {"val_loss", "cka", "val_ap", "test_ap", "val_ap/disc", "test_ap_50"} <= set(outcome.metrics)
+    assert set(outcome.artifacts) == {"weights", "distiller", "detections_val", "detections_test"}
+    assert all("jobs/full_searched_0/" in path for path in outcome.artifacts.values())
+
+    student = build_detector(tiny_config.student, tiny_data.num_classes, (64, 64))
+    state = torch.load(outcome.artifacts["weights"], weights_only=True)
+    assert not any("distill" in name or "adapter" in name for name in state)
+    student.model.load_state_dict(state)
+    precision = PrecisionMeter(tiny_data.test).measure(student, batch_size=16, device=CPU)
+    assert precision.map_50_95 == outcome.metrics["test_ap"]
+    assert json.loads(Path(outcome.artifacts["detections_test"]).read_text()) == list(precision.detections)
+    provisions = Provisions(tiny_config, tiny_cache, CPU, tiny_data)
+    found = validate(student, provisions.validation_loader(), provisions.validation_taps())
+    assert (found.val_loss, found.cka) == (outcome.metrics["val_loss"], outcome.metrics["cka"])
+    assert DistillerSpec.from_yaml(Path(outcome.artifacts["distiller"])).digest == TWO_TERMS.digest
+
+
+def failing(monkeypatch, error: BaseException) -> None:
+    def fail(self, *args, **settings):
+        raise error
+
+    monkeypatch.setattr(L2, "forward", fail)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
+        (MemoryError(), "out_of_memory"),
+    ],
+)
+def test_memory_that_runs_out_is_an_outcome(make_evaluator, run_job, monkeypatch, error, cause):
+    one = make_evaluator()
+    failing(monkeypatch, error)
+    reports, outcome = run_job(one, Job("t1", load_preset("fitnet"), "proxy"))
+    assert (outcome.status, outcome.cause, reports) == ("failed", cause, [])
+    monkeypatch.undo()
+    assert run_job(one, Job("t2", load_preset("fitnet"), "proxy"))[1].status == "finished"
+
+
+def test_a_loss_that_is_not_finite_is_an_outcome_that_names_the_term(make_evaluator, run_job, monkeypatch):
+    forward = L2.forward
+    monkeypatch.setattr(L2, "forward", lambda self, *a, **k: forward(self, *a, **k) * float("inf"))
+    _, outcome = run_job(make_evaluator(), Job("t1", load_preset("fitnet"), "proxy"))
+    assert outcome.cause == "non_finite"
+    assert "whole.l2" in outcome.message
+
+
+def test_a_job_past_its_time_is_an_outcome(make_tiny_config, make_evaluator, run_job):
+    config = make_tiny_config(proxy={"timeout_s": 1e-6})
+    _, outcome = run_job(make_evaluator(config), Job("t1", None, "proxy"))
+    assert (outcome.cause, outcome.status) == ("timeout", "failed")
+
+
+def test_a_distiller_that_the_pair_cannot_supply_is_an_outcome(make_evaluator, run_job, monkeypatch):
+    def refuse(*args, **settings):
+        raise DistillError("no level has the stride")
+
+    monkeypatch.setattr(evaluator, "build_distiller", refuse)
+    _, outcome = run_job(make_evaluator(), Job("t1", TWO_TERMS, "proxy"))
+    assert (outcome.cause, outcome.message) == ("cannot_build", "no level has the stride")
+
+
+def test_other_exceptions_are_bugs_and_escape(make_evaluator, run_job, monkeypatch):
+    failing(monkeypatch, RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        run_job(make_evaluator(), Job("t1", load_preset("fitnet"), "proxy"))
+
+
+def test_a_pruned_job_stops_and_the_next_one_is_as_ever(make_evaluator, run_job):
+    one = make_evaluator()
+    whole, _ = run_job(one, Job("t1", TWO_TERMS, "proxy"))
+    training = one.evaluate(Job("t1", TWO_TERMS, "proxy"))
+    next(training)
+    training.close()
+    assert timeless(run_job(one, Job("t1", TWO_TERMS, "proxy"))[0]) == timeless(whole)
+
+
+def test_a_factory_travels_without_the_data(tiny_config, tiny_data, tiny_cache, tmp_path):
+    factory = TrainingEvaluatorFactory(tiny_config, tiny_cache, tmp_path, tiny_data)
+    text = pickle.dumps(factory)
+    assert len(text) < 20_000
+    arrived = pickle.loads(text)
+    assert (arrived.config, arrived.datasets) == (tiny_config, None)
+
+
+def test_a_worker_loads_data_and_teacher_once(make_evaluator, run_job, tiny_config, tiny_data, tiny_cache, monkeypatch):
+    prepare(tiny_config, tiny_data, tiny_cache)
+    one = make_evaluator()
+    run_job(one, Job("t1", TWO_TERMS, "proxy"))
+
+    def never(*args, **settings):
+        raise AssertionError("loaded again")
+
+    for name in ("load_datasets", "obtain_teacher", "open_or_build", "load_weights"):
+        monkeypatch.setattr(f"autokd.training.provisions.{name}", never)
+    assert run_job(one, Job("t2", None, "proxy"))[1].status == "finished"

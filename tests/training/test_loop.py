@@ -1,0 +1,154 @@
+"""The training loop: repeatable, comparable, honest about what is not finite."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from autokd.config.model import Recipe
+from autokd.detectors import build_detector
+from autokd.distill import DistillResult
+from autokd.distill.distiller import TermValue
+from autokd.errors import NonFiniteError
+from autokd.outputs import DetectorOutputs
+from autokd.training.loader import Loader, training_plan
+from autokd.training.loop import Lesson, LossRecord, train
+from autokd.training.seeds import random_stream
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(epochs=2, batch_size=4)
+
+
+@pytest.fixture
+def loader(tiny_data) -> Loader:
+    return Loader(tiny_data.train, training_plan(tiny_data.train, RECIPE), RECIPE.batch_size, CPU)
+
+
+@pytest.fixture
+def make_student(tiny_config, tiny_data):
+    def make(architecture: str = "fcos"):
+        config = tiny_config.student.model_copy(update={"architecture": architecture})
+        with random_stream(CPU, 0, "weights"):
+            return build_detector(config, tiny_data.num_classes, (64, 64))
+
+    return make
+
+
+class FakeDistiller(nn.Module):
+    """scale * mean(adapter(p3)^2), adapter a factor; optionally draws numbers or breaks at a step."""
+
+    def __init__(self, scale: float = 1.0, draws: bool = False, bad_step: int | None = None) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(1, 1))
+        self.scale, self.draws, self.bad_step, self.step = scale, draws, bad_step, 0
+
+    def forward(self, outputs_s, outputs_t, targets) -> DistillResult:
+        if self.draws:
+            torch.rand(1000)
+        raw = (self.factor * outputs_s.pyramid["p3"]).square().mean()
+        self.step += 1
+        if self.step == self.bad_step:
+            raw = raw * math.nan
+        weighted = self.scale * raw
+        terms = {"whole.l2": TermValue(raw.detach(), weighted.detach(), torch.tensor(self.scale))}
+        return DistillResult(weighted, terms)
+
+
+def no_teacher(batch) -> DetectorOutputs:
+    return DetectorOutputs({}, {})
+
+
+def run(student, loader, lesson=None, recipe=RECIPE, **settings):
+    return list(train(student, loader, recipe, seed=0, lesson=lesson, **settings))
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values()))
+
+
+@pytest.mark.parametrize("architecture", ["fcos", "faster_rcnn"])
+def test_the_same_training_twice_gives_bitwise_equal_weights_and_losses(make_student, loader, architecture):
+    results, students = [], []
+    for _ in range(2):
+        student = make_student(architecture)
+        torch.rand(7)  # what was drawn before must not matter
+        results.append([replace(result, seconds=0) for result in run(student, loader)])
+        students.append(student)
+    assert results[0] == results[1]
+    assert same_weights(*students)
+
+
+@pytest.mark.parametrize("architecture", ["fcos", "faster_rcnn"])
+def test_a_distiller_without_strength_leaves_the_students_training_as_it_is(make_student, loader, architecture):
+    """Common random numbers: neither its parameters nor its draws may shift the student's."""
+    alone, taught = make_student(architecture), make_student(architecture)
+    run(alone, loader)
+    run(taught, loader, Lesson(FakeDistiller(scale=0.0, draws=True), no_teacher))
+    assert same_weights(alone, taught)
+
+
+def test_the_distillers_parameters_are_trained_and_stay_out_of_the_student(make_student, loader):
+    student, distiller = make_student(), FakeDistiller()
+    names = list(student.state_dict())
+    run(student, loader, Lesson(distiller, no_teacher))
+    assert distiller.factor.item() != 1.0
+    assert list(student.state_dict()) == names
+
+
+def test_losses_are_means_over_steps_and_the_total_is_their_sum(make_student, loader):
+    [first, _] = run(make_student(), loader, Lesson(FakeDistiller(scale=3.0), no_teacher))
+    assert first.losses["total"] == pytest.approx(first.task_loss + first.distill_loss)
+    assert first.losses["distill/whole.l2"] == pytest.approx(3 * first.losses["distill/whole.l2 before its weight"])
+    task_parts = sum(value for name, value in first.losses.items() if name.startswith("task/"))
+    assert task_parts == pytest.approx(first.task_loss)
+
+
+def test_a_schedule_cut_off_is_the_beginning_of_the_whole(make_student, loader):
+    whole = run(make_student(), loader)
+    cut = run(make_student(), loader, recipe=RECIPE.model_copy(update={"epochs": 9}), stop_after=1, schedule_epochs=2)
+    assert [replace(r, seconds=0) for r in cut] == [replace(whole[0], seconds=0)]
+
+
+def test_a_term_that_is_nan_is_named_with_its_step(make_student, loader):
+    lesson = Lesson(FakeDistiller(bad_step=3), no_teacher)
+    with pytest.raises(NonFiniteError, match=r"distill/whole\.l2.* is nan in epoch 2, step 1"):
+        run(make_student(), loader, lesson)
+
+
+def test_a_gradient_that_is_nan_under_finite_losses_is_named(make_student, loader):
+    class Root(FakeDistiller):
+        def forward(self, outputs_s, outputs_t, targets) -> DistillResult:
+            value = (outputs_s.pyramid["p3"] * 0).square().sum().sqrt()  # the root's slope at 0 is infinite
+            return DistillResult(value, {})
+
+    with pytest.raises(NonFiniteError, match="gradient norm is nan"):
+        run(make_student(), loader, Lesson(Root(), no_teacher))
+
+
+def test_a_record_looked_at_late_still_blames_the_first_bad_step_and_part():
+    record = LossRecord(epoch=4, check_every=10)
+    for step in range(7):
+        late = math.inf if step >= 5 else 1.0
+        early = math.nan if step >= 6 else 1.0
+        parts = {"total": early + late, "task": early, "distill": late}
+        record.add({name: torch.tensor(value) for name, value in parts.items()})
+    with pytest.raises(NonFiniteError, match="distill is inf in epoch 4, step 6"):
+        record.result(9, 0.1, 0.0)
+
+
+def test_a_training_past_its_deadline_stops(make_student, loader):
+    with pytest.raises(TimeoutError, match="epoch 1 of 2"):
+        run(make_student(), loader, deadline=time.monotonic())
+
+
+def test_closing_the_generator_stops_the_training(make_student, loader):
+    student = make_student()
+    training = train(student, loader, RECIPE, seed=0)
+    assert next(training).epoch == 1
+    training.close()
+    assert list(training) == []

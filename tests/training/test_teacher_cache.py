@@ -1,0 +1,170 @@
+"""The cached teacher is the live teacher, and a damaged cache is never believed."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from autokd.config.model import Recipe
+from autokd.detectors import build_detector
+from autokd.errors import DataError, NonFiniteError
+from autokd.training import teacher_cache
+from autokd.training.loader import Loader, training_plan
+from autokd.training.seeds import random_stream
+from autokd.training.teacher_cache import LiveTeacher, TapsKey, open_or_build, sound_meta
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(num_views=3, scale_range=(0.7, 1.3))
+KEY = TapsKey("teacher", "config", "data", "plan", (64, 64), ("boxes", "class_logits", "fpn"))
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_config, tiny_data):
+    with random_stream(CPU, 0, "weights"):
+        return build_detector(tiny_config.teacher, tiny_data.num_classes, (64, 64)).eval()
+
+
+@pytest.fixture(scope="module")
+def loader(tiny_data):
+    return Loader(tiny_data.train, training_plan(tiny_data.train, RECIPE), 4, CPU)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, teacher, loader) -> Path:
+    root = tmp_path_factory.mktemp("taps")
+    open_or_build(root, KEY, loader, lambda: teacher)
+    return root
+
+
+@pytest.fixture
+def root(tmp_path, built) -> Path:
+    """A copy that a test may damage."""
+    return shutil.copytree(built, tmp_path / "taps")
+
+
+def never() -> None:
+    raise AssertionError("a sound cache needs no teacher")
+
+
+def test_cached_taps_are_the_live_teachers_on_the_same_view_up_to_float16(built, teacher, loader):
+    cache = open_or_build(built, KEY, loader, never)
+    live = LiveTeacher(teacher, KEY.taps)
+    for batch in loader.epoch(seed=3, epoch=2):
+        cached, expected = cache(batch), live(batch)
+        assert list(cached.pyramid) == list(expected.pyramid)
+        assert dict(cached.strides) == dict(expected.strides)
+        assert cached.input_size_px == expected.input_size_px
+        taps = [(cached.pyramid[level], expected.pyramid[level]) for level in expected.pyramid]
+        taps += [(cached.class_logits, expected.class_logits), (cached.boxes, expected.boxes)]
+        for found, wanted in taps:
+            assert found.dtype == torch.float32
+            # float16 keeps 11 bits; another batch's order of summation adds a little.
+            torch.testing.assert_close(found, wanted, rtol=2**-10, atol=1e-4)
+
+
+def test_different_views_of_an_image_have_different_taps(built, loader):
+    cache = open_or_build(built, KEY, loader, never)
+    maps_BCHW = cache.read([(0, 0), (0, 1), (0, 2)]).pyramid["p3"]
+    assert not torch.allclose(maps_BCHW[0], maps_BCHW[1], atol=1e-3)
+
+
+def test_files_have_a_place_for_every_image_and_view(built):
+    array = np.load(built / KEY.folder_name / "level.p3.npy", mmap_mode="r")
+    assert (array.shape, array.dtype) == ((8, 3, 16, 8, 8), np.float16)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "missing", "no meta", "other version"])
+def test_a_damaged_cache_is_rebuilt(root, teacher, loader, damage):
+    folder = root / KEY.folder_name
+    path = folder / "level.p4.npy"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "changed":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(bytes(content))
+    elif damage == "missing":
+        path.unlink()
+    elif damage == "no meta":
+        (folder / "meta.json").unlink()
+    else:
+        meta = (folder / "meta.json").read_text()
+        (folder / "meta.json").write_text(meta.replace('"version": 1', '"version": 0'))
+    assert sound_meta(folder) is None
+    calls = []
+    cache = open_or_build(root, KEY, loader, lambda: calls.append(1) or teacher)
+    batch = next(loader.epoch(0, 1))
+    torch.testing.assert_close(
+        cache(batch).pyramid["p4"], LiveTeacher(teacher)(batch).pyramid["p4"], rtol=2**-10, atol=1e-4
+    )
+    assert calls == [1]
+
+
+def test_a_build_that_dies_leaves_nothing_that_could_be_taken_for_whole(tmp_path, teacher, loader):
+    def die(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_or_build(tmp_path, KEY, loader, lambda: teacher, die)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+    assert sound_meta(tmp_path / KEY.folder_name) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"teacher_digest": "x"},
+        {"teacher_config": "x"},
+        {"dataset_fingerprint": "x"},
+        {"plan_digest": "x"},
+        {"image_size_px": (64, 96)},
+        {"taps": ("fpn",)},
+        {"dtype": "float32"},
+        {"version": 2},
+    ],
+)
+def test_the_folder_depends_on_all_that_the_taps_depend_on(change):
+    fields = {name: getattr(KEY, name) for name in KEY.__dataclass_fields__}
+    assert TapsKey(**fields).folder_name == KEY.folder_name
+    assert TapsKey(**{**fields, **change}).folder_name != KEY.folder_name
+
+
+def test_a_teacher_beyond_float16_is_refused_by_tap_and_value(tmp_path, teacher, loader):
+    class Loud:
+        def __call__(self, images_BCHW, taps):
+            outputs = teacher(images_BCHW, taps=("fpn",))
+            return type(outputs)({k: v * 1e6 for k, v in outputs.pyramid.items()}, outputs.strides)
+
+        def to(self, device):
+            return self
+
+        def eval(self):
+            return self
+
+    with pytest.raises(NonFiniteError, match=r"level\.p3 reaches .* float16"):
+        open_or_build(tmp_path, KEY, loader, Loud)
+
+
+def test_a_full_disk_is_named_before_anything_is_written(tmp_path, teacher, loader, monkeypatch):
+    free = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(teacher_cache.shutil, "disk_usage", lambda path: free)
+    with pytest.raises(DataError, match=r"8 images in 3 views need .* lower num_views"):
+        open_or_build(tmp_path, KEY, loader, lambda: teacher)
+
+
+def test_the_checksum_of_a_small_file_covers_every_byte(tmp_path):
+    size = 5 * teacher_cache.BLOCK_BYTES + 123
+    content = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    path = tmp_path / "file"
+    path.write_bytes(content.tobytes())
+    whole = teacher_cache._checksum(path)
+    for position in [0, size - 1, *range(777, size, math.ceil(size / 40))]:
+        changed = content.copy()
+        changed[position] ^= 1
+        path.write_bytes(changed.tobytes())
+        assert teacher_cache._checksum(path) != whole, position
