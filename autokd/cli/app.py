@@ -14,6 +14,7 @@ from autokd.errors import AutoKDError
 if TYPE_CHECKING:
     from autokd.config import RunConfig
     from autokd.spec import DistillerSpec
+    from autokd.storage import Results
 
 app = typer.Typer(
     help="Searches for the loss with which a small object detector learns from a big one.",
@@ -255,7 +256,7 @@ def _distiller(name: str) -> DistillerSpec:
     return DistillerSpec.from_yaml(Path(name))
 
 
-def _print_results(results: object, directory: Path) -> None:
+def _print_results(results: Results, directory: Path) -> None:
     from rich.console import Console
 
     from autokd.report import results_table

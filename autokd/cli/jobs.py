@@ -6,7 +6,10 @@ import shlex
 import tempfile
 from pathlib import Path
 
+import typer
+
 from autokd.config import RunConfig, config_yaml
+from autokd.errors import RuntimeUnavailableError
 
 SPACE_FILE = "space.yaml"
 
@@ -24,7 +27,7 @@ def submit_search(
 
     The cluster must have autokd installed and see the data under the paths that the file names.
     """
-    from autokd.runtime import submit_job
+    from autokd.runtime import follow_job, job_status, submit_job
 
     command = ["autokd", "search", SPACE_FILE, "--ray-address", "auto"]
     command += ["--trials", str(trials)] if trials is not None else []
@@ -32,4 +35,11 @@ def submit_search(
     command += ["--run-dir", str(run_dir)] if run_dir is not None else []
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / SPACE_FILE).write_text(config_yaml(config), encoding="utf-8")
-        return submit_job(address, shlex.join(command), working_dir=Path(folder), name=config.name, follow=follow)
+        job_id = submit_job(address, shlex.join(command), working_dir=folder)
+    if follow:
+        for text in follow_job(address, job_id):
+            typer.echo(text, nl=False)
+        status, message = job_status(address, job_id)
+        if status != "SUCCEEDED":
+            raise RuntimeUnavailableError(f"job {job_id} ended as {status}: {message}")
+    return job_id

@@ -56,7 +56,7 @@ class Detector(nn.Module, ABC):
     resize. Losses come in ``eval()`` mode too; batch-norm statistics then stay as they are and samplers draw the
     same numbers at every call. Under autocast the parts after the head's convolutions run in float32, and
     taps are float32. Inside, maps are channels-last, which saves a tenth of a training step on a CPU and a
-    quarter of a forward; the pyramid comes out contiguous.
+    quarter of a forward; the pyramid comes out so.
     """
 
     model: Any
@@ -158,27 +158,27 @@ class Detector(nn.Module, ABC):
                 raise DetectorError(f"forward of {self.architecture}: " + one_of(tap, TAPS, noun="tap"))
         padded_BCHW = self._normalise_and_pad(images_BCHW)
         pyramid = self.model.backbone(padded_BCHW)
-        pyramid = dict(zip(self.level_names, pyramid.values()))
+        # The heads look at the very tensors that are given out: the losses' gradient on the taps sets the weights.
+        pyramid = {level: _full_precision(tap) for level, tap in zip(self.level_names, pyramid.values())}
         losses = class_logits = boxes = None
         detections: list[Detections] = []
         if targets is not None or wants_detections or "class_logits" in taps or "boxes" in taps:
             raw = self._predict(pyramid)
             with torch.autocast(images_BCHW.device.type, enabled=False):
                 raw = {name: _full_precision(value) for name, value in raw.items()}
-                full_pyramid = {level: _full_precision(map_BCHW) for level, map_BCHW in pyramid.items()}
                 frame = self._frame(images_BCHW, padded_BCHW)
                 if targets is not None:
                     checked = self._check_targets(targets, len(images_BCHW))
                     with self._repeatable_draws(images_BCHW.device):
-                        losses = self._losses(full_pyramid, raw, frame, checked)
+                        losses = self._losses(pyramid, raw, frame, checked)
                 if "class_logits" in taps:
                     class_logits = self._class_logits(raw)
                 if "boxes" in taps:
                     boxes = self._boxes(raw, frame)
                 if wants_detections:
-                    detections = self._detections(full_pyramid, raw, frame)
+                    detections = self._detections(pyramid, raw, frame)
         outputs = DetectorOutputs(
-            pyramid={level: _full_precision(map_BCHW).contiguous() for level, map_BCHW in pyramid.items()},
+            pyramid=pyramid,
             strides=self.strides,
             class_logits=class_logits,
             boxes=boxes,

@@ -61,14 +61,15 @@ class GradientBalance(nn.Module):
         taps: what the task loss was computed from. float_taps: the same in float32, what the terms were.
         """
         scale = _HALF_PRECISION_SCALE if any(tap.dtype == torch.float16 for tap in taps) else 1.0
-        task_norm = _gradient_norm(task_loss * scale, taps) / scale
-        if not task_norm > 0:
+        task_norm = _gradient_norm(task_loss * scale, taps)
+        if task_norm is None:
             raise DistillError(
                 "the task losses have no gradient on the student's pyramid, so no relative weight can be measured: "
                 "the heads must look at the very tensors that DetectorOutputs.pyramid holds, not at copies of them."
             )
-        norms = torch.stack([_gradient_norm(value, float_taps) for value in values])
-        self._follow(self.ratios * task_norm / norms)
+        found = [_gradient_norm(value, float_taps) for value in values]
+        norms = torch.stack([torch.zeros_like(task_norm) if norm is None else norm for norm in found])
+        self._follow(self.ratios * (task_norm / scale) / norms)
         self.was_measured = True
 
     @torch.no_grad()
@@ -84,10 +85,10 @@ class GradientBalance(nn.Module):
         self.num_measured.add_(is_valid)
 
 
-def _gradient_norm(value: Tensor, taps: Sequence[Tensor]) -> Tensor:
-    """The norm of d value / d taps, all taps together; 0 where the value does not depend on them."""
+def _gradient_norm(value: Tensor, taps: Sequence[Tensor]) -> Tensor | None:
+    """The norm of d value / d taps, all taps together; None where the value does not come from them."""
     if not value.requires_grad:
-        return torch.zeros((), device=value.device)
+        return None
     gradients = torch.autograd.grad(value, taps, retain_graph=True, allow_unused=True)
     norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients if gradient is not None]
-    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros((), device=value.device)
+    return torch.linalg.vector_norm(torch.stack(norms)) if norms else None

@@ -27,9 +27,13 @@ MAX_REPEATS = 200
 
 @dataclass
 class OpenTrial:
-    """A trial between ask and tell; ``twins`` are later trials of the same digest that wait for its outcome."""
+    """A trial between ask and tell; ``twins`` are later trials of the same digest that wait for its outcome.
 
-    trial: optuna.Trial
+    ``trial`` is None for one that an earlier driver asked for.
+    """
+
+    number: int
+    trial: optuna.Trial | None
     spec: DistillerSpec
     outcome: Outcome | None = None
     twins: list[OpenTrial] = field(default_factory=list)
@@ -82,7 +86,7 @@ class SearchDriver:
             return None
         for _ in range(MAX_REPEATS):
             trial = self._study.ask()
-            opened = OpenTrial(trial, suggest(trial, self._space))
+            opened = OpenTrial(trial.number, trial, suggest(trial, self._space))
             if not self._is_answered(opened):
                 job = self._job(opened)
                 record_job(trial, job, owner=self._owner)
@@ -94,7 +98,7 @@ class SearchDriver:
         return None
 
     def _job(self, opened: OpenTrial) -> Job:
-        return Job(f"trial-{opened.trial.number:05d}", opened.spec, "proxy", self._plan.seed)
+        return Job(f"trial-{opened.number:05d}", opened.spec, "proxy", self._plan.seed)
 
     def _is_answered(self, opened: OpenTrial) -> bool:
         """Answer a duplicate from the database, or let it wait for its twin that is being evaluated."""
@@ -114,33 +118,27 @@ class SearchDriver:
 
     def on_report(self, report: Report) -> bool:
         """Report the reward so far to Optuna; False if its pruner gives the trial up."""
-        opened = self._open[report.job_id]
+        trial = self._open[report.job_id].trial
+        assert trial is not None, "adopted trials have ended"
         if self._reward.scales is None or not self._is_finite(report.metrics):
             return True
-        opened.trial.report(self._reward.value(report.metrics, report.epoch), report.epoch)
-        return report.epoch >= self._plan.num_epochs or not opened.trial.should_prune()
+        trial.report(self._reward.value(report.metrics, report.epoch), report.epoch)
+        return report.epoch >= self._plan.num_epochs or not trial.should_prune()
 
     def on_outcome(self, outcome: Outcome) -> None:
         """Store the outcome and tell its value, or keep it for the panel."""
         opened = self._open.pop(outcome.job_id)
         opened.outcome = outcome
-        if outcome.status == "finished" and self._reward.scales is None:
-            record_outcome(opened.trial, outcome)
-            self._join_panel(opened)
-        else:
-            self._close(opened)
+        assert opened.trial is not None, "adopted trials have ended"
+        record_outcome(opened.trial, outcome)
+        self._settle(opened)
 
     def adopt(self, record: TrialRecord) -> None:
         """Take in a trial whose outcome an earlier driver had stored but not told."""
         assert record.outcome is not None
         assert record.spec is not None
         self._num_started += 1
-        outcome = record.outcome
-        opened = OpenTrial(revived(self._study, record.number), record.spec, outcome)
-        if self._reward.scales is None and outcome.status == "finished":
-            self._join_panel(opened)
-        else:
-            self._close(opened)
+        self._settle(OpenTrial(record.number, None, record.spec, record.outcome))
 
     def finish(self) -> Reward:
         """Tell what the panel still holds; return the reward with its scales."""
@@ -150,7 +148,12 @@ class SearchDriver:
 
     # ---------------------------------------------------------------------------------------- telling
 
-    def _join_panel(self, opened: OpenTrial) -> None:
+    def _settle(self, opened: OpenTrial) -> None:
+        """Tell a trial whose outcome is stored, or keep it for the panel."""
+        assert opened.outcome is not None
+        if self._reward.scales is not None or opened.outcome.status != "finished":
+            self._close(opened)
+            return
         self._panel.append(opened)
         if len(self._panel) >= min(self._plan.panel_size, self._plan.num_trials):
             self._fix_scales()
@@ -174,14 +177,13 @@ class SearchDriver:
         outcome = opened.outcome
         assert outcome is not None
         value = self._value(outcome)
-        record_outcome(opened.trial, outcome)
         if outcome.status == "finished" and value is not None:
-            self._report_missing(opened.trial, outcome)
-            frozen = self._study.tell(opened.trial, value)
+            self._report_missing(opened.number, outcome)
+            frozen = self._study.tell(opened.number, value)
             self._best = value if self._best is None else max(self._best, value)
         else:
             state = TrialState.PRUNED if outcome.status == "pruned" else TrialState.FAIL
-            frozen = self._study.tell(opened.trial, state=state)
+            frozen = self._study.tell(opened.number, state=state)
         self._num_ended += 1
         self._announce(opened, frozen)
         for twin in opened.twins:
@@ -193,15 +195,17 @@ class SearchDriver:
         value = self._reward.value(outcome.metrics, self._plan.num_epochs)
         return value if math.isfinite(value) else None
 
-    def _report_missing(self, trial: optuna.Trial, outcome: Outcome) -> None:
+    def _report_missing(self, number: int, outcome: Outcome) -> None:
         """Intermediate values of a trial that ended before the scales were known."""
-        frozen = self._study._storage.get_trial(trial._trial_id)
+        trial, storage = self._study.get_trials(deepcopy=False)[number], self._study._storage
         for report in outcome.reports:
-            if report.epoch not in frozen.intermediate_values and self._is_finite(report.metrics):
-                trial.report(self._reward.value(report.metrics, report.epoch), report.epoch)
+            if report.epoch not in trial.intermediate_values and self._is_finite(report.metrics):
+                value = self._reward.value(report.metrics, report.epoch)
+                storage.set_trial_intermediate_value(trial._trial_id, report.epoch, value)
 
     def _tell_reused(self, opened: OpenTrial, known: FrozenTrial) -> None:
         """End a duplicate as its twin ended, without training."""
+        assert opened.trial is not None, "adopted trials have an outcome of their own"
         record_job(opened.trial, self._job(opened), owner=self._owner, reused_from=known.number)
         outcome = read_record(known).outcome
         if outcome is not None:
@@ -239,13 +243,3 @@ def is_evaluated(trial: FrozenTrial) -> bool:
     record = read_record(trial)
     was_interrupted = record.outcome is None or record.outcome.cause == "interrupted"
     return record.reused_from is None and not was_interrupted
-
-
-def revived(study: optuna.Study, number: int) -> optuna.Trial:
-    """A handle on a running trial of an earlier process. Optuna's constructor would ask the sampler again."""
-    frozen = study.get_trials(deepcopy=False)[number]
-    trial = object.__new__(optuna.Trial)
-    trial.study, trial._trial_id, trial.storage = study, frozen._trial_id, study._storage
-    trial._cached_frozen_trial = study._storage.get_trial(frozen._trial_id)
-    trial.relative_search_space, trial._relative_params, trial._fixed_params = {}, {}, {}
-    return trial

@@ -76,7 +76,7 @@ def search_summary(study: optuna.Study, sampler: str, seconds: float) -> SearchS
 
 def _teacher_result(run: Run) -> TeacherResult:
     score = run.preparation.score
-    per_class = {f"val_ap/{name}": value for name, value in score.val_per_class.items()}
+    per_class: dict[str, float | None] = {f"val_ap/{name}": value for name, value in score.val_per_class.items()}
     per_class |= {f"test_ap/{name}": value for name, value in score.test_per_class.items()}
     return TeacherResult(val_ap=score.val_ap, test_ap=score.test_ap, metrics=per_class)
 

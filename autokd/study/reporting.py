@@ -35,7 +35,7 @@ def write_run_report(directory: str | Path, *, cache_dir: Path, storage_url: str
             images = _comparison_images(load_config(run.config_path), run.path, cache_dir, results, artifacts)
         except (AutoKDError, OSError) as error:
             results = results.model_copy(update={"notes": (*results.notes, f"Pictures are left out: {error}")})
-    return write_report(run, study, results, images=images)
+    return write_report(run.path, study, results, images=images)
 
 
 def _comparison_images(
@@ -68,7 +68,7 @@ def _picture(
 ) -> ComparisonImage:
     image_id = dataset.image_ids[index]
     label_of = {category: label for label, category in enumerate(dataset.category_ids)}
-    coco = dataset.ground_truth
+    coco = dataset.ground_truth()
     truth = [a for a in coco.loadAnns(coco.getAnnIds(imgIds=[image_id])) if not a.get("iscrowd")]
     return ComparisonImage(
         image=dataset.image_path(index),

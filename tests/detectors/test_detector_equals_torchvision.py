@@ -97,8 +97,8 @@ def test_boxes_and_logits_equal_a_decoding_by_hand(architecture):
     torch.testing.assert_close(outputs.class_logits, raw["cls_logits"], atol=1e-4, rtol=1e-4)
     base = {"fcos": [(8.0, 8.0)], "retinanet": None}[architecture]
     if base is None:
-        # base size 1.5 strides, three octave fractions, three ratios h / w; sizes and corners are rounded
-        sides = [int(12 * 2 ** (third / 3)) for third in range(3)]
+        # base size 3 strides, three octave fractions, three ratios h / w; sizes and corners are rounded
+        sides = [int(24 * 2 ** (third / 3)) for third in range(3)]
         half = [
             (round(side / math.sqrt(ratio) / 2), round(side * math.sqrt(ratio) / 2))
             for ratio in (0.5, 1.0, 2.0)

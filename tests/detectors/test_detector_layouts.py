@@ -33,9 +33,9 @@ def test_small_images_pad_to_no_more_than_32_and_keep_several_cells_on_each_leve
     assert len(layout.anchor_sizes_px) == len(layout.levels)
 
 
-def test_anchors_of_small_images_meet_boxes_of_8_to_64_px():
+def test_anchors_of_small_images_meet_boxes_up_to_64_px():
     """Each square box of the sizes in use has, at the best position, an anchor of IoU 0.4 or more."""
-    for architecture, smallest in (("retinanet", 8), ("faster_rcnn", 8)):
+    for architecture, smallest in (("retinanet", 16), ("faster_rcnn", 8)):
         sizes = [size for level in choose_layout(architecture, (96, 96)).anchor_sizes_px for size in level]
         for box in range(smallest, 65):
             assert max(min(box, size) ** 2 / max(box, size) ** 2 for size in sizes) >= 0.4
