@@ -150,7 +150,7 @@ def _search_view(
     return SearchView(
         sampler=results.search.sampler if results is not None else sampler,
         finished=sum(trial.status == "finished" for trial in trials),
-        failed=sum(trial.status == "failed" for trial in trials),
+        failed=sum(trial.status == "failed" and trial.cause != "interrupted" for trial in trials),
         pruned=sum(trial.status == "pruned" for trial in trials),
         reused=sum(trial.reused_from is not None for trial in trials),
         seconds=results.search.seconds if results is not None else float(get_fact(study, "seconds_used", 0.0) or 0.0),

@@ -75,12 +75,14 @@ def search_words(data: ReportData) -> str:
     search = data.search
     if not data.trials:
         return "The search has no trials."
-    running = sum(trial.status == "running" for trial in data.trials)
+    open_ = sum(trial.status == "running" or trial.cause == "interrupted" for trial in data.trials)
     counts = [(search.finished, "finished"), (search.pruned, "pruned"), (search.failed, "failed")]
-    counts += [(running, "running or interrupted"), (search.reused, "reused (equal losses are evaluated once)")]
+    counts.append((open_, "running or interrupted"))
     listed = ", ".join(f"{number} {what}" for number, what in counts if number)
     sampler = f"{search.sampler}: " if search.sampler else ""
     words = f"{sampler}{len(data.trials)} trials; {listed or 'none finished'}"
+    if search.reused:
+        words += f"; {search.reused} of them took the value of an equal loss"
     words += f", in {duration(search.seconds)}." if search.seconds else "."
     best = best_trial(data.trials, search.direction)
     if best is not None:

@@ -180,3 +180,11 @@ def test_the_report_is_imported_without_torch() -> None:
     code = f"import sys, autokd.report; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_counts_of_the_search_stand_in_words(full_page: Page) -> None:
+    trials = make_trials()
+    counts = [sum(t.status == status for t in trials) for status in ("finished", "pruned", "failed", "running")]
+    assert counts == [34, 2, 3, 1]
+    assert "mcts: 40 trials; 34 finished, 2 pruned, 3 failed, 1 running or interrupted;" in full_page.text
+    assert "1 of them took the value of an equal loss, in 6 min 52 s." in full_page.text
