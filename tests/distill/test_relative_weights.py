@@ -178,3 +178,10 @@ def test_half_precision_taps_are_measured_without_underflow():
     loss = sum((map_BCHW * 1e-7).sum() for map_BCHW in full.pyramid.values())
     want = built(relative("whole", [], "l2", 20.0))(replace(full, losses={"task": loss}), TEACHER)
     assert float(result.terms["whole.l2"].weight) == pytest.approx(float(want.terms["whole.l2"].weight), rel=0.01)
+
+
+def test_task_losses_that_do_not_come_from_the_pyramid_are_an_error_with_its_remedy():
+    outputs = cases.outputs(with_loss=True)
+    copies = replace(outputs, pyramid={level: map_BCHW * 1.0 for level, map_BCHW in outputs.pyramid.items()})
+    with pytest.raises(DistillError, match=r"very tensors that DetectorOutputs\.pyramid holds"):
+        built(relative("whole", [], "l2", 20.0))(copies, TEACHER)
