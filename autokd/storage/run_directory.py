@@ -134,7 +134,7 @@ class RunDirectory:
             more = f"\n  and {len(differing) - _MAX_DIFFERENCES} more" if len(differing) > _MAX_DIFFERENCES else ""
             raise StorageError(
                 f"{self.path}: the run there was started with another configuration:{shown}{more}\n"
-                "Restore those settings to resume it (runtime and search.trials may change), or choose another --run-dir."
+                "Restore those settings to resume it (runtime and search.trials may change), or use another --run-dir."
             )
 
     def _acquire(self) -> None:

@@ -57,11 +57,12 @@ def open_existing(url_or_path: str | Path, name: str | None = None) -> optuna.St
     """
     if isinstance(url_or_path, Path) or "://" not in url_or_path:
         path = Path(url_or_path)
-        path = path / "study.db" if path.is_dir() else path
-        if not path.is_file():
-            raise StorageError(f"{path}: there is no such database. Give a run directory, its study.db, or an address.")
-        url_or_path = path
+        url_or_path = path / "study.db" if path.is_dir() else path
     url = _url(url_or_path)
+    if url.get_backend_name() == "sqlite" and not (url.database and Path(url.database).is_file()):
+        raise StorageError(
+            f"{_shown(url)}: there is no such database. Give a run directory, its study.db, or an address."
+        )
     storage = _storage(url)
     names = optuna.get_all_study_names(storage)
     if name is None and len(names) == 1:

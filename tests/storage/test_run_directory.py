@@ -1,0 +1,99 @@
+"""The folder of a run: started, locked, resumed, refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from autokd.config import RunConfig
+from autokd.errors import StorageError
+from autokd.storage import RunDirectory, config_digest
+
+
+def config(**changes: object) -> RunConfig:
+    data = {"data": {"format": "shapes"}, "teacher": {}, "student": {"fpn_channels": 32}}
+    return RunConfig.model_validate(data | changes)
+
+
+def test_a_new_folder_holds_the_resolved_configuration(tmp_path: Path) -> None:
+    with RunDirectory.start(tmp_path / "runs" / "one", config(name="demo")) as run:
+        assert not run.resumed
+        assert run.logs_path.is_dir()
+        assert len(run.owner) == 32
+    again = RunDirectory.existing(tmp_path / "runs" / "one")
+    data = again.read_config()
+    assert data["student"]["fpn_channels"] == 32
+    assert data["search"]["trials"] == 40, "defaults are written out"
+    assert RunConfig.model_validate(data) == config(name="demo")
+
+
+def test_a_run_is_resumed_with_its_owner_and_may_get_more_trials(tmp_path: Path) -> None:
+    with RunDirectory.start(tmp_path, config()) as run:
+        owner = run.owner
+    more = config(search={"trials": 80}, runtime={"workers": 7})
+    with RunDirectory.start(tmp_path, more, resume=True) as run:
+        assert run.resumed
+        assert run.owner == owner
+        assert run.read_config()["search"]["trials"] == 80
+
+
+def test_a_run_is_not_started_twice_nor_resumed_where_there_is_none(tmp_path: Path) -> None:
+    RunDirectory.start(tmp_path / "one", config()).close()
+    with pytest.raises(StorageError, match="--resume"):
+        RunDirectory.start(tmp_path / "one", config())
+    with pytest.raises(StorageError, match="no run to resume"):
+        RunDirectory.start(tmp_path / "none", config(), resume=True)
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(StorageError, match="not the directory of a run"):
+        RunDirectory.existing(tmp_path / "none")
+
+
+def test_another_configuration_is_refused_by_naming_what_differs(tmp_path: Path) -> None:
+    RunDirectory.start(tmp_path, config()).close()
+    with pytest.raises(StorageError, match=r"student\.fpn_channels: 32 there, 64 here"):
+        RunDirectory.start(tmp_path, config(student={"fpn_channels": 64}), resume=True)
+    # A refusal leaves no lock behind.
+    RunDirectory.start(tmp_path, config(), resume=True).close()
+
+
+def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(StorageError, match=r"thesis\.tex"):
+        RunDirectory.start(tmp_path, config())
+    with pytest.raises(StorageError, match="cannot be written"):
+        RunDirectory.start(tmp_path / "thesis.tex" / "run", config())
+
+
+def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+    holder = textwrap.dedent(
+        """
+        import sys
+        from autokd.config import RunConfig
+        from autokd.storage import RunDirectory
+        run = RunDirectory.start(sys.argv[1], RunConfig.model_validate(
+            {"data": {"format": "shapes"}, "teacher": {}, "student": {"fpn_channels": 32}}))
+        print("held", flush=True)
+        sys.stdin.readline()
+        """
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", holder, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(StorageError, match=f"another driver works.*:{process.pid}"):
+        RunDirectory.start(tmp_path, config(), resume=True)
+    # A killed driver holds nothing.
+    process.kill()
+    process.communicate()
+    RunDirectory.start(tmp_path, config(), resume=True).close()
+
+
+def test_the_digest_ignores_what_does_not_change_the_trials() -> None:
+    same = [config(), config(runtime={"workers": 5}), config(search={"trials": 7})]
+    assert len({config_digest(each) for each in same}) == 1
+    assert config_digest(config(search={"seed": 1})) != config_digest(config())
