@@ -14,6 +14,9 @@ from pathlib import Path
 from autokd.errors import DetectorError, DistillError, NonFiniteError, SpecError
 from autokd.outcomes import Evaluator, Job, Outcome, Report, WorkerResources
 from autokd.runtime import WAIT, Wait
+from autokd.spec import DistillerSpec, Step, TermSpec, Weight
+
+SPEC = DistillerSpec((TermSpec(Step("whole"), (), Step("l2"), Weight("relative", 40.0)),), name="fitnet")
 
 
 class OutOfMemoryError(RuntimeError):
@@ -60,6 +63,7 @@ class ScriptedEvaluator:
 
     def evaluate(self, job: Job) -> Generator[Report, None, Outcome]:
         self._num_jobs += 1
+        assert job.spec == SPEC, "a job arrives as it was sent"
         what, _, argument = job.id.split(" ")[0].partition(":")
         yield Report(job.id, 1, {"loss": 0.1 * job.seed + 1.0, "num_jobs": self._num_jobs})
         if what == "raise":
@@ -105,7 +109,7 @@ class ListDriver:
     """Hands out jobs in order; after those in ``barriers`` it waits until all earlier ones have ended."""
 
     def __init__(self, ids: list[str], *, stop_after: dict[str, int] | None = None, barriers: tuple[int, ...] = ()):
-        self._jobs = [Job(name, None, "proxy", seed) for seed, name in enumerate(ids)]
+        self._jobs = [Job(name, SPEC, "proxy", seed) for seed, name in enumerate(ids)]
         self._stop_after = stop_after or {}
         self._barriers = barriers
         self._next = 0
