@@ -3,7 +3,8 @@
 Floors (a module imports only from lower floors; ``docs/architecture.md`` has the contracts)::
 
     cli
-    study                                                       report
+    study
+    report
     runtime                                                     training
     search            distill       detectors       data        storage
     config

@@ -40,6 +40,7 @@ RayAddress = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--ray-address", help='A cluster\'s address, or "auto". Default: a local Ray.'),
 ]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what the run directory holds.")]
 
 
 class Split(str, Enum):
@@ -60,7 +61,7 @@ def search(
         Optional[str],  # noqa: UP045
         typer.Option(help="Database URL (sqlite:///..., postgresql://...). Default: study.db in the run directory."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what the run directory holds.")] = False,
+    resume: Resume = False,
     cache_dir: CacheDir = None,
 ) -> None:
     """Search a distiller, retrain the winner beside baselines, write weights, distiller and report."""
@@ -87,6 +88,7 @@ def distill(
     ] = None,
     workers: Workers = None,
     ray_address: RayAddress = None,
+    resume: Resume = False,
     cache_dir: CacheDir = None,
 ) -> None:
     """Train the student in full with a given distiller or preset, beside the file's baselines."""
@@ -99,7 +101,7 @@ def distill(
         spec = spec.with_strength(strength)
     directory = run_dir or Path("runs") / f"{config.name}-{spec.name or Path(distiller).stem}"
     with live_view() as view:
-        results = run_distill(config, spec, directory, cache_dir=_cache(cache_dir), observer=view)
+        results = run_distill(config, spec, directory, cache_dir=_cache(cache_dir), resume=resume, observer=view)
     _print_results(results, directory)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import optuna
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
-from sqlalchemy import create_engine, event, make_url
+from sqlalchemy import create_engine, event, inspect, make_url
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
@@ -63,12 +63,15 @@ def open_existing(url_or_path: str | Path, name: str | None = None) -> optuna.St
         raise StorageError(
             f"{_shown(url)}: there is no such database. Give a run directory, its study.db, or an address."
         )
+    if not _has_tables(url):
+        raise StorageError(f"{_shown(url)}: it holds no study yet. Wait until a search has begun, or give another.")
     storage = _storage(url)
     names = optuna.get_all_study_names(storage)
     if name is None and len(names) == 1:
         [name] = names
     if name is None or name not in names:
-        asked = "it holds several studies; name one" if name is None else f"it holds no study {name!r}"
+        several = "it holds several studies; name one" if names else "it holds no study yet"
+        asked = several if name is None else f"it holds no study {name!r}"
         raise StorageError(f"{_shown(url)}: {asked}. Studies there: {', '.join(names) or 'none'}.")
     return optuna.load_study(study_name=name, storage=storage)
 
@@ -112,6 +115,17 @@ def _storage(url: URL) -> optuna.storages.BaseStorage:
     if is_file:
         _relax_synchronisation(rdb.engine)
     return rdb
+
+
+def _has_tables(url: URL) -> bool:
+    """Whether Optuna's tables are there: a reader makes none, since a search may be making them at this moment."""
+    engine = create_engine(url)
+    try:
+        return inspect(engine).has_table("alembic_version")
+    except DBAPIError:
+        return True  # what is wrong is told where the database is opened
+    finally:
+        engine.dispose()
 
 
 def _use_write_ahead_log(url: URL) -> None:

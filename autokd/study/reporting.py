@@ -76,6 +76,7 @@ def _picture(
         detections={name: _boxes(by_image.get(image_id, []), label_of) for name, by_image in found.items()},
         classes=dataset.classes,
         caption=dataset.image_path(index).name,
+        size_px=dataset.original_size(index),
     )
 
 

@@ -64,10 +64,16 @@ def run_search(
 
 
 def run_distill(
-    config: RunConfig, spec: DistillerSpec, directory: Path, *, cache_dir: Path, observer: Observer | None = None
+    config: RunConfig,
+    spec: DistillerSpec,
+    directory: Path,
+    *,
+    cache_dir: Path,
+    resume: bool = False,
+    observer: Observer | None = None,
 ) -> Results:
     """Train the student in full with ``spec`` beside the file's baselines; no search."""
-    with _run(config, directory, cache_dir, None, True, observer or SilentObserver()) as run:
+    with _run(config, directory, cache_dir, None, resume, observer or SilentObserver()) as run:
         entries = baseline_entries(config.full)
         if all(entry.digest != spec.digest for entry in entries):
             entries.append(Entry(spec.name or "given", spec))

@@ -1,0 +1,5 @@
+"""``python -m autokd``."""
+
+from autokd.cli import main
+
+main()

@@ -1,0 +1,98 @@
+"""The command line: quick, stable, and clear about what is wrong."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from autokd.cli import app
+from autokd.presets import preset_names
+
+SPACE = "data: {format: shapes}\nteacher: {train: {}}\nstudent: {}\n"
+
+OPTIONS = {
+    "search": {"--run-dir", "--trials", "--workers", "--ray-address", "--storage", "--resume", "--cache-dir"},
+    "distill": {"--run-dir", "--strength", "--resume", "--workers", "--ray-address", "--cache-dir"},
+    "evaluate": {"--weights", "--split", "--teacher", "--cache-dir"},
+    "report": {"--cache-dir", "--storage"},
+    "dashboard": {"--port"},
+    "space": {"--samples"},
+    "presets": set(),
+    "show": set(),
+    "submit": {"--address", "--trials", "--storage", "--run-dir", "--follow", "--no-follow"},
+}
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(app, arguments, env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from autokd.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_options_of_each_command_are_stable(command):
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert set(re.findall(r"--[a-z-]+", result.output)) - {"--help"} == OPTIONS[command]
+
+
+def test_help_lists_every_command():
+    assert all(command in invoke("--help").output for command in OPTIONS)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["presets"], ["show", "pkd"]])
+def test_quick_commands_load_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom autokd.cli.app import app\n"
+        f"try:\n    app({arguments!r})\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'ray', 'optuna', 'torchvision', 'plotly', 'scipy', 'pycocotools'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "heavy: []" in done.stdout, done.stdout + done.stderr
+
+
+def test_presets_are_listed_with_paper():
+    output = invoke("presets").output
+    assert all(name in output for name in preset_names())
+    assert "2207.02039" in output
+
+
+def test_show_prints_formula_and_digest(tmp_path):
+    path = tmp_path / "kd.yaml"
+    path.write_text("name: mine\nterms:\n- {source: whole, distance: l2, weight: {relative: 40}}\n")
+    output = invoke("show", str(path)).output
+    assert "L = 40 x l2(F)" in output
+    assert "digest" in output
+
+
+def test_space_shows_the_tree_and_its_size(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE)
+    output = invoke("space", str(path)).output
+    assert "distinct distillers" in output
+    assert "softmax_cells" in output
+    assert "log-uniform in [3, 100]" in output
+
+
+def test_a_wrong_file_ends_with_its_message_and_exit_code_two(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE + "serch: {}\n")
+    done = run("search", str(path))
+    assert done.returncode == 2
+    assert "space.yaml:4: serch" in done.stderr
+    assert "Did you mean 'search'?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_preset_gets_a_suggestion():
+    done = run("show", "pdk")
+    assert done.returncode == 2
+    assert "Did you mean 'pkd'?" in done.stderr

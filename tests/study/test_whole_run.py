@@ -1,0 +1,168 @@
+"""The whole path on real (generated or photographed) images: search, hand-over, kill, resume."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from autokd.config import load_config
+from autokd.errors import StorageError
+from autokd.storage import Results, open_existing, read_record
+from autokd.study import evaluate_weights, run_distill, run_search
+
+pytestmark = pytest.mark.slow
+
+TINY = """
+name: tiny
+data: {format: shapes, image_size_px: [64, 64], num_train: 24, num_val: 12, num_test: 12}
+teacher: {backbone: {width: 16}, train: {epochs: 2}}
+student: {backbone: {width: 8}}
+space:
+  terms: 1
+  sources: [whole, foreground, instance]
+  transforms: {normalise: [none, standardise, softmax_cells]}
+  distances: [l2, kl]
+search: {trials: 5, enqueue: [pkd], finalists: 2, finalist_seeds: [1]}
+proxy: {warm_start: {epochs: 1}, epochs: 1, calibration_trials: 2}
+full: {epochs: 2, seeds: [0, 1], baselines: [none, pkd]}
+runtime: {workers: 0}
+"""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, cache):
+    """A run that came to its end: (directory, results)."""
+    directory = tmp_path_factory.mktemp("runs") / "tiny"
+    return directory, run_search(load_config(TINY), directory, cache_dir=cache)
+
+
+def test_a_run_leaves_everything_that_it_promises(finished):
+    directory, results = finished
+    names = {"config.yaml", "study.db", "best_distiller.yaml", "student.pt", "results.json", "report.html"}
+    assert names <= {path.name for path in directory.iterdir()}
+    assert Results.read(directory / "results.json") == results
+    assert [entry.name for entry in results.entries] == ["none", "pkd", "searched"]
+    assert results.search.finished == 5
+    assert results.proxy_fidelity.pairs == 3
+    assert all(len(entry.test_ap) == 2 for entry in results.entries)
+
+
+def test_results_follow_the_published_schema(finished):
+    data = json.loads((finished[0] / "results.json").read_text())
+    assert data["schema"] == 1
+    assert {"sampler", "finished", "failed", "pruned", "reused", "seconds"} <= set(data["search"])
+    assert {"val_ap", "test_ap"} <= set(data["teacher"])
+    assert {"name", "spec", "digest", "seeds", "val_ap", "test_ap", "train_seconds"} <= set(data["entries"][0])
+    assert {"kendall_tau", "pairs"} <= set(data["proxy_fidelity"])
+
+
+def test_the_student_loads_in_plain_torchvision_and_scores_what_the_results_say(finished, cache):
+    directory, results = finished
+    state = torch.load(directory / "student.pt", weights_only=True)
+    assert all(isinstance(value, torch.Tensor) for value in state.values())
+    winner = results.entry(results.winner)
+    scores = evaluate_weights(load_config(TINY), directory / "student.pt", "test", cache_dir=cache)
+    assert scores["AP"] == pytest.approx(winner.test_ap[winner.val_ap.index(max(winner.val_ap))], abs=1e-6)
+
+
+def test_distillation_changes_the_student(finished):
+    none, pkd = finished[1].entry("none"), finished[1].entry("pkd")
+    assert none.metrics["val_loss"] != pkd.metrics["val_loss"]
+
+
+def test_a_second_search_trains_no_teacher_and_repeats_the_first_exactly(finished, cache, tmp_path):
+    teachers = {path: path.stat().st_mtime_ns for path in (cache / "teachers").rglob("*.pt")}
+    again = run_search(load_config(TINY), tmp_path / "again", cache_dir=cache)
+    assert {path: path.stat().st_mtime_ns for path in (cache / "teachers").rglob("*.pt")} == teachers
+    assert [entry.val_ap for entry in again.entries] == [entry.val_ap for entry in finished[1].entries]
+    assert [entry.digest for entry in again.entries] == [entry.digest for entry in finished[1].entries]
+
+
+def test_a_directory_in_use_is_not_overwritten(finished, cache):
+    with pytest.raises(StorageError, match="--resume"):
+        run_search(load_config(TINY), finished[0], cache_dir=cache)
+
+
+def test_resuming_with_another_configuration_names_the_difference(finished, cache):
+    other = load_config(TINY.replace("epochs: 2, seeds", "epochs: 3, seeds"))
+    with pytest.raises(StorageError, match=r"full\.epochs"):
+        run_search(other, finished[0], cache_dir=cache, resume=True)
+
+
+def test_a_given_distiller_is_trained_beside_the_baselines(cache, tmp_path):
+    from autokd.presets import load_preset
+
+    results = run_distill(load_config(TINY), load_preset("cwd"), tmp_path / "given", cache_dir=cache)
+    assert [entry.name for entry in results.entries] == ["none", "pkd", "cwd"]
+
+
+def start(space, directory, cache, *arguments):
+    command = [sys.executable, "-m", "autokd", "search", str(space), "--run-dir", str(directory), *arguments]
+    environment = os.environ | {"AUTOKD_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_trials(directory, count, process):
+    for _ in range(600):
+        assert process.poll() is None, process.communicate()
+        with contextlib.suppress(StorageError):  # not made yet
+            if sum(read_record(t).outcome is not None for t in open_existing(directory).trials) >= count:
+                return
+        time.sleep(0.2)
+    raise AssertionError("the search makes no trials")
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_a_search_that_was_ended_goes_on_without_losing_or_repeating_a_trial(finished, cache, tmp_path, end):
+    space, directory = tmp_path / "space.yaml", tmp_path / "run"
+    space.write_text(TINY)
+    process = start(space, directory, cache, "--trials", "12")
+    wait_for_trials(directory, 4, process)
+    process.send_signal(end)
+    process.communicate(timeout=60)
+    before = {
+        t.number: t.value for t in open_existing(directory).trials if t.state.is_finished() and t.value is not None
+    }
+    assert 1 <= len(before) < 12
+    if end is signal.SIGINT:
+        assert process.returncode == 130
+    process = start(space, directory, cache, "--trials", "12", "--resume")
+    output = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    trials = open_existing(directory).trials
+    assert {number: trials[number].value for number in before} == before
+    assert Results.read(directory / "results.json").search.finished >= 12
+    trained = [read_record(t).digest for t in trials if t.value is not None and read_record(t).reused_from is None]
+    assert len(trained) == len(set(trained)) == 12
+
+
+@pytest.mark.ray
+def test_ray_workers_give_the_same_numbers_as_this_process(finished, cache, tmp_path):
+    config = load_config(TINY.replace("workers: 0", "workers: 2"))
+    results = run_search(config, tmp_path / "ray", cache_dir=cache)
+    for name in ("none", "pkd"):
+        assert results.entry(name).val_ap == finished[1].entry(name).val_ap
+
+
+def test_a_small_search_on_photographs(bccd_root, cache, tmp_path):
+    text = TINY.replace(
+        "data: {format: shapes, image_size_px: [64, 64], num_train: 24, num_val: 12, num_test: 12}",
+        f"data: {{root: {bccd_root}, train: instances_test.json, val: instances_val.json, test: instances_test.json, "
+        "image_size_px: [96, 128]}",
+    ).replace("trials: 5", "trials: 2")
+    results = run_search(load_config(text), tmp_path / "bccd", cache_dir=cache)
+    assert results.search.finished == 2
+    assert set(results.entry("none").test_ap_per_class) == {"RBC", "WBC", "Platelets"}
