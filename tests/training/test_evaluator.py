@@ -187,3 +187,22 @@ def test_a_worker_loads_data_and_teacher_once(make_evaluator, run_job, tiny_conf
     for name in ("load_datasets", "obtain_teacher", "open_or_build", "load_weights"):
         monkeypatch.setattr(f"autokd.training.provisions.{name}", never)
     assert run_job(one, Job("t2", None, "proxy"))[1].status == "finished"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_job_on_a_gpu_is_near_the_same_job_on_a_cpu(make_tiny_config, tiny_data, tmp_path, run_job):
+    outcomes = []
+    for device in ("cpu", "cuda"):
+        config = make_tiny_config(full={"amp": False, "epochs": 1})
+        factory = TrainingEvaluatorFactory(config, tmp_path / "cache", tmp_path / device, tiny_data)
+        outcomes.append(run_job(factory(WorkerResources(device=device)), Job("t1", TWO_TERMS, "full"))[1])
+    on_cpu, on_gpu = (outcome.metrics for outcome in outcomes)
+    for name in ("train_loss", "val_loss", "cka"):
+        assert on_gpu[name] == pytest.approx(on_cpu[name], rel=0.02)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_mixed_precision_trains_on_a_gpu(tiny_config, tiny_data, tmp_path, run_job):
+    factory = TrainingEvaluatorFactory(tiny_config, tmp_path / "cache", tmp_path / "run", tiny_data)
+    _, outcome = run_job(factory(WorkerResources(device="cuda")), Job("t1", TWO_TERMS, "proxy"))
+    assert (outcome.status, outcome.message) == ("finished", "")
