@@ -26,6 +26,7 @@ class Ledger:
     def __init__(self, study: optuna.Study, owner: str) -> None:
         self.study = study
         self.owner = owner
+        self._began: float | None = None
 
     def claim(self, digest: str) -> None:
         """Bind the study to a configuration; StorageError if it belongs to another."""
@@ -40,14 +41,18 @@ class Ledger:
     @contextmanager
     def clock(self) -> Iterator[None]:
         """Add the time spent inside to the run's seconds, whatever happens."""
-        began = time.monotonic()
+        self._began = time.monotonic()
         try:
             yield
         finally:
-            set_fact(self.study, "seconds_used", self.seconds_used() + time.monotonic() - began)
+            seconds = self.seconds_used()
+            self._began = None
+            set_fact(self.study, "seconds_used", seconds)
 
     def seconds_used(self) -> float:
-        return float(get_fact(self.study, "seconds_used", 0.0))
+        """Of all sittings, the present one included."""
+        present = 0.0 if self._began is None else time.monotonic() - self._began
+        return float(get_fact(self.study, "seconds_used", 0.0)) + present
 
     # ----------------------------------------------------------------------------------- jobs, phases
 

@@ -16,7 +16,7 @@ from autokd.data import Datasets, load_datasets
 from autokd.detectors import taps_of
 from autokd.errors import AutoKDError, SpaceError
 from autokd.outcomes import Job, Outcome
-from autokd.runtime import Driver, Runtime, make_runtime
+from autokd.runtime import make_runtime
 from autokd.runtime.resources import own_resources
 from autokd.search import make_pruner, make_sampler
 from autokd.space import Space
@@ -29,11 +29,18 @@ from autokd.study.finalists import best_trials, finalist_jobs, rank_finalists, r
 from autokd.study.handover import hand_over
 from autokd.study.ledger import Ledger
 from autokd.study.observer import Observer, SilentObserver
+from autokd.study.phases import PhasedDriver, Phases
 from autokd.study.reward import Reward, reference_curve
 from autokd.training import Preparation, TrainingEvaluatorFactory, prepare
 
 if TYPE_CHECKING:
     import optuna
+
+Trained = tuple[Sequence[Entry], dict[str, Outcome]]
+"""What was trained in full, and how each training ended, by job id."""
+
+HARD_LIMIT_FACTOR, HARD_LIMIT_GRACE_S = 1.5, 60.0
+"""A worker that does not keep its recipe's time limit itself is killed after factor * limit + grace."""
 
 SEARCH_SEED = 0
 """Of the proxy trainings: all candidates share it, so that they differ by their distiller alone."""
@@ -54,13 +61,16 @@ def run_search(
     with what is finished kept for ``resume``.
     """
     with _run(config, directory, cache_dir, storage_url, resume, observer or SilentObserver()) as run:
-        space = run.space()
-        reward = run.search(space)
-        winner = run.best_finalist(reward)
-        entries = baseline_entries(config.full)
-        if winner is not None:
-            entries.append(Entry(SEARCHED, winner))
-        return run.retrain_and_hand_over(entries)
+        return hand_over(run, *run.execute(_search_phases(run)))
+
+
+def _search_phases(run: Run) -> Phases[Trained]:
+    reward = yield from run.search(run.space())
+    winner = yield from run.best_finalist(reward)
+    entries = baseline_entries(run.config.full)
+    if winner is not None:
+        entries.append(Entry(SEARCHED, winner))
+    return (yield from run.retrain(entries))
 
 
 def run_distill(
@@ -77,7 +87,7 @@ def run_distill(
         entries = baseline_entries(config.full)
         if all(entry.digest != spec.digest for entry in entries):
             entries.append(Entry(spec.name or "given", spec))
-        return run.retrain_and_hand_over(entries)
+        return hand_over(run, *run.execute(run.retrain(entries)))
 
 
 @contextmanager
@@ -110,12 +120,10 @@ def _run(
                 device=own_resources(0, config.runtime.gpus_per_worker).device,
                 on_progress=observer.stage,
             )
-            with make_runtime(config.runtime) as runtime:
-                factory = TrainingEvaluatorFactory(config, cache_dir, run_directory.path, datasets)
-                yield Run(
-                    config, run_directory, study, ledger, datasets, preparation, runtime, factory, observer,
-                    cache_dir, storage_url,
-                )  # fmt: skip
+            factory = TrainingEvaluatorFactory(config, cache_dir, run_directory.path, datasets)
+            yield Run(
+                config, run_directory, study, ledger, datasets, preparation, factory, observer, cache_dir, storage_url
+            )
 
 
 @dataclass
@@ -128,7 +136,6 @@ class Run:
     ledger: Ledger
     datasets: Datasets
     preparation: Preparation
-    runtime: Runtime
     factory: TrainingEvaluatorFactory
     observer: Observer
     cache_dir: Path
@@ -145,11 +152,12 @@ class Run:
             self.observer.say(f"left out of the space: {reason}")
         return space
 
-    def search(self, space: Space) -> Reward:
+    def search(self, space: Space) -> Phases[Reward]:
         """Run the search until its budget is spent; return the reward with its scales."""
         proxy = self.config.proxy
         self.observer.say(f"{space.count():,} distinct distillers (strengths aside)")
-        [none] = self.run_jobs("reference", [reference_job(SEARCH_SEED)]).values()
+        outcomes = yield from self.run_jobs("reference", [reference_job(SEARCH_SEED)])
+        none = outcomes[reference_job(SEARCH_SEED).id]
         if none.status != "finished":
             raise AutoKDError(
                 f"The student cannot be trained even without distillation ({none.cause}: {none.message}). "
@@ -163,11 +171,7 @@ class Run:
             driver.adopt(record)
         if not self.study.get_trials(deepcopy=False):
             self.enqueue_presets(space)
-        try:
-            self.drive(driver)
-        except BaseException:
-            self.ledger.interrupt()
-            raise
+        yield driver
         return driver.finish()
 
     def enqueue_presets(self, space: Space) -> None:
@@ -180,7 +184,7 @@ class Run:
             except SpaceError as error:
                 self.observer.say(f"{name} is not tried first, it lies outside the space: {error}")
 
-    def best_finalist(self, reward: Reward) -> DistillerSpec | None:
+    def best_finalist(self, reward: Reward) -> Phases[DistillerSpec | None]:
         """Try the best few with more seeds; return the one with the best mean, or None if no trial finished."""
         search = self.config.search
         best = best_trials(self.study, search.finalists)
@@ -188,7 +192,7 @@ class Run:
             self.observer.say("no trial of the search finished: there is no distiller to retrain.")
             return None
         seeds = search.finalist_seeds if len(best) > 1 else ()
-        outcomes = self.run_jobs("finalists", finalist_jobs([spec for spec, _ in best], seeds))
+        outcomes = yield from self.run_jobs("finalists", finalist_jobs([spec for spec, _ in best], seeds))
         ranked = rank_finalists(best, outcomes, seeds, reward, self.config.proxy.epochs)
         self.ledger.save_finalists(ranked)
         self.observer.say(f"winner of the search: {formula(ranked[0].spec)} ({ranked[0].mean:+.3f})")
@@ -196,19 +200,32 @@ class Run:
 
     # --------------------------------------------------------------------------------------- retrain
 
-    def retrain_and_hand_over(self, entries: Sequence[Entry]) -> Results:
-        """Train every entry in full with every seed, then write what the user leaves with."""
+    def retrain(self, entries: Sequence[Entry]) -> Phases[Trained]:
+        """Train every entry in full with every seed."""
         seeds = self.config.full.seeds
-        outcomes = self.run_jobs("full trainings", [job for entry in entries for job in entry.jobs(seeds)])
-        return hand_over(self, entries, outcomes)
+        outcomes = yield from self.run_jobs("full trainings", [job for e in entries for job in e.jobs(seeds)])
+        return entries, outcomes
 
-    def run_jobs(self, name: str, jobs: Iterable[Job]) -> dict[str, Outcome]:
+    def run_jobs(self, name: str, jobs: Iterable[Job]) -> Phases[dict[str, Outcome]]:
         """Run a list of jobs; what the database knows already is not run again."""
         batch = BatchDriver(name, jobs, self.ledger.outcomes(), self.ledger.save_outcome, self.observer)
         if batch.is_missing_any:
-            self.drive(batch)
+            yield batch
         return batch.outcomes
 
-    def drive(self, driver: Driver) -> None:
+    def execute(self, phases: Phases[Trained]) -> Trained:
+        """Lead a runtime through all phases; where the database knows everything, none is started."""
+        driver = PhasedDriver(phases)
         timeouts = {"proxy": self.config.proxy.timeout_s, "full": self.config.full.timeout_s}
-        self.runtime.run(driver, self.factory, job_timeouts_s=timeouts)
+        limits = {
+            name: None if s is None else HARD_LIMIT_FACTOR * s + HARD_LIMIT_GRACE_S for name, s in timeouts.items()
+        }
+        try:
+            if not driver.is_done:
+                with make_runtime(self.config.runtime) as runtime:
+                    runtime.run(driver, self.factory, job_timeouts_s=limits)
+        except BaseException:
+            self.ledger.interrupt()
+            raise
+        assert driver.result is not None, "the runtime ends when the driver has no more jobs"
+        return driver.result
