@@ -21,7 +21,7 @@ from torch import Tensor
 from autokd.data.annotation_file import Problems
 from autokd.data.annotations import AnnotatedSplit, ImageRecord
 from autokd.data.geometry import Boxes, BoxMap, Size, box_areas, letterbox
-from autokd.data.images import read_header, read_pixels, require_fit
+from autokd.data.images import fit_to_frame, read_header, read_pixels, require_fit
 from autokd.data.report import DataReport
 from autokd.data.sample import Sample, Target, original_boxes
 from autokd.data.views import IDENTITY, View, apply_view, blank_canvas, place
@@ -135,6 +135,8 @@ class DetectionDataset:
             path = self.image_path(index)
             try:
                 header = read_header(path)
+                if fit_to_frame(header.stored_size, header.orientation, record.size) is None:
+                    header = read_header(path, decode=True)
                 fit = require_fit(path, header, record.size)
             except DataError as error:
                 problems.add(f"image {record.image_id}: {error}")

@@ -73,19 +73,19 @@ def fit_to_frame(stored_size: Size, orientation: int, frame: Size) -> Fit | None
     return None
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, decode: bool = False) -> Header:
     """Read size, orientation and kind of pixels, and see that the file is whole, without decoding where possible.
 
-    JPEG and PNG are whole if their end mark is there; other formats, and files without it, are decoded.
+    JPEG and PNG are whole if their end mark is there; other formats, and files without it, are decoded. ``decode``
+    reads every file in full, and so finds also an EXIF orientation that a PNG has after its pixels.
     DataError if the file is missing or broken.
     """
     try:
         with Image.open(path) as image:
-            header = Header((image.height, image.width), _orientation(image), _kind(image, path))
             mark = _END_MARKS.get(image.format or "")
-            if mark is None or mark not in _tail(path):
+            if decode or mark is None or mark not in _tail(path):
                 image.load()
-            return header
+            return Header((image.height, image.width), _orientation(image), _kind(image, path))
     except _BROKEN as error:
         raise broken_image(path, error) from None
 

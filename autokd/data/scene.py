@@ -1,9 +1,9 @@
 """One generated image: textured shapes on textured ground, hiding parts of each other.
 
-Every shape fits the unit circle, in its own coordinates (u, v). It is turned by any angle, stretched a little,
-filled with a pattern and colours that say nothing of its class, and partly hidden by shapes and unlabelled
-distractors drawn after it. Shapes stand where no object, itself included, falls below ``MIN_VISIBLE`` of its full
-area: one that would is never drawn, so that every object that can be seen is labelled.
+Every shape fits the unit circle, in its own coordinates (u, v). It is turned and stretched a little, filled with a
+pattern and colours that say nothing of its class, and partly hidden by shapes and unlabelled distractors drawn
+after it. Shapes stand where no object, itself included, falls below ``MIN_VISIBLE`` of its full area: one that would
+is never drawn, so that every object that can be seen is labelled.
 
 Legend: a patch is the square of pixels around a shape; masks are (h, w) booleans of a patch or of the image.
 """
@@ -20,11 +20,11 @@ from autokd.data.textures import COSINES, SINES, Plane, draw_between, draw_int, 
 
 Mask = NDArray[np.bool_]
 
-MIN_VISIBLE = 0.5
+MIN_VISIBLE = 0.7
 """Least visible part of an object's full area."""
 MIN_SIZE_PX, MAX_SIZE_PX = 10.0, 64.0
-"""Diameter of the circle around an object; log-uniform, at most 0.7 of the image's shorter side."""
-MAX_OBJECTS, MAX_DISTRACTORS = 6, 4
+"""Diameter of the circle around an object; small ones somewhat more often, at most 0.7 of the image's shorter side."""
+MAX_OBJECTS, MAX_DISTRACTORS = 6, 2
 _TRIES = 10
 _SUB = 2
 """Samples a pixel and axis: edges are blended by the part of the pixel that the shape covers."""
@@ -113,11 +113,12 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> tuple[NDArray
     """Draw one image: (H, W, 3) uint8 and its objects, at most ``MAX_OBJECTS``."""
     base_rgb = 50.0 + 155.0 * rng.random(3)
     canvas = _Canvas(ground(rng, size, base_rgb), np.full(size, -1, dtype=np.int64))
-    num_objects, num_distractors = draw_int(rng, 1, MAX_OBJECTS), draw_int(rng, 0, MAX_DISTRACTORS)
+    num_objects = max(draw_int(rng, 1, MAX_OBJECTS), draw_int(rng, 1, MAX_OBJECTS))
+    num_distractors = draw_int(rng, 0, MAX_DISTRACTORS)
     is_object = np.argsort(rng.random(num_objects + num_distractors), kind="stable") < num_objects
     for objects_turn in is_object:
         _place(rng, canvas, draw_int(rng, 0, len(SHAPES) - 1) if objects_turn else None, base_rgb)
-    strength = draw_between(rng, 4.0, 16.0)
+    strength = draw_between(rng, 1.0, 6.0)
     noise = (rng.random((*size, 3)) + rng.random((*size, 3)) - 1.0) * strength
     pixels = np.floor(np.clip(canvas.rgb + noise, 0.0, 255.0) + 0.5).astype(np.uint8)
     objects = [SceneObject(label, canvas.owner == number) for number, label in enumerate(canvas.labels)]
@@ -131,8 +132,8 @@ def _place(rng: np.random.Generator, canvas: _Canvas, label: int | None, ground_
     height, width = canvas.owner.shape
     largest = min(MAX_SIZE_PX, 0.7 * min(height, width))
     for _ in range(_TRIES):
-        # The square of a uniform number favours small sizes about as the logarithm would, in exact arithmetic.
-        diameter = MIN_SIZE_PX + (largest - MIN_SIZE_PX) * float(rng.random()) ** 2
+        part = float(rng.random())
+        diameter = MIN_SIZE_PX + (largest - MIN_SIZE_PX) * part * (1.0 + part) / 2.0
         radius = diameter / 2
         centre = (draw_between(rng, 0.0, height), draw_between(rng, 0.0, width))
         u, v, top, left = _own_coordinates(rng, radius, centre)
@@ -140,13 +141,13 @@ def _place(rng: np.random.Generator, canvas: _Canvas, label: int | None, ground_
         full_area = int((coverage >= 0.5).sum())
         coverage, window, cut = _within(coverage, top, left, (height, width))
         mask = coverage >= 0.5
-        if label is not None and mask.sum() < max(1.0, 0.7 * full_area):
+        if label is not None and mask.sum() < max(1.0, 0.85 * full_area):
             continue
         if canvas.would_hide(mask, window):
             continue
         colour_rgb = _contrasting(rng, ground_rgb)
         middle = slice(None, None, _SUB)
-        fill = paint(rng, (u * radius)[middle, middle][cut], (v * radius)[middle, middle][cut], colour_rgb, 70.0)
+        fill = paint(rng, (u * radius)[middle, middle][cut], (v * radius)[middle, middle][cut], colour_rgb, 40.0)
         region = canvas.rgb[window]
         canvas.rgb[window] = region + (fill - region) * coverage[..., None]
         canvas.owner[window][mask] = -1 if label is None else len(canvas.labels)
@@ -160,7 +161,7 @@ def _own_coordinates(
     rng: np.random.Generator, radius: float, centre: tuple[float, float]
 ) -> tuple[Plane, Plane, int, int]:
     """(u, v) of the sub-pixels of a patch around ``centre``, turned and stretched, and the patch's corner."""
-    turn = draw_int(rng, 0, 255)
+    turn = draw_int(rng, -16, 16) % 256
     stretch = draw_between(rng, 0.8, 1.0)
     side = int(radius) + 2
     top, left = int(np.floor(centre[0])) - side, int(np.floor(centre[1])) - side
@@ -185,8 +186,8 @@ def _within(
 
 
 def _contrasting(rng: np.random.Generator, ground_rgb: Plane) -> Plane:
-    """A colour at least 35 levels from the ground's in some channel."""
+    """A colour at least 90 levels from the ground's in some channel."""
     while True:
         colour_rgb = 30.0 + 195.0 * rng.random(3)
-        if np.abs(colour_rgb - ground_rgb).max() >= 35.0:
+        if np.abs(colour_rgb - ground_rgb).max() >= 90.0:
             return colour_rgb

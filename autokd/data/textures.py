@@ -51,11 +51,11 @@ def ground(rng: np.random.Generator, size: tuple[int, int], base_rgb: Plane) -> 
         amplitude = draw_between(rng, 4.0, 40.0)
         total += amplitude
         grey += amplitude * (value_noise(rng, size, cell_px) - 0.5)
-    colour = 40.0 * (value_noise(rng, size, 20.0, channels=3) - 0.5)
-    across, down = draw_between(rng, -25.0, 25.0), draw_between(rng, -25.0, 25.0)
+    colour = 12.0 * (value_noise(rng, size, 20.0, channels=3) - 0.5)
+    across, down = draw_between(rng, -12.0, 12.0), draw_between(rng, -12.0, 12.0)
     light = across * (np.arange(width) / width - 0.5)[None, :, None]
     light = light + down * (np.arange(height) / height - 0.5)[:, None, None]
-    return base_rgb + grey * (100.0 / total) + colour + light
+    return base_rgb + grey * (30.0 / total) + colour + light
 
 
 def paint(rng: np.random.Generator, u: Plane, v: Plane, base_rgb: Plane, contrast: float) -> Plane:
@@ -76,7 +76,7 @@ def paint(rng: np.random.Generator, u: Plane, v: Plane, base_rgb: Plane, contras
         if pattern == 3:
             stripes = stripes + np.floor(v / period_px + phase)
         mix = stripes - 2.0 * np.floor(stripes / 2.0)
-    shade = 24.0 * (value_noise(rng, (u.shape[0], u.shape[1]), 6.0) - 0.5)
+    shade = 12.0 * (value_noise(rng, (u.shape[0], u.shape[1]), 6.0) - 0.5)
     return np.asarray(base_rgb + (other_rgb - base_rgb) * mix[..., None] + shade)
 
 
