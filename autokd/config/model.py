@@ -46,7 +46,7 @@ SizePx = tuple[Annotated[int, Field(ge=32, le=4096)], Annotated[int, Field(ge=32
 class Section(BaseModel):
     """Base of every section: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
 
 # ---------------------------------------------------------------------------------------------- data
@@ -56,25 +56,34 @@ class ShapesData(Section):
     """The generated set: textured shapes on textured ground, written once as COCO files."""
 
     format: Literal["shapes"]
+    """Six kinds of shapes on textured ground, 8 to 64 px, partly hidden."""
     image_size_px: SizePx = (96, 96)
     """Height and width of the images."""
     num_train: PositiveInt = 600
+    """Images to train on."""
     num_val: PositiveInt = 500
+    """Images to choose on."""
     num_test: PositiveInt = 500
+    """Images to report on."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Equal seeds give equal images, bit for bit."""
 
 
 class CocoData(Section):
     """Any COCO-format detection set."""
 
     format: Literal["coco"] = "coco"
+    """The ordinary format; may be left out."""
     root: Path
+    """Folder of the set."""
     images: Path = Path("images")
     """Folder of the images, from ``root``."""
     train: Path
+    """Annotation file of the training images, from ``root``."""
     val: Path
+    """Annotation file on which everything is chosen."""
     test: Path | None = None
-    """Annotation files, from ``root``. Without a test file the report is on val, and says so."""
+    """Annotation file on which the end is reported; null: on val, and the report says so."""
     image_size_px: SizePx = (480, 640)
     """Height and width that each image is scaled into, its aspect ratio kept, padded right and below."""
 
@@ -99,15 +108,23 @@ class Recipe(Section):
     """How a detector is trained."""
 
     epochs: PositiveInt = 20
+    """Passes over the training images."""
     batch_size: PositiveInt = 8
+    """Images of a step."""
     optimiser: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or SGD with momentum 0.9."""
     learning_rate: PositiveFloat = 2e-3
+    """The greatest of the schedule."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """Not applied to norms and biases."""
     schedule: Literal["one_cycle", "constant"] = "one_cycle"
+    """How the rate goes on."""
     warmup_fraction: Fraction = 0.1
     """Part of the one-cycle schedule in which the rate rises."""
     gradient_clip_norm: PositiveFloat | None = 10.0
+    """Longer gradients are shortened to this; null: never."""
     flip_probability: Fraction = 0.5
+    """Of a view being mirrored left to right."""
     scale_range: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
     """Random zoom of a view; (1, 1) switches it off."""
     num_views: PositiveInt = 2
@@ -120,16 +137,22 @@ class TeacherRecipe(Recipe):
     """How the run trains its teacher when there is no checkpoint."""
 
     epochs: PositiveInt = 40
+    """Passes over the training images."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of weights, order of images and views."""
 
 
 class TorchvisionDetector(Section):
     """A torchvision detector over a feature pyramid."""
 
     framework: Literal["torchvision"] = "torchvision"
+    """Who builds the model."""
     architecture: Literal["fcos", "retinanet", "faster_rcnn"] = "fcos"
+    """The detector, over a feature pyramid."""
     backbone: Backbone = Backbone()
+    """A ResNet."""
     fpn_channels: PositiveInt = 64
+    """Channels of every level of the pyramid, and of the head."""
     head_convs: PositiveInt = 2
     """Convolutions in each branch of a dense head."""
     checkpoint: Path | None = None
@@ -148,15 +171,21 @@ class SearchConfig(Section):
     """Which spec to try next, how often, and what is known before."""
 
     sampler: Literal["mcts", "tpe", "nsga2", "gp", "random"] = "mcts"
+    """Who suggests the next spec."""
     trials: PositiveInt = 40
+    """Specs to evaluate; duplicates are answered from the database and do not count."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of the sampler: equal seeds and equal histories give equal suggestions."""
     enqueue: tuple[DistillerName, ...] = ("fitnet", "pkd", "cwd")
     """Presets tried first, at ``enqueue_strength``; the tree's priors come from them."""
     enqueue_strength: PositiveFloat = 40.0
+    """Gradient ratio at which those presets are tried."""
     pruner: Literal["none", "median", "percentile", "hyperband"] = "none"
+    """Which of Optuna's pruners stops trials early."""
     finalists: PositiveInt = 3
     """The best few, tried again by the proxy with ``finalist_seeds``."""
     finalist_seeds: Seeds = (1, 2)
+    """Of the finalists' further proxy trainings."""
 
 
 Metric = Literal["val_loss", "cka", "ap"]
@@ -166,34 +195,43 @@ class WarmStart(Section):
     """The half-trained undistilled student from which every candidate starts."""
 
     epochs: Annotated[int, Field(ge=0)] = 10
+    """How long it was trained without distillation; left out: half of the full recipe's epochs."""
     of_epochs: PositiveInt | None = None
-    """Length of the schedule that is cut off after ``epochs``; None: the full recipe's."""
+    """Length of the schedule that is cut off after ``epochs``; null: the full recipe's."""
 
 
 class ProxyRecipe(Recipe):
     """The short training by which candidates are judged."""
 
     epochs: PositiveInt = 4
+    """Of a candidate, after the warm start."""
     warm_start: WarmStart | None = WarmStart()
+    """Where candidates start; null: from scratch."""
     reward: tuple[Metric, ...] = ("val_loss", "cka")
     """Each against "none" under the same random numbers, standardised, and added."""
     subset: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Part of the training images that a candidate sees."""
     val_subset: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Part of the validation images on which a candidate is judged."""
     calibration_trials: PositiveInt = 5
     """Trials whose spread, with "none", gives the scales of the reward's parts."""
     timeout_s: PositiveFloat | None = 3600.0
+    """A trial that takes longer ends as failed with the cause timeout."""
 
 
 class FullRecipe(Recipe):
     """The training that counts."""
 
     epochs: PositiveInt = 20
+    """Of every full training."""
     seeds: Annotated[Seeds, Field(min_length=1)] = (0, 1, 2)
+    """One full training each, of every entry."""
     baselines: tuple[BaselineName, ...] = ("none", "fitnet", "pkd", "cwd")
+    """What is trained beside the winner: none (always), presets, or files of distillers."""
     baseline_strength: PositiveFloat | Literal["published"] = 40.0
     """Gradient ratio at which the presets are trained; published: with the weights of their papers."""
     timeout_s: PositiveFloat | None = None
+    """As for the proxy; null: no limit."""
 
 
 class RuntimeConfig(Section):
@@ -228,13 +266,18 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, data: Any) -> Any:
-        """COCO is the ordinary format; ``proxy`` trains as ``full`` does where it does not say otherwise."""
+        """What follows from other keys: COCO is the ordinary format, ``proxy`` trains as ``full`` does where it does
+        not say otherwise, and its warm start is half of a full training."""
         if not isinstance(data, dict):
             return data
         if isinstance(data.get("data"), dict) and "format" not in data["data"]:
             data = data | {"data": {"format": "coco"} | data["data"]}
-        if isinstance(data.get("full"), dict):
-            shared = {k: value for k, value in data["full"].items() if k in Recipe.model_fields and k != "epochs"}
-            if data.get("proxy") is None or isinstance(data["proxy"], dict):
-                data = data | {"proxy": shared | (data.get("proxy") or {})}
+        full, proxy = data.get("full") or {}, data.get("proxy") or {}
+        if isinstance(full, dict) and isinstance(proxy, dict):
+            shared = {key: value for key, value in full.items() if key in Recipe.model_fields and key != "epochs"}
+            epochs = full.get("epochs", FullRecipe.model_fields["epochs"].default)
+            warm_start = proxy.get("warm_start", {})
+            if isinstance(warm_start, dict) and isinstance(epochs, int):
+                proxy = proxy | {"warm_start": {"epochs": max(1, epochs // 2)} | warm_start}
+            data = data | {"proxy": shared | proxy}
         return data

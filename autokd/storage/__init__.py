@@ -9,7 +9,7 @@ from autokd.storage.files import write_text_atomically
 from autokd.storage.reclaim import Reclaimed, reclaim_running
 from autokd.storage.record import NO_DISTILLATION, TrialRecord, read_record, record_job, record_outcome
 from autokd.storage.results import Entry, ProxyFidelity, Results, SearchSummary, TeacherResult
-from autokd.storage.run_directory import RunDirectory, config_digest
+from autokd.storage.run_directory import RunDirectory
 from autokd.storage.studies import open_existing, open_study, storage_url
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "SearchSummary",
     "TeacherResult",
     "TrialRecord",
-    "config_digest",
     "find_by_digest",
     "get_fact",
     "open_existing",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import logging
 import os
@@ -16,19 +14,13 @@ from typing import IO, Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from autokd.config import RunConfig
+from autokd.config import RunConfig, config_data, config_yaml
 from autokd.errors import StorageError
 from autokd.storage.files import write_text_atomically
 
 logger = logging.getLogger(__name__)
 
 _MAX_DIFFERENCES = 5
-
-
-def config_digest(config: RunConfig) -> str:
-    """16 hexadecimal digits over all that changes what trials mean: not the runtime, nor how many trials."""
-    text = json.dumps(_identity(config.model_dump(mode="json")), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class RunDirectory:
@@ -116,16 +108,11 @@ class RunDirectory:
                 "Choose another --run-dir."
             )
         self.logs_path.mkdir(exist_ok=True)
-        stream = io.StringIO()
-        yaml = YAML(typ="safe", pure=True)
-        yaml.default_flow_style = None
-        yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-        yaml.dump(config.model_dump(mode="json"), stream)
-        write_text_atomically(self.config_path, stream.getvalue())
+        write_text_atomically(self.config_path, config_yaml(config))
 
     def _check_same(self, config: RunConfig) -> None:
         there = _flat(_identity(self.read_config()))
-        here = _flat(_identity(config.model_dump(mode="json")))
+        here = _flat(_identity(config_data(config)))
         differing = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
         if differing:
             shown = "".join(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autokd.config import RunConfig, space_of
+from autokd.config import RunConfig, config_digest, space_of
 from autokd.data import Datasets, load_datasets
 from autokd.detectors import taps_of
 from autokd.errors import AutoKDError, SpaceError
@@ -21,7 +21,7 @@ from autokd.runtime.resources import own_resources
 from autokd.search import make_pruner, make_sampler
 from autokd.space import Space
 from autokd.spec import DistillerSpec, formula
-from autokd.storage import Results, RunDirectory, config_digest, open_study
+from autokd.storage import Results, RunDirectory, open_study
 from autokd.study.batch import BatchDriver
 from autokd.study.driver import SearchDriver, SearchPlan
 from autokd.study.entries import SEARCHED, Entry, baseline_entries, load_distiller

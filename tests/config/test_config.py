@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autokd.config import load_config
+from autokd.config import config_yaml, load_config
 from autokd.errors import ConfigError
 
 FIVE_LINES = """\
@@ -26,6 +26,21 @@ def test_a_file_of_five_lines_works():
 def test_the_proxy_trains_as_full_does_where_it_says_nothing_else():
     config = load_config(FIVE_LINES + "full: {learning_rate: 0.5, batch_size: 3}\nproxy: {batch_size: 5}\n")
     assert (config.proxy.learning_rate, config.proxy.batch_size, config.proxy.epochs) == (0.5, 5, 4)
+
+
+def test_the_warm_start_is_half_of_a_full_training_unless_told_otherwise():
+    assert load_config(FIVE_LINES + "full: {epochs: 9}\n").proxy.warm_start.epochs == 4
+    assert (
+        load_config(FIVE_LINES + "full: {epochs: 9}\nproxy: {warm_start: {epochs: 7}}\n").proxy.warm_start.epochs == 7
+    )
+    assert load_config(FIVE_LINES + "proxy: {warm_start: null}\n").proxy.warm_start is None
+
+
+def test_a_resolved_configuration_reads_back_the_same():
+    config = load_config(FIVE_LINES + "proxy: {warm_start: null}\nspace: {strength: [10, 40]}\n")
+    again = load_config(config_yaml(config))
+    assert config_yaml(again) == config_yaml(config)
+    assert again.proxy == config.proxy
 
 
 def test_paths_become_absolute_and_coco_is_the_ordinary_format(tmp_path, monkeypatch):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from autokd.config import RunConfig
+from autokd.config import RunConfig, config_digest
 from autokd.errors import StorageError
-from autokd.storage import RunDirectory, config_digest
+from autokd.storage import RunDirectory
 
 
 def config(**changes: object) -> RunConfig:

@@ -1,0 +1,86 @@
+"""The reference of space files, made from the models: ``python -m autokd.config.reference > docs/space-file.md``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from autokd.config.model import (
+    Backbone,
+    CocoData,
+    FullRecipe,
+    ProxyRecipe,
+    Recipe,
+    RuntimeConfig,
+    SearchConfig,
+    ShapesData,
+    TeacherRecipe,
+    TorchvisionDetector,
+    WarmStart,
+)
+
+_INTRODUCTION = """\
+# The space file
+
+*Made by `python -m autokd.config.reference > docs/space-file.md`; a test keeps it so. Do not edit.*
+
+A YAML file that says what to search, with which data and detectors, and how to judge. Only `data`, `teacher` and
+`student` are needed. Unknown keys are refused; every error names its line. Paths are seen from the working
+directory; `~` and environment variables in them are expanded. `proxy` trains as `full` does wherever it does not say
+otherwise. The section `space` is described at the head of `autokd/space/text.py`; its operators are listed in
+[operators.md](operators.md). `autokd space FILE` shows the tree that a file describes.
+"""
+
+_SECTIONS: list[tuple[str, type[BaseModel], type[BaseModel] | None]] = [
+    ("`data` with `format: coco`", CocoData, None),
+    ("`data` with `format: shapes` (generated)", ShapesData, None),
+    ("`teacher` and `student`", TorchvisionDetector, None),
+    ("`backbone` of a detector", Backbone, None),
+    ("Every recipe: the teacher's `train`, `proxy`, `full`", Recipe, None),
+    ("`train` of the teacher, besides", TeacherRecipe, Recipe),
+    ("`search`", SearchConfig, None),
+    ("`proxy`, besides", ProxyRecipe, Recipe),
+    ("`warm_start` of the proxy", WarmStart, None),
+    ("`full`, besides", FullRecipe, Recipe),
+    ("`runtime`", RuntimeConfig, None),
+]
+
+
+def reference() -> str:
+    """The whole page."""
+    return _INTRODUCTION + "".join(_section(title, model, base) for title, model, base in _SECTIONS)
+
+
+def _section(title: str, model: type[BaseModel], base: type[BaseModel] | None) -> str:
+    rows = ""
+    for name, field in model.model_fields.items():
+        if base is not None and name in base.model_fields and field.default == base.model_fields[name].default:
+            continue
+        meaning = " ".join((field.description or "").split())
+        rows += f"| `{name}` | {_default(field.default)} | {meaning} |\n"
+    return f"\n## {title}\n\n| key | default | meaning |\n|---|---|---|\n{rows}"
+
+
+def _default(value: Any) -> str:
+    if value is PydanticUndefined:
+        return "required"
+    if isinstance(value, BaseModel):
+        settings = ", ".join(f"{name}: {_plain(item)}" for name, item in value.model_dump().items())
+        return f"`{{{settings}}}`"
+    return f"`{_plain(value)}`"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(_plain(item) for item in value) + "]"
+    return str(value)
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
