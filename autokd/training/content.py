@@ -7,10 +7,12 @@ never taken for a whole one. Of several processes that want the same folder, one
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 META_FILE = "meta.json"
+ABANDONED_S = 24 * 3600
 
 
 def digest_of(**parts: Any) -> str:
@@ -63,6 +66,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     If another process was first, its folder stays and ours is dropped. If the block raises, nothing is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     temporary.mkdir()
     try:
@@ -74,6 +78,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed processes left of ``path``: parts in which nothing was written for a day."""
+    for part in path.parent.glob(f".{path.name}.*.part"):
+        with contextlib.suppress(OSError):
+            newest = max(file.stat().st_mtime for file in (part, *part.rglob("*")))
+            if time.time() - newest > ABANDONED_S:
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:

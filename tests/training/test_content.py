@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -38,6 +39,16 @@ def test_the_first_of_two_makers_wins_and_the_second_is_dropped(tmp_path):
             (quick / "who").write_text("first")
     assert (tmp_path / "thing" / "who").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["thing"]
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path):
+    for name, age_h in ((".thing.aaaa.part", 25), (".thing.bbbb.part", 1), (".other.cccc.part", 25)):
+        (tmp_path / name).mkdir()
+        then = time.time() - age_h * 3600
+        os.utime(tmp_path / name, (then, then))
+    with whole_folder(tmp_path / "thing"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.cccc.part", ".thing.bbbb.part", "thing"]
 
 
 def test_one_holder_of_a_lock_at_a_time(tmp_path):
