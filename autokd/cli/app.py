@@ -74,6 +74,7 @@ def search(
         results = run_search(
             config, directory, cache_dir=_cache(cache_dir), storage_url=storage, resume=resume, observer=view
         )
+    _publish(storage or directory, config.name, results)
     _print_results(results, directory)
 
 
@@ -205,13 +206,22 @@ def submit(
     trials: Annotated[Optional[int], typer.Option(min=1, help="Trials to evaluate.")] = None,  # noqa: UP045
     storage: Annotated[Optional[str], typer.Option(help="Database URL that the cluster can reach.")] = None,  # noqa: UP045
     run_dir: RunDir = None,
+    cache_dir: CacheDir = None,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Print the job's log until it ends.")] = True,
 ) -> None:
     """Send the search as a Ray job to a cluster."""
     from autokd.cli.jobs import submit_search
 
     config = _config(space_file, trials=trials)
-    job_id = submit_search(config, address, trials=trials, storage=storage, run_dir=run_dir, follow=follow)
+    job_id = submit_search(
+        config,
+        address,
+        trials=trials,
+        storage=storage,
+        run_dir=run_dir or Path("runs") / config.name,
+        cache_dir=_cache(cache_dir),
+        follow=follow,
+    )
     typer.echo(job_id)
 
 
@@ -256,6 +266,14 @@ def _distiller(name: str) -> DistillerSpec:
     if name in preset_names() or not Path(name).suffix:
         return load_preset(name)
     return DistillerSpec.from_yaml(Path(name))
+
+
+def _publish(run: str | Path, study_name: str, results: Results) -> None:
+    """Put tree, curve and table on the study, for whoever opens its database with Optuna's dashboard."""
+    from autokd.storage import open_existing
+    from autokd_dashboard import publish_tree
+
+    publish_tree(open_existing(run, study_name), results=results)
 
 
 def _print_results(results: Results, directory: Path) -> None:

@@ -20,19 +20,20 @@ def submit_search(
     *,
     trials: int | None,
     storage: str | None,
-    run_dir: Path | None,
+    run_dir: Path,
+    cache_dir: Path,
     follow: bool,
 ) -> str:
     """Send ``autokd search`` of the resolved configuration to the cluster at ``address``; return the job's id.
 
-    The cluster must have autokd installed and see the data under the paths that the file names.
+    The cluster must have autokd installed, and see the data and the run directory under their paths here.
     """
     from autokd.runtime import follow_job, job_status, submit_job
 
     command = ["autokd", "search", SPACE_FILE, "--ray-address", "auto"]
     command += ["--trials", str(trials)] if trials is not None else []
     command += ["--storage", storage] if storage is not None else []
-    command += ["--run-dir", str(run_dir)] if run_dir is not None else []
+    command += ["--run-dir", str(run_dir.absolute()), "--cache-dir", str(cache_dir.absolute())]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / SPACE_FILE).write_text(config_yaml(config), encoding="utf-8")
         job_id = submit_job(address, shlex.join(command), working_dir=folder)

@@ -23,7 +23,7 @@ OPTIONS = {
     "space": {"--samples"},
     "presets": set(),
     "show": set(),
-    "submit": {"--address", "--trials", "--storage", "--run-dir", "--follow", "--no-follow"},
+    "submit": {"--address", "--trials", "--storage", "--run-dir", "--cache-dir", "--follow", "--no-follow"},
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -53,7 +54,11 @@ def cluster() -> Iterator[Cluster]:
         *[f"--metrics-export-port={metrics}", "--num-cpus=4", "--num-gpus=1"],
         *["--object-store-memory=100000000", "--disable-usage-stats"],
     ]
-    head = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    # Jobs run in the head's environment: the commands installed beside this interpreter must be on its path.
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    head = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         _wait_for(dashboard)
         yield Cluster(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}")
@@ -93,6 +98,28 @@ def test_a_submitted_job_runs_in_its_folder_and_its_log_can_be_followed(cluster:
     stop_job(cluster.dashboard, endless)
     assert "".join(follow_job(cluster.dashboard, endless)) is not None
     assert job_status(cluster.dashboard, endless)[0] == "STOPPED"
+
+
+SEARCH = """
+name: sent
+data: {format: shapes, image_size_px: [64, 64], num_train: 8, num_val: 4, num_test: 4}
+teacher: {fpn_channels: 16, train: {epochs: 1}}
+student: {fpn_channels: 16, backbone: {width: 8}}
+search: {trials: 2, enqueue: [], finalists: 1}
+proxy: {warm_start: null, epochs: 1}
+full: {epochs: 1, seeds: [0], baselines: [none]}
+runtime: {workers: 1, gpus_per_worker: 0}
+"""
+
+
+def test_autokd_submit_sends_a_whole_search_and_follows_it(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "sent.yaml").write_text(SEARCH)
+    command = [sys.executable, "-m", "autokd", "submit", "sent.yaml", "--address", cluster.dashboard]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "full trainings: 2/2" in done.stdout
+    results = json.loads((tmp_path / "runs" / "sent" / "results.json").read_text())
+    assert results["search"]["finished"] == 2
 
 
 def test_workers_of_a_joined_cluster_share_its_cores_and_its_card(cluster: Cluster) -> None:
