@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autokd.outcomes import Job, Outcome, Report
 from autokd.search import suggest
 from autokd.spec import DistillerSpec, formula
-from autokd.storage import TrialRecord, find_by_digest, read_record, record_job, record_outcome, set_fact
+from autokd.storage import TrialRecord, find_by_digest, get_fact, read_record, record_job, record_outcome, set_fact
 from autokd.study.observer import Observer, TrialNews
 from autokd.study.reward import Reward
 
@@ -149,8 +149,13 @@ class SearchDriver:
     # ---------------------------------------------------------------------------------------- telling
 
     def _settle(self, opened: OpenTrial) -> None:
-        """Tell a trial whose outcome is stored, or keep it for the panel."""
+        """Tell a trial whose outcome is stored, or keep it for the panel.
+
+        Another driver of the same study may have fixed the scales meanwhile: they hold for all.
+        """
         assert opened.outcome is not None
+        if self._reward.scales is None:
+            self._reward = replace(self._reward, scales=get_fact(self._study, "reward_scales"))
         if self._reward.scales is not None or opened.outcome.status != "finished":
             self._close(opened)
             return

@@ -57,9 +57,13 @@ class Ledger:
     # ----------------------------------------------------------------------------------- jobs, phases
 
     def outcomes(self) -> dict[str, Outcome]:
-        """Outcomes of jobs that are no trials (references, finalists, full trainings), by job id."""
+        """Finished jobs that are no trials (references, finalists, full trainings), by job id.
+
+        Those that failed are tried again by a resumed run: what ailed them may be mended.
+        """
         stored: Mapping[str, Any] = self._phases().get("jobs", {})
-        return {job_id: outcome_from_plain(data) for job_id, data in stored.items()}
+        outcomes = {job_id: outcome_from_plain(data) for job_id, data in stored.items()}
+        return {job_id: outcome for job_id, outcome in outcomes.items() if outcome.status == "finished"}
 
     def save_outcome(self, outcome: Outcome) -> None:
         phases = self._phases()

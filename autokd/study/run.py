@@ -161,7 +161,7 @@ class Run:
         if none.status != "finished":
             raise AutoKDError(
                 f"The student cannot be trained even without distillation ({none.cause}: {none.message}). "
-                "Lower the learning rate, or look at the data; autokd distill none shows the same."
+                "Lower the learning rate, or look at the data."
             )
         reward = Reward(proxy.reward, reference_curve(none), self.ledger.scales())
         plan = SearchPlan(self.config.search.trials, proxy.calibration_trials, proxy.epochs, SEARCH_SEED)

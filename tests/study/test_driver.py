@@ -152,3 +152,19 @@ def test_the_observer_hears_of_every_trial(study):
     run(make_driver(study, trials=6, observer=Ears()), FakeEvaluator())
     assert [news.done for news in heard] == [1, 2, 3, 4, 5, 6]
     assert heard[-1].best == pytest.approx(max(trial.value for trial in study.trials))
+
+
+def test_two_drivers_of_one_study_judge_by_the_same_scales(tmp_path):
+    path = tmp_path / "study.db"
+    first = make_driver(open_study(path, "s", sampler=MCTSSampler(seed=0)), trials=9, panel=3)
+    second = make_driver(open_study(path, "s", sampler=MCTSSampler(seed=0)), trials=9, panel=3)
+    for driver, count in ((first, 3), (second, 3)):
+        for _ in range(count):
+            job = driver.next_job()
+            gain = quality(job)
+            driver.on_outcome(Outcome(job.id, "finished", {"val_loss": 1.0 - gain, "cka": 0.5 + 0.2 * gain}))
+    study = open_study(path, "s")
+    scales = get_fact(study, "reward_scales")
+    for trial in study.trials:
+        gain = quality(Job("", read_record(trial).spec, "proxy"))
+        assert trial.value == pytest.approx(gain / scales["val_loss"] + 0.2 * gain / scales["cka"])
