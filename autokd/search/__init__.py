@@ -8,7 +8,7 @@ Optuna and nothing of AutoKD; ``suggest`` and ``samplers`` are where the two mee
 from autokd.search.history import FORGET_ATTR
 from autokd.search.mcts import MCTSSampler
 from autokd.search.policy import UCT, ModelPolicy
-from autokd.search.samplers import TrialSeededSampler, make_pruner, make_sampler
+from autokd.search.samplers import TrialSeededSampler, decision_role, make_pruner, make_sampler
 from autokd.search.suggest import suggest
 from autokd.search.view import TreeNode, tree
 
@@ -19,6 +19,7 @@ __all__ = [
     "TreeNode",
     "TrialSeededSampler",
     "UCT",
+    "decision_role",
     "make_pruner",
     "make_sampler",
     "suggest",

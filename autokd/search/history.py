@@ -7,7 +7,7 @@ relational one sorts by the parameter's row).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -21,13 +21,17 @@ FORGET_ATTR = "mcts:forget"
 """User attribute of a failed trial that the tree shall leave out (lost worker, interrupted run), so that the
 same choices may be tried again."""
 
+Role = Callable[[str], str]
+"""Gives the role of a decision, from its name; decisions of one role share what is known of their choices."""
+
 Normalisation = Literal["rank", "standardise", "min_max"]
 
 
 class History:
     """The tree of one study, brought up to date at each ask; every finished trial is folded once."""
 
-    def __init__(self, *, failed_counts: bool = True, pruned_has_value: bool = True) -> None:
+    def __init__(self, *, role: Role | None = None, failed_counts: bool = True, pruned_has_value: bool = True) -> None:
+        self.role = role
         self.failed_counts = failed_counts
         self.pruned_has_value = pruned_has_value
         self._start("")
@@ -36,17 +40,22 @@ class History:
         self.study_name = study_name
         self.tree = Tree()
         self.labels: dict[str, tuple[object, ...]] = {}
+        self.trials: list[FrozenTrial] = []
+        """As they were at the last refresh."""
         self._seen: dict[int, object] = {}
         """Number of each trial dealt with -> when it was completed, to notice another study of the same name."""
+        self._num_settled = 0
+        """Leading trials of the study that are all dealt with."""
 
     def refresh(self, study: Study, asking: int | None) -> Tree:
         """Fold what has finished since; lay over the running trials, without ``asking`` itself."""
         trials = study.get_trials(deepcopy=False)
         if study.study_name != self.study_name or not self._goes_on(trials):
             self._start(study.study_name)
+        self.trials = trials
         is_maximised = study.direction == StudyDirection.MAXIMIZE
         running = []
-        for trial in trials:
+        for trial in trials[self._num_settled :]:
             if trial.number in self._seen:
                 continue
             if trial.state.is_finished():
@@ -55,22 +64,29 @@ class History:
                     self.tree.fold(self._record(trial, is_maximised))
             elif trial.state == TrialState.RUNNING and trial.number != asking:
                 running.append(self._record(trial, is_maximised))
+        while self._num_settled < len(trials) and trials[self._num_settled].number in self._seen:
+            self._num_settled += 1
         self.tree.lay_over(running)
         return self.tree
 
+    def trials_of(self, numbers: Iterable[int]) -> list[FrozenTrial]:
+        """The trials of these numbers, in their order."""
+        wanted = sorted(numbers)
+        if all(n < len(self.trials) and self.trials[n].number == n for n in wanted):
+            return [self.trials[n] for n in wanted]
+        among = set(wanted)
+        return [trial for trial in self.trials if trial.number in among]
+
     def _goes_on(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether ``trials`` still hold all that was folded (a pruner may show a study in part)."""
-        if not self._seen:
-            return True
-        if len(trials) < len(self._seen):
+        """Whether ``trials`` begin with all that was settled: not another study of the same name, and not another
+        part of it (Hyperband shows a bracket at a time)."""
+        if len(trials) < self._num_settled:
             return False
-        last = max(self._seen)
-        at = last if last < len(trials) and trials[last].number == last else None
-        if at is None:
-            at = next((i for i, trial in enumerate(trials) if trial.number == last), None)
-        if at is None or trials[at].datetime_complete != self._seen[last]:
+        ends = (trials[0], trials[self._num_settled - 1]) if self._num_settled else ()
+        if any(self._seen.get(trial.number, trial) != trial.datetime_complete for trial in ends):
             return False
-        return trials[0].number in self._seen or not trials[0].state.is_finished()
+        later = {trial.number for trial in trials[self._num_settled :]}
+        return len(self._seen) == self._num_settled + len(later & self._seen.keys())
 
     def _counts(self, trial: FrozenTrial) -> bool:
         if trial.state != TrialState.FAIL:
@@ -78,7 +94,7 @@ class History:
         return self.failed_counts and bool(trial.params) and not trial.user_attrs.get(FORGET_ATTR)
 
     def _record(self, trial: FrozenTrial, is_maximised: bool) -> Record:
-        moves, numbers = read_decisions(trial.params, trial.distributions)
+        moves, numbers = read_decisions(trial.params, trial.distributions, self.role)
         for name, distribution in trial.distributions.items():
             if isinstance(distribution, CategoricalDistribution) and name not in self.labels:
                 self.labels[name] = tuple(distribution.choices)
@@ -99,8 +115,14 @@ class History:
         return None if value is None or math.isnan(value) else value
 
 
+def move_of(name: str, distribution: CategoricalDistribution, choice: int, role: Role | None) -> Move:
+    """The move that takes the choice of that index; its option is the decision's role and the choice itself."""
+    known_as = name if role is None else role(name)
+    return Move(name, choice, len(distribution.choices), f"{known_as}={distribution.choices[choice]!r}")
+
+
 def read_decisions(
-    params: Mapping[str, object], distributions: Mapping[str, BaseDistribution]
+    params: Mapping[str, object], distributions: Mapping[str, BaseDistribution], role: Role | None
 ) -> tuple[tuple[Move, ...], tuple[tuple[str, float], ...]]:
     """The categorical decisions in order, and the free numbers in [0, 1]; what has one value only is neither."""
     moves, numbers = [], []
@@ -109,7 +131,8 @@ def read_decisions(
         if distribution.single():
             continue
         if isinstance(distribution, CategoricalDistribution):
-            moves.append(Move(name, int(distribution.to_internal_repr(value)), len(distribution.choices)))  # type: ignore[arg-type]
+            index = int(distribution.to_internal_repr(value))  # type: ignore[arg-type]
+            moves.append(move_of(name, distribution, index, role))
         else:
             numbers.append((name, to_unit(distribution, float(value))))  # type: ignore[arg-type]
     return tuple(moves), tuple(numbers)
@@ -132,9 +155,10 @@ def rewards(records: Sequence[Record], normalisation: Normalisation) -> np.ndarr
     """
     if not records:
         return np.zeros(0)
-    given = [r.value for r in records if r.value is not None and math.isfinite(r.value)]
-    worst, best = (min(given), max(given)) if given else (0.0, 0.0)
-    values = np.array([worst if r.value is None else min(max(r.value, worst), best) for r in records])
+    values = np.array([math.nan if record.value is None else record.value for record in records])
+    finite = values[np.isfinite(values)]
+    worst, best = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    values = np.clip(np.where(np.isnan(values), worst, values), worst, best)
     if normalisation == "rank":
         ordered = np.sort(values)
         below = np.searchsorted(ordered, values, side="left")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,8 +12,9 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from autokd.search.history import History, read_decisions
-from autokd.search.nodes import Decision, Move, Node, Tree
+from autokd.errors import ConfigError, one_of
+from autokd.search.history import History, Role, move_of, read_decisions
+from autokd.search.nodes import Move, Node, Tree
 from autokd.search.numbers import choose_number, sample_nested
 from autokd.search.policy import UCT, Judge, ModelPolicy, Policy
 
@@ -37,6 +39,8 @@ class MCTSSampler(BaseSampler):
             that sees the trials of the deepest context with enough of them), or any Optuna sampler, which then
             sees the same contexts but keeps its own random numbers. None: "model" with the model policy,
             else "tpe".
+        role: gives the role of a decision from its name (a function at a module's top level, so that it can be
+            pickled); decisions of one role share what is known of equal choices. None: the name itself.
         failed_counts: whether a failed trial is a visit with the worst value seen (and closes its leaf), or is
             left out. A failed trial with the user attribute ``mcts:forget`` is always left out.
         pruned_has_value: whether a pruned trial has its last intermediate value, or the worst value seen.
@@ -51,14 +55,15 @@ class MCTSSampler(BaseSampler):
         *,
         policy: Literal["model", "uct"] | Policy = "model",
         continuous: Literal["model", "tpe"] | BaseSampler | None = None,
+        role: Role | None = None,
         failed_counts: bool = True,
         pruned_has_value: bool = True,
     ) -> None:
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-        self._policy: Policy = {"model": ModelPolicy(), "uct": UCT()}[policy] if isinstance(policy, str) else policy
+        self._policy = _named_policy(policy) if isinstance(policy, str) else policy
         default = "model" if isinstance(self._policy, ModelPolicy) else "tpe"
         self._continuous = default if continuous is None else continuous
-        self._history = History(failed_counts=failed_counts, pruned_has_value=pruned_has_value)
+        self._history = History(role=role, failed_counts=failed_counts, pruned_has_value=pruned_has_value)
         self._ask: tuple[str, int, Judge] | None = None
         self._lock = threading.RLock()
 
@@ -92,19 +97,20 @@ class MCTSSampler(BaseSampler):
         self._raise_error_if_multi_objective(study)
         with self._lock:
             judge = self._judge(study, trial)
-            tree = self._history.tree
-            walk = read_decisions(trial.params, trial.distributions)
+            walk = read_decisions(trial.params, trial.distributions, self._history.role)
             source = np.random.SeedSequence((self._seed, trial.number, len(trial.params)))
             rng = np.random.default_rng(source)
             if isinstance(param_distribution, CategoricalDistribution):
-                scores = judge.score(walk, param_name, len(param_distribution.choices), rng)
-                return param_distribution.choices[select(tree, walk[0], param_name, scores)]
+                indices = range(len(param_distribution.choices))
+                moves = [move_of(param_name, param_distribution, i, self._history.role) for i in indices]
+                chosen = select(self._history.tree, walk[0], moves, judge.score(walk, moves, rng))
+                return param_distribution.choices[chosen.choice]
             if self._continuous == "model":
                 return choose_number(judge, walk, param_name, param_distribution, rng)
             nested = None if self._continuous == "tpe" else self._continuous
             assert nested is None or isinstance(nested, BaseSampler)
-            nested_seed = int(source.generate_state(1)[0])
-            return sample_nested(nested, study, trial, param_name, param_distribution, tree, walk[0], nested_seed)
+            seed = int(source.generate_state(1)[0])
+            return sample_nested(nested, study, trial, param_name, param_distribution, self._history, walk[0], seed)
 
     def _judge(self, study: Study, trial: FrozenTrial) -> Judge:
         """The judge for this trial: made at its first decision, kept for the others."""
@@ -114,20 +120,22 @@ class MCTSSampler(BaseSampler):
         return self._ask[2]
 
 
-def select(tree: Tree, moves: tuple[Move, ...], name: str, scores: np.ndarray) -> int:
-    """The choice with the greatest score among those neither closed nor busy; failing that, among those not
+def _named_policy(name: Literal["model", "uct"]) -> Policy:
+    if name not in ("model", "uct"):
+        raise ConfigError("policy: " + one_of(name, ("model", "uct")))
+    return UCT() if name == "uct" else ModelPolicy()
+
+
+def select(tree: Tree, above: tuple[Move, ...], moves: Sequence[Move], scores: np.ndarray) -> Move:
+    """The move with the greatest score among those neither closed nor busy; failing that, among those not
     closed; failing that, among all."""
-    node = tree.descend(moves)
-    decision = None if node is None else node.decisions.get(name)
+    node = tree.descend(above)
+    children = [None if node is None else node.child(move) for move in moves]
     for is_shut in (_is_busy, _is_closed):
-        free = [choice for choice in range(len(scores)) if not is_shut(_child(decision, choice))]
+        free = [i for i, child in enumerate(children) if not is_shut(child)]
         if free:
-            return max(free, key=lambda choice: float(scores[choice]))
-    return int(np.argmax(scores))
-
-
-def _child(decision: Decision | None, choice: int) -> Node | None:
-    return None if decision is None else decision.children.get(choice)
+            return moves[max(free, key=lambda i: float(scores[i]))]
+    return moves[int(np.argmax(scores))]
 
 
 def _is_busy(node: Node | None) -> bool:

@@ -12,18 +12,19 @@ from every trial that shares some of its decisions. Its kernel between two walks
 The weights, the decay and the noise are those of a short list with the greatest marginal likelihood. A walk that
 is not yet complete has no part in the decisions still to come: its value is that of an average completion.
 
-Legend: N recorded walks, K walks to be judged, F options known, D depth, U numeric parameters.
+Legend: N recorded walks, K walks to be judged, M decisions in all of them, F options
+known, D depth, U numeric parameters.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
-from scipy.linalg import cho_solve, solve_triangular
 
+from autokd.search.blocks import cholesky, product, solve_lower
 from autokd.search.nodes import Move
 
 Walk = tuple[tuple[Move, ...], tuple[tuple[str, float], ...]]
@@ -45,7 +46,7 @@ class Kernel:
 
 KERNELS = tuple(
     Kernel(option, pair, prefix, decay, noise)
-    for (option, pair, prefix), decay, noise in product(
+    for (option, pair, prefix), decay, noise in itertools.product(
         ((0.8, 0.1, 0.1), (0.4, 0.5, 0.1), (0.3, 0.2, 0.5)), (1.0, 0.75), (0.1, 0.4)
     )
 )
@@ -58,10 +59,10 @@ MAX_TO_CHOOSE = 96
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """Walks as arrays. ``options_NF``: 1 + depth where the option is taken, else 0. ``nodes_ND``: a number for
-    each prefix, -1 below the end. ``numbers_NU``: NaN where absent."""
+    """Walks as arrays. ``taken_M3``: (walk, option, depth) of each decision. ``nodes_ND``: a number for each
+    prefix, -1 below the end. ``numbers_NU``: NaN where absent."""
 
-    options_NF: np.ndarray
+    taken_M3: np.ndarray
     nodes_ND: np.ndarray
     numbers_NU: np.ndarray
 
@@ -70,7 +71,7 @@ class ValueModel:
     """Fitted to walks and their targets (mean 0, deviation about 1); ``posterior`` judges other walks."""
 
     def __init__(self, walks: Sequence[Walk], targets_N: np.ndarray, kernel: Kernel | None = None) -> None:
-        self._options: dict[tuple[str, int], int] = {}
+        self._options: dict[str, int] = {}
         self._nodes: dict[tuple[int, str, int], int] = {}
         self._names: dict[str, int] = {}
         for _, numbers in walks:
@@ -81,35 +82,32 @@ class ValueModel:
         self.kernel = kernel or self._likeliest(targets_N)
         covariance_NN = self._covariance(self.kernel, self._seen, self._seen)
         covariance_NN[np.diag_indices_from(covariance_NN)] += self.kernel.noise
-        self._lower_NN = np.linalg.cholesky(covariance_NN)
-        self._weights_N = cho_solve((self._lower_NN, True), targets_N, check_finite=False)
+        self._lower_NN = cholesky(covariance_NN)
+        self._whitened_N = solve_lower(self._lower_NN, targets_N[:, None])[:, 0]
 
     def posterior(self, walks: Sequence[Walk]) -> tuple[np.ndarray, np.ndarray]:
         """Mean (K,) and covariance (K, K) of the values of ``walks``."""
         asked = self._encode(walks)
-        cross_KN = self._covariance(self.kernel, asked, self._seen)
-        explained_NK = solve_triangular(self._lower_NN, cross_KN.T, lower=True, check_finite=False)
+        cross_NK = self._covariance(self.kernel, self._seen, asked)
+        explained_NK = solve_lower(self._lower_NN, cross_NK)
         own_KK = self._covariance(self.kernel, asked, asked)
-        return cross_KN @ self._weights_N, own_KK - explained_NK.T @ explained_NK
+        return explained_NK.T @ self._whitened_N, own_KK - explained_NK.T @ explained_NK
 
     def _encode(self, walks: Sequence[Walk]) -> Encoded:
-        rows = [
-            [(self._options.setdefault((m.name, m.choice), len(self._options)), m) for m in moves] for moves, _ in walks
-        ]
-        options_NF = np.zeros((len(walks), len(self._options)))
-        nodes_ND = np.full((len(walks), max((len(row) for row in rows), default=0)), -1)
+        taken: list[tuple[int, int, int]] = []
+        nodes_ND = np.full((len(walks), max((len(moves) for moves, _ in walks), default=0)), -1)
         numbers_NU = np.full((len(walks), len(self._names)), np.nan)
-        for i, row in enumerate(rows):
+        for i, (moves, _) in enumerate(walks):
             node = -1
-            for depth, (column, move) in enumerate(row):
-                options_NF[i, column] = 1 + depth
+            for depth, move in enumerate(moves):
+                taken.append((i, self._options.setdefault(move.option, len(self._options)), depth))
                 node = self._nodes.setdefault((node, move.name, move.choice), len(self._nodes))
                 nodes_ND[i, depth] = node
         for i, (_, numbers) in enumerate(walks):
             for name, unit in numbers:
                 if name in self._names:
                     numbers_NU[i, self._names[name]] = unit
-        return Encoded(options_NF, nodes_ND, numbers_NU)
+        return Encoded(np.array(taken, dtype=int).reshape(-1, 3), nodes_ND, numbers_NU)
 
     def _covariance(self, kernel: Kernel, a: Encoded, b: Encoded) -> np.ndarray:
         alike, prefix = self._agreement(kernel.decay, a, b)
@@ -118,13 +116,19 @@ class ValueModel:
     def _agreement(self, decay: float, a: Encoded, b: Encoded) -> tuple[np.ndarray, np.ndarray]:
         """The matrices m and p of the module's formula."""
         total = sum(decay**depth for depth in range(round(self._depth)))
-        width = min(a.options_NF.shape[1], b.options_NF.shape[1])
-        alike = _faded(a.options_NF[:, :width], decay) @ _faded(b.options_NF[:, :width], decay).T
+        alike = product(self._faded(a, decay), self._faded(b, decay))
         prefix = np.zeros_like(alike)
         for depth in range(min(a.nodes_ND.shape[1], b.nodes_ND.shape[1])):
             column_a, column_b = a.nodes_ND[:, depth, None], b.nodes_ND[None, :, depth]
             prefix += decay**depth * ((column_a == column_b) & (column_a >= 0))
         return alike / total, prefix / total
+
+    def _faded(self, walks: Encoded, decay: float) -> np.ndarray:
+        """(N, F): decay^(depth / 2) for each option taken, so that a product of two walks gives decay^depth."""
+        rows, columns, depths = walks.taken_M3.T
+        faded_NF = np.zeros((len(walks.nodes_ND), len(self._options)))
+        np.add.at(faded_NF, (rows, columns), decay ** (depths / 2))
+        return faded_NF
 
     def _numeric(self, kernel: Kernel, a: Encoded, b: Encoded) -> np.ndarray:
         covariance = np.zeros((len(a.numbers_NU), len(b.numbers_NU)))
@@ -145,17 +149,14 @@ class ValueModel:
             alike, prefix = agreements[kernel.decay]
             covariance = kernel.option * alike + kernel.pair * alike**2 + kernel.prefix * prefix + numeric
             covariance[np.diag_indices_from(covariance)] += kernel.noise
-            lower = np.linalg.cholesky(covariance)
-            whitened = solve_triangular(lower, targets, lower=True, check_finite=False)
+            lower = cholesky(covariance)
+            whitened = solve_lower(lower, targets[:, None])[:, 0]
             fit = 0.5 * len(targets) * np.log(max(float(whitened @ whitened), 1e-12))
             scores.append(-fit - float(np.log(np.diag(lower)).sum()))
         return KERNELS[int(np.argmax(scores))]
 
 
-def _faded(options_NF: np.ndarray, decay: float) -> np.ndarray:
-    """decay^(depth / 2) where an option is taken, so that a product of two walks gives decay^depth."""
-    return np.where(options_NF > 0, decay ** ((options_NF - 1) / 2), 0.0)
-
-
 def _latest(encoded: Encoded, count: int) -> Encoded:
-    return Encoded(encoded.options_NF[-count:], encoded.nodes_ND[-count:], encoded.numbers_NU[-count:])
+    skipped = max(0, len(encoded.nodes_ND) - count)
+    taken = encoded.taken_M3[encoded.taken_M3[:, 0] >= skipped] - np.array([skipped, 0, 0])
+    return Encoded(taken, encoded.nodes_ND[skipped:], encoded.numbers_NU[skipped:])

@@ -19,11 +19,16 @@ State = Literal["finished", "failed", "running"]
 
 
 class Move(NamedTuple):
-    """One categorical decision: its name, the index of the choice, and how many choices it had."""
+    """One categorical decision: its name, the index of the choice, how many choices it had.
+
+    ``option`` is what the choice is called wherever in the tree it may be met: moves with the same option share
+    their all-moves-as-first statistics.
+    """
 
     name: str
     choice: int
     num_choices: int
+    option: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +87,19 @@ class Tree:
     def __init__(self) -> None:
         self.root = Node()
         self.records: dict[int, Record] = {}
+        self.numbers: list[int] = []
+        """Of the finished trials, ascending."""
+        self.takers: dict[str, list[int]] = {}
+        """Option -> numbers of the finished trials that took it, anywhere, ascending."""
         self.running: list[Record] = []
         self._covered: list[list[Node]] = []
 
     def fold(self, record: Record) -> None:
         """Add a finished trial: expand its path, count it along the way, close what is exhausted."""
         self.records[record.number] = record
+        bisect.insort(self.numbers, record.number)
+        for option in {move.option for move in record.moves}:
+            bisect.insort(self.takers.setdefault(option, []), record.number)
         path = self._expand(record.moves)
         for node in path:
             bisect.insort(node.visits, record.number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Container
 from typing import Any
@@ -12,6 +13,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from autokd.search.history import History
 from autokd.search.nodes import Move, Tree
 from autokd.search.policy import Judge, Walk
 
@@ -48,39 +50,37 @@ def sample_nested(
     trial: FrozenTrial,
     name: str,
     distribution: BaseDistribution,
-    tree: Tree,
+    history: History,
     moves: tuple[Move, ...],
     seed: int,
 ) -> Any:
     """Ask ``sampler`` (None: a TPE seeded anew) in the view of the deepest context with enough trials."""
     sampler = sampler or TPESampler(seed=seed, n_startup_trials=MIN_CONTEXT, multivariate=False)
-    view = StudyView(study, _context(tree, moves, name), name, distribution)
-    return sampler.sample_independent(view, trial, name, distribution)  # type: ignore[arg-type]
+    numbers = {*_context(history.tree, moves, name), *(record.number for record in history.tree.running)}
+    seen = [t for t in history.trials_of(numbers) if t.distributions.get(name) == distribution]
+    return sampler.sample_independent(StudyView(study, seen), trial, name, distribution)  # type: ignore[arg-type]
 
 
-def _context(tree: Tree, moves: tuple[Move, ...], name: str) -> set[int]:
-    """Numbers of the trials that share the longest path with enough trials that have ``name``."""
+def _context(tree: Tree, moves: tuple[Move, ...], name: str) -> list[int]:
+    """Numbers of the latest trials that share the longest path with enough trials that have ``name``."""
     for depth in range(len(moves), -1, -1):
         node = tree.descend(moves[:depth])
-        if node is None or len(node.visits) < MIN_CONTEXT and depth > 0:
+        if node is None or (len(node.visits) < MIN_CONTEXT and depth > 0):
             continue
-        with_name = [n for n in node.visits if any(name == found for found, _ in tree.records[n].numbers)]
-        if len(with_name) >= MIN_CONTEXT or depth == 0:
-            return set(with_name[-MAX_CONTEXT:])
-    return set()
+        latest = reversed(node.visits)
+        with_name = (n for n in latest if any(name == found for found, _ in tree.records[n].numbers))
+        found = list(itertools.islice(with_name, MAX_CONTEXT))
+        if len(found) >= MIN_CONTEXT or depth == 0:
+            return found
+    return []
 
 
 class StudyView:
-    """A study of which only some finished trials are seen, and the running ones; for reading alone."""
+    """A study of which only some trials are seen; for reading alone."""
 
-    def __init__(self, study: Study, numbers: set[int], name: str, distribution: BaseDistribution) -> None:
+    def __init__(self, study: Study, trials: list[FrozenTrial]) -> None:
         self._study = study
-        self._kept = [
-            trial
-            for trial in study.get_trials(deepcopy=False)
-            if trial.distributions.get(name) == distribution
-            and (trial.number in numbers or trial.state == TrialState.RUNNING)
-        ]
+        self._kept = trials
 
     @property
     def direction(self) -> StudyDirection:

@@ -9,8 +9,6 @@ A policy is asked in two steps: ``prepare(tree)`` once a trial, ``judge.score(..
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,8 +24,8 @@ from autokd.search.nodes import Move, Record, Tree
 class Judge(Protocol):
     """Scores choices and numbers for one trial that is being asked; the greater the better."""
 
-    def score(self, walk: Walk, name: str, num_choices: int, rng: np.random.Generator) -> np.ndarray:
-        """One score for each choice of the decision ``name`` after ``walk``, (num_choices,)."""
+    def score(self, walk: Walk, moves: Sequence[Move], rng: np.random.Generator) -> np.ndarray:
+        """One score for each of ``moves``, all the choices of one decision after ``walk``, (num_choices,)."""
         ...
 
     def score_numbers(self, walk: Walk, name: str, units_K: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -49,10 +47,10 @@ class UCT:
     A running trial is a visit with the reward ``virtual_reward``.
     """
 
-    exploration: float = 0.3
-    normalisation: Normalisation = "min_max"
-    prior_visits: float = 2.0
-    temperature: float = 0.3
+    exploration: float = 0.6
+    normalisation: Normalisation = "rank"
+    prior_visits: float = 0.5
+    temperature: float = 1.0
     virtual_reward: float = 0.0
 
     def prepare(self, tree: Tree) -> UCTJudge:
@@ -63,40 +61,36 @@ class UCTJudge:
     def __init__(self, settings: UCT, tree: Tree) -> None:
         self.settings = settings
         self.tree = tree
-        records = [tree.records[number] for number in sorted(tree.records)]
-        given = rewards(records, settings.normalisation)
-        self.reward = {record.number: float(reward) for record, reward in zip(records, given)}
+        given = rewards([tree.records[number] for number in tree.numbers], settings.normalisation)
+        self.reward_by_number = np.zeros(max(tree.numbers, default=-1) + 1)
+        self.reward_by_number[tree.numbers] = given
         self.mean = float(given.mean()) if len(given) else 0.5
-        rewards_of = defaultdict(list)
-        for record in records:
-            for move in record.moves:
-                rewards_of[move.name, move.choice].append(self.reward[record.number])
-        self.anywhere = {key: (len(found), math.fsum(found)) for key, found in rewards_of.items()}
 
-    def score(self, walk: Walk, name: str, num_choices: int, rng: np.random.Generator) -> np.ndarray:
-        settings = self.settings
+    def score(self, walk: Walk, moves: Sequence[Move], rng: np.random.Generator) -> np.ndarray:
+        settings, count = self.settings, len(moves)
         node = self.tree.descend(walk[0])
-        elsewhere = np.array([self._option_mean(name, choice) for choice in range(num_choices)])
+        elsewhere = np.array([self._option_mean(move.option) for move in moves])
         weights = np.exp((elsewhere - elsewhere.max()) / settings.temperature)
-        prior = num_choices * weights / weights.sum()
-        visits, totals = np.zeros(num_choices), np.zeros(num_choices)
-        for choice in range(num_choices):
-            child = None if node is None else node.child(Move(name, choice, num_choices))
+        prior = count * weights / weights.sum()
+        visits, totals = np.zeros(count), np.zeros(count)
+        for i, move in enumerate(moves):
+            child = None if node is None else node.child(move)
             if child is not None:
-                visits[choice] = len(child.visits) + child.num_running
-                totals[choice] = math.fsum(self.reward[number] for number in child.visits)
-                totals[choice] += settings.virtual_reward * child.num_running
+                visits[i] = len(child.visits) + child.num_running
+                totals[i] = self.reward_by_number[child.visits].sum()
+                totals[i] += settings.virtual_reward * child.num_running
         counted = visits + settings.prior_visits
         value = (totals + settings.prior_visits * elsewhere) / counted
         bonus = settings.exploration * prior * np.sqrt(np.log(1 + visits.sum()) / counted)
-        return value + bonus + 1e-9 * rng.random(num_choices)
+        return value + bonus + 1e-9 * rng.random(count)
 
     def score_numbers(self, walk: Walk, name: str, units_K: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return rng.random(len(units_K))
 
-    def _option_mean(self, name: str, choice: int, pseudo_count: float = 3.0) -> float:
-        count, total = self.anywhere.get((name, choice), (0, 0.0))
-        return (total + pseudo_count * self.mean) / (count + pseudo_count)
+    def _option_mean(self, option: str, pseudo_count: float = 3.0) -> float:
+        takers = self.tree.takers.get(option, [])
+        total = float(self.reward_by_number[takers].sum())
+        return (total + pseudo_count * self.mean) / (len(takers) + pseudo_count)
 
 
 @dataclass(frozen=True)
@@ -120,7 +114,7 @@ class ModelPolicy:
 class ModelJudge:
     def __init__(self, settings: ModelPolicy, tree: Tree) -> None:
         self.settings = settings
-        records = [tree.records[number] for number in sorted(tree.records)]
+        records = [tree.records[number] for number in tree.numbers]
         self.model: ValueModel | None = None
         if not records:
             return
@@ -131,9 +125,9 @@ class ModelJudge:
         walks = [(record.moves, record.numbers) for record in [*records, *running]]
         self.model = ValueModel(walks, np.concatenate([targets, liar]))
 
-    def score(self, walk: Walk, name: str, num_choices: int, rng: np.random.Generator) -> np.ndarray:
-        moves, numbers = walk
-        return self._draw([((*moves, Move(name, i, num_choices)), numbers) for i in range(num_choices)], rng)
+    def score(self, walk: Walk, moves: Sequence[Move], rng: np.random.Generator) -> np.ndarray:
+        above, numbers = walk
+        return self._draw([((*above, move), numbers) for move in moves], rng)
 
     def score_numbers(self, walk: Walk, name: str, units_K: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         moves, numbers = walk

@@ -7,6 +7,7 @@ suggestions with which it began.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,8 +26,14 @@ from autokd.search.mcts import MCTSSampler
 def make_sampler(config: SearchConfig) -> BaseSampler:
     """The sampler that ``config.sampler`` names, seeded by ``config.seed``."""
     if config.sampler == "mcts":
-        return MCTSSampler(config.seed)
+        return MCTSSampler(config.seed, role=decision_role)
     return TrialSeededSampler(_BUILDERS[config.sampler], config.seed)
+
+
+def decision_role(name: str) -> str:
+    """The role of a decision of the space: "t2.distance(kl|l2)" -> "distance"; an operator means the same in every
+    term and wherever only a part of the slot is offered."""
+    return re.sub(r"^t\d+\.|\(.*\)$", "", name)
 
 
 def make_pruner(config: SearchConfig) -> BasePruner:

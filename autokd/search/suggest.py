@@ -21,7 +21,7 @@ class TrialChooser:
     def categorical(self, name: str, options: tuple[str, ...]) -> str:
         return self.trial.suggest_categorical(name, options)
 
-    def number(self, name: str, low: float, high: float, log: bool, integer: bool) -> float:
+    def number(self, name: str, low: float, high: float, *, log: bool, integer: bool = False) -> float:
         if integer:
             return self.trial.suggest_int(name, int(low), int(high), log=log)
         return self.trial.suggest_float(name, low, high, log=log)

@@ -1,0 +1,131 @@
+"""The same seed and history give the same suggestions: golden files, revived searches, pickles.
+
+``python tests/search/test_mcts_replay.py`` writes the golden files anew, after a change that is meant.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from autokd.config import SearchConfig
+from autokd.search import MCTSSampler, make_sampler
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+GOLDEN = Path(__file__).parent / "golden"
+SETTINGS: dict[str, dict[str, Any]] = {
+    "model": {},
+    "uct": {"policy": "uct"},
+    "model_with_nested_tpe": {"continuous": "tpe"},
+}
+
+
+def objective(trial: optuna.Trial) -> float:
+    """Conditional, with a float and an integer; ties are common, so that the random numbers matter."""
+    source = trial.suggest_categorical("source", ["whole", "foreground", "instance"])
+    value = {"whole": 0, "foreground": 2, "instance": 1}[source]
+    if source != "instance":
+        value += trial.suggest_categorical("scale", [1, 2, 4])
+        value += trial.suggest_int("window", 1, 4)
+    value += {"l1": 1, "l2": 1, "kl": -2}[trial.suggest_categorical("distance", ["l1", "l2", "kl"])]
+    return value - round(abs(trial.suggest_float("strength", 3, 100, log=True) - 40) / 20)
+
+
+def suggestions(name: str) -> list[dict[str, Any]]:
+    study = optuna.create_study(direction="maximize", sampler=MCTSSampler(7, **SETTINGS[name]))
+    study.enqueue_trial({"source": "foreground", "distance": "l2", "strength": 40.0})
+    study.optimize(objective, n_trials=24)
+    return [trial.params for trial in study.trials]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_suggestions_replay_the_golden_file(name: str) -> None:
+    expected = json.loads((GOLDEN / f"{name}.json").read_text())
+    assert len(expected) == 24
+    for number, (found, wanted) in enumerate(zip(suggestions(name), expected)):
+        assert list(found) == list(wanted), f"trial {number}"
+        for parameter, value in wanted.items():
+            exact = pytest.approx(value, rel=1e-9) if isinstance(value, float) else value
+            assert found[parameter] == exact, f"trial {number}"
+
+
+@pytest.mark.parametrize("sampler", ["mcts", "tpe", "nsga2", "random"])
+def test_revived_search_continues_as_the_first_would(sampler: str, tmp_path: Path) -> None:
+    config = SearchConfig(sampler=sampler, seed=3)  # type: ignore[arg-type]
+
+    def search(url: str, parts: tuple[int, ...]) -> list[dict[str, Any]]:
+        optuna.create_study(storage=url, study_name="s", direction="maximize")
+        for num_trials in parts:
+            storage = optuna.storages.RDBStorage(url)
+            study = optuna.load_study(storage=storage, study_name="s", sampler=make_sampler(config))
+            study.optimize(objective, n_trials=num_trials)
+        return [trial.params for trial in study.trials]
+
+    whole = search(f"sqlite:///{tmp_path}/whole.db", (20,))
+    revived = search(f"sqlite:///{tmp_path}/revived.db", (9, 1, 10))
+    assert revived == whole
+
+
+@pytest.mark.parametrize("policy", ["model", "uct"])
+def test_the_order_in_which_trials_finish_does_not_show(policy: Any) -> None:
+    """A sampler that saw every trial finish, in scrambled order, agrees with one made anew."""
+    sampler = MCTSSampler(5, policy=policy)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    shuffle = random.Random(1)
+    waiting: list[tuple[optuna.Trial, float]] = []
+    for _ in range(30):
+        trial = study.ask()
+        waiting.append((trial, objective(trial)))
+        if len(waiting) > 4:
+            trial, value = waiting.pop(shuffle.randrange(len(waiting)))
+            study.tell(trial, value)
+    trial = study.ask()
+    first = objective(trial)
+    again = MCTSSampler(5, policy=policy)
+    frozen = study._storage.get_trial(trial._trial_id)
+    seen = {name: frozen.distributions[name] for name in frozen.params}
+    wanted = dict(frozen.params)
+    frozen.params, frozen.distributions = {}, {}
+    again.before_trial(study, frozen)
+    for name, distribution in seen.items():
+        found = again.sample_independent(study, frozen, name, distribution)
+        assert found == wanted[name], name
+        frozen.params[name], frozen.distributions[name] = found, distribution
+    assert isinstance(first, (int, float))
+
+
+def test_a_pickled_sampler_continues_as_the_original() -> None:
+    study = optuna.create_study(direction="maximize", sampler=MCTSSampler(2))
+    study.optimize(objective, n_trials=10)
+    copies = [pickle.loads(pickle.dumps(study)) for _ in range(2)]
+    for copy in copies:
+        copy.optimize(objective, n_trials=5)
+    assert [t.params for t in copies[0].trials] == [t.params for t in copies[1].trials]
+
+
+def test_a_recreated_study_of_the_same_name_is_not_mistaken_for_the_first() -> None:
+    sampler = MCTSSampler(0)
+    for offset in (0, 100):
+        study = optuna.create_study(study_name="same", direction="maximize", sampler=sampler)
+        study.optimize(lambda trial, offset=offset: offset + objective(trial), n_trials=12)
+        found = sampler._history.refresh(study, None)
+        assert len(found.records) == 12
+        assert min(record.value or 0 for record in found.records.values()) >= offset - 10
+
+
+def test_threads_may_share_a_sampler() -> None:
+    study = optuna.create_study(direction="maximize", sampler=MCTSSampler(0))
+    study.optimize(objective, n_trials=24, n_jobs=3)
+    assert len(study.trials) == 24
+    assert all(trial.state.name == "COMPLETE" for trial in study.trials)
+
+
+if __name__ == "__main__":
+    for golden_name in SETTINGS:
+        (GOLDEN / f"{golden_name}.json").write_text(json.dumps(suggestions(golden_name), indent=1) + "\n")

@@ -1,0 +1,91 @@
+"""The value model against a plain computation of its formulas, loop by loop."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from autokd.search.history import rewards
+from autokd.search.model import KERNELS, Kernel, ValueModel, Walk
+from autokd.search.nodes import Move, Record
+
+RNG = np.random.default_rng(0)
+
+
+def random_walk() -> Walk:
+    moves = []
+    for depth in range(int(RNG.integers(1, 5))):
+        name = f"d{depth}" if RNG.random() < 0.8 else f"e{depth}"
+        choice = int(RNG.integers(3))
+        moves.append(Move(name, choice, 3, f"{name[0]}={choice}" if depth > 2 else f"{name}={choice}"))
+    numbers = tuple((name, float(RNG.random())) for name in ("u", "v") if RNG.random() < 0.6)
+    return tuple(moves), numbers
+
+
+def plain_kernel(k: Kernel, a: Walk, b: Walk, mean_depth: float) -> float:
+    total = sum(k.decay**depth for depth in range(round(mean_depth)))
+    alike = sum(
+        k.decay ** ((i + j) / 2) for i, x in enumerate(a[0]) for j, y in enumerate(b[0]) if x.option == y.option
+    )
+    prefix = 0.0
+    for depth, (x, y) in enumerate(zip(a[0], b[0])):
+        if (x.name, x.choice) != (y.name, y.choice):
+            break
+        prefix += k.decay**depth
+    near = [math.exp(-((u - v) ** 2) / (2 * k.length**2)) for n, u in a[1] for other, v in b[1] if n == other]
+    m, p = alike / total, prefix / total
+    return k.option * m + k.pair * m**2 + k.prefix * p + k.number * sum(near) / 2
+
+
+@pytest.mark.parametrize("kernel", KERNELS[:5])
+def test_posterior_equals_the_textbook_formula(kernel: Kernel) -> None:
+    seen, asked = [random_walk() for _ in range(15)], [random_walk() for _ in range(4)]
+    seen[0] = (seen[0][0], (("u", 0.1), ("v", 0.9)))
+    targets = RNG.normal(size=15)
+    mean_depth = max(2.0, float(np.mean([len(moves) for moves, _ in seen])))
+    gram = np.array([[plain_kernel(kernel, a, b, mean_depth) for b in seen] for a in seen])
+    cross = np.array([[plain_kernel(kernel, a, b, mean_depth) for b in seen] for a in asked])
+    own = np.array([[plain_kernel(kernel, a, b, mean_depth) for b in asked] for a in asked])
+    inverse = np.linalg.inv(gram + kernel.noise * np.eye(15))
+
+    mean, covariance = ValueModel(seen, targets, kernel).posterior(asked)
+    np.testing.assert_allclose(mean, cross @ inverse @ targets, atol=1e-9)
+    np.testing.assert_allclose(covariance, own - cross @ inverse @ cross.T, atol=1e-9)
+
+
+def test_the_chosen_kernel_has_the_greatest_marginal_likelihood() -> None:
+    seen = [random_walk() for _ in range(20)]
+    targets = RNG.normal(size=20)
+    mean_depth = max(2.0, float(np.mean([len(moves) for moves, _ in seen])))
+    likelihoods = []
+    for kernel in KERNELS:
+        gram = np.array([[plain_kernel(kernel, a, b, mean_depth) for b in seen] for a in seen])
+        gram += kernel.noise * np.eye(20)
+        fit = targets @ np.linalg.solve(gram, targets)
+        likelihoods.append(-10 * math.log(fit) - 0.5 * np.linalg.slogdet(gram)[1])
+    assert ValueModel(seen, targets).kernel == KERNELS[int(np.argmax(likelihoods))]
+
+
+def record(number: int, value: float | None) -> Record:
+    return Record(number, (), (), value, "failed" if value is None else "finished")
+
+
+def test_rewards_by_rank_share_ties_and_put_failures_with_the_worst() -> None:
+    found = rewards([record(0, 1.0), record(1, 5.0), record(2, 5.0), record(3, None)], "rank")
+    np.testing.assert_allclose(found, np.array([1.0, 3.0, 3.0, 1.0]) / 4)
+
+
+def test_rewards_do_not_break_on_infinite_or_missing_values() -> None:
+    records = [record(0, 1.0), record(1, math.inf), record(2, -math.inf), record(3, 3.0)]
+    np.testing.assert_allclose(rewards(records, "min_max"), [0.0, 1.0, 0.0, 1.0])
+    assert np.isfinite(rewards(records, "standardise")).all()
+    assert np.isfinite(rewards([record(0, None), record(1, None)], "rank")).all()
+    assert rewards([], "rank").shape == (0,)
+
+
+def test_standardised_rewards_are_those_of_numpy() -> None:
+    values = np.array([1.0, 4.0, 2.0, 8.0])
+    found = rewards([record(i, float(v)) for i, v in enumerate(values)], "standardise")
+    np.testing.assert_allclose(found, (values - values.mean()) / values.std())
