@@ -5,6 +5,7 @@ Data only: tags that would construct objects, and keys given twice, are refused.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +86,17 @@ def load_document(path_or_text: str | Path) -> Document:
     lines: dict[Location, int] = {}
     data = _plain(node, (), lines, source, yaml)
     return Document(data, source, lines)
+
+
+def dump_yaml(data: Any) -> str:
+    """Plain data as YAML, keys in their order, leaves on one line."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 110
+    stream = io.StringIO()
+    yaml.dump(data, stream)
+    return stream.getvalue()
 
 
 def _read(path_or_text: str | Path) -> tuple[str, str]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from autokd.config.model import RunConfig
+from autokd.documents import dump_yaml
 from autokd.space import DEFAULT_SPACE
 
 
@@ -22,13 +20,7 @@ def config_data(config: RunConfig) -> dict[str, Any]:
 
 def config_yaml(config: RunConfig) -> str:
     """A space file that means the same, whatever AutoKD's defaults become."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = None
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.width = 110
-    stream = io.StringIO()
-    yaml.dump(config_data(config), stream)
-    return stream.getvalue()
+    return dump_yaml(config_data(config))
 
 
 def config_digest(config: RunConfig) -> str:

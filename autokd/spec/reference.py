@@ -37,7 +37,9 @@ def _row(row: Operator) -> str:
         f"`{p.name}` = {p.default:g}, in [{p.low:g}, {p.high:g}]: {p.meaning}" for p in row.parameters
     )
     gives = "same" if row.gives_same else row.gives
-    flow = {"source": row.gives, "distance": " or ".join(row.takes)}.get(row.kind, f"{' or '.join(row.takes)} -> {gives}")
+    flow = {"source": row.gives, "distance": " or ".join(row.takes)}.get(
+        row.kind, f"{' or '.join(row.takes)} -> {gives}"
+    )
     text = row.formula
     for parameter in row.parameters:
         text = text.replace("{" + parameter.name + "}", f"<{parameter.name}>")

@@ -11,13 +11,10 @@ terms:
 
 from __future__ import annotations
 
-import io
 from typing import Any, cast
 
-from ruamel.yaml import YAML
-
-from autokd.documents import Document, Location
-from autokd.errors import ConfigError, SpecError, one_of
+from autokd.documents import Document, Location, dump_yaml
+from autokd.errors import SpecError, one_of
 from autokd.spec.model import SCHEMA, DistillerSpec, Step, TermSpec, Weight
 from autokd.spec.vocabulary import IDENTITY, Kind, Number
 
@@ -78,13 +75,7 @@ def spec_to_data(spec: DistillerSpec) -> dict[str, Any]:
 
 
 def spec_to_yaml(spec: DistillerSpec) -> str:
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = None
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.width = 110
-    stream = io.StringIO()
-    yaml.dump(spec_to_data(spec), stream)
-    return stream.getvalue()
+    return dump_yaml(spec_to_data(spec))
 
 
 def _term(data: Any, document: Document, location: Location) -> TermSpec:
@@ -136,4 +127,4 @@ def _term_data(term: TermSpec) -> dict[str, Any]:
     }
 
 
-__all__ = ["ConfigError", "parse_step", "spec_from_document", "spec_to_data", "spec_to_yaml"]
+__all__ = ["parse_step", "spec_from_document", "spec_to_data", "spec_to_yaml"]
