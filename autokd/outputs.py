@@ -44,7 +44,8 @@ class DetectorOutputs:
         for level, map_BCHW in self.pyramid.items():
             if map_BCHW.ndim != 4:
                 raise DetectorError(
-                    f"pyramid[{level!r}] has shape {tuple(map_BCHW.shape)}; a level is (batch, channels, height, width)."
+                    f"pyramid[{level!r}] has shape {tuple(map_BCHW.shape)}; a level is "
+                    "(batch, channels, height, width)."
                 )
 
     @property

@@ -10,11 +10,10 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from autokd.errors import StorageError
 from autokd_dashboard.guard import Application, is_loopback, refuse_foreign_hosts, whole_studies
 from autokd_dashboard.publish import publish_changed
 from autokd_dashboard.source import open_storage, results_of
-
-from autokd.errors import StorageError
 
 logger = logging.getLogger(__name__)
 

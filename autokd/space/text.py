@@ -159,10 +159,7 @@ def _ends(domain: Domain) -> tuple[float, ...]:
 def _refuse_unreachable(space: Space, data: dict[str, Any], document: Document) -> None:
     for slot, option in space.unreachable():
         location: Location
-        if slot.kind == "transform":
-            location = ("transforms", slot.name)
-        else:
-            location = (f"{slot.kind}s",)
+        location = ("transforms", slot.name) if slot.kind == "transform" else (f"{slot.kind}s",)
         if location[0] not in data:
             location = ()
         raise document.error(

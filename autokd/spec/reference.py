@@ -1,4 +1,4 @@
-"""The reference of operators as Markdown, made from the tables: ``python -m autokd.spec.reference > docs/operators.md``."""
+"""The reference of operators, made from the tables: ``python -m autokd.spec.reference > docs/operators.md``."""
 
 from __future__ import annotations
 

@@ -16,16 +16,16 @@ from urllib.request import urlopen
 
 import optuna
 import pytest
-from autokd_dashboard import DashboardServer, publish_tree
-from autokd_dashboard.guard import host_of, is_loopback
-from autokd_dashboard.publish import CURVE_ID, TREE_ID, merged_note, publish_changed
-from autokd_dashboard.source import database_of, results_of
 from optuna_dashboard import get_note, save_note
 
 from autokd.errors import StorageError
 from autokd.outcomes import Job, Outcome
 from autokd.spec import DistillerSpec
 from autokd.storage import Entry, Results, SearchSummary, open_study, record_job, record_outcome
+from autokd_dashboard import DashboardServer, publish_tree
+from autokd_dashboard.guard import host_of, is_loopback
+from autokd_dashboard.publish import CURVE_ID, TREE_ID, merged_note, publish_changed
+from autokd_dashboard.source import database_of, results_of
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
