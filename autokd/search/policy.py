@@ -105,7 +105,7 @@ class ModelPolicy:
     exploration: float = 0.5
     normalisation: Normalisation = "rank"
     virtual_quantile: float = 0.3
-    max_records: int = 240
+    max_records: int = 160
 
     def prepare(self, tree: Tree) -> ModelJudge:
         return ModelJudge(self, tree)

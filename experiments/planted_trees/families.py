@@ -54,12 +54,12 @@ class RandomChooser:
 class Planted:
     """One instance: ``true_value(chooser)`` walks it; ``threshold`` is the value of the best ``top`` of it."""
 
-    def __init__(self, family: str, seed: int, noise: float = 0.3, top: float = 0.01) -> None:
+    def __init__(self, family: str, seed: int, noise: float = 0.3, top: float = 0.01, num_samples: int = 3000) -> None:
         self.family, self.seed = family, seed
         rng = np.random.default_rng([zlib.crc32(family.encode()), seed])
         self.true_value: Callable[[Chooser], float] = FAMILIES[family](rng)
         chooser = RandomChooser(np.random.default_rng([977, seed]))
-        sample = np.array([self.true_value(chooser) for _ in range(4000)])
+        sample = np.array([self.true_value(chooser) for _ in range(num_samples)])
         self.threshold = float(np.quantile(sample, 1 - top))
         self.noise = noise * float(sample.std())
         """Standard deviation of what is added to an observed value: a part of the spread between leaves."""

@@ -1,0 +1,118 @@
+"""Trials to a leaf of the best 1% on planted trees, for MCTS and for Optuna's samplers.
+
+    python experiments/planted_trees/compare.py [--repeats 40] [--workers 1] [--top 0.01] [--output FILE]
+        [--families additive branching grammar path distillers] [--samplers mcts ...]
+
+Repeat r of a family is its instance r with sampler seed r, the same for every sampler. A search ends when a trial's
+true value is among the best ``top``; it counts the trials told by then, or --cap. Samplers see noisy values. With
+more than one worker that many trials are always running, and one of the four oldest ends next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import time
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import optuna
+from families import FAMILIES, Planted
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+
+from autokd.search import MCTSSampler, decision_role
+from autokd.search.suggest import TrialChooser
+
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+    "random": RandomSampler,
+    "nsga2": lambda seed: NSGAIISampler(population_size=20, seed=seed),
+    "tpe": lambda seed: TPESampler(seed=seed, multivariate=False),
+    "tpe, multivariate, group": lambda seed: TPESampler(seed=seed, multivariate=True, group=True),
+    "mcts, uct": lambda seed: MCTSSampler(seed, policy="uct"),
+    "mcts, continuous tpe": lambda seed: MCTSSampler(seed, continuous="tpe"),
+    "mcts": MCTSSampler,
+    "mcts, roles": lambda seed: MCTSSampler(seed, role=decision_role),
+}
+ONLY_WITH_NUMBERS = ("mcts, continuous tpe",)
+ONLY_WITH_ROLES = ("mcts, roles",)
+
+
+@cache
+def instance(family: str, repeat: int, top: float) -> Planted:
+    return Planted(family, repeat, top=top)
+
+
+def trials_needed(sampler: BaseSampler, planted: Planted, num_workers: int, cap: int) -> int:
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    order = np.random.default_rng((planted.seed, 1))
+    running: list[tuple[optuna.Trial, float]] = []
+    for told in range(1, cap + 1):
+        while len(running) < num_workers:
+            trial = study.ask()
+            running.append((trial, planted.true_value(TrialChooser(trial))))
+        trial, value = running.pop(int(order.integers(min(4, len(running)))))
+        study.tell(trial, planted.observe(value, trial.number))
+        if value >= planted.threshold:
+            return told
+    return cap
+
+
+def interval_95(found: list[int]) -> tuple[float, float]:
+    """Of the median, by bootstrap."""
+    rng = np.random.default_rng(0)
+    medians = np.median(rng.choice(found, (2000, len(found))), axis=1)
+    return float(np.quantile(medians, 0.025)), float(np.quantile(medians, 0.975))
+
+
+def applies(sampler: str, family: str) -> bool:
+    return (sampler not in ONLY_WITH_NUMBERS or family in ("grammar", "distillers")) and (
+        sampler not in ONLY_WITH_ROLES or family == "distillers"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--top", type=float, default=0.01)
+    parser.add_argument("--cap", type=int, default=250)
+    parser.add_argument("--families", nargs="+", default=[*FAMILIES])
+    parser.add_argument("--samplers", nargs="+", default=[*SAMPLERS])
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
+    settings = {name: getattr(options, name) for name in ("repeats", "workers", "top", "cap")}
+    rows: list[dict[str, object]] = []
+    for family in options.families:
+        for name in options.samplers:
+            if not applies(name, family):
+                continue
+            start = time.perf_counter()
+            found = [
+                trials_needed(
+                    SAMPLERS[name](repeat), instance(family, repeat, options.top), options.workers, options.cap
+                )
+                for repeat in range(options.repeats)
+            ]
+            median, (low, high), mean = float(np.median(found)), interval_95(found), float(np.mean(found))
+            row = {"family": family, "sampler": name, "median": median, "interval": [low, high], "mean": mean}
+            rows.append(row | {"trials": found})
+            print(
+                f"{family:11} {name:25} median {median:6.1f} [{low:5.1f}, {high:5.1f}]  mean {mean:6.1f}"
+                f"  ({time.perf_counter() - start:.0f} s)",
+                flush=True,
+            )
+            if options.output:
+                recorded = {"commit": commit, "optuna": optuna.__version__, **settings, "rows": rows}
+                options.output.write_text(json.dumps(recorded) + "\n")
+
+
+if __name__ == "__main__":
+    main()
