@@ -2,9 +2,10 @@
 
 A policy is asked in two steps: ``prepare(tree)`` once a trial, ``judge.score(...)`` once a decision. Two policies:
 
-``UCT``           the formula of Auto-KD (ICCV 2023): Q(n, a) + c P(n, a) sqrt(ln N(n) / N(n, a)).
-``ModelPolicy``   posterior sampling by a value model that shares what was learned between branches (Thompson
-                  sampling in the tree; compare Tesauro et al., UAI 2010, and Bai et al., NIPS 2013).
+``UCT``           the formula of Auto-KD (ICCV 2023): Q(n, a) + c P(n, a) sqrt(ln N(n) / N(n, a)), where Q is the
+                  mean reward below the choice and P comes from all-moves-as-first statistics.
+``ModelPolicy``   the same formula, where Q is drawn from the posterior of a value model that shares what was
+                  learned between branches (Bayesian UCT; compare Tesauro et al., UAI 2010).
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from scipy.special import ndtri
 from autokd.search.history import Normalisation, rewards
 from autokd.search.model import ValueModel, Walk
 from autokd.search.nodes import Move, Record, Tree
+
+NUMBER_DRAW = 0.5
+"""Scale of the posterior draw by which a number is chosen; no visits are counted there."""
 
 
 class Judge(Protocol):
@@ -72,11 +76,10 @@ class UCTJudge:
         elsewhere = np.array([self._option_mean(move.option) for move in moves])
         weights = np.exp((elsewhere - elsewhere.max()) / settings.temperature)
         prior = count * weights / weights.sum()
-        visits, totals = np.zeros(count), np.zeros(count)
+        visits, totals = visits_of(self.tree, walk[0], moves), np.zeros(count)
         for i, move in enumerate(moves):
             child = None if node is None else node.child(move)
             if child is not None:
-                visits[i] = len(child.visits) + child.num_running
                 totals[i] = self.reward_by_number[child.visits].sum()
                 totals[i] += settings.virtual_reward * child.num_running
         counted = visits + settings.prior_visits
@@ -95,14 +98,19 @@ class UCTJudge:
 
 @dataclass(frozen=True)
 class ModelPolicy:
-    """One draw from the value model's posterior at each decision; the greatest is taken.
+    """Upper confidence bounds over a value model: Q(n, a) + c sqrt(ln N(n) / N(n, a)).
 
-    ``exploration`` scales the draw's deviation (0: greedy, 1: Thompson sampling). A running trial stands in the
-    model with the value of quantile ``virtual_quantile``. The model sees at most ``max_records`` trials: the best
-    quarter of that number and the latest.
+    Q is the posterior mean, in deviations of all rewards, plus ``draw`` times one draw of the posterior's deviation
+    (1: Thompson sampling, 0: greedy); c is ``exploration``, and ``prior_visits`` are added to N(n, a). The visits
+    make sure that the choices high in the tree are all tried; below a node that was never met all of them are
+    equal, and the model alone decides. A running trial counts as a visit, and stands in the model with the value
+    of quantile ``virtual_quantile``. The model sees at most ``max_records`` trials: the best quarter of that
+    number and the latest.
     """
 
-    exploration: float = 0.5
+    exploration: float = 0.45
+    draw: float = 0.25
+    prior_visits: float = 0.5
     normalisation: Normalisation = "rank"
     virtual_quantile: float = 0.3
     max_records: int = 160
@@ -114,6 +122,7 @@ class ModelPolicy:
 class ModelJudge:
     def __init__(self, settings: ModelPolicy, tree: Tree) -> None:
         self.settings = settings
+        self.tree = tree
         records = [tree.records[number] for number in tree.numbers]
         self.model: ValueModel | None = None
         if not records:
@@ -127,19 +136,30 @@ class ModelJudge:
 
     def score(self, walk: Walk, moves: Sequence[Move], rng: np.random.Generator) -> np.ndarray:
         above, numbers = walk
-        return self._draw([((*above, move), numbers) for move in moves], rng)
+        drawn = self._draw([((*above, move), numbers) for move in moves], self.settings.draw, rng)
+        visits = visits_of(self.tree, above, moves)
+        bonus = np.sqrt(np.log1p(visits.sum()) / (visits + self.settings.prior_visits))
+        return drawn + self.settings.exploration * bonus
 
     def score_numbers(self, walk: Walk, name: str, units_K: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         moves, numbers = walk
-        return self._draw([(moves, (*numbers, (name, float(unit)))) for unit in units_K], rng)
+        walks = [(moves, (*numbers, (name, float(unit)))) for unit in units_K]
+        return self._draw(walks, NUMBER_DRAW, rng)
 
-    def _draw(self, walks: Sequence[Walk], rng: np.random.Generator) -> np.ndarray:
+    def _draw(self, walks: Sequence[Walk], scale: float, rng: np.random.Generator) -> np.ndarray:
+        """Posterior mean plus ``scale`` times a joint draw of the deviations, (K,)."""
         if self.model is None:
             return rng.random(len(walks))
         mean_K, covariance_KK = self.model.posterior(walks)
         covariance_KK[np.diag_indices_from(covariance_KK)] += 1e-6
-        draw_K = np.linalg.cholesky(covariance_KK) @ rng.standard_normal(len(walks))
-        return mean_K + self.settings.exploration * draw_K
+        return mean_K + scale * (np.linalg.cholesky(covariance_KK) @ rng.standard_normal(len(walks)))
+
+
+def visits_of(tree: Tree, above: tuple[Move, ...], moves: Sequence[Move]) -> np.ndarray:
+    """N(n, a): finished and running trials through each of ``moves``, (num_choices,)."""
+    node = tree.descend(above)
+    children = [None if node is None else node.child(move) for move in moves]
+    return np.array([0.0 if child is None else len(child.visits) + child.num_running for child in children])
 
 
 def _targets(records: Sequence[Record], normalisation: Normalisation) -> np.ndarray:

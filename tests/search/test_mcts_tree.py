@@ -76,7 +76,7 @@ def test_asks_without_tells_go_to_distinct_leaves(policy: str, told_before: int)
     assert len({leaf(trial) for trial in study.trials}) == told_before + 16
 
 
-@pytest.mark.parametrize("policy", [ModelPolicy(exploration=0.0), UCT()])
+@pytest.mark.parametrize("policy", [ModelPolicy(draw=0.0), ModelPolicy(draw=0.0, exploration=0.0), UCT()])
 def test_a_running_trial_lowers_the_score_of_its_choices(policy: ModelPolicy | UCT) -> None:
     """Numbers keep all leaves open, so that only the virtual losses can move the asks apart."""
 
