@@ -53,7 +53,7 @@ KERNELS = tuple(
 DEFAULT_KERNEL = Kernel(0.5, 0.3, 0.2, 0.85, 0.3)
 MIN_TO_CHOOSE = 8
 """Trials before the kernel is chosen by marginal likelihood."""
-MAX_TO_CHOOSE = 64
+MAX_TO_CHOOSE = 48
 """Latest trials by which it is chosen, so that the choice stays cheap."""
 
 
