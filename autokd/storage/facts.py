@@ -7,14 +7,17 @@ from typing import Any, Literal, get_args
 import optuna
 
 from autokd.errors import one_of
+from autokd.outcomes import Outcome
 from autokd.storage.plain import from_plain, to_plain
+from autokd.storage.record import outcome_from_plain, outcome_to_plain
 
-Fact = Literal["config_digest", "reward_scales", "none_curve", "phases", "seconds_used", "space_digest", "classes"]
+Fact = Literal["config_digest", "reward_scales", "none_curve", "finalists", "seconds_used", "space_digest", "classes"]
 """config_digest: of the resolved configuration. reward_scales: each reward part's centre and scale.
-none_curve: metrics of "none" by epoch. phases: what is done, with its results. seconds_used: over all
+none_curve: metrics of "none" by epoch. finalists: their digests with the reward of each seed. seconds_used: over all
 sittings of the run. space_digest: of the tree. classes: names, label 0 first."""
 
 _PREFIX = "autokd:"
+_JOB_PREFIX = "autokd:outcome:"
 
 
 def set_fact(study: optuna.Study, name: Fact, value: Any) -> None:
@@ -28,6 +31,18 @@ def get_fact(study: optuna.Study, name: Fact, default: Any = None) -> Any:
     _check(name)
     attributes = study.user_attrs
     return from_plain(attributes[_PREFIX + name]) if _PREFIX + name in attributes else default
+
+
+def save_job_outcome(study: optuna.Study, outcome: Outcome) -> None:
+    """Store how a job ended that is no trial (a reference, a finalist, a full training); one attribute a job, so
+    that several drivers of one study do not overwrite each other's."""
+    study.set_user_attr(_JOB_PREFIX + outcome.job_id, outcome_to_plain(outcome))
+
+
+def load_job_outcomes(study: optuna.Study) -> dict[str, Outcome]:
+    """Those stored by ``save_job_outcome``, by job id."""
+    found = study.user_attrs.items()
+    return {name[len(_JOB_PREFIX) :]: outcome_from_plain(d) for name, d in found if name.startswith(_JOB_PREFIX)}
 
 
 def _check(name: str) -> None:

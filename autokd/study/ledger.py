@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
 from autokd.errors import StorageError
 from autokd.outcomes import Outcome
-from autokd.storage import TrialRecord, get_fact, read_record, reclaim_running, set_fact
-from autokd.storage.record import outcome_from_plain, outcome_to_plain
+from autokd.storage import (
+    TrialRecord,
+    get_fact,
+    load_job_outcomes,
+    read_record,
+    reclaim_running,
+    save_job_outcome,
+    set_fact,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -54,29 +61,21 @@ class Ledger:
         present = 0.0 if self._began is None else time.monotonic() - self._began
         return float(get_fact(self.study, "seconds_used", 0.0)) + present
 
-    # ----------------------------------------------------------------------------------- jobs, phases
+    # ------------------------------------------------------------------------------------------ jobs
 
     def outcomes(self) -> dict[str, Outcome]:
         """Finished jobs that are no trials (references, finalists, full trainings), by job id.
 
         Those that failed are tried again by a resumed run: what ailed them may be mended.
         """
-        stored: Mapping[str, Any] = self._phases().get("jobs", {})
-        outcomes = {job_id: outcome_from_plain(data) for job_id, data in stored.items()}
+        outcomes = load_job_outcomes(self.study)
         return {job_id: outcome for job_id, outcome in outcomes.items() if outcome.status == "finished"}
 
     def save_outcome(self, outcome: Outcome) -> None:
-        phases = self._phases()
-        phases.setdefault("jobs", {})[outcome.job_id] = outcome_to_plain(outcome)
-        set_fact(self.study, "phases", phases)
+        save_job_outcome(self.study, outcome)
 
     def save_finalists(self, finalists: Sequence[Finalist]) -> None:
-        phases = self._phases()
-        phases["finalists"] = [[finalist.spec.digest, list(finalist.values)] for finalist in finalists]
-        set_fact(self.study, "phases", phases)
-
-    def _phases(self) -> dict[str, Any]:
-        return dict(get_fact(self.study, "phases", {}))
+        set_fact(self.study, "finalists", [[finalist.spec.digest, list(finalist.values)] for finalist in finalists])
 
     # ---------------------------------------------------------------------------------------- trials
 

@@ -25,12 +25,14 @@ from autokd.spec import DistillerSpec, Step, TermSpec, Weight
 from autokd.storage import (
     find_by_digest,
     get_fact,
+    load_job_outcomes,
     open_existing,
     open_study,
     read_record,
     reclaim_running,
     record_job,
     record_outcome,
+    save_job_outcome,
     set_fact,
     storage_url,
 )
@@ -117,8 +119,8 @@ def test_facts_of_the_study_come_back(study: optuna.Study) -> None:
     set_fact(study, "seconds_used", 12.5)
     assert get_fact(study, "reward_scales") == {"val_loss": [1.0, math.inf], "cka": [0.1, 0.2]}
     assert get_fact(study, "seconds_used") == 12.5
-    with pytest.raises(KeyError, match="Did you mean 'phases'"):
-        set_fact(study, "phase", 1)  # type: ignore[arg-type]
+    with pytest.raises(KeyError, match="Did you mean 'finalists'"):
+        set_fact(study, "finalist", 1)  # type: ignore[arg-type]
 
 
 def _ended(study: optuna.Study, spec: DistillerSpec, outcome: Outcome, seed: int = 0) -> int:
@@ -282,3 +284,15 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match="no such database"):
             open_existing(absent)
     assert not (tmp_path / "absent.db").exists()
+
+
+def test_outcomes_of_jobs_stored_by_two_drivers_are_all_kept(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    first, second = open_study(path, "s"), open_study(path, "s")
+    metrics = {"val_ap": 0.25, "val_loss": math.inf}
+    save_job_outcome(first, Outcome("full-none-s0", "finished", metrics, artifacts={"weights": "a.pt"}))
+    save_job_outcome(second, Outcome("full-none-s1", "failed", cause="timeout", message="late"))
+    found = load_job_outcomes(first)
+    assert set(found) == {"full-none-s0", "full-none-s1"}
+    assert dict(found["full-none-s0"].metrics) == metrics
+    assert found["full-none-s1"].cause == "timeout"
