@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -24,11 +26,12 @@ class Reclaimed:
     interrupted: tuple[int, ...]
 
 
-def reclaim_running(study: optuna.Study, owner: str | None = None) -> Reclaimed:
+def reclaim_running(study: optuna.Study, owner: str | None = None, marks: Mapping[str, Any] | None = None) -> Reclaimed:
     """End the trials that a dead driver left running, as failed with cause "interrupted".
 
     Those whose outcome was stored before the driver died are left running and handed back to be told.
     ``owner``: only this run's trials, as other drivers of the same study may be alive; None: all.
+    ``marks``: further user attributes for the trials that are failed.
     """
     to_tell: list[TrialRecord] = []
     interrupted: list[int] = []
@@ -46,6 +49,8 @@ def reclaim_running(study: optuna.Study, owner: str | None = None) -> Reclaimed:
         )
         # Through the storage: optuna.Trial's constructor would ask the sampler again.
         study._storage.set_trial_user_attr(trial._trial_id, OUTCOME, outcome_to_plain(outcome))
+        for name, value in (marks or {}).items():
+            study._storage.set_trial_user_attr(trial._trial_id, name, value)
         study.tell(trial.number, state=TrialState.FAIL)
         interrupted.append(trial.number)
     return Reclaimed(tuple(to_tell), tuple(interrupted))

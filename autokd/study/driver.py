@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from optuna.trial import FrozenTrial, TrialState
 
 from autokd.outcomes import Job, Outcome, Report
-from autokd.search import suggest
+from autokd.search import FORGET_ATTR, suggest
 from autokd.spec import DistillerSpec, formula
 from autokd.storage import TrialRecord, find_by_digest, get_fact, read_record, record_job, record_outcome, set_fact
 from autokd.study.observer import Observer, TrialNews
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 MAX_REPEATS = 200
 """So many duplicates one after another mean that the space holds nothing new."""
+
+NOT_ITS_FAULT = ("worker_lost", "interrupted", "error")
+"""Causes that say nothing of the distiller: the sampler is told to forget such a trial."""
 
 
 @dataclass
@@ -188,6 +191,9 @@ class SearchDriver:
             self._best = value if self._best is None else max(self._best, value)
         else:
             state = TrialState.PRUNED if outcome.status == "pruned" else TrialState.FAIL
+            if outcome.cause in NOT_ITS_FAULT:
+                trial_id = self._study.get_trials(deepcopy=False)[opened.number]._trial_id
+                self._study._storage.set_trial_user_attr(trial_id, FORGET_ATTR, True)
             frozen = self._study.tell(opened.number, state=state)
         self._num_ended += 1
         self._announce(opened, frozen)

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 from autokd.errors import StorageError
 from autokd.outcomes import Outcome
+from autokd.search import FORGET_ATTR
 from autokd.storage import (
     TrialRecord,
     get_fact,
@@ -86,13 +87,13 @@ class Ledger:
 
     def reclaim(self) -> tuple[TrialRecord, ...]:
         """End what a dead driver left running, to be tried again; return the trials that only lack their value."""
-        reclaimed = reclaim_running(self.study, self.owner)
+        reclaimed = reclaim_running(self.study, self.owner, {FORGET_ATTR: True})
         self._enqueue_again(reclaimed.interrupted)
         return tuple(record for record in reclaimed.to_tell if record.outcome is not None)
 
     def interrupt(self) -> None:
         """Before leaving early: end the trials in flight, so that a resumed run tries them again."""
-        self._enqueue_again(reclaim_running(self.study, self.owner).interrupted)
+        self._enqueue_again(reclaim_running(self.study, self.owner, {FORGET_ATTR: True}).interrupted)
 
     def _enqueue_again(self, numbers: Sequence[int]) -> None:
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))

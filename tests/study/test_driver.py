@@ -8,7 +8,7 @@ from fakes import NONE, FakeEvaluator, make_driver, quality, run
 from optuna.trial import TrialState
 
 from autokd.outcomes import Job, Outcome
-from autokd.search import MCTSSampler
+from autokd.search import FORGET_ATTR, MCTSSampler
 from autokd.storage import get_fact, open_study, read_record
 from autokd.study import SilentObserver
 from autokd.study.ledger import Ledger
@@ -83,6 +83,7 @@ def test_each_kind_of_failure_is_a_recorded_outcome_and_the_search_goes_on(study
     assert len(failed) == 1
     assert read_record(failed[0]).outcome.cause == cause
     assert read_record(failed[0]).outcome.message == "for a reason"
+    assert failed[0].user_attrs.get(FORGET_ATTR, False) is (cause in ("worker_lost", "error"))
     assert sum(trial.state is TrialState.COMPLETE for trial in study.trials) == 5
 
 
@@ -140,6 +141,8 @@ def test_a_resumed_search_repeats_and_loses_no_finished_trial(tmp_path, dies_at)
     assert set(finished) <= completed, "a finished trial was lost"
     assert first.jobs[-1].spec.digest in completed, "the interrupted trial was not tried again"
     assert len(completed) == 12
+    interrupted = [t for t in study.trials if t.state is TrialState.FAIL]
+    assert all(trial.user_attrs[FORGET_ATTR] for trial in interrupted)
 
 
 def test_the_observer_hears_of_every_trial(study):
