@@ -11,10 +11,9 @@ from autokd.outcomes import Outcome
 from autokd.storage.plain import from_plain, to_plain
 from autokd.storage.record import outcome_from_plain, outcome_to_plain
 
-Fact = Literal["config_digest", "reward_scales", "none_curve", "finalists", "seconds_used", "space_digest", "classes"]
-"""config_digest: of the resolved configuration. reward_scales: each reward part's centre and scale.
-none_curve: metrics of "none" by epoch. finalists: their digests with the reward of each seed. seconds_used: over all
-sittings of the run. space_digest: of the tree. classes: names, label 0 first."""
+Fact = Literal["config_digest", "reward_scales", "finalists", "seconds_used"]
+"""config_digest: of the resolved configuration. reward_scales: the spread by which each part of the reward is divided.
+finalists: their digests with the reward of each seed. seconds_used: over all sittings of the run."""
 
 _PREFIX = "autokd:"
 _JOB_PREFIX = "autokd:outcome:"

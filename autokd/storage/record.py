@@ -14,15 +14,13 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from autokd.config import NO_DISTILLATION
 from autokd.outcomes import Job, Outcome, RecipeName, Report
 from autokd.spec import DistillerSpec, formula, formula_lines
 from autokd.storage.plain import from_plain, to_plain
 
 JOB = "autokd:job"
 OUTCOME = "autokd:outcome"
-
-NO_DISTILLATION = "none"
-"""The digest of a job without a distiller."""
 
 _NOTE_CHUNK = 2045
 """Characters that optuna-dashboard keeps in one attribute of a note."""
@@ -40,6 +38,7 @@ class TrialRecord:
     recipe: RecipeName
     seed: int
     digest: str
+    """NO_DISTILLATION for a job without a distiller."""
     spec_yaml: str
     """Empty: no distillation."""
     formula: str

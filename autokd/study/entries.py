@@ -12,8 +12,6 @@ from autokd.outcomes import Job, Outcome
 from autokd.presets import load_preset, preset_names
 from autokd.spec import DistillerSpec
 
-SEARCHED = "searched"
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -35,7 +33,12 @@ class Entry:
         return [outcomes[self._job_id(seed)] for seed in seeds]
 
     def _job_id(self, seed: int) -> str:
-        return f"full-{self.digest or NO_DISTILLATION}-s{seed}"
+        return full_job_id(self.digest, seed)
+
+
+def full_job_id(digest: str, seed: int) -> str:
+    """Names a full training: entries of equal digest share it. An empty digest: no distillation."""
+    return f"full-{digest or NO_DISTILLATION}-s{seed}"
 
 
 def load_distiller(name: str) -> DistillerSpec:

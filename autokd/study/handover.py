@@ -15,10 +15,11 @@ from optuna.trial import TrialState
 from scipy.stats import kendalltau
 
 from autokd.outcomes import Outcome
+from autokd.report import SEARCHED
 from autokd.spec import DistillerSpec, formula
 from autokd.storage import Entry as EntryResult
 from autokd.storage import ProxyFidelity, Results, SearchSummary, TeacherResult, read_record, write_text_atomically
-from autokd.study.entries import SEARCHED, Entry, winner_of
+from autokd.study.entries import Entry, winner_of
 from autokd.study.reporting import TEACHER_DETECTIONS, write_run_report
 
 if TYPE_CHECKING:

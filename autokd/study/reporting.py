@@ -13,6 +13,7 @@ from autokd.data import DetectionDataset, load_datasets
 from autokd.errors import AutoKDError
 from autokd.report import Boxes, ComparisonImage, write_report
 from autokd.storage import Results, RunDirectory, open_existing
+from autokd.study.entries import full_job_id
 from autokd.study.ledger import Ledger
 
 NUM_IMAGES = 6
@@ -55,7 +56,7 @@ def _comparison_images(
         entry = next((entry for entry in results.entries if entry.name == name), None)
         if entry is None:
             continue
-        job_id = f"full-{entry.digest or NO_DISTILLATION}-s{entry.seeds[0]}"
+        job_id = full_job_id(entry.digest, entry.seeds[0])
         path = artifacts.get(job_id, {}).get("detections_test")
         if path and Path(path).exists():
             files[name] = Path(path)

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autokd.config import RunConfig, config_digest, space_of
+from autokd.config import NO_DISTILLATION, RunConfig, config_digest, space_of
 from autokd.data import Datasets, load_datasets
 from autokd.detectors import taps_of
 from autokd.errors import AutoKDError, SpaceError
 from autokd.outcomes import Job, Outcome
+from autokd.report import SEARCHED
 from autokd.runtime import make_runtime
 from autokd.runtime.resources import own_resources
 from autokd.search import make_pruner, make_sampler
@@ -24,7 +25,7 @@ from autokd.spec import DistillerSpec, formula
 from autokd.storage import Results, RunDirectory, open_study
 from autokd.study.batch import BatchDriver
 from autokd.study.driver import SearchDriver, SearchPlan
-from autokd.study.entries import SEARCHED, Entry, baseline_entries, load_distiller
+from autokd.study.entries import Entry, baseline_entries, load_distiller
 from autokd.study.finalists import best_trials, finalist_jobs, rank_finalists, reference_job
 from autokd.study.handover import hand_over
 from autokd.study.ledger import Ledger
@@ -96,7 +97,7 @@ def _run(
 ) -> Iterator[Run]:
     """Check everything that can be wrong, prepare, start the runtime; give it all back at the end."""
     for name in (*config.search.enqueue, *config.full.baselines):
-        if name != "none":
+        if name != NO_DISTILLATION:
             load_distiller(name)
     datasets = load_datasets(config.data, cache_dir)
     for report in datasets.check():
