@@ -1,0 +1,18 @@
+"""The operators of mmcv's compiled extension, answered with torchvision's where that extension is absent.
+
+``onedl-mmcv`` installs as pure Python; MMDetection imports ``mmcv._ext``, which only a compiler makes.
+``provide_mmcv_ops()`` puts a module of that name in its place, unless a real one can be imported:
+
+    from autokd.mmcv_ops import provide_mmcv_ops
+
+    provide_mmcv_ops()          # before the first ``import mmdet.models`` or ``import mmcv.ops``
+
+In other people's processes, without a line of Python: ``python -m autokd.mmcv_ops tools/train.py config.py``, or
+``custom_imports = dict(imports=["autokd.mmcv_ops.provided"])`` in a config of mmengine's ``Runner``.
+
+Importing this package loads neither torch nor mmcv.
+"""
+
+from autokd.mmcv_ops.provide import operators_state, provide_mmcv_ops
+
+__all__ = ["operators_state", "provide_mmcv_ops"]
