@@ -51,7 +51,7 @@ class GradientBalance(nn.Module):
 
     def is_due(self, step: int) -> bool:
         """Whether the factors are measured at ``step`` (counted from 0)."""
-        return step < _FIRST_STEPS or step % self.every == 0 or (self.is_waiting and step < _RETRY_STEPS)
+        return is_due(step, self.every) or (self.is_waiting and step < _RETRY_STEPS)
 
     def measure(
         self, task_loss: Tensor, values: Sequence[Tensor], taps: Sequence[Tensor], float_taps: Sequence[Tensor]
@@ -83,6 +83,11 @@ class GradientBalance(nn.Module):
         followed = torch.lerp(self.log_factors, log_measured, rate)
         self.log_factors.copy_(torch.where(is_valid, followed, self.log_factors))
         self.num_measured.add_(is_valid)
+
+
+def is_due(step: int, every: int) -> bool:
+    """Whether training-free factors are measured at ``step`` (counted from 0): at the first, then now and then."""
+    return step < _FIRST_STEPS or step % every == 0
 
 
 def _gradient_norm(value: Tensor, taps: Sequence[Tensor]) -> Tensor | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from autokd.distill.levels import LevelPair, cropped_alike
-from autokd.distill.regions import Boxes, Targets
+from autokd.distill.regions import Boxes, Instances, Targets
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 
@@ -31,9 +31,20 @@ class Batch:
         pairs: tuple[LevelPair, ...],
         adapters: nn.ModuleList,
         seed: int = 0,
+        progress: float = 0.0,
+        is_training: bool = False,
+        measures: bool = False,
     ) -> None:
         self.student, self.teacher = student, teacher
         self.pairs = pairs
+        self.progress = progress
+        """Part of the training that is over, 0 to 1."""
+        self.is_training = is_training
+        """Whether this is a step of a training: memories take in what they see."""
+        self.measures = measures
+        """Whether training-free factors are measured in this step."""
+        self.read_taps: dict[str, tuple[Tensor, Tensor]] = {}
+        """What ``tap`` has given so far, by name."""
         self._targets, self._adapters, self._seed = targets, adapters, seed
         self._shared: dict[Hashable, Any] = {}
 
@@ -52,11 +63,43 @@ class Batch:
 
     @property
     def device(self) -> torch.device:
-        return next(iter(self.student.pyramid.values())).device
+        return device_of(self.student)
 
     def maps(self, level: int) -> tuple[Tensor, Tensor]:
         """Student (adapted) and teacher at a paired level, equal in shape (B, C, H, W)."""
         return self.shared(("maps", level), lambda: self._paired_maps(level))
+
+    def tap(self, name: str) -> tuple[Tensor, Tensor]:
+        """A tap of both sides other than the pyramid ("class_logits", "boxes", "edge_logits"), in float32.
+
+        The teacher's is detached. DistillError if one side lacks it or their shapes differ.
+        """
+        if name not in self.read_taps:
+            student, teacher = (_tap_of(outputs, name) for outputs in (self.student, self.teacher))
+            if student is None or teacher is None:
+                side = "student" if student is None else "teacher"
+                raise DistillError(f"the {side}'s outputs have no {name!r}, which this distiller was built for.")
+            if student.shape != teacher.shape:
+                raise DistillError(
+                    f"{name}: the student's has shape {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}; "
+                    "they must agree in images, candidate boxes and classes. Use detectors with the same head layout, "
+                    "or a distiller that looks at feature maps."
+                )
+            self.read_taps[name] = (_full_precision(student), _full_precision(teacher.detach().to(self.device)))
+        return self.read_taps[name]
+
+    @cached_property
+    def instances(self) -> Instances:
+        """The ground-truth boxes as samples, image by image, filled up to the most of an image."""
+        boxes = self.boxes
+        num_images, most = boxes.there_BM.shape
+        images_BM = torch.arange(num_images, device=self.device)[:, None].expand(num_images, most)
+        return Instances(
+            boxes.padded_BM4.nan_to_num(0.0).flatten(0, 1),
+            boxes.labels_BM.flatten(),
+            images_BM.flatten(),
+            boxes.there_BM.flatten(),
+        )
 
     @cached_property
     def boxes(self) -> Boxes:
@@ -66,7 +109,7 @@ class Batch:
                 "this distiller looks at ground-truth boxes, but was called without targets. "
                 "Call distiller(outputs_s, outputs_t, targets)."
             )
-        num_images = len(next(iter(self.student.pyramid.values())))
+        num_images = num_images_of(self.student)
         return Boxes(self._targets, num_images, self.student.input_size_px, self.device)
 
     @cached_property
@@ -92,6 +135,26 @@ class Batch:
             )
         student, teacher = cropped_alike(student, teacher, pair)
         return self._adapters[level](student), teacher
+
+
+def _tap_of(outputs: DetectorOutputs, name: str) -> Tensor | None:
+    tap = outputs.extras[name] if name in outputs.extras else getattr(outputs, name, None)
+    return tap if isinstance(tap, Tensor) else None
+
+
+def device_of(outputs: DetectorOutputs) -> torch.device:
+    return _any_tap(outputs).device
+
+
+def num_images_of(outputs: DetectorOutputs) -> int:
+    return len(_any_tap(outputs))
+
+
+def _any_tap(outputs: DetectorOutputs) -> Tensor:
+    for tap in (*outputs.pyramid.values(), outputs.class_logits, outputs.boxes, *outputs.extras.values()):
+        if tap is not None:
+            return tap
+    raise DistillError("the detector's outputs hold no tap at all. Give a pyramid, class logits or boxes.")
 
 
 def _level_of(maps: dict[str, Tensor], level: str, side: str, channels: int) -> Tensor:

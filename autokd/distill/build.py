@@ -6,14 +6,15 @@ from typing import Any, cast
 
 from torch import nn
 
+from autokd.distill.batch import device_of
 from autokd.distill.distiller import Distiller, Term
 from autokd.distill.levels import make_adapters, own_random_numbers, pair_levels
 from autokd.distill.operators import BuildContext, Distance, Source, Transform, make_operator
 from autokd.distill.probe import refuse_constant_terms
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
-from autokd.spec import DistillerSpec, Step, TermSpec, operator_of
-from autokd.spec.vocabulary import Kind
+from autokd.spec import DistillerSpec, Operator, Step, TermSpec, operator_of
+from autokd.spec.operator import Kind
 
 RECALIBRATE_EVERY = 20
 """Steps between two measurements of relative weights, after the first few."""
@@ -36,10 +37,10 @@ def build_distiller(
     _check_taps(spec, student, teacher)
     uses_pyramid = any("fpn" in needed_taps(term) for term in spec.terms)
     pairs = pair_levels(student, teacher) if uses_pyramid else ()
-    workshop = _Workshop(BuildContext(pairs, num_classes))
+    workshop = _Workshop(BuildContext(pairs, num_classes, student, teacher))
     terms = {name: workshop.term(term, i) for i, (name, term) in enumerate(zip(term_names(spec), spec.terms))}
     distiller = Distiller(spec, terms, pairs, make_adapters(pairs), recalibrate_every)
-    distiller.to(next(tap.device for tap in (*student.pyramid.values(), student.class_logits) if tap is not None))
+    distiller.to(device_of(student))
     refuse_constant_terms(distiller, student, teacher)
     return distiller
 
@@ -71,7 +72,10 @@ class _Workshop:
             beginning = (*beginning, step)
             transforms.append(cast(Transform, self._operator("transform", step, beginning)))
         distance = cast(Distance, self._operator("distance", term.distance, (*beginning, index, term.distance)))
-        return Term(source, transforms, distance, term.weight, needed_taps(term))
+        return Term(source, transforms, distance, term.weight, needed_taps(term), self._num_pieces(term))
+
+    def _num_pieces(self, term: TermSpec) -> int:
+        return len(self._context.pairs) if operator_of("source", term.source.name).by_level else 1
 
     def _operator(self, kind: Kind, step: Step, key: tuple[Any, ...]) -> nn.Module:
         if key not in self._made:
@@ -81,23 +85,24 @@ class _Workshop:
 
 
 def needed_taps(term: TermSpec) -> frozenset[str]:
-    """The taps that a term's operators look at."""
+    """The taps that a term's operators look at on both sides."""
+    return frozenset(tap for row in _rows(term) for tap in row.needs_taps)
+
+
+def _rows(term: TermSpec) -> list[Operator]:
     rows = [operator_of("source", term.source.name), operator_of("distance", term.distance.name)]
-    rows += [operator_of("transform", step.name) for step in term.transforms]
-    return frozenset(tap for row in rows for tap in row.needs_taps)
+    return rows + [operator_of("transform", step.name) for step in term.transforms]
 
 
 def _check_taps(spec: DistillerSpec, student: DetectorOutputs, teacher: DetectorOutputs) -> None:
     lacks = [
-        f"term {name} needs the tap {tap!r}, which the {side} lacks"
+        f"term {name} needs {missing}"
         for name, term in zip(term_names(spec), spec.terms)
-        for tap in sorted(needed_taps(term))
-        for side, outputs in (("student", student), ("teacher", teacher))
-        if tap not in outputs.taps()
+        for missing in dict.fromkeys(tap for row in _rows(term) for tap in row.missing(student.taps(), teacher.taps()))
     ]
     if lacks:
         raise DistillError(
-            f"this pair cannot supply the distiller: {'; '.join(lacks)} (student: {_listed(student)}; teacher: "
+            f"this pair cannot supply the distiller: {'; '.join(lacks)} (student has {_listed(student)}; teacher has "
             f"{_listed(teacher)}). Choose other terms or other detectors."
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -10,16 +10,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from autokd.distill.balance import GradientBalance
+from autokd.distill.balance import GradientBalance, is_due
 from autokd.distill.batch import Batch
 from autokd.distill.finite import raise_if_not_finite, summary
 from autokd.distill.knowledge import Knowledge
+from autokd.distill.layers import LayerFactors
 from autokd.distill.levels import LevelPair
-from autokd.distill.operators import Distance, Source, Transform
+from autokd.distill.operators import Distance, Memory, Source, Transform
 from autokd.distill.regions import Targets
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec, Weight
+from autokd.spec.model import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +54,40 @@ class Term(nn.Module):
         distance: Distance,
         weight: Weight,
         taps: frozenset[str] = frozenset({"fpn"}),
+        num_pieces: int = 1,
     ) -> None:
+        """num_pieces: how many pieces the source gives, for weights whose layers are not equal."""
         super().__init__()
         self.taps = taps
         self.source = source
         self.transforms = nn.ModuleList(transforms)
         self.distance = distance
         self.weight = weight
+        self.layers = None if weight.layers == "equal" else LayerFactors(weight.layers, num_pieces)
 
     def forward(self, batch: Batch) -> Tensor:
         """The value before the weight, a scalar."""
         key: tuple[Hashable, ...] = (self.source,)
-        pieces: tuple[Knowledge, ...] = batch.shared(key, lambda: self.source(batch))
+        given = pieces = cast(tuple[Knowledge, ...], batch.shared(key, lambda: self.source(batch)))
         for transform in self.transforms:
             key = (*key, transform)
             pieces = batch.shared(key, partial(_changed, pieces, transform, batch))
-        first, *rest = (self.distance(piece, batch) for piece in pieces)
+        values = [self.distance(piece, batch) for piece in pieces]
+        if self.layers is not None:
+            if batch.measures:
+                taps = [tap for tap in batch.student_maps.values() if tap.requires_grad]
+                self.layers.measure(given, values, taps)
+            values = [value * factor for value, factor in zip(values, self.layers.factors_P, strict=True)]
+        first, *rest = values
         return sum(rest, start=first)
+
+
+_WARM_UP = 0.1
+_SCHEDULES: Mapping[Schedule, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "linear_decay": lambda progress: 1.0 - progress,
+    "warm_up": lambda progress: min(progress / _WARM_UP, 1.0),
+}
 
 
 def _changed(pieces: tuple[Knowledge, ...], transform: nn.Module, batch: Batch) -> tuple[Knowledge, ...]:
@@ -98,6 +117,10 @@ class Distiller(nn.Module):
         self.names = tuple(terms)
         self.terms = nn.ModuleList(terms.values())
         self.step = 0
+        self.progress = 0.0
+        """Part of the training that is over, 0 to 1; schedules of weights follow it."""
+        self._progress_per_step = 0.0
+        self._recalibrate_every = recalibrate_every
         self._relative = [i for i, term in enumerate(terms.values()) if term.weight.kind == "relative"]
         ratios = [list(terms.values())[i].weight.value for i in self._relative]
         self.balance = GradientBalance(ratios, recalibrate_every) if ratios else None
@@ -106,6 +129,14 @@ class Distiller(nn.Module):
         self.register_buffer("_absolute", torch.tensor(absolute), persistent=False)
         self._relative_index: Tensor
         self.register_buffer("_relative_index", torch.tensor(self._relative, dtype=torch.int64), persistent=False)
+
+    def begin_epoch(self, epoch: int, num_epochs: int, steps_per_epoch: int) -> None:
+        """Tell where the training stands: schedules follow it, memories are rebuilt. ``epoch`` is 1-based."""
+        self.progress = (epoch - 1) / num_epochs
+        self._progress_per_step = 1.0 / (num_epochs * steps_per_epoch)
+        for module in self.modules():
+            if isinstance(module, Memory):
+                module.begin_epoch(epoch)
 
     def named_terms(self) -> Iterator[tuple[str, Term]]:
         """Each term with its name, in the spec's canonical order."""
@@ -121,17 +152,34 @@ class Distiller(nn.Module):
         weights are relative. targets: an image's boxes (xyxy px of the network's input) and labels.
         NonFiniteError names the tap or term that holds NaN or infinity; DistillError if the outputs do not fit.
         """
-        batch = Batch(outputs_s, outputs_t, targets, self.pairs, self.adapters, seed=self.step)
+        is_training = self.training and torch.is_grad_enabled()
+        batch = Batch(
+            outputs_s,
+            outputs_t,
+            targets,
+            self.pairs,
+            self.adapters,
+            seed=self.step,
+            progress=self.progress,
+            is_training=is_training,
+            measures=is_training and is_due(self.step, self._recalibrate_every),
+        )
         with torch.autocast(batch.device.type, enabled=False):
             values = [term(batch) for term in self.terms]
-            weights = self._weights(batch, values)
+            weights = self._weights(batch, values) * self._schedule()
             raw = torch.stack(values)
             weighted = raw * weights
             self._inspect(batch, raw)
         if self.training:
             self.step += 1
+            self.progress = min(self.progress + self._progress_per_step, 1.0)
         parts = zip(self.names, raw.detach(), weighted.detach(), weights, strict=True)
         return DistillResult(weighted.sum(), {name: TermValue(r, w, f) for name, r, w, f in parts})
+
+    def _schedule(self) -> Tensor:
+        """(terms,): what is left of each weight at this time of the training."""
+        factors = [_SCHEDULES[cast(Term, term).weight.schedule](self.progress) for term in self.terms]
+        return torch.tensor(factors, device=self._absolute.device)
 
     def _weights(self, batch: Batch, values: Sequence[Tensor]) -> Tensor:
         """(terms,): each term's factor, measured anew where that is due."""
@@ -169,13 +217,19 @@ class Distiller(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a checkpoint holds beside parameters and buffers."""
-        state: dict[str, Any] = {"step": self.step}
+        state: dict[str, Any] = {
+            "step": self.step,
+            "progress": self.progress,
+            "progress_per_step": self._progress_per_step,
+        }
         if self.balance is not None:
             state |= {"was_measured": self.balance.was_measured, "is_waiting": self.balance.is_waiting}
         return state
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
+        self.progress = state["progress"]
+        self._progress_per_step = state["progress_per_step"]
         if self.balance is not None:
             self.balance.was_measured = state["was_measured"]
             self.balance.is_waiting = state["is_waiting"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,22 +15,30 @@ from autokd.errors import NonFiniteError
 def summary(batch: Batch, raw: Tensor) -> Tensor:
     """Numbers that are all finite if every tap of the pyramids and every term is: sums, still on the device."""
     with torch.no_grad():
-        maps = (*batch.student_maps.values(), *batch.teacher_maps.values())
-        return torch.stack([map_BCHW.sum().float() for map_BCHW in maps] + list(raw.float().unbind()))
+        taps = [tap for _, tap in _taps(batch)]
+        return torch.stack([tap.sum().float() for tap in taps] + list(raw.float().unbind()))
+
+
+def _taps(batch: Batch) -> Iterator[tuple[str, Tensor]]:
+    """Every tap that was looked at, with its name."""
+    for side, maps in (("student", batch.student_maps), ("teacher", batch.teacher_maps)):
+        yield from ((f"{side} fpn {level}", map_BCHW) for level, map_BCHW in maps.items())
+    for name, (student, teacher) in batch.read_taps.items():
+        yield f"student {name}", student
+        yield f"teacher {name}", teacher
 
 
 def raise_if_not_finite(numbers: Sequence[float], batch: Batch, terms: Mapping[str, Tensor]) -> None:
     """Raise NonFiniteError, naming the tap or else the term, if ``numbers`` (a summary) are not all finite."""
     if all(math.isfinite(number) for number in numbers):
         return
-    for side, maps in (("student", batch.student_maps), ("teacher", batch.teacher_maps)):
-        for level, map_BCHW in maps.items():
-            found = _found(map_BCHW)
-            if found:
-                raise NonFiniteError(
-                    f"{side} fpn {level} holds {found} among {map_BCHW.numel()} values. "
-                    "The detector has diverged, or its input or checkpoint is broken."
-                )
+    for name, tap in _taps(batch):
+        found = _found(tap)
+        if found:
+            raise NonFiniteError(
+                f"{name} holds {found} among {tap.numel()} values. "
+                "The detector has diverged, or its input or checkpoint is broken."
+            )
     for name, value in terms.items():
         if not torch.isfinite(value):
             raise NonFiniteError(
@@ -46,5 +54,4 @@ def _found(map_BCHW: Tensor) -> str:
 
 
 def _greatest(batch: Batch) -> float:
-    maps = (*batch.student_maps.values(), *batch.teacher_maps.values())
-    return max(float(map_BCHW.detach().abs().max()) for map_BCHW in maps if map_BCHW.numel())
+    return max(float(tap.detach().abs().max()) for _, tap in _taps(batch) if tap.numel())

@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from autokd.distill.grid import Cells, Grid, cells_of
-from autokd.distill.regions import Everywhere, Region
-from autokd.spec.vocabulary import MAP, Layout
+from autokd.distill.regions import Everywhere, Instances, Region
+from autokd.spec.operator import BINARY, DISTRIBUTIONS, MAP, Layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +33,14 @@ class Knowledge:
     temperature: float = 1.0
     level: int = 0
     """Index among the paired levels, for operators with parameters of their own for each level."""
+    instances: Instances | None = None
+    """Layout ``regions``: whose regions the samples are."""
+    labels_SHW: Tensor | None = None
+    """Layout ``logits``: the class that each candidate box should have, -1 for none; int64."""
 
     @cached_property
     def weights_SHW(self) -> Tensor | None:
-        """How much each cell counts; None where all count alike."""
+        """How much each cell counts in a distance; None where all count alike."""
         if self.region is not None:
             return self.region.weights_SHW(self.grid)
         if self.cells.valid_PHW is None:
@@ -44,23 +48,31 @@ class Knowledge:
         num_patches = len(self.cells.rows_PH2)
         return Everywhere(len(self.student_SCHW) // num_patches, self.student_SCHW.device).weights_SHW(self.grid)
 
+    @cached_property
+    def members_SHW(self) -> Tensor | None:
+        """1 for the cells that count at all, 0 for the others; None where all count. Statistics are over these."""
+        weights = self.weights_SHW
+        if weights is None or self.region is None or not self.region.is_graded:
+            return weights
+        return (weights > 0).to(weights.dtype)
+
     @property
     def cells(self) -> Cells:
         return cells_of(self.grid, self.student_SCHW.device)
 
-    @property
-    def is_distribution(self) -> bool:
-        return self.layout != MAP
-
     def values(self) -> tuple[Tensor, Tensor]:
-        """Student and teacher as plain numbers: probabilities where the layout is a distribution."""
-        if self.is_distribution:
+        """Student and teacher as plain numbers: probabilities where the layout holds logarithms of them."""
+        if self.layout in DISTRIBUTIONS:
             return self.student_SCHW.exp(), self.teacher_SCHW.exp()
+        if self.layout == BINARY:
+            return self.student_SCHW.sigmoid(), self.teacher_SCHW.sigmoid()
         return self.student_SCHW, self.teacher_SCHW
 
     def with_maps(self, student_SCHW: Tensor, teacher_SCHW: Tensor, **changes: Any) -> Knowledge:
         """Return a copy that carries other maps (and other fields)."""
         changed = replace(self, student_SCHW=student_SCHW, teacher_SCHW=teacher_SCHW, **changes)
-        if "grid" not in changes and "region" not in changes and "weights_SHW" in self.__dict__:
-            changed.__dict__["weights_SHW"] = self.weights_SHW  # equal cells, equal weights: not made again
+        if "grid" not in changes and "region" not in changes:
+            for name in ("weights_SHW", "members_SHW"):  # equal cells, equal weights: not made again
+                if name in self.__dict__:
+                    changed.__dict__[name] = self.__dict__[name]
         return changed

@@ -1,7 +1,7 @@
 """The three kinds of operator: source, transform, distance.
 
 An operator is a subclass in ``sources``, ``transforms`` or ``distances`` and a row in
-``autokd.spec.vocabulary``. Its constructor takes the ``BuildContext`` and the row's parameters by keyword; it may
+``autokd.spec.tables``. Its constructor takes the ``BuildContext`` and the row's parameters by keyword; it may
 hold parameters (seen by the optimiser) and buffers (saved with checkpoints), and finds random numbers, boxes
 and what other terms have computed already in the ``Batch``.
 """
@@ -10,27 +10,51 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from torch import Tensor, nn
 
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.levels import LevelPair
 from autokd.errors import DistillError
+from autokd.outputs import DetectorOutputs
 from autokd.spec import Operator, Step, operator_of
-from autokd.spec.vocabulary import Kind
+from autokd.spec.operator import Kind
 
 if TYPE_CHECKING:
     from autokd.distill.batch import Batch
 
+Part = TypeVar("Part", bound=nn.Module)
+
 
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """What an operator may need to know when it is made. Learned parts are made for each of ``pairs``."""
+    """What an operator may need to know when it is made. Learned parts are made for each of ``pairs``.
+
+    student, teacher: some outputs of the two, for shapes alone; None where an operator is made without a pair.
+    """
 
     pairs: tuple[LevelPair, ...]
     num_classes: int
+    student: DetectorOutputs | None = None
+    teacher: DetectorOutputs | None = None
+    parts: dict[str, nn.Module] = field(default_factory=dict)
+
+    def part(self, name: str, make: Callable[[], Part]) -> Part:
+        """A module that several operators of one distiller share, made at the first call; each keeps it as its own."""
+        if name not in self.parts:
+            self.parts[name] = make()
+        return cast(Part, self.parts[name])
+
+
+class Memory(nn.Module, ABC):
+    """A part that remembers over batches, in registered buffers; told when an epoch of training begins."""
+
+    @abstractmethod
+    def begin_epoch(self, epoch: int) -> None:
+        """``epoch`` is 1-based."""
 
 
 class Source(nn.Module, ABC):
@@ -63,7 +87,7 @@ class Transform(nn.Module, ABC):
 
 
 class Distance(nn.Module, ABC):
-    """How far the student is from the teacher: a scalar >= 0, 0 where they are equal.
+    """How far the student is from the teacher: a scalar >= 0, 0 where they are equal (``zero_at_equality``).
 
     A mean over what counts; 0, still connected to the graph, where nothing does.
     """

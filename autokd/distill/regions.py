@@ -7,6 +7,8 @@ xyxy pixels of the network's input. No Python loop runs over boxes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -37,7 +39,24 @@ class Boxes:
         self.num_images = num_images
         self.padded_BM4 = _cleaned(padded_BM4, size_px)
         """The boxes of each image in a row of its own; absent ones, which also fill up the rows, are NaN."""
+        self._targets = targets
         self._covered: dict[tuple[float, Grid], Tensor] = {}
+
+    @cached_property
+    def there_BM(self) -> Tensor:
+        """Which rows of ``padded_BM4`` are boxes."""
+        return self.padded_BM4.isfinite().all(-1)
+
+    @cached_property
+    def labels_BM(self) -> Tensor:
+        """The class of each box, int64, -1 where there is no box; DistillError if the targets tell no labels."""
+        if any("labels" not in target for target in self._targets):
+            raise DistillError(
+                "this distiller looks at classes, but a target has no 'labels'. Give (n,) class numbers from 0."
+            )
+        listed = [target["labels"].detach().to(self.padded_BM4.device, torch.int64) for target in self._targets]
+        padded_BM = pad_sequence(listed, batch_first=True, padding_value=-1)
+        return torch.where(self.there_BM, padded_BM, -1)
 
     def covered_SHW(self, stride: float, grid: Grid) -> Tensor:
         """Whether each cell of ``grid``, on a map with ``stride``, lies in a box of its image.
@@ -74,14 +93,32 @@ def _covers(low_BM: Tensor, high_BM: Tensor, cells_PN2: Tensor, length: int) -> 
     return ((low <= cell_centre) & (cell_centre < high) | (start <= box_centre) & (box_centre < end)) & (end > start)
 
 
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """Whose regions the samples are: boxes (S, 4) xyxy px (0 where absent), classes (S,) (-1: none), images (S,)."""
+
+    boxes_S4: Tensor
+    labels_S: Tensor
+    images_S: Tensor
+    there_S: Tensor
+    """False for samples that only fill up."""
+
+
 class Region(Protocol):
     """Weights of the cells of a grid, (S, H, W) >= 0; 0 leaves a cell out of every statistic."""
+
+    @property
+    def is_graded(self) -> bool:
+        """Whether weights other than 0 and 1 occur."""
+        ...
 
     def weights_SHW(self, grid: Grid) -> Tensor: ...
 
 
 class Inside:
     """The cells inside any box: 1 there, 0 elsewhere."""
+
+    is_graded = False
 
     def __init__(self, boxes: Boxes, stride: float) -> None:
         self._boxes, self._stride = boxes, stride
@@ -92,6 +129,8 @@ class Inside:
 
 class Outside:
     """The cells outside all boxes: 1 there, 0 elsewhere."""
+
+    is_graded = False
 
     def __init__(self, boxes: Boxes, stride: float) -> None:
         self._boxes, self._stride = boxes, stride
@@ -108,6 +147,8 @@ class Outside:
 class Present:
     """Whole samples: every cell of those that are there counts 1, of those that are absent 0."""
 
+    is_graded = False
+
     def __init__(self, there_S: Tensor) -> None:
         self._there_S = there_S
 
@@ -116,8 +157,22 @@ class Present:
         return (self._there_S[:, None, None, None] & _valid(cells)).flatten(0, 1).float()
 
 
+class Given:
+    """Weights that an operator has made for the cells as they are: nothing may pool or cut them afterwards."""
+
+    is_graded = True
+
+    def __init__(self, weights_SHW: Tensor) -> None:
+        self._weights_SHW = weights_SHW
+
+    def weights_SHW(self, grid: Grid) -> Tensor:
+        return self._weights_SHW
+
+
 class Everywhere:
     """Every cell but the padding of patches."""
+
+    is_graded = False
 
     def __init__(self, num_samples: int, device: torch.device) -> None:
         self._num_samples, self._device = num_samples, device

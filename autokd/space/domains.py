@@ -8,7 +8,7 @@ from typing import Any
 
 from autokd.documents import Document, Location
 from autokd.errors import SpaceError
-from autokd.spec.vocabulary import Number
+from autokd.spec.operator import Number
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from autokd.errors import SpaceError, SpecError
 from autokd.space.domains import Choices, Domain, Range
 from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight, flow, operator_of
-from autokd.spec.vocabulary import IDENTITY, Kind, Number
+from autokd.spec.operator import Kind, Number
+from autokd.spec.vocabulary import IDENTITY
 
 if TYPE_CHECKING:
     import numpy
@@ -163,15 +164,22 @@ class Space:
     def _advanced(state: FlowState, slot: Slot, option: Option) -> FlowState:
         if option.step.name == IDENTITY:
             return state
-        return flow(state, operator_of(slot.kind, option.step.name))
+        settings = None if option.free else option.step.settings(slot.kind)
+        return flow(state, operator_of(slot.kind, option.step.name), settings)
 
     def _is_discrete(self, path: Path) -> bool:
         return not any(slot.option(label).free for slot, label in zip(self.slots, path, strict=True))
 
     def unreachable(self) -> list[tuple[Slot, Option]]:
         """Options that no well-typed term uses."""
-        used = {(slot.name, label) for path in self.paths() for slot, label in zip(self.slots, path, strict=True)}
-        return [(slot, o) for slot in self.slots for o in slot.options if (slot.name, o.label) not in used]
+        states = {FlowState()}
+        stranded = []
+        for index, slot in enumerate(self.slots):
+            found = [successor for state in states for successor in self._successors(index, state)]
+            used = {label for label, _, completions in found if completions}
+            stranded += [(slot, option) for option in slot.options if option.label not in used]
+            states = {after for _, after, completions in found if completions and after is not None}
+        return stranded
 
     # -------------------------------------------------------------------------------------- counting
 
@@ -237,25 +245,37 @@ class Space:
 
         return decisions_of(self, spec)
 
-    def supplied_by(self, taps: Iterable[str]) -> tuple[Space, tuple[str, ...]]:
-        """Return the part that a pair with these taps can supply, and a sentence for each option dropped."""
-        present = set(taps)
+    def supplied_by(
+        self, student: Iterable[str], teacher: Iterable[str] | None = None
+    ) -> tuple[Space, tuple[str, ...]]:
+        """Return the part that a pair with these taps can supply, and a sentence for each option dropped.
+
+        teacher: None means the same taps as the student's.
+        """
+        taps_s = set(student)
+        taps_t = taps_s if teacher is None else set(teacher)
         reasons: list[str] = []
         slots = []
         for slot in self.slots:
             kept = []
             for option in slot.options:
-                needs = () if option.step.name == IDENTITY else operator_of(slot.kind, option.step.name).needs_taps
-                missing = [tap for tap in needs if tap not in present]
+                is_step = option.step.name != IDENTITY
+                missing = operator_of(slot.kind, option.step.name).missing(taps_s, taps_t) if is_step else ()
                 if missing:
-                    reasons.append(f"{slot.kind} '{option.label}' needs {', '.join(missing)}, which the pair lacks")
+                    reasons.append(f"{slot.kind} '{option.label}' needs {', '.join(missing)}, which this pair lacks")
                 else:
                     kept.append(option)
             slots.append(replace(slot, options=tuple(kept)))
         smaller = replace(self, slots=tuple(slots))
         if any(not slot.options for slot in slots) or not smaller._completions(0, FlowState()):
             raise SpaceError("This pair supplies nothing that the space asks for: " + "; ".join(reasons) + ".")
-        return smaller, tuple(reasons)
+        stranded = {(slot.name, option.label) for slot, option in smaller.unreachable()}
+        reasons += [f"{name} '{label}' has no step left that it fits" for name, label in sorted(stranded)]
+        kept_slots = (
+            replace(slot, options=tuple(o for o in slot.options if (slot.name, o.label) not in stranded))
+            for slot in smaller.slots
+        )
+        return replace(smaller, slots=tuple(kept_slots)), tuple(reasons)
 
 
 class _RandomChooser:

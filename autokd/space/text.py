@@ -19,7 +19,8 @@ from autokd.errors import SpaceError, SpecError, one_of
 from autokd.space.domains import Choices, Domain, Range, parse_domain
 from autokd.space.model import Option, Slot, Space
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, FlowState, Step, flow, operator_of
-from autokd.spec.vocabulary import IDENTITY, Kind
+from autokd.spec.operator import Kind
+from autokd.spec.vocabulary import IDENTITY
 
 DEFAULT_SPACE: dict[str, Any] = {
     "terms": {"min": 1, "max": 2},
@@ -177,7 +178,8 @@ def _why(space: Space, slot: Slot, option: Option) -> str:
     state = FlowState()
     for other in space.slots[:index]:
         if other.kind != "transform" or all(o.step.name != IDENTITY for o in other.options):
-            state = flow(state, operator_of(other.kind, other.options[0].step.name))
+            first = other.options[0].step
+            state = flow(state, operator_of(other.kind, first.name), first.settings(other.kind))
     try:
         state = flow(state, operator_of(slot.kind, option.step.name))
         for later in space.slots[index + 1 :]:

@@ -6,9 +6,10 @@ follow what; ``model`` holds the values; ``text`` reads and writes YAML; ``formu
 
 from autokd.spec.formula import formula, formula_lines
 from autokd.spec.model import DistillerSpec, Step, TermSpec, Weight
+from autokd.spec.operator import Operator, Parameter
 from autokd.spec.signature import FlowState, check_term, flow
 from autokd.spec.text import parse_step
-from autokd.spec.vocabulary import DISTANCES, SOURCES, TRANSFORMS, Operator, Parameter, operator_of
+from autokd.spec.vocabulary import DISTANCES, SOURCES, TRANSFORMS, operator_of
 
 __all__ = [
     "DISTANCES",

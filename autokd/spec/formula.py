@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from autokd.spec.model import DistillerSpec, Step, TermSpec
-from autokd.spec.vocabulary import IDENTITY, Kind, operator_of
+from autokd.spec.operator import Kind
+from autokd.spec.vocabulary import IDENTITY, operator_of
 
 
 def formula(spec: DistillerSpec) -> str:
@@ -28,8 +29,11 @@ def _term_formula(term: TermSpec) -> str:
     for step in term.transforms:
         if step.name != IDENTITY:
             inner = _call(step, inner)
-    sign = "x" if term.weight.kind == "relative" else "*"
-    return f"{term.weight.value:g} {sign} {_call(term.distance, inner)}"
+    weight = term.weight
+    sign = "x" if weight.kind == "relative" else "*"
+    schedule = {"constant": "", "linear_decay": "(1 - progress) ", "warm_up": "min(1, 10 progress) "}[weight.schedule]
+    layers = "" if weight.layers == "equal" else f"{weight.layers}-weighted "
+    return f"{weight.value:g} {sign} {schedule}{layers}{_call(term.distance, inner)}"
 
 
 def _call(step: Step, inner: str) -> str:

@@ -11,8 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from autokd.errors import SpecError
-from autokd.spec.vocabulary import IDENTITY, Kind, Number, operator_of
+from autokd.errors import SpecError, one_of
+from autokd.spec.operator import Kind, Number
+from autokd.spec.vocabulary import IDENTITY, operator_of
+
+WeightKind = Literal["absolute", "relative"]
+Schedule = Literal["constant", "linear_decay", "warm_up"]
+Layers = Literal["equal", "gap", "gradient"]
+WEIGHT_KINDS: tuple[WeightKind, ...] = ("absolute", "relative")
+SCHEDULES: tuple[Schedule, ...] = ("constant", "linear_decay", "warm_up")
+LAYERS: tuple[Layers, ...] = ("equal", "gap", "gradient")
 
 SCHEMA = 1
 """Of a distiller's YAML file; raised when old files need a translation."""
@@ -56,18 +64,27 @@ class Step:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Weight:
-    """How strong a term is.
+    """How strong a term is, at which time of the training, and how its levels share that.
 
-    relative: the ratio of the term's gradient norm to the task loss's, on the student's taps, kept during
-    training. absolute: a plain factor, as published distillers use.
+    kind: relative, the ratio of the term's gradient norm to the task loss's, on the student's taps, kept during
+    training; or absolute, a plain factor, as published distillers use.
+    schedule: constant; linear_decay, from the full weight at the start down to 0 at the end of the training;
+    warm_up, from 0 up to the full weight over the first tenth.
+    layers: how the pieces of a term (its pyramid levels) are weighed against each other: equal; gap, in proportion
+    to the representation gap (1 - CKA) between student and teacher; gradient, so that each has the same gradient
+    norm on the student's taps. Both are measured, never trained (Auto-KD's training-free factors), with mean 1.
     """
 
-    kind: Literal["relative", "absolute"]
+    kind: WeightKind
     value: float
+    schedule: Schedule = "constant"
+    layers: Layers = "equal"
 
     def __post_init__(self) -> None:
-        if self.kind not in ("relative", "absolute"):
-            raise SpecError(f"weight: {self.kind!r} is not one of absolute, relative.")
+        choices = (("", self.kind, WEIGHT_KINDS), ("schedule: ", self.schedule, SCHEDULES))
+        for place, found, allowed in (*choices, ("layers: ", self.layers, LAYERS)):
+            if found not in allowed:
+                raise SpecError(f"weight: {place}" + one_of(found, allowed, noun="choice"))
         is_number = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
         if not is_number or not math.isfinite(self.value) or self.value <= 0:
             raise SpecError(f"weight: {self.value!r} is not a finite number above 0. Drop the term to switch it off.")
@@ -91,15 +108,15 @@ class TermSpec:
             self.source.checked("source"),
             tuple(_at(f"transforms[{i}]", step, "transform") for i, step in enumerate(written)),
             self.distance.checked("distance"),
-            Weight(self.weight.kind, _rounded(self.weight.value)),
+            replace(self.weight, value=_rounded(self.weight.value)),
         )
         check_term(term)
         return term
 
     @property
     def form(self) -> TermSpec:
-        """The term with unit relative weight: what it computes, apart from how strongly."""
-        return replace(self, weight=Weight("relative", 1.0))
+        """The term with unit constant relative weight: what it computes, apart from how strongly."""
+        return replace(self, weight=Weight("relative", 1.0, layers=self.weight.layers))
 
 
 @dataclass(frozen=True)
@@ -123,27 +140,23 @@ class DistillerSpec:
     def canonical(self) -> DistillerSpec:
         """The one representative of all specs with this loss: terms canonical, merged and sorted.
 
-        Terms of equal form and kind of weight merge, their weights added. SpecError, naming the term, if any
+        Terms equal but for the value of their weights merge, the values added. SpecError, naming the term, if any
         cannot be.
         """
-        merged: dict[tuple[TermSpec, str], float] = {}
+        merged: dict[TermSpec, float] = {}
         for i, term in enumerate(self.terms):
             try:
                 exact = term.canonical()
             except SpecError as error:
                 raise SpecError(f"terms[{i}].{error}") from None
-            key = (exact.form, exact.weight.kind)
-            merged[key] = merged.get(key, 0.0) + exact.weight.value
-        terms = [
-            replace(form, weight=Weight("relative" if kind == "relative" else "absolute", _rounded(value)))
-            for (form, kind), value in merged.items()
-        ]
+            unweighted = replace(exact, weight=replace(exact.weight, value=1.0))
+            merged[unweighted] = merged.get(unweighted, 0.0) + exact.weight.value
+        terms = [replace(term, weight=replace(term.weight, value=_rounded(v))) for term, v in merged.items()]
         return DistillerSpec(tuple(sorted(terms)), self.name, self.paper)
 
     def with_strength(self, ratio: float) -> DistillerSpec:
-        """The same form with every term's weight relative and equal to ``ratio``."""
-        weight = Weight("relative", ratio)
-        terms = tuple(replace(term, weight=weight) for term in self.terms)
+        """The same form with every term's weight relative and equal to ``ratio``; schedules and layers stay."""
+        terms = tuple(replace(term, weight=replace(term.weight, kind="relative", value=ratio)) for term in self.terms)
         return DistillerSpec(terms, self.name, self.paper)
 
     @cached_property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autokd.spec.vocabulary import DISTANCES, SOURCES, TRANSFORMS, Operator
+from autokd.spec.operator import Operator
+from autokd.spec.vocabulary import DISTANCES, SOURCES, TRANSFORMS
 
 _INTRODUCTION = """\
 # Operators
@@ -13,7 +14,7 @@ _INTRODUCTION = """\
 
 A term is `source -> transformations -> distance`, weighted. `x` is what flows in, `s` and `t` are student and teacher
 after the transformations; `_c` runs over channels, `_s` over cells, `_b` over the batch. What may follow what is
-decided by layouts (*takes*, *gives*) and by effects: see the head of `autokd/spec/vocabulary.py`.
+decided by layouts (*takes*, *gives*) and by effects: see the head of `autokd/spec/operator.py`.
 """
 
 

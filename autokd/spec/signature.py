@@ -1,28 +1,47 @@
-"""What may follow what: a small state machine over layouts and pending effects.
+"""What may follow what: a small state machine over layouts, pending effects and cells per side.
 
 ``flow`` advances the state by one operator or raises; the space uses it to look ahead, ``check_term`` to
-refuse a spec. See ``vocabulary`` for the meaning of layouts and effects.
+refuse a spec. See ``operator`` for the meaning of layouts, effects and sides.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autokd.errors import SpecError
 from autokd.spec.model import TermSpec
-from autokd.spec.vocabulary import MAP, Effect, Layout, Operator, operator_of
+from autokd.spec.operator import (
+    CONTRAST,
+    DISTRIBUTIONS,
+    FEATURES,
+    LOGITS,
+    MAP,
+    Effect,
+    Kind,
+    Layout,
+    Number,
+    Operator,
+)
+from autokd.spec.vocabulary import operator_of
 
 
 @dataclass(frozen=True, slots=True)
 class FlowState:
-    """The layout of the value so far, and the effects that nothing has used yet."""
+    """What a value is so far."""
 
     layout: Layout = MAP
     pending: frozenset[Effect] = frozenset()
+    """Effects that nothing has used yet."""
+    side: int | None = None
+    """Cells of a sample per side; None: that depends on the pair."""
 
 
-def flow(state: FlowState, operator: Operator) -> FlowState:
-    """Return the state after ``operator``; SpecError says why it cannot stand here."""
+def flow(state: FlowState, operator: Operator, settings: Mapping[str, Number] | None = None) -> FlowState:
+    """Return the state after ``operator``; SpecError says why it cannot stand here.
+
+    settings: its parameters, defaults where left out. None: its numbers are not chosen yet.
+    """
     if operator.kind != "source" and state.layout not in operator.takes:
         raise SpecError(
             f"{operator.kind} '{operator.name}' takes {' or '.join(operator.takes)}, but gets {state.layout}. "
@@ -37,24 +56,38 @@ def flow(state: FlowState, operator: Operator) -> FlowState:
             f"{operator.kind} '{operator.name}' would leave the step before it without effect: {_REASONS[effect]}. "
             "Remove one of the two, or put a step between them that uses it."
         )
-    layout = state.layout if operator.gives_same else operator.gives
-    if operator.kind == "distance":
-        layout = state.layout
-    return FlowState(layout, (state.pending & operator.keeps) | operator.adds)
+    if operator.compares_cells and state.side == 1:
+        raise SpecError(
+            f"{operator.kind} '{operator.name}' compares cells, but a single cell a sample is left of the source's. "
+            "Pool or cut less, or give the source more cells."
+        )
+    layout = state.layout if operator.gives_same or operator.kind == "distance" else operator.gives
+    return FlowState(layout, (state.pending & operator.keeps) | operator.adds, _side_after(state, operator, settings))
+
+
+def _side_after(state: FlowState, operator: Operator, settings: Mapping[str, Number] | None) -> int | None:
+    if operator.kind == "source":
+        return int(settings[operator.side]) if operator.side and settings else None
+    if operator.divides_side and state.side is not None:
+        return -(-state.side // int(settings[operator.divides_side])) if settings else None
+    return state.side if operator.gives_same or operator.gives in FEATURES else None
 
 
 def check_term(term: TermSpec) -> None:
     """Raise SpecError naming the step ("transforms[1]") if ``term`` combines what cannot be combined."""
-    state = flow(FlowState(), operator_of("source", term.source.name))
-    for i, step in enumerate(term.transforms):
+    state = flow(FlowState(), operator_of("source", term.source.name), term.source.settings("source"))
+    if term.weight.layers != "equal" and not operator_of("source", term.source.name).by_level:
+        raise SpecError(
+            f"weight: layers is {term.weight.layers!r}, but source '{term.source.name}' gives a single piece of "
+            "knowledge, not one a level. Use layers: equal."
+        )
+    steps: list[tuple[str, Kind, int]] = [(f"transforms[{i}]", "transform", i) for i in range(len(term.transforms))]
+    for place, kind, i in [*steps, ("distance", "distance", -1)]:
+        step = term.distance if kind == "distance" else term.transforms[i]
         try:
-            state = flow(state, operator_of("transform", step.name))
+            state = flow(state, operator_of(kind, step.name), step.settings(kind))
         except SpecError as error:
-            raise SpecError(f"transforms[{i}]: {error}") from None
-    try:
-        flow(state, operator_of("distance", term.distance.name))
-    except SpecError as error:
-        raise SpecError(f"distance: {error}") from None
+            raise SpecError(f"{place}: {error}") from None
 
 
 _REASONS: dict[Effect, str] = {
@@ -66,8 +99,12 @@ _REASONS: dict[Effect, str] = {
 
 
 def _remedy(operator: Operator, state: FlowState) -> str:
-    if operator.kind == "distance" and state.layout == MAP:
+    if state.layout == CONTRAST:
+        return "Similarities go straight to a contrastive distance (info_nce, smooth_contrastive)."
+    wants_distribution = set(operator.takes) <= set(DISTRIBUTIONS)
+    if operator.kind == "distance" and wants_distribution and state.layout in (*FEATURES, LOGITS):
         return "Put a softmax (softmax_cells or softmax_channels) before it."
-    if operator.kind == "transform" and state.layout != MAP:
+    if operator.kind == "transform" and state.layout in DISTRIBUTIONS:
         return "A softmax ends a term's transformations: move it to the end."
-    return "Choose another distance, or remove the softmax."
+    givers = "Choose another source" if state.layout not in DISTRIBUTIONS else "Remove the softmax"
+    return f"{givers}, or another {operator.kind}."

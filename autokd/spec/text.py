@@ -6,7 +6,7 @@ terms:
 - source: whole                       # or {instance: {size: 7}}
   transforms: [{softmax_cells: {temperature: 1.0}}]
   distance: kl
-  weight: {relative: 40}              # or {absolute: 10}
+  weight: {relative: 40}              # or {absolute: 10}; also schedule: linear_decay, layers: gap
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any, cast
 
 from autokd.documents import Document, Location, dump_yaml
 from autokd.errors import SpecError, one_of
-from autokd.spec.model import SCHEMA, DistillerSpec, Step, TermSpec, Weight
-from autokd.spec.vocabulary import IDENTITY, Kind, Number
+from autokd.spec.model import SCHEMA, WEIGHT_KINDS, DistillerSpec, Step, TermSpec, Weight
+from autokd.spec.operator import Kind, Number
+from autokd.spec.vocabulary import IDENTITY
 
 _SPEC_KEYS = ("schema", "name", "paper", "terms")
 _TERM_KEYS = ("source", "transforms", "distance", "weight")
@@ -99,11 +100,13 @@ def _term(data: Any, document: Document, location: Location) -> TermSpec:
 
 
 def _weight(data: Any, document: Document, location: Location) -> Weight:
-    if not isinstance(data, dict) or len(data) != 1:
+    kinds = [key for key in data if key in WEIGHT_KINDS] if isinstance(data, dict) else []
+    if len(kinds) != 1:
         raise document.error(location, f"found {data!r}; write {{relative: ratio}} or {{absolute: factor}}.", SpecError)
-    [(kind, value)] = data.items()
+    _refuse_unknown(data, (*WEIGHT_KINDS, "schedule", "layers"), document, location)
+    others = {key: value for key, value in data.items() if key not in kinds}
     try:
-        return Weight(kind, value)
+        return Weight(kinds[0], data[kinds[0]], **others)
     except SpecError as error:
         raise document.error(location, str(error), SpecError) from None
 
@@ -123,8 +126,18 @@ def _term_data(term: TermSpec) -> dict[str, Any]:
         "source": _step_data(term.source),
         "transforms": [_step_data(step) for step in term.transforms],
         "distance": _step_data(term.distance),
-        "weight": {term.weight.kind: term.weight.value},
+        "weight": _weight_data(term.weight),
     }
+
+
+def _weight_data(weight: Weight) -> dict[str, Any]:
+    """What differs from the ordinary is written, so that old files and digests stay as they are."""
+    data: dict[str, Any] = {weight.kind: weight.value}
+    if weight.schedule != "constant":
+        data["schedule"] = weight.schedule
+    if weight.layers != "equal":
+        data["layers"] = weight.layers
+    return data
 
 
 __all__ = ["parse_step", "spec_from_document", "spec_to_data", "spec_to_yaml"]

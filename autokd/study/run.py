@@ -146,9 +146,7 @@ class Run:
 
     def space(self) -> Space:
         """The part of the space that the pair can supply; says what is left out."""
-        space, reasons = space_of(self.config).supplied_by(
-            set(taps_of(self.config.teacher)) & set(taps_of(self.config.student))
-        )
+        space, reasons = space_of(self.config).supplied_by(taps_of(self.config.student), taps_of(self.config.teacher))
         for reason in reasons:
             self.observer.say(f"left out of the space: {reason}")
         return space

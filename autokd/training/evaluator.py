@@ -20,7 +20,7 @@ from autokd.distill import build_distiller
 from autokd.errors import DetectorError, DistillError, NonFiniteError, SpecError
 from autokd.outcomes import Cause, Job, Outcome, Report, WorkerResources
 from autokd.spec import DistillerSpec, Step, operator_of
-from autokd.spec.vocabulary import Kind
+from autokd.spec.operator import Kind
 from autokd.training.content import save_weights, write_whole
 from autokd.training.loader import Loader
 from autokd.training.loop import EpochResult, Lesson, train

@@ -21,9 +21,11 @@ from autokd.distill.statistics import log_softmax_over_cells
 from autokd.errors import SpecError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, DistillerSpec, FlowState, Operator, Step, TermSpec, Weight, flow
-from autokd.spec.vocabulary import MAP, Kind, Layout
+from autokd.spec.operator import MAP, Kind, Layout
 
 torch.set_num_threads(1)
+
+NUM_CLASSES, NUM_BINS = 3, 8
 
 LEVELS = {"p3": ((12, 16), 8), "p4": ((6, 8), 16), "p5": ((3, 4), 32)}
 """Name -> (cells, stride) of an ordinary pyramid of a 96 x 128 image."""
@@ -45,15 +47,69 @@ def outputs(
         for name, (size, _) in levels.items()
     }
     losses = {"task": sum((map_BCHW.float() ** 2).sum() for map_BCHW in maps.values()) / 50} if with_loss else None
-    return DetectorOutputs(maps, {name: stride for name, (_, stride) in levels.items()}, losses=losses,
+    bare = DetectorOutputs(maps, {name: stride for name, (_, stride) in levels.items()}, losses=losses,
                            image_size_px=size_px)  # fmt: skip
+    return with_predictions(bare)
 
 
 def like(given: DetectorOutputs, change: object) -> DetectorOutputs:
-    """The outputs with each map replaced by ``change(map)``, a fresh leaf."""
+    """The outputs with each map replaced by ``change(map)``, a fresh leaf, and predictions made from those."""
     assert callable(change)
     maps = {name: change(map_BCHW.detach().clone()).requires_grad_() for name, map_BCHW in given.pyramid.items()}
-    return replace(given, pyramid=maps, losses=None)
+    return with_predictions(replace(given, pyramid=maps, losses=None))
+
+
+def bare(given: DetectorOutputs) -> DetectorOutputs:
+    """The pyramid alone, as a detector gives it that exposes nothing else."""
+    return DetectorOutputs(given.pyramid, given.strides, losses=given.losses, image_size_px=given.image_size_px)
+
+
+def with_predictions(given: DetectorOutputs) -> DetectorOutputs:
+    """Every other tap, made from the pyramid by a small head: one candidate box a cell."""
+    head = TinyHead(next(iter(given.pyramid.values())).shape[1], given.strides)
+    head_maps = head.begin(given.pyramid)
+    class_logits, boxes_px = head.finish(head_maps, given.input_size_px)
+    best = class_logits.amax(-1).argsort(1, descending=True)[:, :6, None].expand(-1, -1, 4)
+    return replace(given, class_logits=class_logits, boxes=boxes_px, edge_logits=head.edges(given.pyramid),
+                   proposals=boxes_px.detach().gather(1, best), head_maps=head_maps, head=head)  # fmt: skip
+
+
+class TinyHead(nn.Module):
+    """A dense head cut in two: fixed random 1x1 maps, the same for equal numbers of channels."""
+
+    def __init__(self, channels: int, strides: Mapping[str, int]) -> None:
+        super().__init__()
+        self.strides = strides
+        generator = torch.Generator().manual_seed(channels)
+        shapes = {"cls": (channels, channels), "box": (channels, channels), "logits": (NUM_CLASSES, channels),
+                  "sides": (4, channels), "edges_": (4 * NUM_BINS, channels)}  # fmt: skip
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.randn(shape, generator=generator) * channels**-0.5)
+
+    def begin(self, pyramid: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        return {name: (self._mix(x, self.cls).tanh(), self._mix(x, self.box).tanh()) for name, x in pyramid.items()}
+
+    def finish(
+        self, head_maps: Mapping[str, tuple[Tensor, Tensor]], input_size_px: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        logits, found = [], []
+        for name, (cls_BCHW, box_BCHW) in head_maps.items():
+            stride = self.strides[name]
+            logits.append(self._mix(cls_BCHW, self.logits).flatten(2).transpose(1, 2))
+            sides_BA4 = (self._mix(box_BCHW, self.sides).exp() * stride).flatten(2).transpose(1, 2)
+            height, width = cls_BCHW.shape[-2:]
+            y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+            centre_A2 = (torch.stack([x, y], -1).flatten(0, 1) * stride).to(sides_BA4)
+            found.append(torch.cat([centre_A2 - sides_BA4[..., :2], centre_A2 + sides_BA4[..., 2:]], -1))
+        return torch.cat(logits, 1), torch.cat(found, 1)
+
+    def edges(self, pyramid: Mapping[str, Tensor]) -> Tensor:
+        maps = [self._mix(x, self.edges_).flatten(2).transpose(1, 2) for x in pyramid.values()]
+        return torch.cat(maps, 1).unflatten(2, (4, NUM_BINS))
+
+    @staticmethod
+    def _mix(x_BCHW: Tensor, weight: Tensor) -> Tensor:
+        return torch.einsum("oc,bchw->bohw", weight.to(x_BCHW), x_BCHW)
 
 
 def boxes(*lists: Sequence[Sequence[float]]) -> list[dict[str, Tensor]]:
@@ -92,6 +148,8 @@ class HalfL2(Distance):
 
 class FixedRegion:
     """Weights that are written down, for steps that keep the grid."""
+
+    is_graded = False
 
     def __init__(self, weights_SHW: Tensor) -> None:
         self._weights_SHW = weights_SHW
@@ -132,12 +190,13 @@ def well_typed_forms(max_transforms: int) -> Iterator[tuple[str, tuple[str, ...]
                 yield source.name, tuple(row.name for row in names), distance.name
 
 
-def follows(*rows: Operator) -> bool:
-    """Whether these operators may stand in this order."""
+def follows(*rows: Operator | tuple[Operator, Step]) -> bool:
+    """Whether these operators may stand in this order, with given parameters or their defaults."""
     state = FlowState()
     try:
-        for row in rows:
-            state = flow(state, row)
+        for item in rows:
+            row, step = item if isinstance(item, tuple) else (item, Step.of(item.name))
+            state = flow(state, row, step.settings(row.kind))
     except SpecError:
         return False
     return True

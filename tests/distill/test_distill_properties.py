@@ -26,24 +26,25 @@ def steps(row: Operator) -> st.SearchStrategy[Step]:
 @st.composite
 def terms(draw: st.DrawFn) -> TermSpec:
     source = draw(st.sampled_from(list(SOURCES.values())))
-    rows = [source]
+    taken = [(source, draw(steps(source)))]
     for _ in range(draw(st.integers(0, 4))):
-        allowed = [row for row in TRANSFORMS.values() if cases.follows(*rows, row) and any_distance(*rows, row)]
+        allowed = [row for row in TRANSFORMS.values() if cases.follows(*taken, row) and any_distance(*taken, row)]
         if not allowed:
             break
-        rows.append(draw(st.sampled_from(allowed)))
-    if not any_distance(*rows):
-        rows = rows[:1]
-    distance = draw(st.sampled_from(any_distance(*rows)))
+        row = draw(st.sampled_from(allowed))
+        item = (row, draw(steps(row)))
+        if any_distance(*taken, item):
+            taken.append(item)
+    distance = draw(st.sampled_from(any_distance(*taken)))
     kind = draw(st.sampled_from(["relative", "absolute"]))
     weight = Weight(kind, draw(st.floats(0.1, 100)))
-    transforms = tuple(draw(steps(row)) for row in rows[1:])
-    return TermSpec(draw(steps(source)), transforms, draw(steps(distance)), weight)
+    transforms = tuple(step for _, step in taken[1:])
+    return TermSpec(taken[0][1], transforms, draw(steps(distance)), weight)
 
 
-def any_distance(*rows: Operator) -> list[Operator]:
-    """Distances that may end a term of ``rows``, or, if a further step is needed first, none."""
-    return [row for row in DISTANCES.values() if cases.follows(*rows, row)]
+def any_distance(*taken: Operator | tuple[Operator, Step]) -> list[Operator]:
+    """Distances that may end a term that begins so."""
+    return [row for row in DISTANCES.values() if cases.follows(*taken, row)]
 
 
 PYRAMIDS = st.sampled_from(

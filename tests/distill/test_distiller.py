@@ -13,7 +13,7 @@ from torch import nn
 
 from autokd.distill import build_distiller
 from autokd.distill.levels import pair_levels
-from autokd.distill.transforms import SpatialAttention
+from autokd.distill.transforms.spatial import SpatialAttention
 from autokd.errors import DistillError, NonFiniteError, SpecError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DISTANCES, DistillerSpec, Operator, Step, Weight
@@ -173,9 +173,7 @@ def test_no_gradient_reaches_a_teacher_that_would_take_one():
 
 def test_a_pair_that_lacks_a_tap_is_refused_saying_who_lacks_what():
     bare = DetectorOutputs({}, {}, class_logits=torch.zeros(2, 5, 3))
-    with pytest.raises(
-        DistillError, match=r"term whole\.l2 needs the tap 'fpn', which the teacher lacks.*class_logits"
-    ):
+    with pytest.raises(DistillError, match=r"term whole\.l2 needs the teacher's fpn.*teacher has class_logits"):
         built(teacher=bare)
 
 
@@ -185,12 +183,18 @@ def test_an_ill_typed_spec_is_refused():
 
 
 def test_a_term_that_cannot_depend_on_the_student_is_refused():
-    dead = cases.spec_of("instance", [Step.of("max_pool", window=4), "softmax_cells"], "kl", ONE)
-    with pytest.raises(DistillError, match=r"instance.max_pool.softmax_cells.kl does not depend on the student"):
-        built(dead)
-    signs_only = cases.spec_of("instance", [Step.of("max_pool", window=4), "l2_cells"], "l2", ONE)
-    with pytest.raises(DistillError, match="does not depend"):
-        built(signs_only)
+    single_cells = {"p3": ((1, 1), 8), "p4": ((1, 1), 16)}
+    pair = [cases.outputs(seed=seed, levels=single_cells, size_px=(8, 8)) for seed in (0, 1)]
+    for dead in (["softmax_cells"], "kl"), (["l2_cells"], "l2"):
+        with pytest.raises(DistillError, match=r"does not depend on the student"):
+            build_distiller(cases.spec_of("whole", *dead, ONE), *pair, num_classes=3)
+
+
+@pytest.mark.parametrize("steps", [["softmax_cells"], ["l2_cells"], ["max_pool"]])
+def test_a_step_that_compares_cells_is_refused_where_a_single_one_is_left(steps):
+    spec = cases.spec_of("instance", [Step.of("max_pool", window=4), *steps], "l1", ONE)
+    with pytest.raises(SpecError, match="a single cell a sample is left"):
+        built(spec)
 
 
 def test_boxes_are_asked_for_only_by_sources_that_look_at_them():

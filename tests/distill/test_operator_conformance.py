@@ -13,7 +13,7 @@ from autokd.distill.knowledge import Knowledge
 from autokd.distill.regions import Inside
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, Weight
-from autokd.spec.vocabulary import Layout
+from autokd.spec.operator import Layout
 
 SHAPES = {
     "ordinary": (3, 5, 6, 8),

@@ -141,7 +141,7 @@ def test_what_a_pair_cannot_supply_is_dropped_with_a_reason():
     whole, reasons = space.supplied_by({"fpn"})
     assert whole == space
     assert reasons == ()
-    with pytest.raises(SpaceError, match="needs fpn"):
+    with pytest.raises(SpaceError, match="needs the student's fpn"):
         space.supplied_by({"class_logits"})
 
 

@@ -55,7 +55,7 @@ def test_digest_is_stable_between_versions():
     [
         ("distance: cosin", "Did you mean 'cosine'?"),
         ("distance: kl", "takes cell_distribution or channel_distribution, but gets map"),
-        ("transforms: [softmax_cells, max_pool]\n  distance: l1", "'max_pool' takes map, but gets cell_distribution"),
+        ("transforms: [softmax_cells, max_pool]\n  distance: l1", "takes map or regions, but gets cell_distribution"),
         ("transforms: [l2_channels]\n  distance: cosine", "ignores the scale of a cell"),
         ("transforms: [standardise]\n  distance: pearson", "ignores the scale and shift of a channel"),
         ("transforms: [local_patches]\n  distance: l2", "patches matter only where cells are compared"),

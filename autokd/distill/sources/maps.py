@@ -1,4 +1,4 @@
-"""Sources: which part of the taps a term looks at. One class a row of ``SOURCES``.
+"""Sources that look at the pyramid: which part of it a term compares. One class a row of ``tables/maps``.
 
 Legend: B images, M the most boxes of an image, C channels, H x W cells.
 """
@@ -11,6 +11,7 @@ from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Source
 from autokd.distill.regions import Inside, Outside, Present, Region
 from autokd.distill.roi_align import roi_align
+from autokd.spec.operator import REGIONS
 
 
 class Whole(Source):
@@ -66,11 +67,12 @@ class Instance(Source):
         self.size = size
 
     def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        boxes_BM4 = batch.boxes.padded_BM4
-        region = Present(boxes_BM4.isfinite().all(-1).flatten())
-        boxes_BM4 = boxes_BM4.nan_to_num(0.0)
+        boxes_BM4 = batch.boxes.padded_BM4.nan_to_num(0.0)
+        instances = batch.instances
+        region = Present(instances.there_S)
         pieces = []
         for level, pair in enumerate(batch.pairs):
             student, teacher = (roi_align(x_BCHW, boxes_BM4, pair.stride, self.size) for x_BCHW in batch.maps(level))
-            pieces.append(Knowledge(student, teacher, Grid(self.size, self.size), region=region, level=level))
+            grid = Grid(self.size, self.size)
+            pieces.append(Knowledge(student, teacher, grid, region, REGIONS, level=level, instances=instances))
         return tuple(pieces)

@@ -1,4 +1,4 @@
-"""Transformations: what is done to both sides before they are compared. One class a row of ``TRANSFORMS``.
+"""Transformations of the second kind: within the map. One class a row of ``tables/spatial_steps``.
 
 "Cells" are the cells of the region: with a source that masks, statistics, attention and distributions are
 over the cells that count, and the others do not exist for them.
@@ -18,8 +18,8 @@ from autokd.distill.batch import Batch
 from autokd.distill.grid import patch_indices
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Transform
-from autokd.distill.statistics import centred, log_softmax_over_cells, mean_over_cells, num_cells, unit
-from autokd.spec.vocabulary import CELL_DISTRIBUTION, CHANNEL_DISTRIBUTION
+from autokd.distill.statistics import log_softmax_over_cells, mean_over_cells, num_cells
+from autokd.spec.operator import MAP, REGIONS
 
 
 class SpatialAttention(Transform):
@@ -33,7 +33,7 @@ class SpatialAttention(Transform):
         self.temperature = temperature
 
     def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
-        weights = knowledge.weights_SHW
+        weights = knowledge.members_SHW
         energy_S1HW = x_SCHW.abs().mean(1, keepdim=True) / self.temperature
         share_S1HW = log_softmax_over_cells(energy_S1HW, weights).exp()
         return x_SCHW * (num_cells(x_SCHW, weights) * share_S1HW)
@@ -50,7 +50,7 @@ class ChannelAttention(Transform):
         self.temperature = temperature
 
     def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
-        energy_SC11 = mean_over_cells(x_SCHW.abs(), knowledge.weights_SHW) / self.temperature
+        energy_SC11 = mean_over_cells(x_SCHW.abs(), knowledge.members_SHW) / self.temperature
         return x_SCHW * (x_SCHW.shape[1] * energy_SC11.softmax(1))
 
 
@@ -100,7 +100,11 @@ class LocalPatches(Transform):
 
     def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
         return knowledge.with_maps(
-            self._cut(knowledge.student_SCHW), self._cut(knowledge.teacher_SCHW), grid=knowledge.grid.cut(self.grid)
+            self._cut(knowledge.student_SCHW),
+            self._cut(knowledge.teacher_SCHW),
+            grid=knowledge.grid.cut(self.grid),
+            layout=MAP if knowledge.layout == REGIONS else knowledge.layout,
+            instances=None,
         )
 
     def _cut(self, x_SCHW: Tensor) -> Tensor:
@@ -118,74 +122,3 @@ class LocalPatches(Transform):
 @lru_cache(maxsize=256)
 def _indices(length: int, num_patches: int, device: torch.device) -> Tensor:
     return torch.tensor(patch_indices(length, num_patches), device=device)
-
-
-class Standardise(Transform):
-    """(x - mean) / (std + 1e-6), each channel over batch and cells, unbiased std.
-
-    Layout map -> map. A channel that is constant up to rounding becomes 0, with no gradient.
-    PKD, arXiv:2207.02039, section 3.2.
-    """
-
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
-        difference, deviation, varies = centred(x_SCHW, knowledge.weights_SHW)
-        return difference * torch.where(varies, 1.0 / (deviation + 1e-6), 0.0)
-
-
-class L2Channels(Transform):
-    """Each cell's vector over the channels divided by its length.
-
-    Layout map -> map. A cell of zeros stays as it is. DetKDS, ICML 2024.
-    """
-
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
-        return unit(x_SCHW, (1,))
-
-
-class L2Cells(Transform):
-    """Each channel of each sample divided by its length over the cells.
-
-    Layout map -> map. A channel of zeros stays as it is. DetKDS, ICML 2024.
-    """
-
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
-        return unit(x_SCHW, (2, 3), knowledge.weights_SHW)
-
-
-class SoftmaxCells(Transform):
-    """Each channel of each sample as a distribution over its cells: softmax_s(x / temperature).
-
-    Layout map -> cell_distribution (log-probabilities). CWD, arXiv:2011.13256, eq. 2.
-    """
-
-    def __init__(self, context: BuildContext, temperature: float) -> None:
-        super().__init__(context)
-        self.temperature = temperature
-
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        weights = knowledge.weights_SHW
-        return knowledge.with_maps(
-            log_softmax_over_cells(knowledge.student_SCHW / self.temperature, weights),
-            log_softmax_over_cells(knowledge.teacher_SCHW / self.temperature, weights),
-            layout=CELL_DISTRIBUTION,
-            temperature=self.temperature,
-        )
-
-
-class SoftmaxChannels(Transform):
-    """Each cell as a distribution over the channels: softmax_c(x / temperature).
-
-    Layout map -> channel_distribution (log-probabilities). DetKDS, ICML 2024.
-    """
-
-    def __init__(self, context: BuildContext, temperature: float) -> None:
-        super().__init__(context)
-        self.temperature = temperature
-
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        return knowledge.with_maps(
-            (knowledge.student_SCHW / self.temperature).log_softmax(1),
-            (knowledge.teacher_SCHW / self.temperature).log_softmax(1),
-            layout=CHANNEL_DISTRIBUTION,
-            temperature=self.temperature,
-        )

@@ -1,4 +1,4 @@
-"""Distances: how far the student is from the teacher. One class a row of ``DISTANCES``.
+"""Distances: how far the student is from the teacher. One class a row of ``tables/distances``.
 
 Every distance is 0 with gradient 0 where both sides are equal. l1, l2 and smooth_l1 compare probabilities where
 the layout is a distribution.
@@ -15,7 +15,7 @@ from autokd.distill.batch import Batch
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Distance
 from autokd.distill.statistics import centred, mean, unit
-from autokd.spec.vocabulary import CELL_DISTRIBUTION
+from autokd.spec.operator import CELL_DISTRIBUTION
 
 
 class L1(Distance):

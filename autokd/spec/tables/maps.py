@@ -1,0 +1,29 @@
+"""Sources that look at the pyramid: the whole map, parts of it, and regions of boxes."""
+
+from __future__ import annotations
+
+from autokd.spec.operator import REGIONS, Operator, Parameter
+
+ROWS = (
+    Operator(
+        "whole", "source", "autokd.distill.sources.maps:Whole",
+        formula="F", meaning="every cell of the map, equally",
+        paper="FitNet, arXiv:1412.6550", needs_taps=("fpn",), by_level=True,
+    ),
+    Operator(
+        "foreground", "source", "autokd.distill.sources.maps:Foreground",
+        formula="F|fg", meaning="the cells inside ground-truth boxes",
+        paper="FGD, arXiv:2111.11837, eq. 2", needs_taps=("fpn",), by_level=True,
+    ),
+    Operator(
+        "background", "source", "autokd.distill.sources.maps:Background",
+        formula="F|bg", meaning="the cells outside all ground-truth boxes",
+        paper="FGD, arXiv:2111.11837, eq. 2", needs_taps=("fpn",), by_level=True,
+    ),
+    Operator(
+        "instance", "source", "autokd.distill.sources.maps:Instance",
+        formula="RoI{size}(F)", meaning="RoIAlign of each ground-truth box; a region is a sample",
+        paper="G-DetKD, arXiv:2108.07482, section 3.1", needs_taps=("fpn",), by_level=True, gives=REGIONS, side="size",
+        parameters=(Parameter("size", 4, 1, 14, "cells of a region, per side"),),
+    ),
+)  # fmt: skip
