@@ -46,6 +46,10 @@ class StorageError(AutoKDError):
     """A run directory or a database cannot be opened, or belongs to another search."""
 
 
+class BenchmarkError(AutoKDError):
+    """A recorded table cannot be read, was made for something else, or does not hold what is asked for."""
+
+
 class RuntimeUnavailableError(AutoKDError):
     """The chosen runtime cannot run here (Ray is absent, the cluster does not answer)."""
 

@@ -16,6 +16,10 @@ Status = Literal["finished", "pruned", "failed"]
 Cause = Literal["non_finite", "out_of_memory", "timeout", "worker_lost", "cannot_build", "interrupted", "error"]
 RecipeName = Literal["proxy", "full"]
 
+TRAINING_VERSION = 1
+"""Raised when the same job would train other weights, or end with other numbers: older cached weights and recorded
+outcomes are then not taken."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

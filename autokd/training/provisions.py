@@ -16,6 +16,7 @@ from torch import Tensor
 from autokd.config.model import Recipe, RunConfig
 from autokd.data import Datasets, DetectionDataset, ViewPlan, load_datasets
 from autokd.detectors import Detector, build_detector
+from autokd.outcomes import TRAINING_VERSION
 from autokd.spec.vocabulary import all_operators
 from autokd.training.average_precision import PrecisionMeter
 from autokd.training.content import digest_of, exclusive, load_weights, save_weights
@@ -23,7 +24,6 @@ from autokd.training.loader import Loader, identity_plan, training_plan
 from autokd.training.loop import train
 from autokd.training.seeds import random_stream
 from autokd.training.teacher import (
-    TRAINING_VERSION,
     OnProgress,
     Teacher,
     detector_text,

@@ -19,6 +19,7 @@ from autokd.config.model import Detector as DetectorConfig
 from autokd.data import Datasets, DetectionDataset
 from autokd.detectors import Detector, build_detector
 from autokd.errors import ConfigError
+from autokd.outcomes import TRAINING_VERSION
 from autokd.training.average_precision import AveragePrecision, PrecisionMeter
 from autokd.training.content import (
     META_FILE,
@@ -35,8 +36,6 @@ from autokd.training.loader import Loader, training_plan
 from autokd.training.loop import train
 from autokd.training.seeds import random_stream
 
-TRAINING_VERSION = 1
-"""Raised when the same recipe and seed would train other weights: older cached ones are then not taken."""
 WEIGHTS_FILE = "weights.pt"
 
 OnProgress = Callable[[str, int, int, Mapping[str, float]], None]
