@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Literal, NoReturn
 
@@ -78,14 +78,18 @@ def operators_state() -> State:
 
 
 def _mmcv_installed() -> bool:
-    return "mmcv" in sys.modules or importlib.util.find_spec("mmcv") is not None
+    return sys.modules.get("mmcv") is not None or importlib.util.find_spec("mmcv") is not None
 
 
 def _has_compiled() -> bool:
     """Whether some file answers to ``mmcv._ext``; mmcv itself is not imported for the question."""
-    spec = getattr(sys.modules.get("mmcv"), "__spec__", None) or importlib.util.find_spec("mmcv")
-    paths = list(spec.submodule_search_locations or []) if spec is not None else []
-    return PathFinder.find_spec(NAME, paths) is not None
+    mmcv = sys.modules.get("mmcv")
+    if mmcv is not None:
+        paths = list(getattr(mmcv, "__path__", []))
+    else:
+        spec = importlib.util.find_spec("mmcv")
+        paths = list(spec.submodule_search_locations or []) if spec is not None else []
+    return any(finder.find_spec(NAME, paths) is not None for finder in sys.meta_path)
 
 
 def _compiled() -> ModuleType | None:
