@@ -113,7 +113,7 @@ class Operator:
     learns: bool = False
     """It has parameters of its own, or a memory: what it gives changes with training."""
     zero_at_equality: bool = True
-    """Distances only. False: the least value is not where both sides are equal (contrast against negatives)."""
+    """False: a term with it is not 0 where student equals teacher (contrast against negatives, a generator)."""
     by_level: bool = False
     """Sources only: it gives a piece of knowledge for each paired level."""
     side: str = ""

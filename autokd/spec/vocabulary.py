@@ -14,9 +14,30 @@ from importlib import metadata
 
 from autokd.errors import SpecError, one_of
 from autokd.spec.operator import Kind, Operator
-from autokd.spec.tables import distances, global_steps, maps, spatial_steps
+from autokd.spec.tables import (
+    contrast,
+    distances,
+    global_steps,
+    maps,
+    predictions,
+    prototypes,
+    relations,
+    semantic_guided,
+    spatial_steps,
+)
 
-_ROWS: tuple[Operator, ...] = (*maps.ROWS, *spatial_steps.ROWS, *global_steps.ROWS, *distances.ROWS)
+_FAMILIES = (
+    maps,
+    semantic_guided,
+    prototypes,
+    predictions,
+    contrast,
+    spatial_steps,
+    global_steps,
+    relations,
+    distances,
+)
+_ROWS: tuple[Operator, ...] = tuple(row for family in _FAMILIES for row in family.ROWS)
 
 
 def _table(kind: Kind) -> dict[str, Operator]:

@@ -6,6 +6,7 @@ Legend: B images, S samples, C channels, H x W cells.
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from autokd.distill.grid import Grid
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.levels import LevelPair, make_adapters
 from autokd.distill.operators import BuildContext, Distance, make_operator
+from autokd.distill.regions import Instances
 from autokd.distill.statistics import log_softmax_over_cells
 from autokd.errors import SpecError
 from autokd.outputs import DetectorOutputs
@@ -127,16 +129,35 @@ def spec_of(source: str, transforms: Sequence[str | Step], distance: str | Step,
     return DistillerSpec((TermSpec(Step.of(source), steps, last, weight),))
 
 
-def operator(kind: Kind, name: str, **params: float) -> nn.Module:
-    return make_operator(kind, Step.of(name, **params), BuildContext((), 3))
+def operator(kind: Kind, name: str, channels: int = 4, **params: float) -> nn.Module:
+    """The operator as a pair of one level with so many channels would have it."""
+    pair = LevelPair("p3", "p3", 8, channels, channels)
+    examples = [outputs(channels, seed=seed) for seed in (0, 1)]
+    return make_operator(kind, Step.of(name, **params), BuildContext((pair,), NUM_CLASSES, *examples))
 
 
 def piece(
     student_SCHW: Tensor, teacher_SCHW: Tensor, weights_SHW: Tensor | None = None, layout: Layout = MAP
 ) -> Knowledge:
-    """Knowledge on a grid of its own size, with given weights."""
+    """Knowledge on a grid of its own size, with given weights; regions have boxes, logits have labels."""
     region = None if weights_SHW is None else FixedRegion(weights_SHW)
-    return Knowledge(student_SCHW, teacher_SCHW, Grid(*student_SCHW.shape[-2:]), region=region, layout=layout)
+    knowledge = Knowledge(student_SCHW, teacher_SCHW, Grid(*student_SCHW.shape[-2:]), region=region, layout=layout)
+    if layout == "regions":
+        there_S = torch.ones(len(student_SCHW), dtype=torch.bool)
+        if weights_SHW is not None:
+            there_S = weights_SHW.flatten(1).any(1)
+        return replace(knowledge, instances=instances(there_S))
+    if layout == "logits":
+        return replace(knowledge, labels_SHW=teacher_SCHW.argmax(1) if teacher_SCHW.numel() else None)
+    return knowledge
+
+
+def instances(there_S: Tensor) -> Instances:
+    """Regions of two images, of three classes, with boxes in a row that do not overlap."""
+    index_S = torch.arange(len(there_S))
+    left_S = (index_S * 20.0)[:, None]
+    boxes_S4 = torch.cat([left_S, torch.zeros_like(left_S), left_S + 10, torch.full_like(left_S, 10.0)], 1)
+    return Instances(boxes_S4, torch.where(there_S, index_S % NUM_CLASSES, -1), index_S % 2, there_S)
 
 
 class HalfL2(Distance):
@@ -173,11 +194,35 @@ NO_BATCH = batch_of(outputs(), outputs(seed=1))
 """For operators that do not look at the batch."""
 
 
+FLAT = ("logits", "boxes", "contrast")
+"""Layouts whose cells stand in one row."""
+
+
 def as_layout(x_SCHW: Tensor, layout: Layout, weights_SHW: Tensor | None = None) -> Tensor:
-    """Any numbers as a value of ``layout`` on the cells of weight > 0."""
+    """Any numbers as a value of ``layout`` on the cells of weight > 0; differentiable."""
     if layout == "cell_distribution":
         return log_softmax_over_cells(x_SCHW, weights_SHW)
-    return x_SCHW.log_softmax(1) if layout == "channel_distribution" else x_SCHW
+    if layout == "channel_distribution":
+        return x_SCHW.log_softmax(1)
+    if layout == "scalar_map":
+        return x_SCHW[:, :1]
+    if layout in FLAT:
+        x_SCHW = x_SCHW.flatten(2)[:, :, None]
+    if layout == "boxes":  # four numbers of the first channel's cell: a corner and two positive sides
+        x1, y1 = x_SCHW[:, :1], x_SCHW[:, :1] * 0.5
+        width, height = (1 + x_SCHW[:, :1].abs()), (2 + x_SCHW[:, :1].tanh())
+        return torch.cat([x1, y1, x1 + width, y1 + height], 1)
+    return x_SCHW[:, :1].tanh() if layout == "contrast" else x_SCHW
+
+
+def weights_as(layout: Layout, weights_SHW: Tensor | None) -> Tensor | None:
+    """Weights of cells where the cells stand as in ``layout``; the own partner of a contrast always counts."""
+    if weights_SHW is None or layout not in FLAT:
+        return weights_SHW
+    weights_S1A = weights_SHW.flatten(1)[:, None].clone()
+    if layout == "contrast" and weights_S1A.numel():
+        weights_S1A[..., 0] = weights_S1A.amax(-1)
+    return weights_S1A
 
 
 def well_typed_forms(max_transforms: int) -> Iterator[tuple[str, tuple[str, ...], str]]:
@@ -188,6 +233,20 @@ def well_typed_forms(max_transforms: int) -> Iterator[tuple[str, tuple[str, ...]
         ):
             if follows(source, *names, distance):
                 yield source.name, tuple(row.name for row in names), distance.name
+
+
+def covering_forms(source: str) -> list[tuple[str, tuple[str, ...], str]]:
+    """Terms of ``source`` with at most one transform in which every transform and distance that fits it occurs.
+
+    The transforms take turns with the distances, so that few terms cover all.
+    """
+    forms = [form for form in well_typed_forms(1) if form[0] == source]
+    chosen: list[tuple[str, tuple[str, ...], str]] = []
+    for form in sorted(forms, key=lambda form: zlib.crc32(repr(form).encode())):
+        transforms, distances = {f[1] for f in chosen}, {f[2] for f in chosen}
+        if form[1] not in transforms or form[2] not in distances:
+            chosen.append(form)
+    return chosen
 
 
 def follows(*rows: Operator | tuple[Operator, Step]) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import distill_cases as cases
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autokd.distill import build_distiller
-from autokd.distill.grid import Grid
 from autokd.distill.knowledge import Knowledge
+from autokd.distill.operators import BuildContext, make_operator
 from autokd.distill.regions import Inside
 from autokd.outputs import DetectorOutputs
-from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, Weight
+from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, Step, Weight
 from autokd.spec.operator import Layout
 
 SHAPES = {
@@ -56,7 +58,7 @@ def gradient(value: Tensor, tap: Tensor) -> Tensor:
 
 def in_layout(student: Tensor, teacher: Tensor, weights: Tensor | None, layout: Layout) -> Knowledge:
     sides = (cases.as_layout(side, layout, weights) for side in (student, teacher))
-    return cases.piece(*sides, weights, layout)
+    return cases.piece(*sides, cases.weights_as(layout, weights), layout)
 
 
 # ---------------------------------------------------------------------------------------- distances
@@ -64,6 +66,8 @@ def in_layout(student: Tensor, teacher: Tensor, weights: Tensor | None, layout: 
 
 @pytest.mark.parametrize(("name", "layout"), DISTANCE_LAYOUTS)
 def test_distance_is_zero_with_zero_gradient_where_student_equals_teacher(name, layout):
+    if not DISTANCES[name].zero_at_equality:
+        pytest.skip("its least value is elsewhere, as its row says")
     distance = cases.operator("distance", name)
     for shape in SHAPES.values():
         for fill in FILLS:
@@ -122,18 +126,31 @@ def test_a_small_step_down_the_gradient_lessens_the_distance(name, layout):
 
 @pytest.mark.parametrize(("name", "layout"), TRANSFORM_LAYOUTS)
 def test_transform_changes_something_on_every_layout_that_it_takes(name, layout):
-    transform = cases.operator("transform", name)
+    transform = disturbed(cases.operator("transform", name, channels=SHAPES["ordinary"][1]))
     student, teacher = (cases.as_layout(x, layout) for x in pair_of_maps(SHAPES["ordinary"]))
     changed = transform(cases.piece(student, teacher, None, layout), cases.NO_BATCH)
-    for before, after in ((student, changed.student_SCHW), (teacher, changed.teacher_SCHW)):
+    sides = [(student, changed.student_SCHW), (teacher, changed.teacher_SCHW)]
+    for before, after in sides[: 1 if TRANSFORMS[name].learns else 2]:
         assert before.shape != after.shape or not torch.allclose(before, after, atol=1e-3)
+
+
+def disturbed(module: nn.Module) -> nn.Module:
+    """The module with its parameters, if any, away from where they start (which may be the identity)."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += torch.randn(parameter.shape, generator=generator) * 0.1
+    return module
 
 
 @pytest.mark.parametrize(("name", "layout"), TRANSFORM_LAYOUTS)
 def test_transform_treats_both_sides_alike(name, layout):
-    transform = cases.operator("transform", name)
+    if not TRANSFORMS[name].zero_at_equality:
+        pytest.skip("it changes the student alone, as its row says")
+    transform = cases.operator("transform", name, channels=SHAPES["odd"][1])
     student, _ = (cases.as_layout(x, layout) for x in pair_of_maps(SHAPES["odd"]))
-    for weights in regions_for(SHAPES["odd"]).values():
+    for weights_SHW in regions_for(SHAPES["odd"]).values():
+        weights = cases.weights_as(layout, weights_SHW)
         if weights is not None and TRANSFORMS[name].name in ("max_pool", "local_patches"):
             continue  # these need a region that can be made anew; see test_regions
         changed = transform(cases.piece(student, student.detach(), weights, layout), cases.NO_BATCH)
@@ -143,7 +160,7 @@ def test_transform_treats_both_sides_alike(name, layout):
 
 @pytest.mark.parametrize(("name", "layout"), TRANSFORM_LAYOUTS)
 def test_transform_gives_the_declared_layout_with_distributions_that_sum_to_1(name, layout):
-    transform = cases.operator("transform", name)
+    transform = cases.operator("transform", name, channels=SHAPES["odd"][1])
     student, teacher = (cases.as_layout(x, layout) for x in pair_of_maps(SHAPES["odd"]))
     changed = transform(cases.piece(student, teacher, None, layout), cases.NO_BATCH)
     row = TRANSFORMS[name]
@@ -156,20 +173,23 @@ def test_transform_gives_the_declared_layout_with_distributions_that_sum_to_1(na
 
 @pytest.mark.parametrize(("name", "layout"), TRANSFORM_LAYOUTS)
 def test_transform_and_its_gradient_are_finite_on_every_map(name, layout):
-    transform = cases.operator("transform", name)
     for shape in SHAPES.values():
+        transform = cases.operator("transform", name, channels=shape[1])
         for fill in FILLS:
-            student, teacher = (cases.as_layout(x, layout) for x in pair_of_maps(shape, fill))
+            raw, other = pair_of_maps(shape, fill)
+            student, teacher = (cases.as_layout(x, layout) for x in (raw, other))
             for targets in (cases.boxes(*[[[0, 0, 2, 2]]] * shape[0]), cases.boxes(*[[]] * shape[0])):
                 region = None
                 if shape[0]:
                     region = Inside(cases.batch_of(*[pair(shape)] * 2, targets).boxes, stride=1)
-                knowledge = Knowledge(student, teacher, Grid(*shape[-2:]), region=region, layout=layout)
+                knowledge = cases.piece(student, teacher, None, layout)
+                if layout not in cases.FLAT:
+                    knowledge = replace(knowledge, region=region)
                 changed = transform(knowledge, cases.NO_BATCH)
                 assert changed.student_SCHW.isfinite().all(), (shape, fill)
                 assert changed.student_SCHW.shape == changed.teacher_SCHW.shape
                 value = (changed.student_SCHW * torch.randn_like(changed.student_SCHW)).sum()
-                assert gradient(value, student).isfinite().all(), (shape, fill)
+                assert gradient(value, raw).isfinite().all(), (shape, fill)
 
 
 def pair(shape: tuple[int, ...]) -> DetectorOutputs:
@@ -195,54 +215,63 @@ TERM_CASES = {
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("case", TERM_CASES)
-def test_every_term_of_one_transform_is_finite_on_every_pair(source, case):
-    levels, size_px, targets = TERM_CASES[case]
-    for form in cases.well_typed_forms(1):
-        if form[0] != source:
-            continue
-        ordinary = cases.outputs(4), cases.outputs(4, seed=1)
+def test_terms_that_cover_all_operators_are_finite_on_every_pair(source):
+    ordinary = cases.outputs(4), cases.outputs(4, seed=1)
+    for form in cases.covering_forms(source):
         distiller = build_distiller(cases.spec_of(*form, Weight("absolute", 1.0)), *ordinary, num_classes=3)
-        student, teacher = (cases.outputs(4, len(targets), seed, levels, size_px) for seed in (2, 3))
-        total = distiller(student, teacher, targets).total
-        gradients = torch.autograd.grad(total, list(student.pyramid.values()))
-        assert total.isfinite()
-        assert total >= -1e-6
-        assert all(found.isfinite().all() for found in gradients), form
-        if case == "no boxes" and source in ("foreground", "instance"):
-            assert total == 0
-            assert not any(found.any() for found in gradients)
+        for case, (levels, size_px, targets) in TERM_CASES.items():
+            student, teacher = (cases.outputs(4, len(targets), seed, levels, size_px) for seed in (2, 3))
+            total = distiller(student, teacher, targets).total
+            gradients = torch.autograd.grad(total, list(student.pyramid.values()), allow_unused=True)
+            assert total.isfinite(), (form, case)
+            assert total >= -1e-6, (form, case)
+            assert all(found is None or found.isfinite().all() for found in gradients), (form, case)
+            if case == "no boxes" and source in ("foreground", "instance"):
+                assert total == 0, form
+                assert not any(found is not None and found.any() for found in gradients), form
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_every_term_of_one_transform_is_zero_at_equality_and_positive_elsewhere(source):
+def test_terms_that_cover_all_operators_are_zero_at_equality_and_positive_elsewhere(source):
     student, other = cases.outputs(4, num_images=2), cases.outputs(4, seed=1)
     same = cases.like(student, lambda map_BCHW: map_BCHW)
-    for form in cases.well_typed_forms(1):
-        if form[0] != source:
-            continue
+    for form in cases.covering_forms(source):
         distiller = build_distiller(cases.spec_of(*form, Weight("absolute", 1.0)), student, other, num_classes=3)
-        at_equality = distiller(student, same, cases.TARGETS).total
-        assert at_equality == 0, form
-        gradients = torch.autograd.grad(at_equality, list(student.pyramid.values()))
-        assert sum(found.abs().sum() for found in gradients) < 1e-5, form
+        distiller.eval()
+        if is_zero_at_equality(form):
+            at_equality = distiller(student, same, cases.TARGETS).total
+            assert at_equality.abs() < 1e-6, form
+            found = torch.autograd.grad(at_equality, list(student.pyramid.values()), allow_unused=True)
+            assert sum(part.abs().sum() for part in found if part is not None) < 1e-5, form
         elsewhere = distiller(student, other, cases.TARGETS).total
-        assert elsewhere > 1e-7, form
-        assert distiller(student, other, cases.TARGETS).total == elsewhere, "a second call gives another value"
+        assert elsewhere > 1e-9, form
+        assert distiller(student, other, cases.TARGETS).total == elsewhere, (form, "a second call gives another value")
         elsewhere.backward()
+        assert any(map_BCHW.grad is not None for map_BCHW in student.pyramid.values()), (form, "no gradient")
         assert all(map_BCHW.grad is None for map_BCHW in other.pyramid.values()), "a gradient reached the teacher"
         for map_BCHW in student.pyramid.values():
             map_BCHW.grad = None
 
 
+def is_zero_at_equality(form: tuple[str, tuple[str, ...], str]) -> bool:
+    source, transforms, distance = form
+    rows = [SOURCES[source], *(TRANSFORMS[name] for name in transforms), DISTANCES[distance]]
+    return all(row.zero_at_equality for row in rows)
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_source_gives_pieces_of_equal_shape_that_look_at_the_student(source):
     student, teacher = cases.outputs(5), cases.outputs(7, seed=1)
-    pieces = cases.operator("source", source)(cases.batch_of(student, teacher))
+    batch = cases.batch_of(student, teacher)
+    context = BuildContext(batch.pairs, cases.NUM_CLASSES, student, teacher)
+    pieces = make_operator("source", Step.of(source), context)(batch)
     assert pieces
+    assert not SOURCES[source].by_level or len(pieces) == len(batch.pairs)
     for knowledge in pieces:
+        assert knowledge.layout == SOURCES[source].gives
         assert knowledge.student_SCHW.shape == knowledge.teacher_SCHW.shape
-        assert knowledge.student_SCHW.shape[1] == 7
+        if knowledge.layout in ("map", "regions"):
+            assert knowledge.student_SCHW.shape[1] == 7
         assert knowledge.student_SCHW.requires_grad
         assert not knowledge.teacher_SCHW.requires_grad
         weights = knowledge.weights_SHW
