@@ -1,4 +1,4 @@
-"""Runs jobs: in this process (``workers: 0``) or on Ray Tune actors, locally or on a cluster.
+"""Runs jobs: in this process (``workers: 0``), on Ray Tune actors, locally or on a cluster, or on a virtual clock.
 
 ``contract`` says what a runtime promises, ``containment`` turns whatever a training raises into an outcome.
 Ray is imported by the modules named ``ray_*`` alone, and only when they are used.
@@ -9,12 +9,14 @@ from autokd.runtime.containment import contained
 from autokd.runtime.contract import WAIT, Driver, Runtime, Wait
 from autokd.runtime.in_process import InProcessRuntime
 from autokd.runtime.ray_jobs import follow_job, job_status, stop_job, submit_job
+from autokd.runtime.simulated import SimulatedRuntime
 
 __all__ = [
     "WAIT",
     "Driver",
     "InProcessRuntime",
     "Runtime",
+    "SimulatedRuntime",
     "Wait",
     "contained",
     "follow_job",

@@ -1,4 +1,4 @@
-"""What every runtime promises, in process and on Ray."""
+"""What every runtime promises: in process, on a virtual clock, and on Ray."""
 
 from __future__ import annotations
 
