@@ -191,7 +191,27 @@ def _convolve(
     bias: torch.Tensor | None,
     window: _Window,
 ) -> torch.Tensor:
+    if mask is not None:
+        height, width = (_output_size(input, weight, window, axis) for axis in (0, 1))
+        offset, mask = _leading(offset, height, width), _leading(mask, height, width)
     # torchvision reads both numbers of groups off the shapes of weight and offset.
     return torchvision.ops.deform_conv2d(
         input, offset, weight, bias, window.stride, window.padding, window.dilation, mask
     )
+
+
+def _output_size(input: torch.Tensor, weight: torch.Tensor, window: _Window, axis: int) -> int:
+    reach = window.dilation[axis] * (weight.shape[2 + axis] - 1) + 1
+    return (input.shape[2 + axis] + 2 * window.padding[axis] - reach) // window.stride[axis] + 1
+
+
+def _leading(values: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Return the numbers of each image that mmcv's modulated kernels read: the first of a (channels, h, w) block.
+
+    The kernels take the block's size from the input. DyHead hands in offsets of a finer map, whose first numbers
+    they then read as if densely packed; a head that was trained so must be run so. Elsewhere nothing changes.
+    """
+    num_images, channels = values.shape[:2]
+    if values.shape[2:] == (height, width) or values[0].numel() < channels * height * width:
+        return values
+    return values.flatten(1)[:, : channels * height * width].reshape(num_images, channels, height, width)

@@ -165,6 +165,22 @@ def test_gradients_of_modulated_deformable_convolution_are_those_of_differences(
     assert gradcheck(lambda *given: mmcv_ops.modulated_deform_conv2d(*given, *window), leaves)
 
 
+def test_modulated_kernels_read_the_first_numbers_of_offsets_of_a_finer_map(mmcv_ops, generator):
+    # What DyHead asks of mmcv's kernels: they do not look at the offsets' own height and width.
+    x, weight = uniform(generator, 1, 2, 4, 5), uniform(generator, 3, 2, 3, 3)
+    offset, mask = 0.1 + 0.8 * uniform(generator, 1, 18, 8, 10), uniform(generator, 1, 9, 8, 10)
+    read_offset = offset.numpy().ravel()[: 18 * 4 * 5].reshape(18, 4, 5)
+    read_mask = mask.numpy().ravel()[: 9 * 4 * 5].reshape(9, 4, 5)
+    expected = deformed(x[0].numpy(), read_offset, weight.numpy(), read_mask, 1, 1, 1, 1, 1)
+    offset.requires_grad_()
+    found = mmcv_ops.modulated_deform_conv2d(x, offset, mask, weight, None, 1, 1, 1, 1, 1)
+    found.sum().backward()
+    assert found[0].detach().numpy() == pytest.approx(expected, abs=1e-10)
+    assert offset.grad.shape == offset.shape
+    assert not offset.grad.flatten()[18 * 4 * 5 :].any()
+    assert offset.grad.flatten()[: 18 * 4 * 5].any()
+
+
 def test_deformable_layers_without_offsets_are_plain_convolutions(mmcv_ops, generator):
     x = uniform(generator, 2, 4, 6, 6).float()
     for layer, expected_factor in (
