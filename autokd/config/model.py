@@ -161,8 +161,27 @@ class TorchvisionDetector(Section):
     """Teacher only: train it, when there is no checkpoint."""
 
 
-Detector = TorchvisionDetector
-"""Every framework's section; a second framework makes this a union told apart by ``framework``."""
+class MmdetDetector(Section):
+    """A detector of MMDetection 3.x: the user's own config, whose file is Python and runs as such."""
+
+    framework: Literal["mmdet"]
+    """Who builds the model."""
+    config: Annotated[str, Field(min_length=1)]
+    """Path of a config, or a name from MMDetection's zoo (``retinanet_r50_fpn_1x_coco``). The file is Python and is run."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keys of the config to set anew, by dotted name: ``{model.neck.out_channels: 64}``."""
+    checkpoint: Path | None = None
+    """Weights to start from, as mmengine saves them (data only: no code is run)."""
+    classes: tuple[str, ...] | None = None
+    """Names of the checkpoint's classes, in its order, where the checkpoint itself does not say."""
+    new_head: bool = False
+    """Take a checkpoint of other classes, and start the layers that depend on the classes anew."""
+    train: TeacherRecipe | None = None
+    """Teacher only: train it, when there is no checkpoint."""
+
+
+Detector = Annotated[TorchvisionDetector | MmdetDetector, Field(discriminator="framework")]
+"""Every framework's section, told apart by ``framework``; left out in a file, it is torchvision."""
 
 # --------------------------------------------------------------------------------------------- search
 
@@ -266,12 +285,15 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, data: Any) -> Any:
-        """What follows from other keys: COCO is the ordinary format, ``proxy`` trains as ``full`` does where it does
-        not say otherwise, and its warm start is half of a full training."""
+        """What follows from other keys: COCO and torchvision are the ordinary ones, ``proxy`` trains as ``full`` does
+        where it does not say otherwise, and its warm start is half of a full training."""
         if not isinstance(data, dict):
             return data
         if isinstance(data.get("data"), dict) and "format" not in data["data"]:
             data = data | {"data": {"format": "coco"} | data["data"]}
+        for side in ("teacher", "student"):
+            if isinstance(data.get(side), dict) and "framework" not in data[side]:
+                data = data | {side: {"framework": "torchvision"} | data[side]}
         full, proxy = data.get("full") or {}, data.get("proxy") or {}
         if isinstance(full, dict) and isinstance(proxy, dict):
             shared = {key: value for key, value in full.items() if key in Recipe.model_fields and key != "epochs"}

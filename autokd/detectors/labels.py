@@ -1,0 +1,82 @@
+"""Classes are matched by name: which of a model's classes is which of the data set's.
+
+Legend: B images, A candidate boxes of an image, K classes of the data set, M classes of the model.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autokd.errors import DetectorError
+
+_SHOWN = 10
+
+
+def class_order(model_classes: Sequence[str], data_classes: Sequence[str], where: str = "teacher") -> tuple[int, ...]:
+    """For each class of the data set, its index among the model's classes.
+
+    The model may know more classes; those are left out. DetectorError, naming the classes that the model lacks, where
+    it knows fewer, and where a name stands twice.
+    """
+    for whose, names in ((where, model_classes), ("data set", data_classes)):
+        twice = sorted({name for name in names if list(names).count(name) > 1})
+        if twice:
+            raise DetectorError(f"{whose}: the class {twice[0]!r} stands twice, so names do not tell classes apart.")
+    index = {name: k for k, name in enumerate(model_classes)}
+    lacking = [name for name in data_classes if name not in index]
+    if lacking:
+        hints = {name: difflib.get_close_matches(name, model_classes, n=1) for name in lacking}
+        meant = [f"{name!r} for {close[0]!r}" for name, close in hints.items() if close]
+        raise DetectorError(
+            f"{where}: knows nothing of {_listed(lacking)}, classes of the data set; it knows {_listed(model_classes)}. "
+            + (f"Is {' and '.join(meant)} a spelling? " if meant else "")
+            + "Rename the categories in the annotation files, give the checkpoint's names as 'classes', or start a new "
+            "head with 'new_head: true' and train it."
+        )
+    return tuple(index[name] for name in data_classes)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:_SHOWN]))
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown or "no classes"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMap:
+    """Between the data set's labels and the model's: ``order[k]`` is the model's label of the data set's class k."""
+
+    order: tuple[int, ...]
+    num_model_classes: int
+
+    @property
+    def is_identity(self) -> bool:
+        return self.order == tuple(range(self.num_model_classes))
+
+    def to_model(self, labels_n: Tensor) -> Tensor:
+        """Labels of targets as the model's loss wants them."""
+        return labels_n if self.is_identity else labels_n.new_tensor(self.order)[labels_n]
+
+    def select(self, class_logits_BAM: Tensor) -> Tensor:
+        """(B, A, M) -> (B, A, K): the data set's classes in its order."""
+        if self.is_identity:
+            return class_logits_BAM
+        return class_logits_BAM[..., torch.tensor(self.order, device=class_logits_BAM.device)]
+
+    def from_model(self, labels_n: Tensor) -> tuple[Tensor, Tensor]:
+        """(labels of the data set, mask of those that it has) of the model's detections."""
+        if self.is_identity:
+            return labels_n, torch.ones_like(labels_n, dtype=torch.bool)
+        back = labels_n.new_full((self.num_model_classes,), -1)
+        back[torch.tensor(self.order, device=labels_n.device)] = torch.arange(len(self.order), device=labels_n.device)
+        found = back[labels_n]
+        return found, found >= 0
+
+
+def same_labels(num_classes: int) -> LabelMap:
+    """The model's labels are the data set's."""
+    return LabelMap(tuple(range(num_classes)), num_classes)

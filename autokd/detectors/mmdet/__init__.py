@@ -1,0 +1,21 @@
+"""MMDetection 3.x models behind the ``DetectorOutputs`` contract. Nothing outside this package imports mmdet.
+
+A model is mmdet's own, built from the user's config; an adapter replaces none of its parts. It computes the maps,
+lets mmdet's ``loss`` and ``predict`` start from these very tensors, and listens to what the heads say meanwhile. So
+losses are mmdet's to the last bit, and weights load in ``mmdet.apis.init_detector``.
+"""
+
+from autokd.detectors.mmdet.adapter import MmdetAdapter
+from autokd.detectors.mmdet.build import build_mmdet_detector, build_mmdet_model
+from autokd.detectors.mmdet.config_file import config_text, read_config, resolve_config
+from autokd.detectors.mmdet.supply import mmdet_taps
+
+__all__ = [
+    "MmdetAdapter",
+    "build_mmdet_detector",
+    "build_mmdet_model",
+    "config_text",
+    "mmdet_taps",
+    "read_config",
+    "resolve_config",
+]

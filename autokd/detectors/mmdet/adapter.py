@@ -1,0 +1,235 @@
+"""What all adapters of MMDetection have in common: mmdet's own preprocessing, losses and detections around our maps.
+
+Legend: B images, C channels, H x W pixels or cells, A candidate boxes of an image, K classes of the data set, n boxes.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autokd.detectors.contract import Detections, Detector, Target, full_precision
+from autokd.detectors.labels import LabelMap
+from autokd.detectors.mmdet.intercept import answered, training_form
+from autokd.errors import DetectorError, NonFiniteError
+from autokd.outputs import DetectorOutputs
+
+_PROBE_PX = 128
+"""Side of the empty image that tells channels and strides: the coarsest levels in use have a stride of 128."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What mmdet's parts take: normalised, padded images and one data sample an image."""
+
+    inputs_BCHW: Tensor
+    samples: list[Any]
+    has_targets: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """The maps of the pyramid, and the methods of the model that must give them back for its heads to consume them."""
+
+    maps: tuple[Tensor, ...]
+    answers: Mapping[str, Callable[..., Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class HeadReading:
+    """What was heard from the heads: mmdet's losses as they are, and taps in the contract's form, classes of the model."""
+
+    losses: Mapping[str, Any] = field(default_factory=dict)
+    class_logits: Tensor | None = None
+    boxes: Tensor | None = None
+    edge_logits: Tensor | None = None
+    proposals: Tensor | None = None
+
+
+class MmdetAdapter(Detector):
+    """Base of the three families: one stage, two stages, queries.
+
+    The images go through the model's own ``data_preprocessor`` as mmdet's pipelines would hand them over - BGR, 0 to
+    255 - so its means, channel order and padding hold; its random batch augmentations are left out. Losses are
+    those of ``model.loss``, by mmdet's names.
+    """
+
+    def __init__(self, model: Any, architecture: str, labels: LabelMap) -> None:
+        super().__init__()
+        self.model = model
+        self.architecture = architecture
+        self.num_classes = len(labels.order)
+        self._labels = labels
+        shapes = self._probe()
+        self._channels = shapes[0][1]
+        self._strides = _level_names(self._prior_strides(len(shapes)) or [_PROBE_PX // shape[-1] for shape in shapes])
+
+    @property
+    def strides(self) -> dict[str, int]:
+        return dict(self._strides)
+
+    @property
+    def channels(self) -> int:
+        return self._channels
+
+    @property
+    def pad_multiple_px(self) -> int:
+        return int(self.model.data_preprocessor.pad_size_divisor)
+
+    # ------------------------------------------------------------------------------------ for families
+
+    @abstractmethod
+    def _features(self, batch: Batch) -> Features:
+        """Run the model up to its pyramid."""
+
+    @abstractmethod
+    def _read_heads(self, features: Features, batch: Batch, taps: Sequence[str]) -> HeadReading:
+        """Run the heads on the maps: losses if the batch has targets, and what ``taps`` wants."""
+
+    @property
+    @abstractmethod
+    def _head_taps(self) -> tuple[str, ...]:
+        """Taps beside ``fpn`` that this model gives."""
+
+    @property
+    @abstractmethod
+    def _formed_parts(self) -> list[nn.Module]:
+        """Parts whose outputs differ between training and detection."""
+
+    def _prior_strides(self, num_levels: int) -> list[int] | None:
+        """Strides as the model's priors state them; None: measure them."""
+        return None
+
+    def _unused_children(self) -> Any:
+        """A context in which parts that boxes do not need are out of the way."""
+        return answered(self.model, {})
+
+    # ----------------------------------------------------------------------------------------- inside
+
+    def _run(
+        self, images_BCHW: Tensor, targets: Sequence[Target] | None, taps: Sequence[str], wants_detections: bool
+    ) -> tuple[DetectorOutputs, list[Detections]]:
+        self._check_images(images_BCHW)
+        self._check_taps(taps)
+        batch = self._batch(images_BCHW, targets)
+        wanted = tuple(tap for tap in self._head_taps if tap in taps)
+        detections: list[Detections] = []
+        reading = HeadReading()
+        with self._unused_children():
+            features = self._features(batch)
+            with self._blaming_nan(features):
+                if batch.has_targets or wanted:
+                    with self._repeatable_draws(images_BCHW.device):
+                        reading = self._read_heads(features, batch, wanted)
+                if wants_detections:
+                    detections = self._detections(features, batch)
+        return self._outputs(features, batch, reading), detections
+
+    def _outputs(self, features: Features, batch: Batch, reading: HeadReading) -> DetectorOutputs:
+        logits = full_precision(reading.class_logits)
+        return DetectorOutputs(
+            pyramid=dict(zip(self._strides, features.maps)),
+            strides=self.strides,
+            class_logits=self._labels.select(logits) if logits is not None else None,
+            boxes=full_precision(reading.boxes),
+            losses=_task_losses(reading.losses) if batch.has_targets else None,
+            image_size_px=(batch.inputs_BCHW.shape[-2], batch.inputs_BCHW.shape[-1]),
+            edge_logits=full_precision(reading.edge_logits),
+            proposals=full_precision(reading.proposals),
+        )
+
+    def _batch(self, images_BCHW: Tensor, targets: Sequence[Target] | None) -> Batch:
+        """Through the model's own preprocessor: its colours, its padding."""
+        from mmdet.structures import DetDataSample
+
+        checked = self._check_targets(targets, len(images_BCHW)) if targets is not None else None
+        size = (images_BCHW.shape[-2], images_BCHW.shape[-1])
+        samples = []
+        for index in range(len(images_BCHW)):
+            about = {"img_id": index, "img_shape": size, "ori_shape": size, "scale_factor": (1.0, 1.0)}
+            sample = DetDataSample(metainfo=about)
+            if checked is not None:
+                sample.gt_instances = self._instances(checked[index])
+            samples.append(sample)
+        preprocessor = self.model.data_preprocessor.to(images_BCHW.device)
+        data = preprocessor({"inputs": images_BCHW.flip(1) * 255, "data_samples": samples}, training=False)
+        return Batch(data["inputs"], data["data_samples"], checked is not None)
+
+    def _instances(self, target: Mapping[str, Tensor]) -> Any:
+        from mmengine.structures import InstanceData
+
+        return InstanceData(bboxes=target["boxes"], labels=self._labels.to_model(target["labels"]))
+
+    def _losses_of_model(self, features: Features, batch: Batch) -> dict[str, Any]:
+        """mmdet's own loss, from our maps."""
+        with answered(self.model, features.answers), training_form(self._formed_parts, True):
+            return self.model.loss(batch.inputs_BCHW, batch.samples)
+
+    def _detections(self, features: Features, batch: Batch) -> list[Detections]:
+        with answered(self.model, features.answers):
+            found = self.model.predict(batch.inputs_BCHW, batch.samples, rescale=False)
+        return [self._detections_of(sample.pred_instances) for sample in found]
+
+    def _detections_of(self, instances: Any) -> Detections:
+        labels, known = self._labels.from_model(instances.labels)
+        order = instances.scores[known].argsort(descending=True)
+        boxes, scores = full_precision(instances.bboxes[known]), full_precision(instances.scores[known])
+        # Thresholds of scores let NaN through in some heads: a diverged model finds nothing.
+        order = order[torch.isfinite(scores[order]) & torch.isfinite(boxes[order]).all(dim=1)]
+        return {"boxes": boxes[order], "scores": scores[order], "labels": labels[known][order]}
+
+    def _probe(self) -> list[tuple[int, int, int, int]]:
+        """Shapes of the maps for an empty image; statistics and random numbers stay as they are."""
+        modes = [(part, part.training) for part in self.modules()]
+        self.eval()
+        try:
+            with torch.no_grad(), torch.random.fork_rng():
+                maps = self._features(self._batch(torch.zeros(1, 3, _PROBE_PX, _PROBE_PX), None)).maps
+        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise DetectorError(
+                f"{self.architecture}: the model was built, but does not run ({type(error).__name__}: {error}). Do "
+                "the channels of backbone, neck and head agree?"
+            ) from error
+        finally:
+            for part, training in modes:
+                part.training = training
+        return [tuple(map_BCHW.shape) for map_BCHW in maps]  # type: ignore[misc]
+
+    @contextmanager
+    def _blaming_nan(self, features: Features) -> Iterator[None]:
+        """mmdet's matching stumbles over NaN in many ways: say that the weights have run away instead."""
+        try:
+            yield
+        except (ValueError, RuntimeError, IndexError, AssertionError) as error:
+            weights = (parameter for parameter in self.parameters())
+            if all(bool(torch.isfinite(value).all()) for value in (*features.maps, *weights)):
+                raise
+            raise NonFiniteError(
+                f"{self.architecture}: maps or weights hold NaN or infinity, so there is no loss. Lower the learning "
+                "rate or the distiller's weight, or clip the gradient."
+            ) from error
+
+
+def _task_losses(losses: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What mmengine adds up: entries with "loss" in their name, the levels' parts of a list summed."""
+    found: dict[str, Tensor] = {}
+    for name, value in losses.items():
+        if "loss" in name:
+            parts = [full_precision(part).mean() for part in (value if isinstance(value, (list, tuple)) else [value])]
+            found[name] = sum(parts[1:], start=parts[0])
+    return found
+
+
+def _level_names(strides: Sequence[int]) -> dict[str, int]:
+    """``p3`` for a stride of 8, as elsewhere; numbered where strides are no distinct powers of two."""
+    powers = [math.log2(stride) for stride in strides]
+    if len(set(strides)) == len(strides) and all(power.is_integer() for power in powers):
+        return {f"p{int(power)}": stride for power, stride in zip(powers, strides)}
+    return {f"level{index}": stride for index, stride in enumerate(strides)}

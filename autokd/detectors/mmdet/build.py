@@ -1,0 +1,107 @@
+"""From a section with ``framework: mmdet`` to a detector."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from autokd.config import MmdetDetector
+from autokd.detectors.labels import LabelMap, class_order, same_labels
+from autokd.detectors.mmdet.adapter import MmdetAdapter
+from autokd.detectors.mmdet.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
+from autokd.detectors.mmdet.config_file import resolve_config
+from autokd.detectors.mmdet.library import require_mmdet
+from autokd.detectors.mmdet.supply import family_of
+from autokd.errors import DetectorError
+
+
+def build_mmdet_detector(
+    section: MmdetDetector, num_classes: int, classes: Sequence[str] | None = None
+) -> MmdetAdapter:
+    """Build the detector of a section; weights come from its ``checkpoint``, else from the config's initialisation.
+
+    classes: names of the data set's classes in its order. A checkpoint that knows these and more keeps its own head,
+    and the adapter picks the data set's classes by name. Without names, classes are matched by number.
+    DetectorError for a config or a checkpoint that is missing, broken, or of another model.
+    """
+    if classes is not None and len(classes) != num_classes:
+        raise DetectorError(f"num_classes is {num_classes}, but {len(classes)} classes are named. Give one name a class.")
+    require_mmdet()
+    checkpoint = read_checkpoint(section.checkpoint) if section.checkpoint is not None else None
+    labels = _label_map(section, checkpoint, num_classes, classes)
+    model = build_mmdet_model(section, labels.num_model_classes, pretrained=checkpoint is None)
+    if checkpoint is not None:
+        load_checkpoint(model, checkpoint, new_head=section.new_head)
+    return family_of(type(model), section.config)(model, section.config, labels)
+
+
+def _label_map(
+    section: MmdetDetector, checkpoint: Checkpoint | None, num_classes: int, classes: Sequence[str] | None
+) -> LabelMap:
+    known = (checkpoint.classes if checkpoint is not None else None) or section.classes
+    if checkpoint is None or known is None or classes is None or section.new_head:
+        return same_labels(num_classes)
+    return LabelMap(class_order(known, classes, str(checkpoint.path)), len(known))
+
+
+def build_mmdet_model(section: MmdetDetector, num_classes: int, *, pretrained: bool = True) -> Any:
+    """The plain mmdet model of a section, initialised as its config says.
+
+    ``pretrained`` false leaves out weights that the config would have downloaded, for a checkpoint that follows.
+    DetectorError where the config does not describe a model that can be built here.
+    """
+    config = resolve_config(section, num_classes)
+    from mmengine.registry import DefaultScope, init_default_scope
+
+    from mmdet.registry import MODELS
+
+    if not pretrained:
+        _drop_pretrained(config.model)
+    if DefaultScope.get_current_instance() is None:
+        init_default_scope(config.get("default_scope", "mmdet"))
+    try:
+        with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmdet")):
+            model = MODELS.build(config.model)
+            with _quiet():
+                model.init_weights()
+    except NotImplementedError as error:
+        raise DetectorError(f"{section.config}: needs an operator that is absent here ({error}).") from error
+    except (AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise DetectorError(
+            f"{section.config}: MMDetection cannot build this model ({type(error).__name__}: {error}). Correct the "
+            "config or 'options'; weights that cannot be downloaded are left out with "
+            "'options: {model.backbone.init_cfg: null}'."
+        ) from error
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """mmengine tells of every parameter how it was initialised; only warnings matter."""
+    from mmengine.logging import MMLogger
+
+    log = MMLogger.get_current_instance()
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _drop_pretrained(part: Any) -> None:
+    """Leave out every ``init_cfg`` that reads a file, and every ``pretrained``."""
+    for name, value in list(part.items()):
+        if name == "pretrained":
+            part[name] = None
+        elif name == "init_cfg" and _reads_file(value):
+            part[name] = None
+        elif isinstance(value, dict):
+            _drop_pretrained(value)
+
+
+def _reads_file(init: Any) -> bool:
+    parts = init if isinstance(init, (list, tuple)) else [init]
+    return any(isinstance(part, dict) and part.get("type") == "Pretrained" for part in parts)

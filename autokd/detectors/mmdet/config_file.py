@@ -1,0 +1,145 @@
+"""The user's MMDetection config: found by path or by its name in the zoo, read, and fitted to the data set.
+
+A config file is Python, and reading it runs it, with what it imports (``custom_imports``). So only the file
+that the user names is read, and those that it names itself as its bases.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from autokd.config import MmdetDetector
+from autokd.detectors.mmdet.library import require_mmdet
+from autokd.errors import DetectorError, one_of
+
+_CLASS_HEADS = ("bbox_head", "mask_head", "mask_iou_head")
+"""Parts of a model whose layers depend on the number of classes; a region proposal head is none of them."""
+_NUMBER = "num_classes"
+_PROGRAM_ERRORS = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError),
+    *(OSError, RuntimeError, SyntaxError, TypeError, ValueError),
+)
+"""What a user's file may raise as it runs."""
+
+
+def find_config(name: str) -> Path:
+    """The file of a config: ``name`` is a path, or a name from the zoo of the installed MMDetection.
+
+    A zoo's name is that of the file, with or without its folder and ``.py``: ``retinanet_r50_fpn_1x_coco``.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    zoo = _zoo()
+    wanted = name.removesuffix(".py").split("/")
+    found = sorted(file for stem, file in zoo if stem.split("/")[-len(wanted) :] == wanted)
+    if len(found) > 1:
+        stems = [str(file.relative_to(file.parents[1]).with_suffix("")) for file in found]
+        raise DetectorError(f"config: {name!r} stands for {', '.join(stems)}. Give one of these.")
+    if not found:
+        raise DetectorError(
+            f"config: {name!r} is no file (seen from {Path.cwd()}) and no config of the installed MMDetection's zoo. "
+            + _suggestion(wanted[-1], [stem.split("/")[-1] for stem, _ in zoo])
+        )
+    return found[0]
+
+
+def _zoo() -> list[tuple[str, Path]]:
+    """(folder/name, file) of every config that came with MMDetection."""
+    require_mmdet()
+    import mmdet
+
+    folder = Path(mmdet.__file__).parent
+    for root in (folder / ".mim" / "configs", folder.parent / "configs"):
+        if root.is_dir():
+            return [(file.relative_to(root).with_suffix("").as_posix(), file) for file in root.rglob("*.py")]
+    return []
+
+
+def _suggestion(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    return "Correct the path, or take a name such as 'retinanet_r50_fpn_1x_coco'." if names else "Correct the path."
+
+
+def read_config(section: MmdetDetector) -> Any:
+    """The ``mmengine.Config`` of a section with its ``options`` applied. Reading it runs the file.
+
+    DetectorError where there is no such file, it fails, it describes no model, or an option has no place in it.
+    """
+    path = find_config(section.config)
+    require_mmdet()
+    from mmengine import Config
+
+    try:
+        config = Config.fromfile(str(path))
+    except _PROGRAM_ERRORS as error:
+        raise DetectorError(
+            f"{path}: running this config failed with {type(error).__name__}: {error}. Correct the file; its bases "
+            "are seen from its own folder."
+        ) from error
+    if not isinstance(config.get("model"), Mapping):
+        raise DetectorError(f"{path}: this config has no 'model', so there is nothing to build. Name a detector's config.")
+    for key in section.options:
+        _check_option(config, key, path)
+    config.merge_from_dict(section.options)
+    return config
+
+
+def _check_option(config: Any, key: str, path: Path) -> None:
+    """A misspelt option would make a new key that nobody reads."""
+    *parents, last = key.split(".")
+    here = config
+    for depth, part in enumerate(parents):
+        if isinstance(here, (list, tuple)):
+            if not part.isdigit() or int(part) >= len(here):
+                raise DetectorError(f"options: {key!r}: {'.'.join(parents[:depth])} has {len(here)} entries, no {part!r}.")
+            here = here[int(part)]
+        elif isinstance(here, Mapping) and part in here:
+            here = here[part]
+        else:
+            allowed = list(here) if isinstance(here, Mapping) else []
+            raise DetectorError(f"options: {key!r} has no place in {path}: " + one_of(part, allowed, noun="key"))
+    if not parents and last not in here:
+        raise DetectorError(f"options: {key!r} has no place in {path}: " + one_of(last, list(here), noun="key"))
+
+
+def resolve_config(section: MmdetDetector, num_classes: int) -> Any:
+    """The config with every head set to ``num_classes``: what the model is built from, and what belongs to its weights."""
+    config = read_config(section)
+    for head in _class_heads(config.model):
+        head[_NUMBER] = num_classes
+        _replace(head, num_classes)
+    return config
+
+
+def _class_heads(part: Any) -> Iterator[dict[str, Any]]:
+    """Every head whose layers depend on the classes; those of a cascade one by one."""
+    for name, value in part.items():
+        if name in _CLASS_HEADS and value is not None:
+            yield from value if isinstance(value, (list, tuple)) else [value]
+        elif isinstance(value, Mapping):
+            yield from _class_heads(value)
+
+
+def _replace(part: Any, num_classes: int) -> None:
+    """Set what a head repeats of it inside: the losses of some weigh classes."""
+    for name, value in part.items():
+        if name == _NUMBER:
+            part[name] = num_classes
+        elif isinstance(value, Mapping):
+            _replace(value, num_classes)
+
+
+def config_text(section: MmdetDetector) -> str:
+    """What of a section decides the model's structure: the read config, not the path. For keys of caches."""
+    config = read_config(section)
+    model = json.dumps(config.model.to_dict(), sort_keys=True, default=str)
+    about = {"framework": "mmdet", "model": hashlib.sha256(model.encode()).hexdigest(), "new_head": section.new_head}
+    return json.dumps(about | {"classes": section.classes}, sort_keys=True)

@@ -1,0 +1,92 @@
+"""One-stage detectors of MMDetection: one head over every cell of every level.
+
+Legend: B images, H x W cells of a level, A candidate boxes of an image over all levels, K classes, E bins of an edge's
+distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from autokd.detectors.contract import full_precision
+from autokd.detectors.mmdet.adapter import Batch, Features, HeadReading, MmdetAdapter
+from autokd.detectors.mmdet.dense_heads import DENSE_HEADS, DenseHead
+from autokd.detectors.mmdet.intercept import heard, training_form
+
+
+class OneStageAdapter(MmdetAdapter):
+    """Any ``SingleStageDetector``. Heads that ``DENSE_HEADS`` knows give class logits and boxes; others the pyramid only.
+
+    Candidates run over levels fine to coarse, rows, columns, then the anchors of a cell, as in torchvision's models.
+    TOOD assigns targets as in its main phase unless a runner of mmengine tells the epoch: a forward does not know it.
+    """
+
+    def _features(self, batch: Batch) -> Features:
+        maps = tuple(full_precision(map_BCHW) for map_BCHW in self.model.extract_feat(batch.inputs_BCHW))
+        return Features(maps, {"extract_feat": lambda *_: maps})
+
+    def _read_heads(self, features: Features, batch: Batch, taps: Sequence[str]) -> HeadReading:
+        losses: dict[str, Any] = {}
+        if batch.has_targets:
+            with heard(self.model.bbox_head) as said, _main_phase(self.model.bbox_head):
+                losses = self._losses_of_model(features, batch)
+            (outputs,) = said
+        else:
+            with training_form(self._formed_parts, True):
+                outputs = self.model.bbox_head(features.maps)
+        reader, head = self._reader, self.model.bbox_head
+        if reader is None:
+            return HeadReading(losses)
+        return HeadReading(
+            losses,
+            class_logits=reader.class_logits(head, outputs) if "class_logits" in taps else None,
+            boxes=reader.boxes(head, outputs) if "boxes" in taps else None,
+            edge_logits=reader.edge_logits(head, outputs) if "edge_logits" in taps and reader.edge_logits else None,
+        )
+
+    @property
+    def _reader(self) -> DenseHead | None:
+        return DENSE_HEADS.get(type(self.model.bbox_head).__name__)
+
+    @property
+    def _head_taps(self) -> tuple[str, ...]:
+        return self._reader.taps if self._reader is not None else ()
+
+    @property
+    def _formed_parts(self) -> list[nn.Module]:
+        return [self.model, self.model.bbox_head]
+
+    def _prior_strides(self, num_levels: int) -> list[int] | None:
+        return strides_of_priors(self.model.bbox_head, num_levels)
+
+
+@contextmanager
+def _main_phase(head: Any) -> Iterator[None]:
+    """Outside a runner, answer a head that asks mmengine's message hub for the epoch."""
+    if not hasattr(head, "initial_epoch"):
+        yield
+        return
+    from mmengine.logging import MessageHub
+
+    hub = MessageHub.get_current_instance()
+    is_told = hub.get_info("epoch") is not None
+    if not is_told:
+        hub.update_info("epoch", head.initial_epoch)
+    try:
+        yield
+    finally:
+        if not is_told:
+            hub.runtime_info.pop("epoch")
+
+
+def strides_of_priors(head: Any, num_levels: int) -> list[int] | None:
+    """Pixels per cell as a head's anchors or points have them; None where they do not say it for each level."""
+    strides = getattr(getattr(head, "prior_generator", None), "strides", None)
+    if strides is None or len(strides) != num_levels:
+        return None
+    pairs = [stride if isinstance(stride, (tuple, list)) else (stride, stride) for stride in strides]
+    return [int(pair[0]) for pair in pairs] if all(pair[0] == pair[1] for pair in pairs) else None

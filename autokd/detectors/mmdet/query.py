@@ -1,0 +1,79 @@
+"""Query-based detectors of MMDetection: an encoder over maps, a decoder of object queries.
+
+Legend: B images, C channels, H x W cells of a level, N cells of all levels, Q queries, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autokd.detectors.contract import full_precision
+from autokd.detectors.mmdet.adapter import Batch, Features, HeadReading, MmdetAdapter
+from autokd.detectors.mmdet.intercept import answered, heard, training_form
+
+
+class QueryAdapter(MmdetAdapter):
+    """Any ``DetectionTransformer``: DETR, Deformable DETR, DINO (arXiv:2005.12872, 2010.04159, 2203.03605).
+
+    The pyramid is the encoder's output put back into maps; the decoder looks at these very maps. Class logits and boxes
+    are those of the matching queries after the last layer of the decoder: row q is query q, which stands for no
+    place, so rows of two detectors correspond only where their queries do.
+    """
+
+    def _features(self, batch: Batch) -> Features:
+        neck_maps = self.model.extract_feat(batch.inputs_BCHW)
+        encoder_inputs, _ = self.model.pre_transformer(neck_maps, batch.samples)
+        encoded = self.model.forward_encoder(**encoder_inputs)
+        maps = _maps_of(encoded["memory"], neck_maps)
+        encoded = {**encoded, "memory": torch.cat([map_BCHW.flatten(2) for map_BCHW in maps], 2).transpose(1, 2)}
+        return Features(maps, {"extract_feat": lambda *_: neck_maps, "forward_encoder": lambda **_: dict(encoded)})
+
+    def _read_heads(self, features: Features, batch: Batch, taps: Sequence[str]) -> HeadReading:
+        losses: dict[str, Any] = {}
+        with heard(self.model.bbox_head) as said:
+            if batch.has_targets:
+                losses = self._losses_of_model(features, batch)
+                scores_BQK, boxes_BQ4 = (layers[-1] for layers in said[0][:2])
+            else:
+                # Denoising queries are made of targets: without, the detector says what it says in detection.
+                with answered(self.model, features.answers), training_form(self._formed_parts, False):
+                    scores_BQK, boxes_BQ4 = (layers[-1] for layers in self._say(batch)[:2])
+        num_queries = self.model.num_queries
+        height, width = batch.samples[0].img_shape
+        scale = boxes_BQ4.new_tensor([width, height, width, height])
+        # Denoising queries stand before the matching ones.
+        return HeadReading(
+            losses,
+            class_logits=scores_BQK[:, -num_queries:, : self.model.bbox_head.num_classes],
+            boxes=_corners(boxes_BQ4[:, -num_queries:]) * scale,
+        )
+
+    def _say(self, batch: Batch) -> Any:
+        return self.model(batch.inputs_BCHW, batch.samples, mode="tensor")
+
+    @property
+    def _head_taps(self) -> tuple[str, ...]:
+        return ("class_logits", "boxes")
+
+    @property
+    def _formed_parts(self) -> list[nn.Module]:
+        return [self.model, self.model.bbox_head]
+
+
+def _maps_of(memory_BNC: Tensor, neck_maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The encoder's sequence as maps: of every level, or of the last one alone (DETR)."""
+    sizes = [(map_BCHW.shape[-2], map_BCHW.shape[-1]) for map_BCHW in neck_maps]
+    if memory_BNC.shape[1] != sum(height * width for height, width in sizes):
+        sizes = sizes[-1:]
+    parts = full_precision(memory_BNC).transpose(1, 2).split([height * width for height, width in sizes], dim=2)
+    return tuple(part.unflatten(2, size) for part, size in zip(parts, sizes))
+
+
+def _corners(boxes_BQ4: Tensor) -> Tensor:
+    """Centre and size to xyxy."""
+    centre, half = boxes_BQ4[..., :2], boxes_BQ4[..., 2:] / 2
+    return torch.cat([centre - half, centre + half], -1)

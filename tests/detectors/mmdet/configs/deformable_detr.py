@@ -1,0 +1,25 @@
+_base_ = "_deformable.py"
+model = dict(
+    type="DeformableDETR",
+    num_queries=20,
+    num_feature_levels=4,
+    with_box_refine=False,
+    as_two_stage=False,
+    data_preprocessor={{_base_.preprocessor}},
+    backbone={{_base_.deformable_backbone}},
+    neck={{_base_.deformable_neck}},
+    encoder=dict(num_layers=1, layer_cfg={{_base_.encoder_layer}}),
+    decoder=dict(num_layers=2, return_intermediate=True, layer_cfg={{_base_.decoder_layer}}, post_norm_cfg=None),
+    positional_encoding=dict(num_feats=8, normalize=True, offset=-0.5),
+    bbox_head=dict(
+        type="DeformableDETRHead",
+        embed_dims=16,
+        num_classes=80,
+        sync_cls_avg_factor=True,
+        loss_cls={{_base_.query_losses.loss_cls}},
+        loss_bbox={{_base_.query_losses.loss_bbox}},
+        loss_iou={{_base_.query_losses.loss_iou}},
+    ),
+    train_cfg={{_base_.matching}},
+    test_cfg=dict(max_per_img=20),
+)
