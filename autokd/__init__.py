@@ -5,7 +5,7 @@ Floors (a module imports only from lower floors; ``docs/architecture.md`` has th
     cli
     study
     report
-    runtime                                                     training
+    runtime           benchmark                                 training
     search            distill       detectors       data        storage
     config
     space
