@@ -38,4 +38,19 @@ ROWS = (
         formula="tau^2 mean KL(t || s)", meaning="divergence from teacher to student, per distribution",
         paper="CWD, arXiv:2011.13256, eq. 3", keeps=effects("grouping"),
     ),
+    Operator(
+        "l1_sum", "distance", "autokd.distill.distances.sums:L1Sum", takes=NUMBERS,
+        formula="mean_b sum_cs |s - t|", meaning="absolute difference, summed over channels and cells of a sample",
+        paper="FGD, arXiv:2111.11837, eq. 8", keeps=effects("grouping"),
+    ),
+    Operator(
+        "l2_sum", "distance", "autokd.distill.distances.sums:L2Sum", takes=NUMBERS,
+        formula="mean_b sum_cs (s - t)^2", meaning="squared difference, summed over channels and cells of a sample",
+        paper="FGD, arXiv:2111.11837, eq. 6", keeps=effects("grouping"),
+    ),
+    Operator(
+        "l2_norm", "distance", "autokd.distill.distances.sums:L2Norm", takes=NUMBERS,
+        formula="sqrt(sum (s - t)^2)", meaning="the length of the difference, everything in one vector",
+        paper="FBKD, ICLR 2021, eqs. 2-4", keeps=effects("grouping"),
+    ),
 )  # fmt: skip

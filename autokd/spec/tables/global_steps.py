@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from autokd.spec.operator import CELL_DISTRIBUTION, CHANNEL_DISTRIBUTION, Operator, Parameter, effects
+from autokd.spec.operator import (
+    CELL_DISTRIBUTION,
+    CHANNEL_DISTRIBUTION,
+    FEATURES,
+    SCALAR_MAP,
+    Operator,
+    Parameter,
+    effects,
+)
 
 _TEMPERATURE = Parameter("temperature", 1.0, 0.01, 100.0, "divides the logits of the softmax")
 
@@ -24,7 +32,7 @@ ROWS = (
         "l2_cells", "transform", "autokd.distill.transforms.global_steps:L2Cells", group="normalise",
         formula="x / ||x||_s", meaning="each channel's map to length 1",
         paper="DetKDS, ICML 2024",
-        gives_same=True, compares_cells=True,
+        takes=(*FEATURES, SCALAR_MAP), gives_same=True, compares_cells=True,
         adds=effects("sample_channel_scale"), blind_to=effects("sample_channel_scale"),
     ),
     Operator(

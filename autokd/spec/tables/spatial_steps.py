@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from autokd.spec.operator import Operator, Parameter, effects
+from autokd.spec.operator import SCALAR_MAP, Operator, Parameter, effects
+
+_POWER = Parameter("power", 1, 1, 2, "1: of absolute values, 2: of squares")
 
 ROWS = (
     Operator(
@@ -35,5 +37,18 @@ ROWS = (
         divides_side="grid", compares_cells=True,
         adds=effects("grouping"), keeps=effects("cell_scale", "channel_affine", "sample_channel_scale"),
         blind_to=effects("grouping"),
+    ),
+    # On a map of one positive number a cell, every change is one of the cells' scale.
+    Operator(
+        "channel_mean", "transform", "autokd.distill.transforms.energies:ChannelMean",
+        formula="mean_c |x|^{power}", meaning="one number a cell: its mean energy over the channels",
+        paper="AT, arXiv:1612.03928, section 3.1", gives=SCALAR_MAP, parameters=(_POWER,),
+        keeps=effects("cell_scale", "grouping"),
+    ),
+    Operator(
+        "cell_mean", "transform", "autokd.distill.transforms.energies:CellMean",
+        formula="mean_s |x|^{power}", meaning="one number a channel: its mean energy over the cells",
+        paper="FGD, arXiv:2111.11837, eq. 4", gives=SCALAR_MAP, parameters=(_POWER,),
+        keeps=effects("cell_scale"),
     ),
 )  # fmt: skip

@@ -1,0 +1,68 @@
+"""Distances that sum over a sample instead of averaging, as several published losses do. Rows of ``tables/distances``.
+
+Every distance is 0 with gradient 0 where both sides are equal; distributions are compared as probabilities. Patches
+of a sample count together, as the sample that they were cut from.
+
+Legend: S samples (images, regions or patches), P patches of a source's sample, C channels, H x W cells.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from autokd.distill.batch import Batch
+from autokd.distill.knowledge import Knowledge
+from autokd.distill.operators import Distance
+
+_NO_DISTANCE = 1e-24
+"""A sum of squares below this is equality."""
+
+
+class L1Sum(Distance):
+    """sum |s - t| over channels and weighted cells, mean over the samples that have any cell that counts.
+
+    FGD, arXiv:2111.11837, eq. 8 (attention maps).
+    """
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
+        student, teacher = knowledge.values()
+        return weighted_sum((student - teacher).abs(), knowledge) / num_samples(knowledge)
+
+
+class L2Sum(Distance):
+    """sum (s - t)^2 over channels and weighted cells, mean over the samples that have any cell that counts.
+
+    FGD, arXiv:2111.11837, eq. 6; MGD, arXiv:2205.01529, eq. 4.
+    """
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
+        student, teacher = knowledge.values()
+        return weighted_sum((student - teacher).square(), knowledge) / num_samples(knowledge)
+
+
+class L2Norm(Distance):
+    """The square root of the sum of (s - t)^2 over samples, channels and weighted cells.
+
+    FBKD, ICLR 2021, eqs. 2-4.
+    """
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
+        student, teacher = knowledge.values()
+        total = weighted_sum((student - teacher).square(), knowledge)
+        differs = total > _NO_DISTANCE
+        return torch.where(differs, torch.where(differs, total, 1.0).sqrt(), total)
+
+
+def weighted_sum(x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
+    """Sum over everything, each cell by its weight."""
+    weights = knowledge.weights_SHW
+    return x_SCHW.sum() if weights is None else (x_SCHW * weights[:, None]).sum()
+
+
+def num_samples(knowledge: Knowledge) -> Tensor | int:
+    """How many of the source's samples have a cell that counts; at least 1."""
+    weights, num_patches = knowledge.weights_SHW, len(knowledge.cells.rows_PH2)
+    if weights is None:
+        return max(len(knowledge.student_SCHW) // num_patches, 1)
+    return (weights > 0).flatten(1).any(1).unflatten(0, (-1, num_patches)).any(1).sum().clamp_min(1)

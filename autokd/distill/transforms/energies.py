@@ -1,0 +1,64 @@
+"""Maps of energy: how much there is at a cell, in a channel or in a sample. Rows of ``tables/spatial_steps``.
+
+"Cells" are the cells of the region: with a source that masks, means are over the cells that count.
+
+Legend: S samples (images, regions or patches), C channels, H x W cells.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from autokd.distill.batch import Batch
+from autokd.distill.grid import Grid
+from autokd.distill.knowledge import Knowledge
+from autokd.distill.operators import BuildContext, Transform
+from autokd.distill.regions import Given
+from autokd.distill.statistics import mean_over_cells
+from autokd.spec.operator import SCALAR_MAP
+
+
+class ChannelMean(Transform):
+    """Each cell's mean over the channels of |x|^power: an attention map (S, 1, H, W).
+
+    Layout map -> scalar_map. AT, arXiv:1612.03928, section 3.1 (power 2); FGD, arXiv:2111.11837, eq. 3 (power 1).
+    """
+
+    def __init__(self, context: BuildContext, power: int) -> None:
+        super().__init__(context)
+        self.power = power
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
+        student, teacher = (magnitude(x, self.power).mean(1, keepdim=True) for x in sides(knowledge))
+        return knowledge.with_maps(student, teacher, layout=SCALAR_MAP)
+
+
+class CellMean(Transform):
+    """Each channel's mean over the cells of |x|^power: the channels in a row (S, 1, 1, C), all weighing alike.
+
+    Layout map -> scalar_map. A sample of which no cell counts does not count. FGD, arXiv:2111.11837, eq. 4 (power 1).
+    """
+
+    def __init__(self, context: BuildContext, power: int) -> None:
+        super().__init__(context)
+        self.power = power
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
+        weights, channels = knowledge.members_SHW, knowledge.student_SCHW.shape[1]
+        student, teacher = (
+            mean_over_cells(magnitude(x, self.power), weights).flatten(1)[:, None, None] for x in sides(knowledge)
+        )
+        region = None
+        if weights is not None:
+            has_cells_S11 = weights.flatten(1).amax(1)[:, None, None]
+            region = Given(has_cells_S11.expand(-1, 1, channels))
+        return knowledge.with_maps(student, teacher, grid=Grid(1, channels), region=region, layout=SCALAR_MAP)
+
+
+def magnitude(x: Tensor, power: int) -> Tensor:
+    """|x| or x^2."""
+    return x.abs() if power == 1 else x.square()
+
+
+def sides(knowledge: Knowledge) -> tuple[Tensor, Tensor]:
+    return knowledge.student_SCHW, knowledge.teacher_SCHW
