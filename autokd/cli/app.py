@@ -200,6 +200,24 @@ def show(
 
 
 @app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what is installed, what is missing or broken, and what to type; exit code 1 if AutoKD cannot work."""
+    from rich.console import Console
+
+    from autokd.cli import doctor
+
+    findings = doctor.examine()
+    if as_json:
+        typer.echo(doctor.as_json(findings))
+    else:
+        Console().print(doctor.as_table(findings))
+    if not doctor.base_works(findings):
+        raise typer.Exit(1)
+
+
+@app.command()
 def submit(
     space_file: SpaceFile,
     address: Annotated[str, typer.Option(help="Of the cluster's job server, e.g. http://127.0.0.1:8265.")],

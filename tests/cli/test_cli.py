@@ -23,6 +23,7 @@ OPTIONS = {
     "space": {"--samples"},
     "presets": set(),
     "show": set(),
+    "doctor": {"--json"},
     "submit": {"--address", "--trials", "--storage", "--run-dir", "--cache-dir", "--follow", "--no-follow"},
 }
 

@@ -1,0 +1,97 @@
+"""``python -m autokd.cli.import_probe MODULE ...``: try the imports one by one, a line of JSON for each.
+
+A process of its own, because a package that was built for another torch may kill Python, and because what one import
+leaves behind is nobody else's business. What packages print is thrown away.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+
+def main(modules: list[str]) -> None:
+    """Write a result after each import; where the lines end, the next import ended the process."""
+    with os.fdopen(os.dup(1), "w", buffering=1) as results:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+        for module in modules:
+            results.write(json.dumps(probe(module)) + "\n")
+
+
+def probe(module: str) -> dict[str, str | bool]:
+    """Return module, whether it is missing, its error ("" if it works), its version, and what else it tells."""
+    result: dict[str, str | bool] = {"module": module, "missing": False, "error": "", "version": "", "note": ""}
+    try:
+        with warnings.catch_warnings(record=True):
+            warnings.simplefilter("always")
+            imported = importlib.import_module(module)
+            result["version"] = str(getattr(imported, "__version__", ""))
+            result["note"] = NOTES[module]() if module in NOTES else ""
+    except ModuleNotFoundError as error:
+        result["missing"] = error.name == module
+        result["error"] = _in_words(error)
+    # A broken package may raise anything, SystemExit included; it is what the doctor was asked about.
+    except BaseException as error:  # noqa: BLE001
+        result["error"] = _in_words(error)
+    return result
+
+
+def _in_words(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def _torch_note() -> str:
+    """What torch can compute on; a small sum shows that it can."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "no CUDA device; computes on the CPU"
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    torch.ones(2, device="cuda").sum().item()
+    return f"CUDA {torch.version.cuda}: {', '.join(names)}"
+
+
+def _torchvision_note() -> str:
+    """Its operators are compiled against one torch; one call shows whether against this one."""
+    import torch
+    import torchvision
+
+    torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+    return ""
+
+
+def _mmcv_note() -> str:
+    from autokd.mmcv_ops import provide_mmcv_ops
+
+    state = provide_mmcv_ops()
+    importlib.import_module("mmcv.ops")
+    return f"operators: {state}"
+
+
+def _mmdet_note() -> str:
+    """Its models are what reaches for mmcv's operators."""
+    from autokd.mmcv_ops import provide_mmcv_ops
+
+    provide_mmcv_ops()
+    importlib.import_module("mmdet.models")
+    return ""
+
+
+NOTES: dict[str, Callable[[], str]] = {
+    "torch": _torch_note,
+    "torchvision": _torchvision_note,
+    "mmcv": _mmcv_note,
+    "mmdet": _mmdet_note,
+}
+
+if __name__ == "__main__":
+    # ``-m`` looks into the working folder first, where a file torch.py may lie; the command ``autokd`` does not.
+    del sys.path[0]
+    main(sys.argv[1:])
