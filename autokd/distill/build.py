@@ -35,8 +35,7 @@ def build_distiller(
     """
     spec = spec.canonical()
     _check_taps(spec, student, teacher)
-    uses_pyramid = any("fpn" in needed_taps(term) for term in spec.terms)
-    pairs = pair_levels(student, teacher) if uses_pyramid else ()
+    pairs = pair_levels(student, teacher, must_share=any(_is_by_level(term) for term in spec.terms))
     workshop = _Workshop(BuildContext(pairs, num_classes, student, teacher))
     terms = {name: workshop.term(term, i) for i, (name, term) in enumerate(zip(term_names(spec), spec.terms))}
     distiller = Distiller(spec, terms, pairs, make_adapters(pairs), recalibrate_every)
@@ -75,13 +74,17 @@ class _Workshop:
         return Term(source, transforms, distance, term.weight, needed_taps(term), self._num_pieces(term))
 
     def _num_pieces(self, term: TermSpec) -> int:
-        return len(self._context.pairs) if operator_of("source", term.source.name).by_level else 1
+        return len(self._context.pairs) if _is_by_level(term) else 1
 
     def _operator(self, kind: Kind, step: Step, key: tuple[Any, ...]) -> nn.Module:
         if key not in self._made:
             with own_random_numbers(f"{kind} {step}"):
                 self._made[key] = make_operator(kind, step, self._context)
         return self._made[key]
+
+
+def _is_by_level(term: TermSpec) -> bool:
+    return operator_of("source", term.source.name).by_level
 
 
 def needed_taps(term: TermSpec) -> frozenset[str]:

@@ -37,8 +37,8 @@ class LevelPair:
         return self.teacher_channels
 
 
-def pair_levels(student: DetectorOutputs, teacher: DetectorOutputs) -> tuple[LevelPair, ...]:
-    """Pair the pyramids by stride, fine to coarse; DistillError if no stride is common."""
+def pair_levels(student: DetectorOutputs, teacher: DetectorOutputs, must_share: bool = True) -> tuple[LevelPair, ...]:
+    """Pair the pyramids by stride, fine to coarse; DistillError if no stride is common though one ``must``."""
     of_stride = {stride: level for level, stride in reversed(list(teacher.strides.items()))}
     pairs = tuple(
         LevelPair(
@@ -51,7 +51,7 @@ def pair_levels(student: DetectorOutputs, teacher: DetectorOutputs) -> tuple[Lev
         for level, stride in student.strides.items()
         if stride in of_stride
     )
-    if not pairs:
+    if not pairs and must_share:
         raise DistillError(
             f"no level of the student (strides {_listed(student)}) has the stride of one of the teacher "
             f"(strides {_listed(teacher)}). Choose a pair whose pyramids share a stride."

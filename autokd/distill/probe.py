@@ -9,7 +9,6 @@ Legend: B images, C channels, H x W cells.
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -66,4 +65,4 @@ def _random_pyramid(outputs: DetectorOutputs) -> DetectorOutputs:
         level: torch.randn(_NUM_IMAGES, *map_BCHW.shape[1:], dtype=torch.float64).to(map_BCHW.device).requires_grad_()
         for level, map_BCHW in outputs.pyramid.items()
     }
-    return replace(outputs, pyramid=maps, losses=None)
+    return DetectorOutputs(maps, outputs.strides, image_size_px=outputs.image_size_px)

@@ -1,0 +1,123 @@
+"""Contrastive distillation: a region of the student against its partner and against other regions of the teacher.
+
+Legend: S regions of a batch, C channels, D numbers of a projection, Q places of the queue.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autokd.distill.batch import Batch
+from autokd.distill.grid import Grid
+from autokd.distill.knowledge import Knowledge
+from autokd.distill.operators import BuildContext, Source
+from autokd.distill.regions import Given, Instances
+from autokd.distill.sources.region_sets import (
+    SAME_OBJECT_IOU,
+    at_own_level,
+    pairwise_iou,
+    region_levels,
+    regions_of,
+    regions_on_levels,
+)
+from autokd.distill.statistics import unit
+from autokd.errors import DistillError
+from autokd.outputs import DetectorOutputs
+from autokd.spec.operator import CONTRAST
+
+_PROJECTION = 128
+_REGION_SIZE = 7
+"""Cells of a region per side, as of ``semantic_guided`` by default: both then share the RoIAlign."""
+
+
+class Contrastive(Source):
+    """Similarities of each region's vector to its partner (first) and to negatives, for student and teacher.
+
+    Vectors: RoIAlign on the level of the region's size, averaged over its cells, projected by two linear layers,
+    length 1. Negatives: teacher vectors of the other regions of the batch, but of those of the same image that
+    overlap by more than 0.5, and a first-in-first-out queue of ``queue`` earlier ones, kept in a buffer.
+    G-DetKD (ICCV 2021), arXiv:2108.07482, section 3.3, eqs. 4 and 5.
+    """
+
+    queue_QD: Tensor
+    num_queued: Tensor
+
+    def __init__(self, context: BuildContext, queue: int) -> None:
+        super().__init__(context)
+        if context.student is None or context.teacher is None:
+            raise DistillError("source 'contrastive' is made for a pair of detectors; give their outputs.")
+        self.places = queue
+        self._student_strides = dict(context.student.strides)
+        self._teacher_strides = dict(context.teacher.strides)
+        self.project_student = _projection(context.student, "student")
+        self.project_teacher = _projection(context.teacher, "teacher")
+        self.register_buffer("queue_QD", torch.zeros(queue + 1, _PROJECTION))  # the last place takes what is dropped
+        self.register_buffer("num_queued", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
+        instances = regions_of(batch).instances
+        levels_s = region_levels(instances.boxes_S4, self._student_strides)
+        levels_t = region_levels(instances.boxes_S4, self._teacher_strides)
+        student_L = regions_on_levels(batch, batch.student_maps, self._student_strides, _REGION_SIZE, "student")
+        teacher_L = regions_on_levels(batch, batch.teacher_maps, self._teacher_strides, _REGION_SIZE, "teacher")
+        student_SD = unit(self.project_student(at_own_level(student_L, levels_s).mean((2, 3))), (1,))
+        teacher_SD = unit(self.project_teacher(at_own_level(teacher_L, levels_t).mean((2, 3))), (1,))
+        queue_QD = self.queue_QD[: self.places].clone().to(teacher_SD)
+        pair = similarities(student_SD, teacher_SD, queue_QD), similarities(teacher_SD, teacher_SD, queue_QD).detach()
+        weights_SN = self._counts(instances)
+        if batch.is_training:
+            self._enqueue(teacher_SD.detach(), instances.there_S)
+        student_S11N, teacher_S11N = (side_SN[:, None, None] for side_SN in pair)
+        grid = Grid(1, student_S11N.shape[-1])
+        return (Knowledge(student_S11N, teacher_S11N, grid, Given(weights_SN[:, None]), CONTRAST),)
+
+    def _counts(self, instances: Instances) -> Tensor:
+        """(S, 1 + S + Q): 1 for the partner and for each negative of a region that is there, else 0."""
+        boxes_S4, images_S, there_S = instances.boxes_S4, instances.images_S, instances.there_S
+        same_object_SS = (pairwise_iou(boxes_S4[None], boxes_S4[None])[0] > SAME_OBJECT_IOU) & (
+            images_S[:, None] == images_S
+        )
+        same_object_SS |= torch.eye(len(boxes_S4), dtype=torch.bool, device=boxes_S4.device)
+        is_filled_Q = torch.arange(self.places, device=boxes_S4.device) < self.num_queued
+        columns = [torch.ones_like(there_S)[:, None], ~same_object_SS & there_S]
+        columns.append(is_filled_Q.expand(len(boxes_S4), -1))
+        return (torch.cat(columns, 1) & there_S[:, None]).to(boxes_S4)
+
+    @torch.no_grad()
+    def _enqueue(self, teacher_SD: Tensor, there_S: Tensor) -> None:
+        """Put the vectors that are there into the queue, the oldest giving way; no wait for the device."""
+        if self.places == 0:
+            return
+        order_S = there_S.cumsum(0) - 1
+        fits_S = there_S & (order_S >= order_S[-1:] + 1 - self.places)  # of more than fit, the last
+        place_S = torch.where(fits_S, (self.num_queued + order_S) % self.places, self.places)
+        self.queue_QD.index_copy_(0, place_S, teacher_SD.to(self.queue_QD))
+        self.num_queued += there_S.sum()
+
+
+def similarities(anchors_SD: Tensor, teacher_SD: Tensor, queue_QD: Tensor) -> Tensor:
+    """(S, 1 + S + Q): of each anchor to its own partner, to all of the batch and to all of the queue."""
+    partner_S1 = (anchors_SD * teacher_SD).sum(1, keepdim=True)
+    return torch.cat([partner_S1, anchors_SD @ teacher_SD.T, anchors_SD @ queue_QD.T], 1)
+
+
+class _Projection(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(channels, _PROJECTION)
+        self.second = nn.Linear(_PROJECTION, _PROJECTION)
+
+    def forward(self, vectors_SC: Tensor) -> Tensor:
+        return self.second(functional.relu(self.first(vectors_SC)))
+
+
+def _projection(outputs: DetectorOutputs, side: str) -> nn.Module:
+    channels = {level: map_BCHW.shape[1] for level, map_BCHW in outputs.pyramid.items()}
+    if len(set(channels.values())) > 1:
+        raise DistillError(
+            f"source 'contrastive' projects regions of all levels alike, but the {side}'s levels have {channels} "
+            "channels. Use a detector whose pyramid has equal channels."
+        )
+    return _Projection(next(iter(channels.values())))

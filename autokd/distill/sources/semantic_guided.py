@@ -1,0 +1,90 @@
+"""Semantic-guided feature imitation: each region of the teacher against a soft mixture of the student's levels.
+
+Legend: S regions of a batch, L student's levels, C channels, D numbers of an embedding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from autokd.distill.batch import Batch
+from autokd.distill.grid import Grid
+from autokd.distill.knowledge import Knowledge
+from autokd.distill.levels import own_random_numbers
+from autokd.distill.operators import BuildContext, Source
+from autokd.distill.regions import Present
+from autokd.distill.sources.region_sets import at_own_level, region_levels, regions_of, regions_on_levels
+from autokd.errors import DistillError
+from autokd.outputs import DetectorOutputs
+from autokd.spec.operator import REGIONS
+
+_EMBEDDING_CHANNELS = 64
+
+
+class SemanticGuided(Source):
+    """Teacher: RoIAlign on the level of the region's size. Student: the same region on every level, mixed.
+
+    The mixture is sum_l alpha_l f(S_l), alpha = softmax over the levels l of <e(f(S_l)), e(T)> / tau, f a 1x1
+    convolution (nothing where channels agree), e two stride-2 convolutions, tau > 0 learned. Regions: ground truth
+    and, where the student gives them, its proposals. So levels that mean different things, and pyramids that
+    share no stride, can be matched. G-DetKD (ICCV 2021), arXiv:2108.07482, section 3.2, eqs. 1 to 3.
+    """
+
+    def __init__(self, context: BuildContext, size: int) -> None:
+        super().__init__(context)
+        self.size = size
+        student, teacher = context.student, context.teacher
+        if student is None or teacher is None:
+            raise DistillError("source 'semantic_guided' is made for a pair of detectors; give their outputs.")
+        self._student_strides, self._teacher_strides = dict(student.strides), dict(teacher.strides)
+        channels = _common_channels(teacher)
+        widths = {level: map_BCHW.shape[1] for level, map_BCHW in student.pyramid.items()}
+        self.adapters = nn.ModuleDict()
+        for width in dict.fromkeys(widths.values()):
+            if width != channels:
+                with own_random_numbers(f"semantic-guided adapter {width}"):
+                    self.adapters[str(width)] = nn.Conv2d(width, channels, kernel_size=1)
+        embedding = min(channels, _EMBEDDING_CHANNELS)
+        self.embed = nn.Sequential(
+            nn.Conv2d(channels, embedding, kernel_size=3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(embedding, embedding, kernel_size=3, stride=2, padding=1),
+            nn.Flatten(),
+        )
+        cells = ((size + 1) // 2 + 1) // 2
+        self.log_temperature = nn.Parameter(torch.tensor(0.5 * float(embedding * cells * cells)).log())
+        """Starts at half of the embedding's numbers: scores of random embeddings then leave the levels mixed."""
+
+    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
+        instances = regions_of(batch).instances
+        student_L = regions_on_levels(batch, batch.student_maps, self._student_strides, self.size, "student")
+        teacher_L = regions_on_levels(batch, batch.teacher_maps, self._teacher_strides, self.size, "teacher")
+        teacher_SChw = at_own_level(teacher_L, region_levels(instances.boxes_S4, self._teacher_strides))
+        mixed_SChw = self.mix(torch.stack([self._adapt(regions) for regions in student_L]), teacher_SChw)
+        grid = Grid(self.size, self.size)
+        piece = Knowledge(mixed_SChw, teacher_SChw, grid, Present(instances.there_S), REGIONS, instances=instances)
+        return (piece,)
+
+    def mix(self, student_LSChw: Tensor, teacher_SChw: Tensor) -> Tensor:
+        """The student's levels weighted by how much each means what the teacher's region means."""
+        num_levels, num_regions = student_LSChw.shape[:2]
+        if num_regions == 0:
+            return student_LSChw.sum(0)
+        embedded_LSD = self.embed(student_LSChw.flatten(0, 1)).view(num_levels, num_regions, -1)
+        scores_LS = (embedded_LSD * self.embed(teacher_SChw)).sum(-1) / self.log_temperature.exp()
+        return (scores_LS.softmax(0)[..., None, None, None] * student_LSChw).sum(0)
+
+    def _adapt(self, regions_SChw: Tensor) -> Tensor:
+        width = str(regions_SChw.shape[1])
+        return self.adapters[width](regions_SChw) if width in self.adapters else regions_SChw
+
+
+def _common_channels(teacher: DetectorOutputs) -> int:
+    channels = {level: map_BCHW.shape[1] for level, map_BCHW in teacher.pyramid.items()}
+    if len(set(channels.values())) > 1:
+        raise DistillError(
+            f"source 'semantic_guided' mixes levels into one space, but the teacher's have {channels} channels. "
+            "Use a teacher whose pyramid has equal channels, or source 'instance'."
+        )
+    return next(iter(channels.values()))
