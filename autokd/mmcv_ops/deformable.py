@@ -194,10 +194,14 @@ def _convolve(
     if mask is not None:
         height, width = (_output_size(input, weight, window, axis) for axis in (0, 1))
         offset, mask = _leading(offset, height, width), _leading(mask, height, width)
+    # At an offset of NaN torchvision's kernel reads outside the map and the process dies: a model whose weights have
+    # run away shall give NaN instead.
+    blemish = offset.detach().sum() * 0
     # torchvision reads both numbers of groups off the shapes of weight and offset.
-    return torchvision.ops.deform_conv2d(
-        input, offset, weight, bias, window.stride, window.padding, window.dilation, mask
+    convolved = torchvision.ops.deform_conv2d(
+        input, offset.nan_to_num(), weight, bias, window.stride, window.padding, window.dilation, mask
     )
+    return convolved + blemish
 
 
 def _output_size(input: torch.Tensor, weight: torch.Tensor, window: _Window, axis: int) -> int:
