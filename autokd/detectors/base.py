@@ -7,26 +7,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection.image_list import ImageList
 
+from autokd.detectors.anchors import AnchorTable
 from autokd.detectors.layout import Layout
 from autokd.errors import DetectorError, one_of
-from autokd.outputs import TAPS, DetectorOutputs
+from autokd.outputs import TAPS, CrossHead, DetectorOutputs, HeadMaps
 
 Target = Mapping[str, Tensor]
 """``boxes`` (n, 4) xyxy px, ``labels`` (n,) int64 from 0."""
 Detections = dict[str, Tensor]
 """``boxes`` (n, 4) xyxy px of the network's input, ``scores`` (n,), ``labels`` (n,) from 0."""
 
+DEFAULT_TAPS = ("fpn", "class_logits", "boxes")
+"""What a forward gives unasked: what the heads have computed anyway. Proposals cost a suppression, a head a copy."""
+
 _EVALUATION_SEED = 0
-_LARGEST_ANCHOR_CACHE = 16
+_HEAD_TAPS = frozenset({"class_logits", "boxes", "proposals", "head_maps"})
+"""Taps for which the head must run."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class Detector(nn.Module, ABC):
         self.architecture = architecture
         self.num_classes = num_classes
         self.layout = layout
-        self._anchor_cache: dict[Any, tuple[Tensor, list[int]]] = {}
+        self._anchor_table = AnchorTable(self._anchor_generator, list(layout.strides.values()))
+        self._kept_head: tuple[Any, CrossHead] | None = None
         mean_3, std_3 = torch.tensor(model.transform.image_mean), torch.tensor(model.transform.image_std)
         self.register_buffer("_mean_311", mean_3.view(3, 1, 1), persistent=False)
         self.register_buffer("_std_311", std_3.view(3, 1, 1), persistent=False)
@@ -89,12 +94,13 @@ class Detector(nn.Module, ABC):
         self,
         images_BCHW: Tensor,
         targets: Sequence[Target] | None = None,
-        taps: Sequence[str] = TAPS,
+        taps: Sequence[str] = DEFAULT_TAPS,
     ) -> DetectorOutputs:
         """One forward: the pyramid, the asked-for taps, and the losses if targets are given.
 
         images_BCHW: (B, 3, H, W) in [0, 1]. taps: which of ``autokd.outputs.TAPS`` to give; without targets
-        and with ``("fpn",)`` alone the heads do not run. Taps that the architecture does not have are None.
+        and with ``("fpn",)`` alone the heads do not run. Taps that the architecture does not have are None;
+        ``autokd.detectors.taps_of`` lists those that it has.
         DetectorError where images, targets or taps are not of the described form.
         """
         return self._run(images_BCHW, targets, taps, wants_detections=False)[0]
@@ -103,7 +109,7 @@ class Detector(nn.Module, ABC):
         self,
         images_BCHW: Tensor,
         targets: Sequence[Target] | None = None,
-        taps: Sequence[str] = TAPS,
+        taps: Sequence[str] = DEFAULT_TAPS,
     ) -> tuple[DetectorOutputs, list[Detections]]:
         """``forward`` and ``detect`` from one pass, for evaluation; evaluation mode, no gradient."""
         with torch.no_grad(), _evaluating(self):
@@ -112,6 +118,16 @@ class Detector(nn.Module, ABC):
     def detect(self, images_BCHW: Tensor) -> list[Detections]:
         """Boxes in pixels of the network's input, scores falling; evaluation mode, no gradient."""
         return self.forward_and_detect(images_BCHW, taps=("fpn",))[1]
+
+    def cross_head(self) -> CrossHead:
+        """A frozen copy of the head as it is now, cut in two; DetectorError where the architecture has none."""
+        head = self._cross_head()
+        if head is None:
+            raise DetectorError(
+                f"{self.architecture} has no dense head that could judge another detector's maps (CrossKD). "
+                "Take fcos or retinanet as the teacher."
+            )
+        return head
 
     def plain_state_dict(self) -> dict[str, Tensor]:
         """A copy of the weights, on the CPU, that loads in the plain torchvision model."""
@@ -143,6 +159,19 @@ class Detector(nn.Module, ABC):
         """(B, A, 4) decoded, or None."""
         return None
 
+    @contextmanager
+    def _listening(self, pyramid: Mapping[str, Tensor]) -> Iterator[HeadMaps | None]:
+        """Within, a forward of the head fills what is given with the maps at its cut; None if it cannot be cut."""
+        yield None
+
+    def _cross_head(self) -> CrossHead | None:
+        """A new frozen copy of the head, or None."""
+        return None
+
+    @abstractmethod
+    def _proposals_BR4(self, raw: dict[str, Any], frame: Frame) -> Tensor:
+        """(B, R, 4) for the tap ``proposals``."""
+
     @property
     @abstractmethod
     def _anchor_generator(self) -> Any: ...
@@ -160,10 +189,11 @@ class Detector(nn.Module, ABC):
         pyramid = self.model.backbone(padded_BCHW)
         # The heads look at the very tensors that are given out: the losses' gradient on the taps sets the weights.
         pyramid = {level: _full_precision(tap) for level, tap in zip(self.level_names, pyramid.values())}
-        losses = class_logits = boxes = None
+        losses = class_logits = boxes = proposals = head_maps = None
         detections: list[Detections] = []
-        if targets is not None or wants_detections or "class_logits" in taps or "boxes" in taps:
-            raw = self._predict(pyramid)
+        if targets is not None or wants_detections or not _HEAD_TAPS.isdisjoint(taps):
+            with self._listening(pyramid) if "head_maps" in taps else nullcontext() as head_maps:
+                raw = self._predict(pyramid)
             with torch.autocast(images_BCHW.device.type, enabled=False):
                 raw = {name: _full_precision(value) for name, value in raw.items()}
                 frame = self._frame(images_BCHW, padded_BCHW)
@@ -175,6 +205,8 @@ class Detector(nn.Module, ABC):
                     class_logits = self._class_logits(raw)
                 if "boxes" in taps:
                     boxes = self._boxes(raw, frame)
+                if "proposals" in taps:
+                    proposals = self._proposals_BR4(raw, frame)
                 if wants_detections:
                     detections = self._detections(pyramid, raw, frame)
         outputs = DetectorOutputs(
@@ -184,8 +216,22 @@ class Detector(nn.Module, ABC):
             boxes=boxes,
             losses=losses,
             image_size_px=(padded_BCHW.shape[-2], padded_BCHW.shape[-1]),
+            proposals=proposals,
+            head_maps=_full_precision_maps(head_maps),
+            head=self._own_head() if "head" in taps else None,
         )
         return outputs, detections
+
+    def _own_head(self) -> CrossHead | None:
+        """``_cross_head``, made anew only when the weights have changed or moved."""
+        module = getattr(self.model, "head", None)
+        if module is None:
+            return None
+        state = [(id(value), value._version, value.device) for value in module.parameters()]
+        if self._kept_head is None or self._kept_head[0] != state:
+            head = self._cross_head()
+            self._kept_head = None if head is None else (state, head)
+        return self._kept_head[1] if self._kept_head is not None else None
 
     def _normalise_and_pad(self, images_BCHW: Tensor) -> Tensor:
         """Colours first, so that the padding is the mean colour, as in torchvision."""
@@ -198,7 +244,8 @@ class Detector(nn.Module, ABC):
 
     def _frame(self, images_BCHW: Tensor, padded_BCHW: Tensor) -> Frame:
         height, width = padded_BCHW.shape[-2:]
-        anchors_A4, num_by_level = self._anchors(height, width, padded_BCHW.device)
+        cells = tuple((height // stride, width // stride) for stride in self.strides.values())
+        anchors_A4, num_by_level = self._anchor_table(cells, padded_BCHW.device)
         return Frame(
             num_images=len(images_BCHW),
             image_size_px=(images_BCHW.shape[-2], images_BCHW.shape[-1]),
@@ -206,21 +253,6 @@ class Detector(nn.Module, ABC):
             anchors_A4=anchors_A4,
             num_anchors_by_level=num_by_level,
         )
-
-    def _anchors(self, height: int, width: int, device: torch.device) -> tuple[Tensor, list[int]]:
-        """torchvision's anchors in float32, remembered: they depend on the padded size alone."""
-        key = (height, width, device)
-        if key not in self._anchor_cache:
-            if len(self._anchor_cache) >= _LARGEST_ANCHOR_CACHE:
-                self._anchor_cache.clear()
-            cells = [(height // stride, width // stride) for stride in self.strides.values()]
-            maps = [torch.empty((1, 1, *size), device=device) for size in cells]
-            image = torch.empty((1, 3, height, width), device=device)
-            anchors_A4 = self._anchor_generator(ImageList(image, [(height, width)]), maps)[0]
-            per_cell = self._anchor_generator.num_anchors_per_location()
-            counts = [rows * columns * number for (rows, columns), number in zip(cells, per_cell)]
-            self._anchor_cache[key] = (anchors_A4, counts)
-        return self._anchor_cache[key]
 
     @contextmanager
     def _repeatable_draws(self, device: torch.device) -> Iterator[None]:
@@ -264,6 +296,12 @@ class Detector(nn.Module, ABC):
                 "Drop degenerate boxes, and map category ids to labels from 0."
             )
         return [{"boxes": target["boxes"], "labels": target["labels"]} for target in targets]
+
+
+def _full_precision_maps(maps: HeadMaps | None) -> HeadMaps | None:
+    if maps is None:
+        return None
+    return {level: (_full_precision(one), _full_precision(other)) for level, (one, other) in maps.items()}
 
 
 def _full_precision(value: Any) -> Any:

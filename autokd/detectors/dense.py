@@ -1,16 +1,22 @@
 """FCOS and RetinaNet: one head over every cell of every level.
 
-Legend: B images, A candidate boxes of an image over all levels, K classes.
+Legend: B images, A candidate boxes of an image over all levels, K classes, R proposals of an image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from autokd.detectors.base import Detections, Detector, Frame
+from autokd.detectors.cross_head import FrozenCrossHead, maps_at_cut
+from autokd.detectors.proposals import best_boxes
+from autokd.outputs import HeadMaps
 
 
 class DenseDetector(Detector):
@@ -26,6 +32,31 @@ class DenseDetector(Detector):
     def _class_logits(self, raw: dict[str, Any]) -> Tensor:
         return raw["cls_logits"]
 
+    def _boxes(self, raw: dict[str, Any], frame: Frame) -> Tensor:
+        return self._decode(self.model.box_coder, raw["bbox_regression"], frame.anchors_A4)
+
+    @staticmethod
+    @abstractmethod
+    def _decode(box_coder: Any, deltas_BA4: Tensor, anchors_A4: Tensor) -> Tensor:
+        """(B, A, 4) xyxy px from what the box branch gives."""
+
+    def _scores(self, raw: dict[str, Any]) -> Tensor:
+        """(B, A): the score of the best class, as detection ranks it."""
+        return raw["cls_logits"].detach().amax(dim=2).sigmoid()
+
+    def _proposals_BR4(self, raw: dict[str, Any], frame: Frame) -> Tensor:
+        boxes_BA4 = self._boxes({name: value.detach() for name, value in raw.items()}, frame)
+        return best_boxes(boxes_BA4, self._scores(raw), frame.image_size_px, self.model.nms_thresh)
+
+    @contextmanager
+    def _listening(self, pyramid: Mapping[str, Tensor]) -> Iterator[HeadMaps | None]:
+        with maps_at_cut(self.model.head, pyramid) as maps:
+            yield maps
+
+    def _cross_head(self) -> FrozenCrossHead:
+        decode = partial(self._decode, self.model.box_coder)
+        return FrozenCrossHead(self.model.head, self._anchor_table, self.strides, decode)
+
     def _detections(self, pyramid: Mapping[str, Tensor], raw: dict[str, Any], frame: Frame) -> list[Detections]:
         by_level = {name: list(value.split(frame.num_anchors_by_level, dim=1)) for name, value in raw.items()}
         anchors = [list(frame.anchors_A4.split(frame.num_anchors_by_level))] * frame.num_images
@@ -35,8 +66,13 @@ class DenseDetector(Detector):
 class FcosDetector(DenseDetector):
     """FCOS, arXiv:1904.01355: distances to the four sides and a centre-ness for each cell."""
 
-    def _boxes(self, raw: dict[str, Any], frame: Frame) -> Tensor:
-        return self.model.box_coder.decode(raw["bbox_regression"], frame.anchors_A4)
+    @staticmethod
+    def _decode(box_coder: Any, deltas_BA4: Tensor, anchors_A4: Tensor) -> Tensor:
+        return box_coder.decode(deltas_BA4, anchors_A4)
+
+    def _scores(self, raw: dict[str, Any]) -> Tensor:
+        """The geometric mean with centre-ness."""
+        return (super()._scores(raw) * raw["bbox_ctrness"].detach().squeeze(2).sigmoid()).sqrt()
 
     def _losses(
         self, pyramid: Mapping[str, Tensor], raw: dict[str, Any], frame: Frame, targets: list[dict[str, Tensor]]
@@ -47,9 +83,9 @@ class FcosDetector(DenseDetector):
 class RetinaNetDetector(DenseDetector):
     """RetinaNet, arXiv:1708.02002: focal loss over nine anchors a cell."""
 
-    def _boxes(self, raw: dict[str, Any], frame: Frame) -> Tensor:
-        boxes = self.model.box_coder.decode(raw["bbox_regression"], frame.anchors)
-        return boxes.view(frame.num_images, -1, 4)
+    @staticmethod
+    def _decode(box_coder: Any, deltas_BA4: Tensor, anchors_A4: Tensor) -> Tensor:
+        return box_coder.decode(deltas_BA4, [anchors_A4] * len(deltas_BA4)).view(len(deltas_BA4), -1, 4)
 
     def _losses(
         self, pyramid: Mapping[str, Tensor], raw: dict[str, Any], frame: Frame, targets: list[dict[str, Tensor]]

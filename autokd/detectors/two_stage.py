@@ -15,12 +15,13 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 
 from autokd.detectors.base import Detections, Detector, Frame
+from autokd.detectors.proposals import stacked
 
 
 class FasterRcnnDetector(Detector):
     """Faster R-CNN over a pyramid, arXiv:1506.01497 and arXiv:1612.03144.
 
-    It has the tap ``fpn`` only. Its class logits belong to proposals, which differ in number and place
+    It has the taps ``fpn`` and ``proposals``. Its class logits belong to proposals, which differ in number and place
     between images and between two detectors, so there is no (B, A, K) that a student and a teacher could
     compare; the objectness of its first stage says nothing of classes.
     """
@@ -60,12 +61,22 @@ class FasterRcnnDetector(Detector):
         return [{"boxes": boxes, "scores": scores, "labels": labels - 1} for boxes, scores, labels in zip(*found)]
 
     def _proposals(self, raw: dict[str, Any], frame: Frame) -> list[Tensor]:
-        """Boxes of the first stage after suppression, (at most ``num_proposals``, 4) an image; no gradient."""
+        """Boxes of the first stage after suppression, (at most ``num_proposals``, 4) an image; no gradient.
+
+        Kept in ``raw``: losses and the tap look at the same ones.
+        """
         rpn = self.model.rpn
-        with torch.no_grad():
-            decoded = rpn.box_coder.decode(raw["deltas"].detach(), frame.anchors)
-            boxes_BA4 = decoded.view(frame.num_images, -1, 4)
-            return rpn.filter_proposals(boxes_BA4, raw["objectness"], frame.image_sizes, frame.num_anchors_by_level)[0]
+        if "proposals" not in raw:
+            with torch.no_grad():
+                decoded = rpn.box_coder.decode(raw["deltas"].detach(), frame.anchors)
+                boxes_BA4 = decoded.view(frame.num_images, -1, 4)
+                raw["proposals"], _ = rpn.filter_proposals(
+                    boxes_BA4, raw["objectness"], frame.image_sizes, frame.num_anchors_by_level
+                )
+        return raw["proposals"]
+
+    def _proposals_BR4(self, raw: dict[str, Any], frame: Frame) -> Tensor:
+        return stacked(self._proposals(raw, frame))
 
     def _box_head(self, pyramid: Mapping[str, Tensor], proposals: list[Tensor], frame: Frame) -> tuple[Tensor, Tensor]:
         """(R, K + 1) logits, the background first, and (R, 4 (K + 1)) deltas."""

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from autokd.detectors import describe
+from autokd.detectors.base import DEFAULT_TAPS
 from autokd.errors import DetectorError
-from autokd.outputs import TAPS
 
 LEVELS = {"fcos": ["p3", "p4", "p5"], "retinanet": ["p3", "p4", "p5"], "faster_rcnn": ["p2", "p3", "p4", "p5"]}
 ANCHORS_PER_CELL = {"fcos": 1, "retinanet": 9}
@@ -39,7 +39,7 @@ def test_dense_taps_have_one_row_an_anchor(architecture, make_detector, images_B
     num_anchors = num_cells * ANCHORS_PER_CELL[architecture]
     assert outputs.class_logits.shape == (3, num_anchors, 5)
     assert outputs.boxes.shape == (3, num_anchors, 4)
-    assert outputs.taps() == TAPS
+    assert outputs.taps() == DEFAULT_TAPS
 
 
 def test_only_the_wanted_taps_are_given(architecture, make_detector, images_BCHW):
