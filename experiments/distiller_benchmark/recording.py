@@ -1,0 +1,154 @@
+"""Which trainings a table needs, and the scratch folder in which any number of processes gather them.
+
+A scratch folder holds ``plan.json`` (what is recorded: a process with another recipe is refused), one file in
+``results/`` for each training that ended, and one in ``claims/`` for each that was begun. A claim is the system's
+lock on its file, which a process loses by dying: its training is then taken again by the next who asks.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autokd.benchmark import BenchmarkRow, recipe_digest
+from autokd.benchmark.identity import text_digest
+from autokd.config import NO_DISTILLATION, RunConfig, config_data, space_of
+from autokd.documents import dump_yaml
+from autokd.errors import BenchmarkError
+from autokd.outcomes import TRAINING_VERSION, Job, Outcome, RecipeName
+from autokd.spec import DistillerSpec
+from autokd.storage import write_text_atomically
+from autokd.storage.record import outcome_from_plain, outcome_to_plain
+
+RECIPES: tuple[RecipeName, ...] = ("proxy", "full")
+ITS_OWN_FAULT = ("non_finite", "cannot_build")
+"""Failures that are a distiller's result. Others (memory, time, a bug) say nothing of it and are tried again."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much is recorded beyond every spec with seed 0: ``seeded`` specs, a uniform sample, with every seed of
+    ``seeds``, the ``best`` by then as well, and "none" with ``none_seeds`` seeds."""
+
+    seeded: int = 108
+    best: int = 12
+    seeds: tuple[int, ...] = (1, 2)
+    none_seeds: int = 8
+
+
+def job_of(spec: DistillerSpec | None, recipe: RecipeName, seed: int) -> Job:
+    return Job(f"{recipe}-{NO_DISTILLATION if spec is None else spec.digest}-s{seed}", spec, recipe, seed)
+
+
+def shuffled_specs(config: RunConfig) -> list[DistillerSpec]:
+    """Every spec of the space in an order that looks random and never changes: what is recorded first is a uniform
+    sample of the space."""
+    return sorted(space_of(config).specs(), key=lambda s: hashlib.sha256(f"order-{s.digest}".encode()).digest())
+
+
+def planned_jobs(specs: Sequence[DistillerSpec], amount: Amount, outcomes: Mapping[str, Outcome]) -> list[Job]:
+    """All trainings of a table, in the order of work. The best specs join when all are trained with seed 0."""
+    jobs = [job_of(spec, recipe, 0) for spec in [None, *specs] for recipe in RECIPES]
+    for seed in amount.seeds:
+        jobs += [job_of(spec, recipe, seed) for spec in [None, *specs[: amount.seeded]] for recipe in RECIPES]
+    jobs += [job_of(None, recipe, seed) for seed in range(amount.none_seeds) for recipe in RECIPES]
+    full = {spec: outcomes.get(job_of(spec, "full", 0).id) for spec in specs}
+    if all(outcome is not None for outcome in full.values()):
+        score = {spec: outcome.metrics.get("val_ap", -1.0) for spec, outcome in full.items() if outcome is not None}
+        best = sorted(specs, key=lambda spec: -score[spec])[: amount.best]
+        jobs += [job_of(spec, recipe, seed) for seed in amount.seeds for spec in best for recipe in RECIPES]
+    return list({job.id: job for job in jobs}.values())
+
+
+class Scratch:
+    """A scratch folder; BenchmarkError if it was begun with another recipe, space or version of the training."""
+
+    def __init__(self, folder: Path, config: RunConfig) -> None:
+        self.folder = folder
+        for name in ("claims", "results", "failed"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        plan = {
+            "recipe_digest": recipe_digest(config),
+            "space_digest": text_digest(dump_yaml(config_data(config)["space"])),
+            "training_version": TRAINING_VERSION,
+        }
+        path = folder / "plan.json"
+        if not path.exists():
+            write_text_atomically(path, json.dumps(plan) + "\n")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for key, value in plan.items():
+            if found.get(key) != value:
+                raise BenchmarkError(
+                    f"{folder}: begun with {key} {found.get(key)}, this file and this AutoKD have {value}: the numbers "
+                    "would not fit together. Take another scratch folder, or the file and commit of before."
+                )
+
+    @contextmanager
+    def claim(self, job: Job) -> Iterator[bool]:
+        """Hold a training for the block; False if another process holds it, or it has ended meanwhile."""
+        with (self.folder / "claims" / job.id).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield not self._result(job.id).exists()
+
+    def is_claimed(self, job: Job) -> bool:
+        """Whether a living process is at it."""
+        path = self.folder / "claims" / job.id
+        if not path.exists():
+            return False
+        with path.open("r") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def save(self, outcome: Outcome, about: Mapping[str, Any]) -> bool:
+        """Keep how a training ended; False if it failed through no fault of its distiller, and is not done."""
+        counts = outcome.status == "finished" or outcome.cause in ITS_OWN_FAULT
+        path = self._result(outcome.job_id) if counts else self.folder / "failed" / f"{outcome.job_id}.json"
+        data = {"outcome": outcome_to_plain(outcome), "training_version": TRAINING_VERSION, **about}
+        write_text_atomically(path, json.dumps(data) + "\n")
+        if counts:
+            (self.folder / "failed" / f"{outcome.job_id}.json").unlink(missing_ok=True)
+        return counts
+
+    def finished_ids(self) -> set[str]:
+        return {path.stem for path in (self.folder / "results").glob("*.json")}
+
+    def read(self) -> tuple[dict[str, Outcome], set[str], set[str]]:
+        """Outcomes by job id, commits and machines."""
+        outcomes, commits, machines = {}, set(), set()
+        for path in sorted((self.folder / "results").glob("*.json")):
+            data = json.loads(path.read_text(encoding="utf-8"))
+            outcomes[path.stem] = outcome_from_plain(data["outcome"])
+            commits.add(str(data["commit"]))
+            machines.add(str(data["machine"]))
+        return outcomes, commits, machines
+
+    def _result(self, job_id: str) -> Path:
+        return self.folder / "results" / f"{job_id}.json"
+
+
+def rows_of(specs: Sequence[DistillerSpec], outcomes: Mapping[str, Outcome]) -> list[BenchmarkRow]:
+    """The rows that the outcomes give, "none" first; specs without any have no row."""
+    by_spec: dict[str, dict[RecipeName, dict[int, Outcome]]] = {}
+    for job_id, outcome in outcomes.items():
+        recipe, digest, seed = job_id.split("-")
+        found = by_spec.setdefault(digest, {"proxy": {}, "full": {}})
+        found["proxy" if recipe == "proxy" else "full"][int(seed[1:])] = outcome
+    rows = []
+    for spec in [None, *specs]:
+        found = by_spec.get(NO_DISTILLATION if spec is None else spec.digest, {})
+        if found:
+            rows.append(BenchmarkRow(spec, found["full"], found["proxy"]))
+    return rows

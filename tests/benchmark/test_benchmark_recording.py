@@ -1,0 +1,179 @@
+"""Recording a table: the order of work, claims of living and dead processes, a killed process and those after it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from benchmark_samples import EXPERIMENT, SMALL, outcomes_of
+from recording import Amount, Scratch, job_of, planned_jobs, rows_of, shuffled_specs
+
+from autokd.benchmark import load_benchmark
+from autokd.config import load_config, space_of
+from autokd.errors import BenchmarkError
+from autokd.outcomes import Outcome
+
+CONFIG = load_config(SMALL)
+SPECS = shuffled_specs(CONFIG)
+AMOUNT = Amount(seeded=3, best=2, seeds=(1, 2), none_seeds=5)
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = sys.argv[1:3]
+from benchmark_samples import SMALL
+from recording import Scratch, job_of
+from autokd.config import load_config
+with Scratch(Path(sys.argv[3]), load_config(SMALL)).claim(job_of(None, "proxy", 0)) as is_ours:
+    print(is_ours, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_every_spec_stands_once_in_an_order_that_is_not_the_spaces():
+    assert sorted(s.digest for s in SPECS) == sorted(s.digest for s in space_of(CONFIG).specs())
+    assert [*SPECS] != [*space_of(CONFIG).specs()]
+    assert shuffled_specs(CONFIG) == SPECS
+
+
+def test_the_plan_holds_everything_once_and_seed_0_first():
+    ids = [job.id for job in planned_jobs(SPECS, AMOUNT, {})]
+    assert len(ids) == len(set(ids))
+    assert ids[:4] == ["proxy-none-s0", "full-none-s0", f"proxy-{SPECS[0].digest}-s0", f"full-{SPECS[0].digest}-s0"]
+    assert all(name.endswith("-s0") for name in ids[: 2 * 25])
+    # (24 specs + none) with seed 0; (3 specs + none) with seeds 1 and 2; none with seeds 3 and 4; proxy and full each.
+    assert len(ids) == 2 * (25 + 2 * 4 + 2)
+
+
+def test_the_best_join_when_all_have_been_trained_with_seed_0():
+    outcomes = {job_of(s, "full", 0).id: outcomes_of(s, "full", 0, 4) for s in SPECS}
+    ranked = sorted(SPECS, key=lambda s: outcomes[job_of(s, "full", 0).id].metrics["val_ap"], reverse=True)
+    added = set(planned_jobs(SPECS, AMOUNT, outcomes)) - set(planned_jobs(SPECS, AMOUNT, {}))
+    expected = set(ranked[:2]) - set(SPECS[:3])
+    assert {job.spec for job in added} == expected
+    assert {(job.recipe, job.seed) for job in added} == {("proxy", 1), ("proxy", 2), ("full", 1), ("full", 2)}
+    outcomes.popitem()
+    assert planned_jobs(SPECS, AMOUNT, outcomes) == planned_jobs(SPECS, AMOUNT, {})
+
+
+def test_a_claim_holds_while_its_process_lives_and_is_free_when_it_is_killed(tmp_path):
+    scratch, job = Scratch(tmp_path, CONFIG), job_of(None, "proxy", 0)
+    arguments = [str(Path(__file__).parent), str(EXPERIMENT), str(tmp_path)]
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, *arguments], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline().strip() == "True"
+        assert scratch.is_claimed(job)
+        with scratch.claim(job) as is_ours:
+            assert not is_ours
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    assert not scratch.is_claimed(job)
+    with scratch.claim(job) as is_ours:
+        assert is_ours
+
+
+def test_what_has_ended_is_not_claimed_again(tmp_path):
+    scratch, job = Scratch(tmp_path, CONFIG), job_of(SPECS[0], "full", 0)
+    assert scratch.save(Outcome(job.id, "failed", cause="non_finite", message="nan"), {"commit": "", "machine": ""})
+    with scratch.claim(job) as is_ours:
+        assert not is_ours
+
+
+def test_a_failure_that_says_nothing_of_the_distiller_is_tried_again(tmp_path):
+    scratch, job = Scratch(tmp_path, CONFIG), job_of(SPECS[0], "full", 0)
+    about = {"commit": "abc", "machine": "m"}
+    assert not scratch.save(Outcome(job.id, "failed", cause="out_of_memory"), about)
+    with scratch.claim(job) as is_ours:
+        assert is_ours
+    assert scratch.read() == ({}, set(), set())
+    assert scratch.save(Outcome(job.id, "finished", {"val_ap": 0.1}), about)
+    assert scratch.finished_ids() == {job.id}
+    assert not list((tmp_path / "failed").iterdir())
+    [row] = rows_of(SPECS, scratch.read()[0])
+    assert (row.spec, row.full[0].metrics, dict(row.proxy)) == (SPECS[0], {"val_ap": 0.1}, {})
+
+
+def test_a_scratch_folder_of_another_recipe_is_refused(tmp_path):
+    Scratch(tmp_path, CONFIG)
+    with pytest.raises(BenchmarkError, match="begun with recipe_digest"):
+        Scratch(tmp_path, load_config(SMALL.replace("full: {epochs: 4}", "full: {epochs: 5}")))
+    with pytest.raises(BenchmarkError, match="begun with space_digest"):
+        Scratch(tmp_path, load_config(SMALL.replace("[10, 40]", "[10]")))
+
+
+# ------------------------------------------------------------------------------------- real trainings
+
+TINY = """
+name: tiny
+data: {format: shapes, image_size_px: [64, 64], num_train: 8, num_val: 4, num_test: 4}
+teacher: {backbone: {width: 8}, fpn_channels: 16, train: {epochs: 1, batch_size: 4}}
+student: {backbone: {width: 8}, fpn_channels: 8}
+space: {terms: 1, sources: [whole, foreground], transforms: {}, distances: [l2], strength: [10, 40]}
+proxy: {epochs: 2, batch_size: 4, warm_start: {epochs: 1}, reward: [val_loss, cka, ap]}
+full: {epochs: 2, batch_size: 4}
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_recording_is_finished_by_the_next_process(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    places = {"config": "tiny.yaml", "scratch": "scratch", "cache-dir": "cache", "table": "table.jsonl.gz"}
+    settings = ["--seeded", "1", "--best", "0", "--seeds", "1", "--none-seeds", "2"]
+    for name, place in places.items():
+        settings += [f"--{name}", str(tmp_path / place)]
+
+    def command(name: str, *more: str) -> list[str]:
+        return [sys.executable, str(EXPERIMENT / "record.py"), name, *settings, *more]
+
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    results = tmp_path / "scratch" / "results"
+    first = subprocess.Popen(command("work"), env=environment)
+    deadline = time.monotonic() + 120
+    while not (results.exists() and len(list(results.iterdir())) >= 3) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    begun = {path.name for path in (tmp_path / "scratch" / "claims").iterdir()}
+    kept = {path.name: path.read_bytes() for path in results.glob("*.json")}
+    assert 3 <= len(kept) < 14
+    assert len(begun) - len(kept) in (0, 1), "at most the training under way is lost"
+
+    done = subprocess.run(command("work"), env=environment, capture_output=True, text=True, check=True)
+    assert f"{14 - len(kept)} trainings done here" in done.stdout
+    assert len(list(results.glob("*.json"))) == 14, "2 x (4 specs and none with seed 0, one spec and none with seed 1)"
+    assert all((results / name).read_bytes() == content for name, content in kept.items())
+
+    subprocess.run(command("collect"), env=environment, capture_output=True, text=True, check=True)
+    table = load_benchmark(tmp_path / "table.jsonl.gz", config=load_config(TINY))
+    table.require("proxy", 0)
+    table.require("full", 0)
+    assert sum(1 in row.full for row in table) == 1
+    row = next(row for row in table if 1 in row.full)
+    assert {"val_ap", "test_ap", "val_loss", "cka"} <= set(row.full[0].metrics)
+    assert all({"val_loss", "cka", "ap", "train_seconds"} <= set(m) for m in row.curve(0).values())
+    assert sorted(row.curve(0)) == [1, 2]
+
+    checked = subprocess.run(command("check", "--rows", "1"), env=environment, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.slow
+def test_rows_of_the_recorded_table_come_out_again_within_the_seeds_noise():
+    table, cache = EXPERIMENT / "table.jsonl.gz", os.environ.get("AUTOKD_CACHE")
+    if not table.exists():
+        pytest.skip("no table has been recorded")
+    if cache is None or not (Path(cache) / "teachers").is_dir():
+        pytest.skip("set AUTOKD_CACHE to the folder with the table's teacher: to train it takes long")
+    done = subprocess.run(
+        [sys.executable, str(EXPERIMENT / "record.py"), "check", "--rows", "3"], capture_output=True, text=True,
+        cwd=EXPERIMENT.parents[1],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
