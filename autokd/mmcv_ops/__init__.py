@@ -7,8 +7,9 @@
 
     provide_mmcv_ops()          # before the first ``import mmdet.models`` or ``import mmcv.ops``
 
-In other people's processes, without a line of Python: ``python -m autokd.mmcv_ops tools/train.py config.py``, or
-``custom_imports = dict(imports=["autokd.mmcv_ops.provided"])`` in a config of mmengine's ``Runner``.
+In processes that AutoKD does not start: ``custom_imports = dict(imports=["autokd.mmcv_ops.provided"])`` in the config,
+which mmengine imports when it reads it (``tools/train.py``, ``init_detector``), or, with no change to any file,
+``python -m autokd.mmcv_ops tools/test.py config.py ...``.
 
 Importing this package loads neither torch nor mmcv.
 """

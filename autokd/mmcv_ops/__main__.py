@@ -1,6 +1,7 @@
 """``python -m autokd.mmcv_ops SCRIPT [ARGUMENT ...]``: run a script of MMDetection with the operators provided.
 
-MMDetection's own ``tools/train.py`` imports ``mmcv.ops`` before it reads a config; ``custom_imports`` comes too late.
+For scripts that import ``mmcv.ops`` before they read a config (``tools/test.py``), so that ``custom_imports`` comes too
+late, and for configs that nobody wants to touch. Under torchrun: ``torchrun ... -m autokd.mmcv_ops SCRIPT ...``.
 """
 
 from __future__ import annotations
