@@ -1,0 +1,132 @@
+"""Distances between predictions: class logits, yes-or-no log-odds, boxes. One class a row of ``tables/predictions``.
+
+Legend: S samples (images), C or K classes, H x W cells, A candidate boxes (cells in one row).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from autokd.distill.batch import Batch
+from autokd.distill.knowledge import Knowledge
+from autokd.distill.operators import BuildContext, Distance
+from autokd.distill.statistics import mean
+
+_NO_LOGIT = -1e30
+_NO_AREA = 1e-12
+
+
+class BinaryCrossEntropy(Distance):
+    """Each number a yes or no of its own: sum |p_s - p_t|^focus CE(p_t, p_s) / max(1, sum over cells of max_c p_t).
+
+    The factor is detached: it says how much a number matters and is nothing to be lowered by itself. It makes
+    the term 0 where both agree. The published losses divide by the number of positive candidates, which each
+    detector counts in its own way; the sum of the teacher's top probabilities is that number as the teacher sees it.
+    BCKD, arXiv:2308.14286, eqs. 5-6; as "quality focal loss" in CrossKD, arXiv:2306.11369, section 3.3.
+    """
+
+    def __init__(self, context: BuildContext, focus: float) -> None:
+        super().__init__(context)
+        self.focus = focus
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
+        student, weights = knowledge.student_SCHW, knowledge.weights_SHW
+        target = knowledge.teacher_SCHW.sigmoid()
+        entropy = functional.binary_cross_entropy_with_logits(student, target, reduction="none")
+        entropy = entropy * (student.detach().sigmoid() - target).abs().pow(self.focus)
+        likeliest_SHW = target.amax(1) if target.numel() else target.sum(1)
+        if weights is not None:
+            entropy, likeliest_SHW = entropy * weights[:, None], likeliest_SHW * weights
+        return entropy.sum() / likeliest_SHW.sum().clamp_min(1.0)
+
+
+class BinaryKL(Distance):
+    """Each number a yes or no of its own: KL(teacher || student), summed over channels, averaged over cells.
+
+    MLKD (multi-label logits distillation), arXiv:2308.06453, eq. 3. Times temperature^2, as in ``KL``.
+    """
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
+        student, teacher = knowledge.student_SCHW, knowledge.teacher_SCHW
+        yes = teacher.sigmoid() * (functional.logsigmoid(teacher) - functional.logsigmoid(student))
+        no = (-teacher).sigmoid() * (functional.logsigmoid(-teacher) - functional.logsigmoid(-student))
+        return knowledge.temperature**2 * mean((yes + no).sum(1, keepdim=True), knowledge.weights_SHW)
+
+
+class DecoupledKL(Distance):
+    """T^2 (alpha KL of target against rest + beta KL among the rest), averaged over the candidates with a label.
+
+    The target is the candidate's label; where the source gives no labels, the teacher's likeliest class. A
+    candidate whose label is -1 counts nowhere. DKD, arXiv:2203.08679, eqs. 5-7.
+    """
+
+    def __init__(self, context: BuildContext, alpha: float, beta: float, temperature: float) -> None:
+        super().__init__(context)
+        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
+        student_SKHW, teacher_SKHW = (x / self.temperature for x in (knowledge.student_SCHW, knowledge.teacher_SCHW))
+        labels_SHW = teacher_SKHW.argmax(1) if knowledge.labels_SHW is None else knowledge.labels_SHW
+        classes_K11 = torch.arange(student_SKHW.shape[1], device=student_SKHW.device)[:, None, None]
+        is_target_SKHW = labels_SHW[:, None] == classes_K11
+        target_s, rest_s, among_s = self._parts(student_SKHW, is_target_SKHW)
+        target_t, rest_t, among_t = self._parts(teacher_SKHW, is_target_SKHW)
+        against_rest = target_t.exp() * (target_t - target_s) + rest_t.exp() * (rest_t - rest_s)
+        among_rest = (among_t.exp() * (among_t - among_s)).sum(1, keepdim=True)
+        divergence = self.alpha * against_rest.clamp_min(0) + self.beta * among_rest.clamp_min(
+            0
+        )  # rounding alone is < 0
+        weights_SHW = is_target_SKHW.any(1).to(student_SKHW.dtype)
+        if knowledge.weights_SHW is not None:
+            weights_SHW = weights_SHW * knowledge.weights_SHW
+        return self.temperature**2 * mean(divergence, weights_SHW)
+
+    @staticmethod
+    def _parts(logits_SKHW: Tensor, is_target_SKHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities: of the target (S, 1, H, W), of the rest (S, 1, H, W), of each class among the rest."""
+        others_SKHW = logits_SKHW.masked_fill(is_target_SKHW, _NO_LOGIT)
+        target_SKHW = logits_SKHW.masked_fill(~is_target_SKHW, _NO_LOGIT)
+        two_S2HW = torch.stack([target_SKHW.logsumexp(1), others_SKHW.logsumexp(1)], dim=1).log_softmax(1)
+        return two_S2HW[:, :1], two_S2HW[:, 1:], others_SKHW.log_softmax(1)
+
+
+class IoU(Distance):
+    """Mean over candidates of 1 - intersection over union. Two boxes without area are taken as equal.
+
+    BCKD, arXiv:2308.14286, section 3.3.
+    """
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
+        common_SHW, union_SHW, _ = _areas(knowledge.student_SCHW, knowledge.teacher_SCHW)
+        return mean(1 - _ratio(common_SHW, union_SHW)[:, None], knowledge.weights_SHW)
+
+
+class GIoU(Distance):
+    """Mean over candidates of 1 - (IoU - share of the enclosing box that neither box covers).
+
+    It pulls boxes together that do not meet. Generalized IoU, arXiv:1902.09630, algorithm 1.
+    """
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
+        common_SHW, union_SHW, hull_SHW = _areas(knowledge.student_SCHW, knowledge.teacher_SCHW)
+        gap_SHW = 2 - _ratio(common_SHW, union_SHW) - _ratio(union_SHW, hull_SHW)
+        return mean(gap_SHW[:, None], knowledge.weights_SHW)
+
+
+def _areas(student_S4HW: Tensor, teacher_S4HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(S, H, W) each: the area of the boxes' intersection, of their union and of the box around both, square pixels."""
+    boxes = student_S4HW, teacher_S4HW
+    area_s, area_t = ((x[:, 2:] - x[:, :2]).clamp_min(0).prod(1) for x in boxes)
+    inner_low, inner_high = torch.maximum(*(x[:, :2] for x in boxes)), torch.minimum(*(x[:, 2:] for x in boxes))
+    outer_low, outer_high = torch.minimum(*(x[:, :2] for x in boxes)), torch.maximum(*(x[:, 2:] for x in boxes))
+    common = (inner_high - inner_low).clamp_min(0).prod(1)
+    hull = (outer_high - outer_low).clamp_min(0).prod(1)
+    return common, area_s + area_t - common, hull
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole; 1, with no gradient, where the whole has no area."""
+    has_area = whole > _NO_AREA
+    return torch.where(has_area, part / torch.where(has_area, whole, 1.0), 1.0)
