@@ -40,7 +40,7 @@ def build_distiller(
     terms = {name: workshop.term(term, i) for i, (name, term) in enumerate(zip(term_names(spec), spec.terms))}
     distiller = Distiller(spec, terms, pairs, make_adapters(pairs), recalibrate_every)
     distiller.to(device_of(student))
-    refuse_constant_terms(distiller, student, teacher)
+    refuse_constant_terms(distiller, student, teacher, num_classes)
     return distiller
 
 

@@ -25,7 +25,9 @@ _LEAST_SENSITIVITY = 1e-8
 """Of |gradient| * |maps| / value, which is about 1 for an honest term and about 1e-16 where rounding alone is left."""
 
 
-def refuse_constant_terms(distiller: Distiller, student: DetectorOutputs, teacher: DetectorOutputs) -> None:
+def refuse_constant_terms(
+    distiller: Distiller, student: DetectorOutputs, teacher: DetectorOutputs, num_classes: int
+) -> None:
     """Raise DistillError, naming the term, if a term has no gradient on random maps of this pair's sizes.
 
     Terms that look at other taps than the pyramid are let pass.
@@ -33,8 +35,9 @@ def refuse_constant_terms(distiller: Distiller, student: DetectorOutputs, teache
     with own_random_numbers("probe"):
         outputs_s, outputs_t = _random_pyramid(student), _random_pyramid(teacher)
     height, width = student.input_size_px
-    box = torch.tensor([[0.25 * width, 0.25 * height, 0.75 * width, 0.75 * height]])
-    targets = [{"boxes": box, "labels": torch.zeros(1, dtype=torch.int64)}] * _NUM_IMAGES
+    size = torch.tensor([width, height, width, height])
+    boxes = torch.tensor([[0.25, 0.25, 0.75, 0.75], [0.1, 0.2, 0.5, 0.9]]) * size
+    targets = [{"boxes": boxes, "labels": torch.tensor([0, num_classes - 1])}] * _NUM_IMAGES
     exact = copy.deepcopy(distiller).double()
     batch = Batch(outputs_s, outputs_t, targets, exact.pairs, exact.adapters)
     for name, term in exact.named_terms():

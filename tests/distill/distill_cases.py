@@ -115,9 +115,9 @@ class TinyHead(nn.Module):
 
 
 def boxes(*lists: Sequence[Sequence[float]]) -> list[dict[str, Tensor]]:
-    """Targets of one image a list of xyxy boxes."""
+    """Targets of one image a list of xyxy boxes, the classes in turns."""
     return [{"boxes": torch.tensor(list(rows), dtype=torch.float32).reshape(-1, 4),
-             "labels": torch.zeros(len(rows), dtype=torch.int64)} for rows in lists]  # fmt: skip
+             "labels": torch.arange(len(rows)) % NUM_CLASSES} for rows in lists]  # fmt: skip
 
 
 TARGETS = boxes([[10, 8, 70, 60], [60, 50, 120, 90]], [[20, 20, 100, 80]])
@@ -153,11 +153,11 @@ def piece(
 
 
 def instances(there_S: Tensor) -> Instances:
-    """Regions of two images, of three classes, with boxes in a row that do not overlap."""
+    """Regions of two images, every other one of class 0, with boxes in a row that do not overlap."""
     index_S = torch.arange(len(there_S))
     left_S = (index_S * 20.0)[:, None]
     boxes_S4 = torch.cat([left_S, torch.zeros_like(left_S), left_S + 10, torch.full_like(left_S, 10.0)], 1)
-    return Instances(boxes_S4, torch.where(there_S, index_S % NUM_CLASSES, -1), index_S % 2, there_S)
+    return Instances(boxes_S4, torch.where(there_S, torch.tensor([0, 1, 0, 2])[index_S % 4], -1), index_S % 2, there_S)
 
 
 class HalfL2(Distance):

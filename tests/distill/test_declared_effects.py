@@ -57,7 +57,12 @@ PATCHES = cases.operator("transform", "local_patches", grid=2)
 
 
 def operate(row: Operator, x: Tensor) -> Tensor:
-    return cases.operator("transform", row.name)(cases.piece(x, x), cases.NO_BATCH).student_SCHW
+    transform = cases.operator("transform", row.name).to(x.dtype)
+    with torch.no_grad():  # a learned part may start as the identity
+        for parameter in transform.parameters():
+            parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5), dtype=x.dtype)
+    layout = "map" if "map" in row.takes else row.takes[0]
+    return transform(cases.piece(x, x, None, layout), cases.NO_BATCH).student_SCHW
 
 
 def patched(x: Tensor) -> Tensor:
@@ -138,5 +143,7 @@ def test_a_step_sees_every_effect_that_it_does_not_declare(name, effect):
         return
     before, after = operate(row, X), operate(row, CHANGES[effect](X))
     assert not torch.allclose(after, before, rtol=1e-3), "undone, but not declared blind"
-    if effect not in row.keeps | row.adds:
+    # Of one positive number a cell, every change is one of scale; through three points there is always a line.
+    tells_nothing = after.shape[1] == 1 and (effect == "cell_scale" or after.numel() <= 3)
+    if effect not in row.keeps | row.adds and not tells_nothing:
         assert not IS_CHANGE[effect](before, after), "passed on, but not declared kept"

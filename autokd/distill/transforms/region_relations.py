@@ -1,0 +1,169 @@
+"""Relations between the regions of a batch, and between their classes. Rows of ``tables/relations``.
+
+A region is the vector of all its numbers (C * size * size). Regions that only fill up belong to no pair, no triplet
+and no class. Nothing is left out of a batch but those: one region, or one class, has no relation and counts nowhere.
+
+Legend: S regions, C channels, H x W cells of a region, D = C * H * W, K classes, T regions of triplets.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from autokd.distill.batch import Batch
+from autokd.distill.grid import Grid
+from autokd.distill.knowledge import Knowledge
+from autokd.distill.operators import BuildContext, Transform
+from autokd.distill.regions import Given, Instances
+from autokd.distill.statistics import unit
+from autokd.distill.transforms.relations import as_relations, outer, vectors
+from autokd.spec.operator import SCALAR_MAP
+
+_NO_LENGTH = 1e-12
+"""A mean distance shorter than this is none: all regions are equal."""
+
+
+class PairDistances(Transform):
+    """||v_i - v_j|| / mu for each two regions, mu the mean over all pairs i != j of the batch.
+
+    Layout regions -> scalar_map (S, 1, 1, S); the diagonal does not count. RKD, arXiv:1904.05068, section 3.2.1.
+    """
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
+        there_S = _there(knowledge)
+        weights_SS = _off_diagonal(there_S.to(knowledge.student_SCHW.dtype))
+        student, teacher = (self._relative(x, weights_SS) for x in _vectors(knowledge))
+        return as_relations(knowledge, student, teacher, weights_SS)
+
+    @staticmethod
+    def _relative(vectors_SD: Tensor, weights_SS: Tensor) -> Tensor:
+        distances_SS = _distances(vectors_SD)
+        mean = (distances_SS * weights_SS).sum() / weights_SS.sum().clamp_min(1)
+        differs = mean > _NO_LENGTH
+        return distances_SS * torch.where(differs, 1 / torch.where(differs, mean, 1.0), 0.0)
+
+
+class TripletAngles(Transform):
+    """The cosine of the angle at j between i and k, <e_ij, e_kj> with e_ij = (v_i - v_j) / ||v_i - v_j||.
+
+    Layout regions -> scalar_map (T, 1, T, T): the sample is j, the cells are the pairs (i, k); the three must
+    differ to count. T is ``most`` or the number of samples, if that is less: the work grows with T^3. Chosen are
+    the first regions of each image, the images taking turns. RKD, arXiv:1904.05068,
+    section 3.2.2.
+    """
+
+    def __init__(self, context: BuildContext, most: int) -> None:
+        super().__init__(context)
+        self.most = most
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
+        there_S = _there(knowledge)
+        chosen_T = _in_turns(there_S, _instances(knowledge))[: self.most]
+        student, teacher = (self._angles(x[chosen_T]) for x in _vectors(knowledge))
+        there_T = there_S[chosen_T].to(student.dtype)
+        pairs_TT = _off_diagonal(there_T)
+        weights_TTT = pairs_TT[:, :, None] * pairs_TT[:, None] * pairs_TT
+        return knowledge.with_maps(
+            student[:, None],
+            teacher[:, None],
+            grid=Grid(len(chosen_T), len(chosen_T)),
+            region=Given(weights_TTT),
+            layout=SCALAR_MAP,
+            instances=None,
+        )
+
+    @staticmethod
+    def _angles(vectors_TD: Tensor) -> Tensor:
+        """(T, T, T): of j, i and k."""
+        sides_TTD = unit(vectors_TD - vectors_TD[:, None], (2,))
+        return sides_TTD @ sides_TTD.transpose(1, 2)
+
+
+class WithinClass(Transform):
+    """||v_i - c_i|| for each region, c_i the mean of the batch's regions of its class: how spread the classes are.
+
+    Layout regions -> scalar_map (1, 1, 1, S). The only region of its class does not count. Distances are as they
+    are: ``l2_cells`` removes their scale. After IFVD, ECCV 2020 (variation within a class), with distances for
+    cosines.
+    """
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
+        instances = _instances(knowledge)
+        there_S = _there(knowledge) & (instances.labels_S >= 0)
+        same_SS = outer(there_S) & (instances.labels_S[:, None] == instances.labels_S)
+        count_S1 = same_SS.sum(1, keepdim=True)
+        student, teacher = (self._distances(x, same_SS.to(x.dtype), count_S1) for x in _vectors(knowledge))
+        weights_1S = (count_S1 > 1).to(student.dtype).T
+        return as_relations(knowledge, student[None], teacher[None], weights_1S)
+
+    @staticmethod
+    def _distances(vectors_SD: Tensor, same_SS: Tensor, count_S1: Tensor) -> Tensor:
+        centre_SD = same_SS @ vectors_SD / count_S1.clamp_min(1)
+        return _length(vectors_SD - centre_SD)
+
+
+class BetweenClass(Transform):
+    """||c_k - c_l|| for each two classes, c_k the mean of the batch's regions of class k: how far apart classes are.
+
+    Layout regions -> scalar_map (K, 1, 1, K). The diagonal, and classes that the batch does not show, do not count.
+    Distances are as they are: ``l2_cells`` removes the scale of a row. RKD's pairs (arXiv:1904.05068) between class
+    centres.
+    """
+
+    def __init__(self, context: BuildContext) -> None:
+        super().__init__(context)
+        self.num_classes = context.num_classes
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
+        labels_S = torch.where(_there(knowledge), _instances(knowledge).labels_S, -1)
+        # one class more, of what has none, which is dropped again
+        of_class_KS = functional.one_hot(labels_S + 1, self.num_classes + 1).T[1:]
+        count_K1 = of_class_KS.sum(1, keepdim=True)
+        student, teacher = (
+            _distances(of_class_KS.to(x.dtype) @ x / count_K1.clamp_min(1)) for x in _vectors(knowledge)
+        )
+        weights_KK = _off_diagonal((count_K1[:, 0] > 0).to(student.dtype))
+        return as_relations(knowledge, student, teacher, weights_KK)
+
+
+def _vectors(knowledge: Knowledge) -> tuple[Tensor, Tensor]:
+    members = knowledge.members_SHW
+    return vectors(knowledge.student_SCHW, members), vectors(knowledge.teacher_SCHW, members)
+
+
+def _instances(knowledge: Knowledge) -> Instances:
+    assert knowledge.instances is not None, "layout regions without the regions' boxes"
+    return knowledge.instances
+
+
+def _there(knowledge: Knowledge) -> Tensor:
+    """(S,) bool: regions that are there, with a cell that counts."""
+    there_S, members = _instances(knowledge).there_S, knowledge.members_SHW
+    return there_S if members is None else there_S & (members > 0).flatten(1).any(1)
+
+
+def _in_turns(there_S: Tensor, instances: Instances) -> Tensor:
+    """(S,): indices of the regions, those that are there first, by their place within their image, then by image."""
+    index_S = torch.arange(len(there_S), device=there_S.device)
+    is_before_SS = (index_S < index_S[:, None]) & (instances.images_S == instances.images_S[:, None]) & there_S
+    place_S = torch.where(there_S, is_before_SS.sum(1), len(there_S))
+    return place_S.argsort(stable=True)
+
+
+def _off_diagonal(weights_S: Tensor) -> Tensor:
+    """(S, S): row times column, 0 on the diagonal."""
+    return outer(weights_S) * (1 - torch.eye(len(weights_S), dtype=weights_S.dtype, device=weights_S.device))
+
+
+def _distances(vectors_SD: Tensor) -> Tensor:
+    """(S, S): Euclidean, differences taken before they are squared; gradient 0 where two vectors are equal."""
+    return torch.cdist(vectors_SD, vectors_SD, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _length(x_SD: Tensor) -> Tensor:
+    """(S,): Euclidean, gradient 0 at 0."""
+    squares_S = x_SD.square().sum(1)
+    has_length = squares_S > _NO_LENGTH**2
+    return torch.where(has_length, torch.where(has_length, squares_S, 1.0).sqrt(), squares_S)

@@ -1,0 +1,133 @@
+"""Transformations of the third kind: relations between channels, samples and cells. Rows of ``tables/relations``.
+
+A matrix of relations is a scalar map: each of its rows is a sample and the columns are the cells, so that ``l2_cells``
+normalises rows and a softmax over cells turns a row into a distribution. An entry counts where its row and its
+column do: cells outside the region and samples that are not there belong to no relation.
+
+Legend: S samples (images, regions or patches), C channels, H x W cells, N = H * W, R rows, M columns.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from autokd.distill.batch import Batch
+from autokd.distill.grid import Grid
+from autokd.distill.knowledge import Knowledge
+from autokd.distill.operators import BuildContext, Transform
+from autokd.distill.regions import Given
+from autokd.spec.operator import SCALAR_MAP
+
+
+class GramChannels(Transform):
+    """X X' / N of each sample, X its map as (C, N): how alike the maps of each two channels are.
+
+    Layout map -> scalar_map (S * C, 1, 1, C). N is the number of cells that count. Gatys et al., arXiv:1508.06576,
+    eq. 3.
+    """
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
+        members, channels = knowledge.members_SHW, knowledge.student_SCHW.shape[1]
+        student, teacher = (_gram_channels(x, members).flatten(0, 1) for x in _sides(knowledge))
+        weights_RM = None
+        if members is not None:
+            weights_RM = _has_cells(members)[:, None].expand(-1, channels).reshape(-1, 1).expand(-1, channels)
+        return as_relations(knowledge, student, teacher, weights_RM)
+
+
+class GramSamples(Transform):
+    """Z Z', Z the batch as (S, C * N): how alike each two samples are.
+
+    Layout map -> scalar_map (S, 1, 1, S). With ``l2_cells`` and ``l2`` behind it, SP: Similarity-Preserving Knowledge
+    Distillation, arXiv:1907.09682, section 3.
+    """
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
+        members = knowledge.members_SHW
+        student, teacher = (_gram(vectors(x, members)) for x in _sides(knowledge))
+        weights_RM = None if members is None else outer(_has_cells(members))
+        return as_relations(knowledge, student, teacher, weights_RM)
+
+
+class GramCells(Transform):
+    """X' X / C of each sample, X its map as (C, N): how alike the vectors of each two cells are.
+
+    Layout map -> scalar_map (S * N, 1, 1, N). So that N x N stays small, a map larger than ``side`` x ``side`` cells
+    is first averaged over whole windows, the smallest that leave at most ``side`` cells per side; a window's mean
+    is over those of its cells that count. Structured knowledge distillation, arXiv:1903.04197
+    (pair-wise distillation; there of unit vectors: put ``l2_channels`` before it).
+    """
+
+    def __init__(self, context: BuildContext, side: int) -> None:
+        super().__init__(context)
+        self.side = side
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
+        members = knowledge.members_SHW
+        student, teacher = (self._gram_cells(x, members).flatten(0, 1) for x in _sides(knowledge))
+        weights_RM = None
+        if members is not None:
+            counts_SN = (self._pooled(members[:, None]) > 0).flatten(1).to(members.dtype)
+            weights_RM = (counts_SN[:, :, None] * counts_SN[:, None]).flatten(0, 1)
+        return as_relations(knowledge, student, teacher, weights_RM)
+
+    def _gram_cells(self, x_SCHW: Tensor, members_SHW: Tensor | None) -> Tensor:
+        """(S, N, N)."""
+        if members_SHW is None:
+            x_SCN = self._pooled(x_SCHW).flatten(2)
+        else:
+            share_S1HW = self._pooled(members_SHW[:, None])
+            inside_SCHW = self._pooled(x_SCHW * members_SHW[:, None])
+            x_SCN = (inside_SCHW / torch.where(share_S1HW > 0, share_S1HW, 1.0)).flatten(2)
+        return x_SCN.transpose(1, 2) @ x_SCN / x_SCHW.shape[1]
+
+    def _pooled(self, x_SCHW: Tensor) -> Tensor:
+        window = [-(-length // self.side) for length in x_SCHW.shape[2:]]
+        return x_SCHW if window == [1, 1] else functional.avg_pool2d(x_SCHW, window, ceil_mode=True)
+
+
+def as_relations(knowledge: Knowledge, student_RM: Tensor, teacher_RM: Tensor, weights_RM: Tensor | None) -> Knowledge:
+    """The matrix of relations that ``knowledge`` becomes: a row is a sample, a column is a cell."""
+    return knowledge.with_maps(
+        student_RM[:, None, None],
+        teacher_RM[:, None, None],
+        grid=Grid(1, student_RM.shape[1]),
+        region=None if weights_RM is None else Given(weights_RM[:, None]),
+        layout=SCALAR_MAP,
+        instances=None,
+    )
+
+
+def vectors(x_SCHW: Tensor, members_SHW: Tensor | None) -> Tensor:
+    """(S, C * N): each sample as one vector; cells that do not count are 0."""
+    return (x_SCHW if members_SHW is None else x_SCHW * members_SHW[:, None]).flatten(1)
+
+
+def outer(weights_S: Tensor) -> Tensor:
+    """(S, S): row times column."""
+    return weights_S[:, None] * weights_S
+
+
+def _sides(knowledge: Knowledge) -> tuple[Tensor, Tensor]:
+    return knowledge.student_SCHW, knowledge.teacher_SCHW
+
+
+def _has_cells(members_SHW: Tensor) -> Tensor:
+    """(S,): 1 for the samples of which any cell counts."""
+    return (members_SHW > 0).flatten(1).any(1).to(members_SHW.dtype)
+
+
+def _gram(rows_SD: Tensor) -> Tensor:
+    return rows_SD @ rows_SD.T
+
+
+def _gram_channels(x_SCHW: Tensor, members_SHW: Tensor | None) -> Tensor:
+    """(S, C, C)."""
+    x_SCN = x_SCHW.flatten(2)
+    if members_SHW is None:
+        return x_SCN @ x_SCN.transpose(1, 2) / x_SCN.shape[2]
+    members_S1N = members_SHW.flatten(1)[:, None]
+    count_S11 = members_S1N.sum(2, keepdim=True).clamp_min(1)
+    return (x_SCN * members_S1N) @ x_SCN.transpose(1, 2) / count_S11
