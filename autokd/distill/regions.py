@@ -66,13 +66,19 @@ class Boxes:
         """
         key = (stride, grid)
         if key not in self._covered:
-            boxes_BM4 = self.padded_BM4 / stride
-            cells = cells_of(grid, boxes_BM4.device)
-            rows_BPMH = _covers(boxes_BM4[..., 1], boxes_BM4[..., 3], cells.rows_PH2, grid.height)
-            columns_BPMW = _covers(boxes_BM4[..., 0], boxes_BM4[..., 2], cells.columns_PW2, grid.width)
+            rows_BPMH, columns_BPMW = covering(self, stride, grid)
             covered_BPHW = rows_BPMH.float().transpose(-1, -2) @ columns_BPMW.float() > 0
             self._covered[key] = covered_BPHW.flatten(0, 1)
         return self._covered[key]
+
+
+def covering(boxes: Boxes, stride: float, grid: Grid) -> tuple[Tensor, Tensor]:
+    """(B, P, M, H) and (B, P, M, W): which rows and columns of ``grid`` each box covers; a cell needs both."""
+    boxes_BM4 = boxes.padded_BM4 / stride
+    cells = cells_of(grid, boxes_BM4.device)
+    rows_BPMH = _covers(boxes_BM4[..., 1], boxes_BM4[..., 3], cells.rows_PH2, grid.height)
+    columns_BPMW = _covers(boxes_BM4[..., 0], boxes_BM4[..., 2], cells.columns_PW2, grid.width)
+    return rows_BPMH, columns_BPMW
 
 
 def _cleaned(boxes_xyxy_px: Tensor, size_px: tuple[int, int]) -> Tensor:

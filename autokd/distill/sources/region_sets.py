@@ -29,6 +29,13 @@ class RegionSet:
 
     boxes_BM4: Tensor
     instances: Instances
+    num_truth: int
+    """The first so many regions of an image are its ground truth (filled up), the rest proposals."""
+
+    def truth(self, x_SX: Tensor) -> Tensor:
+        """(B * num_truth, ...): the rows of ground-truth boxes among those of all regions."""
+        num_images, num_regions = self.boxes_BM4.shape[:2]
+        return x_SX.unflatten(0, (num_images, num_regions))[:, : self.num_truth].flatten(0, 1)
 
 
 def regions_of(batch: Batch) -> RegionSet:
@@ -44,7 +51,7 @@ def _regions_of(batch: Batch) -> RegionSet:
     truth = batch.boxes
     proposals_BR4 = batch.student.proposals
     if proposals_BR4 is None or proposals_BR4.shape[1] == 0:
-        return RegionSet(truth.padded_BM4.nan_to_num(0.0), batch.instances)
+        return RegionSet(truth.padded_BM4.nan_to_num(0.0), batch.instances, truth.padded_BM4.shape[1])
     proposals_BR4 = proposals_BR4.detach().to(truth.padded_BM4)
     taken_BR, labels_BR = _choose(proposals_BR4, truth.padded_BM4, truth.labels_BM, truth.there_BM)
     boxes_BM4 = torch.cat([truth.padded_BM4, torch.where(taken_BR[..., None], proposals_BR4, torch.nan)], 1)
@@ -53,7 +60,7 @@ def _regions_of(batch: Batch) -> RegionSet:
     boxes_BM4 = torch.where(there_BM[..., None], boxes_BM4, 0.0)
     images_BM = torch.arange(len(boxes_BM4), device=boxes_BM4.device)[:, None].expand(there_BM.shape)
     instances = Instances(boxes_BM4.flatten(0, 1), labels_BM.flatten(), images_BM.flatten(), there_BM.flatten())
-    return RegionSet(boxes_BM4, instances)
+    return RegionSet(boxes_BM4, instances, truth.padded_BM4.shape[1])
 
 
 def _choose(proposals_BR4: Tensor, truth_BM4: Tensor, labels_BM: Tensor, there_BM: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,29 @@
 
 from __future__ import annotations
 
-from autokd.spec.operator import Operator
+from autokd.spec.operator import CHANNEL_DISTRIBUTION, FEATURES, LOGITS, SCALAR_MAP, Operator, Parameter, effects
 
-ROWS: tuple[Operator, ...] = ()
+_PROTOTYPES = (Parameter("prototypes", 10, 1, 64, "of each class and level"),)
+
+ROWS: tuple[Operator, ...] = (
+    Operator(
+        "reliable_foreground", "source", "autokd.distill.sources.prototypes:ReliableForeground",
+        formula="r F|fg",
+        meaning="the cells inside boxes, weighted by how alike student and teacher see the instance among prototypes",
+        paper="Global Knowledge, arXiv:2210.09022, eq. 8", needs_taps=("fpn",), by_level=True,
+        parameters=_PROTOTYPES, learns=True,
+    ),
+    Operator(
+        "prototypes", "source", "autokd.distill.sources.prototypes:PrototypeAlignment",
+        formula="r cos(x, p_1), ..., r cos(x, p_P)",
+        meaning="each instance by its reliability and its cosines to the prototypes of all classes",
+        paper="Global Knowledge, arXiv:2210.09022, eq. 9", needs_taps=("fpn",), gives=SCALAR_MAP,
+        parameters=_PROTOTYPES, learns=True,
+    ),
+    Operator(
+        "l2_vectors", "distance", "autokd.distill.distances.vectors:L2Vectors",
+        takes=(*FEATURES, LOGITS, CHANNEL_DISTRIBUTION),
+        formula="mean_s ||s - t||^2", meaning="mean over cells of the squared length of the difference",
+        paper="Global Knowledge, arXiv:2210.09022, eq. 8", keeps=effects("grouping"),
+    ),
+)  # fmt: skip

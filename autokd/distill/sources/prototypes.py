@@ -1,0 +1,136 @@
+"""Robust distillation with global prototypes: reliable foreground, alignment to prototypes.
+
+Distilling Object Detectors with Global Knowledge (ECCV 2022), arXiv:2210.09022, section 3.3.
+
+Legend: B images, M boxes of an image, S = B * M instances, P prototypes, H x W cells.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from autokd.distill.batch import Batch
+from autokd.distill.grid import Grid
+from autokd.distill.knowledge import Knowledge
+from autokd.distill.operators import BuildContext, Source
+from autokd.distill.prototype_bank import Instances, PrototypeBank, cosines
+from autokd.distill.regions import Boxes, Given, Region, covering
+from autokd.distill.sources.maps import Whole
+from autokd.distill.sources.region_sets import at_own_level, region_levels, regions_of, regions_on_levels
+from autokd.errors import DistillError
+from autokd.spec.operator import SCALAR_MAP
+
+_REGION_SIZE = 7
+"""Cells of a region per side before its mean, as of ``semantic_guided`` by default: both then share the RoIAlign."""
+_SMALLEST_PX, _OF_PX = 30, 1333
+"""Instances with a side below 30 px of an input whose longer side is 1333 px are not remembered (section 4.1)."""
+
+
+class _WithPrototypes:
+    """The bank of a distiller and the instances of a batch, shared by the sources of this module."""
+
+    def __init__(self, context: BuildContext, num_prototypes: int) -> None:
+        if context.student is None or context.teacher is None:
+            raise DistillError("prototypes are kept for a pair of detectors; give their outputs.")
+        widths = []
+        for side, outputs in (("student", context.student), ("teacher", context.teacher)):
+            channels = {level: map_BCHW.shape[1] for level, map_BCHW in outputs.pyramid.items()}
+            if len(set(channels.values())) > 1:
+                raise DistillError(
+                    f"prototypes compare vectors of all levels, but the {side}'s have {channels} channels. "
+                    "Use a detector whose pyramid has equal channels, or other sources."
+                )
+            widths.append(next(iter(channels.values())))
+        self._strides = dict(context.student.strides), dict(context.teacher.strides)
+        num_classes = context.num_classes
+        self.bank = context.part(
+            f"prototypes {num_prototypes}", lambda: PrototypeBank(widths[0], widths[1], num_classes, num_prototypes)
+        )
+
+    def instances(self, batch: Batch, bank: PrototypeBank) -> Instances:
+        """The ground truth of the batch; in training the bank takes it in, once a batch."""
+        return batch.shared(("prototype instances", bank), lambda: self._instances(batch, bank))
+
+    def _instances(self, batch: Batch, bank: PrototypeBank) -> Instances:
+        regions = regions_of(batch)
+        boxes_S4 = regions.instances.boxes_S4
+        vectors, levels = [], []
+        sides = (("student", batch.student_maps), ("teacher", batch.teacher_maps))
+        for (side, maps), strides in zip(sides, self._strides):
+            levels_SL = region_levels(boxes_S4, strides)
+            pooled = at_own_level(regions_on_levels(batch, maps, strides, _REGION_SIZE, side), levels_SL)
+            vectors.append(regions.truth(pooled.mean((2, 3))))
+            levels.append(regions.truth(levels_SL.argmax(1)))
+        there_S, labels_S = (regions.truth(x) for x in (regions.instances.there_S, regions.instances.labels_S))
+        found = Instances(vectors[0], vectors[1], labels_S, levels[1], there_S)
+        if batch.is_training:
+            sides_S2 = regions.truth(boxes_S4[:, 2:] - boxes_S4[:, :2])
+            smallest_px = _SMALLEST_PX * max(batch.student.input_size_px) / _OF_PX
+            bank.add(found, (sides_S2 >= smallest_px).all(1))
+        return found
+
+
+class ReliableForeground(Whole):
+    """The cells inside ground-truth boxes, on every paired level, each weighted by the reliability of its instance.
+
+    r = 1 - |q_S - q_T|, q the greatest cosine of an instance's vector to a prototype of its class and level, in the
+    own space. Where boxes overlap the more reliable instance counts. Section 3.3, eq. 8.
+    """
+
+    def __init__(self, context: BuildContext, prototypes: int) -> None:
+        super().__init__(context)
+        self._shared = _WithPrototypes(context, prototypes)
+        self.bank = self._shared.bank
+
+    def region(self, batch: Batch, level: int) -> Region:
+        found = self._shared.instances(batch, self.bank)
+        reliability_S = batch.shared(("reliability", self.bank), lambda: self.bank.reliability(found))
+        shape = batch.boxes.there_BM.shape
+        return _Reliable(batch.boxes, batch.pairs[level].stride, reliability_S.view(shape))
+
+
+class _Reliable:
+    """Cells inside boxes, weighted by the most reliable of those that cover them."""
+
+    is_graded = True
+
+    def __init__(self, boxes: Boxes, stride: float, reliability_BM: Tensor) -> None:
+        self._boxes, self._stride, self._reliability_BM = boxes, stride, reliability_BM
+
+    def weights_SHW(self, grid: Grid) -> Tensor:
+        rows_BPMH, columns_BPMW = covering(self._boxes, self._stride, grid)
+        covered = rows_BPMH[..., None] & columns_BPMW[..., None, :]
+        if covered.shape[2] == 0:
+            return torch.zeros_like(covered.any(2), dtype=torch.float32).flatten(0, 1)
+        weights = covered * self._reliability_BM.to(torch.float32).clamp_min(0.0)[:, None, :, None, None]
+        return weights.amax(2).flatten(0, 1)
+
+
+class PrototypeAlignment(Source):
+    """r * cos(x, p) of every instance x to every prototype p of its level, in the own space of each side.
+
+    An instance is a sample, a prototype a cell; prototypes of all classes count. Section 3.3, eq. 9.
+    """
+
+    def __init__(self, context: BuildContext, prototypes: int) -> None:
+        super().__init__(context)
+        self._shared = _WithPrototypes(context, prototypes)
+        self.bank = self._shared.bank
+
+    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
+        found = self._shared.instances(batch, self.bank)
+        kept = self.bank.prototypes(found)
+        reliability_S1 = batch.shared(("reliability", self.bank), lambda: self.bank.reliability(found))[:, None]
+        student_SP = reliability_S1 * cosines(found.student_SC, kept.student_PC)
+        teacher_SP = reliability_S1 * cosines(found.teacher_SC, kept.teacher_PC)
+        counts_SP = found.there_S[:, None] & (found.levels_S[:, None] == kept.levels_P)
+        return (
+            Knowledge(
+                student_SP[:, None, None],
+                teacher_SP.detach()[:, None, None],
+                Grid(1, student_SP.shape[1]),
+                Given(counts_SP.to(student_SP.dtype)[:, None]),
+                SCALAR_MAP,
+            ),
+        )
