@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from autokd.mmcv_ops.precision import computed
+
 
 def sigmoid_focal_loss_forward(
     input: torch.Tensor,
@@ -22,9 +24,10 @@ def sigmoid_focal_loss_forward(
 
     It is -alpha (1 - p)^gamma log p at the target's class and -(1 - alpha) p^gamma log(1 - p) elsewhere.
     """
-    p = input.sigmoid()
-    positive = -alpha * (1 - p) ** gamma * functional.logsigmoid(input)
-    negative = -(1 - alpha) * p**gamma * functional.logsigmoid(-input)
+    logits = computed(input)
+    p = logits.sigmoid()
+    positive = -alpha * (1 - p) ** gamma * functional.logsigmoid(logits)
+    negative = -(1 - alpha) * p**gamma * functional.logsigmoid(-logits)
     output.copy_(torch.where(_is_target(input, target), positive, negative) * _weight_of(target, weight))
 
 
@@ -42,9 +45,10 @@ def sigmoid_focal_loss_backward(
     As p' = p (1 - p), it is alpha (1 - p)^gamma (gamma p log p - (1 - p)) at the target's class and
     (1 - alpha) p^gamma (p - gamma (1 - p) log(1 - p)) elsewhere: no power of a number near zero is divided by.
     """
-    p = input.sigmoid()
-    positive = alpha * (1 - p) ** gamma * (gamma * p * functional.logsigmoid(input) - (1 - p))
-    negative = (1 - alpha) * p**gamma * (p - gamma * (1 - p) * functional.logsigmoid(-input))
+    logits = computed(input)
+    p = logits.sigmoid()
+    positive = alpha * (1 - p) ** gamma * (gamma * p * functional.logsigmoid(logits) - (1 - p))
+    negative = (1 - alpha) * p**gamma * (p - gamma * (1 - p) * functional.logsigmoid(-logits))
     grad_input.copy_(torch.where(_is_target(input, target), positive, negative) * _weight_of(target, weight))
 
 
