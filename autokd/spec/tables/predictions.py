@@ -32,6 +32,20 @@ ROWS = (
         paper="LD, arXiv:2102.12252, eq. 3",
     ),
     Operator(
+        "crossed_logits", "source", f"{_CROSSED}:CrossedLogits", gives=LOGITS, learns=True, zero_at_equality=False,
+        needs_of_student=("head_maps",), needs_of_teacher=("head", "class_logits"),
+        formula="Z by the teacher's head",
+        meaning="class logits that the teacher's frozen head gives to the student's standardised head maps",
+        paper="CrossKD, arXiv:2306.11369, section 3.2",
+    ),
+    Operator(
+        "crossed_boxes", "source", f"{_CROSSED}:CrossedBoxes", gives=BOXES, learns=True, zero_at_equality=False,
+        needs_of_student=("head_maps",), needs_of_teacher=("head", "class_logits", "boxes"),
+        formula="boxes by the teacher's head|top score",
+        meaning="boxes that the teacher's frozen head decodes from the student's standardised head maps",
+        paper="CrossKD, arXiv:2306.11369, section 3.2",
+    ),
+    Operator(
         "binary_cross_entropy", "distance", f"{_DISTANCES}:BinaryCrossEntropy", takes=(BINARY,),
         formula="sum |p_s - p_t|^{focus} CE(p_t, p_s) / sum max_c p_t",
         meaning="cross entropy of each yes or no, weighted by the detached disagreement, per yes of the teacher",
