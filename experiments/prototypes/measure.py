@@ -4,8 +4,8 @@
 
 Each measurement runs in a process of its own (Linux: the peak is the kernel's VmHWM, reset just before), the forms
 by turns. The direct form is as lean as it can be while still direct: float32, one space after the other, everything
-in place, so that a single (K, D, N) tensor is held, allocated once. Both find the candidates with the same densities, so that
-only the pursuit differs.
+in place, so that a single (K, D, N) tensor is held, allocated once. Both find the candidates with the same densities,
+so that only the pursuit differs.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def apart(*arguments: object) -> Measurement:
 
 
 def compare(kind: str, n: int, d: int, num_steps: int, direct_steps: int, rounds: int) -> Measurement:
-    """Medians of rounds, and the ratio of each round: of equal steps, and of all steps at the direct form's pace."""
+    """Medians of rounds, and each round's ratio of whole calls that take equally many steps."""
     runs: dict[str, list[Measurement]] = {"ours": [], "ours_short": [], "direct": []}
     for _ in range(rounds):
         runs["ours"].append(apart("ours", kind, n, d, num_steps))
