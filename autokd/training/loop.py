@@ -1,7 +1,7 @@
 """The one training loop: teacher, warm start, proxy and full trainings all go through ``train``.
 
 A step: images of a batch -> one forward of the student gives task losses and taps -> the teacher's taps of the
-same views (from the cache, as a rule) -> the distiller's terms -> one backward for all of it.
+same views (from the cache, as a rule) -> the distiller's terms -> gradients and a step (``autokd.training.descent``).
 """
 
 from __future__ import annotations
@@ -19,22 +19,15 @@ from autokd.detectors import Detector
 from autokd.distill import Distiller, DistillResult
 from autokd.errors import DetectorError, NonFiniteError
 from autokd.outputs import DetectorOutputs
+from autokd.training.descent import DISTILL, TASK, TOTAL, make_descent
 from autokd.training.loader import Batch, Loader
-from autokd.training.optimisation import (
-    Precision,
-    clip_gradients,
-    make_optimiser,
-    parameter_groups,
-    rate_factor,
-    trainable,
-)
+from autokd.training.optimisation import rate_factor
 from autokd.training.seeds import seed_stream
 
 GPU_CHECK_STEPS = 20
 """On a GPU the losses are looked at this often, since each look waits for the card. On a CPU: at every step."""
 
 PYRAMID_TAP = "fpn"
-TOTAL = "total"
 GRADIENT = "gradient norm"
 
 
@@ -93,30 +86,27 @@ def train(
     num_epochs = schedule_epochs or recipe.epochs
     last_epoch = min(num_epochs, stop_after) if stop_after is not None else num_epochs
     distiller = lesson.distiller if lesson else None
-    optimiser = make_optimiser(parameter_groups(student, distiller, recipe.weight_decay), recipe)
-    precision = Precision(device, recipe.amp)
-    clipped = [trainable(student), trainable(distiller)]
+    descent = make_descent(student, distiller, recipe, device)
     steps_per_epoch = loader.steps_per_epoch(seed)
     num_steps = num_epochs * steps_per_epoch
     step, seconds = 0, 0.0
     for epoch in range(1, last_epoch + 1):
         began = time.monotonic()
         _set_training(student, distiller)
+        if distiller is not None:
+            distiller.begin_epoch(epoch, num_epochs, steps_per_epoch)
         record = LossRecord(epoch, check_every=1 if device.type == "cpu" else GPU_CHECK_STEPS)
         for batch in loader.epoch(seed, epoch):
             rate = recipe.learning_rate * rate_factor(step, num_steps, recipe)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+            descent.set_rate(rate)
             seed_stream(device, seed, "step", step)
-            optimiser.zero_grad(set_to_none=True)
-            with precision.autocast():
+            with descent.autocast():
                 parts = _losses(student, batch, lesson)
-            precision.backward(parts[TOTAL], optimiser)
-            norms = [clip_gradients(parameters, recipe.gradient_clip_norm) for parameters in clipped]
-            if norms[0] is not None and not precision.is_scaled:
-                parts[GRADIENT] = norms[0]
+            norm = descent.differentiate(parts)
+            if norm is not None:
+                parts[GRADIENT] = norm
             record.add(parts)
-            precision.step(optimiser)
+            descent.step()
             step += 1
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"out of time in epoch {epoch} of {num_epochs}, after {step} steps.")
@@ -137,7 +127,7 @@ def _losses(student: Detector, batch: Batch, lesson: Lesson | None) -> dict[str,
     if task_loss is None:
         raise DetectorError(f"{type(student).__name__} gave no losses although it was given targets.")
     parts = {f"task/{name}": loss for name, loss in outputs.losses.items()}
-    parts["task"] = task_loss
+    parts[TASK] = task_loss
     parts[TOTAL] = task_loss
     if lesson is not None:
         result = lesson.distiller(outputs, lesson.teacher(batch), batch.targets)
@@ -151,7 +141,7 @@ def _term_parts(result: DistillResult) -> dict[str, Tensor]:
     for name, value in result.terms.items():
         parts[f"distill/{name}"] = value.weighted
         parts[f"distill/{name} before its weight"] = value.raw
-    parts["distill"] = result.total
+    parts[DISTILL] = result.total
     return parts
 
 
@@ -204,6 +194,4 @@ class LossRecord:
         assert self._sums is not None, "an epoch has at least one step"
         means = dict(zip(self._names, (self._sums / self._num_steps).tolist()))
         means.pop(GRADIENT, None)
-        return EpochResult(
-            self._epoch, num_epochs, means, means["task"], means.get("distill", 0.0), learning_rate, seconds
-        )
+        return EpochResult(self._epoch, num_epochs, means, means[TASK], means.get(DISTILL, 0.0), learning_rate, seconds)

@@ -1,4 +1,7 @@
-"""The optimiser of a training: parameter groups, the schedule as a function of the step, clipping, precision."""
+"""The optimiser of a training: parameter groups, the schedule as a function of the step, clipping, precision.
+
+``autokd.training.descent`` puts these together into the step that a loss is followed by.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from autokd.config.model import Recipe
+from autokd.errors import ConfigError
+from autokd.training.dot import DistillationOrientedSGD
 
 SGD_MOMENTUM = 0.9
 START_FRACTION = 1 / 25
 """Of the peak rate, at the first step of a one-cycle schedule."""
 END_FRACTION = 1e-4
 """Of the peak rate, at the last step."""
+
+
+def idle_fields(recipe: Recipe) -> set[str]:
+    """Fields of a recipe that decide nothing, since its optimiser does not read them."""
+    return set() if recipe.optimiser == "dot" else {"dot_delta"}
 
 
 def rate_factor(step: int, num_steps: int, recipe: Recipe) -> float:
@@ -59,7 +69,9 @@ def trainable(module: nn.Module | None) -> list[nn.Parameter]:
 
 
 def make_optimiser(groups: list[dict[str, object]], recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW or SGD with Nesterov momentum; the fused kernels, several times faster on a CPU too."""
+    """AdamW, SGD with Nesterov momentum, or DOT; the fused kernels, several times faster on a CPU too."""
+    if recipe.optimiser == "dot":
+        return DistillationOrientedSGD(groups, recipe.learning_rate, SGD_MOMENTUM, recipe.dot_delta)
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=SGD_MOMENTUM, nesterov=True, fused=True)
@@ -73,14 +85,25 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None) -
 
 
 class Precision:
-    """Mixed precision on a GPU (bfloat16 where the card has it, else float16 with loss scaling), none on a CPU."""
+    """Mixed precision on a GPU (bfloat16 where the card has it, else float16 with loss scaling), none on a CPU.
 
-    def __init__(self, device: torch.device, amp: bool | str) -> None:
+    ``can_scale``: whether the optimiser can work with a scaled loss. Where it cannot and the card has float16 only,
+    "auto" trains in full precision, and True is a ConfigError.
+    """
+
+    def __init__(self, device: torch.device, amp: bool | str, can_scale: bool = True) -> None:
         self._device = device
         self.is_mixed = device.type == "cuda" and amp is not False
         self._dtype = torch.float32
         if self.is_mixed:
             self._dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        if self._dtype == torch.float16 and not can_scale:
+            if amp is True:
+                raise ConfigError(
+                    "amp: true needs a scaled loss on this card, which has no bfloat16, and 'optimiser: dot' keeps two "
+                    "losses apart. Set 'amp: false' or 'auto', or take another optimiser."
+                )
+            self.is_mixed, self._dtype = False, torch.float32
         is_scaled = self._dtype == torch.float16
         self._scaler = torch.amp.GradScaler(device.type, enabled=is_scaled)
 

@@ -17,11 +17,13 @@ from autokd.config.model import Recipe, RunConfig
 from autokd.data import Datasets, DetectionDataset, ViewPlan, load_datasets
 from autokd.detectors import Detector, build_detector
 from autokd.outcomes import TRAINING_VERSION
+from autokd.outputs import CrossHead
 from autokd.spec.vocabulary import all_operators
 from autokd.training.average_precision import PrecisionMeter
 from autokd.training.content import digest_of, exclusive, load_weights, save_weights
 from autokd.training.loader import Loader, identity_plan, training_plan
 from autokd.training.loop import train
+from autokd.training.optimisation import idle_fields
 from autokd.training.seeds import random_stream
 from autokd.training.teacher import (
     OnProgress,
@@ -31,19 +33,20 @@ from autokd.training.teacher import (
     no_progress,
     obtain_teacher,
 )
-from autokd.training.teacher_cache import TapsKey, TeacherCache, open_or_build
+from autokd.training.teacher_cache import HELD_TAP, TapsKey, TeacherCache, open_or_build, stored_taps
 
 EVALUATION_BATCH_SIZE = 16
 
 
 def needed_taps() -> tuple[str, ...]:
-    """The taps that some operator of the vocabulary reads, sorted: what the teacher's cache holds."""
-    return tuple(sorted({tap for row in all_operators() for tap in row.needs_taps}))
+    """The teacher's taps that some operator of the vocabulary reads, sorted: what its cache holds."""
+    return tuple(sorted({tap for row in all_operators() for tap in row.needs_taps + row.needs_of_teacher}))
 
 
 def recipe_data(recipe: Recipe) -> dict[str, Any]:
     """The part of a recipe that decides a training's weights, but for its length."""
-    return {name: getattr(recipe, name) for name in sorted(Recipe.model_fields) if name != "epochs"}
+    decisive = Recipe.model_fields.keys() - idle_fields(recipe) - {"epochs"}
+    return {name: getattr(recipe, name) for name in sorted(decisive)}
 
 
 class Provisions:
@@ -76,6 +79,11 @@ class Provisions:
         """Found, or trained: see ``obtain_teacher``."""
         return obtain_teacher(self.config.teacher, self.datasets.train, self.cache_dir, self.device, self._on_progress)
 
+    @cached_property
+    def teacher_head(self) -> CrossHead | None:
+        """The teacher's own head, cut in two and frozen; made at the first read of a cache whose taps need it."""
+        return self.teacher.build_head(self.device)
+
     def meter(self, dataset: DetectionDataset) -> PrecisionMeter:
         return self._meters.setdefault(dataset.fingerprint, PrecisionMeter(dataset))
 
@@ -107,7 +115,7 @@ class Provisions:
             dataset_fingerprint=dataset.fingerprint,
             plan_digest=plan.digest,
             image_size_px=dataset.image_size_px,
-            taps=needed_taps(),
+            taps=stored_taps(needed_taps()),
         )
         if key.folder_name not in self._taps:
             self._taps[key.folder_name] = open_or_build(
@@ -116,6 +124,7 @@ class Provisions:
                 Loader(dataset, plan, EVALUATION_BATCH_SIZE, self.device),
                 lambda: self.teacher.build(self.device),
                 lambda done, total: self._on_progress(stage, done, total, {}),
+                (lambda: self.teacher_head) if HELD_TAP in needed_taps() else None,
             )
         return self._taps[key.folder_name]
 

@@ -17,9 +17,10 @@ import torch
 
 from autokd.config.model import Detector as DetectorConfig
 from autokd.data import Datasets, DetectionDataset
-from autokd.detectors import Detector, build_detector
+from autokd.detectors import Detector, build_detector, taps_of
 from autokd.errors import ConfigError
 from autokd.outcomes import TRAINING_VERSION
+from autokd.outputs import CrossHead
 from autokd.training.average_precision import AveragePrecision, PrecisionMeter
 from autokd.training.content import (
     META_FILE,
@@ -34,6 +35,7 @@ from autokd.training.content import (
 )
 from autokd.training.loader import Loader, training_plan
 from autokd.training.loop import train
+from autokd.training.optimisation import idle_fields
 from autokd.training.seeds import random_stream
 
 WEIGHTS_FILE = "weights.pt"
@@ -74,6 +76,12 @@ class Teacher:
         """The model with its weights, in eval mode."""
         return _build(self, device).to(device).eval()
 
+    def build_head(self, device: torch.device) -> CrossHead | None:
+        """Its own head, cut in two and frozen, without the rest of the model; None where it has none to cut."""
+        if "head" not in taps_of(self.config):
+            return None
+        return self.build(device).cross_head()
+
 
 def detector_text(config: DetectorConfig) -> str:
     """What of a detector's section decides its structure."""
@@ -112,7 +120,8 @@ def obtain_teacher(
             "teacher: there is neither a checkpoint nor a recipe. Add 'checkpoint: FILE', or 'train: {}' to have "
             "the run train its teacher."
         )
-    key = digest_of(recipe=config.train.model_dump_json(), data=dataset.fingerprint, version=TRAINING_VERSION, **common)
+    recipe = config.train.model_dump_json(exclude=idle_fields(config.train))
+    key = digest_of(recipe=recipe, data=dataset.fingerprint, version=TRAINING_VERSION, **common)
     folder = cache_dir / "teachers" / key
     meta = _sound_meta(folder)
     if meta is None:

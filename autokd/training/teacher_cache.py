@@ -1,10 +1,11 @@
 """The teacher's taps, computed once for a plan of replayable views and shared by all workers of a machine.
 
-One .npy file a tap, float16, memory-mapped: (images, views, C, H, W) for a level of the pyramid,
-(images, views, A, K) for class logits, (images, views, A, 4) for boxes. The folder's name is a digest of all
-that the taps depend on.
+One .npy file a tap, memory-mapped: (images, views, C, H, W) for a level of the pyramid, (images, views, A, K) for class
+logits, (images, views, A, 4) for boxes, (images, views, A, 4, E) for edge logits. All are float16 but the boxes: its 11
+bits would round pixels beyond 2048 to even ones, and edges of small boxes to sixteenths. The folder's name is a digest
+of all that the taps depend on. A frozen head is the same for all images: it is held beside the files.
 
-Legend: N images, V views, B images of a batch, C channels, H x W cells, A candidate boxes, K classes.
+Legend: N images, V views, B images of a batch, C channels, H x W cells, A candidate boxes, K classes, E bins.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from __future__ import annotations
 import math
 import shutil
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +26,32 @@ from torch import Tensor
 from autokd.data import ViewPlan
 from autokd.detectors import Detector
 from autokd.errors import DataError, NonFiniteError
-from autokd.outputs import DetectorOutputs
+from autokd.outputs import CrossHead, DetectorOutputs
 from autokd.training.content import META_FILE, digest_of, exclusive, read_meta, whole_folder, write_json
 from autokd.training.loader import Batch, Loader, Pairs, chunks, num_chunks
 from autokd.training.loop import PYRAMID_TAP
 
 FORMAT_VERSION = 1
 LEVEL_PREFIX = "level."
+STORED_TAPS = (PYRAMID_TAP, "class_logits", "boxes", "edge_logits")
+"""What differs from image to image. ``proposals`` and ``head_maps`` are read of students only."""
+HELD_TAP = "head"
+"""The one for all images."""
+BOX_DTYPE = "float32"
 CHECKED_BLOCKS, BLOCK_BYTES = 512, 1 << 16
 """The checksum reads this many evenly spaced blocks: all of a small file, 32 MiB of a big one."""
 
 Progress = Callable[[int, int], None]
 
 
+def stored_taps(wanted: Iterable[str]) -> tuple[str, ...]:
+    """Those of ``wanted`` that are stored per image, sorted."""
+    return tuple(sorted(set(wanted) & set(STORED_TAPS)))
+
+
 @dataclass(frozen=True)
 class TapsKey:
-    """All that the cached taps depend on; ``folder_name`` is its digest."""
+    """All that the cached taps depend on; ``folder_name`` is its digest. ``taps``: of ``STORED_TAPS``."""
 
     teacher_digest: str
     teacher_config: str
@@ -50,17 +62,40 @@ class TapsKey:
     dtype: str = "float16"
     version: int = FORMAT_VERSION
 
+    def __post_init__(self) -> None:
+        if unknown := set(self.taps) - set(STORED_TAPS):
+            raise DataError(
+                f"the taps {', '.join(sorted(unknown))} are not stored per image; those that are: "
+                f"{', '.join(STORED_TAPS)}. Take ``stored_taps`` of those that are wanted."
+            )
+
     @property
     def folder_name(self) -> str:
-        return digest_of(**{name: getattr(self, name) for name in self.__dataclass_fields__})
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        if "boxes" in self.taps:
+            fields["box_dtype"] = BOX_DTYPE  # only here, so that older caches without boxes stay valid
+        return digest_of(**fields)
+
+    def dtype_of(self, array: str) -> np.dtype[Any]:
+        return np.dtype(BOX_DTYPE if array == "boxes" else self.dtype)
 
 
 class TeacherCache:
-    """Taps of one data set under one plan, open for reading. Called with a batch, gives DetectorOutputs."""
+    """Taps of one data set under one plan, open for reading. Called with a batch, gives DetectorOutputs.
 
-    def __init__(self, folder: Path, meta: Mapping[str, Any], device: torch.device) -> None:
+    ``make_head`` gives the teacher's frozen head; it is called at the first read, and the head then held.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        meta: Mapping[str, Any],
+        device: torch.device,
+        make_head: Callable[[], CrossHead | None] | None = None,
+    ) -> None:
         self.folder = folder
         self._device = device
+        self._make_head = make_head
         self._strides: dict[str, int] = dict(meta["strides"])
         self._image_size_px = (int(meta["image_size_px"][0]), int(meta["image_size_px"][1]))
         self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in meta["arrays"]}
@@ -68,6 +103,11 @@ class TeacherCache:
     @property
     def num_bytes(self) -> int:
         return sum(array.nbytes for array in self._arrays.values())
+
+    @cached_property
+    def head(self) -> CrossHead | None:
+        """The teacher's own head, cut in two and frozen; None where nobody reads it or the teacher has none."""
+        return None if self._make_head is None else self._make_head()
 
     def __call__(self, batch: Batch) -> DetectorOutputs:
         return self.read(batch.pairs)
@@ -89,6 +129,8 @@ class TeacherCache:
             class_logits=tap("class_logits"),
             boxes=tap("boxes"),
             image_size_px=self._image_size_px,
+            edge_logits=tap("edge_logits"),
+            head=self.head,
         )
 
 
@@ -110,11 +152,13 @@ def open_or_build(
     loader: Loader,
     make_teacher: Callable[[], Detector],
     on_progress: Progress | None = None,
+    make_head: Callable[[], CrossHead | None] | None = None,
 ) -> TeacherCache:
     """Open the taps of ``key`` under ``root``; build them where they are missing, cut short or damaged.
 
-    ``make_teacher`` is called only to build. One process builds, the others wait. DataError if the disk is
-    too small, NonFiniteError if the teacher gives a tap that float16 cannot hold.
+    ``make_teacher`` is called only to build. One process builds, the others wait. ``make_head``: where terms read the
+    tap ``head`` (see ``TeacherCache``). DataError if the disk is too small, NonFiniteError if the teacher gives a tap
+    that float16 cannot hold.
     """
     folder = root / key.folder_name
     meta = sound_meta(folder)
@@ -128,7 +172,7 @@ def open_or_build(
                 meta = sound_meta(folder)
     if meta is None:
         raise DataError(f"{folder}: the teacher's taps were written but cannot be read back. Is the disk sound?")
-    return TeacherCache(folder, meta, loader.device)
+    return TeacherCache(folder, meta, loader.device, make_head)
 
 
 def sound_meta(folder: Path) -> dict[str, Any] | None:
@@ -160,10 +204,10 @@ def _build(folder: Path, key: TapsKey, loader: Loader, teacher: Detector, on_pro
         taps = _wanted(outputs, key.taps)
         if not arrays:
             strides = {level: int(stride) for level, stride in outputs.strides.items()}
-            arrays = _allocate(folder, taps, plan)
+            arrays = _allocate(folder, taps, plan, key)
         images, views = (list(column) for column in zip(*batch.pairs))
         for name, tap in taps.items():
-            arrays[name][images, views] = _half(tap, name)
+            arrays[name][images, views] = _narrowed(tap, name, arrays[name].dtype)
         if on_progress is not None:
             on_progress(done, total)
     for array in arrays.values():
@@ -182,16 +226,15 @@ def _wanted(outputs: DetectorOutputs, taps: Sequence[str]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     if PYRAMID_TAP in taps:
         found |= {LEVEL_PREFIX + level: map_BCHW for level, map_BCHW in outputs.pyramid.items()}
-    if "class_logits" in taps and outputs.class_logits is not None:
-        found["class_logits"] = outputs.class_logits
-    if "boxes" in taps and outputs.boxes is not None:
-        found["boxes"] = outputs.boxes
+    for name in stored_taps(taps):
+        if name != PYRAMID_TAP and (tap := getattr(outputs, name)) is not None:
+            found[name] = tap
     return found
 
 
-def _allocate(folder: Path, taps: Mapping[str, Tensor], plan: ViewPlan) -> dict[str, np.memmap]:
+def _allocate(folder: Path, taps: Mapping[str, Tensor], plan: ViewPlan, key: TapsKey) -> dict[str, np.memmap]:
     shapes = {name: (plan.num_images, plan.num_views, *tap.shape[1:]) for name, tap in taps.items()}
-    needed = sum(2 * math.prod(shape) for shape in shapes.values())
+    needed = sum(key.dtype_of(name).itemsize * math.prod(shape) for name, shape in shapes.items())
     free = shutil.disk_usage(folder).free
     if needed > 0.95 * free:
         raise DataError(
@@ -200,20 +243,20 @@ def _allocate(folder: Path, taps: Mapping[str, Tensor], plan: ViewPlan) -> dict[
             "lower num_views or image_size_px."
         )
     return {
-        name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.float16, shape=shape)
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=key.dtype_of(name), shape=shape)
         for name, shape in shapes.items()
     }
 
 
-def _half(tap: Tensor, name: str) -> np.ndarray:
-    half = tap.half()
-    if not bool(torch.isfinite(half).all()):
+def _narrowed(tap: Tensor, name: str, dtype: np.dtype[Any]) -> np.ndarray:
+    narrow = tap.half() if dtype == np.float16 else tap.float()
+    if not bool(torch.isfinite(narrow).all()):
         greatest = float(tap.abs().max())
         raise NonFiniteError(
-            f"the teacher's {name} reaches {greatest:g}, which float16 cannot hold (at most 65504). "
-            "Is the teacher's checkpoint sound?"
+            f"the teacher's {name} reaches {greatest:g}, which {dtype} cannot hold (at most "
+            f"{np.finfo(dtype).max:g}). Is the teacher's checkpoint sound?"
         )
-    return half.cpu().numpy()
+    return narrow.cpu().numpy()
 
 
 def _checksum(path: Path) -> int:

@@ -46,6 +46,11 @@ class FakeDistiller(nn.Module):
         super().__init__()
         self.factor = nn.Parameter(torch.ones(1, 1))
         self.scale, self.draws, self.bad_step, self.step = scale, draws, bad_step, 0
+        self.epochs: list[tuple[int, int, int]] = []
+
+    def begin_epoch(self, epoch: int, num_epochs: int, steps_per_epoch: int) -> None:
+        assert self.training
+        self.epochs.append((epoch, num_epochs, steps_per_epoch))
 
     def forward(self, outputs_s, outputs_t, targets) -> DistillResult:
         if self.draws:
@@ -98,6 +103,44 @@ def test_the_distillers_parameters_are_trained_and_stay_out_of_the_student(make_
     run(student, loader, Lesson(distiller, no_teacher))
     assert distiller.factor.item() != 1.0
     assert list(student.state_dict()) == names
+
+
+def test_the_distiller_is_told_of_each_epoch_of_the_whole_schedule(make_student, loader):
+    distiller = FakeDistiller()
+    run(make_student(), loader, Lesson(distiller, no_teacher))
+    assert distiller.epochs == [(1, 2, 2), (2, 2, 2)]
+    cut = FakeDistiller()
+    run(make_student(), loader, Lesson(cut, no_teacher), stop_after=1, schedule_epochs=7)
+    assert cut.epochs == [(1, 7, 2)]
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd", "dot"])
+def test_every_parameter_of_a_distiller_is_trained_and_none_joins_the_students_weights(
+    make_student, loader, tiny_data, optimiser
+):
+    """Adapters (2-D), biases (1-D), temperatures (0-D), nested generators; frozen ones stay as they are."""
+
+    class Learning(FakeDistiller):
+        def __init__(self) -> None:
+            super().__init__()
+            self.adapter = nn.Conv2d(8, 8, 1)
+            self.temperature = nn.Parameter(torch.tensor(2.0))
+            self.parts = nn.ModuleList([nn.Sequential(nn.Conv2d(8, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3))])
+            self.frozen = nn.Parameter(torch.ones(3), requires_grad=False)
+
+        def forward(self, outputs_s, outputs_t, targets) -> DistillResult:
+            map_BCHW = self.factor * self.parts[0](self.adapter(outputs_s.pyramid["p3"]))
+            return DistillResult((map_BCHW / self.temperature + self.frozen[0]).square().mean(), {})
+
+    student, distiller = make_student(), Learning()
+    names = list(student.state_dict())
+    before = {name: value.clone() for name, value in distiller.state_dict().items()}
+    recipe = RECIPE.model_copy(update={"optimiser": optimiser})
+    run(student, loader, Lesson(distiller, no_teacher), recipe)
+    for name, value in distiller.state_dict().items():
+        assert torch.equal(value, before[name]) == (name == "frozen"), name
+    assert list(student.state_dict()) == names
+    assert not any("adapter" in name or "temperature" in name for name in student.plain_state_dict())
 
 
 def test_losses_are_means_over_steps_and_the_total_is_their_sum(make_student, loader):
