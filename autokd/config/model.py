@@ -114,7 +114,7 @@ class Recipe(Section):
     optimiser: Literal["adamw", "sgd", "dot"] = "adamw"
     """AdamW; SGD with Nesterov momentum 0.9; DOT: SGD with a momentum of its own for distillation (two backwards)."""
     dot_delta: Annotated[float, Field(ge=0, lt=0.1)] = 0.075
-    """DOT only, from 0 to below 0.1: the task's gradients keep momentum 0.9 - dot_delta, distillation's 0.9 + dot_delta."""
+    """DOT only, 0 to below 0.1: momentum is 0.9 - dot_delta for the task, 0.9 + dot_delta for distillation."""
     learning_rate: PositiveFloat = 2e-3
     """The greatest of the schedule."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
