@@ -29,7 +29,7 @@ _CHUNK_NUMBERS = 2**20
 _DENSITY_ROUNDING = 1e-13
 """Densities within this part of the quantile are equal to it: rounding would otherwise tell duplicates apart."""
 _SCORE_ROUNDING = 1e-12
-"""Scores within this much an instance of the best are equal to it: far more than float64 loses, far less than rows differ by."""
+"""Scores within this much an instance of the best are equal to it; float64 loses far less."""
 
 
 @torch.no_grad()
