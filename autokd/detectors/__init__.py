@@ -1,12 +1,13 @@
 """Detectors behind the ``DetectorOutputs`` contract: one forward for losses and taps.
 
-Adapters hold a plain torchvision model and drive its parts themselves, so that its weights load anywhere
-and nobody else needs to know how a detector is made. Only this package imports ``torchvision.models``.
+Adapters hold a plain model of torchvision or MMDetection, so that its weights load anywhere and nobody else needs
+to know how a detector is made. Only this package imports ``torchvision.models``, and only ``mmdet`` within it mmdet.
 """
 
-from autokd.detectors.base import Detections, Detector, Target
 from autokd.detectors.build import Description, build_detector, describe
 from autokd.detectors.checkpoint import load_weights
+from autokd.detectors.contract import Detections, Detector, Target
+from autokd.detectors.labels import class_order
 from autokd.detectors.layout import Layout, choose_layout
 from autokd.detectors.plain import plain_torchvision_model
 from autokd.detectors.source import plain_torchvision_source
@@ -20,6 +21,7 @@ __all__ = [
     "Target",
     "build_detector",
     "choose_layout",
+    "class_order",
     "describe",
     "load_weights",
     "plain_torchvision_model",

@@ -1,34 +1,25 @@
-"""What every detector has in common: checking and preparing the input, assembling ``DetectorOutputs``.
+"""What the adapters of torchvision have in common: checking and preparing the input, assembling ``DetectorOutputs``.
 
 Legend: B images, C channels, H x W pixels or cells, A candidate boxes of an image, K classes, n boxes.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from autokd.detectors.anchors import AnchorTable
+from autokd.detectors.contract import Detections, Detector, Target, full_precision
 from autokd.detectors.layout import Layout
-from autokd.errors import DetectorError, one_of
-from autokd.outputs import TAPS, CrossHead, DetectorOutputs, HeadMaps
+from autokd.outputs import CrossHead, DetectorOutputs, HeadMaps
 
-Target = Mapping[str, Tensor]
-"""``boxes`` (n, 4) xyxy px, ``labels`` (n,) int64 from 0."""
-Detections = dict[str, Tensor]
-"""``boxes`` (n, 4) xyxy px of the network's input, ``scores`` (n,), ``labels`` (n,) from 0."""
-
-DEFAULT_TAPS = ("fpn", "class_logits", "boxes")
-"""What a forward gives unasked: what the heads have computed anyway. Proposals cost a suppression, a head a copy."""
-
-_EVALUATION_SEED = 0
 _HEAD_TAPS = frozenset({"class_logits", "boxes", "proposals", "head_maps"})
 """Taps for which the head must run."""
 
@@ -53,7 +44,7 @@ class Frame:
         return [self.image_size_px] * self.num_images
 
 
-class Detector(nn.Module, ABC):
+class TorchvisionAdapter(Detector):
     """Base of adapters over a plain torchvision model.
 
     The input is already scaled by ``data``: adapters normalise colours and pad right and below, they never
@@ -63,8 +54,6 @@ class Detector(nn.Module, ABC):
     quarter of a forward; the pyramid comes out so.
     """
 
-    model: Any
-    """The plain torchvision model; ``Any``, since its parts are reached by name."""
     _mean_311: Tensor
     _std_311: Tensor
 
@@ -81,60 +70,16 @@ class Detector(nn.Module, ABC):
         self.register_buffer("_std_311", std_3.view(3, 1, 1), persistent=False)
 
     @property
-    def level_names(self) -> tuple[str, ...]:
-        """Names of the pyramid's levels, fine to coarse."""
-        return self.layout.levels
-
-    @property
     def strides(self) -> dict[str, int]:
-        """Level name -> pixels of the network's input per cell."""
         return self.layout.strides
 
-    def forward(
-        self,
-        images_BCHW: Tensor,
-        targets: Sequence[Target] | None = None,
-        taps: Sequence[str] = DEFAULT_TAPS,
-    ) -> DetectorOutputs:
-        """One forward: the pyramid, the asked-for taps, and the losses if targets are given.
+    @property
+    def channels(self) -> int:
+        return int(self.model.backbone.out_channels)
 
-        images_BCHW: (B, 3, H, W) in [0, 1]. taps: which of ``autokd.outputs.TAPS`` to give; without targets
-        and with ``("fpn",)`` alone the heads do not run. Taps that the architecture does not have are None;
-        ``autokd.detectors.taps_of`` lists those that it has.
-        DetectorError where images, targets or taps are not of the described form.
-        """
-        return self._run(images_BCHW, targets, taps, wants_detections=False)[0]
-
-    def forward_and_detect(
-        self,
-        images_BCHW: Tensor,
-        targets: Sequence[Target] | None = None,
-        taps: Sequence[str] = DEFAULT_TAPS,
-    ) -> tuple[DetectorOutputs, list[Detections]]:
-        """``forward`` and ``detect`` from one pass, for evaluation; evaluation mode, no gradient."""
-        with torch.no_grad(), _evaluating(self):
-            return self._run(images_BCHW, targets, taps, wants_detections=True)
-
-    def detect(self, images_BCHW: Tensor) -> list[Detections]:
-        """Boxes in pixels of the network's input, scores falling; evaluation mode, no gradient."""
-        return self.forward_and_detect(images_BCHW, taps=("fpn",))[1]
-
-    def cross_head(self) -> CrossHead:
-        """A frozen copy of the head as it is now, cut in two; DetectorError where the architecture has none."""
-        head = self._cross_head()
-        if head is None:
-            raise DetectorError(
-                f"{self.architecture} has no dense head that could judge another detector's maps (CrossKD). "
-                "Take fcos or retinanet as the teacher."
-            )
-        return head
-
-    def plain_state_dict(self) -> dict[str, Tensor]:
-        """A copy of the weights, on the CPU, that loads in the plain torchvision model."""
-        return {
-            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, value in self.model.state_dict().items()
-        }
+    @property
+    def pad_multiple_px(self) -> int:
+        return self.layout.pad_multiple_px
 
     # ---------------------------------------------------------------------------------- for subclasses
 
@@ -164,10 +109,6 @@ class Detector(nn.Module, ABC):
         """Within, a forward of the head fills what is given with the maps at its cut; None if it cannot be cut."""
         yield None
 
-    def _cross_head(self) -> CrossHead | None:
-        """A new frozen copy of the head, or None."""
-        return None
-
     @abstractmethod
     def _proposals_BR4(self, raw: dict[str, Any], frame: Frame) -> Tensor:
         """(B, R, 4) for the tap ``proposals``."""
@@ -182,20 +123,18 @@ class Detector(nn.Module, ABC):
         self, images_BCHW: Tensor, targets: Sequence[Target] | None, taps: Sequence[str], wants_detections: bool
     ) -> tuple[DetectorOutputs, list[Detections]]:
         self._check_images(images_BCHW)
-        for tap in taps:
-            if tap not in TAPS:
-                raise DetectorError(f"forward of {self.architecture}: " + one_of(tap, TAPS, noun="tap"))
+        self._check_taps(taps)
         padded_BCHW = self._normalise_and_pad(images_BCHW)
         pyramid = self.model.backbone(padded_BCHW)
         # The heads look at the very tensors that are given out: the losses' gradient on the taps sets the weights.
-        pyramid = {level: _full_precision(tap) for level, tap in zip(self.level_names, pyramid.values())}
+        pyramid = {level: full_precision(tap) for level, tap in zip(self.level_names, pyramid.values())}
         losses = class_logits = boxes = proposals = head_maps = None
         detections: list[Detections] = []
         if targets is not None or wants_detections or not _HEAD_TAPS.isdisjoint(taps):
             with self._listening(pyramid) if "head_maps" in taps else nullcontext() as head_maps:
                 raw = self._predict(pyramid)
             with torch.autocast(images_BCHW.device.type, enabled=False):
-                raw = {name: _full_precision(value) for name, value in raw.items()}
+                raw = {name: full_precision(value) for name, value in raw.items()}
                 frame = self._frame(images_BCHW, padded_BCHW)
                 if targets is not None:
                     checked = self._check_targets(targets, len(images_BCHW))
@@ -254,72 +193,8 @@ class Detector(nn.Module, ABC):
             num_anchors_by_level=num_by_level,
         )
 
-    @contextmanager
-    def _repeatable_draws(self, device: torch.device) -> Iterator[None]:
-        """Outside training, samplers of the loss draw from a fixed seed and leave the global state alone."""
-        if self.training:
-            yield
-            return
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(_EVALUATION_SEED)
-            yield
-
-    def _check_images(self, images_BCHW: Tensor) -> None:
-        if images_BCHW.ndim != 4 or images_BCHW.shape[1] != 3 or not images_BCHW.is_floating_point():
-            raise DetectorError(
-                f"images have shape {tuple(images_BCHW.shape)} and type {images_BCHW.dtype}; a detector takes "
-                "(batch, 3, height, width) floats in [0, 1]. Collate the samples, and divide bytes by 255."
-            )
-
-    def _check_targets(self, targets: Sequence[Target], num_images: int) -> list[dict[str, Tensor]]:
-        """Refuse what would end in a wrong loss or an index error deep inside torchvision."""
-        if len(targets) != num_images:
-            raise DetectorError(f"{len(targets)} targets were given for {num_images} images; give one an image.")
-        for index, target in enumerate(targets):
-            if target["boxes"].shape != (len(target["labels"]), 4):
-                raise DetectorError(
-                    f"targets[{index}] has boxes of shape {tuple(target['boxes'].shape)} and "
-                    f"{len(target['labels'])} labels; boxes are (n, 4) for n labels, (0, 4) where there are none."
-                )
-        boxes_n4 = torch.cat([target["boxes"] for target in targets])
-        labels_n = torch.cat([target["labels"] for target in targets])
-        # Written so that NaN counts as wrong.
-        wrong_n = ~(boxes_n4[:, 2:] > boxes_n4[:, :2]).all(dim=1) | (labels_n < 0) | (labels_n >= self.num_classes)
-        if wrong_n.any():
-            first = int(wrong_n.nonzero()[0])
-            counts = torch.tensor([len(target["labels"]) for target in targets]).cumsum(0)
-            image = int((counts <= first).sum())
-            raise DetectorError(
-                f"targets[{image}] has the box {boxes_n4[first].tolist()} with label {int(labels_n[first])}; a box is "
-                f"(x0, y0, x1, y1) with x0 < x1 and y0 < y1, a label one of 0..{self.num_classes - 1}. "
-                "Drop degenerate boxes, and map category ids to labels from 0."
-            )
-        return [{"boxes": target["boxes"], "labels": target["labels"]} for target in targets]
-
 
 def _full_precision_maps(maps: HeadMaps | None) -> HeadMaps | None:
     if maps is None:
         return None
-    return {level: (_full_precision(one), _full_precision(other)) for level, (one, other) in maps.items()}
-
-
-def _full_precision(value: Any) -> Any:
-    if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
-        return value.float()
-    return value
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; each submodule's own mode afterwards (some may be frozen)."""
-    if not module.training:
-        yield
-        return
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
+    return {level: (full_precision(one), full_precision(other)) for level, (one, other) in maps.items()}

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autokd.config import Detector as DetectorConfig
-from autokd.detectors.base import Detector
+from autokd.detectors.base import TorchvisionAdapter
 from autokd.detectors.checkpoint import load_weights
+from autokd.detectors.contract import Detector
 from autokd.detectors.dense import FcosDetector, RetinaNetDetector
 from autokd.detectors.layout import choose_layout
 from autokd.detectors.plain import plain_torchvision_model
 from autokd.detectors.two_stage import FasterRcnnDetector
 from autokd.errors import DetectorError
 
-ADAPTERS: dict[str, type[Detector]] = {
+ADAPTERS: dict[str, type[TorchvisionAdapter]] = {
     "fcos": FcosDetector,
     "retinanet": RetinaNetDetector,
     "faster_rcnn": FasterRcnnDetector,
 }
 
 
-def build_detector(config: DetectorConfig, num_classes: int, image_size_px: tuple[int, int]) -> Detector:
+def build_detector(
+    config: DetectorConfig, num_classes: int, image_size_px: tuple[int, int], classes: Sequence[str] | None = None
+) -> Detector:
     """Build the detector of a section ``teacher`` or ``student``; weights come from its ``checkpoint``, if any.
 
     num_classes: object classes, without a background. image_size_px: (height, width) of the network's input,
-    which decides levels and anchors; other sizes may be fed later. Random weights come from torch's global
-    generator: seed it for equal detectors. DetectorError for a bad number of classes or checkpoint.
+    which decides levels and anchors; other sizes may be fed later. classes: their names, by which a checkpoint of
+    MMDetection is matched to the data set; None: its labels are taken to be the data set's. Random weights come from
+    torch's global generator: seed it for equal detectors. DetectorError for a bad number of classes or checkpoint.
     """
     if num_classes < 1:
         raise DetectorError(f"num_classes is {num_classes}; a detector needs at least one object class.")
+    if config.framework == "mmdet":
+        from autokd.detectors.mmdet import build_mmdet_detector
+
+        return build_mmdet_detector(config, num_classes, classes)
     model = plain_torchvision_model(config, num_classes, image_size_px)
     layout = choose_layout(config.architecture, image_size_px)
     detector = ADAPTERS[config.architecture](model, config.architecture, num_classes, layout)
@@ -67,6 +76,6 @@ def describe(detector: Detector) -> Description:
         num_parameters=sum(parameter.numel() for parameter in detector.parameters()),
         num_classes=detector.num_classes,
         strides=detector.strides,
-        channels=detector.model.backbone.out_channels,
-        pad_multiple_px=detector.layout.pad_multiple_px,
+        channels=detector.channels,
+        pad_multiple_px=detector.pad_multiple_px,
     )

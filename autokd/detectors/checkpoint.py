@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autokd.detectors.base import Detector
+from autokd.detectors.contract import Detector
 from autokd.errors import DetectorError
 
 _WRAPPERS = ("model", "state_dict", "model_state_dict")

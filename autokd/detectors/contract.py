@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from autokd.errors import DetectorError, one_of
-from autokd.outputs import TAPS, DetectorOutputs
+from autokd.outputs import TAPS, CrossHead, DetectorOutputs
 
 Target = Mapping[str, Tensor]
 """``boxes`` (n, 4) xyxy px, ``labels`` (n,) int64 from 0."""
 Detections = dict[str, Tensor]
 """``boxes`` (n, 4) xyxy px of the network's input, ``scores`` (n,), ``labels`` (n,) from 0."""
+
+DEFAULT_TAPS = ("fpn", "class_logits", "boxes")
+"""What a forward gives unasked: what the heads have computed anyway. Proposals cost a suppression, a head a copy."""
 
 _EVALUATION_SEED = 0
 
@@ -67,12 +70,13 @@ class Detector(nn.Module, ABC):
         self,
         images_BCHW: Tensor,
         targets: Sequence[Target] | None = None,
-        taps: Sequence[str] = TAPS,
+        taps: Sequence[str] = DEFAULT_TAPS,
     ) -> DetectorOutputs:
         """One forward: the pyramid, the asked-for taps, and the losses if targets are given.
 
         images_BCHW: (B, 3, H, W) RGB in [0, 1]. taps: which of ``autokd.outputs.TAPS`` to give; without targets
-        and with ``("fpn",)`` alone the heads do not run. Taps that the architecture does not have are None.
+        and with ``("fpn",)`` alone the heads do not run. Taps that the architecture does not have are None;
+        ``autokd.detectors.taps_of`` lists those that it has.
         DetectorError where images, targets or taps are not of the described form.
         """
         return self._run(images_BCHW, targets, taps, wants_detections=False)[0]
@@ -81,7 +85,7 @@ class Detector(nn.Module, ABC):
         self,
         images_BCHW: Tensor,
         targets: Sequence[Target] | None = None,
-        taps: Sequence[str] = TAPS,
+        taps: Sequence[str] = DEFAULT_TAPS,
     ) -> tuple[DetectorOutputs, list[Detections]]:
         """``forward`` and ``detect`` from one pass, for evaluation; evaluation mode, no gradient."""
         with torch.no_grad(), evaluating(self):
@@ -91,6 +95,16 @@ class Detector(nn.Module, ABC):
         """Boxes in pixels of the network's input, scores falling; evaluation mode, no gradient."""
         return self.forward_and_detect(images_BCHW, taps=("fpn",))[1]
 
+    def cross_head(self) -> CrossHead:
+        """A frozen copy of the head as it is now, cut in two; DetectorError where the architecture has none."""
+        head = self._cross_head()
+        if head is None:
+            raise DetectorError(
+                f"{self.architecture} has no dense head that could judge another detector's maps (CrossKD). "
+                "Take fcos or retinanet of torchvision as the teacher."
+            )
+        return head
+
     def plain_state_dict(self) -> dict[str, Tensor]:
         """A copy of the weights, on the CPU, that loads in the framework's plain model."""
         return {
@@ -99,6 +113,10 @@ class Detector(nn.Module, ABC):
         }
 
     # ------------------------------------------------------------------------------------ for adapters
+
+    def _cross_head(self) -> CrossHead | None:
+        """A new frozen copy of the head, or None."""
+        return None
 
     @contextmanager
     def _repeatable_draws(self, device: torch.device) -> Iterator[None]:

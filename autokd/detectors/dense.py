@@ -13,13 +13,14 @@ from typing import Any
 
 from torch import Tensor
 
-from autokd.detectors.base import Detections, Detector, Frame
+from autokd.detectors.base import Frame, TorchvisionAdapter
+from autokd.detectors.contract import Detections
 from autokd.detectors.cross_head import FrozenCrossHead, maps_at_cut
 from autokd.detectors.proposals import best_boxes
 from autokd.outputs import HeadMaps
 
 
-class DenseDetector(Detector):
+class DenseDetector(TorchvisionAdapter):
     """A single-stage detector: class logits and boxes for each anchor, levels concatenated fine to coarse."""
 
     @property

@@ -33,7 +33,7 @@ def class_order(model_classes: Sequence[str], data_classes: Sequence[str], where
         hints = {name: difflib.get_close_matches(name, model_classes, n=1) for name in lacking}
         meant = [f"{name!r} for {close[0]!r}" for name, close in hints.items() if close]
         raise DetectorError(
-            f"{where}: knows nothing of {_listed(lacking)}, classes of the data set; it knows {_listed(model_classes)}. "
+            f"{where}: does not know {_listed(lacking)} of the data set's classes; it knows {_listed(model_classes)}. "
             + (f"Is {' and '.join(meant)} a spelling? " if meant else "")
             + "Rename the categories in the annotation files, give the checkpoint's names as 'classes', or start a new "
             "head with 'new_head: true' and train it."

@@ -14,11 +14,12 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 
-from autokd.detectors.base import Detections, Detector, Frame
+from autokd.detectors.base import Frame, TorchvisionAdapter
+from autokd.detectors.contract import Detections
 from autokd.detectors.proposals import stacked
 
 
-class FasterRcnnDetector(Detector):
+class FasterRcnnDetector(TorchvisionAdapter):
     """Faster R-CNN over a pyramid, arXiv:1506.01497 and arXiv:1612.03144.
 
     It has the taps ``fpn`` and ``proposals``. Its class logits belong to proposals, which differ in number and place

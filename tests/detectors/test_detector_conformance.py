@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autokd.detectors import describe
-from autokd.detectors.base import DEFAULT_TAPS
+from autokd.detectors.contract import DEFAULT_TAPS
 from autokd.errors import DetectorError
 
 LEVELS = {"fcos": ["p3", "p4", "p5"], "retinanet": ["p3", "p4", "p5"], "faster_rcnn": ["p2", "p3", "p4", "p5"]}

@@ -44,7 +44,7 @@ class Features:
 
 @dataclass(frozen=True, eq=False)
 class HeadReading:
-    """What was heard from the heads: mmdet's losses as they are, and taps in the contract's form, classes of the model."""
+    """What was heard from the heads: mmdet's losses as they are, taps as the contract has them, the model's classes."""
 
     losses: Mapping[str, Any] = field(default_factory=dict)
     class_logits: Tensor | None = None

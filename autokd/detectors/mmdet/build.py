@@ -11,7 +11,7 @@ from autokd.config import MmdetDetector
 from autokd.detectors.labels import LabelMap, class_order, same_labels
 from autokd.detectors.mmdet.adapter import MmdetAdapter
 from autokd.detectors.mmdet.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
-from autokd.detectors.mmdet.config_file import resolve_config
+from autokd.detectors.mmdet.config_file import PROGRAM_ERRORS, resolve_config
 from autokd.detectors.mmdet.library import require_mmdet
 from autokd.detectors.mmdet.supply import family_of
 from autokd.errors import DetectorError
@@ -27,7 +27,7 @@ def build_mmdet_detector(
     DetectorError for a config or a checkpoint that is missing, broken, or of another model.
     """
     if classes is not None and len(classes) != num_classes:
-        raise DetectorError(f"num_classes is {num_classes}, but {len(classes)} classes are named. Give one name a class.")
+        raise DetectorError(f"num_classes is {num_classes}, but {len(classes)} names are given. Name each class once.")
     require_mmdet()
     checkpoint = read_checkpoint(section.checkpoint) if section.checkpoint is not None else None
     labels = _label_map(section, checkpoint, num_classes, classes)
@@ -53,9 +53,8 @@ def build_mmdet_model(section: MmdetDetector, num_classes: int, *, pretrained: b
     DetectorError where the config does not describe a model that can be built here.
     """
     config = resolve_config(section, num_classes)
-    from mmengine.registry import DefaultScope, init_default_scope
-
     from mmdet.registry import MODELS
+    from mmengine.registry import DefaultScope, init_default_scope
 
     if not pretrained:
         _drop_pretrained(config.model)
@@ -68,7 +67,7 @@ def build_mmdet_model(section: MmdetDetector, num_classes: int, *, pretrained: b
                 model.init_weights()
     except NotImplementedError as error:
         raise DetectorError(f"{section.config}: needs an operator that is absent here ({error}).") from error
-    except (AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except PROGRAM_ERRORS as error:
         raise DetectorError(
             f"{section.config}: MMDetection cannot build this model ({type(error).__name__}: {error}). Correct the "
             "config or 'options'; weights that cannot be downloaded are left out with "
@@ -94,9 +93,7 @@ def _quiet() -> Iterator[None]:
 def _drop_pretrained(part: Any) -> None:
     """Leave out every ``init_cfg`` that reads a file, and every ``pretrained``."""
     for name, value in list(part.items()):
-        if name == "pretrained":
-            part[name] = None
-        elif name == "init_cfg" and _reads_file(value):
+        if name == "pretrained" or (name == "init_cfg" and _reads_file(value)):
             part[name] = None
         elif isinstance(value, dict):
             _drop_pretrained(value)

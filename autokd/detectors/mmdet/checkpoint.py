@@ -44,7 +44,9 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
             break
     if not isinstance(weights, Mapping) or not weights or not all(isinstance(v, Tensor) for v in weights.values()):
         held = sorted(map(str, content))[:_SHOWN] if isinstance(content, Mapping) else type(content).__name__
-        raise DetectorError(f"{path}: holds {held}, which is no checkpoint of MMDetection. Give one with a 'state_dict'.")
+        raise DetectorError(
+            f"{path}: holds {held}, which is no checkpoint of MMDetection. Give one with a 'state_dict'."
+        )
     spoilt = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     if spoilt:
         raise DetectorError(
@@ -86,7 +88,8 @@ def _classes(meta: Any) -> tuple[str, ...] | None:
     """mmengine says ``dataset_meta.classes`` (earlier: CLASSES), mmcv 1.x ``CLASSES``."""
     if not isinstance(meta, Mapping):
         return None
-    stated = meta.get("dataset_meta") if isinstance(meta.get("dataset_meta"), Mapping) else meta
+    inner = meta.get("dataset_meta")
+    stated = inner if isinstance(inner, Mapping) else meta
     names = next((stated[key] for key in ("classes", "CLASSES") if stated.get(key)), None)
     if names is None:
         return None

@@ -20,7 +20,7 @@ from autokd.errors import DetectorError, one_of
 _CLASS_HEADS = ("bbox_head", "mask_head", "mask_iou_head")
 """Parts of a model whose layers depend on the number of classes; a region proposal head is none of them."""
 _NUMBER = "num_classes"
-_PROGRAM_ERRORS = (
+PROGRAM_ERRORS = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError),
     *(OSError, RuntimeError, SyntaxError, TypeError, ValueError),
 )
@@ -79,13 +79,13 @@ def read_config(section: MmdetDetector) -> Any:
 
     try:
         config = Config.fromfile(str(path))
-    except _PROGRAM_ERRORS as error:
+    except PROGRAM_ERRORS as error:
         raise DetectorError(
             f"{path}: running this config failed with {type(error).__name__}: {error}. Correct the file; its bases "
             "are seen from its own folder."
         ) from error
     if not isinstance(config.get("model"), Mapping):
-        raise DetectorError(f"{path}: this config has no 'model', so there is nothing to build. Name a detector's config.")
+        raise DetectorError(f"{path}: this config has no 'model', so nothing can be built. Name a detector's config.")
     for key in section.options:
         _check_option(config, key, path)
     config.merge_from_dict(section.options)
@@ -99,7 +99,8 @@ def _check_option(config: Any, key: str, path: Path) -> None:
     for depth, part in enumerate(parents):
         if isinstance(here, (list, tuple)):
             if not part.isdigit() or int(part) >= len(here):
-                raise DetectorError(f"options: {key!r}: {'.'.join(parents[:depth])} has {len(here)} entries, no {part!r}.")
+                where = ".".join(parents[:depth])
+                raise DetectorError(f"options: {key!r}: {where} has {len(here)} entries, counted from 0; no {part!r}.")
             here = here[int(part)]
         elif isinstance(here, Mapping) and part in here:
             here = here[part]
@@ -111,7 +112,7 @@ def _check_option(config: Any, key: str, path: Path) -> None:
 
 
 def resolve_config(section: MmdetDetector, num_classes: int) -> Any:
-    """The config with every head set to ``num_classes``: what the model is built from, and what belongs to its weights."""
+    """The config with every head set to ``num_classes``: the model is built from it, and it belongs to its weights."""
     config = read_config(section)
     for head in _class_heads(config.model):
         head[_NUMBER] = num_classes

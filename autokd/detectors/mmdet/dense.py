@@ -19,7 +19,7 @@ from autokd.detectors.mmdet.intercept import heard, training_form
 
 
 class OneStageAdapter(MmdetAdapter):
-    """Any ``SingleStageDetector``. Heads that ``DENSE_HEADS`` knows give class logits and boxes; others the pyramid only.
+    """Any ``SingleStageDetector``. Heads that ``DENSE_HEADS`` knows give class logits and boxes; others only maps.
 
     Candidates run over levels fine to coarse, rows, columns, then the anchors of a cell, as in torchvision's models.
     TOOD assigns targets as in its main phase unless a runner of mmengine tells the epoch: a forward does not know it.

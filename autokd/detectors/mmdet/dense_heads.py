@@ -143,4 +143,4 @@ DENSE_HEADS: dict[str, DenseHead] = {
     "YOLOXHead": DenseHead(_logits, _yolox_boxes),
     "RepPointsHead": DenseHead(_logits, _reppoints_boxes),
 }
-"""Class of the head, as the config's ``type`` names it -> how to read it. A subclass may mean other things: not taken."""
+"""Class of the head, as the config's ``type`` names it -> how to read it; a subclass may mean other things."""

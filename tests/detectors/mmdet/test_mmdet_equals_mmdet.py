@@ -103,7 +103,9 @@ def _own_candidates(detector, images_BCHW):
     """(scores, labels, boxes) of mmdet's own reading of its head, one row a candidate and class, nothing suppressed."""
     model = detector.model.eval()
     bgr = [image[[2, 1, 0]] * 255 for image in images_BCHW]
-    data = model.data_preprocessor({"inputs": bgr, "data_samples": _samples(_NO_TARGETS, tuple(images_BCHW.shape[-2:]))})
+    data = model.data_preprocessor(
+        {"inputs": bgr, "data_samples": _samples(_NO_TARGETS, tuple(images_BCHW.shape[-2:]))}
+    )
     metas = [sample.metainfo for sample in data["data_samples"]]
     outs = model.bbox_head(model.extract_feat(data["inputs"]))
     cfg = model.test_cfg.copy()

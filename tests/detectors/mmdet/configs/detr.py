@@ -1,7 +1,9 @@
 _base_ = "_base.py"
 layer = dict(
     self_attn_cfg=dict(embed_dims=16, num_heads=2, dropout=0.1, batch_first=True),
-    ffn_cfg=dict(embed_dims=16, feedforward_channels=32, num_fcs=2, ffn_drop=0.1, act_cfg=dict(type="ReLU", inplace=True)),
+    ffn_cfg=dict(
+        embed_dims=16, feedforward_channels=32, num_fcs=2, ffn_drop=0.1, act_cfg=dict(type="ReLU", inplace=True)
+    ),
 )
 model = dict(
     type="DETR",
@@ -24,7 +26,9 @@ model = dict(
         norm_eval=True,
         style="pytorch",
     ),
-    neck=dict(type="ChannelMapper", in_channels=[64], kernel_size=1, out_channels=16, act_cfg=None, norm_cfg=None, num_outs=1),
+    neck=dict(
+        type="ChannelMapper", in_channels=[64], kernel_size=1, out_channels=16, act_cfg=None, norm_cfg=None, num_outs=1
+    ),
     encoder=dict(num_layers=1, layer_cfg=layer),
     decoder=dict(
         num_layers=2,

@@ -1,7 +1,9 @@
 _base_ = "_base.py"
 model = dict(
     type="FCOS",
-    data_preprocessor=dict(type="DetDataPreprocessor", mean=[102.9801, 115.9465, 122.7717], std=[1.0, 1.0, 1.0], pad_size_divisor=32),
+    data_preprocessor=dict(
+        type="DetDataPreprocessor", mean=[102.9801, 115.9465, 122.7717], std=[1.0, 1.0, 1.0], pad_size_divisor=32
+    ),
     backbone={{_base_.backbone}},
     neck={{_base_.neck}},
     bbox_head=dict(

@@ -1,7 +1,9 @@
 _base_ = "_base.py"
 model = dict(
     type="RTMDet",
-    data_preprocessor=dict(type="DetDataPreprocessor", mean=[103.53, 116.28, 123.675], std=[57.375, 57.12, 58.395], pad_size_divisor=32),
+    data_preprocessor=dict(
+        type="DetDataPreprocessor", mean=[103.53, 116.28, 123.675], std=[57.375, 57.12, 58.395], pad_size_divisor=32
+    ),
     backbone=dict(
         type="CSPNeXt",
         arch="P5",
