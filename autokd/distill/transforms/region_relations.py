@@ -39,8 +39,8 @@ class PairDistances(Transform):
 
     @staticmethod
     def _relative(vectors_SD: Tensor, weights_SS: Tensor) -> Tensor:
-        distances_SS = _distances(vectors_SD)
-        mean = (distances_SS * weights_SS).sum() / weights_SS.sum().clamp_min(1)
+        distances_SS = _distances(vectors_SD) * weights_SS  # none is far beyond the mean, which may be tiny
+        mean = distances_SS.sum() / weights_SS.sum().clamp_min(1)
         differs = mean > _NO_LENGTH
         return distances_SS * torch.where(differs, 1 / torch.where(differs, mean, 1.0), 0.0)
 

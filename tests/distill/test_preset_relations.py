@@ -1,0 +1,98 @@
+"""Presets of relations equal their published formulas, computed by NumPy with loops over the levels of a pyramid.
+
+Legend: B images, S regions, C channels, H x W cells.
+"""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import distill_cases as cases
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from autokd.distill import build_distiller
+from autokd.outputs import DetectorOutputs
+from autokd.presets import load_preset
+
+TARGETS = {
+    1: cases.boxes([[10, 8, 70, 60], [60, 50, 120, 90], [0, 0, 30, 90]]),
+    3: cases.boxes([[10, 8, 70, 60], [60, 50, 120, 90]], [], [[20, 20, 100, 80], [3, 3, 40, 40]]),
+}
+
+
+def found_and_levels(name: str, num_images: int):
+    """The preset's value, and student and teacher of each level in float64."""
+    student, teacher = (cases.outputs(num_images=num_images, seed=seed) for seed in (0, 1))
+    distiller = build_distiller(load_preset(name), student, teacher, num_classes=3)
+    found = distiller(student, teacher, TARGETS[num_images]).total.item()
+    pairs = zip(student.pyramid.values(), teacher.pyramid.values())
+    levels = [tuple(x.detach().double().numpy() for x in pair) for pair in pairs]
+    return found, levels, (student, teacher), distiller
+
+
+def sp(x_BCHW):
+    """Rows of inner products of images, each divided by its length."""
+    rows = np.array([[(a * b).sum() for b in x_BCHW] for a in x_BCHW])
+    return np.array([row / np.sqrt((row**2).sum()) for row in rows])
+
+
+@pytest.mark.parametrize("num_images", [1, 3])
+def test_sp_is_the_squared_distance_of_similarity_matrices_by_the_square_of_the_batch(num_images):
+    found, levels, _, _ = found_and_levels("sp", num_images)
+    want = sum(3000 * ((sp(s) - sp(t)) ** 2).sum() / num_images**2 for s, t in levels)
+    assert found == pytest.approx(want, rel=1e-5, abs=1e-6)
+    assert (want > 1) == (num_images > 1), "a single image has no other to be like"
+
+
+@pytest.mark.parametrize("num_images", [1, 3])
+def test_gram_is_the_mean_squared_difference_of_gram_matrices(num_images):
+    found, levels, _, _ = found_and_levels("gram", num_images)
+    want = 0.0
+    for student, teacher in levels:
+        gaps = [
+            ((s[c] * s[d]).mean() - (t[c] * t[d]).mean()) ** 2
+            for s, t in zip(student, teacher)
+            for c, d in np.ndindex(6, 6)
+        ]
+        want += np.mean(gaps)
+    assert found == pytest.approx(want, rel=1e-5)
+
+
+def huber(difference: float) -> float:
+    return difference**2 / 2 if abs(difference) < 1 else abs(difference) - 0.5
+
+
+def embeddings(outputs: DetectorOutputs, level: str, num_images: int) -> np.ndarray:
+    """(S, C): RoIAlign, by torchvision's kernel, of each box to one cell."""
+    boxes = [target["boxes"].double() for target in TARGETS[num_images]]
+    map_BCHW = outputs.pyramid[level].detach().double()
+    pooled = torchvision.ops.roi_align(map_BCHW, boxes, 1, 1 / outputs.strides[level], sampling_ratio=2, aligned=True)
+    return pooled.flatten(1).numpy()
+
+
+def rkd_distance(s: np.ndarray, t: np.ndarray) -> float:
+    pairs = list(permutations(range(len(s)), 2))
+    length = {(side, i, j): np.linalg.norm(v[i] - v[j]) for side, v in enumerate((s, t)) for i, j in pairs}
+    mean = [np.mean([length[side, i, j] for i, j in pairs]) for side in range(2)]
+    return np.mean([huber(length[0, i, j] / mean[0] - length[1, i, j] / mean[1]) for i, j in pairs])
+
+
+def rkd_angle(s: np.ndarray, t: np.ndarray) -> float:
+    def cosine(v, i, j, k):
+        first, second = v[i] - v[j], v[k] - v[j]
+        return first @ second / (np.linalg.norm(first) * np.linalg.norm(second))
+
+    return np.mean([huber(cosine(s, *ijk) - cosine(t, *ijk)) for ijk in permutations(range(len(s)), 3)])
+
+
+@pytest.mark.parametrize("num_images", [1, 3])
+def test_rkd_is_25_times_the_distance_wise_and_50_times_the_angle_wise_loss(num_images):
+    found, _, pair, _ = found_and_levels("rkd", num_images)
+    want = 0.0
+    for level in pair[0].pyramid:
+        vectors = [embeddings(outputs, level, num_images) for outputs in pair]
+        want += 25 * rkd_distance(*vectors) + 50 * rkd_angle(*vectors)
+    assert found == pytest.approx(want, rel=1e-4)
