@@ -18,6 +18,8 @@ blind to it would have no influence on the loss, so it is refused as well.
     cell_scale             each cell multiplied by a positive number, the same for all channels
     channel_affine         each channel scaled and shifted, the same in all samples and cells
     sample_channel_scale   each channel of each sample multiplied by a positive number
+    sample_channel_affine  each channel of each sample scaled and shifted, the same in all its cells
+    position_scale         each channel of each cell multiplied by a positive number, the same in all samples
     grouping               cells regrouped into patches: means nothing until cells are compared with each other
 
 Sides: where the source says how many cells a sample has per side, steps that pool or cut change the number, and a
@@ -43,7 +45,14 @@ Layout = Literal[
     "channel_distribution",
     "binary",
 ]
-Effect = Literal["cell_scale", "channel_affine", "sample_channel_scale", "grouping"]
+Effect = Literal[
+    "cell_scale",
+    "channel_affine",
+    "sample_channel_scale",
+    "sample_channel_affine",
+    "position_scale",
+    "grouping",
+]
 Kind = Literal["source", "transform", "distance"]
 Number = int | float
 

@@ -94,6 +94,10 @@ _REASONS: dict[Effect, str] = {
     "cell_scale": "it ignores the scale of a cell, which is all that the earlier step changed",
     "channel_affine": "it ignores the scale and shift of a channel, which is all that the earlier step changed",
     "sample_channel_scale": "it ignores the scale of a channel, which is all that the earlier step changed",
+    "sample_channel_affine": (
+        "it ignores the scale and shift of a sample's channel, which is all that the earlier step changed"
+    ),
+    "position_scale": "it ignores the scale of a position, which is all that the earlier step changed",
     "grouping": "patches matter only where cells are compared with each other, and it treats each cell alone",
 }
 

@@ -28,6 +28,8 @@ CHANGES = {
     "cell_scale": lambda x: x * positive(len(x), 1, *x.shape[2:]),
     "channel_affine": lambda x: x * positive(1, x.shape[1], 1, 1) + positive(1, x.shape[1], 1, 1),
     "sample_channel_scale": lambda x: x * positive(len(x), x.shape[1], 1, 1),
+    "sample_channel_affine": lambda x: x * positive(len(x), x.shape[1], 1, 1) + positive(len(x), x.shape[1], 1, 1),
+    "position_scale": lambda x: x * positive(1, *x.shape[1:]),
 }
 
 
@@ -37,7 +39,15 @@ def is_cell_scale(before: Tensor, after: Tensor) -> bool:
 
 
 def is_channel_affine(before: Tensor, after: Tensor) -> bool:
-    x, y = (side.transpose(0, 1).flatten(1) for side in (before, after))
+    return is_affine(*(side.transpose(0, 1).flatten(1) for side in (before, after)))
+
+
+def is_sample_channel_affine(before: Tensor, after: Tensor) -> bool:
+    return is_affine(*(side.flatten(0, 1).flatten(1) for side in (before, after)))
+
+
+def is_affine(x: Tensor, y: Tensor) -> bool:
+    """Whether each row of y is a positive multiple of the row of x, shifted."""
     slope = torch.linalg.lstsq(torch.stack([x, torch.ones_like(x)], -1), y[..., None]).solution
     fitted = torch.stack([x, torch.ones_like(x)], -1) @ slope
     return bool((slope[:, 0] > 0).all()) and torch.allclose(fitted[..., 0], y)
@@ -48,10 +58,17 @@ def is_sample_channel_scale(before: Tensor, after: Tensor) -> bool:
     return bool((ratio > 0).all()) and torch.allclose(ratio, ratio[..., :1, :1].expand_as(ratio))
 
 
+def is_position_scale(before: Tensor, after: Tensor) -> bool:
+    ratio = after / before
+    return bool((ratio > 0).all()) and torch.allclose(ratio, ratio[:1].expand_as(ratio))
+
+
 IS_CHANGE = {
     "cell_scale": is_cell_scale,
     "channel_affine": is_channel_affine,
     "sample_channel_scale": is_sample_channel_scale,
+    "sample_channel_affine": is_sample_channel_affine,
+    "position_scale": is_position_scale,
 }
 PATCHES = cases.operator("transform", "local_patches", grid=2)
 

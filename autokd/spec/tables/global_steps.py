@@ -20,7 +20,8 @@ ROWS = (
         formula="(x - mean_bs x) / std_bs x",
         meaning="each channel to mean 0 and deviation 1 over batch and cells",
         paper="PKD, arXiv:2207.02039, section 3.2", needs_batch=True,
-        gives_same=True, adds=effects("channel_affine"), keeps=effects("grouping"), blind_to=effects("channel_affine"),
+        gives_same=True, adds=effects("channel_affine"), keeps=effects("sample_channel_affine", "grouping"),
+        blind_to=effects("channel_affine"),
     ),
     Operator(
         "l2_channels", "transform", "autokd.distill.transforms.global_steps:L2Channels", group="normalise",
@@ -33,12 +34,14 @@ ROWS = (
         formula="x / ||x||_s", meaning="each channel's map to length 1",
         paper="DetKDS, ICML 2024",
         takes=(*FEATURES, SCALAR_MAP), gives_same=True, compares_cells=True,
-        adds=effects("sample_channel_scale"), blind_to=effects("sample_channel_scale"),
+        adds=effects("sample_channel_scale"), keeps=effects("sample_channel_affine"),
+        blind_to=effects("sample_channel_scale"),
     ),
     Operator(
         "softmax_cells", "transform", "autokd.distill.transforms.global_steps:SoftmaxCells", group="normalise",
         formula="softmax_s(x / {temperature})", meaning="each channel as a distribution over the cells",
         paper="CWD, arXiv:2011.13256, eq. 2", gives=CELL_DISTRIBUTION, compares_cells=True, parameters=(_TEMPERATURE,),
+        keeps=effects("sample_channel_affine"),  # of the log-probabilities; distances compare probabilities
     ),
     Operator(
         "softmax_channels", "transform", "autokd.distill.transforms.global_steps:SoftmaxChannels", group="normalise",
