@@ -10,15 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from autokd.config.model import Recipe
+from autokd.config.model import Backbone, Recipe
 from autokd.detectors import build_detector
-from autokd.distill import DistillResult
+from autokd.distill import DistillResult, build_distiller
 from autokd.distill.distiller import TermValue
 from autokd.errors import NonFiniteError
 from autokd.outputs import DetectorOutputs
+from autokd.presets import load_preset
 from autokd.training.loader import Loader, training_plan
 from autokd.training.loop import Lesson, LossRecord, train
 from autokd.training.seeds import random_stream
+from autokd.training.teacher_cache import LiveTeacher
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=2, batch_size=4)
@@ -31,8 +33,9 @@ def loader(tiny_data) -> Loader:
 
 @pytest.fixture
 def make_student(tiny_config, tiny_data):
-    def make(architecture: str = "fcos"):
-        config = tiny_config.student.model_copy(update={"architecture": architecture})
+    def make(architecture: str = "fcos", width: int = 8):
+        changes = {"architecture": architecture, "backbone": Backbone(width=width), "fpn_channels": width}
+        config = tiny_config.student.model_copy(update=changes)
         with random_stream(CPU, 0, "weights"):
             return build_detector(config, tiny_data.num_classes, (64, 64))
 
@@ -149,6 +152,27 @@ def test_losses_are_means_over_steps_and_the_total_is_their_sum(make_student, lo
     assert first.losses["distill/whole.l2"] == pytest.approx(3 * first.losses["distill/whole.l2 before its weight"])
     task_parts = sum(value for name, value in first.losses.items() if name.startswith("task/"))
     assert task_parts == pytest.approx(first.task_loss)
+
+
+def test_dot_with_a_real_distiller_and_relative_weights_repeats_and_learns(make_student, loader):
+    recipe = RECIPE.model_copy(update={"optimiser": "dot", "learning_rate": 1e-2})
+    teacher = LiveTeacher(make_student("fcos", width=12))
+    students, results = [], []
+    for _ in range(2):
+        student = make_student()
+        batch = next(iter(loader.of_pairs([[(0, 0)]])))
+        with random_stream(CPU, 0, "distiller"):
+            distiller = build_distiller(
+                load_preset("pkd").with_strength(20.0),
+                student=student(batch.images_BCHW, taps=("fpn",)),
+                teacher=teacher(batch),
+                num_classes=6,
+            )
+        results.append(run(student, loader, Lesson(distiller, teacher), recipe))
+        students.append(student)
+    assert same_weights(*students)
+    assert results[0][-1].task_loss < results[0][0].task_loss
+    assert all(result.distill_loss > 0 for result in results[0])
 
 
 def test_a_schedule_cut_off_is_the_beginning_of_the_whole(make_student, loader):

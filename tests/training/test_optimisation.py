@@ -7,6 +7,9 @@ import torch
 from torch import nn
 
 from autokd.config.model import Recipe
+from autokd.distill import build_distiller
+from autokd.outputs import DetectorOutputs
+from autokd.presets import load_preset
 from autokd.training.optimisation import (
     Precision,
     clip_gradients,
@@ -53,6 +56,26 @@ def test_norms_and_biases_are_not_decayed_and_the_distiller_has_groups_of_its_ow
         ("distiller", 0.05): [(8, 4, 1, 1)],
         ("distiller", 0.0): [(8,)],
     }
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd", "dot"])
+def test_the_optimiser_has_every_trainable_parameter_of_a_built_distiller_once(optimiser):
+    """Adapters for other channels, and whatever operators bring along."""
+    outputs = {
+        side: DetectorOutputs(
+            {"p3": torch.randn(1, channels, 8, 8), "p4": torch.randn(1, channels, 4, 4)}, {"p3": 8, "p4": 16}
+        )
+        for side, channels in (("student", 4), ("teacher", 6))
+    }
+    distiller = build_distiller(load_preset("fitnet"), **outputs, num_classes=3)
+    assert len(list(distiller.parameters())) > 0
+    student = nn.Conv2d(3, 4, 3)
+    recipe = Recipe(optimiser=optimiser)
+    found = [
+        p for g in make_optimiser(parameter_groups(student, distiller, 0.1), recipe).param_groups for p in g["params"]
+    ]
+    wanted = [*student.parameters(), *(p for p in distiller.parameters() if p.requires_grad)]
+    assert sorted(map(id, found)) == sorted(map(id, wanted))
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])

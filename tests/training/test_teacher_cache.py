@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,12 @@ import torch
 from autokd.config.model import Recipe
 from autokd.detectors import build_detector
 from autokd.errors import DataError, NonFiniteError
+from autokd.outputs import DetectorOutputs
 from autokd.training import teacher_cache
 from autokd.training.loader import Loader, training_plan
 from autokd.training.seeds import random_stream
-from autokd.training.teacher_cache import LiveTeacher, TapsKey, open_or_build, sound_meta
+from autokd.training.teacher import Teacher
+from autokd.training.teacher_cache import LiveTeacher, TapsKey, open_or_build, sound_meta, stored_taps
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(num_views=3, scale_range=(0.7, 1.3))
@@ -65,6 +69,7 @@ def test_cached_taps_are_the_live_teachers_on_the_same_view_up_to_float16(built,
             assert found.dtype == torch.float32
             # float16 keeps 11 bits; another batch's order of summation adds a little.
             torch.testing.assert_close(found, wanted, rtol=2**-10, atol=1e-4)
+        torch.testing.assert_close(cached.boxes, expected.boxes, rtol=1e-6, atol=1e-4)
 
 
 def test_different_views_of_an_image_have_different_taps(built, loader):
@@ -148,6 +153,94 @@ def test_a_teacher_beyond_float16_is_refused_by_tap_and_value(tmp_path, teacher,
 
     with pytest.raises(NonFiniteError, match=r"level\.p3 reaches .* float16"):
         open_or_build(tmp_path, KEY, loader, Loud)
+
+
+class Fixed:
+    """A teacher that gives the same taps of every image; it counts as built."""
+
+    def __init__(self, **taps: torch.Tensor) -> None:
+        self.taps_given = taps
+
+    def __call__(self, images_BCHW, taps):
+        alike = {name: tap.expand(len(images_BCHW), *tap.shape[1:]) for name, tap in self.taps_given.items()}
+        return DetectorOutputs({"p3": torch.zeros(len(images_BCHW), 1, 8, 8)}, {"p3": 8}, **alike)
+
+    def to(self, device):
+        return self
+
+    def eval(self):
+        return self
+
+
+def test_boxes_far_from_the_origin_come_back_to_the_bit(tmp_path, loader):
+    """float16 would give 1025.25 as 1025, 2049 as 2048 and 100.03 as 100."""
+    boxes = torch.tensor([[[100.03, 1025.25, 2049.0, 3001.7], [0.1, 0.2, 4095.9, 4095.95]]])
+    assert not torch.equal(boxes.half().float(), boxes)
+    key = replace(KEY, taps=("boxes", "fpn"))
+    cache = open_or_build(tmp_path, key, loader, lambda: Fixed(boxes=boxes))
+    assert torch.equal(cache.read([(3, 1), (7, 2)]).boxes, boxes.expand(2, -1, -1))
+
+
+def test_boxes_beyond_float16_are_stored(tmp_path, loader):
+    boxes = torch.full((1, 3, 4), 1e6)
+    cache = open_or_build(tmp_path, replace(KEY, taps=("boxes", "fpn")), loader, lambda: Fixed(boxes=boxes))
+    assert cache.read([(0, 0)]).boxes.unique().tolist() == [1e6]
+
+
+def test_edge_logits_are_stored_and_absent_taps_stay_absent(tmp_path, loader):
+    edges = torch.randn(1, 5, 4, 9).half().float()
+    key = replace(KEY, taps=("boxes", "class_logits", "edge_logits", "fpn"))
+    cache = open_or_build(tmp_path, key, loader, lambda: Fixed(edge_logits=edges))
+    outputs = cache.read([(0, 0), (1, 1)])
+    assert outputs.taps() == ("fpn", "edge_logits")
+    assert torch.equal(outputs.edge_logits, edges.expand(2, -1, -1, -1))
+
+
+def test_what_is_wanted_of_students_alone_or_held_once_is_not_stored():
+    assert stored_taps(("proposals", "head", "fpn", "head_maps", "boxes")) == ("boxes", "fpn")
+    with pytest.raises(DataError, match="taps head, proposals are not stored per image"):
+        replace(KEY, taps=("fpn", "proposals", "head"))
+
+
+def test_caches_without_boxes_keep_the_folder_that_they_had():
+    """The digest of a key as the first version wrote it, from its JSON by hand."""
+    text = (
+        '{"dataset_fingerprint":"data","dtype":"float16","image_size_px":[64,64],"plan_digest":"plan","taps":["fpn"],'
+        '"teacher_config":"config","teacher_digest":"teacher","version":1}'
+    )
+    assert replace(KEY, taps=("fpn",)).folder_name == hashlib.sha256(text.encode()).hexdigest()[:16]
+    with_boxes = text.replace('["fpn"]', '["boxes","class_logits","fpn"]')
+    assert KEY.folder_name != hashlib.sha256(with_boxes.encode()).hexdigest()[:16], "those hold boxes in float16"
+
+
+def test_the_head_is_made_at_the_first_read_and_held(built, teacher, loader):
+    made = []
+
+    def make_head():
+        made.append(teacher.cross_head())
+        return made[-1]
+
+    cache = open_or_build(built, KEY, loader, never, make_head=make_head)
+    assert made == []
+    first, second = cache.read([(0, 0)]), cache.read([(1, 1)])
+    assert first.head is second.head is made[0]
+    assert len(made) == 1
+    # What it makes of the cached pyramid is what the teacher itself said, up to float16.
+    class_logits, boxes = first.head.finish(first.head.begin(first.pyramid), first.input_size_px)
+    torch.testing.assert_close(class_logits, first.class_logits, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(boxes, first.boxes, rtol=1e-2, atol=0.2)
+
+
+def test_without_a_maker_there_is_no_head(built, loader):
+    assert open_or_build(built, KEY, loader, never).read([(0, 0)]).head is None
+
+
+def test_a_teacher_gives_its_head_without_the_rest_and_none_if_it_has_none(tiny_config, tmp_path):
+    for architecture in ("fcos", "faster_rcnn"):
+        config = tiny_config.teacher.model_copy(update={"architecture": architecture})
+        found = Teacher(config, 6, (64, 64), tmp_path, "digest", 0.0, False).build_head(CPU)
+        assert (found is not None) == (architecture == "fcos")
+        assert found is None or not any("backbone" in name for name in found.state_dict())
 
 
 def test_a_full_disk_is_named_before_anything_is_written(tmp_path, teacher, loader, monkeypatch):
