@@ -255,6 +255,19 @@ def test_pair_distances_of_nearby_vectors_far_from_zero_keep_their_precision_in_
     torch.testing.assert_close(found.student_SCHW.double(), want.student_SCHW, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["gram_channels", "gram_samples", "gram_cells", *BETWEEN_REGIONS])
+def test_the_gradient_of_relations_is_their_slope(name):
+    given = regions()
+    transform = cases.operator("transform", name)
+
+    def numbers(x: torch.Tensor) -> torch.Tensor:
+        changed = transform(replace(given, student_SCHW=x), cases.NO_BATCH)
+        return changed.student_SCHW * changed.weights_SHW[:, None]
+
+    distinct = torch.from_numpy(RANDOM.normal(size=VECTORS[0].shape)).requires_grad_()
+    assert torch.autograd.gradcheck(numbers, distinct)
+
+
 def test_a_large_map_is_averaged_to_at_most_16_cells_per_side_before_cells_are_compared():
     x = torch.randn(1, 2, 80, 80)
     changed = cases.operator("transform", "gram_cells")(cases.piece(x, x), cases.NO_BATCH)

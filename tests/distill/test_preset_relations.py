@@ -10,7 +10,6 @@ from itertools import permutations
 import distill_cases as cases
 import numpy as np
 import pytest
-import torch
 import torchvision
 
 from autokd.distill import build_distiller

@@ -17,12 +17,13 @@ from autokd.distill.grid import Grid
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Transform
 from autokd.distill.regions import Given, Instances
-from autokd.distill.statistics import unit
-from autokd.distill.transforms.relations import as_relations, outer, vectors
+from autokd.distill.transforms.relations import as_relations, outer, self_product, vectors
 from autokd.spec.operator import SCALAR_MAP
 
 _NO_LENGTH = 1e-12
-"""A mean distance shorter than this is none: all regions are equal."""
+"""A distance shorter than this is none: regions are equal."""
+_SAME = 1e-12
+"""Nor is one whose square is below this part of the squares of the two vectors."""
 
 
 class PairDistances(Transform):
@@ -32,14 +33,13 @@ class PairDistances(Transform):
     """
 
     def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        there_S = _there(knowledge)
-        weights_SS = _off_diagonal(there_S.to(knowledge.student_SCHW.dtype))
+        weights_SS = _off_diagonal(_there(knowledge).to(knowledge.student_SCHW.dtype))
         student, teacher = (self._relative(x, weights_SS) for x in _vectors(knowledge))
         return as_relations(knowledge, student, teacher, weights_SS)
 
     @staticmethod
     def _relative(vectors_SD: Tensor, weights_SS: Tensor) -> Tensor:
-        distances_SS = _distances(vectors_SD) * weights_SS  # none is far beyond the mean, which may be tiny
+        distances_SS = _roots(_squared_distances(vectors_SD)).to(vectors_SD.dtype) * weights_SS
         mean = distances_SS.sum() / weights_SS.sum().clamp_min(1)
         differs = mean > _NO_LENGTH
         return distances_SS * torch.where(differs, 1 / torch.where(differs, mean, 1.0), 0.0)
@@ -76,9 +76,11 @@ class TripletAngles(Transform):
 
     @staticmethod
     def _angles(vectors_TD: Tensor) -> Tensor:
-        """(T, T, T): of j, i and k."""
-        sides_TTD = unit(vectors_TD - vectors_TD[:, None], (2,))
-        return sides_TTD @ sides_TTD.transpose(1, 2)
+        """(T, T, T): of j, i and k, by the law of cosines."""
+        squares_TT = _squared_distances(vectors_TD)
+        inverse_TT = torch.where(squares_TT > 0, torch.where(squares_TT > 0, squares_TT, 1.0).rsqrt(), 0.0)
+        products_TTT = (squares_TT[:, :, None] + squares_TT[:, None] - squares_TT) / 2
+        return (products_TTT * inverse_TT[:, :, None] * inverse_TT[:, None]).to(vectors_TD.dtype)
 
 
 class WithinClass(Transform):
@@ -101,7 +103,7 @@ class WithinClass(Transform):
     @staticmethod
     def _distances(vectors_SD: Tensor, same_SS: Tensor, count_S1: Tensor) -> Tensor:
         centre_SD = same_SS @ vectors_SD / count_S1.clamp_min(1)
-        return _length(vectors_SD - centre_SD)
+        return _roots((vectors_SD - centre_SD).square().sum(1))
 
 
 class BetweenClass(Transform):
@@ -121,11 +123,14 @@ class BetweenClass(Transform):
         # one class more, of what has none, which is dropped again
         of_class_KS = functional.one_hot(labels_S + 1, self.num_classes + 1).T[1:]
         count_K1 = of_class_KS.sum(1, keepdim=True)
-        student, teacher = (
-            _distances(of_class_KS.to(x.dtype) @ x / count_K1.clamp_min(1)) for x in _vectors(knowledge)
-        )
+        student, teacher = (self._distances(x, of_class_KS.to(x.dtype), count_K1) for x in _vectors(knowledge))
         weights_KK = _off_diagonal((count_K1[:, 0] > 0).to(student.dtype))
         return as_relations(knowledge, student, teacher, weights_KK)
+
+    @staticmethod
+    def _distances(vectors_SD: Tensor, of_class_KS: Tensor, count_K1: Tensor) -> Tensor:
+        centre_KD = of_class_KS @ vectors_SD / count_K1.clamp_min(1)
+        return _roots(_squared_distances(centre_KD)).to(vectors_SD.dtype)
 
 
 def _vectors(knowledge: Knowledge) -> tuple[Tensor, Tensor]:
@@ -157,13 +162,20 @@ def _off_diagonal(weights_S: Tensor) -> Tensor:
     return outer(weights_S) * (1 - torch.eye(len(weights_S), dtype=weights_S.dtype, device=weights_S.device))
 
 
-def _distances(vectors_SD: Tensor) -> Tensor:
-    """(S, S): Euclidean, differences taken before they are squared; gradient 0 where two vectors are equal."""
-    return torch.cdist(vectors_SD, vectors_SD, compute_mode="donot_use_mm_for_euclid_dist")
+def _squared_distances(vectors_SD: Tensor) -> Tensor:
+    """(S, S) in float64: from inner products, whose cancellation float64 bears; exactly 0 where vectors are equal.
+
+    An (S, S, D) tensor of differences is never made.
+    """
+    centred_SD = vectors_SD.double()
+    centred_SD = centred_SD - centred_SD.mean(0)
+    products_SS = self_product(centred_SD)
+    sums_SS = products_SS.diagonal()[:, None] + products_SS.diagonal()
+    squares_SS = sums_SS - 2 * products_SS
+    return torch.where(squares_SS > _SAME * sums_SS, squares_SS, 0.0)
 
 
-def _length(x_SD: Tensor) -> Tensor:
-    """(S,): Euclidean, gradient 0 at 0."""
-    squares_S = x_SD.square().sum(1)
-    has_length = squares_S > _NO_LENGTH**2
-    return torch.where(has_length, torch.where(has_length, squares_S, 1.0).sqrt(), squares_S)
+def _roots(squares: Tensor) -> Tensor:
+    """Square roots, with gradient 0 at 0."""
+    has_length = squares > _NO_LENGTH**2
+    return torch.where(has_length, torch.where(has_length, squares, 1.0).sqrt(), 0.0)

@@ -9,8 +9,11 @@ Legend: S samples (images, regions or patches), C channels, H x W cells, N = H *
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from autokd.distill.batch import Batch
@@ -46,7 +49,7 @@ class GramSamples(Transform):
 
     def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
         members = knowledge.members_SHW
-        student, teacher = (_gram(vectors(x, members)) for x in _sides(knowledge))
+        student, teacher = (self_product(vectors(x, members)) for x in _sides(knowledge))
         weights_RM = None if members is None else outer(_has_cells(members))
         return as_relations(knowledge, student, teacher, weights_RM)
 
@@ -81,7 +84,7 @@ class GramCells(Transform):
             share_S1HW = self._pooled(members_SHW[:, None])
             inside_SCHW = self._pooled(x_SCHW * members_SHW[:, None])
             x_SCN = (inside_SCHW / torch.where(share_S1HW > 0, share_S1HW, 1.0)).flatten(2)
-        return x_SCN.transpose(1, 2) @ x_SCN / x_SCHW.shape[1]
+        return self_product(x_SCN.transpose(1, 2)) / x_SCHW.shape[1]
 
     def _pooled(self, x_SCHW: Tensor) -> Tensor:
         window = [-(-length // self.side) for length in x_SCHW.shape[2:]]
@@ -105,6 +108,25 @@ def vectors(x_SCHW: Tensor, members_SHW: Tensor | None) -> Tensor:
     return (x_SCHW if members_SHW is None else x_SCHW * members_SHW[:, None]).flatten(1)
 
 
+def self_product(x_RD: Tensor) -> Tensor:
+    """x x' over the last two axes. Its gradient takes one product of matrices, not the two of ``x @ x.mT``."""
+    product: Tensor = _SelfProduct.apply(x_RD)
+    return product
+
+
+class _SelfProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x_RD: Tensor) -> Tensor:
+        ctx.save_for_backward(x_RD)
+        return x_RD @ x_RD.mT
+
+    @staticmethod
+    def backward(ctx: Any, gradient_RR: Tensor) -> Tensor:
+        (x_RD,) = ctx.saved_tensors
+        product: Tensor = (gradient_RR + gradient_RR.mT) @ x_RD
+        return product
+
+
 def outer(weights_S: Tensor) -> Tensor:
     """(S, S): row times column."""
     return weights_S[:, None] * weights_S
@@ -119,15 +141,9 @@ def _has_cells(members_SHW: Tensor) -> Tensor:
     return (members_SHW > 0).flatten(1).any(1).to(members_SHW.dtype)
 
 
-def _gram(rows_SD: Tensor) -> Tensor:
-    return rows_SD @ rows_SD.T
-
-
 def _gram_channels(x_SCHW: Tensor, members_SHW: Tensor | None) -> Tensor:
     """(S, C, C)."""
-    x_SCN = x_SCHW.flatten(2)
     if members_SHW is None:
-        return x_SCN @ x_SCN.transpose(1, 2) / x_SCN.shape[2]
-    members_S1N = members_SHW.flatten(1)[:, None]
-    count_S11 = members_S1N.sum(2, keepdim=True).clamp_min(1)
-    return (x_SCN * members_S1N) @ x_SCN.transpose(1, 2) / count_S11
+        return self_product(x_SCHW.flatten(2)) / (x_SCHW.shape[2] * x_SCHW.shape[3])
+    count_S11 = members_SHW.sum((1, 2)).clamp_min(1)[:, None, None]
+    return self_product((x_SCHW * members_SHW[:, None]).flatten(2)) / count_S11

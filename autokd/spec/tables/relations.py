@@ -41,7 +41,7 @@ ROWS = (
         "triplet_angles", "transform", f"{_BETWEEN}:TripletAngles", group="relation",
         formula="cos(v_i v_j v_k)", meaning="the angles between each three regions of the batch",
         paper="RKD, arXiv:1904.05068, section 3.2.2", takes=(REGIONS,), gives=SCALAR_MAP, needs_batch=True,
-        parameters=(Parameter("most", 16, 3, 32, "the most regions, images taking turns"),),
+        parameters=(Parameter("most", 16, 3, 64, "the most regions, images taking turns"),),
     ),
     Operator(
         "within_class", "transform", f"{_BETWEEN}:WithinClass", group="relation",
