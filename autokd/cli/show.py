@@ -34,6 +34,8 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
     for slot in supplied.slots:
         tree.add(_slot_branch(slot))
     tree.add(f"strength: {supplied.strength}")
+    tree.add(f"schedule: {', '.join(supplied.schedules)}")
+    tree.add(f"layers: {', '.join(supplied.layers)}")
     lines = [f"{supplied.count():,} distinct distillers (a range of numbers counts as one)"]
     lines += [f"left out: {reason}" for reason in reasons] or ["the pair supplies all of it"]
     rng = numpy.random.default_rng(config.search.seed)

@@ -200,7 +200,7 @@ class SearchConfig(Section):
     enqueue: tuple[DistillerName, ...] = ("fitnet", "pkd", "cwd")
     """Presets tried first, at ``enqueue_strength``; the tree's priors come from them."""
     enqueue_strength: PositiveFloat = 40.0
-    """Gradient ratio at which those presets are tried."""
+    """Gradient ratio at which those presets are tried; a preset's terms share it."""
     pruner: Literal["none", "median", "percentile", "hyperband"] = "none"
     """Which of Optuna's pruners stops trials early."""
     finalists: PositiveInt = 3
@@ -250,7 +250,7 @@ class FullRecipe(Recipe):
     baselines: tuple[BaselineName, ...] = ("none", "fitnet", "pkd", "cwd")
     """What is trained beside the winner: none (always), presets, or files of distillers."""
     baseline_strength: PositiveFloat | Literal["published"] = 40.0
-    """Gradient ratio at which the presets are trained; published: with the weights of their papers."""
+    """Gradient ratio of each preset, shared by its terms; published: the weights of their papers."""
     timeout_s: PositiveFloat | None = None
     """As for the proxy; null: no limit."""
 

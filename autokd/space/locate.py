@@ -39,6 +39,12 @@ def _path_of(space: Space, term: TermSpec, index: int) -> Path:
         )
     if not space.strength.contains(term.weight.value):
         raise SpaceError(f"{where}.weight: {term.weight.value:g} is not {space.strength}.")
+    for key, found, offered in (
+        ("schedule", term.weight.schedule, space.schedules),
+        ("layers", term.weight.layers, space.layers_of(term.source)),
+    ):
+        if found not in offered:
+            raise SpaceError(f"{where}.weight.{key}: {found!r} is not offered; the space has {', '.join(offered)}.")
     for labels in _candidates(space, term):
         if _is_offered(space, labels):
             return labels
@@ -141,6 +147,8 @@ class _Script:
             if isinstance(self._space.strength, Choices):
                 return f"{self._space.strength.clip(term.weight.value):g}"
             return term.weight.value
+        if rest in ("schedule", "layers"):
+            return getattr(term.weight, rest)
         for slot, label in zip(self._space.slots, path, strict=True):
             if rest == slot.name or rest.startswith(f"{slot.name}("):
                 return label

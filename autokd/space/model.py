@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import comb
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from autokd.errors import SpaceError, SpecError
 from autokd.space.domains import Choices, Domain, Range
 from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight, flow, operator_of
+from autokd.spec.model import Layers, Schedule
 from autokd.spec.operator import Kind, Number
 from autokd.spec.vocabulary import IDENTITY
 
@@ -59,7 +61,7 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Space:
-    """A tree of choices: so many terms; for each a source, a step from every slot, a distance, a strength.
+    """A tree of choices: so many terms; for each a source, a step from every slot, a distance, a weight.
 
     Only well-typed paths are offered (``autokd.spec.signature``): at each decision those options that some
     completion allows. A decision whose options are fewer than the slot's carries them in its name, so that
@@ -71,6 +73,9 @@ class Space:
     slots: tuple[Slot, ...]
     """Source, then the slots of transformations in order, then distance."""
     strength: Domain
+    schedules: tuple[Schedule, ...] = ("constant",)
+    layers: tuple[Layers, ...] = ("equal",)
+    """How levels may share a term's weight; for sources of a single piece that is no question."""
 
     # ------------------------------------------------------------------------------------- walking
 
@@ -106,10 +111,22 @@ class Space:
             steps.append(Step.of(option.step.name, **(dict(option.step.params) | drawn)))
             path = (*path, label)
             state = self._advanced(state, slot, option)
-        strength = self._number(chooser, f"{prefix}.strength", self.strength)
         source, *transforms, distance = steps
         written = tuple(step for step in transforms if step.name != IDENTITY)
-        return TermSpec(source, written, distance, Weight("relative", strength)), path
+        return TermSpec(source, written, distance, self._walk_weight(chooser, prefix, source)), path
+
+    def _walk_weight(self, chooser: Chooser, prefix: str, source: Step) -> Weight:
+        strength = self._number(chooser, f"{prefix}.strength", self.strength)
+        schedule, layers = self.schedules[0], self.layers_of(source)[0]
+        if len(self.schedules) > 1:
+            schedule = cast(Schedule, chooser.categorical(f"{prefix}.schedule", self.schedules))
+        if len(self.layers_of(source)) > 1:
+            layers = cast(Layers, chooser.categorical(f"{prefix}.layers", self.layers))
+        return Weight("relative", strength, schedule, layers)
+
+    def layers_of(self, source: Step) -> tuple[Layers, ...]:
+        """The ways in which the levels of a term with this source may share its weight."""
+        return self.layers if operator_of("source", source.name).by_level else ("equal",)
 
     @staticmethod
     def _number(chooser: Chooser, name: str, domain: Domain) -> float:
@@ -196,25 +213,30 @@ class Space:
                 yield from self._paths_from(index + 1, after, (*path, label))
 
     def forms(self) -> list[TermSpec]:
-        """Every distinct term apart from its strength; numbers in a range stand at the range's low end."""
-        seen: dict[tuple[Step, ...], None] = {}
-        for path in self.paths():
-            steps = []
-            for slot, label in zip(self.slots, path, strict=True):
-                option = slot.option(label)
-                if option.step.name != IDENTITY:
-                    free = {name: domain.low for name, domain in option.free}
-                    steps.append(Step.of(option.step.name, **(dict(option.step.params) | free)))
-            seen[tuple(steps)] = None
+        """Every distinct term apart from its weight; numbers in a range stand at the range's low end."""
         weight = Weight("relative", 1.0)
-        return [TermSpec(steps[0], steps[1:-1], steps[-1], weight).canonical() for steps in seen]
+        return [TermSpec(steps[0], steps[1:-1], steps[-1], weight).canonical() for steps in self._distinct_steps()]
+
+    def _distinct_steps(self) -> dict[tuple[Step, ...], None]:
+        """The steps of every form, written out; paths that differ in identity steps alone give the same."""
+        written: list[dict[str, tuple[Step, ...]]] = [
+            {option.label: _written_out(slot.kind, option) for option in slot.options} for slot in self.slots
+        ]
+        paths = (tuple(table[label] for table, label in zip(written, path)) for path in self.paths())
+        return {tuple(itertools.chain.from_iterable(steps)): None for steps in paths}
 
     def count(self) -> int:
         """How many distinct canonical specs there are; a range of numbers counts as one."""
-        num_forms = len(self.forms())
-        num_strengths = len(self.strength.values) if isinstance(self.strength, Choices) else 1
-        counts = range(self.min_terms, self.max_terms + 1)
-        return sum(comb(num_forms, n) * num_strengths**n for n in counts)
+        num_weights = (len(self.strength.values) if isinstance(self.strength, Choices) else 1) * len(self.schedules)
+        forms = Counter(num_weights * len(self.layers_of(steps[0])) for steps in self._distinct_steps())
+        # The coefficient of x^n in the product of (1 + w x) over all forms: choose n forms, and a weight for each.
+        coefficients = [1] + [0] * self.max_terms
+        for weights, num_forms in forms.items():
+            of_kind = [comb(num_forms, n) * weights**n for n in range(self.max_terms + 1)]
+            coefficients = [
+                sum(coefficients[i] * of_kind[n - i] for i in range(n + 1)) for n in range(self.max_terms + 1)
+            ]
+        return sum(coefficients[self.min_terms :])
 
     def specs(self) -> Iterator[DistillerSpec]:
         """Every spec of a space whose strengths are choices (ranges: the middle strength)."""
@@ -224,12 +246,18 @@ class Space:
         forms = self.forms()
         for n in range(self.min_terms, self.max_terms + 1):
             for chosen in itertools.combinations(forms, n):
-                for values in itertools.product(strengths, repeat=n):
-                    weighted = (
-                        replace(form, weight=Weight("relative", float(value)))
-                        for form, value in zip(chosen, values, strict=True)
-                    )
-                    yield DistillerSpec(tuple(weighted)).canonical()
+                weights = (
+                    [
+                        Weight("relative", float(value), schedule, layers)
+                        for value, schedule, layers in itertools.product(
+                            strengths, self.schedules, self.layers_of(form.source)
+                        )
+                    ]
+                    for form in chosen
+                )
+                for drawn in itertools.product(*weights):
+                    terms = (replace(form, weight=weight) for form, weight in zip(chosen, drawn, strict=True))
+                    yield DistillerSpec(tuple(terms)).canonical()
 
     # ------------------------------------------------------------------------------ a given spec, a given pair
 
@@ -238,6 +266,14 @@ class Space:
         from autokd.space.locate import paths_of
 
         paths_of(self, spec)
+
+    def with_offered_strengths(self, spec: DistillerSpec) -> DistillerSpec:
+        """The same distiller with each strength moved to the nearest that the space offers."""
+        terms = (
+            replace(term, weight=replace(term.weight, value=float(self.strength.clip(term.weight.value))))
+            for term in spec.terms
+        )
+        return replace(spec, terms=tuple(terms))
 
     def decisions(self, spec: DistillerSpec) -> dict[str, Any]:
         """The decisions (Optuna parameters) that lead to ``spec``, in the order of the walk; SpaceError if none do."""
@@ -269,13 +305,25 @@ class Space:
         smaller = replace(self, slots=tuple(slots))
         if any(not slot.options for slot in slots) or not smaller._completions(0, FlowState()):
             raise SpaceError("This pair supplies nothing that the space asks for: " + "; ".join(reasons) + ".")
-        stranded = {(slot.name, option.label) for slot, option in smaller.unreachable()}
-        reasons += [f"{name} '{label}' has no step left that it fits" for name, label in sorted(stranded)]
-        kept_slots = (
-            replace(slot, options=tuple(o for o in slot.options if (slot.name, o.label) not in stranded))
-            for slot in smaller.slots
+        stranded = smaller.unreachable()
+        reasons += [f"{slot.kind} '{option.label}' has no step left that it fits" for slot, option in stranded]
+        return smaller.without(stranded), tuple(reasons)
+
+    def without(self, options: Iterable[tuple[Slot, Option]]) -> Space:
+        """The space without these options of its slots."""
+        dropped = {(slot.name, option.label) for slot, option in options}
+        slots = (
+            replace(slot, options=tuple(o for o in slot.options if (slot.name, o.label) not in dropped))
+            for slot in self.slots
         )
-        return replace(smaller, slots=tuple(kept_slots)), tuple(reasons)
+        return replace(self, slots=tuple(slots))
+
+
+def _written_out(kind: Kind, option: Option) -> tuple[Step, ...]:
+    if option.step.name == IDENTITY:
+        return ()
+    free = {name: domain.low for name, domain in option.free}
+    return (Step.of(option.step.name, **(dict(option.step.params) | free)).checked(kind),)
 
 
 class _RandomChooser:

@@ -5,6 +5,8 @@
     transforms: {attention: [none, spatial_attention], normalise: [none, {softmax_cells: {temperature: [1, 4]}}]}
     distances: [l1, l2, kl]                                         # or: all
     strength: {log_uniform: [3, 100]}                               # or: [10, 40]
+    schedule: [constant, linear_decay]                              # of weights; also warm_up
+    layers: [equal, gap]                                            # how levels share a weight; also gradient
 
 A parameter given a list is a choice, given {uniform: ...} or {log_uniform: ...} a continuous decision.
 """
@@ -12,13 +14,14 @@ A parameter given a list is a choice, given {uniform: ...} or {log_uniform: ...}
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, TypeVar
 
 from autokd.documents import Document, Location
 from autokd.errors import SpaceError, SpecError, one_of
 from autokd.space.domains import Choices, Domain, Range, parse_domain
 from autokd.space.model import Option, Slot, Space
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, FlowState, Step, flow, operator_of
+from autokd.spec.model import LAYERS, SCHEDULES
 from autokd.spec.operator import Kind
 from autokd.spec.vocabulary import IDENTITY
 
@@ -32,7 +35,11 @@ DEFAULT_SPACE: dict[str, Any] = {
     },
     "distances": ["l1", "l2", "smooth_l1", "cosine", "pearson", "kl"],
     "strength": {"log_uniform": [3, 100]},
+    "schedule": ["constant"],
+    "layers": ["equal"],
 }
+
+Word = TypeVar("Word", bound=str)
 
 _KEYS = tuple(DEFAULT_SPACE)
 _MAX_TERMS = 8
@@ -57,9 +64,33 @@ def space_from_document(document: Document) -> Space:
         "distance", "distance", data.get("distances", DEFAULT_SPACE["distances"]), document, ("distances",)
     )
     strength = parse_domain(data.get("strength", DEFAULT_SPACE["strength"]), document, ("strength",))
-    space = Space(low, high, (sources, *transforms, distances), strength)
+    schedules = _words("schedule", SCHEDULES, data, document)
+    layers = _words("layers", LAYERS, data, document)
+    space = Space(low, high, (sources, *transforms, distances), strength, schedules, layers)
+    space = space.without((slot, option) for slot, option in space.unreachable() if _given(slot, data) == "all")
     _refuse_unreachable(space, data, document)
     return space
+
+
+def _given(slot: Slot, data: dict[str, Any]) -> Any:
+    """What the file says of a slot; "all" means all that fit, so that others may be dropped without a word."""
+    if slot.kind != "transform":
+        return data.get(f"{slot.kind}s")
+    transforms = data.get("transforms")
+    return transforms.get(slot.name) if isinstance(transforms, dict) else transforms
+
+
+def _words(key: str, allowed: tuple[Word, ...], data: dict[str, Any], document: Document) -> tuple[Word, ...]:
+    """A word, a list of different ones, or 'all'."""
+    found = data.get(key, DEFAULT_SPACE[key])
+    words = list(allowed) if found == "all" else found if isinstance(found, list) else [found]
+    if not words or len(set(map(str, words))) < len(words):
+        choices = ", ".join(allowed)
+        raise document.error((key,), f"found {found!r}; write one or more of {choices}, each once.", SpaceError)
+    for word in words:
+        if word not in allowed:
+            raise document.error((key,), one_of(str(word), allowed, noun=key), SpaceError)
+    return tuple(words)
 
 
 def _terms(data: Any, document: Document) -> tuple[int, int]:
@@ -85,7 +116,7 @@ def _transforms(data: Any, document: Document) -> list[Slot]:
             f"found {data!r}; write {{slot name: [steps]}}, in the order of application.",
             SpaceError,
         )
-    reserved = {"source", "distance", "strength"}
+    reserved = {"source", "distance", "strength", "schedule", "layers"}
     slots = []
     for name, options in data.items():
         if name in reserved or "." in name or "(" in name:

@@ -155,8 +155,9 @@ class DistillerSpec:
         return DistillerSpec(tuple(sorted(terms)), self.name, self.paper)
 
     def with_strength(self, ratio: float) -> DistillerSpec:
-        """The same form with every term's weight relative and equal to ``ratio``; schedules and layers stay."""
-        terms = tuple(replace(term, weight=replace(term.weight, kind="relative", value=ratio)) for term in self.terms)
+        """The same form with relative weights: the terms share ``ratio`` equally. Schedules and layers stay."""
+        share = ratio / len(self.terms)
+        terms = tuple(replace(term, weight=replace(term.weight, kind="relative", value=share)) for term in self.terms)
         return DistillerSpec(terms, self.name, self.paper)
 
     @cached_property

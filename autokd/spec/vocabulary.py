@@ -33,8 +33,8 @@ _FAMILIES = (
     predictions,
     contrast,
     spatial_steps,
-    global_steps,
     relations,
+    global_steps,
     distances,
 )
 _ROWS: tuple[Operator, ...] = tuple(row for family in _FAMILIES for row in family.ROWS)

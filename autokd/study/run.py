@@ -177,9 +177,10 @@ class Run:
         """Let the search begin with what is published, at one strength."""
         search = self.config.search
         for name in search.enqueue:
-            spec = load_distiller(name).with_strength(space.strength.clip(search.enqueue_strength))
+            spec = load_distiller(name).with_strength(search.enqueue_strength)
             try:
-                self.study.enqueue_trial(space.decisions(spec), user_attrs={"preset": name})
+                decisions = space.decisions(space.with_offered_strengths(spec))
+                self.study.enqueue_trial(decisions, user_attrs={"preset": name})
             except SpaceError as error:
                 self.observer.say(f"{name} is not tried first, it lies outside the space: {error}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import textwrap
 
 import numpy as np
@@ -133,7 +134,52 @@ def test_two_equal_terms_are_never_drawn():
 def test_all_stands_for_the_whole_table():
     space = load_space("space:\n  sources: all\n  transforms: all\n  distances: all\n")
     offered = {option.step.name for slot in space.slots for option in slot.options}
-    assert offered == {"none", *SOURCES, *TRANSFORMS, *DISTANCES}
+    searched = {name for name, row in TRANSFORMS.items() if row.group}
+    assert offered == {"none", *SOURCES, *searched, *DISTANCES}
+
+
+WEIGHTS = """
+space:
+  terms: {min: 1, max: 2}
+  sources: [whole, semantic_guided]
+  transforms: {}
+  distances: [l1, l2]
+  strength: [10, 40]
+  schedule: [constant, linear_decay]
+  layers: [equal, gap, gradient]
+"""
+
+
+def test_schedules_and_layers_are_decisions_where_they_make_a_difference():
+    space = load_space(WEIGHTS)
+    # whole: 2 distances x (2 strengths x 2 schedules x 3 ways of the levels); semantic_guided has a single piece.
+    one, other = 2 * 2 * 3, 2 * 2
+    singles = 2 * one + 2 * other
+    pairs = one * one + other * other + 4 * one * other
+    assert space.count() == singles + pairs
+    specs = list(space.specs())
+    assert len(specs) == len({spec.digest for spec in specs}) == space.count()
+    for spec in specs[:: len(specs) // 40]:
+        space.validate(spec)
+        assert DistillerSpec.from_yaml(spec.to_yaml()) == spec
+    decisions = space.decisions(specs[5])
+    assert {"t1.schedule", "t1.layers"} <= set(decisions)
+    warm = DistillerSpec((TermSpec(Step.of("whole"), (), Step.of("l1"), Weight("relative", 10, "warm_up")),))
+    with pytest.raises(SpaceError, match=r"weight.schedule: 'warm_up' is not offered"):
+        space.validate(warm)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("schedule: linear", "Did you mean 'linear_decay'?"),
+        ("layers: [gap, gap]", "each once"),
+        ("schedule: []", "one or more of constant, linear_decay, warm_up"),
+    ],
+)
+def test_words_of_weights_are_checked(line, words):
+    with pytest.raises(SpaceError, match=re.escape(words)):
+        load_space(f"space:\n  sources: [whole]\n  {line}\n")
 
 
 def test_what_a_pair_cannot_supply_is_dropped_with_a_reason():

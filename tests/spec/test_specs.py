@@ -119,9 +119,9 @@ def test_formula_names_every_operator_and_its_paper():
     assert "(x - mean_bs x) / std_bs x" in text
 
 
-def test_with_strength_makes_every_weight_relative():
+def test_with_strength_makes_every_weight_relative_and_shares_it():
     spec = DistillerSpec((term(weight=("absolute", 3.0)), term(distance="l1"))).with_strength(7)
-    assert {t.weight for t in spec.terms} == {Weight("relative", 7)}
+    assert {t.weight for t in spec.terms} == {Weight("relative", 3.5)}
 
 
 weights = st.floats(1e-3, 1e4, allow_nan=False)
