@@ -25,6 +25,7 @@ from autokd.training.loader import Loader, identity_plan, training_plan
 from autokd.training.loop import train
 from autokd.training.optimisation import idle_fields
 from autokd.training.seeds import random_stream
+from autokd.training.taps_key import HELD_TAP, TapsKey, stored_taps
 from autokd.training.teacher import (
     OnProgress,
     Teacher,
@@ -33,7 +34,7 @@ from autokd.training.teacher import (
     no_progress,
     obtain_teacher,
 )
-from autokd.training.teacher_cache import HELD_TAP, TapsKey, TeacherCache, open_or_build, stored_taps
+from autokd.training.teacher_cache import TeacherCache, open_or_build
 
 EVALUATION_BATCH_SIZE = 16
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 import math
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,57 +26,16 @@ from autokd.data import ViewPlan
 from autokd.detectors import Detector
 from autokd.errors import DataError, NonFiniteError
 from autokd.outputs import CrossHead, DetectorOutputs
-from autokd.training.content import META_FILE, digest_of, exclusive, read_meta, whole_folder, write_json
+from autokd.training.content import META_FILE, exclusive, read_meta, whole_folder, write_json
 from autokd.training.loader import Batch, Loader, Pairs, chunks, num_chunks
 from autokd.training.loop import PYRAMID_TAP
+from autokd.training.taps_key import FORMAT_VERSION, TapsKey, stored_taps
 
-FORMAT_VERSION = 1
 LEVEL_PREFIX = "level."
-STORED_TAPS = (PYRAMID_TAP, "class_logits", "boxes", "edge_logits")
-"""What differs from image to image. ``proposals`` and ``head_maps`` are read of students only."""
-HELD_TAP = "head"
-"""The one for all images."""
-BOX_DTYPE = "float32"
 CHECKED_BLOCKS, BLOCK_BYTES = 512, 1 << 16
 """The checksum reads this many evenly spaced blocks: all of a small file, 32 MiB of a big one."""
 
 Progress = Callable[[int, int], None]
-
-
-def stored_taps(wanted: Iterable[str]) -> tuple[str, ...]:
-    """Those of ``wanted`` that are stored per image, sorted."""
-    return tuple(sorted(set(wanted) & set(STORED_TAPS)))
-
-
-@dataclass(frozen=True)
-class TapsKey:
-    """All that the cached taps depend on; ``folder_name`` is its digest. ``taps``: of ``STORED_TAPS``."""
-
-    teacher_digest: str
-    teacher_config: str
-    dataset_fingerprint: str
-    plan_digest: str
-    image_size_px: tuple[int, int]
-    taps: tuple[str, ...] = (PYRAMID_TAP,)
-    dtype: str = "float16"
-    version: int = FORMAT_VERSION
-
-    def __post_init__(self) -> None:
-        if unknown := set(self.taps) - set(STORED_TAPS):
-            raise DataError(
-                f"the taps {', '.join(sorted(unknown))} are not stored per image; those that are: "
-                f"{', '.join(STORED_TAPS)}. Take ``stored_taps`` of those that are wanted."
-            )
-
-    @property
-    def folder_name(self) -> str:
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        if "boxes" in self.taps:
-            fields["box_dtype"] = BOX_DTYPE  # only here, so that older caches without boxes stay valid
-        return digest_of(**fields)
-
-    def dtype_of(self, array: str) -> np.dtype[Any]:
-        return np.dtype(BOX_DTYPE if array == "boxes" else self.dtype)
 
 
 class TeacherCache:

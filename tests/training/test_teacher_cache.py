@@ -19,8 +19,9 @@ from autokd.outputs import DetectorOutputs
 from autokd.training import teacher_cache
 from autokd.training.loader import Loader, training_plan
 from autokd.training.seeds import random_stream
+from autokd.training.taps_key import TapsKey, stored_taps
 from autokd.training.teacher import Teacher
-from autokd.training.teacher_cache import LiveTeacher, TapsKey, open_or_build, sound_meta, stored_taps
+from autokd.training.teacher_cache import LiveTeacher, open_or_build, sound_meta
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(num_views=3, scale_range=(0.7, 1.3))

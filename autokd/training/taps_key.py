@@ -1,0 +1,56 @@
+"""What the teacher's cache stores, in which precision, and what that depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autokd.errors import DataError
+from autokd.training.content import digest_of
+from autokd.training.loop import PYRAMID_TAP
+
+FORMAT_VERSION = 1
+STORED_TAPS = (PYRAMID_TAP, "class_logits", "boxes", "edge_logits")
+"""What differs from image to image. ``proposals`` and ``head_maps`` are read of students only."""
+HELD_TAP = "head"
+"""The one for all images."""
+BOX_DTYPE = "float32"
+
+
+def stored_taps(wanted: Iterable[str]) -> tuple[str, ...]:
+    """Those of ``wanted`` that are stored per image, sorted."""
+    return tuple(sorted(set(wanted) & set(STORED_TAPS)))
+
+
+@dataclass(frozen=True)
+class TapsKey:
+    """All that the cached taps depend on; ``folder_name`` is its digest. ``taps``: of ``STORED_TAPS``."""
+
+    teacher_digest: str
+    teacher_config: str
+    dataset_fingerprint: str
+    plan_digest: str
+    image_size_px: tuple[int, int]
+    taps: tuple[str, ...] = (PYRAMID_TAP,)
+    dtype: str = "float16"
+    version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.taps) - set(STORED_TAPS):
+            raise DataError(
+                f"the taps {', '.join(sorted(unknown))} are not stored per image; those that are: "
+                f"{', '.join(STORED_TAPS)}. Take ``stored_taps`` of those that are wanted."
+            )
+
+    @property
+    def folder_name(self) -> str:
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        if "boxes" in self.taps:
+            fields["box_dtype"] = BOX_DTYPE  # only here, so that older caches without boxes stay valid
+        return digest_of(**fields)
+
+    def dtype_of(self, array: str) -> np.dtype[Any]:
+        return np.dtype(BOX_DTYPE if array == "boxes" else self.dtype)
