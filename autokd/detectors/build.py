@@ -37,7 +37,7 @@ def build_detector(
     if config.framework == "mmdet":
         from autokd.detectors.mmdet import build_mmdet_detector
 
-        return build_mmdet_detector(config, num_classes, classes)
+        return build_mmdet_detector(config, num_classes, image_size_px, classes)
     model = plain_torchvision_model(config, num_classes, image_size_px)
     layout = choose_layout(config.architecture, image_size_px)
     detector = ADAPTERS[config.architecture](model, config.architecture, num_classes, layout)

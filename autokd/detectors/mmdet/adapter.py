@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autokd.detectors.contract import Detections, Detector, Target, full_precision
+from autokd.detectors.contract import Detections, Detector, Target, evaluating, full_precision
 from autokd.detectors.labels import LabelMap
 from autokd.detectors.mmdet.intercept import answered, training_form
+from autokd.detectors.mmdet.library import PROGRAM_ERRORS
 from autokd.errors import DetectorError, NonFiniteError
-from autokd.outputs import DetectorOutputs
+from autokd.outputs import TAPS, DetectorOutputs
 
 _PROBE_PX = 128
 """Side of the empty image that tells channels and strides: the coarsest levels in use have a stride of 128."""
@@ -82,6 +83,18 @@ class MmdetAdapter(Detector):
     @property
     def pad_multiple_px(self) -> int:
         return int(self.model.data_preprocessor.pad_size_divisor)
+
+    def check_runs(self, image_size_px: tuple[int, int]) -> None:
+        """Losses, taps and detections of one empty image of (height, width) pixels, with one box in it.
+
+        DetectorError where that fails: better now than in the middle of a training.
+        """
+        height, width = image_size_px
+        box = torch.tensor([[width / 4, height / 4, width / 2, height / 2]])
+        device = next(self.parameters()).device
+        target = {"boxes": box.to(device), "labels": torch.zeros(1, dtype=torch.int64, device=device)}
+        with self._explained(f"for images of {height} x {width} pixels"), torch.no_grad(), evaluating(self):
+            self._run(torch.zeros(1, 3, height, width, device=device), [target], TAPS, wants_detections=True)
 
     # ------------------------------------------------------------------------------------ for families
 
@@ -187,20 +200,22 @@ class MmdetAdapter(Detector):
 
     def _probe(self) -> list[tuple[int, int, int, int]]:
         """Shapes of the maps for an empty image; statistics and random numbers stay as they are."""
-        modes = [(part, part.training) for part in self.modules()]
-        self.eval()
-        try:
-            with torch.no_grad(), torch.random.fork_rng():
-                maps = self._features(self._batch(torch.zeros(1, 3, _PROBE_PX, _PROBE_PX), None)).maps
-        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise DetectorError(
-                f"{self.architecture}: the model was built, but does not run ({type(error).__name__}: {error}). Do "
-                "the channels of backbone, neck and head agree?"
-            ) from error
-        finally:
-            for part, training in modes:
-                part.training = training
+        empty = torch.zeros(1, 3, _PROBE_PX, _PROBE_PX)
+        with self._explained("up to its pyramid"), torch.no_grad(), evaluating(self), torch.random.fork_rng():
+            maps = self._features(self._batch(empty, None)).maps
         return [tuple(map_BCHW.shape) for map_BCHW in maps]  # type: ignore[misc]
+
+    @contextmanager
+    def _explained(self, how_far: str) -> Iterator[None]:
+        """Errors of a first run are the config's."""
+        try:
+            yield
+        except PROGRAM_ERRORS as error:
+            raise DetectorError(
+                f"{self.architecture}: the model was built, but does not run {how_far} ({type(error).__name__}: "
+                f"{error}). Do the channels of backbone, neck and head agree? Are images large enough for its anchors "
+                "or queries? Correct the config, or 'options' and data.image_size_px."
+            ) from error
 
     @contextmanager
     def _blaming_nan(self, features: Features) -> Iterator[None]:

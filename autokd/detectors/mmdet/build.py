@@ -11,19 +11,23 @@ from autokd.config import MmdetDetector
 from autokd.detectors.labels import LabelMap, class_order, same_labels
 from autokd.detectors.mmdet.adapter import MmdetAdapter
 from autokd.detectors.mmdet.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
-from autokd.detectors.mmdet.config_file import PROGRAM_ERRORS, resolve_config
-from autokd.detectors.mmdet.library import require_mmdet
+from autokd.detectors.mmdet.config_file import config_text, resolve_config
+from autokd.detectors.mmdet.library import PROGRAM_ERRORS, require_mmdet
 from autokd.detectors.mmdet.supply import family_of
 from autokd.errors import DetectorError
 
 
 def build_mmdet_detector(
-    section: MmdetDetector, num_classes: int, classes: Sequence[str] | None = None
+    section: MmdetDetector,
+    num_classes: int,
+    image_size_px: tuple[int, int],
+    classes: Sequence[str] | None = None,
 ) -> MmdetAdapter:
     """Build the detector of a section; weights come from its ``checkpoint``, else from the config's initialisation.
 
-    classes: names of the data set's classes in its order. A checkpoint that knows these and more keeps its own head,
-    and the adapter picks the data set's classes by name. Without names, classes are matched by number.
+    image_size_px: (height, width); the first detector of its kind is tried on such an image, so that what cannot train
+    is refused here. classes: names of the data set's classes in its order; a checkpoint that knows these and more
+    keeps its own head, and the adapter picks the data set's classes by name. Without names, by number.
     DetectorError for a config or a checkpoint that is missing, broken, or of another model.
     """
     if classes is not None and len(classes) != num_classes:
@@ -34,7 +38,19 @@ def build_mmdet_detector(
     model = build_mmdet_model(section, labels.num_model_classes, pretrained=checkpoint is None)
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, new_head=section.new_head)
-    return family_of(type(model), section.config)(model, section.config, labels)
+    detector = family_of(type(model), section.config)(model, section.config, labels)
+    _try_once(detector, (config_text(section), labels, image_size_px))
+    return detector
+
+
+_tried: set[Any] = set()
+"""What ran in this process before: the trial costs a forward, and a search builds the same student many times."""
+
+
+def _try_once(detector: MmdetAdapter, key: Any) -> None:
+    if key not in _tried:
+        detector.check_runs(key[-1])
+        _tried.add(key)
 
 
 def _label_map(

@@ -14,17 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from autokd.config import MmdetDetector
-from autokd.detectors.mmdet.library import require_mmdet
+from autokd.detectors.mmdet.library import PROGRAM_ERRORS, require_mmdet
 from autokd.errors import DetectorError, one_of
 
 _CLASS_HEADS = ("bbox_head", "mask_head", "mask_iou_head")
 """Parts of a model whose layers depend on the number of classes; a region proposal head is none of them."""
 _NUMBER = "num_classes"
-PROGRAM_ERRORS = (
-    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError),
-    *(OSError, RuntimeError, SyntaxError, TypeError, ValueError),
-)
-"""What a user's file may raise as it runs."""
 
 
 def find_config(name: str) -> Path:

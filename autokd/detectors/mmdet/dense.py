@@ -10,12 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from autokd.detectors.contract import full_precision
 from autokd.detectors.mmdet.adapter import Batch, Features, HeadReading, MmdetAdapter
-from autokd.detectors.mmdet.dense_heads import DENSE_HEADS, DenseHead
+from autokd.detectors.mmdet.dense_heads import DENSE_HEADS, DenseHead, centreness
 from autokd.detectors.mmdet.intercept import heard, training_form
+from autokd.detectors.proposals import best_boxes
+
+_USUAL_THRESHOLD = 0.6
 
 
 class OneStageAdapter(MmdetAdapter):
@@ -46,7 +50,18 @@ class OneStageAdapter(MmdetAdapter):
             class_logits=reader.class_logits(head, outputs) if "class_logits" in taps else None,
             boxes=reader.boxes(head, outputs) if "boxes" in taps else None,
             edge_logits=reader.edge_logits(head, outputs) if "edge_logits" in taps and reader.edge_logits else None,
+            proposals=self._proposals(reader, outputs, batch) if "proposals" in taps else None,
         )
+
+    @torch.no_grad()
+    def _proposals(self, reader: DenseHead, outputs: Sequence[Any], batch: Batch) -> Tensor:
+        head = self.model.bbox_head
+        scores_BA = self._labels.select(reader.class_logits(head, outputs)).sigmoid().amax(2)
+        if reader.has_centreness:
+            scores_BA = scores_BA * centreness(outputs)
+        boxes_BA4 = full_precision(reader.boxes(head, outputs))
+        threshold = suppression_threshold(self.model.test_cfg)
+        return best_boxes(boxes_BA4, full_precision(scores_BA), batch.samples[0].img_shape, threshold)
 
     @property
     def _reader(self) -> DenseHead | None:
@@ -81,6 +96,12 @@ def _main_phase(head: Any) -> Iterator[None]:
     finally:
         if not is_told:
             hub.runtime_info.pop("epoch")
+
+
+def suppression_threshold(test_cfg: Any) -> float:
+    """IoU above which of two boxes only the better one stays, as the config has it for detection."""
+    suppression = (test_cfg or {}).get("nms") or {}
+    return float(suppression.get("iou_threshold", _USUAL_THRESHOLD))
 
 
 def strides_of_priors(head: Any, num_levels: int) -> list[int] | None:

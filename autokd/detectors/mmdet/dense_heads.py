@@ -28,15 +28,22 @@ class DenseHead:
     class_logits: Read
     boxes: Read
     edge_logits: Read | None = None
+    has_centreness: bool = False
+    """Whether a third output, centre-ness or objectness, goes into the score by which detection ranks."""
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return ("class_logits", "boxes", *(("edge_logits",) if self.edge_logits is not None else ()))
+        return ("class_logits", "boxes", "proposals", *(("edge_logits",) if self.edge_logits is not None else ()))
 
 
 def _rows(map_BCHW: Tensor, width: int) -> Tensor:
     """(B, anchors x width, H, W) -> (B, H x W x anchors, width)."""
     return map_BCHW.permute(0, 2, 3, 1).reshape(len(map_BCHW), -1, width)
+
+
+def centreness(outputs: Outputs) -> Tensor:
+    """(B, A) in 0 to 1."""
+    return torch.cat([_rows(map_BCHW, 1).squeeze(2) for map_BCHW in outputs[2]], 1).sigmoid()
 
 
 def _logits(head: Any, outputs: Outputs) -> Tensor:
@@ -129,18 +136,17 @@ def _reppoints_boxes(head: Any, outputs: Outputs) -> Tensor:
     return torch.cat(boxes, 1)
 
 
-_ANCHORS = DenseHead(_logits, _anchor_boxes)
 _RTMDET = DenseHead(_logits, _rtmdet_boxes)
 
 DENSE_HEADS: dict[str, DenseHead] = {
-    "RetinaHead": _ANCHORS,
-    "ATSSHead": _ANCHORS,
-    "FCOSHead": DenseHead(_logits, _fcos_boxes),
+    "RetinaHead": DenseHead(_logits, _anchor_boxes),
+    "ATSSHead": DenseHead(_logits, _anchor_boxes, has_centreness=True),
+    "FCOSHead": DenseHead(_logits, _fcos_boxes, has_centreness=True),
     "GFLHead": DenseHead(_logits, _gfl_boxes, _gfl_edges),
     "TOODHead": DenseHead(_logits_of_probabilities, _tood_boxes),
     "RTMDetHead": _RTMDET,
     "RTMDetSepBNHead": _RTMDET,
-    "YOLOXHead": DenseHead(_logits, _yolox_boxes),
+    "YOLOXHead": DenseHead(_logits, _yolox_boxes, has_centreness=True),
     "RepPointsHead": DenseHead(_logits, _reppoints_boxes),
 }
 """Class of the head, as the config's ``type`` names it -> how to read it; a subclass may mean other things."""

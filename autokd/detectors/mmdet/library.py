@@ -5,6 +5,11 @@ from __future__ import annotations
 from autokd.errors import DetectorError
 from autokd.mmcv_ops import provide_mmcv_ops
 
+PROGRAM_ERRORS = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError),
+    *(OSError, RuntimeError, SyntaxError, TypeError, ValueError),
+)
+"""What a user's config may raise as it runs, and mmdet as it builds and tries what the config describes."""
 _REMEDY = "Install it with: pip install 'autokd[mmdet]'. 'autokd doctor' shows what is there."
 
 

@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from autokd.detectors.contract import full_precision
 from autokd.detectors.mmdet.adapter import Batch, Features, HeadReading, MmdetAdapter
 from autokd.detectors.mmdet.intercept import answered, heard, training_form
+from autokd.detectors.proposals import best_boxes
+
+_SAME_BOX = 0.95
+"""Overlap from which two boxes are one."""
 
 
 class QueryAdapter(MmdetAdapter):
@@ -46,18 +50,29 @@ class QueryAdapter(MmdetAdapter):
         height, width = batch.samples[0].img_shape
         scale = boxes_BQ4.new_tensor([width, height, width, height])
         # Denoising queries stand before the matching ones.
+        class_logits = scores_BQK[:, -num_queries:, : self.model.bbox_head.num_classes]
+        boxes = _corners(boxes_BQ4[:, -num_queries:]) * scale
         return HeadReading(
             losses,
-            class_logits=scores_BQK[:, -num_queries:, : self.model.bbox_head.num_classes],
-            boxes=_corners(boxes_BQ4[:, -num_queries:]) * scale,
+            class_logits=class_logits if "class_logits" in taps else None,
+            boxes=boxes if "boxes" in taps else None,
+            proposals=self._proposals(scores_BQK[:, -num_queries:], boxes, batch) if "proposals" in taps else None,
         )
+
+    @torch.no_grad()
+    def _proposals(self, scores_BQK: Tensor, boxes_BQ4: Tensor, batch: Batch) -> Tensor:
+        """Queries do not answer twice for an object, so none is suppressed unless it is one box again."""
+        head, scores_BQK = self.model.bbox_head, full_precision(scores_BQK)
+        scores = scores_BQK.sigmoid() if head.loss_cls.use_sigmoid else scores_BQK.softmax(-1)
+        best_BQ = self._labels.select(scores[..., : head.num_classes]).amax(2)
+        return best_boxes(full_precision(boxes_BQ4), best_BQ, batch.samples[0].img_shape, _SAME_BOX)
 
     def _say(self, batch: Batch) -> Any:
         return self.model(batch.inputs_BCHW, batch.samples, mode="tensor")
 
     @property
     def _head_taps(self) -> tuple[str, ...]:
-        return ("class_logits", "boxes")
+        return ("class_logits", "boxes", "proposals")
 
     @property
     def _formed_parts(self) -> list[nn.Module]:

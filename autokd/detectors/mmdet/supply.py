@@ -40,7 +40,7 @@ def mmdet_taps(section: MmdetDetector) -> tuple[str, ...]:
         raise DetectorError(f"{section.config}: MMDetection has no model of type {config.model['type']!r}.")
     family = family_of(model_class, section.config)
     if family is QueryAdapter:
-        return ("fpn", "class_logits", "boxes")
+        return ("fpn", "class_logits", "boxes", "proposals")
     if family is TwoStageAdapter:
         return ("fpn", "proposals")
     head = config.model["bbox_head"]["type"]

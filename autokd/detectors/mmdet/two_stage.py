@@ -16,6 +16,7 @@ from autokd.detectors.labels import LabelMap
 from autokd.detectors.mmdet.adapter import Batch, Features, HeadReading, MmdetAdapter
 from autokd.detectors.mmdet.dense import strides_of_priors
 from autokd.detectors.mmdet.intercept import answered, without
+from autokd.detectors.proposals import stacked
 
 _MASK_PARTS = ("mask_head", "mask_roi_extractor", "mask_iou_head", "semantic_head", "semantic_roi_extractor")
 
@@ -45,17 +46,17 @@ class TwoStageAdapter(MmdetAdapter):
         if not batch.has_targets:
             with torch.no_grad():
                 found = self.model.rpn_head.predict(features.maps, batch.samples, rescale=False)
-            return HeadReading(proposals=_stacked([one.bboxes for one in found]) if wants_proposals else None)
+            return HeadReading(proposals=stacked([one.bboxes for one in found]) if wants_proposals else None)
         proposals: list[Tensor] = []
         loss_of_regions = self.model.roi_head.loss
 
         def listen(maps: Any, found: list[Any], samples: Any) -> Any:
-            proposals.extend(one.bboxes.detach() for one in found)  # the head takes them out of ``found``
+            proposals.extend(full_precision(one.bboxes) for one in found)  # the head takes them out of ``found``
             return loss_of_regions(maps, found, samples)
 
         with answered(self.model.roi_head, {"loss": listen}):
             losses = self._losses_of_model(features, batch)
-        return HeadReading(losses, proposals=_stacked(proposals) if wants_proposals else None)
+        return HeadReading(losses, proposals=stacked(proposals) if wants_proposals else None)
 
     def _unused_children(self) -> Any:
         return without(self.model.roi_head, _MASK_PARTS)
@@ -70,9 +71,3 @@ class TwoStageAdapter(MmdetAdapter):
 
     def _prior_strides(self, num_levels: int) -> list[int] | None:
         return strides_of_priors(self.model.rpn_head, num_levels)
-
-
-def _stacked(boxes: list[Tensor]) -> Tensor:
-    """(B, R, 4), rows of NaN after the fewer boxes of an image."""
-    stacked = torch.nn.utils.rnn.pad_sequence(boxes, batch_first=True, padding_value=float("nan"))
-    return full_precision(stacked)

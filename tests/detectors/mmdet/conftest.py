@@ -22,7 +22,7 @@ def make() -> Callable:
     from autokd.detectors.mmdet import build_mmdet_detector
 
     def build(name: str, num_classes: int = NUM_CLASSES, classes=None, **settings):
-        detector = build_mmdet_detector(section(name, **settings), num_classes, classes)
+        detector = build_mmdet_detector(section(name, **settings), num_classes, (96, 128), classes)
         with torch.no_grad():
             for module in detector.modules():
                 if isinstance(module, torch.nn.BatchNorm2d):

@@ -30,7 +30,7 @@ def _samples(targets, size_px):
 
 
 def _own_pass(model, images_BCHW, targets, name):
-    """Total loss of ``model.loss`` and the maps that its heads saw, from lists of BGR images as a dataloader gives them."""
+    """Total loss of ``model.loss`` and the maps that its heads saw, from BGR images as a dataloader lists them."""
     bgr = [image[[2, 1, 0]] * 255 for image in images_BCHW]
     data = model.data_preprocessor({"inputs": bgr, "data_samples": _samples(targets, tuple(images_BCHW.shape[-2:]))})
     heard = []
@@ -50,7 +50,8 @@ def _no_mask_loss(name, monkeypatch):
         monkeypatch.setattr(StandardRoIHead, "with_mask", False)
 
 
-def test_the_loss_and_its_gradient_on_the_pyramid_are_mmdets_own(name, make, images_BCHW, targets, _no_mask_loss):
+@pytest.mark.usefixtures("_no_mask_loss")
+def test_the_loss_and_its_gradient_on_the_pyramid_are_mmdets_own(name, make, images_BCHW, targets):
     from mmengine.logging import MessageHub
 
     if name == "tood":
@@ -65,7 +66,7 @@ def test_the_loss_and_its_gradient_on_the_pyramid_are_mmdets_own(name, make, ima
     gradients = torch.autograd.grad(outputs.task_loss, maps, allow_unused=True)
     if name in QUERY:
         (own_gradient,) = torch.autograd.grad(total, [own_maps])
-        own = [part for part in own_gradient.transpose(1, 2).split([m.shape[-2] * m.shape[-1] for m in maps], 2)]
+        own = own_gradient.transpose(1, 2).split([map_BCHW.shape[-2:].numel() for map_BCHW in maps], 2)
         gradients = [gradient.flatten(2) for gradient in gradients]
     else:
         own = torch.autograd.grad(total, own_maps, allow_unused=True)
@@ -145,7 +146,7 @@ def test_boxes_and_logits_are_those_that_mmdet_decodes(name, make, images_BCHW):
 def test_yolox_boxes_are_those_that_mmdet_decodes(make, images_BCHW):
     detector = make("yolox").eval()
     with torch.no_grad():
-        own, outs = _own_candidates(detector, images_BCHW[:1])
+        own, _ = _own_candidates(detector, images_BCHW[:1])
         outputs = detector(images_BCHW[:1])
     torch.testing.assert_close(outputs.boxes[0], own.bboxes)
     assert torch.equal(outputs.class_logits[0].argmax(1), own.labels)
@@ -153,7 +154,7 @@ def test_yolox_boxes_are_those_that_mmdet_decodes(make, images_BCHW):
 
 def test_edge_logits_average_to_the_boxes(make, images_BCHW):
     """GFL, arXiv:2006.04388, section 3.2: an edge is the mean of its bins, in strides from the cell's anchor."""
-    outputs = make("gfl").eval()(images_BCHW[:1])
+    outputs = make("gfl").eval()(images_BCHW[:1], taps=("boxes", "edge_logits"))
     distances = (outputs.edge_logits[0].softmax(-1) * torch.arange(9.0)).sum(-1)
     rows, columns = torch.meshgrid(torch.arange(12.0) * 8, torch.arange(16.0) * 8, indexing="ij")
     finest = slice(0, 12 * 16)
@@ -182,10 +183,11 @@ def test_proposals_are_those_of_the_first_stage(name, make, images_BCHW):
         bgr = [image[[2, 1, 0]] * 255 for image in images_BCHW]
         data = detector.model.data_preprocessor({"inputs": bgr, "data_samples": _samples(_NO_TARGETS * 3, (96, 128))})
         own = detector.model.rpn_head.predict(detector.model.extract_feat(data["inputs"]), data["data_samples"], False)
-        outputs = detector(images_BCHW)
+        outputs = detector(images_BCHW, taps=("proposals",))
     for boxes, found in zip(outputs.proposals, own):
-        assert torch.equal(boxes[: len(found)], found.bboxes)
-        assert boxes[len(found) :].isnan().all()
+        best = found.bboxes[: len(boxes)]
+        assert torch.equal(boxes[: len(best)], best)
+        assert boxes[len(best) :].isnan().all()
 
 
 def test_weights_and_detections_are_the_same_in_plain_mmdet(name, make, tmp_path, capfd):
