@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import distill_cases as cases
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from autokd.distill import build_distiller
-from autokd.errors import DistillError
+from autokd.errors import DistillError, SpecError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec, Weight
 
@@ -185,3 +186,88 @@ def test_task_losses_that_do_not_come_from_the_pyramid_are_an_error_with_its_rem
     copies = replace(outputs, pyramid={level: map_BCHW * 1.0 for level, map_BCHW in outputs.pyramid.items()})
     with pytest.raises(DistillError, match=r"very tensors that DetectorOutputs\.pyramid holds"):
         built(relative("whole", [], "l2", 20.0))(copies, TEACHER)
+
+
+# ---------------------------------------------------------------------------- schedules and levels
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [1, 1, 1, 1]),
+        ("linear_decay", [1, 0.75, 0.5, 0.25]),
+        ("warm_up", [0, 1, 1, 1]),
+    ],
+)
+def test_a_schedule_moves_the_weight_over_the_training(schedule, expected):
+    """Two epochs of two steps: at the start of each step 0, 1/4, 1/2 and 3/4 of the training are over."""
+    student, teacher = cases.outputs(), cases.outputs(seed=1)
+    weight = Weight("absolute", 3.0, schedule)
+    distiller = build_distiller(cases.spec_of("whole", [], "l2", weight), student, teacher, num_classes=3)
+    found = []
+    for epoch in (1, 2):
+        distiller.begin_epoch(epoch, num_epochs=2, steps_per_epoch=2)
+        for _ in range(2):
+            (value,) = distiller(student, teacher).terms.values()
+            found.append(value.weight.item() / 3.0)
+    assert found == pytest.approx(expected)
+    restored = build_distiller(cases.spec_of("whole", [], "l2", weight), student, teacher, num_classes=3)
+    restored.load_state_dict(distiller.state_dict())
+    assert restored.progress == distiller.progress == 1.0
+
+
+def level_values(distiller, student, teacher):
+    """The unweighted mean squared difference of each level, by hand."""
+    pairs = zip(student.pyramid.values(), teacher.pyramid.values())
+    return [((s - t) ** 2).mean().item() for s, t in (pair for pair in pairs)]
+
+
+def test_layers_by_gradient_give_each_level_the_same_gradient():
+    student, teacher = cases.outputs(with_loss=True), cases.outputs(seed=1)
+    weight = Weight("absolute", 1.0, layers="gradient")
+    distiller = build_distiller(cases.spec_of("whole", [], "l2", weight), student, teacher, num_classes=3)
+    distiller(student, teacher).total.backward()
+    norms = [map_BCHW.grad.norm().item() for map_BCHW in student.pyramid.values()]
+    assert norms == pytest.approx([norms[0]] * 3, rel=1e-5)
+    (term,) = distiller.terms
+    assert term.layers.factors_P.mean().item() == pytest.approx(1.0)
+
+
+def test_layers_by_gap_weigh_in_proportion_to_one_minus_cka():
+    student, teacher = cases.outputs(), cases.outputs(seed=1)
+    blended = dict(zip(student.pyramid, (0.0, 0.5, 0.9)))
+    pyramid = {
+        name: ((1 - part) * student.pyramid[name] + part * teacher.pyramid[name]).detach().requires_grad_()
+        for name, part in blended.items()
+    }
+    student = replace(student, pyramid=pyramid)
+    weight = Weight("absolute", 1.0, layers="gap")
+    distiller = build_distiller(cases.spec_of("whole", [], "l2", weight), student, teacher, num_classes=3)
+    found = distiller(student, teacher).total.item()
+    gaps = []
+    for name, map_BCHW in pyramid.items():
+        sides = map_BCHW, teacher.pyramid[name]
+        x, y = (side.detach().double().permute(0, 2, 3, 1).flatten(0, 2).numpy() for side in sides)
+        x, y = x - x.mean(0), y - y.mean(0)
+        cka = np.linalg.norm(y.T @ x) ** 2 / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
+        gaps.append(1 - cka)
+    factors = np.array(gaps) / np.mean(gaps)
+    assert factors[0] > factors[1] > factors[2], "levels that agree more are taught less"
+    assert found == pytest.approx(float(factors @ level_values(distiller, student, teacher)), rel=1e-4)
+
+
+def test_layer_factors_survive_a_checkpoint_and_rest_in_evaluation():
+    student, teacher = cases.outputs(), cases.outputs(seed=1)
+    spec = cases.spec_of("whole", [], "l2", Weight("absolute", 1.0, layers="gradient"))
+    distiller = build_distiller(spec, student, teacher, num_classes=3)
+    trained = distiller(student, teacher).total.detach()
+    restored = build_distiller(spec, student, teacher, num_classes=3).eval()
+    before = restored(student, teacher).total.detach()
+    restored.load_state_dict(distiller.state_dict())
+    assert restored(student, teacher).total == pytest.approx(trained.item())
+    assert before != pytest.approx(trained.item())
+
+
+def test_layers_are_refused_where_a_source_gives_a_single_piece():
+    with pytest.raises(SpecError, match="single piece"):
+        cases.spec_of("semantic_guided", [], "l2", Weight("absolute", 1.0, layers="gap")).canonical()
