@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint types fast slow clean
+.PHONY: help demo test lint types fast slow bench clean
 
 help:
 	@echo "make demo   install, then search a distiller on generated images (about five minutes on two cores)"
 	@echo "make test   install with the development extra; lint, floors, types, tests"
 	@echo "make lint | types | fast | slow   the parts of make test"
+	@echo "make bench  compare samplers on the recorded table of distillers (under ten minutes on two cores)"
 
 # torch and torchvision go in together and first, so that their builds match.
 $(VENV)/installed: pyproject.toml
@@ -41,6 +42,9 @@ fast: $(VENV)/installed-dev
 
 slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "slow or ray"
+
+bench: $(VENV)/installed
+	$(BIN)/python experiments/distiller_benchmark/compare.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

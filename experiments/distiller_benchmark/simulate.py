@@ -1,0 +1,180 @@
+"""One search on a table: the project's own study loop, on a virtual clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import optuna
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler, TPESampler
+from regularised_evolution import RegularisedEvolutionSampler
+
+from autokd.benchmark import BenchmarkEvaluatorFactory, BenchmarkRow, DistillerBenchmark
+from autokd.config import ProxyRecipe, SearchConfig
+from autokd.errors import BenchmarkError
+from autokd.outcomes import EvaluatorFactory, Job, Outcome, Report, WorkerResources
+from autokd.runtime import SimulatedRuntime
+from autokd.search import make_sampler
+from autokd.search.samplers import decision_role
+from autokd.space import Space
+from autokd.study import Reward, SearchDriver, SearchPlan, SilentObserver
+
+Objective = Literal["proxy", "full"]
+PANEL_SIZE = ProxyRecipe.model_fields["calibration_trials"].default
+
+
+def _named(name: str) -> Callable[[int], BaseSampler]:
+    def build(seed: int) -> BaseSampler:
+        return make_sampler(SearchConfig.model_validate({"sampler": name, "seed": seed}))
+
+    return build
+
+
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+    **{name: _named(name) for name in ("mcts", "random", "nsga2", "gp")},
+    # As Optuna's users have it: what it remembers of the search space saves a fifth of the time.
+    "tpe": lambda seed: TPESampler(multivariate=True, group=True, seed=seed),
+    "evolution": lambda seed: RegularisedEvolutionSampler(seed, role=decision_role),
+}
+"""Those that a space file can name, with the same settings, and regularised evolution."""
+
+
+@dataclass(frozen=True)
+class FullAsProxy:
+    """Answers a search's jobs by the full training: what the search would be with a perfect proxy."""
+
+    benchmark: DistillerBenchmark
+    metric: str = "val_ap"
+
+    def __call__(self, resources: WorkerResources) -> FullAsProxy:
+        return self
+
+    def evaluate(self, job: Job) -> Generator[Report, None, Outcome]:
+        recorded = self.benchmark.lookup(job.spec).outcome("full", job.seed)
+        if recorded.status != "finished":
+            return recorded
+        metrics = {"ap": recorded.metrics[self.metric]}
+        report = Report(job.id, 1, metrics, recorded.seconds)
+        yield report
+        return Outcome(job.id, "finished", metrics, reports=(report,), seconds=recorded.seconds)
+
+
+class Truth:
+    """What the table says of every spec: its score by full training, and its reward by the proxy.
+
+    ``score`` is the mean gain in ``metric`` over "none", seed by seed; a spec whose full training failed has the
+    lowest. ``reward`` is standardised over the whole table, so that it means the same in every search.
+    """
+
+    def __init__(
+        self, benchmark: DistillerBenchmark, parts: Sequence[str], metric: str = "val_ap", top: float = 0.01
+    ) -> None:
+        for recipe in ("proxy", "full"):
+            benchmark.require(recipe)
+        self.benchmark = benchmark
+        self.space: Space = benchmark.header.read_space()
+        self.parts, self.metric = tuple(parts), metric
+        none = benchmark.none.outcome("proxy", 0)
+        if lacking := [part for part in parts if part not in none.metrics]:
+            raise BenchmarkError(f"{benchmark.source}: no {', '.join(lacking)} was recorded of the proxy trainings.")
+        self.num_epochs = len(none.reports)
+        self.reference = Reward(self.parts, benchmark.none.curve(0))
+        rows = list(benchmark)
+        self.index = {row.digest: i for i, row in enumerate(rows)}
+        self.score = self._filled([_gain(row, benchmark.none, metric) for row in rows])
+        proxies = [row.outcome("proxy", 0) for row in rows]
+        gains = [self.reference.gains(p.metrics, self.num_epochs) if p.status == "finished" else None for p in proxies]
+        reward = self.reference.calibrated(gain for gain in gains if gain is not None)
+        ended = [p.metrics if p.status == "finished" else None for p in proxies]
+        self.reward = self._filled([math.nan if m is None else reward.value(m, self.num_epochs) for m in ended])
+        self.num_top = max(1, math.ceil(top * len(rows)))
+        self.top_score, self.top_reward = (
+            set(np.argsort(-values, kind="stable")[: self.num_top].tolist()) for values in (self.score, self.reward)
+        )
+
+    @staticmethod
+    def _filled(values: Sequence[float]) -> np.ndarray:
+        array = np.array(values, dtype=float)
+        array[np.isnan(array)] = np.nanmin(array)
+        return array
+
+    def objective(self, kind: Objective) -> tuple[EvaluatorFactory, Reward, int]:
+        """What a search sees: its evaluators, its reward, epochs of a trial."""
+        if kind == "proxy":
+            return BenchmarkEvaluatorFactory(self.benchmark), self.reference, self.num_epochs
+        none = self.benchmark.none.outcome("full", 0)
+        return FullAsProxy(self.benchmark, self.metric), Reward(("ap",), {1: {"ap": none.metrics[self.metric]}}), 1
+
+
+def _gain(row: BenchmarkRow, none: BenchmarkRow, metric: str) -> float:
+    ours, theirs = row.values(metric), none.values(metric)
+    common = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    return float(np.mean(common)) if common else math.nan
+
+
+@dataclass
+class Trace:
+    """Trials of one search in the order in which they ended: indices of the table's rows, virtual seconds."""
+
+    rows: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    busy_s: float = 0.0
+
+    def first(self, wanted: set[int]) -> int | None:
+        """How many trials had ended with the first of ``wanted``; None if there was none."""
+        return next((n for n, row in enumerate(self.rows, 1) if row in wanted), None)
+
+
+class _Watched:
+    """A driver that writes a trace, and asks for no more when ``is_enough``."""
+
+    def __init__(
+        self, driver: SearchDriver, runtime: SimulatedRuntime, index: dict[str, int], is_enough: Callable[[Trace], bool]
+    ) -> None:
+        self._driver, self._runtime, self._index, self._is_enough = driver, runtime, index, is_enough
+        self._row: dict[str, int] = {}
+        self.trace = Trace()
+        self._is_over = False
+
+    def next_job(self) -> Job | None:
+        job = None if self._is_over else self._driver.next_job()
+        if job is not None:
+            assert job.spec is not None, "trials have a distiller"
+            self._row[job.id] = self._index[job.spec.digest]
+        return job
+
+    def on_report(self, report: Report) -> bool:
+        return self._driver.on_report(report)
+
+    def on_outcome(self, outcome: Outcome) -> None:
+        self._driver.on_outcome(outcome)
+        if not self._is_over:
+            self.trace.rows.append(self._row[outcome.job_id])
+            self.trace.seconds.append(self._runtime.now_s)
+            self._is_over = self._is_enough(self.trace)
+
+
+def run_search(
+    truth: Truth,
+    sampler: BaseSampler,
+    *,
+    num_workers: int = 1,
+    num_trials: int = 80,
+    objective: Objective = "proxy",
+    pruner: BasePruner | None = None,
+    is_enough: Callable[[Trace], bool] = lambda trace: False,
+) -> Trace:
+    """Search the table's space until ``num_trials`` are evaluated, or earlier if ``is_enough`` says so."""
+    study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner or NopPruner())
+    factory, reward, num_epochs = truth.objective(objective)
+    plan = SearchPlan(num_trials, PANEL_SIZE, num_epochs, 0)
+    driver = SearchDriver(study, truth.space, reward, plan, SilentObserver())
+    with SimulatedRuntime(num_workers) as runtime:
+        watched = _Watched(driver, runtime, truth.index, is_enough)
+        runtime.run(watched, factory)
+        watched.trace.busy_s = runtime.busy_s
+    return watched.trace
