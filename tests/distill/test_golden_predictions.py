@@ -13,11 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from autokd.config.model import Backbone, TorchvisionDetector
+from autokd.detectors import build_detector
 from autokd.distill import build_distiller
 from autokd.distill.batch import Batch
 from autokd.distill.operators import BuildContext, make_operator
 from autokd.errors import DistillError
-from autokd.outputs import DetectorOutputs
+from autokd.outputs import TAPS, DetectorOutputs
 from autokd.spec import DistillerSpec, Step, Weight
 
 GOLDEN = {
@@ -394,3 +396,16 @@ def test_crossing_shares_adapters_between_classes_and_boxes_and_trains_them_but_
     assert all(x.grad is not None and x.grad.any() for x in student.pyramid.values())
     assert all(x.grad is None for x in teacher.pyramid.values())
     assert teacher.head.logits.grad is None
+
+
+@pytest.mark.parametrize("architecture", ["fcos", "retinanet"])
+def test_crossing_a_detector_with_itself_gives_back_its_own_predictions(architecture):
+    backbone = Backbone(blocks=(1, 1, 1, 1), width=4)
+    detector = build_detector(TorchvisionDetector(architecture=architecture, backbone=backbone), 3, (64, 96)).eval()
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    outputs = detector(images, taps=TAPS)
+    logits, boxes = (piece_of(name, outputs, outputs, None) for name in ("crossed_logits", "crossed_boxes"))
+    torch.testing.assert_close(logits.student_SCHW, logits.teacher_SCHW, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(boxes.student_SCHW, boxes.teacher_SCHW, rtol=1e-3, atol=1e-2)
+    boxes.student_SCHW.sum().backward()
+    assert all(p.grad is None for p in outputs.head.parameters())
