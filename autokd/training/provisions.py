@@ -135,7 +135,7 @@ class Provisions:
         """An untrained student (or its checkpoint); its weights depend on ``seed`` alone."""
         dataset = self.datasets.train
         with random_stream(self.device, seed, "weights"):
-            student = build_detector(self.config.student, len(dataset.classes), dataset.image_size_px)
+            student = build_detector(self.config.student, len(dataset.classes), dataset.image_size_px, dataset.classes)
         return student.to(self.device)
 
     def warm_student(self, seed: int) -> Detector:

@@ -71,6 +71,8 @@ class Teacher:
     digest: str
     train_seconds: float
     is_trained_here: bool
+    classes: tuple[str, ...] | None = None
+    """Names of the data set's classes, by which a checkpoint of other classes is matched; None: its labels fit."""
 
     def build(self, device: torch.device) -> Detector:
         """The model with its weights, in eval mode."""
@@ -114,7 +116,8 @@ def obtain_teacher(
     common: dict[str, Any] = {"detector": detector_text(config), "classes": dataset.classes, "image_size_px": size}
     if config.checkpoint is not None:
         key = digest_of(checkpoint=file_digest(config.checkpoint), **common)
-        return Teacher(config, len(dataset.classes), size, cache_dir / "teachers" / key, key, 0.0, False)
+        folder = cache_dir / "teachers" / key
+        return Teacher(config, len(dataset.classes), size, folder, key, 0.0, False, dataset.classes)
     if config.train is None:
         raise ConfigError(
             "teacher: there is neither a checkpoint nor a recipe. Add 'checkpoint: FILE', or 'train: {}' to have "
@@ -132,7 +135,8 @@ def obtain_teacher(
                     _train(config, dataset, temporary, device, on_progress)
                 meta = _sound_meta(folder)
     assert meta is not None, "a folder just written is whole"
-    return Teacher(config, len(dataset.classes), size, folder, str(meta["digest"]), float(meta["train_seconds"]), True)
+    seconds = float(meta["train_seconds"])
+    return Teacher(config, len(dataset.classes), size, folder, str(meta["digest"]), seconds, True, dataset.classes)
 
 
 def _sound_meta(folder: Path) -> dict[str, Any] | None:
@@ -150,7 +154,8 @@ def _train(
     recipe = config.train
     assert recipe is not None
     with random_stream(device, recipe.seed, "weights"):
-        model = build_detector(config, len(dataset.classes), dataset.image_size_px).to(device)
+        classes = dataset.classes
+        model = build_detector(config, len(classes), dataset.image_size_px, classes).to(device)
     loader = Loader(dataset, training_plan(dataset, recipe), recipe.batch_size, device)
     began = time.monotonic()
     on_progress("teacher", 0, recipe.epochs, {})
@@ -164,7 +169,7 @@ def _train(
 
 def _build(teacher: Teacher, device: torch.device) -> Detector:
     with random_stream(device, 0, "weights"):
-        model = build_detector(teacher.config, teacher.num_classes, teacher.image_size_px)
+        model = build_detector(teacher.config, teacher.num_classes, teacher.image_size_px, teacher.classes)
     if teacher.is_trained_here:
         model.load_state_dict(load_weights(teacher.folder / WEIGHTS_FILE))
     return model

@@ -16,11 +16,12 @@ from autokd.config.model import Recipe
 from autokd.detectors import build_detector
 from autokd.errors import DataError, NonFiniteError
 from autokd.outputs import DetectorOutputs
+from autokd.training import teacher as teacher_module
 from autokd.training import teacher_cache
 from autokd.training.loader import Loader, training_plan
 from autokd.training.seeds import random_stream
 from autokd.training.taps_key import TapsKey, stored_taps
-from autokd.training.teacher import Teacher
+from autokd.training.teacher import Teacher, obtain_teacher
 from autokd.training.teacher_cache import LiveTeacher, open_or_build, sound_meta
 
 CPU = torch.device("cpu")
@@ -242,6 +243,18 @@ def test_a_teacher_gives_its_head_without_the_rest_and_none_if_it_has_none(tiny_
         found = Teacher(config, 6, (64, 64), tmp_path, "digest", 0.0, False).build_head(CPU)
         assert (found is not None) == (architecture == "fcos")
         assert found is None or not any("backbone" in name for name in found.state_dict())
+
+
+def test_a_teachers_checkpoint_is_matched_by_the_names_of_the_data_sets_classes(
+    tiny_config, tiny_data, teacher, tmp_path, monkeypatch
+):
+    torch.save(teacher.plain_state_dict(), tmp_path / "weights.pt")
+    config = tiny_config.teacher.model_copy(update={"checkpoint": tmp_path / "weights.pt"})
+    found = obtain_teacher(config, tiny_data.train, tmp_path, CPU)
+    seen = []
+    monkeypatch.setattr(teacher_module, "build_detector", lambda *given: seen.append(given) or teacher)
+    found.build(CPU)
+    assert seen == [(config, len(tiny_data.train.classes), (64, 64), tiny_data.train.classes)]
 
 
 def test_a_full_disk_is_named_before_anything_is_written(tmp_path, teacher, loader, monkeypatch):
