@@ -36,8 +36,9 @@ def refuse_constant_terms(
         outputs_s, outputs_t = _random_pyramid(student), _random_pyramid(teacher)
     height, width = student.input_size_px
     size = torch.tensor([width, height, width, height])
-    boxes = torch.tensor([[0.25, 0.25, 0.75, 0.75], [0.1, 0.2, 0.5, 0.9]]) * size
-    targets = [{"boxes": boxes, "labels": torch.tensor([0, num_classes - 1])}] * _NUM_IMAGES
+    boxes = torch.tensor([[0.25, 0.25, 0.75, 0.75], [0.25, 0.25, 0.5, 0.75]]) * size
+    others = [min(i + 1, num_classes - 1) for i in range(_NUM_IMAGES)]  # one class has three boxes, the others one
+    targets = [{"boxes": boxes, "labels": torch.tensor([0, other])} for other in others]
     exact = copy.deepcopy(distiller).double()
     batch = Batch(outputs_s, outputs_t, targets, exact.pairs, exact.adapters)
     for name, term in exact.named_terms():
