@@ -106,7 +106,7 @@ def make_lesson(
     Raises DistillError or SpecError if the pair cannot be distilled so.
     """
     cache = provisions.training_taps(recipe)
-    taps = taps_of(spec)
+    taps = student_taps(spec)
     batch = next(iter(loader.of_pairs([[(0, 0)]])))
     was_training = student.training
     with random_stream(provisions.device, seed, "distiller"):
@@ -118,13 +118,14 @@ def make_lesson(
     return Lesson(distiller.to(provisions.device), cache, taps)
 
 
-def taps_of(spec: DistillerSpec) -> tuple[str, ...]:
-    """The taps that the operators of ``spec`` read, sorted."""
+def student_taps(spec: DistillerSpec) -> tuple[str, ...]:
+    """The taps of the student that the operators of ``spec`` read, or would use if they were there; sorted."""
     steps: list[tuple[Kind, Step]] = []
     for term in spec.canonical().terms:
         steps += [("source", term.source), ("distance", term.distance)]
         steps += [("transform", step) for step in term.transforms]
-    return tuple(sorted({tap for kind, step in steps for tap in operator_of(kind, step.name).needs_taps}))
+    rows = [operator_of(kind, step.name) for kind, step in steps]
+    return tuple(sorted({tap for r in rows for tap in (*r.needs_taps, *r.needs_of_student, *r.uses_of_student)}))
 
 
 def _file_name(job_id: str) -> str:

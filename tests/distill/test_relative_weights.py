@@ -219,7 +219,7 @@ def test_a_schedule_moves_the_weight_over_the_training(schedule, expected):
 def level_values(distiller, student, teacher):
     """The unweighted mean squared difference of each level, by hand."""
     pairs = zip(student.pyramid.values(), teacher.pyramid.values())
-    return [((s - t) ** 2).mean().item() for s, t in (pair for pair in pairs)]
+    return [((s - t) ** 2).mean().item() for s, t in pairs]
 
 
 def test_layers_by_gradient_give_each_level_the_same_gradient():
@@ -264,7 +264,7 @@ def test_layer_factors_survive_a_checkpoint_and_rest_in_evaluation():
     restored = build_distiller(spec, student, teacher, num_classes=3).eval()
     before = restored(student, teacher).total.detach()
     restored.load_state_dict(distiller.state_dict())
-    assert restored(student, teacher).total == pytest.approx(trained.item())
+    assert restored(student, teacher).total.item() == pytest.approx(trained.item())
     assert before != pytest.approx(trained.item())
 
 
