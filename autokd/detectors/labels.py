@@ -31,10 +31,10 @@ def class_order(model_classes: Sequence[str], data_classes: Sequence[str], where
     lacking = [name for name in data_classes if name not in index]
     if lacking:
         hints = {name: difflib.get_close_matches(name, model_classes, n=1) for name in lacking}
-        meant = [f"{name!r} for {close[0]!r}" for name, close in hints.items() if close]
+        meant = [f"{name!r} its {close[0]!r}" for name, close in hints.items() if close]
         raise DetectorError(
             f"{where}: does not know {_listed(lacking)} of the data set's classes; it knows {_listed(model_classes)}. "
-            + (f"Is {' and '.join(meant)} a spelling? " if meant else "")
+            + (f"Is {' and '.join(meant)}? " if meant else "")
             + "Rename the categories in the annotation files, give the checkpoint's names as 'classes', or start a new "
             "head with 'new_head: true' and train it."
         )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import pickle
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from autokd.detectors.mmdet import inert_pickle
+from autokd.detectors.mmdet.library import PROGRAM_ERRORS
 from autokd.errors import DetectorError
 
 logger = logging.getLogger(__name__)
@@ -53,35 +56,19 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
             f"{path}: {len(spoilt)} tensors hold NaN or infinity ({_listed(spoilt)}). The training that wrote them "
             "diverged: take an earlier checkpoint."
         )
-    return Checkpoint(path, _without_prefix(dict(weights)), _classes(content.get("meta")))
+    return Checkpoint(path, _without_prefix(weights), _classes(content.get("meta")))
 
 
 def _read(path: Path) -> Any:
     if not path.is_file():
         raise DetectorError(f"{path}: there is no such checkpoint. Correct the path, or leave 'checkpoint' out.")
     try:
-        with torch.serialization.safe_globals(_harmless()):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise DetectorError(
-            f"{path}: refused, since it holds more than tensors and reading it could execute code "
-            f"({str(error).splitlines()[0]}). Save the weights alone: "
-            "torch.save({'state_dict': model.state_dict(), 'meta': {'classes': [...]}}, path)."
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, OSError) as error:
+        # mmengine keeps the log of a training and much else beside the weights, which ``weights_only`` refuses.
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=inert_pickle)
+    except (pickle.UnpicklingError, *PROGRAM_ERRORS, EOFError) as error:
         raise DetectorError(
             f"{path}: not a checkpoint that torch can read ({error}). Give a file that mmengine wrote."
         ) from error
-
-
-def _harmless() -> list[Any]:
-    """Types of mmengine's log of a training, which stands in its checkpoints: lists of numbers."""
-    from mmengine.logging import HistoryBuffer
-
-    numbers = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")]
-    reconstruct = np.zeros(0).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    return [HistoryBuffer, np.ndarray, np.dtype, reconstruct, scalar, *numbers]
 
 
 def _classes(meta: Any) -> tuple[str, ...] | None:
@@ -96,12 +83,15 @@ def _classes(meta: Any) -> tuple[str, ...] | None:
     return (names,) if isinstance(names, str) else tuple(map(str, names))
 
 
-def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Strip what a wrapper put before every name."""
+def _without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Strip what a wrapper put before every name; versions of modules, by which old names are translated, stay."""
+    bare = OrderedDict(weights)
     for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in weights):
-            weights = {name[len(prefix) :]: value for name, value in weights.items()}
-    return weights
+        if all(name.startswith(prefix) for name in bare):
+            bare = OrderedDict((name[len(prefix) :], value) for name, value in bare.items())
+    if hasattr(weights, "_metadata"):
+        vars(bare)["_metadata"] = weights._metadata
+    return bare
 
 
 def load_checkpoint(model: Any, checkpoint: Checkpoint, *, new_head: bool) -> None:
@@ -117,7 +107,9 @@ def load_checkpoint(model: Any, checkpoint: Checkpoint, *, new_head: bool) -> No
         for name, value in checkpoint.weights.items()
         if name in expected and value.shape != expected[name].shape
     }
-    fitting = {name: value for name, value in checkpoint.weights.items() if name not in shapes}
+    fitting = copy.copy(checkpoint.weights)
+    for name in shapes:
+        del fitting[name]
     # The model's own hooks rename what earlier versions of MMDetection called otherwise.
     result = model.load_state_dict(fitting, strict=False)
     missing = [name for name in result.missing_keys if name not in shapes and not name.endswith(_OPTIONAL_SUFFIX)]

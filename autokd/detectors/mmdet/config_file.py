@@ -90,7 +90,7 @@ def read_config(section: MmdetDetector) -> Any:
 def _check_option(config: Any, key: str, path: Path) -> None:
     """A misspelt option would make a new key that nobody reads."""
     *parents, last = key.split(".")
-    here = config
+    here: Any = dict(config.items())
     for depth, part in enumerate(parents):
         if isinstance(here, (list, tuple)):
             if not part.isdigit() or int(part) >= len(here):
@@ -102,7 +102,7 @@ def _check_option(config: Any, key: str, path: Path) -> None:
         else:
             allowed = list(here) if isinstance(here, Mapping) else []
             raise DetectorError(f"options: {key!r} has no place in {path}: " + one_of(part, allowed, noun="key"))
-    if not parents and last not in here:
+    if isinstance(here, Mapping) and not parents and last not in here:
         raise DetectorError(f"options: {key!r} has no place in {path}: " + one_of(last, list(here), noun="key"))
 
 
