@@ -17,6 +17,8 @@ from autokd.distill import build_distiller
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.regions import Instances
 from autokd.spec import Weight
+from autokd.spec.formula import formula_lines
+from autokd.spec.tables.relations import ROWS
 
 RANDOM = np.random.default_rng(37)
 STUDENT, TEACHER = RANDOM.normal(size=(2, 3, 4, 5, 6))
@@ -272,6 +274,13 @@ def test_a_large_map_is_averaged_to_at_most_16_cells_per_side_before_cells_are_c
     x = torch.randn(1, 2, 80, 80)
     changed = cases.operator("transform", "gram_cells")(cases.piece(x, x), cases.NO_BATCH)
     assert changed.student_SCHW.shape == (256, 1, 1, 256)
+
+
+@pytest.mark.parametrize("name", sorted(row.name for row in ROWS))
+def test_every_relation_can_be_written_as_a_formula(name):
+    source = "instance" if name in BETWEEN_REGIONS else "whole"
+    lines = formula_lines(cases.spec_of(source, [name], "l2", Weight("absolute", 1.0)).canonical())
+    assert any(name in line and "--" in line for line in lines)
 
 
 GOLDEN = {"gram_channels", "gram_samples", "gram_cells", "non_local", *BETWEEN_REGIONS}

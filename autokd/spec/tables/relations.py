@@ -9,17 +9,17 @@ _BETWEEN = "autokd.distill.transforms.region_relations"
 ROWS = (
     Operator(
         "gram_channels", "transform", "autokd.distill.transforms.relations:GramChannels", group="relation",
-        formula="X X' / N", meaning="how alike each two channels of a sample are",
+        formula="mean_s x_c x_d", meaning="how alike each two channels of a sample are",
         paper="Gatys et al., arXiv:1508.06576, eq. 3", gives=SCALAR_MAP,
     ),
     Operator(
         "gram_samples", "transform", "autokd.distill.transforms.relations:GramSamples", group="relation",
-        formula="Z Z'", meaning="how alike each two samples of the batch are",
+        formula="sum_cs x_i x_j", meaning="how alike each two samples of the batch are",
         paper="SP, arXiv:1907.09682, section 3", gives=SCALAR_MAP, needs_batch=True,
     ),
     Operator(
         "gram_cells", "transform", "autokd.distill.transforms.relations:GramCells", group="relation",
-        formula="X' X / C, at most {side} x {side} cells",
+        formula="mean_c x_i x_j, at most {side} x {side} cells",
         meaning="how alike each two cells of a sample are; larger maps are averaged over windows first",
         paper="Structured knowledge distillation, arXiv:1903.04197", gives=SCALAR_MAP,
         parameters=(Parameter("side", 16, 2, 32, "the most cells per side"),),
@@ -34,23 +34,23 @@ ROWS = (
     ),
     Operator(
         "pair_distances", "transform", f"{_BETWEEN}:PairDistances", group="relation",
-        formula="||v_i - v_j|| / mean", meaning="how far each two regions of the batch are apart",
+        formula="||x_i - x_j|| / mean", meaning="how far each two regions of the batch are apart",
         paper="RKD, arXiv:1904.05068, section 3.2.1", takes=(REGIONS,), gives=SCALAR_MAP, needs_batch=True,
     ),
     Operator(
         "triplet_angles", "transform", f"{_BETWEEN}:TripletAngles", group="relation",
-        formula="cos(v_i v_j v_k)", meaning="the angles between each three regions of the batch",
+        formula="cos(x_i - x_j, x_k - x_j), at most {most}", meaning="the angles between each three regions of the batch",
         paper="RKD, arXiv:1904.05068, section 3.2.2", takes=(REGIONS,), gives=SCALAR_MAP, needs_batch=True,
         parameters=(Parameter("most", 16, 3, 64, "the most regions, images taking turns"),),
     ),
     Operator(
         "within_class", "transform", f"{_BETWEEN}:WithinClass", group="relation",
-        formula="||v_i - mean_{class of i} v||", meaning="how far each region is from the centre of its class",
+        formula="||x_i - mean_class(i) x||", meaning="how far each region is from the centre of its class",
         paper="after IFVD, ECCV 2020", takes=(REGIONS,), gives=SCALAR_MAP, needs_batch=True,
     ),
     Operator(
         "between_class", "transform", f"{_BETWEEN}:BetweenClass", group="relation",
-        formula="||mean_k v - mean_l v||", meaning="how far the centres of each two classes are apart",
+        formula="||mean_class(k) x - mean_class(l) x||", meaning="how far the centres of each two classes are apart",
         paper="after RKD, arXiv:1904.05068", takes=(REGIONS,), gives=SCALAR_MAP, needs_batch=True,
     ),
 )  # fmt: skip
