@@ -39,7 +39,8 @@ ROWS = (
     ),
     Operator(
         "triplet_angles", "transform", f"{_BETWEEN}:TripletAngles", group="relation",
-        formula="cos(x_i - x_j, x_k - x_j), at most {most}", meaning="the angles between each three regions of the batch",
+        formula="cos(x_i - x_j, x_k - x_j), at most {most}",
+        meaning="the angles between each three regions of the batch",
         paper="RKD, arXiv:1904.05068, section 3.2.2", takes=(REGIONS,), gives=SCALAR_MAP, needs_batch=True,
         parameters=(Parameter("most", 16, 3, 64, "the most regions, images taking turns"),),
     ),
