@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from autokd.config.model import CocoData, RunConfig
+from autokd.config.model import CocoData, MmdetDetector, RunConfig
 from autokd.documents import Document, Location, format_location, load_document
 from autokd.errors import ConfigError, one_of
 from autokd.space import Space, space_from_document
@@ -69,9 +69,13 @@ def _with_absolute_paths(config: RunConfig, document: Document) -> RunConfig:
         updates["data"] = config.data.model_copy(update={"root": root})
     for side in ("teacher", "student"):
         detector = getattr(config, side)
+        changed: dict[str, Any] = {}
         if detector.checkpoint is not None:
-            checkpoint = _existing(detector.checkpoint, document, (side, "checkpoint"), "file")
-            updates[side] = detector.model_copy(update={"checkpoint": checkpoint})
+            changed["checkpoint"] = _existing(detector.checkpoint, document, (side, "checkpoint"), "file")
+        if isinstance(detector, MmdetDetector) and (path := Path(detector.config).expanduser()).is_file():
+            changed["config"] = os.path.abspath(path)  # what is no file may be a name from MMDetection's zoo
+        if changed:
+            updates[side] = detector.model_copy(update=changed)
     return config.model_copy(update=updates)
 
 

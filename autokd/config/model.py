@@ -169,8 +169,8 @@ class MmdetDetector(Section):
     framework: Literal["mmdet"]
     """Who builds the model."""
     config: Annotated[str, Field(min_length=1)]
-    """Path of a config, or a name from MMDetection's zoo (``retinanet_r50_fpn_1x_coco``). The file is Python and is run."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    """Path of a config, or its name in MMDetection's zoo (``retinanet_r50_fpn_1x_coco``). The file's Python is run."""
+    options: dict[str, Any] = Field(default={})
     """Keys of the config to set anew, by dotted name: ``{model.neck.out_channels: 64}``."""
     checkpoint: Path | None = None
     """Weights to start from, as mmengine saves them (data only: no code is run)."""

@@ -11,7 +11,7 @@ from autokd.detectors.labels import class_order
 from autokd.detectors.layout import Layout, choose_layout
 from autokd.detectors.plain import plain_torchvision_model
 from autokd.detectors.source import plain_torchvision_source
-from autokd.detectors.supply import taps_of
+from autokd.detectors.supply import structure_text, taps_of
 
 __all__ = [
     "Description",
@@ -26,5 +26,6 @@ __all__ = [
     "load_weights",
     "plain_torchvision_model",
     "plain_torchvision_source",
+    "structure_text",
     "taps_of",
 ]

@@ -1,4 +1,4 @@
-"""Which taps a detector of a configuration exposes, without building it."""
+"""What a configuration says of its detector without building it: its taps, and what decides its structure."""
 
 from __future__ import annotations
 
@@ -19,3 +19,15 @@ def taps_of(config: DetectorConfig) -> tuple[str, ...]:
 
         return mmdet_taps(config)
     return TWO_STAGE_TAPS if config.architecture == "faster_rcnn" else DENSE_TAPS
+
+
+def structure_text(config: DetectorConfig) -> str:
+    """What of a section decides the model's structure, for keys of caches: equal texts take each other's weights.
+
+    Of MMDetection it is the content of the config file, which is run, not its path.
+    """
+    if config.framework == "mmdet":
+        from autokd.detectors.mmdet import config_text
+
+        return config_text(config)
+    return config.model_dump_json(exclude={"checkpoint", "train"})

@@ -17,7 +17,7 @@ import torch
 
 from autokd.config.model import Detector as DetectorConfig
 from autokd.data import Datasets, DetectionDataset
-from autokd.detectors import Detector, build_detector, taps_of
+from autokd.detectors import Detector, build_detector, structure_text, taps_of
 from autokd.errors import ConfigError
 from autokd.outcomes import TRAINING_VERSION
 from autokd.outputs import CrossHead
@@ -87,7 +87,7 @@ class Teacher:
 
 def detector_text(config: DetectorConfig) -> str:
     """What of a detector's section decides its structure."""
-    return config.model_dump_json(exclude={"checkpoint", "train"})
+    return structure_text(config)
 
 
 def file_digest(path: Path | None) -> str:
