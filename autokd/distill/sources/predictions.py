@@ -3,8 +3,8 @@
 Student and teacher must have the same candidates in the same order (heads of one layout on inputs of one size); that is
 checked when the distiller is built. One class a row of ``tables/predictions``.
 
-Legend: B images, A candidate boxes of an image, K classes, E bins of an edge's distribution, M the most
-ground-truth boxes of an image.
+Legend: B images, A candidate boxes of an image, P positive ones, K classes, E bins of an edge's distribution, M the
+most ground-truth boxes of an image.
 """
 
 from __future__ import annotations
@@ -61,12 +61,11 @@ class PositiveLogits(Source):
         require_equal_candidates(context, "class_logits", "boxes")
 
     def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        student_BAK, teacher_BAK = batch.tap("class_logits")
-        labels_BA = positives(batch).labels_BA
-        weights_B1A = (labels_BA >= 0).to(teacher_BAK.dtype)[:, None]
-        return (
-            candidate_knowledge(student_BAK, teacher_BAK, LOGITS, Given(weights_B1A), labels_SHW=labels_BA[:, None]),
-        )
+        chosen = positives(batch)
+        student_BPK, teacher_BPK = (chosen.of(x_BAK) for x_BAK in batch.tap("class_logits"))
+        region = Given(chosen.there_BP.to(teacher_BPK.dtype)[:, None])
+        labels_B1P = chosen.labels_BP[:, None]
+        return (candidate_knowledge(student_BPK, teacher_BPK, LOGITS, region, labels_SHW=labels_B1P),)
 
 
 class Localisation(Source):
@@ -87,7 +86,7 @@ class Localisation(Source):
 class Edges(Source):
     """The bins of each edge of the positive candidates, weighted by the teacher's top class probability (sigmoid).
 
-    Layout logits (B, E, 1, 4 A): a bin is a class, and each edge (left, top, right, bottom) is a cell of its own.
+    Layout logits (B, E, 1, 4 P): a bin is a class, and each edge (left, top, right, bottom) is a cell of its own.
     Positive as in ``PositiveLogits``. LD, arXiv:2102.12252, eqs. 3-5.
     """
 
@@ -96,33 +95,49 @@ class Edges(Source):
         require_equal_candidates(context, "edge_logits", "boxes", "class_logits")
 
     def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        student, teacher = (edges_BA4E.flatten(1, 2) for edges_BA4E in batch.tap("edge_logits"))
-        scores_BA = top_scores(batch.tap("class_logits")[1])
-        weights_BA = scores_BA * (positives(batch).labels_BA >= 0)
-        weights_B1X = weights_BA.repeat_interleave(4, dim=1)[:, None]
-        return (candidate_knowledge(student, teacher, LOGITS, Given(weights_B1X)),)
+        chosen = positives(batch)
+        student_BXE, teacher_BXE = (chosen.of(x_BA4E).flatten(1, 2) for x_BA4E in batch.tap("edge_logits"))
+        scores_BP = top_scores(chosen.of(batch.tap("class_logits")[1])) * chosen.there_BP
+        region = Given(scores_BP.repeat_interleave(4, dim=1)[:, None])
+        return (candidate_knowledge(student_BXE, teacher_BXE, LOGITS, region),)
 
 
 @dataclass(frozen=True, eq=False)
 class Positives:
-    """Which candidates see an object, by the teacher's boxes: (B, A) class of the object, -1 for none."""
+    """The candidates that see an object, by the teacher's boxes: P of each image, in order, shorter rows filled up."""
 
-    labels_BA: Tensor
+    index_BP: Tensor
+    """Which candidates."""
+    labels_BP: Tensor
+    """The object's class, -1 for what fills up."""
+
+    @property
+    def there_BP(self) -> Tensor:
+        return self.labels_BP >= 0
+
+    def of(self, x_BA: Tensor) -> Tensor:
+        """The positives' rows of (B, A, ...): (B, P, ...)."""
+        images_B1 = torch.arange(len(x_BA), device=x_BA.device)[:, None]
+        return x_BA[images_B1, self.index_BP]
 
 
 def positives(batch: Batch) -> Positives:
-    """Found once a batch."""
+    """Found once a batch. They are few: what looks at them alone costs little."""
     return batch.shared("positives", lambda: _find_positives(batch))
 
 
 def _find_positives(batch: Batch) -> Positives:
     candidates_BA4, truth = batch.tap("boxes")[1], batch.boxes
-    none_BA = torch.full(candidates_BA4.shape[:2], -1, dtype=torch.int64, device=candidates_BA4.device)
     if truth.padded_BM4.shape[1] == 0:
-        return Positives(none_BA)
+        nothing_B1 = candidates_BA4.new_zeros((len(candidates_BA4), 1), dtype=torch.int64)
+        return Positives(nothing_B1, nothing_B1 - 1)
     overlap_BAM = pairwise_iou(candidates_BA4, truth.padded_BM4.nan_to_num(0.0).to(candidates_BA4.dtype))
     best_BA, which_BA = overlap_BAM.masked_fill(~truth.there_BM[:, None], 0.0).max(-1)
-    return Positives(torch.where(best_BA >= POSITIVE_IOU, truth.labels_BM.gather(1, which_BA), none_BA))
+    is_positive_BA = best_BA >= POSITIVE_IOU
+    most = max(int(is_positive_BA.sum(1).max()), 1)
+    index_BP = is_positive_BA.byte().sort(dim=1, descending=True, stable=True).indices[:, :most]
+    labels_BP = truth.labels_BM.gather(1, which_BA.gather(1, index_BP))
+    return Positives(index_BP, torch.where(is_positive_BA.gather(1, index_BP), labels_BP, -1))
 
 
 def top_scores(logits_BAK: Tensor) -> Tensor:
