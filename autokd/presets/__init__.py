@@ -22,4 +22,9 @@ def load_preset(name: str) -> DistillerSpec:
     return DistillerSpec.from_yaml(_FOLDER / f"{name}.yaml")
 
 
-__all__ = ["load_preset", "preset_names"]
+def load_distiller(name: str) -> DistillerSpec:
+    """A preset by name, or a distiller's YAML file by its path."""
+    return load_preset(name) if name in preset_names() else DistillerSpec.from_yaml(Path(name))
+
+
+__all__ = ["load_distiller", "load_preset", "preset_names"]

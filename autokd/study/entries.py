@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autokd.config import NO_DISTILLATION, FullRecipe
 from autokd.outcomes import Job, Outcome
-from autokd.presets import load_preset, preset_names
+from autokd.presets import load_distiller
 from autokd.spec import DistillerSpec
 
 
@@ -39,11 +39,6 @@ class Entry:
 def full_job_id(digest: str, seed: int) -> str:
     """Names a full training: entries of equal digest share it. An empty digest: no distillation."""
     return f"full-{digest or NO_DISTILLATION}-s{seed}"
-
-
-def load_distiller(name: str) -> DistillerSpec:
-    """A preset by name, or a distiller's YAML file by its path."""
-    return load_preset(name) if name in preset_names() else DistillerSpec.from_yaml(Path(name))
 
 
 def baseline_entries(recipe: FullRecipe) -> list[Entry]:

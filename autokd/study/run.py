@@ -16,6 +16,7 @@ from autokd.data import Datasets, load_datasets
 from autokd.detectors import taps_of
 from autokd.errors import AutoKDError, SpaceError
 from autokd.outcomes import Job, Outcome
+from autokd.presets import load_distiller
 from autokd.report import SEARCHED
 from autokd.runtime import make_runtime
 from autokd.runtime.resources import own_resources
@@ -25,7 +26,7 @@ from autokd.spec import DistillerSpec, formula
 from autokd.storage import Results, RunDirectory, open_study
 from autokd.study.batch import BatchDriver
 from autokd.study.driver import SearchDriver, SearchPlan
-from autokd.study.entries import Entry, baseline_entries, load_distiller
+from autokd.study.entries import Entry, baseline_entries
 from autokd.study.finalists import best_trials, finalist_jobs, rank_finalists, reference_job
 from autokd.study.handover import hand_over
 from autokd.study.ledger import Ledger

@@ -19,14 +19,14 @@ from autokd.detectors import Detector
 from autokd.distill import build_distiller
 from autokd.errors import DetectorError, DistillError, NonFiniteError, SpecError
 from autokd.outcomes import Cause, Job, Outcome, Report, WorkerResources
-from autokd.spec import DistillerSpec, Step, operator_of
-from autokd.spec.operator import Kind
+from autokd.spec import DistillerSpec
 from autokd.training.content import save_weights, write_whole
 from autokd.training.loader import Loader
 from autokd.training.loop import EpochResult, Lesson, train
 from autokd.training.provisions import EVALUATION_BATCH_SIZE, Provisions
 from autokd.training.seeds import random_stream, stream_seed
 from autokd.training.validation import validate
+from autokd.training.wanted_taps import student_taps, teacher_taps
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ def make_lesson(
 
     Raises DistillError or SpecError if the pair cannot be distilled so.
     """
-    cache = provisions.training_taps(recipe)
     taps = student_taps(spec)
+    teacher = provisions.training_taps(recipe, teacher_taps(spec)).only(teacher_taps(spec))
     batch = next(iter(loader.of_pairs([[(0, 0)]])))
     was_training = student.training
     with random_stream(provisions.device, seed, "distiller"):
@@ -114,18 +114,8 @@ def make_lesson(
             outputs = student.eval()(batch.images_BCHW, taps=taps)
         student.train(was_training)
         num_classes = len(provisions.datasets.train.classes)
-        distiller = build_distiller(spec, student=outputs, teacher=cache(batch), num_classes=num_classes)
-    return Lesson(distiller.to(provisions.device), cache, taps)
-
-
-def student_taps(spec: DistillerSpec) -> tuple[str, ...]:
-    """The taps of the student that the operators of ``spec`` read, or would use if they were there; sorted."""
-    steps: list[tuple[Kind, Step]] = []
-    for term in spec.canonical().terms:
-        steps += [("source", term.source), ("distance", term.distance)]
-        steps += [("transform", step) for step in term.transforms]
-    rows = [operator_of(kind, step.name) for kind, step in steps]
-    return tuple(sorted({tap for r in rows for tap in (*r.needs_taps, *r.needs_of_student, *r.uses_of_student)}))
+        distiller = build_distiller(spec, student=outputs, teacher=teacher(batch), num_classes=num_classes)
+    return Lesson(distiller.to(provisions.device), teacher, taps)
 
 
 def _file_name(job_id: str) -> str:

@@ -6,6 +6,7 @@ a machine without the driver's files a worker makes for itself what it misses.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,10 @@ from autokd.data import Datasets, DetectionDataset, ViewPlan, load_datasets
 from autokd.detectors import Detector, build_detector
 from autokd.outcomes import TRAINING_VERSION
 from autokd.outputs import CrossHead
-from autokd.spec.vocabulary import all_operators
 from autokd.training.average_precision import PrecisionMeter
 from autokd.training.content import digest_of, exclusive, load_weights, save_weights
 from autokd.training.loader import Loader, identity_plan, training_plan
-from autokd.training.loop import train
+from autokd.training.loop import PYRAMID_TAP, train
 from autokd.training.optimisation import idle_fields
 from autokd.training.seeds import random_stream
 from autokd.training.taps_key import HELD_TAP, TapsKey, stored_taps
@@ -35,13 +35,9 @@ from autokd.training.teacher import (
     obtain_teacher,
 )
 from autokd.training.teacher_cache import TeacherCache, open_or_build
+from autokd.training.wanted_taps import teacher_taps_of_run
 
 EVALUATION_BATCH_SIZE = 16
-
-
-def needed_taps() -> tuple[str, ...]:
-    """The teacher's taps that some operator of the vocabulary reads, sorted: what its cache holds."""
-    return tuple(sorted({tap for row in all_operators() for tap in row.needs_taps + row.needs_of_teacher}))
 
 
 def recipe_data(recipe: Recipe) -> dict[str, Any]:
@@ -100,34 +96,37 @@ class Provisions:
 
     # ---------------------------------------------------------------------------------------- taps
 
-    def training_taps(self, recipe: Recipe) -> TeacherCache:
-        """The teacher's taps of every view that ``recipe`` shows."""
+    def training_taps(self, recipe: Recipe, taps: Iterable[str] = ()) -> TeacherCache:
+        """The teacher's taps of every view that ``recipe`` shows: those that the run reads, and ``taps``."""
         train_set = self.datasets.train
-        return self._taps_of(train_set, training_plan(train_set, recipe), "teacher taps, training")
+        wanted = {*teacher_taps_of_run(self.config), *taps}
+        return self._taps_of(train_set, training_plan(train_set, recipe), "teacher taps, training", wanted)
 
     def validation_taps(self) -> TeacherCache:
-        """The teacher's taps of the validation images as they are."""
-        return self._taps_of(self.datasets.val, identity_plan(self.datasets.val), "teacher taps, validation")
+        """The teacher's pyramid of the validation images as they are."""
+        val_set = self.datasets.val
+        return self._taps_of(val_set, identity_plan(val_set), "teacher taps, validation", {PYRAMID_TAP})
 
-    def _taps_of(self, dataset: DetectionDataset, plan: ViewPlan, stage: str) -> TeacherCache:
+    def _taps_of(self, dataset: DetectionDataset, plan: ViewPlan, stage: str, wanted: set[str]) -> TeacherCache:
         key = TapsKey(
             teacher_digest=self.teacher.digest,
             teacher_config=detector_text(self.config.teacher),
             dataset_fingerprint=dataset.fingerprint,
             plan_digest=plan.digest,
             image_size_px=dataset.image_size_px,
-            taps=stored_taps(needed_taps()),
+            taps=stored_taps(wanted),
         )
-        if key.folder_name not in self._taps:
-            self._taps[key.folder_name] = open_or_build(
+        name = f"{key.folder_name} {HELD_TAP in wanted}"
+        if name not in self._taps:
+            self._taps[name] = open_or_build(
                 self.cache_dir / "teacher_taps",
                 key,
                 Loader(dataset, plan, EVALUATION_BATCH_SIZE, self.device),
                 lambda: self.teacher.build(self.device),
                 lambda done, total: self._on_progress(stage, done, total, {}),
-                (lambda: self.teacher_head) if HELD_TAP in needed_taps() else None,
+                (lambda: self.teacher_head) if HELD_TAP in wanted else None,
             )
-        return self._taps[key.folder_name]
+        return self._taps[name]
 
     # ------------------------------------------------------------------------------------ students
 

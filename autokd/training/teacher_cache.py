@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 import shutil
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,11 @@ from torch import Tensor
 from autokd.data import ViewPlan
 from autokd.detectors import Detector
 from autokd.errors import DataError, NonFiniteError
-from autokd.outputs import CrossHead, DetectorOutputs
+from autokd.outputs import TAPS, CrossHead, DetectorOutputs
 from autokd.training.content import META_FILE, exclusive, read_meta, whole_folder, write_json
 from autokd.training.loader import Batch, Loader, Pairs, chunks, num_chunks
 from autokd.training.loop import PYRAMID_TAP
-from autokd.training.taps_key import FORMAT_VERSION, TapsKey, stored_taps
+from autokd.training.taps_key import FORMAT_VERSION, HELD_TAP, TapsKey, stored_taps
 
 LEVEL_PREFIX = "level."
 CHECKED_BLOCKS, BLOCK_BYTES = 512, 1 << 16
@@ -70,13 +71,17 @@ class TeacherCache:
     def __call__(self, batch: Batch) -> DetectorOutputs:
         return self.read(batch.pairs)
 
-    def read(self, pairs: Pairs) -> DetectorOutputs:
-        """The taps of (image index, view number) pairs, float32 on the device."""
+    def only(self, taps: Collection[str]) -> TapsReader:
+        """A reader of these taps alone: what a distiller does not look at is not fetched."""
+        return TapsReader(self, taps)
+
+    def read(self, pairs: Pairs, taps: Collection[str] = TAPS) -> DetectorOutputs:
+        """The taps of (image index, view number) pairs, float32 on the device; the pyramid always."""
         images = np.fromiter((image for image, _ in pairs), dtype=np.int64, count=len(pairs))
         views = np.fromiter((view for _, view in pairs), dtype=np.int64, count=len(pairs))
 
         def tap(name: str) -> Tensor | None:
-            if name not in self._arrays:
+            if name not in self._arrays or (name in TAPS and name not in taps):
                 return None
             return torch.from_numpy(self._arrays[name][images, views]).to(self._device).float()
 
@@ -88,8 +93,19 @@ class TeacherCache:
             boxes=tap("boxes"),
             image_size_px=self._image_size_px,
             edge_logits=tap("edge_logits"),
-            head=self.head,
+            head=self.head if HELD_TAP in taps else None,
         )
+
+
+@dataclass(frozen=True)
+class TapsReader:
+    """Some of a cache's taps."""
+
+    cache: TeacherCache
+    taps: Collection[str]
+
+    def __call__(self, batch: Batch) -> DetectorOutputs:
+        return self.cache.read(batch.pairs, self.taps)
 
 
 class LiveTeacher:

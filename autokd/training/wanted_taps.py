@@ -1,0 +1,50 @@
+"""Which taps a spec, or a whole run, reads of student and teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from autokd.config import space_of
+from autokd.config.model import NO_DISTILLATION, RunConfig
+from autokd.presets import load_distiller
+from autokd.spec import DistillerSpec, Operator, Step, operator_of
+from autokd.spec.operator import Kind
+from autokd.spec.vocabulary import IDENTITY
+
+
+def student_taps(spec: DistillerSpec) -> tuple[str, ...]:
+    """Those of the student that the operators of ``spec`` read, or would use if they were there; sorted."""
+    return _sorted(tap for r in _rows(spec) for tap in (*r.needs_taps, *r.needs_of_student, *r.uses_of_student))
+
+
+def teacher_taps(spec: DistillerSpec) -> tuple[str, ...]:
+    """Those of the teacher that the operators of ``spec`` read; sorted."""
+    return _of_teacher(_rows(spec))
+
+
+def teacher_taps_of_run(config: RunConfig) -> tuple[str, ...]:
+    """Those that some distiller of the run may read: of its space, its enqueued presets and its baselines; sorted."""
+    offered = [
+        operator_of(slot.kind, option.step.name)
+        for slot in space_of(config).slots
+        for option in slot.options
+        if option.step.name != IDENTITY
+    ]
+    named = {*config.search.enqueue, *config.full.baselines} - {NO_DISTILLATION}
+    return _of_teacher(offered + [row for name in named for row in _rows(load_distiller(name))])
+
+
+def _rows(spec: DistillerSpec) -> list[Operator]:
+    steps: list[tuple[Kind, Step]] = []
+    for term in spec.canonical().terms:
+        steps += [("source", term.source), ("distance", term.distance)]
+        steps += [("transform", step) for step in term.transforms]
+    return [operator_of(kind, step.name) for kind, step in steps]
+
+
+def _of_teacher(rows: Iterable[Operator]) -> tuple[str, ...]:
+    return _sorted(tap for row in rows for tap in (*row.needs_taps, *row.needs_of_teacher))
+
+
+def _sorted(taps: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(taps)))
