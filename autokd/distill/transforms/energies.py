@@ -14,7 +14,7 @@ from autokd.distill.grid import Grid
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Transform
 from autokd.distill.regions import Given
-from autokd.distill.statistics import mean_over_cells
+from autokd.distill.statistics import log_softmax_over_cells, mean_over_cells, num_cells
 from autokd.spec.operator import SCALAR_MAP
 
 
@@ -53,6 +53,22 @@ class CellMean(Transform):
             has_cells_S11 = weights.flatten(1).amax(1)[:, None, None]
             region = Given(has_cells_S11.expand(-1, 1, channels))
         return knowledge.with_maps(student, teacher, grid=Grid(1, channels), region=region, layout=SCALAR_MAP)
+
+
+class Shares(Transform):
+    """N * softmax over cells of x / temperature: each cell's share, 1 on average.
+
+    Layout scalar_map -> scalar_map. N is the number of cells that count. FGD, arXiv:2111.11837, section 3.1: the
+    attention of cells after ``channel_mean``, that of channels after ``cell_mean``.
+    """
+
+    def __init__(self, context: BuildContext, temperature: float) -> None:
+        super().__init__(context)
+        self.temperature = temperature
+
+    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
+        members = knowledge.members_SHW
+        return num_cells(x_SCHW, members) * log_softmax_over_cells(x_SCHW / self.temperature, members).exp()
 
 
 def magnitude(x: Tensor, power: int) -> Tensor:

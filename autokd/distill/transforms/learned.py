@@ -1,0 +1,107 @@
+"""Transformations that learn, with parts of their own for each paired level.
+
+Rows of ``tables/global_steps`` and ``tables/spatial_steps``.
+
+Legend: S samples (images, regions or patches), C channels, H x W cells.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from autokd.distill.batch import Batch
+from autokd.distill.knowledge import Knowledge
+from autokd.distill.operators import BuildContext, Transform
+from autokd.distill.statistics import log_softmax_over_cells
+
+
+class Affine(Transform):
+    """The student's channels scaled by exp(a) and shifted by b, both learned, starting at the identity.
+
+    Layout map -> map; the teacher stays as it is. The scale is positive, so that a channel cannot change its
+    meaning. DetKDS, ICML 2024.
+    """
+
+    def __init__(self, context: BuildContext) -> None:
+        super().__init__(context)
+        self.log_scales = nn.ParameterList(nn.Parameter(torch.zeros(pair.channels)) for pair in context.pairs)
+        self.shifts = nn.ParameterList(nn.Parameter(torch.zeros(pair.channels)) for pair in context.pairs)
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
+        scale_C11 = self.log_scales[knowledge.level].exp()[:, None, None]
+        shift_C11 = self.shifts[knowledge.level][:, None, None]
+        return knowledge.with_maps(knowledge.student_SCHW * scale_C11 + shift_C11, knowledge.teacher_SCHW)
+
+
+class MaskedGeneration(Transform):
+    """The student's map with random cells left out, then completed by 3x3 convolution - ReLU - 3x3 convolution.
+
+    Layout map -> map; the teacher stays as it is. Cells that do not count are left out too, as are those that fill up
+    a patch. MGD, arXiv:2205.01529, section 3.1.
+    """
+
+    def __init__(self, context: BuildContext, drop: float) -> None:
+        super().__init__(context)
+        self.drop = drop
+        self.generators = nn.ModuleList(_generator(pair.channels) for pair in context.pairs)
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
+        student_SCHW = knowledge.student_SCHW
+        kept_S1HW = draw_kept(student_SCHW, self.drop, batch)
+        if knowledge.members_SHW is not None:
+            kept_S1HW = kept_S1HW & (knowledge.members_SHW[:, None] > 0)
+        generated = self.generators[knowledge.level](student_SCHW.masked_fill(~kept_S1HW, 0.0))
+        return knowledge.with_maps(generated, knowledge.teacher_SCHW)
+
+
+def draw_kept(x_SCHW: Tensor, drop: float, batch: Batch) -> Tensor:
+    """(S, 1, H, W): which cells are kept, each with probability 1 - drop, drawn from the batch's generator."""
+    shape = (len(x_SCHW), 1, *x_SCHW.shape[2:])
+    return torch.rand(shape, generator=batch.generator, device=x_SCHW.device) >= drop
+
+
+def _generator(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, kernel_size=3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel_size=3, padding=1),
+    )
+
+
+class GlobalContext(Transform):
+    """x + what a global-context block says about the whole sample; student and teacher have a block of their own.
+
+    Layout map -> map. Each level has its own two blocks, which both learn; their last convolution starts at 0, so that
+    the step starts as the identity. The context is over the cells that count. FGD, arXiv:2111.11837, section 3.2;
+    GCNet, arXiv:1904.11492.
+    """
+
+    def __init__(self, context: BuildContext) -> None:
+        super().__init__(context)
+        self.student = nn.ModuleList(ContextBlock(pair.channels) for pair in context.pairs)
+        self.teacher = nn.ModuleList(ContextBlock(pair.channels) for pair in context.pairs)
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
+        members, level = knowledge.members_SHW, knowledge.level
+        return knowledge.with_maps(
+            self.student[level](knowledge.student_SCHW, members), self.teacher[level](knowledge.teacher_SCHW, members)
+        )
+
+
+class ContextBlock(nn.Module):
+    """x + W2 ReLU(LayerNorm(W1 c)), c the mean of x by a softmax over the cells of w x."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(channels // 2, 1)
+        self.attention = nn.Conv2d(channels, 1, kernel_size=1)
+        last = nn.Linear(inner, channels)
+        self.change = nn.Sequential(nn.Linear(channels, inner), nn.LayerNorm(inner), nn.ReLU(), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, x_SCHW: Tensor, members_SHW: Tensor | None) -> Tensor:
+        share_S1HW = log_softmax_over_cells(self.attention(x_SCHW), members_SHW).exp()
+        context_SC = torch.einsum("schw,shw->sc", x_SCHW, share_S1HW[:, 0])
+        return x_SCHW + self.change(context_SC)[:, :, None, None]
