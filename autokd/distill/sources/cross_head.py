@@ -150,10 +150,10 @@ def _aligned(student_BCHW: Tensor, teacher_BCHW: Tensor, level: str) -> Tensor:
             f"{tuple(teacher_BCHW.shape)}. Show both detectors the same images at the same size."
         )
     difference, deviation, varies = centred(student_BCHW, None)
-    normal_BCHW = difference * torch.where(varies, 1.0 / (deviation + _EPSILON), 0.0)
     teacher_BCHW = teacher_BCHW.to(student_BCHW)
     _, deviation_t, _ = centred(teacher_BCHW, None)
-    return normal_BCHW * deviation_t + teacher_BCHW.mean((0, 2, 3), keepdim=True)
+    scale_1C11 = torch.where(varies, deviation_t / (deviation + _EPSILON), 0.0)
+    return torch.addcmul(teacher_BCHW.mean((0, 2, 3), keepdim=True), difference, scale_1C11)
 
 
 def _teachers(batch: Batch, name: str, crossed: Tensor) -> Tensor:
