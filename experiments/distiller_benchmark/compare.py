@@ -64,13 +64,14 @@ class Settings:
     objective: Objective
     trials: int
     regret_at: tuple[int, ...]
+    only: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def cap(self, sampler: str) -> int:
         """Evaluated specs of a search at most."""
         return max(min(self.trials, SLOW_TRIALS.get(sampler, self.trials)), max(self.regret_at))
 
     def truth(self) -> Truth:
-        return Truth(load_benchmark(self.table), self.reward, self.metric, self.top)
+        return Truth(load_benchmark(self.table), self.reward, self.metric, self.top, dict(self.only))
 
 
 _shared: dict[str, Any] = {}
@@ -151,6 +152,7 @@ def summarise(values: Sequence[float]) -> dict[str, Any]:
 def summary_of(sampler: str, num_workers: int, repeats: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
     """One row of the table."""
     row: dict[str, Any] = {"sampler": sampler, "workers": num_workers, "repeats": len(repeats)}
+    row["cap"] = settings.cap(sampler)
     for name in ("full", "reward"):
         row[f"found_{name}"] = float(np.mean([repeat[f"found_{name}"] for repeat in repeats]))
     for name in MEASURES:
@@ -276,11 +278,11 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Run everything; return what is written."""
     settings = Settings(
         str(options.table), tuple(options.reward), options.metric, options.top, options.objective, options.trials,
-        tuple(sorted(options.regret_at)),
+        tuple(sorted(options.regret_at)), tuple(options.only),
     )  # fmt: skip
     truth, began = settings.truth(), time.perf_counter()
     header = truth.benchmark.header
-    print(f"{options.table}: {len(truth.benchmark)} specs, top {truth.num_top}; recorded at "
+    print(f"{options.table}: {len(truth.index)} specs, top {truth.num_top}; recorded at "
           f"{', '.join(header.commits)}, this is {current_commit() or 'no checkout'}")  # fmt: skip
     found, seconds = run_all(tasks_of(options), settings, options.processes)
     rows = [
@@ -290,7 +292,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     ]
     return {
         "commit": current_commit(),
-        "table": {"commits": header.commits, "created": header.created, "specs": len(truth.benchmark)},
+        "table": {"commits": header.commits, "created": header.created, "specs": len(truth.index)},
         "optuna": optuna.__version__,
         "settings": {key: value for key, value in asdict(settings).items() if key != "table"},
         "num_top": truth.num_top,
@@ -306,6 +308,11 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _only(text: str) -> tuple[str, tuple[str, ...]]:
+    slot, _, labels = text.partition("=")
+    return slot, tuple(labels.split(","))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--table", type=Path, default=HERE / "table.jsonl.gz")
@@ -318,6 +325,7 @@ def main() -> int:
     parser.add_argument("--top", type=float, default=0.01)
     parser.add_argument("--trials", type=int, default=200, help="at most so many evaluated specs a search")
     parser.add_argument("--regret-at", type=int, nargs="+", default=[20, 40, 80])
+    parser.add_argument("--only", type=_only, nargs="*", default=[], help="slot=label,label: a part of the space")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args()

@@ -41,7 +41,7 @@ def comparison_svg(report: dict[str, Any]) -> str:
             parts.append(upper.area([*upper_edge, *reversed(lower_edge)], colour[row["sampler"]]))
             parts.append(upper.line(list(enumerate(row["curve"], 1)), colour[row["sampler"]]))
             hits = [n for is_found, n in trials[row["sampler"], workers] if is_found]
-            parts.append(lower.line(_steps(hits, row["repeats"], cap), colour[row["sampler"]]))
+            parts.append(lower.line(_steps(hits, row["repeats"], row["cap"]), colour[row["sampler"]]))
     width = LEFT + len(all_workers) * (WIDTH + GAP_X)
     height = TOP + 2 * HEIGHT + GAP_Y + 50
     parts += _legend(samplers, colour)

@@ -31,8 +31,9 @@ from recording import Amount, Scratch, planned_jobs, rows_of, shuffled_specs
 from autokd.benchmark import DistillerBenchmark, current_commit, load_benchmark, make_header, save_benchmark
 from autokd.config import RunConfig, load_config, space_of
 from autokd.documents import dump_yaml, load_document
-from autokd.errors import AutoKDError
+from autokd.errors import AutoKDError, BenchmarkError
 from autokd.outcomes import Evaluator, Job, Outcome, WorkerResources
+from autokd.space import Space
 from autokd.spec import DistillerSpec
 
 HERE = Path(__file__).parent
@@ -90,6 +91,7 @@ class Trainer:
 
 def work(options: argparse.Namespace) -> int:
     config, amount = read_config(options.config), amount_of(options)
+    supplied_space(config)
     scratch, specs = Scratch(options.scratch, config), shuffled_specs(config)
     about = {"commit": current_commit(), "machine": machine_name(options.device)}
     ends = time.monotonic() + 60 * options.minutes
@@ -170,8 +172,7 @@ def collect(options: argparse.Namespace) -> int:
         outcomes, commits, machines = found | outcomes, commits | its_commits, machines | its_machines
     if not outcomes:
         return _say("there is nothing to collect yet.", 1)
-    space = space_of(config)
-    header = make_header(config, space, commits=sorted(commits), machines=sorted(machines))
+    header = make_header(config, commits=sorted(commits), machines=sorted(machines))
     table = DistillerBenchmark(header, rows_of(specs, outcomes))
     save_benchmark(options.table, table)
     partial = "" if len(table) == len(specs) else f" (partial: {len(specs)} in the space)"
@@ -229,6 +230,20 @@ def read_config(path: Path) -> RunConfig:
 
 def amount_of(options: argparse.Namespace) -> Amount:
     return Amount(options.seeded, options.best, tuple(options.seeds), options.none_seeds)
+
+
+def supplied_space(config: RunConfig) -> Space:
+    """The space; BenchmarkError if the pair cannot supply all of it."""
+    from autokd.detectors import taps_of
+
+    space = space_of(config)
+    _, reasons = space.supplied_by(taps_of(config.student), taps_of(config.teacher))
+    if reasons:
+        raise BenchmarkError(
+            "the table must hold the whole space, but this pair lacks a part of it: " + "; ".join(reasons) + ". "
+            "Leave that out of the file."
+        )
+    return space
 
 
 def machine_name(device: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -67,23 +67,30 @@ class Truth:
     """What the table says of every spec: its score by full training, and its reward by the proxy.
 
     ``score`` is the mean gain in ``metric`` over "none", seed by seed; a spec whose full training failed has the
-    lowest. ``reward`` is standardised over the whole table, so that it means the same in every search.
+    lowest. ``reward`` is standardised over all specs, so that it means the same in every search. ``only`` keeps a
+    part of the space, for settings that are tuned on one half of a table and judged on the other: slot -> labels.
     """
 
     def __init__(
-        self, benchmark: DistillerBenchmark, parts: Sequence[str], metric: str = "val_ap", top: float = 0.01
+        self,
+        benchmark: DistillerBenchmark,
+        parts: Sequence[str],
+        metric: str = "val_ap",
+        top: float = 0.01,
+        only: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         for recipe in ("proxy", "full"):
             benchmark.require(recipe)
         self.benchmark = benchmark
-        self.space: Space = benchmark.header.read_space()
+        self.space = part_of(benchmark.header.read_space(), only or {})
         self.parts, self.metric = tuple(parts), metric
         none = benchmark.none.outcome("proxy", 0)
         if lacking := [part for part in parts if part not in none.metrics]:
             raise BenchmarkError(f"{benchmark.source}: no {', '.join(lacking)} was recorded of the proxy trainings.")
         self.num_epochs = len(none.reports)
         self.reference = Reward(self.parts, benchmark.none.curve(0))
-        rows = list(benchmark)
+        kept = {spec.digest for spec in self.space.specs()}
+        rows = [row for row in benchmark if row.digest in kept]
         self.index = {row.digest: i for i, row in enumerate(rows)}
         self.score = self._filled([_gain(row, benchmark.none, metric) for row in rows])
         proxies = [row.outcome("proxy", 0) for row in rows]
@@ -108,6 +115,19 @@ class Truth:
             return BenchmarkEvaluatorFactory(self.benchmark), self.reference, self.num_epochs
         none = self.benchmark.none.outcome("full", 0)
         return FullAsProxy(self.benchmark, self.metric), Reward(("ap",), {1: {"ap": none.metrics[self.metric]}}), 1
+
+
+def part_of(space: Space, only: Mapping[str, Sequence[str]]) -> Space:
+    """The space with the options of some slots restricted to ``only``; BenchmarkError for a slot or option it lacks."""
+    for name, labels in only.items():
+        known = {slot.name: {option.label for option in slot.options} for slot in space.slots}
+        if name not in known or not set(labels) <= known[name]:
+            raise BenchmarkError(f"only {name}={','.join(labels)}: the space has {known.get(name) or sorted(known)}.")
+    slots = tuple(
+        replace(slot, options=tuple(o for o in slot.options if slot.name not in only or o.label in only[slot.name]))
+        for slot in space.slots
+    )
+    return replace(space, slots=slots)
 
 
 def _gain(row: BenchmarkRow, none: BenchmarkRow, metric: str) -> float:

@@ -96,6 +96,6 @@ def synthetic(text: str = SMALL, *, seeds: tuple[int, ...] = (0, 1), leave_out: 
     """A table of all specs of a space, but for the last ``leave_out``."""
     config = load_config(text)
     specs = list(space_of(config).specs())
-    header = make_header(config, space_of(config), commits=["0123456789ab"], machines=["synthetic"])
+    header = make_header(config, commits=["0123456789ab"], machines=["synthetic"])
     rows = [synthetic_row(spec, config, seeds) for spec in [None, *specs[: len(specs) - leave_out]]]
     return DistillerBenchmark(header, rows)
