@@ -87,6 +87,17 @@ def test_binary_cross_entropy_of_a_teacher_that_sees_nothing_is_divided_by_one()
     np.testing.assert_allclose(value_of("binary_cross_entropy", student, teacher, None, "binary"), want, rtol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["binary_cross_entropy", "binary_kl"])
+def test_binary_distances_make_up_for_the_temperature_by_its_square(name):
+    softened = [torch.from_numpy(x) / 3 for x in (STUDENT, TEACHER)]
+    piece = cases.piece(*softened, None, "binary")
+    plain, warm = (
+        cases.operator("distance", name)(replace(piece, temperature=temperature), cases.NO_BATCH)
+        for temperature in (1.0, 3.0)
+    )
+    assert warm.item() == pytest.approx(9 * plain.item())
+
+
 def test_disagreement_in_binary_cross_entropy_is_a_factor_and_has_no_gradient_of_its_own():
     student = torch.from_numpy(STUDENT).requires_grad_()
     piece = cases.piece(student, torch.from_numpy(TEACHER), None, "binary")

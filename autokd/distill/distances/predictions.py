@@ -19,7 +19,7 @@ _NO_AREA = 1e-12
 
 
 class BinaryCrossEntropy(Distance):
-    """Each number a yes or no of its own: sum |p_s - p_t|^focus CE(p_t, p_s) / max(1, sum over cells of max_c p_t).
+    """Each number a yes or no: tau^2 sum |p_s - p_t|^focus CE(p_t, p_s) / max(1, sum over cells of max_c p_t).
 
     The factor is detached: it says how much a number matters and is nothing to be lowered by itself. It makes
     the term 0 where both agree. The published losses divide by the number of positive candidates, which each
@@ -39,13 +39,13 @@ class BinaryCrossEntropy(Distance):
         likeliest_SHW = target.amax(1) if target.numel() else target.sum(1)
         if weights is not None:
             entropy, likeliest_SHW = entropy * weights[:, None], likeliest_SHW * weights
-        return entropy.sum() / likeliest_SHW.sum().clamp_min(1.0)
+        return knowledge.temperature**2 * entropy.sum() / likeliest_SHW.sum().clamp_min(1.0)
 
 
 class BinaryKL(Distance):
-    """Each number a yes or no of its own: KL(teacher || student), summed over channels, averaged over cells.
+    """Each number a yes or no of its own: tau^2 KL(teacher || student), summed over channels, averaged over cells.
 
-    MLKD (multi-label logits distillation), arXiv:2308.06453, eq. 3. Times temperature^2, as in ``KL``.
+    MLKD (multi-label logits distillation), arXiv:2308.06453, eq. 3.
     """
 
     def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autokd.spec.operator import BINARY, BOXES, LOGITS, Operator, Parameter
+from autokd.spec.operator import BINARY, BOXES, LOGITS, Operator, Parameter, effects
 
 _SOURCES = "autokd.distill.sources.predictions"
 _CROSSED = "autokd.distill.sources.cross_head"
@@ -47,15 +47,15 @@ ROWS = (
     ),
     Operator(
         "binary_cross_entropy", "distance", f"{_DISTANCES}:BinaryCrossEntropy", takes=(BINARY,),
-        formula="sum |p_s - p_t|^{focus} CE(p_t, p_s) / sum max_c p_t",
+        formula="tau^2 sum |p_s - p_t|^{focus} CE(p_t, p_s) / sum max_c p_t",
         meaning="cross entropy of each yes or no, weighted by the detached disagreement, per yes of the teacher",
-        paper="BCKD, arXiv:2308.14286, eqs. 5-6",
+        paper="BCKD, arXiv:2308.14286, eqs. 5-6", keeps=effects("grouping"),
         parameters=(Parameter("focus", 1.0, 0.5, 4.0, "power of the disagreement in the weight"),),
     ),
     Operator(
         "binary_kl", "distance", f"{_DISTANCES}:BinaryKL", takes=(BINARY,),
         formula="tau^2 mean sum_c KL(p_t || p_s)", meaning="divergence of each yes or no, summed over the channels",
-        paper="MLKD, arXiv:2308.06453, eq. 3",
+        paper="MLKD, arXiv:2308.06453, eq. 3", keeps=effects("grouping"),
     ),
     Operator(
         "decoupled_kl", "distance", f"{_DISTANCES}:DecoupledKL", takes=(LOGITS,),
