@@ -25,6 +25,9 @@ from autokd.outputs import TAPS, DetectorOutputs
 _PROBE_PX = 128
 """Side of the empty image that tells channels and strides: the coarsest levels in use have a stride of 128."""
 
+_EVEN_PX = 32
+"""Sides that are multiples of this suit every neck: what most configs pad to."""
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -68,9 +71,12 @@ class MmdetAdapter(Detector):
         self.architecture = architecture
         self.num_classes = len(labels.order)
         self._labels = labels
-        shapes = self._probe()
-        self._channels = shapes[0][1]
-        self._strides = _level_names(self._prior_strides(len(shapes)) or [_PROBE_PX // shape[-1] for shape in shapes])
+        shapes = self._probe(_PROBE_PX)
+        strides = self._prior_strides(len(shapes)) or [_PROBE_PX // shape[-1] for shape in shapes]
+        self._finest_first = sorted(range(len(strides)), key=strides.__getitem__)
+        self._channels = shapes[self._finest_first[0]][1]
+        self._strides = _level_names([strides[index] for index in self._finest_first])
+        self._settle_padding()
 
     @property
     def strides(self) -> dict[str, int]:
@@ -148,7 +154,7 @@ class MmdetAdapter(Detector):
     def _outputs(self, features: Features, batch: Batch, reading: HeadReading) -> DetectorOutputs:
         logits = full_precision(reading.class_logits)
         return DetectorOutputs(
-            pyramid=dict(zip(self._strides, features.maps)),
+            pyramid=dict(zip(self._strides, (features.maps[index] for index in self._finest_first))),
             strides=self.strides,
             class_logits=self._labels.select(logits) if logits is not None else None,
             boxes=full_precision(reading.boxes),
@@ -198,9 +204,21 @@ class MmdetAdapter(Detector):
         order = order[torch.isfinite(scores[order]) & torch.isfinite(boxes[order]).all(dim=1)]
         return {"boxes": boxes[order], "scores": scores[order], "labels": labels[known][order]}
 
-    def _probe(self) -> list[tuple[int, int, int, int]]:
+    def _settle_padding(self) -> None:
+        """Pad more than the config asks for, where its neck joins neighbouring levels and needs even maps.
+
+        RTMDet's preprocessor pads nothing, since its pipelines make all images 640 x 640.
+        """
+        if self.pad_multiple_px >= min(_EVEN_PX, max(self._strides.values())):
+            return
+        try:
+            self._probe(_PROBE_PX + self.pad_multiple_px)
+        except DetectorError:
+            self.model.data_preprocessor.pad_size_divisor = max(self._strides.values())
+
+    def _probe(self, side_px: int) -> list[tuple[int, int, int, int]]:
         """Shapes of the maps for an empty image; statistics and random numbers stay as they are."""
-        empty = torch.zeros(1, 3, _PROBE_PX, _PROBE_PX)
+        empty = torch.zeros(1, 3, side_px, side_px)
         with self._explained("up to its pyramid"), torch.no_grad(), evaluating(self), torch.random.fork_rng():
             maps = self._features(self._batch(empty, None)).maps
         return [tuple(map_BCHW.shape) for map_BCHW in maps]  # type: ignore[misc]

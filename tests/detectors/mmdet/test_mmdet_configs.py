@@ -13,6 +13,7 @@ from autokd.detectors.mmdet.config_file import find_config
 from autokd.errors import DetectorError
 
 SIZE_PX = (96, 128)
+NO_DOWNLOAD = {"model.backbone.init_cfg": None}
 
 
 def _section(config, **settings):
@@ -108,6 +109,19 @@ def test_a_detector_of_something_else_than_boxes_is_refused():
 )
 def test_the_zoo_says_its_taps_without_a_model(name, taps):
     assert mmdet_taps(_section(name)) == taps
+
+
+def test_a_neck_that_needs_even_maps_is_padded_for_where_the_config_does_not():
+    unpadded = {"model.data_preprocessor.pad_size_divisor": 1}
+    assert build_detector(section("rtmdet", options=unpadded), 3, (70, 91)).pad_multiple_px == 32
+    assert build_detector(section("fcos", options=unpadded), 3, (70, 91)).pad_multiple_px == 1
+
+
+def test_levels_stand_fine_to_coarse_whatever_the_neck_says():
+    yolo = build_detector(_section("yolov3_mobilenetv2_8xb24-320-300e_coco", options=NO_DOWNLOAD), 3, (64, 64))
+    outputs = yolo(torch.rand(1, 3, 64, 64), taps=("fpn",))
+    assert outputs.strides == {"p3": 8, "p4": 16, "p5": 32}
+    assert [map_BCHW.shape[-1] for map_BCHW in outputs.pyramid.values()] == [8, 4, 2]
 
 
 def test_build_detector_and_describe_take_sections_of_mmdet():
