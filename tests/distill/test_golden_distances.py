@@ -48,7 +48,34 @@ def l2_norm(student, teacher, weights):
     return np.sqrt(sum_of(np.square, student, teacher, weights)[0])
 
 
-MAP_FORMULAS = {"l1_sum": (l1_sum, {}), "l2_sum": (l2_sum, {}), "l2_norm": (l2_norm, {})}
+def pearson_channels(student, teacher, weights):
+    """DIST, eq. 8: one minus the correlation of a cell's vector, averaged over the cells."""
+    total = 0.0
+    for sample, row, column in np.ndindex(weights.shape):
+        r = np.corrcoef(student[sample, :, row, column], teacher[sample, :, row, column])[0, 1]
+        total += weights[sample, row, column] * (1 - r)
+    return total / weights.sum()
+
+
+def cross_correlation(student, teacher, weights):
+    """One minus the (weighted) correlation over cells, averaged over channels and samples that have cells."""
+    found = []
+    for sample, channel in np.ndindex(student.shape[:2]):
+        if weights[sample].any():
+            covariance = np.cov(
+                student[sample, channel].ravel(), teacher[sample, channel].ravel(), aweights=weights[sample].ravel()
+            )
+            found.append(1 - covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
+    return np.mean(found)
+
+
+MAP_FORMULAS = {
+    "l1_sum": (l1_sum, {}),
+    "l2_sum": (l2_sum, {}),
+    "l2_norm": (l2_norm, {}),
+    "pearson_channels": (pearson_channels, {}),
+    "cross_correlation": (cross_correlation, {}),
+}
 
 
 @pytest.mark.parametrize("region", REGIONS)
@@ -61,4 +88,81 @@ def test_distance_between_maps_equals_its_formula(name, region):
     np.testing.assert_allclose(found.item(), want, rtol=1e-9)
 
 
-GOLDEN = {*MAP_FORMULAS}
+def test_patches_of_a_sample_count_together_in_a_sum():
+    whole = knowledge_of(STUDENT, TEACHER, None)
+    patches = cases.operator("transform", "local_patches", grid=2)(whole, cases.NO_BATCH)
+    for name in ("l1_sum", "l2_sum", "l2_norm"):
+        distance = cases.operator("distance", name)
+        np.testing.assert_allclose(
+            distance(patches, cases.NO_BATCH).item(), MAP_FORMULAS[name][0](STUDENT, TEACHER, np.ones((3, 5, 6)))
+        )
+
+
+def softmax(x):
+    return np.exp(x) / np.exp(x).sum()
+
+
+def kl(p, q):
+    return (p * np.log(p / q)).sum()
+
+
+DIVERGENCES = {
+    "kl_reverse": lambda s, t: kl(s, t),
+    "js": lambda s, t: (kl(s, (s + t) / 2) + kl(t, (s + t) / 2)) / 2,
+    "cauchy_schwarz": lambda s, t: -np.log((s @ t) / (np.linalg.norm(s) * np.linalg.norm(t))),
+}
+
+
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_divergence_over_cells_is_averaged_over_channels_and_samples_that_have_cells(name, region):
+    weights = None if REGIONS[region] is None else (REGIONS[region] > 0).astype(float)
+    inside = np.ones((3, 5, 6), bool) if weights is None else weights > 0
+    found = []
+    for sample, channel in np.ndindex(3, 4):
+        if inside[sample].any():
+            sides = (softmax(x[sample, channel][inside[sample]] / 0.5) for x in (STUDENT, TEACHER))
+            found.append(DIVERGENCES[name](*sides))
+    softened = cases.operator("transform", "softmax_cells", temperature=0.5)(
+        knowledge_of(STUDENT, TEACHER, weights), cases.NO_BATCH
+    )
+    value = cases.operator("distance", name)(softened, cases.NO_BATCH)
+    np.testing.assert_allclose(value.item(), 0.25 * np.mean(found), rtol=1e-9)
+
+
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_divergence_over_channels_is_averaged_over_the_cells_by_weight(name, region):
+    weights = np.ones((3, 5, 6)) if REGIONS[region] is None else REGIONS[region]
+    total = 0.0
+    for sample, row, column in np.ndindex(3, 5, 6):
+        sides = (softmax(x[sample, :, row, column] / 3) for x in (STUDENT, TEACHER))
+        total += weights[sample, row, column] * DIVERGENCES[name](*sides)
+    softened = cases.operator("transform", "softmax_channels", temperature=3)(
+        knowledge_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_BATCH
+    )
+    value = cases.operator("distance", name)(softened, cases.NO_BATCH)
+    np.testing.assert_allclose(value.item(), 9 * total / weights.sum(), rtol=1e-9)
+
+
+def test_jensen_shannon_of_distributions_that_share_nothing_is_log_2():
+    far = torch.tensor([[[[1e4, 0.0]]]]), torch.tensor([[[[0.0, 1e4]]]])
+    softened = cases.operator("transform", "softmax_cells")(cases.piece(*far), cases.NO_BATCH)
+    value = cases.operator("distance", "js")(softened, cases.NO_BATCH)
+    np.testing.assert_allclose(value.item(), np.log(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["pearson", "pearson_channels"])
+def test_correlation_of_softmaxed_logits_compares_probabilities(name):
+    """DIST, eqs. 8 and 9: correlation within a candidate over classes, and of a class over all candidates."""
+    logits = [x.reshape(3, 4, 1, 30) for x in (STUDENT, TEACHER)]
+    softened = cases.operator("transform", "softmax_channels")(knowledge_of(*logits, None, "logits"), cases.NO_BATCH)
+    assert softened.labels_SHW is not None
+    rows_s, rows_t = (np.array([softmax(v) for v in x.transpose(0, 2, 3, 1).reshape(-1, 4)]) for x in logits)
+    pairs = zip(rows_s, rows_t) if name == "pearson_channels" else zip(rows_s.T, rows_t.T)
+    want = np.mean([1 - np.corrcoef(s, t)[0, 1] for s, t in pairs])
+    value = cases.operator("distance", name)(softened, cases.NO_BATCH)
+    np.testing.assert_allclose(value.item(), want, rtol=1e-9)
+
+
+GOLDEN = {*MAP_FORMULAS, *DIVERGENCES}

@@ -1,7 +1,7 @@
 """Distances: how far the student is from the teacher. One class a row of ``tables/distances``.
 
-Every distance is 0 with gradient 0 where both sides are equal. l1, l2 and smooth_l1 compare probabilities where
-the layout is a distribution.
+Every distance is 0 with gradient 0 where both sides are equal. Distributions and log-odds are compared as
+probabilities. Sums are in ``sums``, divergences of distributions in ``divergences``.
 
 Legend: S samples (images, regions or patches), C channels, H x W cells.
 """
@@ -14,8 +14,10 @@ from torch.nn import functional
 from autokd.distill.batch import Batch
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Distance
-from autokd.distill.statistics import centred, mean, unit
-from autokd.spec.operator import CELL_DISTRIBUTION
+from autokd.distill.statistics import centred, mean, mean_over_cells, unit
+
+_ROUNDING = 1e-6
+"""A vector whose greatest deviation is below this part of its mean is constant: float32 resolves no better."""
 
 
 class L1(Distance):
@@ -69,13 +71,14 @@ class Pearson(Distance):
     """Mean over channels of 1 - r, r the correlation over batch and the region's cells.
 
     Written as half the squared distance of the centred unit vectors, so that it is finite for a single cell. A
-    constant channel has no direction, as in ``Cosine``. PKD, arXiv:2207.02039, eq. 5.
+    constant channel has no direction, as in ``Cosine``. Distributions are compared as probabilities: of logits, that
+    is the correlation of a class over the batch. PKD, arXiv:2207.02039, eq. 5; DIST, arXiv:2205.10536, eq. 9.
     """
 
     def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
         weights = knowledge.weights_SHW
-        student = self._unit(knowledge.student_SCHW, weights)
-        gap_SCHW = (student - self._unit(knowledge.teacher_SCHW, weights)).square() / 2
+        student, teacher = (self._unit(x, weights) for x in knowledge.values())
+        gap_SCHW = (student - teacher).square() / 2
         if weights is not None:
             gap_SCHW = gap_SCHW * weights[:, None]
         return gap_SCHW.sum() / gap_SCHW.shape[1]
@@ -86,25 +89,42 @@ class Pearson(Distance):
         return unit(difference * varies, (0, 2, 3), weights_SHW)
 
 
-class KL(Distance):
-    """tau^2 * mean over distributions of KL(teacher || student) = sum p_t (log p_t - log p_s).
+class PearsonChannels(Distance):
+    """Mean over the region's cells of 1 - r, r the correlation of the two vectors over the channels.
 
-    Over cells: summed over the region's cells, averaged over channels and over the samples that have any. Over
-    channels: summed over channels, averaged over the region's cells. CWD, arXiv:2011.13256, eq. 3.
+    Written as ``Pearson``. Distributions are compared as probabilities. DIST, arXiv:2205.10536, eq. 8.
     """
 
     def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        student_SCHW, teacher_SCHW = knowledge.student_SCHW, knowledge.teacher_SCHW
-        divergence = functional.kl_div(student_SCHW, teacher_SCHW, reduction="none", log_target=True)
-        return knowledge.temperature**2 * self._average(divergence, knowledge)
+        student, teacher = (_centred_unit(x, (1,), None) for x in knowledge.values())
+        gap_S1HW = (student - teacher).square().sum(1, keepdim=True) / 2
+        return mean(gap_S1HW, knowledge.weights_SHW)
 
-    @staticmethod
-    def _average(divergence_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
+
+class CrossCorrelation(Distance):
+    """Mean over channels and samples of 1 - r, r the normalised cross-correlation of the two over the cells.
+
+    That is the correlation of a channel of a sample with the same of the other side, without shift; over the samples
+    that have any cell that counts. Written as ``Pearson``. DetKDS, ICML 2024.
+    """
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
         weights = knowledge.weights_SHW
-        if knowledge.layout != CELL_DISTRIBUTION:
-            return mean(divergence_SCHW.sum(1, keepdim=True), weights)
-        num_samples, channels = divergence_SCHW.shape[:2]
+        student, teacher = (_centred_unit(x, (2, 3), weights) for x in knowledge.values())
+        gap_SCHW = (student - teacher).square() / 2
         if weights is None:
-            return divergence_SCHW.sum() / max(num_samples * channels, 1)
+            return gap_SCHW.sum() / max(gap_SCHW.shape[0] * gap_SCHW.shape[1], 1)
         num_filled = (weights > 0).flatten(1).any(1).sum()
-        return divergence_SCHW.sum() / (num_filled * channels).clamp_min(1)
+        return (gap_SCHW * weights[:, None]).sum() / (num_filled * gap_SCHW.shape[1]).clamp_min(1)
+
+
+def _centred_unit(x_SCHW: Tensor, dims: tuple[int, ...], weights_SHW: Tensor | None) -> Tensor:
+    """Each vector over ``dims`` less its (weighted) mean, to length 1; 0 where it is constant up to rounding."""
+    if weights_SHW is None:
+        average = x_SCHW.mean(dims, keepdim=True)
+        difference = x_SCHW - average
+    else:
+        average = mean_over_cells(x_SCHW, weights_SHW)
+        difference = (x_SCHW - average) * (weights_SHW > 0)[:, None]
+    varies = difference.abs().amax(dims, keepdim=True) > _ROUNDING * average.abs()
+    return unit(difference * varies, dims, weights_SHW)

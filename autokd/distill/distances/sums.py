@@ -22,7 +22,7 @@ _NO_DISTANCE = 1e-24
 class L1Sum(Distance):
     """sum |s - t| over channels and weighted cells, mean over the samples that have any cell that counts.
 
-    FGD, arXiv:2111.11837, eq. 8 (attention maps).
+    FGD, arXiv:2111.11837, section 3.1 (attention maps).
     """
 
     def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
@@ -33,7 +33,7 @@ class L1Sum(Distance):
 class L2Sum(Distance):
     """sum (s - t)^2 over channels and weighted cells, mean over the samples that have any cell that counts.
 
-    FGD, arXiv:2111.11837, eq. 6; MGD, arXiv:2205.01529, eq. 4.
+    FGD, arXiv:2111.11837, section 3.1; MGD, arXiv:2205.01529, section 3.1.
     """
 
     def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
@@ -44,7 +44,7 @@ class L2Sum(Distance):
 class L2Norm(Distance):
     """The square root of the sum of (s - t)^2 over samples, channels and weighted cells.
 
-    FBKD, ICLR 2021, eqs. 2-4.
+    FBKD, ICLR 2021, section 3.1.
     """
 
     def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:

@@ -21,7 +21,7 @@ from autokd.spec.operator import SCALAR_MAP
 class ChannelMean(Transform):
     """Each cell's mean over the channels of |x|^power: an attention map (S, 1, H, W).
 
-    Layout map -> scalar_map. AT, arXiv:1612.03928, section 3.1 (power 2); FGD, arXiv:2111.11837, eq. 3 (power 1).
+    Layout map -> scalar_map. AT, arXiv:1612.03928, section 3.1 (power 2); FGD, arXiv:2111.11837, section 3.1 (power 1).
     """
 
     def __init__(self, context: BuildContext, power: int) -> None:
@@ -36,7 +36,8 @@ class ChannelMean(Transform):
 class CellMean(Transform):
     """Each channel's mean over the cells of |x|^power: the channels in a row (S, 1, 1, C), all weighing alike.
 
-    Layout map -> scalar_map. A sample of which no cell counts does not count. FGD, arXiv:2111.11837, eq. 4 (power 1).
+    Layout map -> scalar_map. A sample of which no cell counts does not count.
+    FGD, arXiv:2111.11837, section 3.1 (power 1).
     """
 
     def __init__(self, context: BuildContext, power: int) -> None:

@@ -1,0 +1,85 @@
+"""Divergences between distributions. Rows of ``tables/distances``.
+
+Each is summed within a distribution, times tau^2 (tau the softmax's temperature, so that its gradient does not
+fade as the temperature rises), and averaged. Over cells: over channels and the samples that have any cell that counts.
+Over channels: over the region's cells. 0 with gradient 0 where both sides are equal.
+
+Legend: S samples (images, regions or patches), C channels, H x W cells.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+from torch.nn import functional
+
+from autokd.distill.batch import Batch
+from autokd.distill.knowledge import Knowledge
+from autokd.distill.operators import Distance
+from autokd.distill.statistics import mean
+from autokd.spec.operator import CELL_DISTRIBUTION
+
+
+class KL(Distance):
+    """tau^2 * mean over distributions of KL(teacher || student) = sum p_t (log p_t - log p_s).
+
+    CWD, arXiv:2011.13256, eq. 3.
+    """
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
+        student, teacher = knowledge.student_SCHW, knowledge.teacher_SCHW
+        return _average(functional.kl_div(student, teacher, reduction="none", log_target=True), knowledge)
+
+
+class KLReverse(Distance):
+    """tau^2 * mean over distributions of KL(student || teacher) = sum p_s (log p_s - log p_t).
+
+    DetKDS, ICML 2024 (KL the other way: the student avoids what the teacher excludes).
+    """
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
+        student, teacher = knowledge.student_SCHW, knowledge.teacher_SCHW
+        return _average(student.exp() * (student - teacher), knowledge)
+
+
+class JensenShannon(Distance):
+    """tau^2 * mean over distributions of (KL(p_s || m) + KL(p_t || m)) / 2, m = (p_s + p_t) / 2; at most log 2.
+
+    Written as sum m (h tanh h - log cosh h), h = (log p_s - log p_t) / 2, which no rounding makes negative.
+    Lin, IEEE Trans. Inf. Theory 37(1), 1991, eq. 4.1.
+    """
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
+        student, teacher = knowledge.student_SCHW, knowledge.teacher_SCHW
+        middle_SCHW = (student.exp() + teacher.exp()) / 2
+        half_SCHW = ((student - teacher) / 2).abs()
+        # log cosh h = h + log((1 + exp(-2 h)) / 2); h (tanh h - 1) goes to 0 where h is great
+        bent_SCHW = half_SCHW * (half_SCHW.tanh() - 1) - (-2 * half_SCHW).exp().log1p() + math.log(2)
+        return _average(middle_SCHW * bent_SCHW, knowledge)
+
+
+class CauchySchwarz(Distance):
+    """tau^2 * mean over distributions of -log(<p_s, p_t> / (||p_s|| ||p_t||)).
+
+    Principe, Information Theoretic Learning, 2010, section 2.4.
+    """
+
+    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
+        student, teacher = knowledge.student_SCHW, knowledge.teacher_SCHW
+        dims = (2, 3) if knowledge.layout == CELL_DISTRIBUTION else (1,)
+        lengths = ((2 * x).logsumexp(dims, keepdim=True) / 2 for x in (student, teacher))
+        divergence = sum(lengths) - (student + teacher).logsumexp(dims, keepdim=True)
+        return _average(divergence.clamp_min(0.0), knowledge)
+
+
+def _average(x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
+    """tau^2 times the mean over distributions. x: parts, or whole divergences, where the distributions are."""
+    weights, channels = knowledge.weights_SHW, knowledge.student_SCHW.shape[1]
+    scale = knowledge.temperature**2
+    if knowledge.layout != CELL_DISTRIBUTION:
+        return scale * mean(x_SCHW.sum(1, keepdim=True), weights)
+    if weights is None:
+        return scale * x_SCHW.sum() / max(len(x_SCHW) * channels, 1)
+    num_filled = (weights > 0).flatten(1).any(1).sum()
+    return scale * x_SCHW.sum() / (num_filled * channels).clamp_min(1)
