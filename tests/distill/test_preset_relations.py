@@ -10,9 +10,11 @@ from itertools import permutations
 import distill_cases as cases
 import numpy as np
 import pytest
+import torch
 import torchvision
 
 from autokd.distill import build_distiller
+from autokd.distill.transforms.non_local import NonLocal
 from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset
 
@@ -95,3 +97,54 @@ def test_rkd_is_25_times_the_distance_wise_and_50_times_the_angle_wise_loss(num_
         vectors = [embeddings(outputs, level, num_images) for outputs in pair]
         want += 25 * rkd_distance(*vectors) + 50 * rkd_angle(*vectors)
     assert found == pytest.approx(want, rel=1e-4)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    return np.exp(x - x.max()) / np.exp(x - x.max()).sum()
+
+
+def fbkd(student, teacher, blocks, temperature=0.1):
+    """FBKD, section 3: attention-guided distillation (masked features, attention) and non-local distillation."""
+    masked = spatial = channel = relation = 0.0
+    for s, t in zip(student, teacher):
+        cells = [np.abs(x).mean(0) for x in (s, t)]
+        channels = [np.abs(x).mean((1, 2)) for x in (s, t)]
+        spatial_mask = s[0].size * softmax((cells[0] + cells[1]).ravel() / temperature).reshape(s[0].shape)
+        channel_mask = len(s) * softmax((channels[0] + channels[1]) / temperature)
+        masked += sum((channel_mask[c] * spatial_mask * (t[c] - s[c]) ** 2).sum() for c in range(len(s)))
+        spatial += ((cells[0] - cells[1]) ** 2).sum()
+        channel += ((channels[0] - channels[1]) ** 2).sum()
+        relation += ((non_local(s, blocks[0]) - non_local(t, blocks[1])) ** 2).sum()
+    return 7e-5 * np.sqrt(masked) + 4e-3 * (np.sqrt(spatial) + np.sqrt(channel)) + 7e-5 * np.sqrt(relation)
+
+
+def non_local(x_CHW: np.ndarray, block: dict[str, np.ndarray]) -> np.ndarray:
+    """x_i + W mean_j <theta x_i, phi x_j> g x_j, with the N x N products written out."""
+    x = x_CHW.reshape(len(x_CHW), -1)
+    embedded = block["embed.weight"][..., 0] @ x + block["embed.bias"][:, None]
+    theta, phi, g = np.split(embedded, 3)
+    said = np.array([((theta[:, i] @ phi) * g).mean(1) for i in range(x.shape[1])]).T
+    return (x + block["out.weight"][..., 0] @ said + block["out.bias"][:, None]).reshape(x_CHW.shape)
+
+
+@pytest.mark.parametrize("has_learned", [False, True])
+@pytest.mark.parametrize("num_images", [1, 3])
+def test_fbkd_is_masked_imitation_attention_imitation_and_non_local_imitation(num_images, has_learned):
+    student, teacher = (cases.outputs(num_images=num_images, seed=seed) for seed in (0, 1))
+    distiller = build_distiller(load_preset("fbkd"), student, teacher, num_classes=3)
+    (step,) = {module for module in distiller.modules() if isinstance(module, NonLocal)}
+    if has_learned:
+        generator = torch.Generator().manual_seed(4)
+        with torch.no_grad():
+            for parameter in step.parameters():
+                parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    found = distiller(student, teacher).total.item()
+    want = 0.0
+    for i, level in enumerate(student.pyramid):
+        maps = [outputs.pyramid[level].detach().double().numpy() for outputs in (student, teacher)]
+        blocks = [
+            {name: value.double().numpy() for name, value in side[i].state_dict().items()}
+            for side in (step.student, step.teacher)
+        ]
+        want += fbkd(*maps, blocks)
+    assert found == pytest.approx(want, rel=2e-5)

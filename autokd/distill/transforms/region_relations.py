@@ -13,12 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from autokd.distill.batch import Batch
-from autokd.distill.grid import Grid
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Transform
-from autokd.distill.regions import Given, Instances
-from autokd.distill.transforms.relations import as_relations, outer, self_product, vectors
-from autokd.spec.operator import SCALAR_MAP
+from autokd.distill.regions import Instances
+from autokd.distill.transforms.relations import as_relations, as_scalar_map, outer, self_product, vectors
 
 _NO_LENGTH = 1e-12
 """A distance shorter than this is none: regions are equal."""
@@ -65,14 +63,7 @@ class TripletAngles(Transform):
         there_T = there_S[chosen_T].to(student.dtype)
         pairs_TT = _off_diagonal(there_T)
         weights_TTT = pairs_TT[:, :, None] * pairs_TT[:, None] * pairs_TT
-        return knowledge.with_maps(
-            student[:, None],
-            teacher[:, None],
-            grid=Grid(len(chosen_T), len(chosen_T)),
-            region=Given(weights_TTT),
-            layout=SCALAR_MAP,
-            instances=None,
-        )
+        return as_scalar_map(knowledge, student, teacher, weights_TTT)
 
     @staticmethod
     def _angles(vectors_TD: Tensor) -> Tensor:

@@ -93,11 +93,29 @@ class GramCells(Transform):
 
 def as_relations(knowledge: Knowledge, student_RM: Tensor, teacher_RM: Tensor, weights_RM: Tensor | None) -> Knowledge:
     """The matrix of relations that ``knowledge`` becomes: a row is a sample, a column is a cell."""
+    weights_R1M = None if weights_RM is None else weights_RM[:, None]
+    return as_scalar_map(knowledge, student_RM[:, None], teacher_RM[:, None], weights_R1M)
+
+
+def as_scalar_map(
+    knowledge: Knowledge, student_RHM: Tensor, teacher_RHM: Tensor, weights_RHM: Tensor | None
+) -> Knowledge:
+    """The scalar map of H x M cells a row that ``knowledge`` becomes.
+
+    Where there are no cells (a batch without boxes) it gets one of weight 0: later steps have something to look at.
+    """
+    height, width = (max(length, 1) for length in student_RHM.shape[1:])
+    missing = (0, width - student_RHM.shape[2], 0, height - student_RHM.shape[1])
+    if any(missing):
+        weights_RHM = torch.zeros_like(teacher_RHM) if weights_RHM is None else weights_RHM
+        student_RHM, teacher_RHM, weights_RHM = (
+            functional.pad(x, missing) for x in (student_RHM, teacher_RHM, weights_RHM)
+        )
     return knowledge.with_maps(
-        student_RM[:, None, None],
-        teacher_RM[:, None, None],
-        grid=Grid(1, student_RM.shape[1]),
-        region=None if weights_RM is None else Given(weights_RM[:, None]),
+        student_RHM[:, None],
+        teacher_RHM[:, None],
+        grid=Grid(height, width),
+        region=None if weights_RHM is None else Given(weights_RHM),
         layout=SCALAR_MAP,
         instances=None,
     )
