@@ -230,6 +230,19 @@ def test_one_region_or_none_has_no_relation_and_a_gradient_of_zero(name, num_the
 
 
 @pytest.mark.parametrize("name", BETWEEN_REGIONS)
+def test_a_batch_without_boxes_gives_cells_of_weight_0_that_later_steps_can_look_at(name):
+    empty = torch.zeros(0, 3, 2, 2, requires_grad=True)
+    none = torch.zeros(0, dtype=torch.int64)
+    given = cases.piece(empty, empty.detach(), torch.zeros(0, 2, 2), "regions")
+    given = replace(given, instances=Instances(torch.zeros(0, 4), none, none, none.bool()))
+    changed = changed_regions(name, given)
+    assert changed.student_SCHW.shape[1] == 1
+    assert min(changed.student_SCHW.shape[2:]) > 0
+    assert not changed.weights_SHW.any()
+    assert changed.student_SCHW.requires_grad
+
+
+@pytest.mark.parametrize("name", BETWEEN_REGIONS)
 def test_relations_of_equal_regions_have_a_finite_gradient(name):
     given = regions(values=np.ones_like(VECTORS))
     changed = changed_regions(name, given)
