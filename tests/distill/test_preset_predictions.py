@@ -1,0 +1,174 @@
+"""Presets of predictions equal their published formulas, computed by NumPy with loops over candidates of all levels.
+
+Positives are candidates whose box, by the teacher, has IoU >= 0.5 to an object; where published sums are divided by a
+detector's own number of positives, the presets divide by the sum of the teacher's top probabilities (see the presets).
+
+Legend: B images, A candidate boxes of an image, K classes, E bins of an edge, P positive candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import distill_cases as cases
+import numpy as np
+import pytest
+import torch
+import torchvision
+from test_golden_predictions import (
+    crossed,
+    decoupled,
+    expected_labels,
+    generalized,
+    intersection_over_union,
+    labelled_targets,
+    numbers,
+    sigmoid,
+    softmax,
+)
+from test_preset_relations import huber
+
+from autokd.distill import build_distiller
+from autokd.errors import DistillError
+from autokd.presets import load_preset
+
+NAMES = ("kd", "dkd", "dist", "bckd", "ld", "crosskd", "mlkd")
+
+
+class Pair:
+    """A student and a teacher of three levels, objects at some of the teacher's boxes, and all of it as float64."""
+
+    def __init__(self, num_images: int) -> None:
+        self.student, self.teacher = (cases.outputs(num_images=num_images, seed=seed) for seed in (0, 1))
+        self.targets = labelled_targets(self.teacher)
+        self.labels_BA = expected_labels(self.teacher, self.targets)
+        self.logits = numbers(self.student.class_logits, self.teacher.class_logits)
+        self.boxes = numbers(self.student.boxes, self.teacher.boxes)
+        self.edges = numbers(self.student.edge_logits, self.teacher.edge_logits)
+        self.top_BA = sigmoid(self.logits[1]).max(-1)
+        self.positives = list(zip(*np.nonzero(self.labels_BA >= 0)))
+        assert 3 < len(self.positives) < self.labels_BA.size
+
+    def value(self, name: str) -> float:
+        distiller = build_distiller(load_preset(name), self.student, self.teacher, num_classes=3)
+        return distiller(self.student, self.teacher, self.targets).total.item()
+
+    def positive_logits(self):
+        return [np.stack([logits[b, a] for b, a in self.positives]) for logits in self.logits]
+
+
+@pytest.fixture(params=[1, 3])
+def pair(request) -> Pair:
+    return Pair(request.param)
+
+
+def kl(teacher, student):
+    return (teacher * np.log(teacher / student)).sum()
+
+
+def test_kd_is_the_divergence_of_softened_classes_of_positive_candidates(pair):
+    student, teacher = pair.positive_logits()
+    gaps = [2**2 * kl(softmax(t / 2), softmax(s / 2)) / 80 for s, t in zip(student, teacher)]
+    assert pair.value("kd") == pytest.approx(10 * np.mean(gaps), rel=1e-5)
+
+
+def test_dkd_is_alpha_target_against_rest_and_beta_among_the_rest(pair):
+    gaps = [
+        decoupled(pair.logits[0][b, a], pair.logits[1][b, a], pair.labels_BA[b, a], alpha=1, beta=0.25, temperature=1)
+        for b, a in pair.positives
+    ]
+    assert pair.value("dkd") == pytest.approx(np.mean(gaps), rel=1e-5)
+
+
+def test_dist_is_one_minus_the_correlations_of_rows_and_of_columns(pair):
+    student, teacher = (np.stack([softmax(row) for row in x]) for x in pair.positive_logits())
+    rows = [np.corrcoef(s, t)[0, 1] for s, t in zip(student, teacher)]
+    columns = [np.corrcoef(s, t)[0, 1] for s, t in zip(student.T, teacher.T)]
+    assert pair.value("dist") == pytest.approx((1 - np.mean(rows)) + (1 - np.mean(columns)), rel=1e-5)
+
+
+def focal(student, teacher):
+    p, q = sigmoid(teacher), sigmoid(student)
+    return (abs(p - q) * -(p * np.log(q) + (1 - p) * np.log(1 - q))).sum()
+
+
+def test_bckd_is_binary_cross_entropy_by_disagreement_and_overlap_by_the_teachers_score(pair):
+    everyone = list(np.ndindex(*pair.labels_BA.shape))
+    classes = sum(focal(pair.logits[0][b, a], pair.logits[1][b, a]) for b, a in everyone)
+    boxes = sum(
+        pair.top_BA[b, a] * (1 - intersection_over_union(pair.boxes[0][b, a], pair.boxes[1][b, a])[0])
+        for b, a in everyone
+    )
+    assert pair.value("bckd") == pytest.approx((1 * classes + 4 * boxes) / pair.top_BA.sum(), rel=1e-5)
+
+
+def test_ld_is_the_divergence_of_edges_of_positive_candidates_by_the_teachers_score(pair):
+    student, teacher = pair.edges
+    total = weights = 0.0
+    for b, a in pair.positives:
+        for edge in range(4):
+            weights += pair.top_BA[b, a]
+            gap = 10**2 * kl(softmax(teacher[b, a, edge] / 10), softmax(student[b, a, edge] / 10)) / 17
+            total += pair.top_BA[b, a] * gap
+    assert pair.value("ld") == pytest.approx(0.25 * total / weights, rel=2e-5)
+
+
+def test_crosskd_compares_what_the_teachers_head_says_of_both(pair):
+    logits, boxes = crossed(pair.student, pair.teacher)
+    everyone = list(np.ndindex(*pair.labels_BA.shape))
+    classes = sum(focal(logits[b, a], pair.logits[1][b, a]) for b, a in everyone)
+    gaps = sum(pair.top_BA[b, a] * (1 - generalized(boxes[b, a], pair.boxes[1][b, a])) for b, a in everyone)
+    assert pair.value("crosskd") == pytest.approx((classes + gaps) / pair.top_BA.sum(), rel=1e-4)
+
+
+def test_mlkd_is_binary_divergence_and_the_distances_between_regions(pair):
+    divergences = []
+    for s, t in zip(*pair.positive_logits()):
+        p, q = sigmoid(t), sigmoid(s)
+        divergences.append((p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum())
+    structure = sum(region_structure(pair, level) for level in cases.LEVELS)
+    assert pair.value("mlkd") == pytest.approx(10 * np.mean(divergences) + 100 * structure, rel=1e-4)
+
+
+def region_structure(pair: Pair, level: str) -> float:
+    """Huber between the distances of region vectors, each divided by their mean, over ordered pairs."""
+    boxes = [target["boxes"].double() for target in pair.targets]
+    lengths = []
+    for outputs in (pair.student, pair.teacher):
+        map_BCHW = outputs.pyramid[level].detach().double()
+        pooled = torchvision.ops.roi_align(map_BCHW, boxes, 1, 1 / outputs.strides[level], 2, aligned=True)
+        vectors = pooled.flatten(1).numpy()
+        count = len(vectors)
+        length = [np.linalg.norm(vectors[i] - vectors[j]) for i in range(count) for j in range(count) if i != j]
+        lengths.append(np.array(length) / np.mean(length))
+    return np.mean([huber(s - t) for s, t in zip(*lengths)])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_preset_of_predictions_without_any_object_is_finite_and_zero_where_it_looks_at_positives_alone(name):
+    student, teacher = (cases.outputs(seed=seed) for seed in (0, 1))
+    distiller = build_distiller(load_preset(name), student, teacher, num_classes=3)
+    total = distiller(student, teacher, cases.boxes([], [])).total
+    total.backward()
+    assert total.isfinite()
+    assert (total == 0) == (name not in ("bckd", "crosskd"))
+    found = [x.grad for x in student.pyramid.values() if x.grad is not None]
+    assert found
+    assert all(gradient.isfinite().all() for gradient in found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_preset_of_predictions_says_at_build_what_a_two_stage_student_lacks(name):
+    student = replace(cases.outputs(), class_logits=None, boxes=None, edge_logits=None, head_maps=None, head=None)
+    lacks = "the student's head_maps" if name == "crosskd" else "the student's class_logits"
+    with pytest.raises(DistillError, match=lacks):
+        build_distiller(load_preset(name), student, cases.outputs(seed=1), num_classes=3)
+
+
+def test_dist_and_kd_equal_torchdistills(pair):
+    losses = pytest.importorskip("torchdistill.losses.mid_level", reason="torchdistill is not installed")
+    student, teacher = ({"logits": {"output": torch.from_numpy(x)}} for x in pair.positive_logits())
+    paths = ("logits", "output", "logits", "output")
+    assert pair.value("dist") == pytest.approx(losses.DISTLoss(*paths)(student, teacher).item(), rel=1e-5)
+    softened = losses.KDLoss(*paths, temperature=2.0)(student, teacher)
+    assert pair.value("kd") == pytest.approx(0.125 * 2**2 * softened.item(), rel=1e-5)
