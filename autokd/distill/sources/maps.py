@@ -11,6 +11,7 @@ from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Source
 from autokd.distill.regions import Inside, Outside, Present, Region
 from autokd.distill.roi_align import roi_align
+from autokd.distill.scale_weights import ScaleWeights
 from autokd.spec.operator import REGIONS
 
 
@@ -51,6 +52,21 @@ class Background(Whole):
 
     def region(self, batch: Batch, level: int) -> Region:
         return Outside(batch.boxes, batch.pairs[level].stride)
+
+
+class ForegroundBackground(Whole):
+    """Every cell of every paired level, boxes weighing alike whatever their size, and the background besides.
+
+    A cell inside boxes weighs 1 / (number of cells of the box), the greatest of its boxes; the cells outside together
+    weigh ``background``. FGD, arXiv:2111.11837, section 3.1.
+    """
+
+    def __init__(self, context: BuildContext, background: float) -> None:
+        super().__init__(context)
+        self.background = background
+
+    def region(self, batch: Batch, level: int) -> Region:
+        return ScaleWeights(batch.boxes, batch.pairs[level].stride, self.background)
 
 
 class Instance(Source):

@@ -21,6 +21,13 @@ ROWS = (
         paper="FGD, arXiv:2111.11837, eq. 2", needs_taps=("fpn",), by_level=True,
     ),
     Operator(
+        "foreground_background", "source", "autokd.distill.sources.maps:ForegroundBackground",
+        formula="F by 1/|box|, {background}/|bg|",
+        meaning="every cell: those of a box weigh 1 together, those outside all boxes a part of that",
+        paper="FGD, arXiv:2111.11837, section 3.1", needs_taps=("fpn",), by_level=True,
+        parameters=(Parameter("background", 0.5, 0.01, 10.0, "what the background weighs in all, a box being 1"),),
+    ),
+    Operator(
         "instance", "source", "autokd.distill.sources.maps:Instance",
         formula="RoI{size}(F)", meaning="RoIAlign of each ground-truth box; a region is a sample",
         paper="G-DetKD, arXiv:2108.07482, section 3.1", needs_taps=("fpn",), by_level=True, gives=REGIONS, side="size",
