@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from autokd.detectors.anchors import AnchorTable
 from autokd.detectors.contract import Detections, Detector, Target, full_precision
 from autokd.detectors.layout import Layout
-from autokd.outputs import CrossHead, DetectorOutputs, HeadMaps
+from autokd.outputs import DetectorOutputs, HeadMaps
 
 _HEAD_TAPS = frozenset({"class_logits", "boxes", "proposals", "head_maps"})
 """Taps for which the head must run."""
@@ -64,7 +64,6 @@ class TorchvisionAdapter(Detector):
         self.num_classes = num_classes
         self.layout = layout
         self._anchor_table = AnchorTable(self._anchor_generator, list(layout.strides.values()))
-        self._kept_head: tuple[Any, CrossHead] | None = None
         mean_3, std_3 = torch.tensor(model.transform.image_mean), torch.tensor(model.transform.image_std)
         self.register_buffer("_mean_311", mean_3.view(3, 1, 1), persistent=False)
         self.register_buffer("_std_311", std_3.view(3, 1, 1), persistent=False)
@@ -157,20 +156,9 @@ class TorchvisionAdapter(Detector):
             image_size_px=(padded_BCHW.shape[-2], padded_BCHW.shape[-1]),
             proposals=proposals,
             head_maps=_full_precision_maps(head_maps),
-            head=self._own_head() if "head" in taps else None,
+            head=self._own_head(getattr(self.model, "head", None)) if "head" in taps else None,
         )
         return outputs, detections
-
-    def _own_head(self) -> CrossHead | None:
-        """``_cross_head``, made anew only when the weights have changed or moved."""
-        module = getattr(self.model, "head", None)
-        if module is None:
-            return None
-        state = [(id(value), value._version, value.device) for value in module.parameters()]
-        if self._kept_head is None or self._kept_head[0] != state:
-            head = self._cross_head()
-            self._kept_head = None if head is None else (state, head)
-        return self._kept_head[1] if self._kept_head is not None else None
 
     def _normalise_and_pad(self, images_BCHW: Tensor) -> Tensor:
         """Colours first, so that the padding is the mean colour, as in torchvision."""

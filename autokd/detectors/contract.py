@@ -40,6 +40,10 @@ class Detector(nn.Module, ABC):
     architecture: str
     num_classes: int
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept_head: tuple[Any, CrossHead] | None = None
+
     @property
     @abstractmethod
     def strides(self) -> dict[str, int]:
@@ -101,7 +105,7 @@ class Detector(nn.Module, ABC):
         if head is None:
             raise DetectorError(
                 f"{self.architecture} has no dense head that could judge another detector's maps (CrossKD). "
-                "Take fcos or retinanet of torchvision as the teacher."
+                "Take one with a dense head, such as fcos or retinanet, as the teacher."
             )
         return head
 
@@ -117,6 +121,16 @@ class Detector(nn.Module, ABC):
     def _cross_head(self) -> CrossHead | None:
         """A new frozen copy of the head, or None."""
         return None
+
+    def _own_head(self, module: nn.Module | None) -> CrossHead | None:
+        """``_cross_head`` of the head ``module``, made anew only when its weights have changed or moved."""
+        if module is None:
+            return None
+        state = [(id(value), value._version, value.device) for value in module.parameters()]
+        if self._kept_head is None or self._kept_head[0] != state:
+            head = self._cross_head()
+            self._kept_head = None if head is None else (state, head)
+        return self._kept_head[1] if self._kept_head is not None else None
 
     @contextmanager
     def _repeatable_draws(self, device: torch.device) -> Iterator[None]:

@@ -20,7 +20,7 @@ from autokd.detectors.labels import LabelMap
 from autokd.detectors.mmdet.intercept import answered, training_form
 from autokd.detectors.mmdet.library import PROGRAM_ERRORS
 from autokd.errors import DetectorError, NonFiniteError
-from autokd.outputs import TAPS, DetectorOutputs
+from autokd.outputs import TAPS, DetectorOutputs, HeadMaps
 
 _PROBE_PX = 128
 """Side of the empty image that tells channels and strides: the coarsest levels in use have a stride of 128."""
@@ -55,6 +55,7 @@ class HeadReading:
     boxes: Tensor | None = None
     edge_logits: Tensor | None = None
     proposals: Tensor | None = None
+    head_maps: HeadMaps | None = None
 
 
 class MmdetAdapter(Detector):
@@ -138,7 +139,7 @@ class MmdetAdapter(Detector):
         self._check_images(images_BCHW)
         self._check_taps(taps)
         batch = self._batch(images_BCHW, targets)
-        wanted = tuple(tap for tap in self._head_taps if tap in taps)
+        wanted = tuple(tap for tap in self._head_taps if tap in taps and tap != "head")
         detections: list[Detections] = []
         reading = HeadReading()
         with self._unused_children():
@@ -149,9 +150,10 @@ class MmdetAdapter(Detector):
                         reading = self._read_heads(features, batch, wanted)
                 if wants_detections:
                     detections = self._detections(features, batch)
-        return self._outputs(features, batch, reading), detections
+        wants_head = "head" in taps and "head" in self._head_taps
+        return self._outputs(features, batch, reading, wants_head), detections
 
-    def _outputs(self, features: Features, batch: Batch, reading: HeadReading) -> DetectorOutputs:
+    def _outputs(self, features: Features, batch: Batch, reading: HeadReading, wants_head: bool) -> DetectorOutputs:
         logits = full_precision(reading.class_logits)
         return DetectorOutputs(
             pyramid=dict(zip(self._strides, (features.maps[index] for index in self._finest_first))),
@@ -162,6 +164,8 @@ class MmdetAdapter(Detector):
             image_size_px=(batch.inputs_BCHW.shape[-2], batch.inputs_BCHW.shape[-1]),
             edge_logits=full_precision(reading.edge_logits),
             proposals=full_precision(reading.proposals),
+            head_maps=reading.head_maps,
+            head=self._own_head(self.model.bbox_head) if wants_head else None,
         )
 
     def _batch(self, images_BCHW: Tensor, targets: Sequence[Target] | None) -> Batch:

@@ -7,7 +7,7 @@ distribution.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from autokd.detectors.contract import full_precision
 from autokd.detectors.mmdet.adapter import Batch, Features, HeadReading, MmdetAdapter
+from autokd.detectors.mmdet.cross_head import CUT_HEADS, FrozenMmdetHead, maps_at_cut
 from autokd.detectors.mmdet.dense_heads import DENSE_HEADS, DenseHead, centreness
 from autokd.detectors.mmdet.intercept import heard, training_form
 from autokd.detectors.proposals import best_boxes
+from autokd.outputs import CrossHead
 
 _USUAL_THRESHOLD = 0.6
 
@@ -34,15 +36,16 @@ class OneStageAdapter(MmdetAdapter):
         return Features(maps, {"extract_feat": lambda *_: maps})
 
     def _read_heads(self, features: Features, batch: Batch, taps: Sequence[str]) -> HeadReading:
-        losses: dict[str, Any] = {}
-        if batch.has_targets:
-            with heard(self.model.bbox_head) as said, _main_phase(self.model.bbox_head):
-                losses = self._losses_of_model(features, batch)
-            (outputs,) = said
-        else:
-            with training_form(self._formed_parts, True):
-                outputs = self.model.bbox_head(features.maps)
         reader, head = self._reader, self.model.bbox_head
+        losses: dict[str, Any] = {}
+        with maps_at_cut(head, self.level_names) if "head_maps" in taps else nullcontext() as head_maps:
+            if batch.has_targets:
+                with heard(head) as said, _main_phase(head):
+                    losses = self._losses_of_model(features, batch)
+                (outputs,) = said
+            else:
+                with training_form(self._formed_parts, True):
+                    outputs = head(features.maps)
         if reader is None:
             return HeadReading(losses)
         return HeadReading(
@@ -51,7 +54,13 @@ class OneStageAdapter(MmdetAdapter):
             boxes=reader.boxes(head, outputs) if "boxes" in taps else None,
             edge_logits=reader.edge_logits(head, outputs) if "edge_logits" in taps and reader.edge_logits else None,
             proposals=self._proposals(reader, outputs, batch) if "proposals" in taps else None,
+            head_maps=head_maps,
         )
+
+    def _cross_head(self) -> CrossHead | None:
+        if "head" not in self._head_taps or self._reader is None:
+            return None
+        return FrozenMmdetHead(self.model.bbox_head, self._reader, self.strides, self._labels)
 
     @torch.no_grad()
     def _proposals(self, reader: DenseHead, outputs: Sequence[Any], batch: Batch) -> Tensor:
@@ -69,7 +78,7 @@ class OneStageAdapter(MmdetAdapter):
 
     @property
     def _head_taps(self) -> tuple[str, ...]:
-        return self._reader.taps if self._reader is not None else ()
+        return dense_taps(type(self.model.bbox_head).__name__)
 
     @property
     def _formed_parts(self) -> list[nn.Module]:
@@ -77,6 +86,14 @@ class OneStageAdapter(MmdetAdapter):
 
     def _prior_strides(self, num_levels: int) -> list[int] | None:
         return strides_of_priors(self.model.bbox_head, num_levels)
+
+
+def dense_taps(head: str) -> tuple[str, ...]:
+    """Taps beside ``fpn`` of a head's class, by its name."""
+    reader = DENSE_HEADS.get(head)
+    if reader is None:
+        return ()
+    return (*reader.taps, "head_maps", "head") if head in CUT_HEADS else reader.taps
 
 
 @contextmanager

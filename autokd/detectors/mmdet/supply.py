@@ -5,8 +5,7 @@ from __future__ import annotations
 from autokd.config import MmdetDetector
 from autokd.detectors.mmdet.adapter import MmdetAdapter
 from autokd.detectors.mmdet.config_file import read_config
-from autokd.detectors.mmdet.dense import OneStageAdapter
-from autokd.detectors.mmdet.dense_heads import DENSE_HEADS
+from autokd.detectors.mmdet.dense import OneStageAdapter, dense_taps
 from autokd.detectors.mmdet.query import QueryAdapter
 from autokd.detectors.mmdet.two_stage import TwoStageAdapter
 from autokd.errors import DetectorError
@@ -44,5 +43,4 @@ def mmdet_taps(section: MmdetDetector) -> tuple[str, ...]:
     if family is TwoStageAdapter:
         return ("fpn", "proposals")
     head = config.model["bbox_head"]["type"]
-    reader = DENSE_HEADS.get(head if isinstance(head, str) else head.__name__)
-    return ("fpn", *(reader.taps if reader is not None else ()))
+    return ("fpn", *dense_taps(head if isinstance(head, str) else head.__name__))

@@ -101,7 +101,7 @@ def test_a_detector_of_something_else_than_boxes_is_refused():
 @pytest.mark.parametrize(
     ("name", "taps"),
     [
-        ("gfl_r50_fpn_1x_coco", ("fpn", "class_logits", "boxes", "proposals", "edge_logits")),
+        ("gfl_r50_fpn_1x_coco", ("fpn", "class_logits", "boxes", "proposals", "edge_logits", "head_maps", "head")),
         ("faster-rcnn_r50_fpn_1x_coco", ("fpn", "proposals")),
         ("dino-4scale_r50_8xb2-12e_coco", ("fpn", "class_logits", "boxes", "proposals")),
         ("centernet_r18_8xb16-crop512-140e_coco", ("fpn",)),

@@ -1,0 +1,114 @@
+"""Dense heads of MMDetection cut in two: the tap ``head_maps``, and a frozen head that judges such maps.
+
+The cut lies before the last block (convolution, normalisation, ReLU) of each branch, as in
+``autokd.detectors.cross_head``. CrossKD, arXiv:2306.11369, section 3.2.
+
+Legend: B images, C channels, H x W cells, A candidate boxes of an image, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from autokd.detectors.contract import full_precision
+from autokd.detectors.labels import LabelMap
+from autokd.detectors.mmdet.dense_heads import DenseHead
+from autokd.errors import DetectorError
+from autokd.outputs import HeadMaps
+
+CUT_HEADS = ("RetinaHead", "FCOSHead", "ATSSHead", "GFLHead", "RepPointsHead")
+"""Heads whose branches ``cls_convs`` and ``reg_convs`` serve all levels and meet nowhere before their last block."""
+
+
+@contextmanager
+def maps_at_cut(head: Any, levels: Sequence[str]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """Within, one forward of ``head`` fills what is given: level -> (class branch's map, box branch's map)."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    heard: tuple[list[Tensor], list[Tensor]] = ([], [])
+    with ExitStack() as hooks:
+        for branch, maps in zip((head.cls_convs, head.reg_convs), heard):
+            hook = branch[-1].register_forward_pre_hook(lambda _, arguments, to=maps: to.append(arguments[0]))
+            hooks.callback(hook.remove)
+        yield found
+    found.update((level, (full_precision(one), full_precision(other))) for level, one, other in zip(levels, *heard))
+
+
+class FrozenMmdetHead(nn.Module):
+    """A copy of a dense head, cut in two: see ``autokd.outputs.CrossHead``.
+
+    Its weights never change, nor does its mode; gradient flows through it to the maps.
+    """
+
+    def __init__(self, head: Any, reader: DenseHead, strides: Mapping[str, int], labels: LabelMap) -> None:
+        super().__init__()
+        self._rest = copy.deepcopy(head)
+        self._rest.zero_grad(set_to_none=True)
+        self._begins = nn.ModuleList([self._rest.cls_convs[:-1], self._rest.reg_convs[:-1]])
+        self._class_map = _Given()
+        # The head hands each level's map to both branches; ours differ, so the class branch fetches its own.
+        self._rest.cls_convs = nn.ModuleList([self._class_map, self._rest.cls_convs[-1]])
+        self._rest.reg_convs = self._rest.reg_convs[-1:]
+        self._reader, self._strides, self._labels = reader, dict(strides), labels
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> FrozenMmdetHead:
+        """Stay in evaluation mode, whatever an enclosing module does; the head itself in its training form."""
+        super().train(False)
+        self._rest.training = True
+        return self
+
+    def begin(self, pyramid: Mapping[str, Tensor]) -> HeadMaps:
+        """The maps at the cut, (B, C, H, W) for each branch of each level."""
+        class_begin, box_begin = self._begins
+        return {level: (_through(class_begin, tap), _through(box_begin, tap)) for level, tap in pyramid.items()}
+
+    def finish(self, head_maps: HeadMaps, input_size_px: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """(B, A, K) class logits and (B, A, 4) decoded boxes, in the order of the detector's own taps.
+
+        input_size_px: (height, width) of the padded input that the maps describe. DetectorError if the levels are
+        not this head's, or their cells do not cover the input.
+        """
+        self._check(head_maps, input_size_px)
+        class_maps, box_maps = zip(*(head_maps[level] for level in self._strides))
+        self._class_map.maps = list(class_maps)
+        outputs = self._rest(tuple(box_maps))
+        class_logits_BAM = full_precision(self._reader.class_logits(self._rest, outputs))
+        return self._labels.select(class_logits_BAM), full_precision(self._reader.boxes(self._rest, outputs))
+
+    def _check(self, head_maps: HeadMaps, input_size_px: tuple[int, int]) -> None:
+        if set(head_maps) != set(self._strides):
+            raise DetectorError(
+                f"the frozen head takes maps of the levels {', '.join(self._strides)} and got "
+                f"{', '.join(head_maps) or 'none'}. Pair detectors whose heads look at the same levels."
+            )
+        for level, (_, map_BCHW) in head_maps.items():
+            expected = tuple(-(-side // self._strides[level]) for side in input_size_px)
+            if tuple(map_BCHW.shape[-2:]) != expected:
+                raise DetectorError(
+                    f"the frozen head got a map of {tuple(map_BCHW.shape[-2:])} cells at {level}; for an input of "
+                    f"{tuple(input_size_px)} pixels at stride {self._strides[level]} it takes {expected}. "
+                    "Resize it first."
+                )
+
+
+class _Given(nn.Module):
+    """Gives the next of its maps, whatever it is handed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps: list[Tensor] = []
+
+    def forward(self, _: Tensor) -> Tensor:
+        return self.maps.pop(0)
+
+
+def _through(blocks: Any, map_BCHW: Tensor) -> Tensor:
+    for block in blocks:
+        map_BCHW = block(map_BCHW)
+    return map_BCHW
