@@ -1,7 +1,7 @@
 """Which sampler finds the good distillers first? Searches on the recorded table, on a virtual clock.
 
     python experiments/distiller_benchmark/compare.py [--repeats 100] [--workers 1 4 16] [--objective proxy | full]
-        [--samplers mcts random ...] [--reward val_loss cka] [--trials 200] [--processes 2] [--output FOLDER]
+        [--samplers mcts random ...] [--reward val_loss cka] [--trials 120] [--processes 2] [--output FOLDER]
 
 Repeat r has sampler seed r, the same for every sampler. A search sees the proxy's reward (or, with --objective full,
 the full training's AP). It ends when it has found a spec of the top 1% by the full training's score and one of the
@@ -14,8 +14,6 @@ Writes comparison.json (everything), comparison.csv (the table) and comparison.s
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import multiprocessing
 import os
 import sys
@@ -29,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from figure import comparison_svg
+from measures import MEASURES, measure, ratios, summary_of, table_text, write
 from simulate import SAMPLERS, Objective, Trace, Truth, run_search
 
 from autokd.benchmark import current_commit, load_benchmark
@@ -41,7 +39,6 @@ SLOW_TRIALS = {"tpe": 80, "gp": 80}
 search has not found by then counts as found at that trial, which is in the sampler's favour."""
 SLOW_REPEATS = {"gp": 10}
 """Samplers with fewer repeats: an ask of Optuna's GP takes a tenth of a second."""
-MEASURES = ("trials_full", "hours_full", "trials_reward", "hours_reward")
 
 
 @dataclass(frozen=True)
@@ -108,64 +105,6 @@ def _is_enough(trace: Trace, truth: Truth, settings: Settings) -> bool:
     return bool(seen & truth.top_score) and bool(seen & truth.top_reward)
 
 
-def measure(trace: Trace, truth: Truth, cap: int, regret_at: Sequence[int]) -> dict[str, Any]:
-    """Trials and virtual hours to the top; regret by number of trials.
-
-    What was not found counts as ``cap`` trials, with the hours of the whole search.
-    """
-    row: dict[str, Any] = {}
-    for name, wanted in (("full", truth.top_score), ("reward", truth.top_reward)):
-        first = trace.first(wanted)
-        row[f"found_{name}"] = first is not None
-        row[f"trials_{name}"] = cap if first is None else first
-        row[f"hours_{name}"] = trace.seconds[len(trace.seconds) - 1 if first is None else first - 1] / 3600
-    rewards = truth.reward[trace.rows]
-    best = np.array(trace.rows)[[int(np.argmax(rewards[: n + 1])) for n in range(len(rewards))]]
-    regrets = {"full": truth.score.max() - truth.score[best], "reward": truth.reward.max() - truth.reward[best]}
-    for name, regret in regrets.items():
-        # A search that ended early (the space exhausted, by its own lights) keeps what it had.
-        row[f"regret_{name}"] = [float(regret[min(n, len(regret)) - 1]) for n in regret_at]
-    curve = regrets["full"][: max(regret_at)]
-    row["curve"] = [round(float(value), 6) for value in curve] + [round(float(curve[-1]), 6)] * (
-        max(regret_at) - len(curve)
-    )
-    return row
-
-
-def interval_95(values: Sequence[float], statistic: Any) -> tuple[float, float]:
-    """By bootstrap over repeats."""
-    rng = np.random.default_rng(0)
-    drawn = statistic(rng.choice(np.asarray(values, dtype=float), (2000, len(values))), axis=1)
-    return float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))
-
-
-def summarise(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and median with their intervals."""
-    return {
-        "mean": float(np.mean(values)),
-        "mean_95": interval_95(values, np.mean),
-        "median": float(np.median(values)),
-        "median_95": interval_95(values, np.median),
-    }
-
-
-def summary_of(sampler: str, num_workers: int, repeats: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
-    """One row of the table."""
-    row: dict[str, Any] = {"sampler": sampler, "workers": num_workers, "repeats": len(repeats)}
-    row["cap"] = settings.cap(sampler)
-    for name in ("full", "reward"):
-        row[f"found_{name}"] = float(np.mean([repeat[f"found_{name}"] for repeat in repeats]))
-    for name in MEASURES:
-        row[name] = summarise([repeat[name] for repeat in repeats])
-    for name in ("full", "reward"):
-        for i, n in enumerate(settings.regret_at):
-            row[f"regret_{name}_{n}"] = summarise([repeat[f"regret_{name}"][i] for repeat in repeats])
-    curves = np.array([repeat["curve"] for repeat in repeats])
-    row["curve"] = [round(float(value), 6) for value in curves.mean(axis=0)]
-    row["curve_95"] = [[round(v, 6) for v in interval_95(column, np.mean)] for column in curves.T]
-    return row
-
-
 def tasks_of(options: argparse.Namespace) -> list[Task]:
     """Small pieces, the slow ones first, so that processes end together."""
     tasks = []
@@ -204,76 +143,6 @@ def run_all(
     return found_of, seconds
 
 
-def ratios(rows: Sequence[dict[str, Any]], measure_name: str) -> list[dict[str, Any]]:
-    """MCTS's median against random's, and against the best other's, for each number of workers."""
-    found = []
-    for workers in sorted({row["workers"] for row in rows}):
-        medians = {row["sampler"]: row[measure_name]["median"] for row in rows if row["workers"] == workers}
-        others = {name: value for name, value in medians.items() if name not in ("mcts", "random")}
-        if "mcts" in medians and "random" in medians and others:
-            best = min(others, key=lambda name: others[name])
-            found.append(
-                {
-                    "measure": measure_name,
-                    "workers": workers,
-                    "to_random": medians["mcts"] / medians["random"],
-                    "to_best_other": medians["mcts"] / others[best],
-                    "best_other": best,
-                }
-            )
-    return found
-
-
-def write(folder: Path, report: dict[str, Any]) -> None:
-    """comparison.json, .csv and .svg."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rounded = json.loads(json.dumps(report), parse_float=lambda text: float(f"{float(text):.6g}"))
-    (folder / "comparison.json").write_text(json.dumps(rounded) + "\n", encoding="utf-8")
-    with (folder / "comparison.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        rows = [flat(row) for row in report["rows"]]
-        writer.writerow(rows[0])
-        writer.writerows([f"{v:.5g}" if isinstance(v, float) else v for v in row.values()] for row in rows)
-    (folder / "comparison.svg").write_text(comparison_svg(report), encoding="utf-8")
-
-
-def flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the CSV: each summary as six columns, curves left out."""
-    cells: dict[str, Any] = {}
-    for key, value in row.items():
-        if isinstance(value, dict):
-            for name in ("mean", "median"):
-                cells[f"{key}_{name}"] = value[name]
-                cells[f"{key}_{name}_low"], cells[f"{key}_{name}_high"] = value[f"{name}_95"]
-        elif not isinstance(value, list):
-            cells[key] = value
-    return cells
-
-
-def table_text(rows: Sequence[dict[str, Any]], settings: Settings) -> str:
-    """The table for a person, in Markdown."""
-    last = max(settings.regret_at)
-    lines = [
-        "| workers | sampler | trials to top by AP: median [95%] mean | found | virtual hours | "
-        f"trials to top by reward | regret (AP) after {last} |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        full, reward, hours = row["trials_full"], row["trials_reward"], row["hours_full"]
-        regret = row[f"regret_full_{last}"]
-        lines.append(
-            f"| {row['workers']} | {row['sampler']} ({row['repeats']}) | {_cell(full)} {full['mean']:.1f} | "
-            f"{row['found_full']:.2f} | {hours['median']:.2f} | {_cell(reward)} {reward['mean']:.1f} | "
-            f"{regret['mean']:.4f} [{regret['mean_95'][0]:.4f}, {regret['mean_95'][1]:.4f}] |"
-        )
-    return "\n".join(lines)
-
-
-def _cell(summary: dict[str, Any]) -> str:
-    low, high = summary["median_95"]
-    return f"{summary['median']:.1f} [{low:.0f}, {high:.0f}]"
-
-
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Run everything; return what is written."""
     settings = Settings(
@@ -286,7 +155,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
           f"{', '.join(header.commits)}, this is {current_commit() or 'no checkout'}")  # fmt: skip
     found, seconds = run_all(tasks_of(options), settings, options.processes)
     rows = [
-        summary_of(sampler, workers, found[sampler, workers], settings)
+        {"cap": settings.cap(sampler), **summary_of(sampler, workers, found[sampler, workers], settings.regret_at)}
         for workers in options.workers
         for sampler in options.samplers
     ]
@@ -323,7 +192,7 @@ def main() -> int:
     parser.add_argument("--reward", nargs="+", default=["val_loss", "cka"])
     parser.add_argument("--metric", default="val_ap", help="of the full training: val_ap or test_ap")
     parser.add_argument("--top", type=float, default=0.01)
-    parser.add_argument("--trials", type=int, default=200, help="at most so many evaluated specs a search")
+    parser.add_argument("--trials", type=int, default=120, help="at most so many evaluated specs a search")
     parser.add_argument("--regret-at", type=int, nargs="+", default=[20, 40, 80])
     parser.add_argument("--only", type=_only, nargs="*", default=[], help="slot=label,label: a part of the space")
     parser.add_argument("--processes", type=int, default=2)
@@ -336,7 +205,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     write(options.output, report)
-    print(table_text(report["rows"], Settings(**{"table": "", **report["settings"]})))
+    print(table_text(report["rows"], report["settings"]["regret_at"]))
     for ratio in report["ratios"]:
         print(f"{ratio['measure']}, {ratio['workers']} workers: mcts / random {ratio['to_random']:.2f}, "
               f"mcts / {ratio['best_other']} {ratio['to_best_other']:.2f}")  # fmt: skip

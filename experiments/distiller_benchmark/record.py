@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import random
 import signal
 import statistics
@@ -27,13 +26,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from recording import Amount, Scratch, planned_jobs, rows_of, shuffled_specs
+from trainer import Trainer, check_supply, machine_name, read_config
 
 from autokd.benchmark import DistillerBenchmark, current_commit, load_benchmark, make_header, save_benchmark
-from autokd.config import RunConfig, load_config, space_of
-from autokd.documents import dump_yaml, load_document
-from autokd.errors import AutoKDError, BenchmarkError
-from autokd.outcomes import Evaluator, Job, Outcome, WorkerResources
-from autokd.space import Space
+from autokd.config import space_of
+from autokd.errors import AutoKDError
+from autokd.outcomes import Job, Outcome
 from autokd.spec import DistillerSpec
 
 HERE = Path(__file__).parent
@@ -44,54 +42,9 @@ MAX_FAILURES = 3
 # ---------------------------------------------------------------------------------------------- work
 
 
-class Trainer:
-    """Runs jobs in this process as a search's worker does, on one thread."""
-
-    def __init__(self, config: RunConfig, cache: Path, device: str, files: Path) -> None:
-        from autokd.data import load_datasets
-        from autokd.training import TrainingEvaluatorFactory
-
-        self._config, self._cache, self._device = config, cache, device
-        self._datasets = load_datasets(config.data, cache)
-        self._factory = TrainingEvaluatorFactory(config, cache, files, self._datasets)
-        self._resources = WorkerResources(1, device, 1.0 if device == "cuda" else 0.0)
-        self._seeds: set[int] = set()
-        self._evaluator: Evaluator | None = None
-
-    def run(self, job: Job) -> Outcome:
-        """Train; what it rests on (teacher, taps, warm start) is made before, so that no training is charged for it."""
-        from autokd.runtime import contained
-
-        self._prepare(job)
-        assert self._evaluator is not None
-        training = contained(self._evaluator, job)
-        while True:
-            try:
-                next(training)
-            except StopIteration as end:
-                outcome: Outcome = end.value
-                return outcome
-
-    def _prepare(self, job: Job) -> None:
-        from autokd.training import prepare
-
-        is_first = not self._seeds
-        if is_first:
-            self._evaluator = self._factory(self._resources)
-        if job.seed not in self._seeds:
-            prepare(self._config, self._datasets, self._cache, seeds=(job.seed,), device=self._device)
-            self._seeds.add(job.seed)
-        if is_first and self._evaluator is not None:
-            # An epoch that counts for nothing: it opens the data and the teacher's taps.
-            specs = shuffled_specs(self._config)
-            opening = self._evaluator.evaluate(Job("opening", specs[0], "proxy", job.seed))
-            next(opening, None)
-            opening.close()
-
-
 def work(options: argparse.Namespace) -> int:
     config, amount = read_config(options.config), amount_of(options)
-    supplied_space(config)
+    check_supply(config)
     scratch, specs = Scratch(options.scratch, config), shuffled_specs(config)
     about = {"commit": current_commit(), "machine": machine_name(options.device)}
     ends = time.monotonic() + 60 * options.minutes
@@ -219,44 +172,8 @@ def seed_deviation(table: DistillerBenchmark, recipe: str, metric: str) -> float
 # ---------------------------------------------------------------------------------------------- main
 
 
-def read_config(path: Path) -> RunConfig:
-    """The file; AUTOKD_BCCD, where set, is the folder of its photographs."""
-    data = load_document(path).data
-    if "AUTOKD_BCCD" in os.environ and data["data"].get("format") == "coco":
-        data["data"]["root"] = os.environ["AUTOKD_BCCD"]
-        return load_config(dump_yaml(data))
-    return load_config(path)
-
-
 def amount_of(options: argparse.Namespace) -> Amount:
     return Amount(options.seeded, options.best, tuple(options.seeds), options.none_seeds)
-
-
-def supplied_space(config: RunConfig) -> Space:
-    """The space; BenchmarkError if the pair cannot supply all of it."""
-    from autokd.detectors import taps_of
-
-    space = space_of(config)
-    _, reasons = space.supplied_by(taps_of(config.student), taps_of(config.teacher))
-    if reasons:
-        raise BenchmarkError(
-            "the table must hold the whole space, but this pair lacks a part of it: " + "; ".join(reasons) + ". "
-            "Leave that out of the file."
-        )
-    return space
-
-
-def machine_name(device: str) -> str:
-    """What computes: processor and card, without the host's name."""
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    if device == "cuda":
-        import torch
-
-        return f"{torch.cuda.get_device_name()}, {model}"
-    return f"{model}, one thread"
 
 
 def _say(text: str, code: int = 0) -> int:

@@ -12,7 +12,8 @@ import numpy as np
 import optuna
 import pytest
 from benchmark_samples import LARGE, SMALL, outcomes_of, synthetic, true_gain
-from compare import Settings, main, measure, ratios, summarise
+from compare import Settings, main
+from measures import measure, ratios, summarise
 from optuna.pruners import MedianPruner
 from regularised_evolution import RegularisedEvolutionSampler
 from simulate import SAMPLERS, Trace, Truth, run_search

@@ -1,0 +1,93 @@
+"""Trains a table's rows: the evaluator of a search's worker, in this process, and what it stands on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from recording import shuffled_specs
+
+from autokd.config import RunConfig, load_config, space_of
+from autokd.documents import dump_yaml, load_document
+from autokd.errors import BenchmarkError
+from autokd.outcomes import Evaluator, Job, Outcome, WorkerResources
+
+
+def read_config(path: Path) -> RunConfig:
+    """The file; AUTOKD_BCCD, where set, is the folder of its photographs."""
+    data = load_document(path).data
+    if "AUTOKD_BCCD" in os.environ and data["data"].get("format") == "coco":
+        data["data"]["root"] = os.environ["AUTOKD_BCCD"]
+        return load_config(dump_yaml(data))
+    return load_config(path)
+
+
+def check_supply(config: RunConfig) -> None:
+    """BenchmarkError if the pair cannot supply all of the space."""
+    from autokd.detectors import taps_of
+
+    _, reasons = space_of(config).supplied_by(taps_of(config.student), taps_of(config.teacher))
+    if reasons:
+        raise BenchmarkError(
+            "the table must hold the whole space, but this pair lacks a part of it: " + "; ".join(reasons) + ". "
+            "Leave that out of the file."
+        )
+
+
+def machine_name(device: str) -> str:
+    """What computes: processor and card, without the host's name."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    if device == "cuda":
+        import torch
+
+        return f"{torch.cuda.get_device_name()}, {model}"
+    return f"{model}, one thread"
+
+
+class Trainer:
+    """Runs jobs in this process as a search's worker does, on one thread."""
+
+    def __init__(self, config: RunConfig, cache: Path, device: str, files: Path) -> None:
+        from autokd.data import load_datasets
+        from autokd.training import TrainingEvaluatorFactory
+
+        self._config, self._cache, self._device = config, cache, device
+        self._datasets = load_datasets(config.data, cache)
+        self._factory = TrainingEvaluatorFactory(config, cache, files, self._datasets)
+        self._resources = WorkerResources(1, device, 1.0 if device == "cuda" else 0.0)
+        self._seeds: set[int] = set()
+        self._evaluator: Evaluator | None = None
+
+    def run(self, job: Job) -> Outcome:
+        """Train; what it rests on (teacher, taps, warm start) is made before, so that no training is charged for it."""
+        from autokd.runtime import contained
+
+        self._prepare(job)
+        assert self._evaluator is not None
+        training = contained(self._evaluator, job)
+        while True:
+            try:
+                next(training)
+            except StopIteration as end:
+                outcome: Outcome = end.value
+                return outcome
+
+    def _prepare(self, job: Job) -> None:
+        from autokd.training import prepare
+
+        is_first = not self._seeds
+        if is_first:
+            self._evaluator = self._factory(self._resources)
+        if job.seed not in self._seeds:
+            prepare(self._config, self._datasets, self._cache, seeds=(job.seed,), device=self._device)
+            self._seeds.add(job.seed)
+        if is_first and self._evaluator is not None:
+            # An epoch that counts for nothing: it opens the data and the teacher's taps.
+            specs = shuffled_specs(self._config)
+            opening = self._evaluator.evaluate(Job("opening", specs[0], "proxy", job.seed))
+            next(opening, None)
+            opening.close()
