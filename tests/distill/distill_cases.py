@@ -121,6 +121,10 @@ def boxes(*lists: Sequence[Sequence[float]]) -> list[dict[str, Tensor]]:
 
 
 TARGETS = boxes([[10, 8, 70, 60], [60, 50, 120, 90]], [[20, 20, 100, 80]])
+OF_ALL_CLASSES = boxes(
+    [[10, 8, 70, 60], [60, 50, 120, 90], [5, 40, 50, 90], [70, 5, 125, 45]], [[20, 20, 100, 80], [0, 0, 60, 50]]
+)
+"""Every class, two of them more than once."""
 
 
 def spec_of(source: str, transforms: Sequence[str | Step], distance: str | Step, weight: Weight) -> DistillerSpec:

@@ -240,15 +240,15 @@ def test_terms_that_cover_all_operators_are_zero_at_equality_and_positive_elsewh
         distiller = build_distiller(cases.spec_of(*form, Weight("absolute", 1.0)), student, other, num_classes=3)
         distiller.eval()
         if is_zero_at_equality(form):
-            at_equality = distiller(student, same, cases.TARGETS).total
+            at_equality = distiller(student, same, cases.OF_ALL_CLASSES).total
             assert at_equality.abs() < 1e-6, form
             found = torch.autograd.grad(
                 at_equality, list(student.pyramid.values()), retain_graph=True, allow_unused=True
             )
             assert sum(part.abs().sum() for part in found if part is not None) < 1e-5, form
-        elsewhere = distiller(student, other, cases.TARGETS).total
+        elsewhere = distiller(student, other, cases.OF_ALL_CLASSES).total
         assert elsewhere > 1e-9, form
-        assert distiller(student, other, cases.TARGETS).total == elsewhere, (form, "a second call gives another value")
+        assert distiller(student, other, cases.OF_ALL_CLASSES).total == elsewhere, (form, "a second call differs")
         elsewhere.backward(retain_graph=True)  # the predictions' own graph serves the next form as well
         assert any(map_BCHW.grad is not None for map_BCHW in student.pyramid.values()), (form, "no gradient")
         assert all(map_BCHW.grad is None for map_BCHW in other.pyramid.values()), "a gradient reached the teacher"
