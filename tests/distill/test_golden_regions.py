@@ -19,7 +19,7 @@ from autokd.distill.operators import BuildContext, make_operator
 from autokd.distill.sources.region_sets import pairwise_iou, region_levels, regions_of
 from autokd.errors import DistillError
 from autokd.presets import load_preset
-from autokd.spec import Step, Weight
+from autokd.spec import DistillerSpec, Step, Weight
 
 GOLDEN = {"semantic_guided", "contrastive", "info_nce", "smooth_contrastive"}
 RANDOM = np.random.default_rng(5)
@@ -241,9 +241,16 @@ def test_terms_of_g_detkd_share_the_regions_of_a_step(monkeypatch):
 
     calls = []
     original = region_sets.roi_align
-    monkeypatch.setattr(region_sets, "roi_align", lambda *args: calls.append(1) or original(*args))
+    monkeypatch.setattr(region_sets, "roi_align", lambda *args, **more: calls.append(1) or original(*args, **more))
     pair = cases.outputs(4), cases.outputs(6, seed=1)
     distiller = build_distiller(load_preset("g_detkd"), *pair, num_classes=3)
     calls.clear()
     distiller(*pair, cases.TARGETS)
-    assert len(calls) == 2 * len(cases.LEVELS), "each level of each side once, for both terms"
+    regions = 2 * len(cases.LEVELS)
+    assert len(calls) == 2 * regions, "each level of each side once for the regions, once for their means"
+    other = load_preset("global_knowledge")
+    both = DistillerSpec((*load_preset("g_detkd").terms, *other.terms))
+    distiller = build_distiller(both, *pair, num_classes=3)
+    calls.clear()
+    distiller(*pair, cases.TARGETS)
+    assert len(calls) == 2 * regions, "prototypes take the same means as the contrast"

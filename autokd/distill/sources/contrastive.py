@@ -16,11 +16,9 @@ from autokd.distill.operators import BuildContext, Source
 from autokd.distill.regions import Given, Instances
 from autokd.distill.sources.region_sets import (
     SAME_OBJECT_IOU,
-    at_own_level,
     pairwise_iou,
-    region_levels,
+    region_vectors,
     regions_of,
-    regions_on_levels,
 )
 from autokd.distill.statistics import unit
 from autokd.errors import DistillError
@@ -28,8 +26,6 @@ from autokd.outputs import DetectorOutputs
 from autokd.spec.operator import CONTRAST
 
 _PROJECTION = 128
-_REGION_SIZE = 7
-"""Cells of a region per side, as of ``semantic_guided`` by default: both then share the RoIAlign."""
 
 
 class Contrastive(Source):
@@ -58,12 +54,12 @@ class Contrastive(Source):
 
     def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
         instances = regions_of(batch).instances
-        levels_s = region_levels(instances.boxes_S4, self._student_strides)
-        levels_t = region_levels(instances.boxes_S4, self._teacher_strides)
-        student_L = regions_on_levels(batch, batch.student_maps, self._student_strides, _REGION_SIZE, "student")
-        teacher_L = regions_on_levels(batch, batch.teacher_maps, self._teacher_strides, _REGION_SIZE, "teacher")
-        student_SD = unit(self.project_student(at_own_level(student_L, levels_s).mean((2, 3))), (1,))
-        teacher_SD = unit(self.project_teacher(at_own_level(teacher_L, levels_t).mean((2, 3))), (1,))
+        student_SC = region_vectors(batch, batch.student_maps, self._student_strides, "student")
+        teacher_SC = region_vectors(batch, batch.teacher_maps, self._teacher_strides, "teacher")
+        student_SD, teacher_SD = (
+            unit(self.project_student(student_SC), (1,)),
+            unit(self.project_teacher(teacher_SC), (1,)),
+        )
         queue_QD = self.queue_QD[: self.places].clone().to(teacher_SD)
         pair = similarities(student_SD, teacher_SD, queue_QD), similarities(teacher_SD, teacher_SD, queue_QD).detach()
         weights_SN = self._counts(instances)

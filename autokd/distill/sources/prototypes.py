@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from autokd.distill.batch import Batch
 from autokd.distill.grid import Grid
@@ -17,12 +18,10 @@ from autokd.distill.operators import BuildContext, Source
 from autokd.distill.prototype_bank import Instances, PrototypeBank, cosines
 from autokd.distill.regions import Boxes, Given, Region, covering
 from autokd.distill.sources.maps import Whole
-from autokd.distill.sources.region_sets import at_own_level, region_levels, regions_of, regions_on_levels
+from autokd.distill.sources.region_sets import region_levels, region_vectors, regions_of
 from autokd.errors import DistillError
 from autokd.spec.operator import SCALAR_MAP
 
-_REGION_SIZE = 7
-"""Cells of a region per side before its mean, as of ``semantic_guided`` by default: both then share the RoIAlign."""
 _SMALLEST_PX, _OF_PX = 30, 1333
 """Instances with a side below 30 px of an input whose longer side is 1333 px are not remembered (section 4.1)."""
 
@@ -58,10 +57,8 @@ class _WithPrototypes:
         vectors, levels = [], []
         sides = (("student", batch.student_maps), ("teacher", batch.teacher_maps))
         for (side, maps), strides in zip(sides, self._strides):
-            levels_SL = region_levels(boxes_S4, strides)
-            pooled = at_own_level(regions_on_levels(batch, maps, strides, _REGION_SIZE, side), levels_SL)
-            vectors.append(regions.truth(pooled.mean((2, 3))))
-            levels.append(regions.truth(levels_SL.argmax(1)))
+            vectors.append(regions.truth(region_vectors(batch, maps, strides, side)))
+            levels.append(regions.truth(region_levels(boxes_S4, strides).argmax(1)))
         there_S, labels_S = (regions.truth(x) for x in (regions.instances.there_S, regions.instances.labels_S))
         found = Instances(vectors[0], vectors[1], labels_S, levels[1], there_S)
         if batch.is_training:
@@ -125,6 +122,8 @@ class PrototypeAlignment(Source):
         student_SP = reliability_S1 * cosines(found.student_SC, kept.student_PC)
         teacher_SP = reliability_S1 * cosines(found.teacher_SC, kept.teacher_PC)
         counts_SP = found.there_S[:, None] & (found.levels_S[:, None] == kept.levels_P)
+        if student_SP.shape[1] == 0:  # without prototypes, one that does not count: a later step has a cell to look at
+            student_SP, teacher_SP, counts_SP = (functional.pad(x, (0, 1)) for x in (student_SP, teacher_SP, counts_SP))
         return (
             Knowledge(
                 student_SP[:, None, None],

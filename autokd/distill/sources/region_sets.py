@@ -19,6 +19,8 @@ from autokd.distill.roi_align import roi_align
 SAME_OBJECT_IOU = 0.5
 """Regions that overlap more belong to one object (G-DetKD, arXiv:2108.07482, sections 3.2 and 3.3)."""
 _NEGATIVES_PER_POSITIVE = 3
+_SAMPLES_OF_A_MEAN = 14
+"""Per side: two for each of 7 cells."""
 _CANONICAL_SIZE_PX, _CANONICAL_STRIDE = 56, 4
 """A region of this size belongs to this stride, of twice the size to twice the stride."""
 
@@ -114,6 +116,21 @@ def regions_on_levels(
         ("regions on levels", side, size),
         lambda: [roi_align(map_BCHW, boxes_BM4, strides[level], size) for level, map_BCHW in maps.items()],
     )
+
+
+def region_vectors(batch: Batch, maps: Mapping[str, Tensor], strides: Mapping[str, int], side: str) -> Tensor:
+    """(S, C): the mean of each region on the level of its size, that of 7 x 7 cells of RoIAlign; once a batch."""
+    regions = regions_of(batch)
+
+    def compute() -> Tensor:
+        levels_SL = region_levels(regions.instances.boxes_S4, strides)
+        pooled_L = [
+            roi_align(map_BCHW, regions.boxes_BM4, strides[level], size=1, samples_per_cell=_SAMPLES_OF_A_MEAN)
+            for level, map_BCHW in maps.items()
+        ]
+        return at_own_level(pooled_L, levels_SL).flatten(1)
+
+    return batch.shared(("region vectors", side), compute)
 
 
 def at_own_level(regions_by_level: list[Tensor], levels_SL: Tensor) -> Tensor:

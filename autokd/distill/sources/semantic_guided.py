@@ -19,7 +19,7 @@ from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 from autokd.spec.operator import REGIONS
 
-_EMBEDDING_CHANNELS = 64
+_EMBEDDING_CHANNELS = 32
 
 
 class SemanticGuided(Source):
@@ -46,13 +46,14 @@ class SemanticGuided(Source):
                 with own_random_numbers(f"semantic-guided adapter {width}"):
                     self.adapters[str(width)] = nn.Conv2d(width, channels, kernel_size=1)
         embedding = min(channels, _EMBEDDING_CHANNELS)
+        half = (size + 1) // 2
         self.embed = nn.Sequential(
-            nn.Conv2d(channels, embedding, kernel_size=3, stride=2, padding=1),
+            nn.Conv2d(channels, embedding, kernel_size=2, stride=2, padding=size % 2),
             nn.ReLU(),
-            nn.Conv2d(embedding, embedding, kernel_size=3, stride=2, padding=1),
+            nn.Conv2d(embedding, embedding, kernel_size=2, stride=2, padding=half % 2),
             nn.Flatten(),
         )
-        cells = ((size + 1) // 2 + 1) // 2
+        cells = (half + 1) // 2
         self.log_temperature = nn.Parameter(torch.tensor(0.5 * float(embedding * cells * cells)).log())
         """Starts at half of the embedding's numbers: scores of random embeddings then leave the levels mixed."""
 
