@@ -105,7 +105,7 @@ class Detector(nn.Module, ABC):
         if head is None:
             raise DetectorError(
                 f"{self.architecture} has no dense head that could judge another detector's maps (CrossKD). "
-                "Take one with a dense head, such as fcos or retinanet, as the teacher."
+                "Take fcos or retinanet, or another with a dense head, as the teacher."
             )
         return head
 

@@ -16,6 +16,8 @@ from autokd.detectors.mmdet.library import PROGRAM_ERRORS, require_mmdet
 from autokd.detectors.mmdet.supply import family_of
 from autokd.errors import DetectorError
 
+logger = logging.getLogger(__name__)
+
 
 def build_mmdet_detector(
     section: MmdetDetector,
@@ -38,6 +40,13 @@ def build_mmdet_detector(
     model = build_mmdet_model(section, labels.num_model_classes, pretrained=checkpoint is None)
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, new_head=section.new_head)
+    else:
+        _warn_of_frozen_noise(model, section.config)
+    if not hasattr(model.data_preprocessor, "pad_size_divisor"):
+        raise DetectorError(
+            f"{section.config}: the data_preprocessor is a {type(model.data_preprocessor).__name__}, which says nothing "
+            "of colours and padding. Give it a DetDataPreprocessor."
+        )
     detector = family_of(type(model), section.config)(model, section.config, labels)
     _try_once(detector, (config_text(section), labels, image_size_px))
     return detector
@@ -90,6 +99,18 @@ def build_mmdet_model(section: MmdetDetector, num_classes: int, *, pretrained: b
             "'options: {model.backbone.init_cfg: null}'."
         ) from error
     return model
+
+
+def _warn_of_frozen_noise(model: Any, where: str) -> None:
+    """The zoo's backbones keep their first stages as they were pretrained: frozen random weights learn nothing."""
+    backbone = model.backbone
+    has_frozen = any(parameter.ndim == 4 and not parameter.requires_grad for parameter in backbone.parameters())
+    if has_frozen and not _reads_file(getattr(backbone, "init_cfg", None)):
+        logger.warning(
+            "%s: the backbone has frozen layers, and neither a checkpoint nor pretrained weights to fill them. Thaw "
+            "them with options: {model.backbone.frozen_stages: -1, model.backbone.norm_eval: false}.",
+            where,
+        )
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from autokd.detectors.mmdet.adapter import Batch, Features, HeadReading, MmdetAd
 from autokd.detectors.mmdet.intercept import answered, heard, training_form
 from autokd.detectors.proposals import best_boxes
 
+QUERY_HEADS = ("DETRHead", "ConditionalDETRHead", "DABDETRHead", "DeformableDETRHead", "DINOHead")
+"""Heads whose outputs are layers of (class scores, boxes), the matching queries last. Others give the pyramid only."""
 _SAME_BOX = 0.95
 """Overlap from which two boxes are one."""
 
@@ -41,11 +43,14 @@ class QueryAdapter(MmdetAdapter):
         with heard(self.model.bbox_head) as said:
             if batch.has_targets:
                 losses = self._losses_of_model(features, batch)
-                scores_BQK, boxes_BQ4 = (layers[-1] for layers in said[0][:2])
+                outputs = said[0]
             else:
                 # Denoising queries are made of targets: without, the detector says what it says in detection.
                 with answered(self.model, features.answers), training_form(self._formed_parts, False):
-                    scores_BQK, boxes_BQ4 = (layers[-1] for layers in self._say(batch)[:2])
+                    outputs = self.model(batch.inputs_BCHW, batch.samples, mode="tensor")
+        if not taps:
+            return HeadReading(losses)
+        scores_BQK, boxes_BQ4 = (layers[-1] for layers in outputs[:2])
         num_queries = self.model.num_queries
         height, width = batch.samples[0].img_shape
         scale = boxes_BQ4.new_tensor([width, height, width, height])
@@ -67,16 +72,18 @@ class QueryAdapter(MmdetAdapter):
         best_BQ = self._labels.select(scores[..., : head.num_classes]).amax(2)
         return best_boxes(full_precision(boxes_BQ4), best_BQ, batch.samples[0].img_shape, _SAME_BOX)
 
-    def _say(self, batch: Batch) -> Any:
-        return self.model(batch.inputs_BCHW, batch.samples, mode="tensor")
-
     @property
     def _head_taps(self) -> tuple[str, ...]:
-        return ("class_logits", "boxes", "proposals")
+        return query_taps(type(self.model.bbox_head).__name__)
 
     @property
     def _formed_parts(self) -> list[nn.Module]:
         return [self.model, self.model.bbox_head]
+
+
+def query_taps(head: str) -> tuple[str, ...]:
+    """Taps beside ``fpn`` of a head's class, by its name."""
+    return ("class_logits", "boxes", "proposals") if head in QUERY_HEADS else ()
 
 
 def _maps_of(memory_BNC: Tensor, neck_maps: Sequence[Tensor]) -> tuple[Tensor, ...]:

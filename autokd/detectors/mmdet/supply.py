@@ -6,7 +6,7 @@ from autokd.config import MmdetDetector
 from autokd.detectors.mmdet.adapter import MmdetAdapter
 from autokd.detectors.mmdet.config_file import read_config
 from autokd.detectors.mmdet.dense import OneStageAdapter, dense_taps
-from autokd.detectors.mmdet.query import QueryAdapter
+from autokd.detectors.mmdet.query import QueryAdapter, query_taps
 from autokd.detectors.mmdet.two_stage import TwoStageAdapter
 from autokd.errors import DetectorError
 
@@ -38,9 +38,8 @@ def mmdet_taps(section: MmdetDetector) -> tuple[str, ...]:
     if model_class is None:
         raise DetectorError(f"{section.config}: MMDetection has no model of type {config.model['type']!r}.")
     family = family_of(model_class, section.config)
-    if family is QueryAdapter:
-        return ("fpn", "class_logits", "boxes", "proposals")
     if family is TwoStageAdapter:
         return ("fpn", "proposals")
     head = config.model["bbox_head"]["type"]
-    return ("fpn", *dense_taps(head if isinstance(head, str) else head.__name__))
+    taps_of_head = query_taps if family is QueryAdapter else dense_taps
+    return ("fpn", *taps_of_head(head if isinstance(head, str) else head.__name__))

@@ -93,6 +93,18 @@ def test_an_absent_operator_is_refused_before_training():
         build_detector(section("faster_rcnn", options=options), 3, SIZE_PX)
 
 
+def test_a_model_that_does_not_prepare_its_images_is_refused():
+    with pytest.raises(DetectorError, match="Give it a DetDataPreprocessor"):
+        build_detector(section("retinanet", options={"model.data_preprocessor": None}), 3, SIZE_PX)
+
+
+def test_frozen_random_layers_are_warned_of(caplog):
+    build_detector(section("retinanet"), 3, SIZE_PX)
+    assert "frozen" not in caplog.text
+    build_detector(section("retinanet", options={"model.backbone.frozen_stages": 1}), 3, SIZE_PX)
+    assert "frozen_stages: -1" in caplog.text
+
+
 def test_a_detector_of_something_else_than_boxes_is_refused():
     with pytest.raises(DetectorError, match="none of MMDetection's one-stage, two-stage or query-based"):
         mmdet_taps(_section("solo_r50_fpn_1x_coco"))
@@ -104,6 +116,7 @@ def test_a_detector_of_something_else_than_boxes_is_refused():
         ("gfl_r50_fpn_1x_coco", ("fpn", "class_logits", "boxes", "proposals", "edge_logits", "head_maps", "head")),
         ("faster-rcnn_r50_fpn_1x_coco", ("fpn", "proposals")),
         ("dino-4scale_r50_8xb2-12e_coco", ("fpn", "class_logits", "boxes", "proposals")),
+        ("ddq-detr-4scale_r50_8xb2-12e_coco", ("fpn",)),
         ("centernet_r18_8xb16-crop512-140e_coco", ("fpn",)),
     ],
 )
