@@ -35,10 +35,11 @@ def build_distiller(
     """
     spec = spec.canonical()
     _check_taps(spec, student, teacher)
-    pairs = pair_levels(student, teacher, must_share=any(_is_by_level(term) for term in spec.terms))
+    looks_at_levels = any(_is_by_level(term) for term in spec.terms)
+    pairs = pair_levels(student, teacher, must_share=looks_at_levels)
     workshop = _Workshop(BuildContext(pairs, num_classes, student, teacher))
     terms = {name: workshop.term(term, i) for i, (name, term) in enumerate(zip(term_names(spec), spec.terms))}
-    distiller = Distiller(spec, terms, pairs, make_adapters(pairs), recalibrate_every)
+    distiller = Distiller(spec, terms, pairs, make_adapters(pairs if looks_at_levels else ()), recalibrate_every)
     distiller.to(device_of(student))
     refuse_constant_terms(distiller, student, teacher, num_classes)
     return distiller

@@ -5,6 +5,8 @@ Legend: C channels, P prototypes.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import distill_cases as cases
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from autokd.distill.prototype_bank import INSTANCES_OF_A_CLASS, Instances, Proto
 from autokd.presets import load_preset
 from autokd.spec import Weight
 
-GOLDEN = {"reliable_foreground", "prototypes", "l2_vectors"}
+GOLDEN = {"reliable_foreground", "prototypes", "reliable_logits", "l2_vectors"}
 RANDOM = np.random.default_rng(3)
 STRIDES = [8, 16, 32]
 LABELLED = [
@@ -109,6 +111,34 @@ def test_global_knowledge_equals_the_published_losses():
     assert found.total.item() == pytest.approx(half * (alignment + local), rel=1e-5)
     (value,) = [v.weighted.item() for name, v in found.terms.items() if name.startswith("prototypes")]
     assert value == pytest.approx(half * alignment, rel=1e-5)
+
+
+def test_soft_labels_are_weighted_by_the_reliability_of_their_object():
+    """KL at temperature 2 of the softmaxed class logits, r of the object as weight; candidates one by one."""
+    pair = cases.outputs(6), cases.outputs(5, seed=1)
+    spread = pair[1].boxes.detach().clone()
+    spread[0, :3] = torch.tensor([[12.0, 8, 70, 60], [60, 50, 118, 90], [0, 0, 5, 5]])
+    spread[1, 7] = torch.tensor([20.0, 22, 100, 80])
+    pair = pair[0], replace(pair[1], boxes=spread)
+    distiller, bank = trained_distiller(pair, "global_knowledge_labels")
+    kept = bank._chosen
+    assert kept is not None
+    x_s, x_t = (vectors_by_hand(outputs) for outputs in pair)
+    prototypes = [side.double().numpy() for side in (kept.student_PC, kept.teacher_PC)]
+    r = reliability_by_hand(x_s, x_t, [0, 1, 0], *prototypes, kept.labels_P.tolist())
+    total, weight = 0.0, 0.0
+    for image, target in enumerate(LABELLED):
+        for candidate in range(spread.shape[1]):
+            overlaps = torchvision.ops.box_iou(spread[image, candidate][None], target["boxes"])[0]
+            if overlaps.max() >= 0.5:
+                own = r[int(overlaps.argmax()) + (0, 2)[image]]
+                p, q = (np.exp(x.class_logits[image, candidate].detach().double().numpy() / 2) for x in pair[::-1])
+                p, q = p / p.sum(), q / q.sum()
+                total, weight = total + own * (p * np.log(p / q)).sum(), weight + own
+    assert weight > 2
+    found = distiller.eval()(*pair, LABELLED).terms
+    (value,) = [v.weighted.item() for name, v in found.items() if name.startswith("reliable_logits")]
+    assert value == pytest.approx(4 * total / weight, rel=1e-5)
 
 
 def test_alignment_reaches_the_student_from_the_first_step_on():

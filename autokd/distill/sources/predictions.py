@@ -110,6 +110,8 @@ class Positives:
     """Which candidates."""
     labels_BP: Tensor
     """The object's class, -1 for what fills up."""
+    boxes_BP: Tensor
+    """Which of the image's ground-truth boxes the object is."""
 
     @property
     def there_BP(self) -> Tensor:
@@ -130,14 +132,15 @@ def _find_positives(batch: Batch) -> Positives:
     candidates_BA4, truth = batch.tap("boxes")[1], batch.boxes
     if truth.padded_BM4.shape[1] == 0:
         nothing_B1 = candidates_BA4.new_zeros((len(candidates_BA4), 1), dtype=torch.int64)
-        return Positives(nothing_B1, nothing_B1 - 1)
+        return Positives(nothing_B1, nothing_B1 - 1, nothing_B1)
     overlap_BAM = pairwise_iou(candidates_BA4, truth.padded_BM4.nan_to_num(0.0).to(candidates_BA4.dtype))
     best_BA, which_BA = overlap_BAM.masked_fill(~truth.there_BM[:, None], 0.0).max(-1)
     is_positive_BA = best_BA >= POSITIVE_IOU
     most = max(int(is_positive_BA.sum(1).max()), 1)
     index_BP = is_positive_BA.byte().sort(dim=1, descending=True, stable=True).indices[:, :most]
-    labels_BP = truth.labels_BM.gather(1, which_BA.gather(1, index_BP))
-    return Positives(index_BP, torch.where(is_positive_BA.gather(1, index_BP), labels_BP, -1))
+    boxes_BP = which_BA.gather(1, index_BP)
+    labels_BP = torch.where(is_positive_BA.gather(1, index_BP), truth.labels_BM.gather(1, boxes_BP), -1)
+    return Positives(index_BP, labels_BP, boxes_BP)
 
 
 def top_scores(logits_BAK: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Robust distillation with global prototypes: reliable foreground, alignment to prototypes.
+"""Robust distillation with global prototypes: reliable foreground and logits, alignment to prototypes.
 
 Distilling Object Detectors with Global Knowledge (ECCV 2022), arXiv:2210.09022, section 3.3.
 
@@ -18,9 +18,10 @@ from autokd.distill.operators import BuildContext, Source
 from autokd.distill.prototype_bank import Instances, PrototypeBank, cosines
 from autokd.distill.regions import Boxes, Given, Region, covering
 from autokd.distill.sources.maps import Whole
+from autokd.distill.sources.predictions import candidate_knowledge, positives, require_equal_candidates
 from autokd.distill.sources.region_sets import region_levels, region_vectors, regions_of
 from autokd.errors import DistillError
-from autokd.spec.operator import SCALAR_MAP
+from autokd.spec.operator import LOGITS, SCALAR_MAP
 
 _SMALLEST_PX, _OF_PX = 30, 1333
 """Instances with a side below 30 px of an input whose longer side is 1333 px are not remembered (section 4.1)."""
@@ -50,6 +51,10 @@ class _WithPrototypes:
     def instances(self, batch: Batch, bank: PrototypeBank) -> Instances:
         """The ground truth of the batch; in training the bank takes it in, once a batch."""
         return batch.shared(("prototype instances", bank), lambda: self._instances(batch, bank))
+
+    def reliability(self, batch: Batch, bank: PrototypeBank) -> Tensor:
+        """(S,) of the batch's ground truth, computed once a batch."""
+        return batch.shared(("reliability", bank), lambda: bank.reliability(self.instances(batch, bank)))
 
     def _instances(self, batch: Batch, bank: PrototypeBank) -> Instances:
         regions = regions_of(batch)
@@ -81,10 +86,33 @@ class ReliableForeground(Whole):
         self.bank = self._shared.bank
 
     def region(self, batch: Batch, level: int) -> Region:
-        found = self._shared.instances(batch, self.bank)
-        reliability_S = batch.shared(("reliability", self.bank), lambda: self.bank.reliability(found))
-        shape = batch.boxes.there_BM.shape
-        return _Reliable(batch.boxes, batch.pairs[level].stride, reliability_S.view(shape))
+        reliability_BM = self._shared.reliability(batch, self.bank).view(batch.boxes.there_BM.shape)
+        return _Reliable(batch.boxes, batch.pairs[level].stride, reliability_BM)
+
+
+class ReliableLogits(Source):
+    """The class logits of the candidates that see an object, weighted by the reliability of that object.
+
+    Candidates as of ``positive_logits``, reliability as of ``reliable_foreground``. Layout logits. Section 3.3 (soft
+    labels).
+    """
+
+    def __init__(self, context: BuildContext, prototypes: int) -> None:
+        super().__init__(context)
+        require_equal_candidates(context, "class_logits", "boxes")
+        self._shared = _WithPrototypes(context, prototypes)
+        self.bank = self._shared.bank
+
+    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
+        chosen = positives(batch)
+        student_BPK, teacher_BPK = (chosen.of(x_BAK) for x_BAK in batch.tap("class_logits"))
+        reliability_BM = self._shared.reliability(batch, self.bank).view(batch.boxes.there_BM.shape)
+        weights_BP = chosen.there_BP.to(teacher_BPK.dtype)
+        if reliability_BM.shape[1]:
+            weights_BP = weights_BP * reliability_BM.gather(1, chosen.boxes_BP).clamp_min(0.0)
+        region = Given(weights_BP[:, None])
+        labels_B1P = chosen.labels_BP[:, None]
+        return (candidate_knowledge(student_BPK, teacher_BPK, LOGITS, region, labels_SHW=labels_B1P),)
 
 
 class _Reliable:
@@ -118,7 +146,7 @@ class PrototypeAlignment(Source):
     def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
         found = self._shared.instances(batch, self.bank)
         kept = self.bank.prototypes(found)
-        reliability_S1 = batch.shared(("reliability", self.bank), lambda: self.bank.reliability(found))[:, None]
+        reliability_S1 = self._shared.reliability(batch, self.bank)[:, None]
         student_SP = reliability_S1 * cosines(found.student_SC, kept.student_PC)
         teacher_SP = reliability_S1 * cosines(found.teacher_SC, kept.teacher_PC)
         counts_SP = found.there_S[:, None] & (found.levels_S[:, None] == kept.levels_P)

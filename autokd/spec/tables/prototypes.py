@@ -22,6 +22,13 @@ ROWS: tuple[Operator, ...] = (
         parameters=_PROTOTYPES, learns=True,
     ),
     Operator(
+        "reliable_logits", "source", "autokd.distill.sources.prototypes:ReliableLogits",
+        formula="r Z|positive",
+        meaning="the class logits of candidates that see an object, weighted by its reliability",
+        paper="Global Knowledge, arXiv:2210.09022, section 3.3", gives=LOGITS,
+        needs_taps=("fpn", "class_logits", "boxes"), parameters=_PROTOTYPES, learns=True,
+    ),
+    Operator(
         "l2_vectors", "distance", "autokd.distill.distances.vectors:L2Vectors",
         takes=(*FEATURES, LOGITS, CHANNEL_DISTRIBUTION),
         formula="mean_s ||s - t||^2", meaning="mean over cells of the squared length of the difference",
