@@ -32,7 +32,8 @@ def mean(x_SCHW: Tensor, weights_SHW: Weights) -> Tensor:
 def mean_over_cells(x_SCHW: Tensor, weights_SHW: Weights) -> Tensor:
     """(S, C, 1, 1): each channel's mean over the cells of its sample; 0 where no cell counts."""
     if weights_SHW is None:
-        return x_SCHW.mean((2, 3), keepdim=True)
+        # the gradient of a sum is spread without being written out, that of torch's mean is not
+        return x_SCHW.sum((2, 3), keepdim=True) / (x_SCHW.shape[2] * x_SCHW.shape[3])
     weights_S1HW = weights_SHW[:, None]
     total = weights_S1HW.sum((2, 3), keepdim=True).clamp_min(_NO_LENGTH)
     return (x_SCHW * weights_S1HW).sum((2, 3), keepdim=True) / total

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from autokd.distill.batch import Batch
 from autokd.distill.knowledge import Knowledge
@@ -27,7 +28,7 @@ class L1Sum(Distance):
 
     def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
         student, teacher = knowledge.values()
-        return weighted_sum((student - teacher).abs(), knowledge) / num_samples(knowledge)
+        return _weighted_sum((student - teacher).abs(), knowledge.weights_SHW) / num_samples(knowledge)
 
 
 class L2Sum(Distance):
@@ -37,8 +38,7 @@ class L2Sum(Distance):
     """
 
     def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        student, teacher = knowledge.values()
-        return weighted_sum((student - teacher).square(), knowledge) / num_samples(knowledge)
+        return _sum_of_squares(knowledge) / num_samples(knowledge)
 
 
 class L2Norm(Distance):
@@ -48,16 +48,21 @@ class L2Norm(Distance):
     """
 
     def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        student, teacher = knowledge.values()
-        total = weighted_sum((student - teacher).square(), knowledge)
+        total = _sum_of_squares(knowledge)
         differs = total > _NO_DISTANCE
         return torch.where(differs, torch.where(differs, total, 1.0).sqrt(), total)
 
 
-def weighted_sum(x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
+def _sum_of_squares(knowledge: Knowledge) -> Tensor:
+    student, teacher = knowledge.values()
+    if knowledge.weights_SHW is None:
+        return functional.mse_loss(student, teacher, reduction="sum")
+    return _weighted_sum((student - teacher).square(), knowledge.weights_SHW)
+
+
+def _weighted_sum(x_SCHW: Tensor, weights_SHW: Tensor | None) -> Tensor:
     """Sum over everything, each cell by its weight."""
-    weights = knowledge.weights_SHW
-    return x_SCHW.sum() if weights is None else (x_SCHW * weights[:, None]).sum()
+    return x_SCHW.sum() if weights_SHW is None else (x_SCHW.sum(1) * weights_SHW).sum()
 
 
 def num_samples(knowledge: Knowledge) -> Tensor | int:

@@ -14,6 +14,7 @@ from autokd.distill.batch import Batch
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Transform
 from autokd.distill.statistics import Weights, log_softmax_over_cells, mean_over_cells, num_cells
+from autokd.distill.transforms.energies import magnitude
 from autokd.distill.transforms.learned import draw_kept
 
 
@@ -67,7 +68,7 @@ class TeacherAttention(Transform):
         self.temperature = temperature
 
     def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        of_cells_S1HW, of_channels_SC11 = _energies(knowledge.teacher_SCHW, knowledge.members_SHW)
+        of_cells_S1HW, of_channels_SC11 = _energies(knowledge.teacher_SCHW, knowledge.members_SHW, batch)
         return _weighted(knowledge, of_cells_S1HW / self.temperature, of_channels_SC11 / self.temperature)
 
 
@@ -84,15 +85,15 @@ class SharedAttention(Transform):
 
     def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
         members = knowledge.members_SHW
-        student = _energies(knowledge.student_SCHW.detach(), members)
-        teacher = _energies(knowledge.teacher_SCHW, members)
+        student = (energy.detach() for energy in _energies(knowledge.student_SCHW, members, batch))
+        teacher = _energies(knowledge.teacher_SCHW, members, batch)
         of_cells_S1HW, of_channels_SC11 = ((s + t) / self.temperature for s, t in zip(student, teacher))
         return _weighted(knowledge, of_cells_S1HW, of_channels_SC11)
 
 
-def _energies(x_SCHW: Tensor, members: Weights) -> tuple[Tensor, Tensor]:
+def _energies(x_SCHW: Tensor, members: Weights, batch: Batch) -> tuple[Tensor, Tensor]:
     """(S, 1, H, W), (S, C, 1, 1): mean |x| over the channels of a cell, and over the cells of a channel."""
-    size = x_SCHW.abs()
+    size = magnitude(x_SCHW, 1, batch)
     return size.mean(1, keepdim=True), mean_over_cells(size, members)
 
 

@@ -29,7 +29,8 @@ class ChannelMean(Transform):
         self.power = power
 
     def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        student, teacher = (magnitude(x, self.power).mean(1, keepdim=True) for x in sides(knowledge))
+        channels = knowledge.student_SCHW.shape[1]
+        student, teacher = (x.sum(1, keepdim=True) / channels for x in magnitudes(knowledge, self.power, batch))
         return knowledge.with_maps(student, teacher, layout=SCALAR_MAP)
 
 
@@ -47,7 +48,7 @@ class CellMean(Transform):
     def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
         weights, channels = knowledge.members_SHW, knowledge.student_SCHW.shape[1]
         student, teacher = (
-            mean_over_cells(magnitude(x, self.power), weights).flatten(1)[:, None, None] for x in sides(knowledge)
+            mean_over_cells(x, weights).flatten(1)[:, None, None] for x in magnitudes(knowledge, self.power, batch)
         )
         region = None
         if weights is not None:
@@ -72,10 +73,13 @@ class Shares(Transform):
         return num_cells(x_SCHW, members) * log_softmax_over_cells(x_SCHW / self.temperature, members).exp()
 
 
-def magnitude(x: Tensor, power: int) -> Tensor:
-    """|x| or x^2."""
-    return x.abs() if power == 1 else x.square()
+def magnitudes(knowledge: Knowledge, power: int, batch: Batch) -> tuple[Tensor, Tensor]:
+    """|x| or x^2 of student and teacher, made once a batch for all steps that look at the same maps."""
+    return magnitude(knowledge.student_SCHW, power, batch), magnitude(knowledge.teacher_SCHW, power, batch)
 
 
-def sides(knowledge: Knowledge) -> tuple[Tensor, Tensor]:
-    return knowledge.student_SCHW, knowledge.teacher_SCHW
+def magnitude(x: Tensor, power: int, batch: Batch) -> Tensor:
+    """|x| or x^2, made once a batch."""
+    # x is kept beside what is made of it: an id names a tensor only as long as it lives.
+    _, made = batch.shared(("magnitude", power, id(x)), lambda: (x, x.abs() if power == 1 else x.square()))
+    return made

@@ -103,5 +103,5 @@ class ContextBlock(nn.Module):
 
     def forward(self, x_SCHW: Tensor, members_SHW: Tensor | None) -> Tensor:
         share_S1HW = log_softmax_over_cells(self.attention(x_SCHW), members_SHW).exp()
-        context_SC = torch.einsum("schw,shw->sc", x_SCHW, share_S1HW[:, 0])
+        context_SC = (x_SCHW * share_S1HW).sum((2, 3))
         return x_SCHW + self.change(context_SC)[:, :, None, None]

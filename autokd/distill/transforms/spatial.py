@@ -9,6 +9,7 @@ Legend: S samples (images, regions or patches), C channels, H x W cells, N = H *
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -75,8 +76,39 @@ class MaxPool(Transform):
     def _pool(self, x_SCHW: Tensor, padding_S1HW: Tensor | None, empty_S1HW: Tensor | None) -> Tensor:
         if padding_S1HW is not None:
             x_SCHW = x_SCHW.masked_fill(padding_S1HW, -torch.inf)  # the padding of patches never wins
-        pooled_SCHW = functional.max_pool2d(x_SCHW, self.window, ceil_mode=True)
+        height, width = x_SCHW.shape[2:]
+        missing = (-width % self.window, -height % self.window)
+        if any(missing):
+            x_SCHW = functional.pad(x_SCHW, (0, missing[0], 0, missing[1]), value=-torch.inf)
+        pooled_SCHW = cast(Tensor, _WindowMax.apply(x_SCHW, self.window))  # type: ignore[no-untyped-call]
         return pooled_SCHW if empty_S1HW is None else pooled_SCHW.masked_fill(empty_S1HW, 0.0)
+
+
+class _WindowMax(torch.autograd.Function):
+    """The greatest of each window; several times as fast as torch's max_pool2d on a CPU. The first of equals wins."""
+
+    @staticmethod
+    def forward(ctx: Any, x_SCHW: Tensor, window: int) -> Tensor:
+        first, *others = (x_SCHW[..., i::window, j::window] for i in range(window) for j in range(window))
+        greatest = first.clone()
+        for other in others:
+            torch.maximum(greatest, other, out=greatest)
+        ctx.save_for_backward(x_SCHW, greatest)
+        ctx.window = window
+        return greatest
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        x_SCHW, greatest = ctx.saved_tensors
+        window: int = ctx.window
+        found = torch.empty_like(x_SCHW)
+        is_open = torch.ones_like(greatest, dtype=torch.bool)
+        for i in range(window):
+            for j in range(window):
+                is_it = (x_SCHW[..., i::window, j::window] == greatest) & is_open
+                torch.mul(gradients[0], is_it, out=found[..., i::window, j::window])
+                is_open &= ~is_it
+        return found, None
 
 
 def _padding(knowledge: Knowledge) -> Tensor | None:
