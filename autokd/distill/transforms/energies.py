@@ -74,12 +74,17 @@ class Shares(Transform):
 
 
 def magnitudes(knowledge: Knowledge, power: int, batch: Batch) -> tuple[Tensor, Tensor]:
-    """|x| or x^2 of student and teacher, made once a batch for all steps that look at the same maps."""
+    """|x| or x^2 of student and teacher."""
     return magnitude(knowledge.student_SCHW, power, batch), magnitude(knowledge.teacher_SCHW, power, batch)
 
 
 def magnitude(x: Tensor, power: int, batch: Batch) -> Tensor:
-    """|x| or x^2, made once a batch."""
-    # x is kept beside what is made of it: an id names a tensor only as long as it lives.
-    _, made = batch.shared(("magnitude", power, id(x)), lambda: (x, x.abs() if power == 1 else x.square()))
-    return made
+    """|x| or x^2; the teacher's is made once a batch for all steps that look at the same map."""
+
+    def made() -> Tensor:
+        return x.abs() if power == 1 else x.square()
+
+    if x.requires_grad:
+        return made()
+    # x is kept beside what is made of it: an id names a tensor only as long as that lives.
+    return batch.shared(("magnitude", power, id(x)), lambda: (x, made()))[1]
