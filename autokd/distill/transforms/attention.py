@@ -85,7 +85,7 @@ class SharedAttention(Transform):
 
     def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
         members = knowledge.members_SHW
-        student = _energies(knowledge.student_SCHW.detach(), members, batch)
+        student = (energy.detach() for energy in _energies(knowledge.student_SCHW, members, batch))
         teacher = _energies(knowledge.teacher_SCHW, members, batch)
         of_cells_S1HW, of_channels_SC11 = ((s + t) / self.temperature for s, t in zip(student, teacher))
         return _weighted(knowledge, of_cells_S1HW, of_channels_SC11)
