@@ -17,11 +17,14 @@ _FAMILIES: dict[str, type[MmdetAdapter]] = {
 }
 """Base class in mmdet -> adapter."""
 
+_NO_CLASSES = ("RPN",)
+"""A first stage alone tells no classes apart."""
+
 
 def family_of(model_class: type, where: str) -> type[MmdetAdapter]:
     """The adapter of a class of mmdet's detectors; DetectorError for one that finds something other than boxes."""
     for base in model_class.__mro__:
-        if base.__name__ in _FAMILIES:
+        if base.__name__ in _FAMILIES and model_class.__name__ not in _NO_CLASSES:
             return _FAMILIES[base.__name__]
     raise DetectorError(
         f"{where}: {model_class.__name__} is none of MMDetection's one-stage, two-stage or query-based box detectors. "

@@ -66,6 +66,10 @@ class TwoStageAdapter(MmdetAdapter):
         return ("proposals",)
 
     @property
+    def _is_known(self) -> bool:
+        return type(self.model.roi_head).__name__ in ("StandardRoIHead", "CascadeRoIHead")
+
+    @property
     def _formed_parts(self) -> list[nn.Module]:
         return [self.model, self.model.rpn_head]
 

@@ -105,9 +105,10 @@ def test_frozen_random_layers_are_warned_of(caplog):
     assert "frozen_stages: -1" in caplog.text
 
 
-def test_a_detector_of_something_else_than_boxes_is_refused():
+@pytest.mark.parametrize("name", ["solo_r50_fpn_1x_coco", "rpn_r50_fpn_1x_coco"])
+def test_a_detector_of_something_else_than_boxes_of_classes_is_refused(name):
     with pytest.raises(DetectorError, match="none of MMDetection's one-stage, two-stage or query-based"):
-        mmdet_taps(_section("solo_r50_fpn_1x_coco"))
+        mmdet_taps(_section(name))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from mmdet_cases import ANCHORS_PER_CELL, DENSE, NUM_QUERIES, QUERY, STRIDES, TWO_STAGE, section
+from torchvision.ops import box_iou
 
 from autokd.detectors import taps_of
 from autokd.detectors.mmdet import mmdet_taps
@@ -260,3 +261,27 @@ def test_bad_input_is_refused(make, images_BCHW, targets):
 
 def test_every_tap_has_a_name_of_the_contract(name):
     assert set(mmdet_taps(section(name))) <= set(TAPS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gfl", "yolox", "faster_rcnn"])
+def test_a_detector_learns_two_images_by_heart(name, make):
+    images = torch.full((2, 3, 96, 128), 0.3)
+    images[0, 0, 20:60, 30:80] = 1.0
+    images[1, 2, 30:80, 50:90] = 1.0
+    targets = [
+        {"boxes": torch.tensor([[30.0, 20.0, 80.0, 60.0]]), "labels": torch.tensor([0])},
+        {"boxes": torch.tensor([[50.0, 30.0, 90.0, 80.0]]), "labels": torch.tensor([1])},
+    ]
+    torch.manual_seed(0)
+    detector = make(name).train()
+    optimiser = torch.optim.AdamW([p for p in detector.parameters() if p.requires_grad], lr=5e-3)
+    for _ in range(150):
+        loss = detector(images, targets, taps=("fpn",)).task_loss
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(detector.parameters(), 10.0)
+        optimiser.step()
+    for found, target in zip(detector.detect(images), targets):
+        assert found["labels"][0] == target["labels"][0]
+        assert box_iou(found["boxes"][:1], target["boxes"]) > 0.6
