@@ -12,7 +12,7 @@ from autokd.errors import DataError
 from autokd.training.content import digest_of
 from autokd.training.loop import PYRAMID_TAP
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STORED_TAPS = (PYRAMID_TAP, "class_logits", "boxes", "edge_logits")
 """What differs from image to image. ``proposals`` and ``head_maps`` are read of students only."""
 HELD_TAP = "head"
@@ -47,10 +47,7 @@ class TapsKey:
 
     @property
     def folder_name(self) -> str:
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        if "boxes" in self.taps:
-            fields["box_dtype"] = BOX_DTYPE  # only here, so that older caches without boxes stay valid
-        return digest_of(**fields)
+        return digest_of(**{name: getattr(self, name) for name in self.__dataclass_fields__})
 
     def dtype_of(self, array: str) -> np.dtype[Any]:
         return np.dtype(BOX_DTYPE if array == "boxes" else self.dtype)

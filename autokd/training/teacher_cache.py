@@ -56,7 +56,8 @@ class TeacherCache:
         self._device = device
         self._make_head = make_head
         self._strides: dict[str, int] = dict(meta["strides"])
-        self._image_size_px = (int(meta["image_size_px"][0]), int(meta["image_size_px"][1]))
+        height, width = meta["input_size_px"]
+        self._input_size_px = (int(height), int(width))
         self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in meta["arrays"]}
 
     @property
@@ -91,7 +92,7 @@ class TeacherCache:
             strides=self._strides,
             class_logits=tap("class_logits"),
             boxes=tap("boxes"),
-            image_size_px=self._image_size_px,
+            image_size_px=self._input_size_px,
             edge_logits=tap("edge_logits"),
             head=self.head if HELD_TAP in taps else None,
         )
@@ -190,7 +191,7 @@ def _build(folder: Path, key: TapsKey, loader: Loader, teacher: Detector, on_pro
     meta = {
         "version": FORMAT_VERSION,
         "strides": strides,
-        "image_size_px": list(key.image_size_px),
+        "input_size_px": list(outputs.input_size_px),
         "arrays": {n: {"bytes": p.stat().st_size, "checksum": _checksum(p)} for n, p in files.items()},
     }
     write_json(folder / META_FILE, meta)

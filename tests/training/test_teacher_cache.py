@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 from dataclasses import replace
@@ -20,7 +19,7 @@ from autokd.training import teacher as teacher_module
 from autokd.training import teacher_cache
 from autokd.training.loader import Loader, training_plan
 from autokd.training.seeds import random_stream
-from autokd.training.taps_key import TapsKey, stored_taps
+from autokd.training.taps_key import FORMAT_VERSION, TapsKey, stored_taps
 from autokd.training.teacher import Teacher, obtain_teacher
 from autokd.training.teacher_cache import LiveTeacher, open_or_build, sound_meta
 
@@ -101,7 +100,7 @@ def test_a_damaged_cache_is_rebuilt(root, teacher, loader, damage):
         (folder / "meta.json").unlink()
     else:
         meta = (folder / "meta.json").read_text()
-        (folder / "meta.json").write_text(meta.replace('"version": 1', '"version": 0'))
+        (folder / "meta.json").write_text(meta.replace(f'"version": {FORMAT_VERSION}', '"version": 0'))
     assert sound_meta(folder) is None
     calls = []
     cache = open_or_build(root, KEY, loader, lambda: calls.append(1) or teacher)
@@ -132,7 +131,7 @@ def test_a_build_that_dies_leaves_nothing_that_could_be_taken_for_whole(tmp_path
         {"image_size_px": (64, 96)},
         {"taps": ("fpn",)},
         {"dtype": "float32"},
-        {"version": 2},
+        {"version": FORMAT_VERSION + 1},
     ],
 )
 def test_the_folder_depends_on_all_that_the_taps_depend_on(change):
@@ -204,17 +203,6 @@ def test_what_is_wanted_of_students_alone_or_held_once_is_not_stored():
         replace(KEY, taps=("fpn", "proposals", "head"))
 
 
-def test_caches_without_boxes_keep_the_folder_that_they_had():
-    """The digest of a key as the first version wrote it, from its JSON by hand."""
-    text = (
-        '{"dataset_fingerprint":"data","dtype":"float16","image_size_px":[64,64],"plan_digest":"plan","taps":["fpn"],'
-        '"teacher_config":"config","teacher_digest":"teacher","version":1}'
-    )
-    assert replace(KEY, taps=("fpn",)).folder_name == hashlib.sha256(text.encode()).hexdigest()[:16]
-    with_boxes = text.replace('["fpn"]', '["boxes","class_logits","fpn"]')
-    assert KEY.folder_name != hashlib.sha256(with_boxes.encode()).hexdigest()[:16], "those hold boxes in float16"
-
-
 def test_the_head_is_made_at_the_first_read_and_held(built, teacher, loader):
     made = []
 
@@ -275,3 +263,16 @@ def test_the_checksum_of_a_small_file_covers_every_byte(tmp_path):
         changed[position] ^= 1
         path.write_bytes(changed.tobytes())
         assert teacher_cache._checksum(path) != whole, position
+
+
+class PaddingTeacher(torch.nn.Module):
+    """Its input is padded beyond the image, as that of detectors whose coarsest cells do not divide it."""
+
+    def forward(self, images_BCHW, targets=None, taps=()):
+        return DetectorOutputs({"p4": torch.ones(len(images_BCHW), 2, 5, 6)}, {"p4": 16}, image_size_px=(75, 91))
+
+
+def test_cached_taps_tell_the_padded_input_that_they_describe(tmp_path, loader):
+    key = replace(KEY, teacher_digest="padding", taps=("fpn",))
+    cache = open_or_build(tmp_path, key, loader, PaddingTeacher)
+    assert cache.read([(0, 0)]).input_size_px == (75, 91) != key.image_size_px
