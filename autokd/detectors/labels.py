@@ -52,6 +52,8 @@ class LabelMap:
 
     order: tuple[int, ...]
     num_model_classes: int
+    model_classes: tuple[str, ...] | None = None
+    """Names of the model's classes, where they are known."""
 
     @property
     def is_identity(self) -> bool:

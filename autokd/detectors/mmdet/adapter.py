@@ -82,6 +82,11 @@ class MmdetAdapter(Detector):
         self._settle_padding()
 
     @property
+    def model_classes(self) -> tuple[str, ...] | None:
+        """Names of the model's own classes where a checkpoint told them; None: they are the data set's."""
+        return self._labels.model_classes
+
+    @property
     def strides(self) -> dict[str, int]:
         return dict(self._strides)
 

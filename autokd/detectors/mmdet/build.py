@@ -68,7 +68,7 @@ def _label_map(
     known = (checkpoint.classes if checkpoint is not None else None) or section.classes
     if checkpoint is None or known is None or classes is None or section.new_head:
         return same_labels(num_classes)
-    return LabelMap(class_order(known, classes, str(checkpoint.path)), len(known))
+    return LabelMap(class_order(known, classes, str(checkpoint.path)), len(known), tuple(known))
 
 
 def build_mmdet_model(section: MmdetDetector, num_classes: int, *, pretrained: bool = True) -> Any:
