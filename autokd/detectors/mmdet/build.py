@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -58,7 +59,8 @@ _tried: set[Any] = set()
 
 def _try_once(detector: MmdetAdapter, key: Any) -> None:
     if key not in _tried:
-        detector.check_runs(key[-1])
+        with _quiet():
+            detector.check_runs(key[-1])
         _tried.add(key)
 
 
@@ -86,10 +88,9 @@ def build_mmdet_model(section: MmdetDetector, num_classes: int, *, pretrained: b
     if DefaultScope.get_current_instance() is None:
         init_default_scope(config.get("default_scope", "mmdet"))
     try:
-        with DefaultScope.overwrite_default_scope(config.get("default_scope", "mmdet")):
+        with _quiet(), DefaultScope.overwrite_default_scope(config.get("default_scope", "mmdet")):
             model = MODELS.build(config.model)
-            with _quiet():
-                model.init_weights()
+            model.init_weights()
     except NotImplementedError as error:
         raise DetectorError(f"{section.config}: needs an operator that is absent here ({error}).") from error
     except PROGRAM_ERRORS as error:
@@ -115,14 +116,17 @@ def _warn_of_frozen_noise(model: Any, where: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """mmengine tells of every parameter how it was initialised; only warnings matter."""
+    """mmengine tells of every parameter how it was initialised, and mmdet warns of its own deprecated calls."""
     from mmengine.logging import MMLogger
 
     log = MMLogger.get_current_instance()
     level = log.level
     log.setLevel(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            for library in ("mmdet", "mmcv", "mmengine", "torch.functional"):
+                warnings.filterwarnings("ignore", module=rf"{library}\b")
+            yield
     finally:
         log.setLevel(level)
 

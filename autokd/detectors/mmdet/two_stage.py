@@ -6,6 +6,7 @@ Legend: B images, R proposals of an image.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ class TwoStageAdapter(MmdetAdapter):
             losses = self._losses_of_model(features, batch)
         return HeadReading(losses, proposals=stacked(proposals) if wants_proposals else None)
 
-    def _unused_children(self) -> Any:
+    def _unused_children(self) -> AbstractContextManager[None]:
         return without(self.model.roi_head, _MASK_PARTS)
 
     @property

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
 import pytest
 import torch
 from mmdet_cases import ARCHITECTURES, NUM_CLASSES, section
 
-pytest.importorskip("mmdet", reason="autokd[mmdet] is not installed")
+# Not ``mmdet``: without the library, this folder answers to that name. ``pip install 'autokd[mmdet]'`` brings both.
+collect_ignore_glob = [] if importlib.util.find_spec("mmengine") else ["test_*.py"]
 
 
 @pytest.fixture(params=ARCHITECTURES)

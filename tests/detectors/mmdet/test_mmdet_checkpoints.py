@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 
 import pytest
 import torch
@@ -39,6 +40,16 @@ def test_the_usual_forms_of_checkpoints_load(form, make, tmp_path):
     torch.save(content, path)
     loaded = _load("retinanet", path, classes=NAMES).plain_state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in loaded.items())
+
+
+def test_a_checkpoint_of_an_old_torch_loads(make, tmp_path):
+    """Before version 1.6 torch wrote a row of pickles instead of an archive; many of the zoo's files are such."""
+    weights = make("retinanet").plain_state_dict()
+    content = {"state_dict": weights, "meta": {"CLASSES": NAMES}}
+    torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    loaded = _load("retinanet", tmp_path / "old.pth", num_classes=1, classes=("glass",))
+    assert loaded.model_classes == NAMES
+    assert all(torch.equal(value, weights[key]) for key, value in loaded.plain_state_dict().items())
 
 
 def test_a_checkpoint_as_a_runner_saves_it_loads(make, tmp_path):
@@ -143,9 +154,24 @@ class _Malice:
 
 def test_a_checkpoint_never_executes_code(tmp_path):
     trap = tmp_path / "executed"
-    torch.save({"state_dict": _Malice(str(trap))}, tmp_path / "malice.pth")
-    with pytest.raises(DetectorError, match="no checkpoint of MMDetection"):
+    for is_archive in (True, False):
+        content = {"state_dict": _Malice(str(trap))}
+        torch.save(content, tmp_path / "malice.pth", _use_new_zipfile_serialization=is_archive)
+        with pytest.raises(DetectorError, match="no checkpoint of MMDetection"):
+            _load("retinanet", tmp_path / "malice.pth")
+    (tmp_path / "malice.pth").write_bytes(pickle.dumps(_Malice(str(trap)), protocol=2))
+    with pytest.raises(DetectorError, match="malice.pth"):
         _load("retinanet", tmp_path / "malice.pth")
+    assert not trap.exists()
+
+
+def test_hostile_additions_to_sound_weights_do_nothing(make, tmp_path):
+    """Weights load although beside them stands what another reader would have run."""
+    trap = tmp_path / "executed"
+    weights = make("retinanet").plain_state_dict()
+    path = _save(tmp_path / "teacher.pth", weights, message_hub=_Malice(str(trap)))
+    loaded = _load("retinanet", path).plain_state_dict()
+    assert torch.equal(loaded["backbone.conv1.weight"], weights["backbone.conv1.weight"])
     assert not trap.exists()
 
 
