@@ -74,12 +74,16 @@ class CauchySchwarz(Distance):
 
 
 def _average(x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
-    """tau^2 times the mean over distributions. x: parts, or whole divergences, where the distributions are."""
+    """tau^2 times the mean over distributions. x: parts, or whole divergences, where the distributions are.
+
+    A divergence is never negative: what rounding leaves below 0 is cut off.
+    """
     weights, channels = knowledge.weights_SHW, knowledge.student_SCHW.shape[1]
     scale = knowledge.temperature**2
     if knowledge.layout != CELL_DISTRIBUTION:
-        return scale * mean(x_SCHW.sum(1, keepdim=True), weights)
+        return scale * mean(x_SCHW.sum(1, keepdim=True).clamp_min(0.0), weights)
+    total = x_SCHW.sum((2, 3)).clamp_min(0.0).sum()
     if weights is None:
-        return scale * x_SCHW.sum() / max(len(x_SCHW) * channels, 1)
+        return scale * total / max(len(x_SCHW) * channels, 1)
     num_filled = (weights > 0).flatten(1).any(1).sum()
-    return scale * x_SCHW.sum() / (num_filled * channels).clamp_min(1)
+    return scale * total / (num_filled * channels).clamp_min(1)

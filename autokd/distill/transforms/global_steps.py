@@ -16,6 +16,8 @@ from autokd.spec.operator import BINARY, CELL_DISTRIBUTION, CHANNEL_DISTRIBUTION
 
 _ROUNDING = 1e-6
 """A channel that varies by less than this part of its greatest value is constant: float32 resolves no better."""
+_NO_SPAN = 1e-15
+"""A channel that varies by less than this, as after an attention that is almost 0, has no range to speak of."""
 _LEAST_ROOT = 1e-6
 """Below this, a root goes on as a straight line: its slope would be infinite at 0."""
 
@@ -76,7 +78,8 @@ class MinMax(Transform):
     def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
         low_SC11, high_SC11 = _extremes(x_SCHW, knowledge.members_SHW)
         span_SC11 = high_SC11 - low_SC11
-        varies = span_SC11 > _ROUNDING * torch.maximum(low_SC11.abs(), high_SC11.abs())
+        greatest_SC11 = torch.maximum(low_SC11.abs(), high_SC11.abs())
+        varies = (span_SC11 > _ROUNDING * greatest_SC11) & (span_SC11 > _NO_SPAN)
         scale_SC11 = torch.where(varies, 1.0 / torch.where(varies, span_SC11, 1.0), 0.0)
         return (x_SCHW - low_SC11) * scale_SC11
 
