@@ -160,7 +160,7 @@ def test_a_checkpoint_never_executes_code(tmp_path):
         with pytest.raises(DetectorError, match="no checkpoint of MMDetection"):
             _load("retinanet", tmp_path / "malice.pth")
     (tmp_path / "malice.pth").write_bytes(pickle.dumps(_Malice(str(trap)), protocol=2))
-    with pytest.raises(DetectorError, match="malice.pth"):
+    with pytest.raises(DetectorError, match=r"malice\.pth"):
         _load("retinanet", tmp_path / "malice.pth")
     assert not trap.exists()
 
