@@ -1,17 +1,23 @@
-"""RoIAlign as two matrix products.
+"""RoIAlign as sums of few cells each.
 
-Bilinear interpolation is separable, and so is the mean over the sampled points of a region's cell: a region
-is rows @ map @ columns. So it is exact, deterministic on a GPU as well, has no loop over boxes, and its backward
-pass costs a fraction of the scattered additions of the usual kernel. Equal to ``torchvision.ops.roi_align``
-with ``aligned=True`` and the same sampling ratio (Mask R-CNN, arXiv:1703.06870, section 3).
+Bilinear interpolation is separable, and so is the mean over the sampled points of a region's cell: a region's cell is
+a sum over the rows and columns that its points touch. Which they are and how much each adds is known from the boxes
+alone, so that all that is left is a weighted sum of rows of a table of cells, forward and back: no loop over boxes, and
+the same on every run, on a GPU as well. Equal to ``torchvision.ops.roi_align`` with ``aligned=True`` and the same
+sampling ratio (Mask R-CNN, arXiv:1703.06870, section 3).
 
-Legend: B images, M boxes of an image, C channels, H x W cells of the map, size x size cells of a region.
+Legend: B images, M boxes of an image, L maps, C channels, H x W cells of a map, X cells of all maps and images,
+size x size cells of a region, P sampled points along an axis, T cells along an axis that a region's cell touches.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def roi_align(map_BCHW: Tensor, boxes_BM4: Tensor, stride: float, size: int, samples_per_cell: int = 2) -> Tensor:
@@ -19,24 +25,63 @@ def roi_align(map_BCHW: Tensor, boxes_BM4: Tensor, stride: float, size: int, sam
 
     ``samples_per_cell`` is per side. Points beyond the map take its edge's value, and 0 a cell further out.
     """
-    num_images, channels, height, width = map_BCHW.shape
-    num_boxes = boxes_BM4.shape[1]
-    boxes_BM4 = (boxes_BM4 / stride).to(map_BCHW.dtype)
-    rows_BMPH = _interpolation(boxes_BM4[..., 1], boxes_BM4[..., 3], height, size, samples_per_cell)
-    columns_BMPW = _interpolation(boxes_BM4[..., 0], boxes_BM4[..., 2], width, size, samples_per_cell)
-    map_BHX = map_BCHW.transpose(1, 2).reshape(num_images, height, channels * width)
-    lines = rows_BMPH.flatten(1, 2) @ map_BHX
-    lines = lines.view(num_images * num_boxes, size * channels, width)
-    regions = lines @ columns_BMPW.flatten(0, 1).transpose(1, 2)
-    return regions.view(-1, size, channels, size).transpose(1, 2)
+    levels_BM = torch.zeros(boxes_BM4.shape[:2], dtype=torch.int64, device=boxes_BM4.device)
+    return roi_align_at_levels([map_BCHW], boxes_BM4, [stride], levels_BM, size, samples_per_cell)
 
 
-def _interpolation(low_BM: Tensor, high_BM: Tensor, length: int, size: int, samples_per_cell: int) -> Tensor:
-    """(B, M, size, length): how much each of ``length`` cells adds to each cell of the region, along one axis."""
+def roi_align_at_levels(
+    maps: Sequence[Tensor],
+    boxes_BM4: Tensor,
+    strides: Sequence[float],
+    levels_BM: Tensor,
+    size: int,
+    samples_per_cell: int = 2,
+) -> Tensor:
+    """As ``roi_align``, each box on the one map of equal channels that ``levels_BM`` (int64) names."""
+    channels, dtype = maps[0].shape[1], maps[0].dtype
+    table_XC = torch.cat([map_BCHW.permute(0, 2, 3, 1).reshape(-1, channels) for map_BCHW in maps])
+    geometry_L5 = _geometry(tuple(tuple(x.shape[2:]) for x in maps), tuple(strides), len(maps[0]), table_XC.device)
+    height, width, first, area, stride = geometry_L5[levels_BM].unbind(-1)
+    boxes_BM4 = (boxes_BM4 / stride[..., None]).to(dtype)
+    rows_BMsT, of_rows_BMsT = _touched(boxes_BM4[..., 1], boxes_BM4[..., 3], height, size, samples_per_cell)
+    columns_BMsT, of_columns_BMsT = _touched(boxes_BM4[..., 0], boxes_BM4[..., 2], width, size, samples_per_cell)
+    images_B1 = torch.arange(len(boxes_BM4), device=boxes_BM4.device)[:, None]
+    rows_BMsT = (first.long() + images_B1 * area.long())[..., None, None] + rows_BMsT * width.long()[..., None, None]
+    cells = rows_BMsT[:, :, :, None, :, None] + columns_BMsT[:, :, None, :, None, :]
+    weights = of_rows_BMsT[:, :, :, None, :, None] * of_columns_BMsT[:, :, None, :, None, :]
+    regions = functional.embedding_bag(
+        cells.flatten(4).flatten(0, 3), table_XC, mode="sum", per_sample_weights=weights.flatten(4).flatten(0, 3)
+    )
+    return regions.view(-1, size, size, channels).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=256)
+def _geometry(
+    sizes: tuple[tuple[int, ...], ...], strides: tuple[float, ...], num_images: int, device: torch.device
+) -> Tensor:
+    """(L, 5) float64: of each map its height, width, first row of the table, cells of an image, and stride."""
+    rows, first = [], 0
+    for (height, width), stride in zip(sizes, strides):
+        rows.append((height, width, first, height * width, stride))
+        first += num_images * height * width
+    return torch.tensor(rows, dtype=torch.float64, device=device)
+
+
+def _touched(
+    low_BM: Tensor, high_BM: Tensor, length_BM: Tensor, size: int, samples_per_cell: int
+) -> tuple[Tensor, Tensor]:
+    """(B, M, size, T) twice: which cells along one axis each cell of a region takes from, and how much of each."""
     num_points = size * samples_per_cell
-    steps = (torch.arange(num_points, device=low_BM.device, dtype=low_BM.dtype) + 0.5) / num_points
-    points = low_BM[..., None] + (high_BM - low_BM)[..., None] * steps - 0.5  # cell i has its centre at i
-    is_near = (points >= -1) & (points <= length)
-    cells = torch.arange(length, device=low_BM.device, dtype=low_BM.dtype)
-    weights = (1 - (points.clamp(0, length - 1)[..., None] - cells).abs()).clamp_min(0) * is_near[..., None]
-    return weights.unflatten(2, (size, samples_per_cell)).mean(3)
+    steps_P = (torch.arange(num_points, device=low_BM.device, dtype=low_BM.dtype) + 0.5) / num_points
+    points_BMP = low_BM[..., None] + (high_BM - low_BM)[..., None] * steps_P - 0.5  # cell i has its centre at i
+    length_BM1 = length_BM[..., None].to(low_BM.dtype)
+    is_near_BMP = (points_BMP >= -1) & (points_BMP <= length_BM1)
+    inside_BMP = torch.minimum(points_BMP.clamp_min(0), length_BM1 - 1)
+    before_BMP = inside_BMP.floor()
+    share_BMP = inside_BMP - before_BMP
+    after_BMP = torch.minimum(before_BMP + 1, length_BM1 - 1)
+    weights_BMP2 = torch.stack([1 - share_BMP, share_BMP], -1) * is_near_BMP[..., None] / samples_per_cell
+    cells_BMP2 = torch.stack([before_BMP, after_BMP], -1).long()
+    grouped = (x.unflatten(2, (size, samples_per_cell)).flatten(3) for x in (cells_BMP2, weights_BMP2))
+    cells_BMsT, weights_BMsT = grouped
+    return cells_BMsT, weights_BMsT

@@ -240,17 +240,18 @@ def test_terms_of_g_detkd_share_the_regions_of_a_step(monkeypatch):
     from autokd.distill.sources import region_sets
 
     calls = []
-    original = region_sets.roi_align
-    monkeypatch.setattr(region_sets, "roi_align", lambda *args, **more: calls.append(1) or original(*args, **more))
+    for name in ("roi_align", "roi_align_at_levels"):
+        original = getattr(region_sets, name)
+        monkeypatch.setattr(region_sets, name, lambda *args, do=original, **more: calls.append(1) or do(*args, **more))
     pair = cases.outputs(4), cases.outputs(6, seed=1)
     distiller = build_distiller(load_preset("g_detkd"), *pair, num_classes=3)
     calls.clear()
     distiller(*pair, cases.TARGETS)
-    regions = 2 * len(cases.LEVELS)
-    assert len(calls) == 2 * regions, "each level of each side once for the regions, once for their means"
+    regions = len(cases.LEVELS) + 1 + 2
+    assert len(calls) == regions, "each level of the student, the teacher's regions, and the means of both sides"
     other = load_preset("global_knowledge")
     both = DistillerSpec((*load_preset("g_detkd").terms, *other.terms))
     distiller = build_distiller(both, *pair, num_classes=3)
     calls.clear()
     distiller(*pair, cases.TARGETS)
-    assert len(calls) == 2 * regions, "prototypes take the same means as the contrast"
+    assert len(calls) == regions, "prototypes take the same means as the contrast"

@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 
 from autokd.distill.batch import Batch
 from autokd.distill.regions import Instances
-from autokd.distill.roi_align import roi_align
+from autokd.distill.roi_align import roi_align, roi_align_at_levels
 
 SAME_OBJECT_IOU = 0.5
 """Regions that overlap more belong to one object (G-DetKD, arXiv:2108.07482, sections 3.2 and 3.3)."""
@@ -118,24 +118,26 @@ def regions_on_levels(
     )
 
 
-def region_vectors(batch: Batch, maps: Mapping[str, Tensor], strides: Mapping[str, int], side: str) -> Tensor:
-    """(S, C): the mean of each region on the level of its size, that of 7 x 7 cells of RoIAlign; once a batch."""
+def regions_at_own_level(
+    batch: Batch,
+    maps: Mapping[str, Tensor],
+    strides: Mapping[str, int],
+    size: int,
+    side: str,
+    samples_per_cell: int = 2,
+) -> Tensor:
+    """(S, C, size, size): RoIAlign of every region on the level to which it belongs; once a batch for a ``side``."""
     regions = regions_of(batch)
 
     def compute() -> Tensor:
-        levels_SL = region_levels(regions.instances.boxes_S4, strides)
-        pooled_L = [
-            roi_align(map_BCHW, regions.boxes_BM4, strides[level], size=1, samples_per_cell=_SAMPLES_OF_A_MEAN)
-            for level, map_BCHW in maps.items()
-        ]
-        return at_own_level(pooled_L, levels_SL).flatten(1)
+        levels_S = region_levels(regions.instances.boxes_S4, strides).argmax(1)
+        levels_BM = levels_S.view(regions.boxes_BM4.shape[:2])
+        of_maps = [strides[level] for level in maps]
+        return roi_align_at_levels(list(maps.values()), regions.boxes_BM4, of_maps, levels_BM, size, samples_per_cell)
 
-    return batch.shared(("region vectors", side), compute)
+    return batch.shared(("regions at own level", side, size, samples_per_cell), compute)
 
 
-def at_own_level(regions_by_level: list[Tensor], levels_SL: Tensor) -> Tensor:
-    """(S, C, h, w): each region from the level to which it belongs."""
-    stacked_LSX = torch.stack([regions.flatten(1) for regions in regions_by_level])
-    chosen_S = levels_SL.argmax(1)
-    own_SX = stacked_LSX[chosen_S, torch.arange(len(chosen_S), device=chosen_S.device)]
-    return own_SX.view(regions_by_level[0].shape)
+def region_vectors(batch: Batch, maps: Mapping[str, Tensor], strides: Mapping[str, int], side: str) -> Tensor:
+    """(S, C): the mean of each region on the level of its size, that of 7 x 7 cells of RoIAlign; once a batch."""
+    return regions_at_own_level(batch, maps, strides, 1, side, samples_per_cell=_SAMPLES_OF_A_MEAN).flatten(1)

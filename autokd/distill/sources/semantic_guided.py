@@ -14,7 +14,7 @@ from autokd.distill.knowledge import Knowledge
 from autokd.distill.levels import own_random_numbers
 from autokd.distill.operators import BuildContext, Source
 from autokd.distill.regions import Present
-from autokd.distill.sources.region_sets import at_own_level, region_levels, regions_of, regions_on_levels
+from autokd.distill.sources.region_sets import regions_at_own_level, regions_of, regions_on_levels
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 from autokd.spec.operator import REGIONS
@@ -60,8 +60,7 @@ class SemanticGuided(Source):
     def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
         instances = regions_of(batch).instances
         student_L = regions_on_levels(batch, batch.student_maps, self._student_strides, self.size, "student")
-        teacher_L = regions_on_levels(batch, batch.teacher_maps, self._teacher_strides, self.size, "teacher")
-        teacher_SChw = at_own_level(teacher_L, region_levels(instances.boxes_S4, self._teacher_strides))
+        teacher_SChw = regions_at_own_level(batch, batch.teacher_maps, self._teacher_strides, self.size, "teacher")
         mixed_SChw = self.mix(torch.stack([self._adapt(regions) for regions in student_L]), teacher_SChw)
         grid = Grid(self.size, self.size)
         piece = Knowledge(mixed_SChw, teacher_SChw, grid, Present(instances.there_S), REGIONS, instances=instances)
@@ -74,7 +73,8 @@ class SemanticGuided(Source):
             return student_LSChw.sum(0)
         embedded_LSD = self.embed(student_LSChw.flatten(0, 1)).view(num_levels, num_regions, -1)
         scores_LS = (embedded_LSD * self.embed(teacher_SChw)).sum(-1) / self.log_temperature.exp()
-        return (scores_LS.softmax(0)[..., None, None, None] * student_LSChw).sum(0)
+        mixed_SX = torch.einsum("ls,lsx->sx", scores_LS.softmax(0), student_LSChw.flatten(2))
+        return mixed_SX.view(teacher_SChw.shape)
 
     def _adapt(self, regions_SChw: Tensor) -> Tensor:
         width = str(regions_SChw.shape[1])
