@@ -8,7 +8,7 @@ from typing import Any
 from autokd.errors import SpaceError, SpecError
 from autokd.space.domains import Choices
 from autokd.space.model import Option, Path, Slot, Space
-from autokd.spec import DistillerSpec, Step, TermSpec
+from autokd.spec import DistillerSpec, FlowState, Step, TermSpec
 from autokd.spec.vocabulary import IDENTITY
 
 
@@ -92,7 +92,14 @@ def _matches(slot: Slot, option: Option, step: Step) -> bool:
 
 
 def _is_offered(space: Space, labels: Path) -> bool:
-    return labels in set(space.paths()) if len(space.slots) else False
+    """Whether each step may follow those before it."""
+    state = FlowState()
+    try:
+        for slot, label in zip(space.slots, labels, strict=True):
+            state = space.advanced(state, slot, slot.option(label))
+    except SpecError:
+        return False
+    return True
 
 
 def _reason(space: Space, term: TermSpec) -> str:

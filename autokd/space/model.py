@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import comb
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from autokd.errors import SpaceError, SpecError
 from autokd.space.domains import Choices, Domain, Range
-from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight, flow, operator_of
+from autokd.spec import DistillerSpec, FlowState, Operator, Step, TermSpec, Weight, flow, operator_of
 from autokd.spec.model import Layers, Schedule
 from autokd.spec.operator import Kind, Number
 from autokd.spec.vocabulary import IDENTITY
@@ -110,7 +110,7 @@ class Space:
                      for name, domain in option.free}  # fmt: skip
             steps.append(Step.of(option.step.name, **(dict(option.step.params) | drawn)))
             path = (*path, label)
-            state = self._advanced(state, slot, option)
+            state = self.advanced(state, slot, option)
         source, *transforms, distance = steps
         written = tuple(step for step in transforms if step.name != IDENTITY)
         return TermSpec(source, written, distance, self._walk_weight(chooser, prefix, source)), path
@@ -160,7 +160,7 @@ class Space:
             found: list[tuple[str, FlowState | None, int]] = []
             for option in slot.options:
                 try:
-                    after = self._advanced(state, slot, option)
+                    after = self.advanced(state, slot, option)
                 except SpecError:
                     found.append((option.label, None, 0))
                     continue
@@ -178,7 +178,8 @@ class Space:
         return {}
 
     @staticmethod
-    def _advanced(state: FlowState, slot: Slot, option: Option) -> FlowState:
+    def advanced(state: FlowState, slot: Slot, option: Option) -> FlowState:
+        """The state after an option of a slot; SpecError if it cannot stand there."""
         if option.step.name == IDENTITY:
             return state
         settings = None if option.free else option.step.settings(slot.kind)
@@ -281,24 +282,23 @@ class Space:
 
         return decisions_of(self, spec)
 
-    def supplied_by(
-        self, student: Iterable[str], teacher: Iterable[str] | None = None
-    ) -> tuple[Space, tuple[str, ...]]:
+    def supplied_by(self, student: Iterable[str], *teachers: Iterable[str]) -> tuple[Space, tuple[str, ...]]:
         """Return the part that a pair with these taps can supply, and a sentence for each option dropped.
 
-        teacher: None means the same taps as the student's.
+        teachers: none means the same taps as the student's; of several, every one must supply what is kept.
         """
         taps_s = set(student)
-        taps_t = taps_s if teacher is None else set(teacher)
+        taps_t = [set(taps) for taps in teachers] or [taps_s]
+        lacking = "this pair lacks" if len(taps_t) == 1 else "these detectors lack"
         reasons: list[str] = []
         slots = []
         for slot in self.slots:
             kept = []
             for option in slot.options:
                 is_step = option.step.name != IDENTITY
-                missing = operator_of(slot.kind, option.step.name).missing(taps_s, taps_t) if is_step else ()
+                missing = _missing(operator_of(slot.kind, option.step.name), taps_s, taps_t) if is_step else ()
                 if missing:
-                    reasons.append(f"{slot.kind} '{option.label}' needs {', '.join(missing)}, which this pair lacks")
+                    reasons.append(f"{slot.kind} '{option.label}' needs {', '.join(missing)}, which {lacking}")
                 else:
                     kept.append(option)
             slots.append(replace(slot, options=tuple(kept)))
@@ -317,6 +317,18 @@ class Space:
             for slot in self.slots
         )
         return replace(self, slots=tuple(slots))
+
+
+def _missing(operator: Operator, student: set[str], teachers: Sequence[set[str]]) -> tuple[str, ...]:
+    """The taps that are lacking, each as "the student's boxes"; of several teachers, "teacher 2's boxes"."""
+    if len(teachers) == 1:
+        return operator.missing(student, teachers[0])
+    found = (
+        tap.replace("the teacher's", f"teacher {i}'s")
+        for i, teacher in enumerate(teachers, start=1)
+        for tap in operator.missing(student, teacher)
+    )
+    return tuple(dict.fromkeys(found))
 
 
 def _written_out(kind: Kind, option: Option) -> tuple[Step, ...]:

@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from autokd.config import load_space
 from autokd.errors import ConfigError, SpaceError, SpecError
+from autokd.presets import load_preset, preset_names
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, DistillerSpec, Step, TermSpec, Weight
 
 SMALL = """
@@ -191,6 +193,18 @@ def test_what_a_pair_cannot_supply_is_dropped_with_a_reason():
         space.supplied_by({"class_logits"})
 
 
+def test_what_one_of_several_teachers_cannot_supply_is_dropped_and_the_teacher_is_named():
+    space = load_space("space:\n  sources: [whole, class_logits, crossed_logits]\n")
+    everything = {"fpn", "class_logits", "head_maps", "head"}
+    part, reasons = space.supplied_by(everything, everything, {"fpn", "class_logits"}, {"fpn", "head"})
+    assert [option.label for slot in part.slots if slot.kind == "source" for option in slot.options] == ["whole"]
+    assert reasons[:2] == (
+        "source 'class_logits' needs teacher 3's class_logits, which these detectors lack",
+        "source 'crossed_logits' needs teacher 2's head, teacher 3's class_logits, which these detectors lack",
+    )
+    assert space.supplied_by(everything, everything, everything) == (space, ())
+
+
 @pytest.mark.parametrize(
     ("change", "found"),
     [
@@ -254,3 +268,13 @@ def test_the_example_of_the_documentation_reads():
 
     example = text.__doc__.split("\n\n")[1]
     load_space("space:\n" + textwrap.indent(textwrap.dedent(example), "  "))
+
+
+def test_every_preset_lies_in_the_space_of_the_whole_vocabulary():
+    space = load_space(Path(__file__).parents[2] / "search_spaces" / "detectors.yaml")
+    for name in preset_names():
+        spec = space.with_offered_strengths(load_preset(name).with_strength(40))
+        space.validate(spec)
+        assert space.decisions(spec)["terms"] == str(len(spec.terms))
+    offered = {option.step.name for slot in space.slots for option in slot.options}
+    assert offered == {"none", *SOURCES, *TRANSFORMS, *DISTANCES}, "an operator is missing from the file"
