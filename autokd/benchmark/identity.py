@@ -78,7 +78,7 @@ def make_header(config: RunConfig, *, commits: Sequence[str], machines: Sequence
         commits=tuple(sorted(set(commits))),
         space=text,
         space_digest=text_digest(text),
-        config={name: _decisive(data[name]) for name in ("name", "data", "teacher", "student", "proxy", "full")},
+        config={"name": data["name"]} | _trained_by(data),
         recipe_digest=recipe_digest(config),
         machines=tuple(sorted(set(machines))),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -90,8 +90,7 @@ def recipe_digest(config: RunConfig) -> str:
     """Identifies what one training's numbers depend on: data, pair and recipes, but not the space, nor where the data
     lie."""
     data = config_data(config)
-    parts = {name: _decisive(data[name]) for name in ("data", "teacher", "student", "proxy", "full")}
-    return text_digest(json.dumps(parts, sort_keys=True))
+    return text_digest(json.dumps(_trained_by(data), sort_keys=True))
 
 
 def text_digest(text: str) -> str:
@@ -159,8 +158,9 @@ def space_difference(table: Space, asked: Space) -> str:
 def recipe_difference(recorded: Mapping[str, Any], config: RunConfig) -> str:
     """The first setting in which a configuration differs from the recorded one; empty if none does."""
     data = config_data(config)
-    for name in ("data", "teacher", "student", "proxy", "full"):
-        ours, theirs = _flat(recorded[name], name), _flat(_decisive(data[name]), name)
+    here = _trained_by(data)
+    for name in here:
+        ours, theirs = _flat(recorded.get(name), name), _flat(here[name], name)
         for key in sorted(ours.keys() | theirs.keys()):
             if ours.get(key) != theirs.get(key):
                 return f"{key}: {ours.get(key)!r} in the table, {theirs.get(key)!r} here"
@@ -171,6 +171,12 @@ def _flat(data: Any, prefix: str) -> dict[str, Any]:
     if isinstance(data, Mapping):
         return {key: value for name, item in data.items() for key, value in _flat(item, f"{prefix}.{name}").items()}
     return {prefix: data}
+
+
+def _trained_by(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training's numbers depend on, of a configuration; several teachers have factors beside them."""
+    names = ("data", "teacher", "teacher_factors", "student", "proxy", "full")
+    return {name: _decisive(data[name]) for name in names if name in data}
 
 
 def _decisive(section: Any) -> Any:

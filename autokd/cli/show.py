@@ -29,7 +29,7 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
     from autokd.detectors import taps_of
 
     space = space_of(config)
-    supplied, reasons = space.supplied_by(taps_of(config.student), taps_of(config.teacher))
+    supplied, reasons = space.supplied_by(taps_of(config.student), *map(taps_of, config.teachers))
     tree = Tree(Text(f"{config.name}: {space.min_terms} to {space.max_terms} terms"))
     for slot in supplied.slots:
         tree.add(_slot_branch(slot))

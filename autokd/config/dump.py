@@ -15,6 +15,8 @@ def config_data(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain data, the default space written out."""
     data = config.model_dump(mode="json")
     data["space"] = DEFAULT_SPACE | config.space
+    if not isinstance(config.teacher, tuple):
+        del data["teacher_factors"]  # says nothing of one teacher
     return data
 
 

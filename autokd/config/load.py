@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from autokd.config.model import CocoData, MmdetDetector, RunConfig
+from autokd.config.model import CocoData, Detector, MmdetDetector, RunConfig, TeacherTag
 from autokd.documents import Document, Location, format_location, load_document
 from autokd.errors import ConfigError, one_of
 from autokd.space import Space, space_from_document
@@ -28,11 +28,13 @@ def load_config(path_or_text: str | Path) -> RunConfig:
     except ValidationError as error:
         raise _located(error, document) from None
     _space_of(document)
-    if config.teacher.checkpoint is None and config.teacher.train is None:
-        raise document.error(
-            ("teacher",),
-            "the teacher has neither weights nor a training. Give 'checkpoint: FILE', or 'train: {}' to train it here.",
-        )
+    for location, teacher in _teachers_of(config):
+        if teacher.checkpoint is None and teacher.train is None:
+            raise document.error(
+                location,
+                "the teacher has neither weights nor a training. Give 'checkpoint: FILE', or 'train: {}' to train it "
+                "here.",
+            )
     config = _with_absolute_paths(config, document)
     if not config.name:
         stem = Path(document.source).stem if document.source != "<text>" else "autokd"
@@ -67,16 +69,34 @@ def _with_absolute_paths(config: RunConfig, document: Document) -> RunConfig:
             if part is not None:
                 _existing(root / part, document, ("data", key), "folder" if key == "images" else "file")
         updates["data"] = config.data.model_copy(update={"root": root})
-    for side in ("teacher", "student"):
-        detector = getattr(config, side)
-        changed: dict[str, Any] = {}
-        if detector.checkpoint is not None:
-            changed["checkpoint"] = _existing(detector.checkpoint, document, (side, "checkpoint"), "file")
-        if isinstance(detector, MmdetDetector) and (path := Path(detector.config).expanduser()).is_file():
-            changed["config"] = os.path.abspath(path)  # what is no file may be a name from MMDetection's zoo
-        if changed:
-            updates[side] = detector.model_copy(update=changed)
+    teachers = tuple(_with_paths_of(section, document, location) for location, section in _teachers_of(config))
+    updates["teacher"] = teachers if isinstance(config.teacher, tuple) else teachers[0]
+    updates["student"] = _with_paths_of(config.student, document, ("student",))
     return config.model_copy(update=updates)
+
+
+def _with_paths_of(detector: Detector, document: Document, location: Location) -> Detector:
+    changed: dict[str, Any] = {}
+    if detector.checkpoint is not None:
+        place = _written((*location, "checkpoint"), document)
+        changed["checkpoint"] = _existing(detector.checkpoint, document, place, "file")
+    if isinstance(detector, MmdetDetector) and (path := Path(detector.config).expanduser()).is_file():
+        changed["config"] = os.path.abspath(path)  # what is no file may be a name from MMDetection's zoo
+    return detector.model_copy(update=changed)
+
+
+def _teachers_of(config: RunConfig) -> list[tuple[Location, Detector]]:
+    """Every teacher with its place in the file."""
+    if not isinstance(config.teacher, tuple):
+        return [(("teacher",), config.teacher)]
+    return [(("teacher", i), teacher) for i, teacher in enumerate(config.teacher)]
+
+
+def _written(location: Location, document: Document) -> Location:
+    """The place as the user wrote it: a list of one teacher is read as that one."""
+    is_within_a_teacher = location[0] == "teacher" and len(location) > 1 and not isinstance(location[1], int)
+    is_listed = is_within_a_teacher and ("teacher", 0) in document.lines
+    return ("teacher", 0, *location[1:]) if is_listed else location
 
 
 def _existing(path: Path, document: Document, location: Location, kind: str) -> Path:
@@ -93,6 +113,7 @@ def _located(error: ValidationError, document: Document) -> ConfigError:
     messages = []
     for problem in error.errors():
         location, model = _real_location(problem["loc"])
+        location = _written(location, document)
         if location[0] == "proxy" and len(location) > 1 and location[:2] not in document.lines:
             continue  # inherited from ``full``, where the same problem is named
         if problem["type"] == "extra_forbidden":
@@ -117,19 +138,29 @@ def _located(error: ValidationError, document: Document) -> ConfigError:
     return ConfigError("\n".join(dict.fromkeys(messages)))
 
 
+_TEACHER_TAGS = [(1, tag) for tag in get_args(TeacherTag)]
+"""(place in a path, key): what pydantic adds where a teacher may be one or several."""
+
+
 def _real_location(loc: tuple[int | str, ...]) -> tuple[Location, type[BaseModel] | None]:
     """Drop what pydantic adds to a path (union tags, type names); return also the model that holds the last key."""
+    loc = tuple(key for i, key in enumerate(loc) if (i, key) not in _TEACHER_TAGS)
     location: tuple[int | str, ...] = ()
     model: type[BaseModel] | None = RunConfig
+    annotation: Any = None
     for i, key in enumerate(loc):
         fields = model.model_fields if model is not None else {}
         is_last = i == len(loc) - 1
+        if isinstance(key, int):  # an item of a list: the tag that follows tells its model
+            location = (*location, key)
+            model = None if is_last else _model_of(annotation, loc[i + 1])
+            continue
         if model is not None and key not in fields and not is_last:
             continue  # a union's tag
         location = (*location, key)
         if not is_last:
-            nested = _model_of(fields[str(key)].annotation, loc[i + 1]) if key in fields else None
-            model = nested
+            annotation = fields[key].annotation if key in fields else None
+            model = _model_of(annotation, loc[i + 1])
     return location, model
 
 

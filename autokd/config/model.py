@@ -5,7 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from autokd.errors import one_of
 from autokd.presets import preset_names
@@ -185,6 +198,52 @@ class MmdetDetector(Section):
 Detector = Annotated[TorchvisionDetector | MmdetDetector, Field(discriminator="framework")]
 """Every framework's section, told apart by ``framework``; left out in a file, it is torchvision."""
 
+
+def _distinct_teachers(teachers: tuple[Detector, ...]) -> tuple[Detector, ...]:
+    if not teachers:
+        raise ValueError("the list is empty. Give at least one teacher")
+    for i, teacher in enumerate(teachers):
+        if teacher in teachers[:i]:
+            first = teachers.index(teacher)
+            raise ValueError(f"teachers {first + 1} and {i + 1} are one and the same. Name it once, with its factor")
+    return teachers
+
+
+TeacherTag = Literal["one", "several"]
+
+
+def _one_or_several(teacher: Any) -> TeacherTag:
+    return "several" if isinstance(teacher, (list, tuple)) else "one"
+
+
+Teachers = Annotated[
+    Annotated[Detector, Tag("one")]
+    | Annotated[tuple[Detector, ...], AfterValidator(_distinct_teachers), Tag("several")],
+    Discriminator(_one_or_several),
+]
+"""One section, or a list of them; a list of one is that one."""
+
+TeacherRule = Literal["equal", "gap", "gradient"]
+"""How several teachers share the loss, without numbers of the user's: ``autokd.distill.teachers`` says how."""
+TEACHER_RULES: tuple[TeacherRule, ...] = ("equal", "gap", "gradient")
+
+
+def _known_factors(found: Any) -> Any:
+    remedy = f"Write one of {', '.join(TEACHER_RULES)}, or a list of positive numbers, one a teacher"
+    if isinstance(found, str):
+        if found not in TEACHER_RULES:
+            raise ValueError(f"{one_of(found, TEACHER_RULES)} {remedy}")
+    elif not isinstance(found, (list, tuple)) or not all(_is_positive(number) for number in found):
+        raise ValueError(f"found {found!r}. {remedy}")
+    return found
+
+
+def _is_positive(number: Any) -> bool:
+    return isinstance(number, (int, float)) and not isinstance(number, bool) and 0 < number < float("inf")
+
+
+TeacherFactors = Annotated[TeacherRule | tuple[float, ...], BeforeValidator(_known_factors)]
+
 # --------------------------------------------------------------------------------------------- search
 
 
@@ -275,7 +334,8 @@ class RunConfig(Section):
 
     name: str = ""
     data: Data
-    teacher: Detector
+    teacher: Teachers
+    teacher_factors: TeacherFactors = "equal"
     student: Detector
     space: dict[str, Any] = Field(default_factory=dict)
     """Read by ``autokd.space``; empty: the default space."""
@@ -283,6 +343,24 @@ class RunConfig(Section):
     proxy: ProxyRecipe = ProxyRecipe()
     full: FullRecipe = FullRecipe()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @property
+    def teachers(self) -> tuple[Detector, ...]:
+        """Every teacher, in the file's order; as a rule there is one."""
+        return self.teacher if isinstance(self.teacher, tuple) else (self.teacher,)
+
+    @field_validator("teacher_factors")
+    @classmethod
+    def _fits_the_teachers(cls, factors: TeacherFactors, info: ValidationInfo) -> TeacherFactors:
+        teacher = info.data.get("teacher")
+        if teacher is None:  # wrong itself, and told so
+            return factors
+        if not isinstance(teacher, tuple):
+            if factors != "equal":
+                raise ValueError("there is one teacher, which shares with nobody. Leave it out, or list more teachers")
+        elif isinstance(factors, tuple) and len(factors) != len(teacher):
+            raise ValueError(f"found {len(factors)} numbers for {len(teacher)} teachers. Give one a teacher")
+        return factors
 
     @model_validator(mode="before")
     @classmethod
@@ -293,9 +371,13 @@ class RunConfig(Section):
             return data
         if isinstance(data.get("data"), dict) and "format" not in data["data"]:
             data = data | {"data": {"format": "coco"} | data["data"]}
+        teacher = data.get("teacher")
+        if isinstance(teacher, (list, tuple)):
+            teachers = [_with_framework(section) for section in teacher]
+            data = data | {"teacher": teachers[0] if len(teachers) == 1 else teachers}
         for side in ("teacher", "student"):
-            if isinstance(data.get(side), dict) and "framework" not in data[side]:
-                data = data | {side: {"framework": "torchvision"} | data[side]}
+            if side in data:
+                data = data | {side: _with_framework(data[side])}
         full, proxy = data.get("full") or {}, data.get("proxy") or {}
         if isinstance(full, dict) and isinstance(proxy, dict):
             shared = {key: value for key, value in full.items() if key in Recipe.model_fields and key != "epochs"}
@@ -305,3 +387,10 @@ class RunConfig(Section):
                 proxy = proxy | {"warm_start": {"epochs": max(1, epochs // 2)} | warm_start}
             data = data | {"proxy": shared | proxy}
         return data
+
+
+def _with_framework(section: Any) -> Any:
+    """A detector's section with the ordinary framework where it names none."""
+    if isinstance(section, dict) and "framework" not in section:
+        return {"framework": "torchvision"} | section
+    return section

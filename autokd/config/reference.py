@@ -32,6 +32,10 @@ A YAML file that says what to search, with which data and detectors, and how to 
 directory; `~` and environment variables in them are expanded. `proxy` trains as `full` does wherever it does not say
 otherwise. The section `space` is described at the head of `autokd/space/text.py`; its operators are listed in
 [operators.md](operators.md). `autokd space FILE` shows the tree that a file describes.
+
+`teacher` is one section, or a list of them. Several teachers share the loss as `teacher_factors` says: `equal` (the
+default), `gap`, `gradient`, or a list of positive numbers, one a teacher:
+[distillers.md](distillers.md#several-teachers).
 """
 
 _SECTIONS: list[tuple[str, type[BaseModel], type[BaseModel] | None]] = [

@@ -147,7 +147,8 @@ class Run:
 
     def space(self) -> Space:
         """The part of the space that the pair can supply; says what is left out."""
-        space, reasons = space_of(self.config).supplied_by(taps_of(self.config.student), taps_of(self.config.teacher))
+        config = self.config
+        space, reasons = space_of(config).supplied_by(taps_of(config.student), *map(taps_of, config.teachers))
         for reason in reasons:
             self.observer.say(f"left out of the space: {reason}")
         return space
