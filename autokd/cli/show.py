@@ -17,7 +17,9 @@ from autokd.spec.vocabulary import IDENTITY
 
 def presets_table() -> Table:
     """A row a preset: name, formula with the published weight, paper."""
-    table = Table("preset", "formula", "paper")
+    table = Table("preset")
+    table.add_column("formula", overflow="fold")  # broken rather than cut where the terminal is narrow
+    table.add_column("paper", overflow="fold")
     for name in preset_names():
         spec = load_preset(name)
         table.add_row(name, formula(spec), spec.paper)
