@@ -4,6 +4,7 @@
     operators   the three base classes           sources, transforms, distances   one class a row
     levels      which level teaches which        balance         relative weights
     distiller   the module                       build           spec -> distiller
+    teachers    several teachers of one student
 
 The names are loaded when first used, so that importing the package costs nothing.
 """
@@ -16,15 +17,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autokd.distill.build import build_distiller
     from autokd.distill.distiller import Distiller, DistillResult, TermValue
+    from autokd.distill.teachers import TeacherEnsemble, build_ensemble
 
 _HOMES = {
     "DistillResult": "autokd.distill.distiller",
     "Distiller": "autokd.distill.distiller",
+    "TeacherEnsemble": "autokd.distill.teachers",
     "TermValue": "autokd.distill.distiller",
     "build_distiller": "autokd.distill.build",
+    "build_ensemble": "autokd.distill.teachers",
 }
 
-__all__ = ["DistillResult", "Distiller", "TermValue", "build_distiller"]
+__all__ = ["DistillResult", "Distiller", "TeacherEnsemble", "TermValue", "build_distiller", "build_ensemble"]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ _RATE = 0.5
 _MAX_GROWTH = 10.0
 """The most that a factor may grow from one measurement to the next: a term that is nearly 0 is not blown up."""
 _MAX_FACTOR = 1e12
-_HALF_PRECISION_SCALE = 1024.0
+HALF_PRECISION_SCALE = 1024.0
 """Keeps the task's gradient on float16 taps above that format's smallest number."""
 
 
@@ -60,14 +60,14 @@ class GradientBalance(nn.Module):
 
         taps: what the task loss was computed from. float_taps: the same in float32, what the terms were.
         """
-        scale = _HALF_PRECISION_SCALE if any(tap.dtype == torch.float16 for tap in taps) else 1.0
-        task_norm = _gradient_norm(task_loss * scale, taps)
+        scale = HALF_PRECISION_SCALE if any(tap.dtype == torch.float16 for tap in taps) else 1.0
+        task_norm = gradient_norm(task_loss * scale, taps)
         if task_norm is None:
             raise DistillError(
                 "the task losses have no gradient on the student's pyramid, so no relative weight can be measured: "
                 "the heads must look at the very tensors that DetectorOutputs.pyramid holds, not at copies of them."
             )
-        found = [_gradient_norm(value, float_taps) for value in values]
+        found = [gradient_norm(value, float_taps) for value in values]
         norms = torch.stack([torch.zeros_like(task_norm) if norm is None else norm for norm in found])
         self._follow(self.ratios * (task_norm / scale) / norms)
         self.was_measured = True
@@ -90,7 +90,7 @@ def is_due(step: int, every: int) -> bool:
     return step < _FIRST_STEPS or step % every == 0
 
 
-def _gradient_norm(value: Tensor, taps: Sequence[Tensor]) -> Tensor | None:
+def gradient_norm(value: Tensor, taps: Sequence[Tensor]) -> Tensor | None:
     """The norm of d value / d taps, all taps together; None where the value does not come from them."""
     if not value.requires_grad:
         return None
