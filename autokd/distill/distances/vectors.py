@@ -10,6 +10,7 @@ from torch import Tensor
 from autokd.distill.batch import Batch
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import Distance
+from autokd.distill.statistics import sum_of_squares
 
 _LEAST_TOTAL = 0.5
 
@@ -18,12 +19,16 @@ class L2Vectors(Distance):
     """Mean over the cells, by their weights, of ||s - t||^2 over the channels.
 
     The sum of weights is taken as 1/2 at least, as in the published sum m r ||A(S) - T||^2 / max(1, 2 sum m r),
-    which is half of this. Global Knowledge (ECCV 2022), arXiv:2210.09022, eq. 8.
+    which is half of this. Terms of different weights on the same maps make ||s - t||^2 once. Global Knowledge
+    (ECCV 2022), arXiv:2210.09022, eq. 8.
     """
 
     def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
         student, teacher = knowledge.values()
-        gap_SHW = (student - teacher).square().sum(1)
+        gap_SHW = batch.shared(  # both sides are kept beside it: an id names a tensor only as long as that lives
+            ("squared gap", id(student), id(teacher)),
+            lambda: (student, teacher, sum_of_squares(student - teacher, (1,))[:, 0]),
+        )[2]
         weights_SHW = knowledge.weights_SHW
         if weights_SHW is None:
             return gap_SHW.sum() / max(gap_SHW.numel(), 1)

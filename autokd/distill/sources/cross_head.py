@@ -153,7 +153,7 @@ def _aligned(student_BCHW: Tensor, teacher_BCHW: Tensor, level: str) -> Tensor:
     teacher_BCHW = teacher_BCHW.to(student_BCHW)
     _, deviation_t, _ = centred(teacher_BCHW, None)
     scale_1C11 = torch.where(varies, deviation_t / (deviation + _EPSILON), 0.0)
-    return torch.addcmul(teacher_BCHW.mean((0, 2, 3), keepdim=True), difference, scale_1C11)
+    return (difference * scale_1C11).add_(teacher_BCHW.mean((0, 2, 3), keepdim=True))
 
 
 def _teachers(batch: Batch, name: str, crossed: Tensor) -> Tensor:
