@@ -52,5 +52,32 @@ class PyramidCKA:
 
     def value(self) -> float:
         """The mean over levels; NaN where there was no row."""
-        values = list(self.levels().values())
-        return sum(values) / len(values) if values else math.nan
+        return _mean(list(self.levels().values()))
+
+
+class TeachersCKA:
+    """``PyramidCKA`` with each of several teachers, and the mean over them: a number that no trial's shares change."""
+
+    def __init__(self, rows: Rows = "cells") -> None:
+        self._rows = rows
+        self._teachers: list[PyramidCKA] = []
+
+    def add(self, student: DetectorOutputs, teachers: Sequence[DetectorOutputs], targets: Sequence[Target]) -> None:
+        """Take one batch, with the outputs of every teacher."""
+        self._teachers = self._teachers or [PyramidCKA(self._rows) for _ in teachers]
+        for cka, teacher in zip(self._teachers, teachers, strict=True):
+            cka.add(student, teacher, targets)
+
+    def levels(self) -> dict[str, float]:
+        """CKA by level; of several teachers the mean over those that have the level."""
+        found = [cka.levels() for cka in self._teachers]
+        names = dict.fromkeys(name for levels in found for name in levels)
+        return {name: _mean([levels[name] for levels in found if name in levels]) for name in names}
+
+    def value(self) -> float:
+        """The mean over teachers."""
+        return _mean([cka.value() for cka in self._teachers])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

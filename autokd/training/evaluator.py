@@ -16,7 +16,7 @@ import torch
 from autokd.config.model import Recipe, RunConfig
 from autokd.data import Datasets
 from autokd.detectors import Detector
-from autokd.distill import build_distiller
+from autokd.distill import TeacherEnsemble, build_distiller, build_ensemble
 from autokd.errors import DetectorError, DistillError, NonFiniteError, SpecError
 from autokd.outcomes import Cause, Job, Outcome, Report, WorkerResources
 from autokd.spec import DistillerSpec
@@ -25,6 +25,7 @@ from autokd.training.loader import Loader
 from autokd.training.loop import EpochResult, Lesson, train
 from autokd.training.provisions import EVALUATION_BATCH_SIZE, Provisions
 from autokd.training.seeds import random_stream, stream_seed
+from autokd.training.teacher_cache import SeveralTeachersTaps
 from autokd.training.validation import validate
 from autokd.training.wanted_taps import student_taps, teacher_taps
 
@@ -103,10 +104,13 @@ def make_lesson(
 ) -> Lesson:
     """Build the distiller for the pair; its weights depend on ``seed`` alone, and the student is left as it was.
 
+    Several teachers have a distiller each, and share the loss as the configuration says.
     Raises DistillError or SpecError if the pair cannot be distilled so.
     """
-    taps = student_taps(spec)
-    teacher = provisions.training_taps(recipe, teacher_taps(spec)).only(teacher_taps(spec))
+    taps, wanted = student_taps(spec), teacher_taps(spec)
+    teachers = tuple(
+        provisions.training_taps(recipe, wanted, teacher=i).only(wanted) for i in range(provisions.num_teachers)
+    )
     batch = next(iter(loader.of_pairs([[(0, 0)]])))
     was_training = student.training
     with random_stream(provisions.device, seed, "distiller"):
@@ -114,8 +118,12 @@ def make_lesson(
             outputs = student.eval()(batch.images_BCHW, taps=taps)
         student.train(was_training)
         num_classes = len(provisions.datasets.train.classes)
-        distiller = build_distiller(spec, student=outputs, teacher=teacher(batch), num_classes=num_classes)
-    return Lesson(distiller.to(provisions.device), teacher, taps)
+        if len(teachers) == 1:
+            distiller = build_distiller(spec, student=outputs, teacher=teachers[0](batch), num_classes=num_classes)
+            return Lesson(distiller.to(provisions.device), teachers[0], taps)
+        several, factors = SeveralTeachersTaps(teachers), provisions.config.teacher_factors
+        ensemble = build_ensemble(spec, outputs, several(batch), num_classes, factors)
+    return Lesson(ensemble.to(provisions.device), several, taps)
 
 
 def _file_name(job_id: str) -> str:
@@ -131,6 +139,7 @@ class _Trial:
         self._folder = folder
         self._began = time.monotonic()
         self._student: Detector | None = None
+        self._lesson: Lesson | None = None
         config = provisions.config
         self._recipe = config.proxy if job.recipe == "proxy" else config.full
         timeout_s = self._recipe.timeout_s
@@ -150,18 +159,20 @@ class _Trial:
         student = provisions.warm_student(job.seed) if is_proxy else provisions.new_student(job.seed)
         self._student = student
         loader = provisions.training_loader(recipe, provisions.config.proxy.subset if is_proxy else 1.0)
-        lesson = None
         if job.spec is not None:
-            lesson = make_lesson(job.spec, student, loader, provisions, recipe, job.seed)
+            self._lesson = make_lesson(job.spec, student, loader, provisions, recipe, job.seed)
         # The proxy goes on where the warm start ended, but not over the same order of images again.
         seed = stream_seed(job.seed, "proxy") if is_proxy else job.seed
-        return train(student, loader, recipe, seed=seed, lesson=lesson, deadline=self._deadline)
+        return train(student, loader, recipe, seed=seed, lesson=self._lesson, deadline=self._deadline)
 
     def report(self, result: EpochResult) -> Report:
         """Measure what the recipe asks for after an epoch."""
         metrics = {"train_loss": result.task_loss, "train_seconds": result.seconds}
         if self._job.spec is not None:
             metrics["distill_loss"] = result.distill_loss
+        if self._lesson is not None and isinstance(self._lesson.distiller, TeacherEnsemble):
+            shares = self._lesson.distiller.shares_T.tolist()
+            metrics |= {f"teacher_share_{k}": share for k, share in enumerate(shares, start=1)}
         if self._job.recipe == "proxy":
             metrics |= self._proxy_metrics()
         self.metrics = metrics
@@ -175,7 +186,7 @@ class _Trial:
         metrics: dict[str, float] = {}
         loader = provisions.validation_loader(proxy.val_subset)
         if "val_loss" in proxy.reward or "cka" in proxy.reward:
-            taps = provisions.validation_taps() if "cka" in proxy.reward else None
+            taps = provisions.all_validation_taps() if "cka" in proxy.reward else None
             validation = validate(self._student, loader, taps, deadline=self._deadline)
             metrics["val_loss"] = validation.val_loss
             if validation.cka is not None:
@@ -199,7 +210,7 @@ class _Trial:
         student = self._student
         assert student is not None
         validation = validate(
-            student, provisions.validation_loader(), provisions.validation_taps(), deadline=self._deadline
+            student, provisions.validation_loader(), provisions.all_validation_taps(), deadline=self._deadline
         )
         self.metrics["val_loss"] = validation.val_loss
         if validation.cka is not None:

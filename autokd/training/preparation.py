@@ -16,13 +16,27 @@ from autokd.training.teacher import OnProgress, Teacher, TeacherScore, measure_t
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a search stands on. ``taps_bytes``: size of the teacher's cached taps on disk."""
+    """What a search stands on. ``taps_bytes``: size of the teachers' cached taps on disk."""
 
-    teacher: Teacher
-    score: TeacherScore
+    teachers: tuple[Teacher, ...]
+    scores: tuple[TeacherScore, ...]
     taps_folders: tuple[Path, ...]
     taps_bytes: int
     warm_start_seeds: tuple[int, ...]
+
+    @property
+    def teacher(self) -> Teacher:
+        """The one with the best val AP; as a rule there is one."""
+        return self.teachers[self._best]
+
+    @property
+    def score(self) -> TeacherScore:
+        """That teacher's."""
+        return self.scores[self._best]
+
+    @property
+    def _best(self) -> int:
+        return max(range(len(self.scores)), key=lambda i: self.scores[i].val_ap)
 
 
 def prepare(
@@ -41,14 +55,17 @@ def prepare(
     runs away.
     """
     provisions = Provisions(config, cache_dir, torch.device(device), datasets, on_progress)
-    teacher = provisions.teacher
-    score = measure_teacher(teacher, datasets, EVALUATION_BATCH_SIZE, provisions.device, on_progress)
+    scores = tuple(
+        measure_teacher(teacher, datasets, EVALUATION_BATCH_SIZE, provisions.device, provisions.progress_of(i))
+        for i, teacher in enumerate(provisions.teachers)
+    )
     caches = {
         cache.folder: cache
+        for i in range(provisions.num_teachers)
         for cache in (
-            provisions.validation_taps(),
-            provisions.training_taps(config.proxy),
-            provisions.training_taps(config.full),
+            provisions.validation_taps(i),
+            provisions.training_taps(config.proxy, teacher=i),
+            provisions.training_taps(config.full, teacher=i),
         )
     }
     warm_start = config.proxy.warm_start
@@ -56,8 +73,8 @@ def prepare(
     for seed in seeds if is_warm else ():
         provisions.warm_student(seed)
     return Preparation(
-        teacher,
-        score,
+        provisions.teachers,
+        scores,
         tuple(caches),
         sum(cache.num_bytes for cache in caches.values()),
         tuple(seeds) if is_warm else (),

@@ -22,7 +22,7 @@ from autokd.outputs import CrossHead
 from autokd.training.average_precision import PrecisionMeter
 from autokd.training.content import digest_of, exclusive, load_weights, save_weights
 from autokd.training.loader import Loader, identity_plan, training_plan
-from autokd.training.loop import PYRAMID_TAP, train
+from autokd.training.loop import PYRAMID_TAP, TeacherTaps, train
 from autokd.training.optimisation import idle_fields
 from autokd.training.seeds import random_stream
 from autokd.training.taps_key import HELD_TAP, TapsKey, stored_taps
@@ -34,7 +34,7 @@ from autokd.training.teacher import (
     no_progress,
     obtain_teacher,
 )
-from autokd.training.teacher_cache import TeacherCache, open_or_build
+from autokd.training.teacher_cache import SeveralTeachersTaps, TeacherCache, open_or_build
 from autokd.training.wanted_taps import teacher_taps_of_run
 
 EVALUATION_BATCH_SIZE = 16
@@ -65,21 +65,42 @@ class Provisions:
         self._taps: dict[str, TeacherCache] = {}
         self._warm_starts: dict[int, dict[str, Tensor]] = {}
         self._meters: dict[str, PrecisionMeter] = {}
+        self._heads: dict[int, CrossHead | None] = {}
 
     @cached_property
     def datasets(self) -> Datasets:
         # The driver has checked the files before any worker came.
         return self._given_datasets or load_datasets(self.config.data, self.cache_dir, check=False)
 
-    @cached_property
+    @property
+    def num_teachers(self) -> int:
+        return len(self.config.teachers)
+
+    @property
     def teacher(self) -> Teacher:
-        """Found, or trained: see ``obtain_teacher``."""
-        return obtain_teacher(self.config.teacher, self.datasets.train, self.cache_dir, self.device, self._on_progress)
+        """The first; as a rule there is one."""
+        return self.teachers[0]
 
     @cached_property
-    def teacher_head(self) -> CrossHead | None:
-        """The teacher's own head, cut in two and frozen; made at the first read of a cache whose taps need it."""
-        return self.teacher.build_head(self.device)
+    def teachers(self) -> tuple[Teacher, ...]:
+        """Found, or trained: see ``obtain_teacher``."""
+        return tuple(
+            obtain_teacher(config, self.datasets.train, self.cache_dir, self.device, self.progress_of(i))
+            for i, config in enumerate(self.config.teachers)
+        )
+
+    def teacher_head(self, teacher: int = 0) -> CrossHead | None:
+        """A teacher's own head, cut in two and frozen; made at the first read of a cache whose taps need it."""
+        if teacher not in self._heads:
+            self._heads[teacher] = self.teachers[teacher].build_head(self.device)
+        return self._heads[teacher]
+
+    def progress_of(self, teacher: int) -> OnProgress:
+        """Tells the stages of one of several teachers with its number: "teacher 2 taps, training"."""
+        if self.num_teachers == 1:
+            return self._on_progress
+        on_progress, name = self._on_progress, f"teacher {teacher + 1}"
+        return lambda stage, done, total, metrics: on_progress(stage.replace("teacher", name, 1), done, total, metrics)
 
     def meter(self, dataset: DetectionDataset) -> PrecisionMeter:
         return self._meters.setdefault(dataset.fingerprint, PrecisionMeter(dataset))
@@ -96,21 +117,28 @@ class Provisions:
 
     # ---------------------------------------------------------------------------------------- taps
 
-    def training_taps(self, recipe: Recipe, taps: Iterable[str] = ()) -> TeacherCache:
-        """The teacher's taps of every view that ``recipe`` shows: those that the run reads, and ``taps``."""
+    def training_taps(self, recipe: Recipe, taps: Iterable[str] = (), teacher: int = 0) -> TeacherCache:
+        """A teacher's taps of every view that ``recipe`` shows: those that the run reads, and ``taps``."""
         train_set = self.datasets.train
         wanted = {*teacher_taps_of_run(self.config), *taps}
-        return self._taps_of(train_set, training_plan(train_set, recipe), "teacher taps, training", wanted)
+        return self._taps_of(teacher, train_set, training_plan(train_set, recipe), "teacher taps, training", wanted)
 
-    def validation_taps(self) -> TeacherCache:
-        """The teacher's pyramid of the validation images as they are."""
+    def validation_taps(self, teacher: int = 0) -> TeacherCache:
+        """A teacher's pyramid of the validation images as they are."""
         val_set = self.datasets.val
-        return self._taps_of(val_set, identity_plan(val_set), "teacher taps, validation", {PYRAMID_TAP})
+        return self._taps_of(teacher, val_set, identity_plan(val_set), "teacher taps, validation", {PYRAMID_TAP})
 
-    def _taps_of(self, dataset: DetectionDataset, plan: ViewPlan, stage: str, wanted: set[str]) -> TeacherCache:
+    def all_validation_taps(self) -> TeacherTaps:
+        """``validation_taps`` of every teacher."""
+        taps = tuple(self.validation_taps(teacher) for teacher in range(self.num_teachers))
+        return taps[0] if len(taps) == 1 else SeveralTeachersTaps(taps)
+
+    def _taps_of(
+        self, teacher: int, dataset: DetectionDataset, plan: ViewPlan, stage: str, wanted: set[str]
+    ) -> TeacherCache:
         key = TapsKey(
-            teacher_digest=self.teacher.digest,
-            teacher_config=detector_text(self.config.teacher),
+            teacher_digest=self.teachers[teacher].digest,
+            teacher_config=detector_text(self.config.teachers[teacher]),
             dataset_fingerprint=dataset.fingerprint,
             plan_digest=plan.digest,
             image_size_px=dataset.image_size_px,
@@ -118,13 +146,14 @@ class Provisions:
         )
         name = f"{key.folder_name} {HELD_TAP in wanted}"
         if name not in self._taps:
+            on_progress = self.progress_of(teacher)
             self._taps[name] = open_or_build(
                 self.cache_dir / "teacher_taps",
                 key,
                 Loader(dataset, plan, EVALUATION_BATCH_SIZE, self.device),
-                lambda: self.teacher.build(self.device),
-                lambda done, total: self._on_progress(stage, done, total, {}),
-                (lambda: self.teacher_head) if HELD_TAP in wanted else None,
+                lambda: self.teachers[teacher].build(self.device),
+                lambda done, total: on_progress(stage, done, total, {}),
+                (lambda: self.teacher_head(teacher)) if HELD_TAP in wanted else None,
             )
         return self._taps[name]
 

@@ -10,7 +10,7 @@ import torch
 
 from autokd.detectors import Detector
 from autokd.errors import DetectorError, NonFiniteError
-from autokd.training.cka import PyramidCKA, Rows
+from autokd.training.cka import Rows, TeachersCKA
 from autokd.training.loader import Loader
 from autokd.training.loop import PYRAMID_TAP, TeacherTaps
 from autokd.training.seeds import random_stream, seed_stream
@@ -21,7 +21,7 @@ VALIDATION_SEED = 0
 
 @dataclass(frozen=True)
 class Validation:
-    """``val_loss``: the task loss, mean over images. ``cka``: mean over levels, None without a teacher."""
+    """``val_loss``: the task loss, mean over images. ``cka``: mean over levels and teachers, None without any."""
 
     val_loss: float
     cka: float | None = None
@@ -46,7 +46,7 @@ def validate(
     was_training = student.training
     student.eval()
     sums: dict[str, torch.Tensor] = {}
-    cka = PyramidCKA(rows) if teacher is not None else None
+    cka = TeachersCKA(rows) if teacher is not None else None
     num_images = 0
     try:
         with random_stream(loader.device, VALIDATION_SEED, "validation"):
@@ -59,7 +59,8 @@ def validate(
                     sums[name] = sums.get(name, loss.new_zeros(())) + loss * batch.num_images
                 num_images += batch.num_images
                 if cka is not None and teacher is not None:
-                    cka.add(outputs, teacher(batch), batch.targets)
+                    taught = teacher(batch)
+                    cka.add(outputs, taught if isinstance(taught, tuple) else (taught,), batch.targets)
                 if deadline is not None and time.monotonic() > deadline:
                     raise TimeoutError("out of time while validating.")
     finally:
