@@ -92,6 +92,9 @@ class Results(_Part):
     name: str = ""
     search: SearchSummary
     teacher: TeacherResult = TeacherResult()
+    """Of several teachers the one with the best val AP."""
+    teachers: tuple[TeacherResult, ...] = ()
+    """Where there are several: each, in the order of the space file. Left out of the file for one."""
     entries: tuple[Entry, ...] = ()
     proxy_fidelity: ProxyFidelity = ProxyFidelity()
     winner: str = ""
@@ -108,7 +111,7 @@ class Results(_Part):
         raise KeyError(f"no entry {name!r}; there are {', '.join(entry.name for entry in self.entries)}.")
 
     def to_json(self) -> str:
-        data = self.model_dump(mode="json", by_alias=True)
+        data = self.model_dump(mode="json", by_alias=True, exclude=None if self.teachers else {"teachers"})
         return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
     def write(self, path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from optuna.trial import TrialState
 from scipy.stats import kendalltau
 
+from autokd.config import RunConfig
 from autokd.outcomes import Outcome
 from autokd.report import SEARCHED
 from autokd.spec import DistillerSpec, formula
@@ -21,6 +22,7 @@ from autokd.storage import Entry as EntryResult
 from autokd.storage import ProxyFidelity, Results, SearchSummary, TeacherResult, read_record, write_text_atomically
 from autokd.study.entries import Entry, winner_of
 from autokd.study.reporting import TEACHER_DETECTIONS, write_run_report
+from autokd.training import TeacherScore
 
 if TYPE_CHECKING:
     import optuna
@@ -35,7 +37,8 @@ def hand_over(run: Run, entries: Sequence[Entry], outcomes: Mapping[str, Outcome
     results = Results(
         name=run.config.name,
         search=search_summary(run.study, run.config.search.sampler, run.ledger.seconds_used()),
-        teacher=_teacher_result(run),
+        teacher=_teacher_result(run.preparation.score),
+        teachers=tuple(map(_teacher_result, run.preparation.scores)) if len(run.preparation.scores) > 1 else (),
         entries=tuple(_entry_result(run.study, entry, entry.outcomes(outcomes, seeds), seeds) for entry in entries),
         winner=winner.name,
         notes=_notes(run, entries, outcomes),
@@ -75,8 +78,7 @@ def search_summary(study: optuna.Study, sampler: str, seconds: float) -> SearchS
     )
 
 
-def _teacher_result(run: Run) -> TeacherResult:
-    score = run.preparation.score
+def _teacher_result(score: TeacherScore) -> TeacherResult:
     per_class: dict[str, float | None] = {f"val_ap/{name}": value for name, value in score.val_per_class.items()}
     per_class |= {f"test_ap/{name}": value for name, value in score.test_per_class.items()}
     return TeacherResult(val_ap=score.val_ap, test_ap=score.test_ap, metrics=per_class)
@@ -137,6 +139,8 @@ def _notes(run: Run, entries: Sequence[Entry], outcomes: Mapping[str, Outcome]) 
         notes.append(
             "There is no test file: what stands as test AP was measured on val, on which the winner was chosen."
         )
+    if len(run.config.teachers) > 1:
+        notes.append(_teachers_note(run.config, run.preparation.scores))
     strength = run.config.full.baseline_strength
     if strength == "published":
         notes.append("The presets were trained with the weights of their papers.")
@@ -147,6 +151,16 @@ def _notes(run: Run, entries: Sequence[Entry], outcomes: Mapping[str, Outcome]) 
             if outcome.status != "finished":
                 notes.append(f"{entry.name}: {outcome.job_id} failed ({outcome.cause}): {outcome.message}")
     return tuple(notes)
+
+
+def _teachers_note(config: RunConfig, scores: Sequence[TeacherScore]) -> str:
+    factors = config.teacher_factors
+    shares = factors if isinstance(factors, str) else "as " + " : ".join(f"{factor:g}" for factor in factors)
+    precisions = ", ".join(f"{score.val_ap:.4f}" for score in scores)
+    return (
+        f"{len(scores)} teachers share the loss ({shares}); val AP in the file's order: {precisions}. What stands for "
+        "the teacher is the best of them on val."
+    )
 
 
 def _versions() -> dict[str, str]:
