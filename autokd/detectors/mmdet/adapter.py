@@ -37,6 +37,12 @@ class Batch:
     samples: list[Any]
     has_targets: bool
 
+    @property
+    def image_size_px(self) -> tuple[int, int]:
+        """(height, width) that holds every image; padding beyond it is left out."""
+        heights, widths = zip(*(sample.img_shape[:2] for sample in self.samples))
+        return max(heights), max(widths)
+
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -110,6 +116,35 @@ class MmdetAdapter(Detector):
         with self._explained(f"for images of {height} x {width} pixels"), torch.no_grad(), evaluating(self):
             self._run(torch.zeros(1, 3, height, width, device=device), [target], TAPS, wants_detections=True)
 
+    # ------------------------------------------------------------------------- in a training of mmengine
+
+    def read(self, inputs_BCHW: Tensor, samples: list[Any], taps: Sequence[str]) -> tuple[DetectorOutputs, dict[str, Any]]:
+        """Outputs for a batch that the model's preprocessor has made already, and mmdet's losses as it gives them.
+
+        samples: mmdet's, with their annotations; images of a batch may differ in size. All parts of the model run, in
+        the mode that they are in.
+        """
+        batch = Batch(inputs_BCHW, samples, has_targets=True)
+        features = self._features(batch)
+        with self._blaming_nan(features):
+            reading = self._read_heads(features, batch, self._of_heads(taps))
+        return self._outputs(features, batch, reading, "head" in taps and "head" in self._head_taps), dict(reading.losses)
+
+    @torch.no_grad()
+    def read_pixels(
+        self, pixels_BCHW: Tensor, sizes_px: Sequence[tuple[int, int]], taps: Sequence[str]
+    ) -> DetectorOutputs:
+        """Taps of images on one canvas, as pipelines of mmdet load them: BGR, 0 to 255.
+
+        sizes_px: (height, width) of each image from the upper left corner; beside it lies padding.
+        """
+        batch = self._batch_of(pixels_BCHW, [None] * len(pixels_BCHW), sizes_px)
+        for input_CHW, (height, width) in zip(batch.inputs_BCHW, sizes_px):
+            input_CHW[:, height:] = input_CHW[:, :, width:] = self.model.data_preprocessor.pad_value
+        features = self._features(batch)
+        reading = self._read_heads(features, batch, self._of_heads(taps)) if self._of_heads(taps) else HeadReading()
+        return self._outputs(features, batch, reading, "head" in taps and "head" in self._head_taps)
+
     # ------------------------------------------------------------------------------------ for families
 
     @abstractmethod
@@ -151,7 +186,7 @@ class MmdetAdapter(Detector):
         self._check_images(images_BCHW)
         self._check_taps(taps)
         batch = self._batch(images_BCHW, targets)
-        wanted = tuple(tap for tap in self._head_taps if tap in taps and tap != "head")
+        wanted = self._of_heads(taps)
         detections: list[Detections] = []
         reading = HeadReading()
         with self._unused_children():
@@ -164,6 +199,10 @@ class MmdetAdapter(Detector):
                     detections = self._detections(features, batch)
         wants_head = "head" in taps and "head" in self._head_taps
         return self._outputs(features, batch, reading, wants_head), detections
+
+    def _of_heads(self, taps: Sequence[str]) -> tuple[str, ...]:
+        """Those of ``taps`` for which the heads must run."""
+        return tuple(tap for tap in self._head_taps if tap in taps and tap != "head")
 
     def _outputs(self, features: Features, batch: Batch, reading: HeadReading, wants_head: bool) -> DetectorOutputs:
         logits = full_precision(reading.class_logits)
@@ -182,20 +221,27 @@ class MmdetAdapter(Detector):
 
     def _batch(self, images_BCHW: Tensor, targets: Sequence[Target] | None) -> Batch:
         """Through the model's own preprocessor: its colours, its padding."""
+        num_images = len(images_BCHW)
+        checked = self._check_targets(targets, num_images) if targets is not None else [None] * num_images
+        sizes_px = [(images_BCHW.shape[-2], images_BCHW.shape[-1])] * num_images
+        return self._batch_of(images_BCHW.flip(1) * 255, checked, sizes_px)
+
+    def _batch_of(
+        self, pixels_BCHW: Tensor, targets: Sequence[Target | None], sizes_px: Sequence[tuple[int, int]]
+    ) -> Batch:
+        """pixels_BCHW: BGR, 0 to 255."""
         from mmdet.structures import DetDataSample
 
-        checked = self._check_targets(targets, len(images_BCHW)) if targets is not None else None
-        size = (images_BCHW.shape[-2], images_BCHW.shape[-1])
         samples = []
-        for index in range(len(images_BCHW)):
+        for index, (target, size) in enumerate(zip(targets, sizes_px)):
             about = {"img_id": index, "img_shape": size, "ori_shape": size, "scale_factor": (1.0, 1.0)}
             sample = DetDataSample(metainfo=about)
-            if checked is not None:
-                sample.gt_instances = self._instances(checked[index])
+            if target is not None:
+                sample.gt_instances = self._instances(target)
             samples.append(sample)
-        preprocessor = self.model.data_preprocessor.to(images_BCHW.device)
-        data = preprocessor({"inputs": images_BCHW.flip(1) * 255, "data_samples": samples}, training=False)
-        return Batch(data["inputs"], data["data_samples"], checked is not None)
+        preprocessor = self.model.data_preprocessor.to(pixels_BCHW.device)
+        data = preprocessor({"inputs": pixels_BCHW, "data_samples": samples}, training=False)
+        return Batch(data["inputs"], data["data_samples"], all(target is not None for target in targets))
 
     def _instances(self, target: Mapping[str, Tensor]) -> Any:
         from mmengine.structures import InstanceData

@@ -70,7 +70,7 @@ class OneStageAdapter(MmdetAdapter):
             scores_BA = scores_BA * centreness(outputs)
         boxes_BA4 = full_precision(reader.boxes(head, outputs))
         threshold = suppression_threshold(self.model.test_cfg)
-        return best_boxes(boxes_BA4, full_precision(scores_BA), batch.samples[0].img_shape, threshold)
+        return best_boxes(boxes_BA4, full_precision(scores_BA), batch.image_size_px, threshold)
 
     @property
     def _reader(self) -> DenseHead | None:

@@ -52,8 +52,8 @@ class QueryAdapter(MmdetAdapter):
             return HeadReading(losses)
         scores_BQK, boxes_BQ4 = (layers[-1] for layers in outputs[:2])
         num_queries = self.model.num_queries
-        height, width = batch.samples[0].img_shape
-        scale = boxes_BQ4.new_tensor([width, height, width, height])
+        sizes = [sample.img_shape[:2] for sample in batch.samples]
+        scale = boxes_BQ4.new_tensor([[width, height, width, height] for height, width in sizes])[:, None]
         # Denoising queries stand before the matching ones.
         class_logits = scores_BQK[:, -num_queries:, : self.model.bbox_head.num_classes]
         boxes = _corners(boxes_BQ4[:, -num_queries:]) * scale
@@ -70,7 +70,7 @@ class QueryAdapter(MmdetAdapter):
         head, scores_BQK = self.model.bbox_head, full_precision(scores_BQK)
         scores = scores_BQK.sigmoid() if head.loss_cls.use_sigmoid else scores_BQK.softmax(-1)
         best_BQ = self._labels.select(scores[..., : head.num_classes]).amax(2)
-        return best_boxes(full_precision(boxes_BQ4), best_BQ, batch.samples[0].img_shape, _SAME_BOX)
+        return best_boxes(full_precision(boxes_BQ4), best_BQ, batch.image_size_px, _SAME_BOX)
 
     @property
     def _head_taps(self) -> tuple[str, ...]:
