@@ -6,7 +6,7 @@ alone, so that all that is left is a weighted sum of rows of a table of cells, f
 the same on every run, on a GPU as well. Equal to ``torchvision.ops.roi_align`` with ``aligned=True`` and the same
 sampling ratio (Mask R-CNN, arXiv:1703.06870, section 3).
 
-Legend: B images, M boxes of an image, L maps, C channels, H x W cells of a map, X cells of all maps and images,
+Legend: B images, M boxes of an image, L maps, C channels, H x W cells of a map, X cells of all maps of an image,
 size x size cells of a region, P sampled points along an axis, T cells along an axis that a region's cell touches.
 """
 
@@ -39,31 +39,32 @@ def roi_align_at_levels(
 ) -> Tensor:
     """As ``roi_align``, each box on the one map of equal channels that ``levels_BM`` (int64) names."""
     channels, dtype = maps[0].shape[1], maps[0].dtype
-    table_XC = torch.cat([map_BCHW.permute(0, 2, 3, 1).reshape(-1, channels) for map_BCHW in maps])
-    geometry_L5 = _geometry(tuple(tuple(x.shape[2:]) for x in maps), tuple(strides), len(maps[0]), table_XC.device)
-    height, width, first, area, stride = geometry_L5[levels_BM].unbind(-1)
+    table_BXC = torch.cat([map_BCHW.flatten(2).transpose(1, 2) for map_BCHW in maps], 1)
+    geometry_L4 = _geometry(tuple(tuple(x.shape[2:]) for x in maps), tuple(strides), table_BXC.device)
+    height, width, first, stride = geometry_L4[levels_BM].unbind(-1)
     boxes_BM4 = (boxes_BM4 / stride[..., None]).to(dtype)
     rows_BMsT, of_rows_BMsT = _touched(boxes_BM4[..., 1], boxes_BM4[..., 3], height, size, samples_per_cell)
     columns_BMsT, of_columns_BMsT = _touched(boxes_BM4[..., 0], boxes_BM4[..., 2], width, size, samples_per_cell)
-    images_B1 = torch.arange(len(boxes_BM4), device=boxes_BM4.device)[:, None]
-    rows_BMsT = (first.long() + images_B1 * area.long())[..., None, None] + rows_BMsT * width.long()[..., None, None]
+    first = first + torch.arange(len(table_BXC), device=first.device)[:, None] * table_BXC.shape[1]
+    rows_BMsT = (first[..., None, None] + rows_BMsT * width[..., None, None]).long()
     cells = rows_BMsT[:, :, :, None, :, None] + columns_BMsT[:, :, None, :, None, :]
     weights = of_rows_BMsT[:, :, :, None, :, None] * of_columns_BMsT[:, :, None, :, None, :]
     regions = functional.embedding_bag(
-        cells.flatten(4).flatten(0, 3), table_XC, mode="sum", per_sample_weights=weights.flatten(4).flatten(0, 3)
+        cells.flatten(4).flatten(0, 3),
+        table_BXC.flatten(0, 1),
+        mode="sum",
+        per_sample_weights=weights.flatten(4).flatten(0, 3),
     )
     return regions.view(-1, size, size, channels).permute(0, 3, 1, 2)
 
 
 @lru_cache(maxsize=256)
-def _geometry(
-    sizes: tuple[tuple[int, ...], ...], strides: tuple[float, ...], num_images: int, device: torch.device
-) -> Tensor:
-    """(L, 5) float64: of each map its height, width, first row of the table, cells of an image, and stride."""
+def _geometry(sizes: tuple[tuple[int, ...], ...], strides: tuple[float, ...], device: torch.device) -> Tensor:
+    """(L, 4) float64: of each map its height, width, first of an image's rows of the table, and stride."""
     rows, first = [], 0
     for (height, width), stride in zip(sizes, strides):
-        rows.append((height, width, first, height * width, stride))
-        first += num_images * height * width
+        rows.append((height, width, first, stride))
+        first += height * width
     return torch.tensor(rows, dtype=torch.float64, device=device)
 
 
