@@ -1,9 +1,9 @@
 """Outputs of two detectors for one batch of 640 x 640 images, made of random numbers: what the presets look at.
 
 Five pyramid levels of 256 channels, 20 objects an image. A dense head with one candidate a cell: where a candidate's
-cell lies in the middle of an object, the boxes are close to it (about a thousand positives an image), elsewhere anywhere.
-Every tap of the student is a leaf, so that what is measured ends at the taps, where the detector's own backward would
-begin.
+cell lies in the middle of an object, the boxes are close to it, elsewhere anywhere, so that about a thousand candidates
+of an image see an object. Every tap of the student is a leaf, so that what is measured ends at the taps, where the
+detector's own backward would begin.
 
 Legend: B images, C channels, H x W cells, A candidate boxes of an image, K classes, M objects of an image.
 """

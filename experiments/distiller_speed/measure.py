@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detections import NUM_CLASSES, Scene, make_scene
+from detections import IMAGE_SIZE_PX, NUM_CLASSES, Scene, make_scene
+from torchvision.models.detection import retinanet_resnet50_fpn
 
 from autokd.distill import Distiller, build_distiller
 from autokd.presets import load_preset, preset_names
@@ -119,6 +120,20 @@ def _status_mib(name: str) -> float:
     return int(line.split()[1]) / 1024
 
 
+def detector_step(num_images: int, device: torch.device) -> Step:
+    """Forward and backward of torchvision's RetinaNet (ResNet-50) on such a batch: what a distiller stands beside."""
+    detector = retinanet_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=NUM_CLASSES, min_size=IMAGE_SIZE_PX, max_size=IMAGE_SIZE_PX
+    ).to(device)
+    images = [torch.rand(3, IMAGE_SIZE_PX, IMAGE_SIZE_PX, device=device) for _ in range(num_images)]
+    target = {"boxes": torch.tensor([[10.0, 10, 100, 100]], device=device), "labels": torch.ones(1).long().to(device)}
+
+    def step() -> None:
+        sum(detector.train()(images, [target] * num_images).values()).backward()
+
+    return step
+
+
 def result_of(seconds: Seconds, memory: dict[str, float]) -> dict[str, Row]:
     """A row for each preset, the cheapest first."""
     rows: dict[str, Row] = {}
@@ -162,6 +177,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="calls in a row, of which the quickest counts")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--detector", action="store_true", help="one step of RetinaNet as well (15 s on a CPU thread)")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -172,6 +188,9 @@ def main() -> None:
     seconds = measure(steps, device, arguments.rounds, arguments.repeats, CLOCKS[arguments.clock])
     rows = result_of(seconds, {name: extra_mib(step, device) for name, step in steps.items()})
     result["load_average_after"] = round(os.getloadavg()[0], 2)
+    if arguments.detector:
+        step = detector_step(arguments.batch, device)
+        result["retinanet_r50_step_s"] = round(seconds_of(step, device, CLOCKS[arguments.clock]), 2)
     print(json.dumps(result, indent=1))
     for name, row in rows.items():
         print(f"{name:24s} {row['ratio']:8.2f} x  {row['milliseconds']:9.2f} ms {row['extra_mib']:9.1f} MiB")
