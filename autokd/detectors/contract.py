@@ -109,6 +109,14 @@ class Detector(nn.Module, ABC):
             )
         return head
 
+    @contextmanager
+    def counting_positives(self) -> Iterator[list[Tensor]]:
+        """Within, each forward with targets adds how many positives its losses were sums over (and divided by).
+
+        A list that stays empty says that the losses are means over images.
+        """
+        yield []
+
     def plain_state_dict(self) -> dict[str, Tensor]:
         """A copy of the weights, on the CPU, that loads in the framework's plain model."""
         return {

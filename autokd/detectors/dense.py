@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from autokd.detectors.base import Frame, TorchvisionAdapter
@@ -79,6 +80,22 @@ class FcosDetector(DenseDetector):
         self, pyramid: Mapping[str, Tensor], raw: dict[str, Any], frame: Frame, targets: list[dict[str, Tensor]]
     ) -> dict[str, Tensor]:
         return self.model.compute_loss(targets, raw, frame.anchors, frame.num_anchors_by_level)
+
+    @contextmanager
+    def counting_positives(self) -> Iterator[list[Tensor]]:
+        """All three losses are divided by the cells of the batch that answer for an object, at least 1."""
+        head, counts = self.model.head, []
+        compute_loss = head.compute_loss
+
+        def counted(targets: Any, outputs: Any, anchors: Any, matched_idxs: list[Tensor]) -> dict[str, Tensor]:
+            counts.append(torch.stack([(matched >= 0).sum() for matched in matched_idxs]).sum())
+            return compute_loss(targets, outputs, anchors, matched_idxs)
+
+        head.compute_loss = counted
+        try:
+            yield counts
+        finally:
+            del head.compute_loss  # the instance's own; the class's is there again
 
 
 class RetinaNetDetector(DenseDetector):

@@ -7,7 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from autokd.training.loader import Loader
 from autokd.training.loop import EpochResult, Lesson, train
 from autokd.training.provisions import EVALUATION_BATCH_SIZE, Provisions
 from autokd.training.seeds import random_stream, stream_seed
+from autokd.training.shares import Ranks
 from autokd.training.teacher_cache import SeveralTeachersTaps
 from autokd.training.validation import validate
 from autokd.training.wanted_taps import student_taps, teacher_taps
@@ -159,6 +160,8 @@ class _Trial:
         student = provisions.warm_student(job.seed) if is_proxy else provisions.new_student(job.seed)
         self._student = student
         loader = provisions.training_loader(recipe, provisions.config.proxy.subset if is_proxy else 1.0)
+        if not is_proxy:
+            loader = replace(loader, ranks=Ranks.current())
         if job.spec is not None:
             self._lesson = make_lesson(job.spec, student, loader, provisions, recipe, job.seed)
         # The proxy goes on where the warm start ended, but not over the same order of images again.
@@ -203,8 +206,8 @@ class _Trial:
         return metrics
 
     def finish(self) -> None:
-        """After a full training: measure everything once, and write weights and detections."""
-        if self._job.recipe != "full":
+        """After a full training: measure once, write weights and detections; of ranks, the first does."""
+        if self._job.recipe != "full" or Ranks.current().rank > 0:
             return
         provisions = self._provisions
         student = self._student

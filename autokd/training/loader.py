@@ -9,7 +9,7 @@ import math
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from autokd.data import (
     plan_views,
     subset_indices,
 )
+from autokd.training.shares import ALONE, Ranks, Share
 
 PLAN_SEED = 0
 """Every seed of a search shares one plan of views, so that the teacher's taps are computed once."""
@@ -38,11 +39,17 @@ Pairs = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """images_BCHW: float32 in [0, 1]. ``pairs``: (image index, view number) of each image."""
+    """images_BCHW: float32 in [0, 1]. ``pairs``: (image index, view number) of each image.
+
+    Where ranks share the training, ``share`` says what of the global batch this is, and ``whole_targets`` are those
+    of all its images.
+    """
 
     pairs: tuple[tuple[int, int], ...]
     images_BCHW: Tensor
     targets: list[Target]
+    share: Share | None = None
+    whole_targets: list[Target] = field(default_factory=list)
 
     @property
     def num_images(self) -> int:
@@ -61,20 +68,35 @@ def identity_plan(dataset: DetectionDataset) -> ViewPlan:
 
 @dataclass(frozen=True, eq=False)
 class Loader:
-    """The batches of one split under one plan of views; ``subset`` is the fraction of images that is used."""
+    """The batches of one split under one plan of views; ``subset`` is the fraction of images that is used.
+
+    ``ranks``: who shares each batch of an epoch; the other ways of going through the images give them whole.
+    """
 
     dataset: DetectionDataset
     plan: ViewPlan
     batch_size: int
     device: torch.device
     subset: float = 1.0
+    ranks: Ranks = ALONE
 
     def steps_per_epoch(self, seed: int) -> int:
         return len(self._epoch_pairs(seed, 1))
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
-        """The shuffled batches of one epoch (1-based): a function of (seed, epoch) alone."""
-        return self.of_pairs(self._epoch_pairs(seed, epoch))
+        """The shuffled batches of one epoch (1-based), or this rank's share of each: a function of (seed, epoch)."""
+        batches = self._epoch_pairs(seed, epoch)
+        if self.ranks.is_alone:
+            return self.of_pairs(batches)
+        shares = [self.ranks.share(pairs) for pairs in batches]
+        return map(self._with_share, self.of_pairs([share.own for share in shares]), shares)
+
+    def _with_share(self, batch: Batch, share: Share) -> Batch:
+        targets = [self.dataset.target(index, self.plan.view(index, number)) for index, number in share.whole]
+        on_device: list[Target] = [
+            {"boxes": target["boxes"].to(self.device), "labels": target["labels"].to(self.device)} for target in targets
+        ]
+        return replace(batch, share=share, whole_targets=on_device)
 
     def indices(self) -> tuple[int, ...]:
         """The images that ``in_order`` gives: the subset is the same for every seed of training."""

@@ -9,44 +9,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from autokd.config.model import Recipe
 from autokd.detectors import Detector
-from autokd.distill import Distiller, DistillResult
-from autokd.errors import DetectorError, NonFiniteError
-from autokd.outputs import DetectorOutputs
+from autokd.errors import NonFiniteError
+from autokd.training.data_parallel import SharedStep
 from autokd.training.descent import DISTILL, TASK, TOTAL, make_descent
-from autokd.training.loader import Batch, Loader
+from autokd.training.lesson import PYRAMID_TAP, Lesson, TeacherTaps, losses_of
+from autokd.training.loader import Loader
 from autokd.training.optimisation import rate_factor
 from autokd.training.seeds import seed_stream
 
 GPU_CHECK_STEPS = 20
 """On a GPU the losses are looked at this often, since each look waits for the card. On a CPU: at every step."""
 
-PYRAMID_TAP = "fpn"
 GRADIENT = "gradient norm"
 
-
-class TeacherTaps(Protocol):
-    """Gives the teacher's taps of a batch, without gradient: from the cache or from the running teacher."""
-
-    def __call__(self, batch: Batch) -> DetectorOutputs: ...
-
-
-@dataclass(frozen=True, eq=False)
-class Lesson:
-    """What the student learns from beside the targets: the loss and where the teacher's taps come from.
-
-    ``taps``: those of the student that the loss reads.
-    """
-
-    distiller: Distiller
-    teacher: TeacherTaps
-    taps: tuple[str, ...] = (PYRAMID_TAP,)
+__all__ = ["PYRAMID_TAP", "EpochResult", "Lesson", "LossRecord", "TeacherTaps", "train"]
 
 
 @dataclass(frozen=True)
@@ -81,11 +63,14 @@ def train(
     The schedule spans ``schedule_epochs`` (default: the recipe's epochs) and is cut off after ``stop_after``.
     Everything random is a function of ``seed``, whatever the lesson draws. ``deadline`` is a value of
     ``time.monotonic``. Raises NonFiniteError naming the part, and TimeoutError.
+
+    Where the loader shares its batches between ranks, every rank calls this, and all end with the same weights.
     """
     device = loader.device
     num_epochs = schedule_epochs or recipe.epochs
     last_epoch = min(num_epochs, stop_after) if stop_after is not None else num_epochs
     distiller = lesson.distiller if lesson else None
+    shared = None if loader.ranks.is_alone else SharedStep(student, lesson, loader.ranks, seed, device)
     descent = make_descent(student, distiller, recipe, device)
     steps_per_epoch = loader.steps_per_epoch(seed)
     num_steps = num_epochs * steps_per_epoch
@@ -93,6 +78,8 @@ def train(
     for epoch in range(1, last_epoch + 1):
         began = time.monotonic()
         _set_training(student, distiller)
+        if shared is not None:
+            shared.begin_epoch()
         if distiller is not None:
             distiller.begin_epoch(epoch, num_epochs, steps_per_epoch)
         record = LossRecord(epoch, check_every=1 if device.type == "cpu" else GPU_CHECK_STEPS)
@@ -101,7 +88,7 @@ def train(
             descent.set_rate(rate)
             seed_stream(device, seed, "step", step)
             with descent.autocast():
-                parts = _losses(student, batch, lesson)
+                parts = losses_of(student, batch, lesson) if shared is None else shared.losses(batch, step)
             norm = descent.differentiate(parts)
             if norm is not None:
                 parts[GRADIENT] = norm
@@ -118,31 +105,6 @@ def _set_training(student: nn.Module, distiller: nn.Module | None) -> None:
     student.train()
     if distiller is not None:
         distiller.train()
-
-
-def _losses(student: Detector, batch: Batch, lesson: Lesson | None) -> dict[str, Tensor]:
-    """Every part of the loss by name, and their total with its graph."""
-    outputs = student(batch.images_BCHW, batch.targets, taps=lesson.taps if lesson else (PYRAMID_TAP,))
-    task_loss = outputs.task_loss
-    if task_loss is None:
-        raise DetectorError(f"{type(student).__name__} gave no losses although it was given targets.")
-    parts = {f"task/{name}": loss for name, loss in outputs.losses.items()}
-    parts[TASK] = task_loss
-    parts[TOTAL] = task_loss
-    if lesson is not None:
-        result = lesson.distiller(outputs, lesson.teacher(batch), batch.targets)
-        parts |= _term_parts(result)
-        parts[TOTAL] = task_loss + result.total
-    return parts
-
-
-def _term_parts(result: DistillResult) -> dict[str, Tensor]:
-    parts: dict[str, Tensor] = {}
-    for name, value in result.terms.items():
-        parts[f"distill/{name}"] = value.weighted
-        parts[f"distill/{name} before its weight"] = value.raw
-    parts[DISTILL] = result.total
-    return parts
 
 
 class LossRecord:

@@ -29,7 +29,7 @@ from autokd.errors import DataError, NonFiniteError
 from autokd.outputs import TAPS, CrossHead, DetectorOutputs
 from autokd.training.content import META_FILE, exclusive, read_meta, whole_folder, write_json
 from autokd.training.loader import Batch, Loader, Pairs, chunks, num_chunks
-from autokd.training.loop import PYRAMID_TAP, TeacherTaps
+from autokd.training.loop import PYRAMID_TAP
 from autokd.training.taps_key import FORMAT_VERSION, HELD_TAP, TapsKey, stored_taps
 
 LEVEL_PREFIX = "level."
@@ -113,7 +113,7 @@ class TapsReader:
 class SeveralTeachersTaps:
     """Taps of several teachers, in their order, as an ensemble takes them."""
 
-    teachers: tuple[TeacherTaps, ...]
+    teachers: tuple[Callable[[Batch], DetectorOutputs], ...]
 
     def __call__(self, batch: Batch) -> tuple[DetectorOutputs, ...]:
         return tuple(teacher(batch) for teacher in self.teachers)
