@@ -108,7 +108,7 @@ def test_semantic_guided_mixes_the_levels_as_published(student_channels):
         levels = [adapter(pooled(student, level)[None])[0] for level in range(3)]
         embedded = [guided.embed(level[None])[0].detach().numpy() for level in levels]
         meaning = guided.embed(target[None])[0].detach().numpy()
-        alpha = softmax(np.array([e @ meaning for e in embedded]) / float(guided.log_temperature.exp()))
+        alpha = softmax(np.array([e @ meaning for e in embedded]) / guided.log_temperature.exp().item())
         mixed = sum(a * level.detach().numpy() for a, level in zip(alpha, levels))
         np.testing.assert_allclose(piece.student_SCHW[sample].detach().numpy(), mixed, rtol=1e-6, atol=1e-8)
         np.testing.assert_allclose(piece.teacher_SCHW[sample].numpy(), target.numpy(), rtol=1e-6, atol=1e-8)
