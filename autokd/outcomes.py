@@ -21,6 +21,13 @@ TRAINING_VERSION = 1
 outcomes are then not taken."""
 
 
+def lesson_digest(spec: DistillerSpec | None, promoted: str = "") -> str:
+    """The spec's digest; "+" and a promoted student's digest behind it, where one teaches; empty: no distillation."""
+    if spec is None:
+        return ""
+    return f"{spec.digest}+{promoted}" if promoted else spec.digest
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One training to be done: a distiller (None: no distillation), a recipe's name and a seed."""
@@ -29,6 +36,13 @@ class Job:
     spec: DistillerSpec | None
     recipe: RecipeName
     seed: int = 0
+    promoted: str = ""
+    """Digest of an earlier trial's student that teaches beside the teachers; empty: none does."""
+
+    @property
+    def digest(self) -> str:
+        """Identifies what the student learns from."""
+        return lesson_digest(self.spec, self.promoted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,10 @@ def presets_table() -> Table:
 
 def space_view(config: RunConfig, num_samples: int) -> RenderableType:
     """The tree of choices, its size, what the pair cannot supply, and a few samples."""
-    from autokd.detectors import taps_of
+    from autokd.detectors import taps_of, taps_of_teachers
 
     space = space_of(config)
-    supplied, reasons = space.supplied_by(taps_of(config.student), *map(taps_of, config.teachers))
+    supplied, reasons = space.supplied_by(taps_of(config.student), *taps_of_teachers(config))
     tree = Tree(Text(f"{config.name}: {space.min_terms} to {space.max_terms} terms"))
     for slot in supplied.slots:
         tree.add(_slot_branch(slot))

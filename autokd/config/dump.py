@@ -15,8 +15,11 @@ def config_data(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain data, the default space written out."""
     data = config.model_dump(mode="json")
     data["space"] = DEFAULT_SPACE | config.space
-    if not isinstance(config.teacher, tuple):
-        del data["teacher_factors"]  # says nothing of one teacher
+    # What is switched off is not written, so that it says nothing new of configurations without it.
+    if config.search.promote_after is None:
+        del data["search"]["promote_after"]
+        if not isinstance(config.teacher, tuple):
+            del data["teacher_factors"]
     return data
 
 

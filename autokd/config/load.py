@@ -35,6 +35,12 @@ def load_config(path_or_text: str | Path) -> RunConfig:
                 "the teacher has neither weights nor a training. Give 'checkpoint: FILE', or 'train: {}' to train it "
                 "here.",
             )
+    if not isinstance(config.teacher, tuple) and config.teacher_factors != "equal" and not config.search.promote_after:
+        raise document.error(
+            ("teacher_factors",),
+            "there is one teacher, which shares with nobody. Leave it out, list more teachers, or give "
+            "search.promote_after.",
+        )
     config = _with_absolute_paths(config, document)
     if not config.name:
         stem = Path(document.source).stem if document.source != "<text>" else "autokd"

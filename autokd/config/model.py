@@ -266,6 +266,8 @@ class SearchConfig(Section):
     """The best few, tried again by the proxy with ``finalist_seeds``."""
     finalist_seeds: Seeds = (1, 2)
     """Of the finalists' further proxy trainings."""
+    promote_after: PositiveInt | None = None
+    """After so many finished trials the best student so far joins the teachers of all that follows; null: never."""
 
 
 Metric = Literal["val_loss", "cka", "ap"]
@@ -327,6 +329,8 @@ class RuntimeConfig(Section):
     """Fractions share a card; auto: the cards divided among the workers, none where there is none."""
     max_worker_losses: Annotated[int, Field(ge=0)] = 1
     """How often a trial whose worker died is tried again."""
+    full_processes: PositiveInt = 1
+    """Processes (and cards) that share the batches of each full training; above 1: Ray Train, torchvision only."""
 
 
 class RunConfig(Section):
@@ -356,7 +360,7 @@ class RunConfig(Section):
         if teacher is None:  # wrong itself, and told so
             return factors
         if not isinstance(teacher, tuple):
-            if factors != "equal":
+            if isinstance(factors, tuple):
                 raise ValueError("there is one teacher, which shares with nobody. Leave it out, or list more teachers")
         elif isinstance(factors, tuple) and len(factors) != len(teacher):
             raise ValueError(f"found {len(factors)} numbers for {len(teacher)} teachers. Give one a teacher")

@@ -11,7 +11,7 @@ from autokd.detectors.labels import class_order
 from autokd.detectors.layout import Layout, choose_layout
 from autokd.detectors.plain import plain_torchvision_model
 from autokd.detectors.source import plain_torchvision_source
-from autokd.detectors.supply import structure_text, taps_of
+from autokd.detectors.supply import structure_text, taps_of, taps_of_teachers
 
 __all__ = [
     "Description",
@@ -28,4 +28,5 @@ __all__ = [
     "plain_torchvision_source",
     "structure_text",
     "taps_of",
+    "taps_of_teachers",
 ]

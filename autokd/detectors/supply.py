@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autokd.config import Detector as DetectorConfig
+from autokd.config import RunConfig
 
 DENSE_TAPS = ("fpn", "class_logits", "boxes", "proposals", "head_maps", "head")
 TWO_STAGE_TAPS = ("fpn", "proposals")
@@ -19,6 +20,12 @@ def taps_of(config: DetectorConfig) -> tuple[str, ...]:
 
         return mmdet_taps(config)
     return TWO_STAGE_TAPS if config.architecture == "faster_rcnn" else DENSE_TAPS
+
+
+def taps_of_teachers(config: RunConfig) -> tuple[tuple[str, ...], ...]:
+    """``taps_of`` of every teacher; a student that may be promoted comes last."""
+    sections = [*config.teachers, *([config.student] if config.search.promote_after else [])]
+    return tuple(map(taps_of, sections))
 
 
 def structure_text(config: DetectorConfig) -> str:

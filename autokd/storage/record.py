@@ -38,13 +38,15 @@ class TrialRecord:
     recipe: RecipeName
     seed: int
     digest: str
-    """NO_DISTILLATION for a job without a distiller."""
+    """``Job.digest``; NO_DISTILLATION for a job without a distiller."""
     spec_yaml: str
     """Empty: no distillation."""
     formula: str
     reused_from: int | None
     """Number of the trial with the same digest whose outcome this one took over."""
     outcome: Outcome | None
+    promoted: str = ""
+    """Digest of the earlier trial's student that taught too."""
 
     @cached_property
     def spec(self) -> DistillerSpec | None:
@@ -64,11 +66,13 @@ def record_job(
         "job_id": job.id,
         "recipe": job.recipe,
         "seed": job.seed,
-        "digest": spec.digest if spec else NO_DISTILLATION,
+        "digest": job.digest or NO_DISTILLATION,
         "spec": spec.to_yaml() if spec else "",
         "formula": formula(spec) if spec else "no distillation",
         "reused_from": reused_from,
     }
+    if job.promoted:
+        data["promoted"] = job.promoted
     if note:
         _write_note(trial, formula_lines(spec) if spec else ["no distillation"])
     trial.set_user_attr(JOB, data)
@@ -96,6 +100,7 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
         formula=job.get("formula", ""),
         reused_from=job.get("reused_from"),
         outcome=None if stored is None else outcome_from_plain(stored),
+        promoted=job.get("promoted", ""),
     )
 
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
-from autokd.outcomes import Job, Outcome, Report
+from autokd.outcomes import Job, Outcome, Report, lesson_digest
 from autokd.search import FORGET_ATTR, suggest
 from autokd.spec import DistillerSpec, formula
 from autokd.storage import TrialRecord, find_by_digest, get_fact, read_record, record_job, record_outcome, set_fact
 from autokd.study.observer import Observer, TrialNews
+from autokd.study.promotion import Promotion
 from autokd.study.reward import Reward
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ class OpenTrial:
     spec: DistillerSpec
     outcome: Outcome | None = None
     twins: list[OpenTrial] = field(default_factory=list)
+    promoted: str = ""
+
+    @property
+    def digest(self) -> str:
+        """What the student learns from: ``Job.digest``."""
+        return lesson_digest(self.spec, self.promoted)
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ class SearchDriver:
         plan: SearchPlan,
         observer: Observer,
         owner: str = "",
+        promotion: Promotion | None = None,
     ) -> None:
         self._study = study
         self._space = space
@@ -74,6 +82,7 @@ class SearchDriver:
         self._plan = plan
         self._observer = observer
         self._owner = owner
+        self._promotion = promotion
         self._open: dict[str, OpenTrial] = {}
         self._panel: list[OpenTrial] = []
         evaluated = [t for t in study.get_trials(deepcopy=False) if is_evaluated(t)]
@@ -89,7 +98,8 @@ class SearchDriver:
             return None
         for _ in range(MAX_REPEATS):
             trial = self._study.ask()
-            opened = OpenTrial(trial.number, trial, suggest(trial, self._space))
+            promoted = self._promotion.digest() if self._promotion is not None else ""
+            opened = OpenTrial(trial.number, trial, suggest(trial, self._space), promoted=promoted)
             if not self._is_answered(opened):
                 job = self._job(opened)
                 record_job(trial, job, owner=self._owner)
@@ -101,18 +111,16 @@ class SearchDriver:
         return None
 
     def _job(self, opened: OpenTrial) -> Job:
-        return Job(f"trial-{opened.number:05d}", opened.spec, "proxy", self._plan.seed)
+        return Job(f"trial-{opened.number:05d}", opened.spec, "proxy", self._plan.seed, opened.promoted)
 
     def _is_answered(self, opened: OpenTrial) -> bool:
         """Answer a duplicate from the database, or let it wait for its twin that is being evaluated."""
-        known = find_by_digest(
-            self._study, opened.spec.digest, seed=self._plan.seed, causes=("non_finite", "cannot_build")
-        )
+        known = find_by_digest(self._study, opened.digest, seed=self._plan.seed, causes=("non_finite", "cannot_build"))
         if known is not None:
             self._tell_reused(opened, known)
             return True
         for other in [*self._open.values(), *self._panel]:
-            if other.spec.digest == opened.spec.digest:
+            if other.digest == opened.digest:
                 other.twins.append(opened)
                 return True
         return False
@@ -141,7 +149,7 @@ class SearchDriver:
         assert record.outcome is not None
         assert record.spec is not None
         self._num_started += 1
-        self._settle(OpenTrial(record.number, None, record.spec, record.outcome))
+        self._settle(OpenTrial(record.number, None, record.spec, record.outcome, promoted=record.promoted))
 
     def finish(self) -> Reward:
         """Tell what the panel still holds; return the reward with its scales."""

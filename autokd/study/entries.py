@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autokd.config import NO_DISTILLATION, FullRecipe
-from autokd.outcomes import Job, Outcome
+from autokd.outcomes import Job, Outcome, lesson_digest
 from autokd.presets import load_distiller
 from autokd.spec import DistillerSpec
 
@@ -19,14 +19,17 @@ class Entry:
 
     name: str
     spec: DistillerSpec | None
+    promoted: str = ""
+    """Digest of an earlier trial's student that teaches too."""
 
     @property
     def digest(self) -> str:
-        return self.spec.digest if self.spec is not None else ""
+        """What the student learns from: ``Job.digest``."""
+        return lesson_digest(self.spec, self.promoted)
 
     def jobs(self, seeds: Sequence[int]) -> list[Job]:
         """One full training a seed; entries of equal digest share theirs."""
-        return [Job(self._job_id(seed), self.spec, "full", seed) for seed in seeds]
+        return [Job(self._job_id(seed), self.spec, "full", seed, self.promoted) for seed in seeds]
 
     def outcomes(self, outcomes: Mapping[str, Outcome], seeds: Sequence[int]) -> list[Outcome]:
         """Those of this entry, in the order of the seeds."""

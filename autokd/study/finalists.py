@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
 from autokd.config import NO_DISTILLATION
-from autokd.outcomes import Job, Outcome
+from autokd.outcomes import Job, Outcome, lesson_digest
 from autokd.spec import DistillerSpec
 from autokd.storage import read_record
 from autokd.study.reward import Reward, reference_curve
@@ -25,20 +25,27 @@ class Finalist:
 
     spec: DistillerSpec
     values: tuple[float, ...]
+    promoted: str = ""
+    """Digest of an earlier trial's student that taught too."""
+
+    @property
+    def digest(self) -> str:
+        """What the student learns from: ``Job.digest``."""
+        return lesson_digest(self.spec, self.promoted)
 
     @property
     def mean(self) -> float:
         return statistics.fmean(self.values)
 
 
-def best_trials(study: optuna.Study, count: int) -> list[tuple[DistillerSpec, float]]:
-    """The best finished trials of distinct digest with their values, best first."""
+def best_trials(study: optuna.Study, count: int) -> list[Finalist]:
+    """The best finished trials of distinct digest, each with its own value alone, best first."""
     trials = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.value is not None]
-    best: dict[str, tuple[DistillerSpec, float]] = {}
+    best: dict[str, Finalist] = {}
     for trial in sorted(trials, key=lambda t: (-(t.value or 0.0), t.number)):
         record = read_record(trial)
         if record.spec is not None:
-            best.setdefault(record.spec.digest, (record.spec, float(trial.value or 0.0)))
+            best.setdefault(record.digest, Finalist(record.spec, (float(trial.value or 0.0),), record.promoted))
     return list(best.values())[:count]
 
 
@@ -47,17 +54,17 @@ def reference_job(seed: int) -> Job:
     return Job(f"proxy-{NO_DISTILLATION}-s{seed}", None, "proxy", seed)
 
 
-def finalist_job(spec: DistillerSpec, seed: int) -> Job:
-    return Job(f"proxy-{spec.digest}-s{seed}", spec, "proxy", seed)
+def finalist_job(finalist: Finalist, seed: int) -> Job:
+    return Job(f"proxy-{finalist.digest}-s{seed}", finalist.spec, "proxy", seed, finalist.promoted)
 
 
-def finalist_jobs(specs: Sequence[DistillerSpec], seeds: Sequence[int]) -> list[Job]:
+def finalist_jobs(best: Sequence[Finalist], seeds: Sequence[int]) -> list[Job]:
     """For each seed "none" first, then every candidate."""
-    return [job for seed in seeds for job in (reference_job(seed), *(finalist_job(spec, seed) for spec in specs))]
+    return [job for seed in seeds for job in (reference_job(seed), *(finalist_job(each, seed) for each in best))]
 
 
 def rank_finalists(
-    best: Sequence[tuple[DistillerSpec, float]],
+    best: Sequence[Finalist],
     outcomes: Mapping[str, Outcome],
     seeds: Sequence[int],
     reward: Reward,
@@ -65,16 +72,16 @@ def rank_finalists(
 ) -> list[Finalist]:
     """Order by the mean reward over seeds. A seed whose "none" failed has no say; a failed candidate falls behind."""
     finalists = []
-    for spec, value in best:
-        values, has_failed = [value], False
+    for candidate in best:
+        values, has_failed = list(candidate.values), False
         for seed in seeds:
             none = outcomes[reference_job(seed).id]
             if none.status != "finished":
                 continue
-            outcome = outcomes[finalist_job(spec, seed).id]
+            outcome = outcomes[finalist_job(candidate, seed).id]
             has_failed |= outcome.status != "finished"
             if outcome.status == "finished":
                 seeded = Reward(reward.parts, reference_curve(none), reward.scales)
                 values.append(seeded.value(outcome.metrics, num_epochs))
-        finalists.append((has_failed, Finalist(spec, tuple(values))))
+        finalists.append((has_failed, replace(candidate, values=tuple(values))))
     return [finalist for _, finalist in sorted(finalists, key=lambda pair: (pair[0], -pair[1].mean))]

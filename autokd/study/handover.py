@@ -21,6 +21,7 @@ from autokd.spec import DistillerSpec, formula
 from autokd.storage import Entry as EntryResult
 from autokd.storage import ProxyFidelity, Results, SearchSummary, TeacherResult, read_record, write_text_atomically
 from autokd.study.entries import Entry, winner_of
+from autokd.study.promotion import promoted_trial
 from autokd.study.reporting import TEACHER_DETECTIONS, write_run_report
 from autokd.training import TeacherScore
 
@@ -141,6 +142,8 @@ def _notes(run: Run, entries: Sequence[Entry], outcomes: Mapping[str, Outcome]) 
         )
     if len(run.config.teachers) > 1:
         notes.append(_teachers_note(run.config, run.preparation.scores))
+    if run.config.search.promote_after is not None and run.study.get_trials(deepcopy=False):
+        notes.append(_promotion_note(run.study, entries))
     strength = run.config.full.baseline_strength
     if strength == "published":
         notes.append("The presets were trained with the weights of their papers.")
@@ -160,6 +163,17 @@ def _teachers_note(config: RunConfig, scores: Sequence[TeacherScore]) -> str:
     return (
         f"{len(scores)} teachers share the loss ({shares}); val AP in the file's order: {precisions}. What stands for "
         "the teacher is the best of them on val."
+    )
+
+
+def _promotion_note(study: optuna.Study, entries: Sequence[Entry]) -> str:
+    number = promoted_trial(study)
+    if number is None:
+        return "No student was promoted: too few trials finished."
+    taught = [entry.name for entry in entries if entry.promoted]
+    return (
+        f"The student of trial {number} was promoted and taught later trials; behind a '+' in a digest stands its own. "
+        f"Trained in full with it: {', '.join(taught) or 'none'}."
     )
 
 

@@ -76,7 +76,7 @@ class Ledger:
         save_job_outcome(self.study, outcome)
 
     def save_finalists(self, finalists: Sequence[Finalist]) -> None:
-        set_fact(self.study, "finalists", [[finalist.spec.digest, list(finalist.values)] for finalist in finalists])
+        set_fact(self.study, "finalists", [[finalist.digest, list(finalist.values)] for finalist in finalists])
 
     # ---------------------------------------------------------------------------------------- trials
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from autokd.config import NO_DISTILLATION, RunConfig, config_digest, space_of
 from autokd.data import Datasets, load_datasets
-from autokd.detectors import taps_of
+from autokd.detectors import taps_of, taps_of_teachers
 from autokd.errors import AutoKDError, SpaceError
 from autokd.outcomes import Job, Outcome
 from autokd.presets import load_distiller
@@ -27,11 +27,12 @@ from autokd.storage import Results, RunDirectory, open_study
 from autokd.study.batch import BatchDriver
 from autokd.study.driver import SearchDriver, SearchPlan
 from autokd.study.entries import Entry, baseline_entries
-from autokd.study.finalists import best_trials, finalist_jobs, rank_finalists, reference_job
+from autokd.study.finalists import Finalist, best_trials, finalist_jobs, rank_finalists, reference_job
 from autokd.study.handover import hand_over
 from autokd.study.ledger import Ledger
 from autokd.study.observer import Observer, SilentObserver
 from autokd.study.phases import PhasedDriver, Phases
+from autokd.study.promotion import Promotion
 from autokd.study.reward import Reward, reference_curve
 from autokd.training import Preparation, TrainingEvaluatorFactory, prepare
 
@@ -71,7 +72,7 @@ def _search_phases(run: Run) -> Phases[Trained]:
     winner = yield from run.best_finalist(reward)
     entries = baseline_entries(run.config.full)
     if winner is not None:
-        entries.append(Entry(SEARCHED, winner))
+        entries.append(Entry(SEARCHED, winner.spec, winner.promoted))
     return (yield from run.retrain(entries))
 
 
@@ -148,7 +149,7 @@ class Run:
     def space(self) -> Space:
         """The part of the space that the pair can supply; says what is left out."""
         config = self.config
-        space, reasons = space_of(config).supplied_by(taps_of(config.student), *map(taps_of, config.teachers))
+        space, reasons = space_of(config).supplied_by(taps_of(config.student), *taps_of_teachers(config))
         for reason in reasons:
             self.observer.say(f"left out of the space: {reason}")
         return space
@@ -167,13 +168,20 @@ class Run:
         reward = Reward(proxy.reward, reference_curve(none), self.ledger.scales())
         plan = SearchPlan(self.config.search.trials, proxy.calibration_trials, proxy.epochs, SEARCH_SEED)
         untold = self.ledger.reclaim()
-        driver = SearchDriver(self.study, space, reward, plan, self.observer, self.directory.owner)
+        driver = SearchDriver(
+            self.study, space, reward, plan, self.observer, self.directory.owner, self.make_promotion()
+        )
         for record in untold:
             driver.adopt(record)
         if not self.study.get_trials(deepcopy=False):
             self.enqueue_presets(space)
         yield driver
         return driver.finish()
+
+    def make_promotion(self) -> Promotion | None:
+        """Who lets a good student teach; None where the file does not ask for it."""
+        after = self.config.search.promote_after
+        return None if after is None else Promotion(self.study, after, self.directory.path, self.observer)
 
     def enqueue_presets(self, space: Space) -> None:
         """Let the search begin with what is published, at one strength."""
@@ -186,7 +194,7 @@ class Run:
             except SpaceError as error:
                 self.observer.say(f"{name} is not tried first, it lies outside the space: {error}")
 
-    def best_finalist(self, reward: Reward) -> Phases[DistillerSpec | None]:
+    def best_finalist(self, reward: Reward) -> Phases[Finalist | None]:
         """Try the best few with more seeds; return the one with the best mean, or None if no trial finished."""
         search = self.config.search
         best = best_trials(self.study, search.finalists)
@@ -194,11 +202,11 @@ class Run:
             self.observer.say("no trial of the search finished: there is no distiller to retrain.")
             return None
         seeds = search.finalist_seeds if len(best) > 1 else ()
-        outcomes = yield from self.run_jobs("finalists", finalist_jobs([spec for spec, _ in best], seeds))
+        outcomes = yield from self.run_jobs("finalists", finalist_jobs(best, seeds))
         ranked = rank_finalists(best, outcomes, seeds, reward, self.config.proxy.epochs)
         self.ledger.save_finalists(ranked)
         self.observer.say(f"winner of the search: {formula(ranked[0].spec)} ({ranked[0].mean:+.3f})")
-        return ranked[0].spec
+        return ranked[0]
 
     # --------------------------------------------------------------------------------------- retrain
 

@@ -6,14 +6,17 @@ before a search; ``TrainingEvaluatorFactory`` is what a runtime carries to its w
 """
 
 from autokd.training.average_precision import AveragePrecision, PrecisionMeter
-from autokd.training.evaluator import TrainingEvaluator, TrainingEvaluatorFactory
+from autokd.training.evaluator import PROMOTED_FOLDER, STUDENT_ARTIFACT, TrainingEvaluator, TrainingEvaluatorFactory
 from autokd.training.loop import EpochResult, Lesson, train
 from autokd.training.preparation import Preparation, prepare
-from autokd.training.teacher import OnProgress, Teacher, TeacherScore
+from autokd.training.teacher import WEIGHTS_FILE, OnProgress, Teacher, TeacherScore, file_digest
 from autokd.training.teacher_cache import LiveTeacher, TeacherCache
 from autokd.training.validation import Validation, validate
 
 __all__ = [
+    "PROMOTED_FOLDER",
+    "STUDENT_ARTIFACT",
+    "WEIGHTS_FILE",
     "AveragePrecision",
     "EpochResult",
     "Lesson",
@@ -27,6 +30,7 @@ __all__ = [
     "TrainingEvaluator",
     "TrainingEvaluatorFactory",
     "Validation",
+    "file_digest",
     "prepare",
     "train",
     "validate",

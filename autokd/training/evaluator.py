@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -26,9 +27,15 @@ from autokd.training.loop import EpochResult, Lesson, train
 from autokd.training.provisions import EVALUATION_BATCH_SIZE, Provisions
 from autokd.training.seeds import random_stream, stream_seed
 from autokd.training.shares import Ranks
+from autokd.training.teacher import Teacher
 from autokd.training.teacher_cache import SeveralTeachersTaps
 from autokd.training.validation import validate
 from autokd.training.wanted_taps import student_taps, teacher_taps
+
+PROMOTED_FOLDER = "promoted"
+"""Of the run directory: a folder for each promoted student, named by its digest."""
+STUDENT_ARTIFACT = "student"
+"""The whole state of a proxy's student, kept where one may be promoted."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class TrainingEvaluator:
 
     def evaluate(self, job: Job) -> Generator[Report, None, Outcome]:
         """Yield a report after each epoch and return the outcome; expected failures are outcomes too."""
-        trial = _Trial(job, self._provisions, self._run_dir / "jobs" / _file_name(job.id))
+        trial = _Trial(job, self._provisions, self._run_dir)
         failure: tuple[Cause, str] | None = None
         try:
             for result in trial.epochs():
@@ -101,17 +108,23 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def make_lesson(
-    spec: DistillerSpec, student: Detector, loader: Loader, provisions: Provisions, recipe: Recipe, seed: int
+    spec: DistillerSpec,
+    student: Detector,
+    loader: Loader,
+    provisions: Provisions,
+    recipe: Recipe,
+    seed: int,
+    promoted: Teacher | None = None,
 ) -> Lesson:
     """Build the distiller for the pair; its weights depend on ``seed`` alone, and the student is left as it was.
 
-    Several teachers have a distiller each, and share the loss as the configuration says.
+    Several teachers, a ``promoted`` student among them, have a distiller each, and share the loss as the
+    configuration says; where it gives numbers, the promoted one gets their mean.
     Raises DistillError or SpecError if the pair cannot be distilled so.
     """
     taps, wanted = student_taps(spec), teacher_taps(spec)
-    teachers = tuple(
-        provisions.training_taps(recipe, wanted, teacher=i).only(wanted) for i in range(provisions.num_teachers)
-    )
+    sources = [*provisions.teachers, *([promoted] if promoted is not None else [])]
+    teachers = tuple(provisions.training_taps(recipe, wanted, teacher).only(wanted) for teacher in sources)
     batch = next(iter(loader.of_pairs([[(0, 0)]])))
     was_training = student.training
     with random_stream(provisions.device, seed, "distiller"):
@@ -123,6 +136,8 @@ def make_lesson(
             distiller = build_distiller(spec, student=outputs, teacher=teachers[0](batch), num_classes=num_classes)
             return Lesson(distiller.to(provisions.device), teachers[0], taps)
         several, factors = SeveralTeachersTaps(teachers), provisions.config.teacher_factors
+        if promoted is not None and not isinstance(factors, str):
+            factors = (*factors, math.fsum(factors) / len(factors))
         ensemble = build_ensemble(spec, outputs, several(batch), num_classes, factors)
     return Lesson(ensemble.to(provisions.device), several, taps)
 
@@ -134,10 +149,11 @@ def _file_name(job_id: str) -> str:
 class _Trial:
     """One job on its way: what was reported and measured so far."""
 
-    def __init__(self, job: Job, provisions: Provisions, folder: Path) -> None:
+    def __init__(self, job: Job, provisions: Provisions, run_dir: Path) -> None:
         self._job = job
         self._provisions = provisions
-        self._folder = folder
+        self._folder = run_dir / "jobs" / _file_name(job.id)
+        self._promoted_folder = run_dir / PROMOTED_FOLDER / job.promoted if job.promoted else None
         self._began = time.monotonic()
         self._student: Detector | None = None
         self._lesson: Lesson | None = None
@@ -163,7 +179,8 @@ class _Trial:
         if not is_proxy:
             loader = replace(loader, ranks=Ranks.current())
         if job.spec is not None:
-            self._lesson = make_lesson(job.spec, student, loader, provisions, recipe, job.seed)
+            promoted = None if self._promoted_folder is None else provisions.promoted(self._promoted_folder)
+            self._lesson = make_lesson(job.spec, student, loader, provisions, recipe, job.seed, promoted)
         # The proxy goes on where the warm start ended, but not over the same order of images again.
         seed = stream_seed(job.seed, "proxy") if is_proxy else job.seed
         return train(student, loader, recipe, seed=seed, lesson=self._lesson, deadline=self._deadline)
@@ -207,11 +224,15 @@ class _Trial:
 
     def finish(self) -> None:
         """After a full training: measure once, write weights and detections; of ranks, the first does."""
-        if self._job.recipe != "full" or Ranks.current().rank > 0:
-            return
         provisions = self._provisions
         student = self._student
         assert student is not None
+        if self._job.recipe != "full":
+            if self._may_be_promoted():
+                self._keep(STUDENT_ARTIFACT, "student_state.pt", lambda path: save_weights(path, student.state_dict()))
+            return
+        if Ranks.current().rank > 0:
+            return
         validation = validate(
             student, provisions.validation_loader(), provisions.all_validation_taps(), deadline=self._deadline
         )
@@ -232,6 +253,11 @@ class _Trial:
         self._keep("weights", "student.pt", lambda path: save_weights(path, student.plain_state_dict()))
         if (spec := self._job.spec) is not None:
             self._keep("distiller", "distiller.yaml", lambda path: write_whole(path, spec.to_yaml().encode()))
+
+    def _may_be_promoted(self) -> bool:
+        """Whether this is a trial without whose weights a promotion could not take place."""
+        job = self._job
+        return self._provisions.config.search.promote_after is not None and job.spec is not None and not job.promoted
 
     def _keep(self, name: str, file_name: str, write: Any) -> None:
         path = self._folder / file_name

@@ -56,16 +56,22 @@ def prepare(
     """
     provisions = Provisions(config, cache_dir, torch.device(device), datasets, on_progress)
     scores = tuple(
-        measure_teacher(teacher, datasets, EVALUATION_BATCH_SIZE, provisions.device, provisions.progress_of(i))
-        for i, teacher in enumerate(provisions.teachers)
+        measure_teacher(
+            teacher,
+            datasets,
+            EVALUATION_BATCH_SIZE,
+            provisions.device,
+            provisions.progress_of(provisions.name_of(teacher)),
+        )
+        for teacher in provisions.teachers
     )
     caches = {
         cache.folder: cache
-        for i in range(provisions.num_teachers)
+        for teacher in provisions.teachers
         for cache in (
-            provisions.validation_taps(i),
-            provisions.training_taps(config.proxy, teacher=i),
-            provisions.training_taps(config.full, teacher=i),
+            provisions.validation_taps(teacher),
+            provisions.training_taps(config.proxy, teacher=teacher),
+            provisions.training_taps(config.full, teacher=teacher),
         )
     }
     warm_start = config.proxy.warm_start

@@ -17,6 +17,7 @@ from torch import Tensor
 from autokd.config.model import Recipe, RunConfig
 from autokd.data import Datasets, DetectionDataset, ViewPlan, load_datasets
 from autokd.detectors import Detector, build_detector
+from autokd.errors import DetectorError
 from autokd.outcomes import TRAINING_VERSION
 from autokd.outputs import CrossHead
 from autokd.training.average_precision import PrecisionMeter
@@ -27,6 +28,7 @@ from autokd.training.optimisation import idle_fields
 from autokd.training.seeds import random_stream
 from autokd.training.taps_key import HELD_TAP, TapsKey, stored_taps
 from autokd.training.teacher import (
+    WEIGHTS_FILE,
     OnProgress,
     Teacher,
     detector_text,
@@ -65,7 +67,7 @@ class Provisions:
         self._taps: dict[str, TeacherCache] = {}
         self._warm_starts: dict[int, dict[str, Tensor]] = {}
         self._meters: dict[str, PrecisionMeter] = {}
-        self._heads: dict[int, CrossHead | None] = {}
+        self._heads: dict[str, CrossHead | None] = {}
 
     @cached_property
     def datasets(self) -> Datasets:
@@ -85,21 +87,37 @@ class Provisions:
     def teachers(self) -> tuple[Teacher, ...]:
         """Found, or trained: see ``obtain_teacher``."""
         return tuple(
-            obtain_teacher(config, self.datasets.train, self.cache_dir, self.device, self.progress_of(i))
+            obtain_teacher(config, self.datasets.train, self.cache_dir, self.device, self.progress_of(self._name(i)))
             for i, config in enumerate(self.config.teachers)
         )
 
-    def teacher_head(self, teacher: int = 0) -> CrossHead | None:
-        """A teacher's own head, cut in two and frozen; made at the first read of a cache whose taps need it."""
-        if teacher not in self._heads:
-            self._heads[teacher] = self.teachers[teacher].build_head(self.device)
-        return self._heads[teacher]
+    def promoted(self, folder: Path) -> Teacher:
+        """The student of an earlier trial as a teacher; ``folder``, named by the digest, holds its weights."""
+        if not (folder / WEIGHTS_FILE).is_file():
+            raise DetectorError(
+                f"{folder}: the promoted student's weights are not there, though the search's database says that it "
+                "teaches. Put the run directory's folder back, or begin a new run."
+            )
+        size, classes = self.datasets.train.image_size_px, self.datasets.train.classes
+        return Teacher(self.config.student, len(classes), size, folder, folder.name, 0.0, True, classes)
 
-    def progress_of(self, teacher: int) -> OnProgress:
-        """Tells the stages of one of several teachers with its number: "teacher 2 taps, training"."""
-        if self.num_teachers == 1:
-            return self._on_progress
-        on_progress, name = self._on_progress, f"teacher {teacher + 1}"
+    def teacher_head(self, teacher: Teacher) -> CrossHead | None:
+        """A teacher's own head, cut in two and frozen; made at the first read of a cache whose taps need it."""
+        if teacher.digest not in self._heads:
+            self._heads[teacher.digest] = teacher.build_head(self.device)
+        return self._heads[teacher.digest]
+
+    def name_of(self, teacher: Teacher) -> str:
+        """How stages of the work name it: "teacher", of several "teacher 2", else "promoted student"."""
+        positions = [i for i, own in enumerate(self.teachers) if own is teacher]
+        return self._name(positions[0]) if positions else "promoted student"
+
+    def _name(self, position: int) -> str:
+        return "teacher" if self.num_teachers == 1 else f"teacher {position + 1}"
+
+    def progress_of(self, name: str) -> OnProgress:
+        """Tells stages with the teacher's name: "teacher 2 taps, training"."""
+        on_progress = self._on_progress
         return lambda stage, done, total, metrics: on_progress(stage.replace("teacher", name, 1), done, total, metrics)
 
     def meter(self, dataset: DetectionDataset) -> PrecisionMeter:
@@ -117,28 +135,32 @@ class Provisions:
 
     # ---------------------------------------------------------------------------------------- taps
 
-    def training_taps(self, recipe: Recipe, taps: Iterable[str] = (), teacher: int = 0) -> TeacherCache:
-        """A teacher's taps of every view that ``recipe`` shows: those that the run reads, and ``taps``."""
+    def training_taps(self, recipe: Recipe, taps: Iterable[str] = (), teacher: Teacher | None = None) -> TeacherCache:
+        """A teacher's taps (the first's) of every view of ``recipe``: those that the run reads, and ``taps``."""
         train_set = self.datasets.train
         wanted = {*teacher_taps_of_run(self.config), *taps}
-        return self._taps_of(teacher, train_set, training_plan(train_set, recipe), "teacher taps, training", wanted)
+        return self._taps_of(
+            teacher or self.teacher, train_set, training_plan(train_set, recipe), "teacher taps, training", wanted
+        )
 
-    def validation_taps(self, teacher: int = 0) -> TeacherCache:
-        """A teacher's pyramid of the validation images as they are."""
+    def validation_taps(self, teacher: Teacher | None = None) -> TeacherCache:
+        """A teacher's (the first's) pyramid of the validation images as they are."""
         val_set = self.datasets.val
-        return self._taps_of(teacher, val_set, identity_plan(val_set), "teacher taps, validation", {PYRAMID_TAP})
+        return self._taps_of(
+            teacher or self.teacher, val_set, identity_plan(val_set), "teacher taps, validation", {PYRAMID_TAP}
+        )
 
     def all_validation_taps(self) -> TeacherTaps:
         """``validation_taps`` of every teacher."""
-        taps = tuple(self.validation_taps(teacher) for teacher in range(self.num_teachers))
+        taps = tuple(map(self.validation_taps, self.teachers))
         return taps[0] if len(taps) == 1 else SeveralTeachersTaps(taps)
 
     def _taps_of(
-        self, teacher: int, dataset: DetectionDataset, plan: ViewPlan, stage: str, wanted: set[str]
+        self, teacher: Teacher, dataset: DetectionDataset, plan: ViewPlan, stage: str, wanted: set[str]
     ) -> TeacherCache:
         key = TapsKey(
-            teacher_digest=self.teachers[teacher].digest,
-            teacher_config=detector_text(self.config.teachers[teacher]),
+            teacher_digest=teacher.digest,
+            teacher_config=detector_text(teacher.config),
             dataset_fingerprint=dataset.fingerprint,
             plan_digest=plan.digest,
             image_size_px=dataset.image_size_px,
@@ -146,12 +168,12 @@ class Provisions:
         )
         name = f"{key.folder_name} {HELD_TAP in wanted}"
         if name not in self._taps:
-            on_progress = self.progress_of(teacher)
+            on_progress = self.progress_of(self.name_of(teacher))
             self._taps[name] = open_or_build(
                 self.cache_dir / "teacher_taps",
                 key,
                 Loader(dataset, plan, EVALUATION_BATCH_SIZE, self.device),
-                lambda: self.teachers[teacher].build(self.device),
+                lambda: teacher.build(self.device),
                 lambda done, total: on_progress(stage, done, total, {}),
                 (lambda: self.teacher_head(teacher)) if HELD_TAP in wanted else None,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import pytest
 import torch
 
 from autokd.config import RunConfig
-from autokd.outcomes import Job, WorkerResources
+from autokd.outcomes import Job, Outcome, WorkerResources
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
-from autokd.training import PrecisionMeter, TrainingEvaluatorFactory, prepare, validate
+from autokd.training import PrecisionMeter, TrainingEvaluatorFactory, file_digest, prepare, validate
 from autokd.training.provisions import Provisions
 
 CPU = torch.device("cpu")
@@ -92,8 +93,11 @@ def test_a_teacher_among_others_is_the_one_that_it_is_alone(taught_by, tiny_conf
     among = Provisions(taught_by(WIDE, SMALL), tiny_cache, CPU)
     assert among.teachers[1].folder == alone.teacher.folder
     assert among.teachers[1].digest == alone.teacher.digest
-    assert among.training_taps(tiny_config.full, teacher=1).folder == alone.training_taps(tiny_config.full).folder
-    assert among.training_taps(tiny_config.full, teacher=0).folder != alone.training_taps(tiny_config.full).folder
+    assert (
+        among.training_taps(tiny_config.full, teacher=among.teachers[1]).folder
+        == alone.training_taps(tiny_config.full).folder
+    )
+    assert among.training_taps(tiny_config.full).folder != alone.training_taps(tiny_config.full).folder
 
 
 @pytest.mark.parametrize("factors", ["equal", "gap", "gradient", [3, 1]])
@@ -130,7 +134,10 @@ def test_cka_is_the_mean_over_the_teachers(taught_by, make_evaluator, run_job, t
     provisions = Provisions(config, tiny_cache, CPU, tiny_data)
     student = provisions.new_student(0)
     student.model.load_state_dict(torch.load(Path(outcome.artifacts["weights"]), weights_only=True))
-    each = [validate(student, provisions.validation_loader(), provisions.validation_taps(k)).cka for k in (0, 1)]
+    each = [
+        validate(student, provisions.validation_loader(), provisions.validation_taps(teacher)).cka
+        for teacher in provisions.teachers
+    ]
     assert each[0] != each[1]
     assert outcome.metrics["cka"] == pytest.approx(math.fsum(each) / 2)
 
@@ -145,3 +152,74 @@ def test_what_one_teacher_cannot_supply_is_an_outcome_that_names_it(taught_by, m
     _, outcome = run_job(make_evaluator(taught_by(SMALL, TWO_STAGE)), Job("t1", BY_LOGITS, "proxy"))
     assert (outcome.status, outcome.cause) == ("failed", "cannot_build")
     assert "teacher 2: this pair cannot supply" in outcome.message
+
+
+# --------------------------------------------------------------------------------- promoted students
+
+
+@pytest.fixture
+def promote(tmp_path):
+    """Put the student that a proxy left where a promoted one is looked for; return the folder."""
+
+    def move(outcome: Outcome) -> Path:
+        path = Path(outcome.artifacts["student"])
+        folder = tmp_path / "run" / "promoted" / file_digest(path)
+        folder.mkdir(parents=True)
+        shutil.copyfile(path, folder / "weights.pt")
+        return folder
+
+    return move
+
+
+def test_a_promoted_student_teaches_beside_the_teacher(
+    taught_by, make_evaluator, run_job, promote, tiny_data, tiny_cache
+):
+    config = taught_by(SMALL, search={"promote_after": 2})
+    one, spec = make_evaluator(config), load_preset("fitnet").with_strength(20)
+    _, first = run_job(one, Job("t1", spec, "proxy"))
+    folder = promote(first)
+    _, second = run_job(one, Job("t2", spec, "proxy", promoted=folder.name))
+    assert second.status == "finished"
+    assert second.metrics["teacher_share_2"] == 0.5
+    assert second.metrics["val_loss"] != first.metrics["val_loss"]
+    assert second.artifacts == {}, "what learned from a promoted student is not promoted itself"
+
+    provisions = Provisions(config, tiny_cache, CPU, tiny_data)
+    promoted = provisions.promoted(folder)
+    model = promoted.build(CPU)
+    left = torch.load(first.artifacts["student"], weights_only=True)
+    assert all(torch.equal(value, left[name]) for name, value in model.state_dict().items())
+    [batch] = provisions.training_loader(config.proxy).of_pairs([[(0, 1), (3, 0)]])
+    with torch.no_grad():
+        expected = model(batch.images_BCHW)
+    found = provisions.training_taps(config.proxy, teacher=promoted)(batch)
+    for level, map_BCHW in expected.pyramid.items():
+        torch.testing.assert_close(found.pyramid[level], map_BCHW, rtol=2e-3, atol=1e-3)
+
+
+def test_cka_is_that_with_the_teachers_alone(taught_by, make_evaluator, run_job, promote, tiny_data, tiny_cache):
+    config = taught_by(SMALL, search={"promote_after": 2})
+    one, spec = make_evaluator(config), load_preset("fitnet").with_strength(20)
+    folder = promote(run_job(one, Job("t1", spec, "proxy"))[1])
+    _, outcome = run_job(one, Job("f1", spec, "full", promoted=folder.name))
+    provisions = Provisions(config, tiny_cache, CPU, tiny_data)
+    student = provisions.new_student(0)
+    student.model.load_state_dict(torch.load(outcome.artifacts["weights"], weights_only=True))
+    found = validate(student, provisions.validation_loader(), provisions.validation_taps())
+    assert outcome.metrics["cka"] == pytest.approx(found.cka)
+
+
+def test_where_factors_are_numbers_a_promoted_student_gets_their_mean(taught_by, make_evaluator, run_job, promote):
+    config = taught_by(SMALL, WIDE, teacher_factors=[3, 1], search={"promote_after": 2})
+    one, spec = make_evaluator(config), load_preset("fitnet").with_strength(20)
+    folder = promote(run_job(one, Job("t1", spec, "proxy"))[1])
+    _, outcome = run_job(one, Job("t2", spec, "proxy", promoted=folder.name))
+    shares = [outcome.metrics[f"teacher_share_{k}"] for k in (1, 2, 3)]
+    assert shares == pytest.approx([3 / 6, 1 / 6, 2 / 6])
+
+
+def test_a_promoted_student_whose_weights_are_gone_is_an_outcome(taught_by, make_evaluator, run_job):
+    one = make_evaluator(taught_by(SMALL, search={"promote_after": 2}))
+    _, outcome = run_job(one, Job("t1", load_preset("fitnet"), "proxy", promoted="0123456789abcdef"))
+    assert outcome.cause == "cannot_build"
+    assert "the promoted student's weights are not there" in outcome.message

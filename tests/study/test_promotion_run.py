@@ -1,0 +1,43 @@
+"""A whole run in which a student is promoted, and the same run taken up again."""
+
+from __future__ import annotations
+
+import pytest
+
+from autokd.config import load_config
+from autokd.storage import open_existing, read_record
+from autokd.study import run_search
+from autokd.study.promotion import promoted_trial
+
+pytestmark = pytest.mark.slow
+
+FILE = """
+name: promoted
+data: {format: shapes, image_size_px: [64, 64], num_train: 12, num_val: 8, num_test: 8}
+teacher: {backbone: {width: 12}, fpn_channels: 16, train: {epochs: 1}}
+teacher_factors: gap
+student: {backbone: {width: 8}, fpn_channels: 16}
+space: {terms: 1, sources: [whole, foreground], transforms: {normalise: [none, standardise]}, distances: [l1, l2]}
+search: {trials: TRIALS, promote_after: 2, enqueue: [], finalists: 3, finalist_seeds: [1]}
+proxy: {warm_start: {epochs: 1}, epochs: 1, calibration_trials: 2}
+full: {epochs: 1, seeds: [0], baselines: [none]}
+runtime: {workers: 0}
+"""
+
+
+def test_a_run_promotes_once_and_says_so_and_a_longer_one_goes_on_with_it(tmp_path):
+    directory, cache = tmp_path / "run", tmp_path / "cache"
+    results = run_search(load_config(FILE.replace("TRIALS", "4")), directory, cache_dir=cache)
+    number = promoted_trial(open_existing(directory))
+    assert any(f"student of trial {number} was promoted" in note for note in results.notes)
+    longer = run_search(load_config(FILE.replace("TRIALS", "6")), directory, cache_dir=cache, resume=True)
+    records = [read_record(trial) for trial in open_existing(directory).trials]
+    trained = [record for record in records if record.reused_from is None]
+    assert [bool(record.promoted) for record in trained] == [False, False] + [True] * 4
+    assert len({record.promoted for record in trained}) == 2
+    assert [folder.name for folder in (directory / "promoted").iterdir()] == [trained[-1].promoted]
+    for record in trained[2:]:
+        assert 0 < record.outcome.metrics["teacher_share_2"] < 1
+    searched = longer.entry("searched")
+    assert searched.digest in {record.digest for record in trained}
+    assert ("teacher_share_2" in searched.metrics) == ("+" in searched.digest)
