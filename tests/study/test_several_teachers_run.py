@@ -17,10 +17,10 @@ FILE = """
 name: two
 data: {format: shapes, image_size_px: [64, 64], num_train: 12, num_val: 8, num_test: 8}
 teacher:
-- {backbone: {width: 12}, train: {epochs: 1}}
-- {architecture: faster_rcnn, backbone: {width: 8}, train: {epochs: 1}}
+- {backbone: {width: 12}, fpn_channels: 16, train: {epochs: 1}}
+- {architecture: faster_rcnn, backbone: {width: 8}, fpn_channels: 16, train: {epochs: 1}}
 teacher_factors: gap
-student: {backbone: {width: 8}}
+student: {backbone: {width: 8}, fpn_channels: 16}
 space:
   terms: 1
   sources: [whole, class_logits]
