@@ -6,18 +6,21 @@ losses are mmdet's to the last bit, and weights load in ``mmdet.apis.init_detect
 """
 
 from autokd.detectors.mmdet.adapter import MmdetAdapter
-from autokd.detectors.mmdet.build import build_mmdet_detector, build_mmdet_model
+from autokd.detectors.mmdet.build import adapter_of, build_mmdet_detector, build_mmdet_model
+from autokd.detectors.mmdet.checkpoint import read_checkpoint
 from autokd.detectors.mmdet.config_file import config_text, read_config, resolve_config
 from autokd.detectors.mmdet.export import export_student
 from autokd.detectors.mmdet.supply import mmdet_taps
 
 __all__ = [
     "MmdetAdapter",
+    "adapter_of",
     "build_mmdet_detector",
     "build_mmdet_model",
     "config_text",
     "export_student",
     "mmdet_taps",
+    "read_checkpoint",
     "read_config",
     "resolve_config",
 ]

@@ -53,6 +53,23 @@ def build_mmdet_detector(
     return detector
 
 
+def adapter_of(model: Any, name: str) -> MmdetAdapter:
+    """An adapter around a model that someone else has built and trains; what trains in it, and its padding, stay.
+
+    name: for errors. DetectorError for a model of no known family.
+    """
+    require_mmdet()
+    head = model.roi_head.bbox_head if getattr(model, "roi_head", None) is not None else model.bbox_head
+    num_classes = int(getattr(head, "num_classes", None) or head[0].num_classes)
+    trains = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    divisor = model.data_preprocessor.pad_size_divisor
+    adapter = family_of(type(model), name)(model, name, same_labels(num_classes))
+    model.data_preprocessor.pad_size_divisor = divisor
+    for parameter, does_train in trains.items():
+        parameter.requires_grad_(does_train)
+    return adapter
+
+
 _tried: set[Any] = set()
 """What ran in this process before: the trial costs a forward, and a search builds the same student many times."""
 

@@ -1,0 +1,145 @@
+"""A student of MMDetection that learns from a teacher as well, as one model for mmengine's ``Runner``.
+
+Legend: B images, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.logging import MessageHub
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from autokd.detectors.mmdet import adapter_of
+from autokd.distill import Distiller, DistillResult, build_distiller
+from autokd.mmdet_training.live_teacher import LiveTeacher
+from autokd.presets import load_distiller
+from autokd.training.wanted_taps import student_taps, teacher_taps
+
+STUDENT = "student."
+"""Prefix of the student's weights in a checkpoint."""
+_EXTRA = "_extra_state"
+_PROBE_PX = 256
+"""Side of the images that tell the shapes of both detectors' taps while the distiller is built."""
+
+
+@MODELS.register_module(force=True)
+class DistilledDetector(BaseModel):
+    """The student with a distiller beside it; detection is the student's alone.
+
+    A training forward gives the student's own losses as mmdet computes them, ``distill/loss``, which mmengine adds to
+    them, and every term after its weight as ``distill/<term>``, for the log. The distiller's parameters are this
+    model's, so the optimiser, EMA and checkpoints have them; the teacher's weights are nobody's: it runs in evaluation
+    mode, without gradient, on the pixels that the student's pipeline drew, normalised and padded as its own
+    config says.
+
+    student: the ``model`` of the student's config, as it is. teacher: a section as in a space file (``config``, ``options``,
+    ``checkpoint``, ``classes``; or ``framework="torchvision"``). distiller: a file or a preset's name. classes: names of the
+    data set's classes, by which those of the teacher's checkpoint are found; without, the numbers must agree.
+    """
+
+    def __init__(
+        self,
+        student: Mapping[str, Any],
+        teacher: Mapping[str, Any],
+        distiller: str,
+        classes: Sequence[str] | None = None,
+        probe_size_px: tuple[int, int] = (_PROBE_PX, _PROBE_PX),
+    ) -> None:
+        super().__init__()
+        self.student = MODELS.build(student)
+        self.data_preprocessor = self.student.data_preprocessor
+        reader = adapter_of(self.student, "student")
+        spec = load_distiller(str(Path(distiller).expanduser()))
+        num_classes = reader.num_classes
+        with torch.random.fork_rng():  # the student starts as it would without all this
+            live = LiveTeacher(teacher, num_classes, probe_size_px, classes, teacher_taps(spec))
+            pixels_BCHW = torch.randint(0, 256, (2, 3, *probe_size_px)).float()
+            self._taps = student_taps(spec)
+            with torch.no_grad():
+                reader.eval()
+                outputs_s = reader(pixels_BCHW.flip(1) / 255, taps=self._taps)
+                reader.train()
+            self.distiller: Distiller = build_distiller(
+                spec, outputs_s, live(pixels_BCHW, [probe_size_px] * 2), num_classes
+            )
+        # Hidden from torch: their weights are the student's, which are here already, and the teacher's, which stay out.
+        self._hidden = (reader, live)
+        self._epoch: int | None = None
+        self.register_load_state_dict_pre_hook(_name_students_weights)
+        self.register_load_state_dict_post_hook(_excuse_extra_state)
+
+    def init_weights(self) -> None:
+        """The student's, as its config says."""
+        self.student.init_weights()
+
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
+        """As any detector of mmdet: ``loss``, ``predict`` or ``tensor``."""
+        if mode != "loss":
+            return self.student(inputs, data_samples, mode=mode)
+        return self._loss(inputs, data_samples)
+
+    def _loss(self, inputs_BCHW: Tensor, samples: list[Any]) -> dict[str, Any]:
+        reader, teacher = self._hidden
+        self._follow_the_runner()
+        outputs_s, losses = reader.read(inputs_BCHW, samples, self._taps)
+        sizes_px = [tuple(sample.img_shape[:2]) for sample in samples]
+        outputs_t = teacher(_pixels(self.data_preprocessor, inputs_BCHW), sizes_px)
+        result = self.distiller(outputs_s, outputs_t, [_target(sample) for sample in samples])
+        return losses | _named(result)
+
+    def _follow_the_runner(self) -> None:
+        """Tell the distiller where the training stands; outside a runner nobody knows, and it stays at the beginning."""
+        hub = MessageHub.get_current_instance().runtime_info
+        if not hub.get("max_iters"):
+            return
+        epoch, num_epochs = int(hub.get("epoch", 0)) + 1, max(int(hub.get("max_epochs") or 1), 1)
+        if epoch != self._epoch:
+            self._hidden[1].check_classes(hub.get("dataset_meta"))
+            self.distiller.begin_epoch(epoch, num_epochs, max(hub["max_iters"] // num_epochs, 1))
+            self._epoch = epoch
+        self.distiller.progress = min(int(hub.get("iter", 0)) / hub["max_iters"], 1.0)
+
+    def state_dict(self, *arguments: Any, **keywords: Any) -> Any:
+        """Tensors only, for averaged models, which can do nothing with other state; mmengine's checkpoints hold all."""
+        state = super().state_dict(*arguments, **keywords)
+        for name in [name for name in state if name.endswith(_EXTRA) and not isinstance(state[name], Tensor)]:
+            del state[name]
+        return state
+
+
+def _named(result: DistillResult) -> dict[str, Tensor]:
+    """mmengine adds up what has "loss" in its name."""
+    terms = {f"distill/{name}".replace("loss", "lesson"): value.weighted for name, value in result.terms.items()}
+    return {"distill/loss": result.total} | terms
+
+
+def _pixels(preprocessor: Any, inputs_BCHW: Tensor) -> Tensor:
+    """The images before the student's normalisation, as its pipeline loaded them; a new tensor."""
+    pixels_BCHW = inputs_BCHW.detach().float()
+    if preprocessor._enable_normalize:
+        pixels_BCHW = pixels_BCHW * preprocessor.std + preprocessor.mean
+    return pixels_BCHW.flip(1) if preprocessor._channel_conversion else pixels_BCHW.clone()
+
+
+def _target(sample: Any) -> dict[str, Tensor]:
+    found = sample.gt_instances
+    return {"boxes": getattr(found.bboxes, "tensor", found.bboxes), "labels": found.labels}
+
+
+def _name_students_weights(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """``load_from`` may name a plain detector's checkpoint: its weights are the student's."""
+    if any(name.startswith((f"{prefix}{STUDENT}", f"{prefix}distiller.")) for name in state):
+        return
+    for name in [name for name in state if name.startswith(prefix)]:
+        state[f"{prefix}{STUDENT}{name[len(prefix):]}"] = state.pop(name)
+
+
+def _excuse_extra_state(module: Any, keys: Any) -> None:
+    """See ``state_dict``."""
+    keys.missing_keys[:] = [name for name in keys.missing_keys if not name.endswith(_EXTRA)]

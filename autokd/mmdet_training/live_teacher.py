@@ -1,0 +1,81 @@
+"""A teacher that runs beside the student, on whatever pixels the user's pipeline drew.
+
+Legend: B images, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from autokd.config import Detector
+from autokd.detectors import build_detector
+from autokd.detectors.mmdet import MmdetAdapter
+from autokd.errors import ConfigError, DetectorError
+from autokd.outputs import DetectorOutputs
+
+
+class LiveTeacher:
+    """Gives the teacher's taps; its weights never change. A copy is the same teacher: averaged models need none."""
+
+    def __init__(
+        self,
+        section: Mapping[str, Any],
+        num_classes: int,
+        image_size_px: tuple[int, int],
+        classes: Sequence[str] | None,
+        taps: tuple[str, ...],
+    ) -> None:
+        config = _section(section)
+        if config.checkpoint is None:
+            raise DetectorError("model.teacher: has no checkpoint, and untrained teachers teach nothing. Name one.")
+        if classes is not None and len(classes) != num_classes:
+            raise DetectorError(
+                f"model.classes: names {len(classes)} classes, and the student's head has {num_classes}. Name each once."
+            )
+        self._classes = tuple(classes) if classes is not None else None
+        self._taps = taps
+        self._detector = build_detector(config, num_classes, image_size_px, classes).eval().requires_grad_(False)
+        self._stated = self._classes_of_checkpoint(config)
+
+    def __call__(self, pixels_BCHW: Tensor, sizes_px: Sequence[tuple[int, int]]) -> DetectorOutputs:
+        """Taps of images in BGR, 0 to 255; sizes_px: (height, width) of each, what lies beside it is padding."""
+        detector = self._detector
+        if next(detector.parameters()).device != pixels_BCHW.device:
+            detector.to(pixels_BCHW.device)
+        with torch.no_grad():
+            if isinstance(detector, MmdetAdapter):
+                return detector.read_pixels(pixels_BCHW, sizes_px, self._taps)
+            return detector(pixels_BCHW.flip(1) / 255, taps=self._taps)
+
+    def __deepcopy__(self, memo: Any) -> LiveTeacher:
+        return self
+
+    def check_classes(self, dataset_meta: Mapping[str, Any] | None) -> None:
+        """DetectorError where the data set's names tell that the teacher's classes stand in another order."""
+        found = (dataset_meta or {}).get("classes")
+        expected = self._classes or self._stated
+        if found is not None and expected is not None and tuple(found) != expected:
+            raise DetectorError(
+                f"model.teacher: its classes were taken to be {', '.join(expected)}, and the training data have "
+                f"{', '.join(found)}. Give the names of the data set, in its order, as model.classes."
+            )
+
+    def _classes_of_checkpoint(self, config: Any) -> tuple[str, ...] | None:
+        if config.framework != "mmdet" or config.new_head:
+            return None
+        from autokd.detectors.mmdet import read_checkpoint
+
+        return read_checkpoint(config.checkpoint).classes or config.classes
+
+
+def _section(given: Mapping[str, Any]) -> Any:
+    try:
+        return TypeAdapter(Detector).validate_python({"framework": "mmdet"} | dict(given))
+    except ValidationError as error:
+        parts = [f"{'.'.join(map(str, part['loc'][1:])) or 'teacher'}: {part['msg']}" for part in error.errors()]
+        raise ConfigError(f"model.teacher: {'; '.join(parts)}. See the keys in docs/space-file.md.") from None

@@ -1,0 +1,36 @@
+"""The student out of a checkpoint of the training: what plain MMDetection loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from autokd.detectors.mmdet import inert_pickle
+from autokd.errors import DetectorError
+from autokd.mmdet_training.distilled import STUDENT
+
+
+def take_out_student(checkpoint: Path, student: Path) -> Path:
+    """Write the student's weights, with the names of its classes, for ``init_detector(config of the student, student)``.
+
+    Of a training with EMA mmengine's checkpoints hold the averaged weights, and so does the student. DetectorError for a
+    file that is missing or holds no student. No code in the file is run.
+    """
+    if not checkpoint.is_file():
+        raise DetectorError(f"{checkpoint}: there is no such checkpoint. mmengine writes them into work_dir.")
+    content = torch.load(checkpoint, map_location="cpu", weights_only=False, pickle_module=inert_pickle)
+    state = content.get("state_dict", {}) if isinstance(content, dict) else {}
+    weights = {name[len(STUDENT) :]: value for name, value in state.items() if name.startswith(STUDENT)}
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise DetectorError(
+            f"{checkpoint}: holds no student of a DistilledDetector. Give a checkpoint of that training; one of a plain "
+            "detector needs nothing taken out."
+        )
+    meta = content.get("meta") or {}
+    kept = meta.get("dataset_meta") if isinstance(meta, dict) else None
+    classes = kept.get("classes") if isinstance(kept, dict) else None
+    about = {"dataset_meta": {"classes": tuple(map(str, classes)), "palette": "random"}} if classes else {}
+    torch.save({"meta": about, "state_dict": weights}, student)
+    return student
