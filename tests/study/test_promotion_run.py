@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from autokd.config import load_config
 from autokd.storage import open_existing, read_record
@@ -10,6 +11,7 @@ from autokd.study import run_search
 from autokd.study.promotion import promoted_trial
 
 pytestmark = pytest.mark.slow
+torch.set_num_threads(1)
 
 FILE = """
 name: promoted
@@ -21,7 +23,7 @@ space: {terms: 1, sources: [whole, foreground], transforms: {normalise: [none, s
 search: {trials: TRIALS, promote_after: 2, enqueue: [], finalists: 3, finalist_seeds: [1]}
 proxy: {warm_start: {epochs: 1}, epochs: 1, calibration_trials: 2}
 full: {epochs: 1, seeds: [0], baselines: [none]}
-runtime: {workers: 0}
+runtime: {workers: 0, threads_per_worker: 1}
 """
 
 

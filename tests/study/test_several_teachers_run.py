@@ -6,12 +6,15 @@ import json
 import math
 
 import pytest
+import torch
 
 from autokd.config import load_config
 from autokd.errors import ConfigError
 from autokd.storage import Results, SearchSummary, TeacherResult, open_existing, read_record
 from autokd.study import evaluate_weights, run_search
 from autokd.study.observer import SilentObserver
+
+torch.set_num_threads(1)
 
 FILE = """
 name: two
@@ -29,7 +32,7 @@ space:
 search: {trials: 2, enqueue: [fitnet], finalists: 1, finalist_seeds: []}
 proxy: {warm_start: {epochs: 1}, epochs: 1, calibration_trials: 2}
 full: {epochs: 1, seeds: [0], baselines: [none, pkd]}
-runtime: {workers: 0}
+runtime: {workers: 0, threads_per_worker: 1}
 """
 
 
