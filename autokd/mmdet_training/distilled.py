@@ -17,6 +17,7 @@ from torch import Tensor
 
 from autokd.detectors.mmdet import adapter_of
 from autokd.distill import Distiller, DistillResult, build_distiller
+from autokd.mmdet_training.extra_state import as_tensor, from_tensor
 from autokd.mmdet_training.live_teacher import LiveTeacher
 from autokd.presets import load_distiller
 from autokd.training.wanted_taps import student_taps, teacher_taps
@@ -71,8 +72,7 @@ class DistilledDetector(BaseModel):
         # Hidden from torch: their weights are the student's, which are here already, and the teacher's, which stay out.
         self._hidden = (reader, live)
         self._epoch: int | None = None
-        self.register_load_state_dict_pre_hook(_name_students_weights)
-        self.register_load_state_dict_post_hook(_excuse_extra_state)
+        self.register_load_state_dict_pre_hook(_before_loading)
 
     def init_weights(self) -> None:
         """The student's, as its config says."""
@@ -106,10 +106,11 @@ class DistilledDetector(BaseModel):
         self.distiller.progress = min(int(hub.get("iter", 0)) / hub["max_iters"], 1.0)
 
     def state_dict(self, *arguments: Any, **keywords: Any) -> Any:
-        """Tensors only, for averaged models, which can do nothing with other state; mmengine's checkpoints hold all."""
+        """Tensors only: averaged models and mmengine's checkpoints can do nothing with other state."""
         state = super().state_dict(*arguments, **keywords)
-        for name in [name for name in state if name.endswith(_EXTRA) and not isinstance(state[name], Tensor)]:
-            del state[name]
+        for name, value in state.items():
+            if name.endswith(_EXTRA) and not isinstance(value, Tensor):
+                state[name] = as_tensor(value)
         return state
 
 
@@ -132,14 +133,12 @@ def _target(sample: Any) -> dict[str, Tensor]:
     return {"boxes": getattr(found.bboxes, "tensor", found.bboxes), "labels": found.labels}
 
 
-def _name_students_weights(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """``load_from`` may name a plain detector's checkpoint: its weights are the student's."""
-    if any(name.startswith((f"{prefix}{STUDENT}", f"{prefix}distiller.")) for name in state):
-        return
-    for name in [name for name in state if name.startswith(prefix)]:
-        state[f"{prefix}{STUDENT}{name[len(prefix):]}"] = state.pop(name)
-
-
-def _excuse_extra_state(module: Any, keys: Any) -> None:
-    """See ``state_dict``."""
-    keys.missing_keys[:] = [name for name in keys.missing_keys if not name.endswith(_EXTRA)]
+def _before_loading(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Undo what ``state_dict`` did. ``load_from`` may name a plain detector's checkpoint: its weights are the student's."""
+    own = [name for name in state if name.startswith(prefix)]
+    if not any(name.startswith((f"{prefix}{STUDENT}", f"{prefix}distiller.")) for name in own):
+        for name in own:
+            state[f"{prefix}{STUDENT}{name[len(prefix) :]}"] = state.pop(name)
+    for name in own:
+        if name.endswith(_EXTRA) and isinstance(state.get(name), Tensor):
+            state[name] = from_tensor(state[name])
