@@ -7,7 +7,7 @@ from pathlib import Path
 CONFIGS = Path(__file__).parents[1] / "detectors" / "mmdet" / "configs"
 CLASSES = ("disc", "square", "triangle", "star", "ring", "cross")
 
-TRAINING = '''
+TRAINING = """
 _base_ = "{model}"
 classes = {classes}
 data_root = "{root}/"
@@ -61,9 +61,9 @@ optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-3, 
 param_scheduler = [dict(type="MultiStepLR", by_epoch=True, milestones=[1], gamma=0.1)]
 default_hooks = dict(checkpoint=dict(type="CheckpointHook", interval=1), logger=dict(type="LoggerHook", interval=1))
 randomness = dict(seed=0)
-'''
+"""
 
-DISTILLED = '''
+DISTILLED = """
 _base_ = "student.py"
 custom_imports = dict(imports=["autokd.mmdet_training"])
 model = dict(
@@ -74,4 +74,4 @@ model = dict(
     distiller="{distiller}",
     classes={{{{_base_.classes}}}},
 )
-'''
+"""

@@ -118,7 +118,9 @@ class MmdetAdapter(Detector):
 
     # ------------------------------------------------------------------------- in a training of mmengine
 
-    def read(self, inputs_BCHW: Tensor, samples: list[Any], taps: Sequence[str]) -> tuple[DetectorOutputs, dict[str, Any]]:
+    def read(
+        self, inputs_BCHW: Tensor, samples: list[Any], taps: Sequence[str]
+    ) -> tuple[DetectorOutputs, dict[str, Any]]:
         """Outputs for a batch that the model's preprocessor has made already, and mmdet's losses as it gives them.
 
         samples: mmdet's, with their annotations; images of a batch may differ in size. All parts of the model run, in
@@ -128,7 +130,9 @@ class MmdetAdapter(Detector):
         features = self._features(batch)
         with self._blaming_nan(features):
             reading = self._read_heads(features, batch, self._of_heads(taps))
-        return self._outputs(features, batch, reading, "head" in taps and "head" in self._head_taps), dict(reading.losses)
+        return self._outputs(features, batch, reading, "head" in taps and "head" in self._head_taps), dict(
+            reading.losses
+        )
 
     @torch.no_grad()
     def read_pixels(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ def export_student(
     folder: Path,
     *,
     pad_rgb: tuple[int, int, int] = (0, 0, 0),
+    original_sizes: Iterable[tuple[int, int]] = (),
 ) -> tuple[Path, Path]:
     """Write ``student.py`` and ``student.pth`` for ``mmdet.apis.init_detector(config, checkpoint)``; return both paths.
 
     classes: the data set's names. image_size_px: (height, width) that the data were scaled into. pad_rgb: colour beside
-    them. The config is the user's with its classes and a test pipeline that scales and pads images as AutoKD does, so
+    them. original_sizes: (height, width) of the images that it is for; where all lie as the frame does, upright or across, boxes
+    come back without a rounding. The config is the user's with its classes and a test pipeline that scales and pads images as AutoKD does, so
     that ``inference_detector`` finds the same boxes; training parts stay as the user wrote them.
     """
     import torch
@@ -34,7 +36,7 @@ def export_student(
     names = detector.model_classes or tuple(classes)
     config = resolve_config(section, len(names))
     config.model.data_preprocessor.pad_size_divisor = detector.pad_multiple_px
-    pipeline = scaling_pipeline(image_size_px, pad_rgb)
+    pipeline = scaling_pipeline(image_size_px, pad_rgb, _lie_alike(image_size_px, original_sizes))
     for loader in ("val_dataloader", "test_dataloader"):
         if loader == "test_dataloader" or config.get(loader):
             _set_data(config, loader, names, pipeline)
@@ -47,15 +49,35 @@ def export_student(
     return paths
 
 
-def scaling_pipeline(image_size_px: tuple[int, int], pad_rgb: tuple[int, int, int]) -> list[dict[str, Any]]:
-    """Images as ``autokd.data`` gives them: scaled by Pillow's antialiased filter, padded right and below."""
+def scaling_pipeline(
+    image_size_px: tuple[int, int], pad_rgb: tuple[int, int, int], lie_alike: bool = False
+) -> list[dict[str, Any]]:
+    """Images as ``autokd.data`` gives them: scaled by Pillow's antialiased filter, padded right and below.
+
+    lie_alike: no image is upright in a frame that lies across, nor the other way round. mmdet's ``Resize`` then fits images
+    into the frame and keeps both axes' scales; ``FixShapeResize`` fits any image, and keeps one scale for both, so that
+    boxes come back up to a pixel of rounding off.
+    """
     height, width = image_size_px
-    resize = {"type": "FixShapeResize", "width": width, "height": height, "keep_ratio": True, "backend": "pillow"}
+    pad_val = {"img": tuple(reversed(pad_rgb)), "seg": 255}
+    fit: list[dict[str, Any]] = [
+        {"type": "Resize", "scale": (width, height), "keep_ratio": True, "backend": "pillow"},
+        {"type": "Pad", "size": (width, height), "pad_val": pad_val},
+    ]
+    if not lie_alike:
+        fit = [{"type": "FixShapeResize", "width": width, "height": height, "keep_ratio": True, "backend": "pillow"}]
+        fit[0]["pad_val"] = pad_val
     return [
         {"type": "LoadImageFromFile", "imdecode_backend": "pillow"},
-        resize | {"pad_val": {"img": tuple(reversed(pad_rgb)), "seg": 255}},
+        *fit,
         {"type": "PackDetInputs", "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")},
     ]
+
+
+def _lie_alike(frame: tuple[int, int], sizes: Iterable[tuple[int, int]]) -> bool:
+    """False where nothing is known of the images."""
+    turns = [(height - width) * (frame[0] - frame[1]) for height, width in sizes]
+    return bool(turns) and min(turns) >= 0
 
 
 def _set_data(config: Any, loader: str, names: Sequence[str], pipeline: list[dict[str, Any]]) -> None:
