@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests and what they start share the cores
+
 BCCD = Path(os.environ.get("AUTOKD_BCCD", Path(__file__).parents[2] / "shared" / "data" / "bccd"))
 
 
