@@ -366,6 +366,23 @@ class RunConfig(Section):
             raise ValueError(f"found {len(factors)} numbers for {len(teacher)} teachers. Give one a teacher")
         return factors
 
+    @field_validator("runtime")
+    @classmethod
+    def _can_share_full_trainings(cls, runtime: RuntimeConfig, info: ValidationInfo) -> RuntimeConfig:
+        student, full = info.data.get("student"), info.data.get("full")
+        if runtime.full_processes == 1 or student is None or full is None:
+            return runtime
+        if student.framework != "torchvision":
+            raise ValueError(
+                f"full_processes is {runtime.full_processes}, but only trainings of torchvision students are shared. "
+                "Set it to 1, and train a student of MMDetection by mmengine's own launcher"
+            )
+        if full.optimiser == "dot":
+            raise ValueError("full_processes above 1 and 'full.optimiser: dot' do not go together. Choose one of them")
+        if full.batch_size < runtime.full_processes:
+            raise ValueError(f"full.batch_size is {full.batch_size}, fewer images than full_processes. Give each one")
+        return runtime
+
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, data: Any) -> Any:

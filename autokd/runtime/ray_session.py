@@ -9,12 +9,14 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayError
 
 from autokd.errors import RuntimeUnavailableError
+from autokd.outcomes import WorkerResources
+from autokd.runtime.resources import divide, num_local_cores
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +102,32 @@ class RaySession:
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary = None
+
+    def divide(
+        self, workers: int, threads_per_worker: int, gpus_per_worker: float | Literal["auto"]
+    ) -> WorkerResources:
+        """What each of ``workers`` gets of Ray's machines; RuntimeUnavailableError if there are too few cards."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        cores = [num_local_cores()] if self.is_local else [node.get("CPU", 0.0) for node in nodes]
+        num_gpus = self.total("GPU")
+        resources = divide(
+            cores, num_gpus, workers=workers, threads_per_worker=threads_per_worker, gpus_per_worker=gpus_per_worker
+        )
+        if resources.gpu_fraction > num_gpus:
+            raise RuntimeUnavailableError(
+                f"runtime.gpus_per_worker is {resources.gpu_fraction:g}, but Ray sees {num_gpus:g} GPUs. "
+                "Set it to auto or 0, or join a cluster that has them (runtime.ray_address)."
+            )
+        return resources
+
+    def cpus_of(self, resources: WorkerResources) -> int:
+        """Cores that a worker reserves. A Ray of our own has a place for each worker, whatever its threads."""
+        return 1 if self.is_local else resources.num_threads
+
+    @staticmethod
+    def total(name: str) -> float:
+        """How much of a resource (CPU, GPU) Ray has in all."""
+        return float(sum(node["Resources"].get(name, 0.0) for node in ray.nodes() if node["Alive"]))
 
     def _start(self) -> None:
         # Sockets lie below this folder, and their paths may have 107 characters only.

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 try:
-    import ray
     from ray import cloudpickle, tune
 except ImportError as error:
     from autokd.errors import RuntimeUnavailableError
@@ -20,13 +19,11 @@ except ImportError as error:
         "train in this process."
     ) from error
 
-from autokd.errors import RuntimeUnavailableError
-from autokd.outcomes import EvaluatorFactory, WorkerResources
+from autokd.outcomes import EvaluatorFactory
 from autokd.runtime.contract import Driver, Runtime
 from autokd.runtime.ray_bridge import Bridge, JobScheduler, JobSearcher, RunAborted, StartWatch
 from autokd.runtime.ray_session import RaySession, quiet_environment
 from autokd.runtime.ray_worker import JobTrainable, WorkerSetup
-from autokd.runtime.resources import divide, num_local_cores
 
 
 class RayTuneRuntime(Runtime):
@@ -78,7 +75,7 @@ class RayTuneRuntime(Runtime):
             shutil.rmtree(files, ignore_errors=True)
 
     def _tune(self, bridge: Bridge, factory: EvaluatorFactory, files: str) -> None:
-        resources = self._divide()
+        resources = self._session.divide(self.num_workers, self._threads_per_worker, self._gpus_per_worker)
         worker = WorkerSetup(
             factory=cloudpickle.dumps(factory),
             resources=resources,
@@ -87,7 +84,7 @@ class RayTuneRuntime(Runtime):
         )
         trainable: Any = tune.with_resources(
             tune.with_parameters(JobTrainable, worker=worker),
-            {"cpu": self._cpus(resources), "gpu": resources.gpu_fraction},
+            {"cpu": self._session.cpus_of(resources), "gpu": resources.gpu_fraction},
         )
         tune.run(
             trainable,
@@ -103,25 +100,3 @@ class RayTuneRuntime(Runtime):
             trial_dirname_creator=lambda trial: str(trial.trial_id),
             verbose=0,
         )
-
-    def _divide(self) -> WorkerResources:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        cores = [num_local_cores()] if self._session.is_local else [node.get("CPU", 0.0) for node in nodes]
-        num_gpus = sum(node.get("GPU", 0.0) for node in nodes)
-        resources = divide(
-            cores,
-            num_gpus,
-            workers=self.num_workers,
-            threads_per_worker=self._threads_per_worker,
-            gpus_per_worker=self._gpus_per_worker,
-        )
-        if resources.gpu_fraction > num_gpus:
-            raise RuntimeUnavailableError(
-                f"runtime.gpus_per_worker is {resources.gpu_fraction:g}, but Ray sees {num_gpus:g} GPUs. "
-                "Set it to auto or 0, or join a cluster that has them (runtime.ray_address)."
-            )
-        return resources
-
-    def _cpus(self, resources: WorkerResources) -> int:
-        """Cores that an actor reserves. A Ray of our own has a place for each worker, whatever its threads."""
-        return 1 if self._session.is_local else resources.num_threads

@@ -65,7 +65,7 @@ class JobTrainable(tune.Trainable):
         self._evaluator: Evaluator | None = None
         self._training: Generator[Report, None, Outcome] | None = None
         self._assignment: Assignment = config["assignment"]
-        _prepare_process(worker)
+        prepare_process(worker)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._end_training()
@@ -88,7 +88,7 @@ class JobTrainable(tune.Trainable):
                 self._evaluator = cloudpickle.loads(self._worker.factory)(self._worker.resources)
             except Exception as error:  # noqa: BLE001 - carried to the driver, which raises it
                 self._end_training()
-                return Broken(_pickled(error))
+                return Broken(pickled_error(error))
         if job is None:
             time.sleep(IDLE_STEP_S)
             return None
@@ -108,7 +108,7 @@ class JobTrainable(tune.Trainable):
             training.close()
 
 
-def _prepare_process(worker: WorkerSetup) -> None:
+def prepare_process(worker: WorkerSetup) -> None:
     """Threads, import paths and working directory as the driver's, before anything heavy is imported."""
     if worker.resources.num_threads:
         os.environ["OMP_NUM_THREADS"] = str(worker.resources.num_threads)
@@ -118,7 +118,7 @@ def _prepare_process(worker: WorkerSetup) -> None:
         os.chdir(worker.working_directory)
 
 
-def _pickled(error: Exception) -> bytes:
+def pickled_error(error: Exception) -> bytes:
     """The exception itself where it can travel, else its text."""
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     try:
