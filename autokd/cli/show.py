@@ -28,10 +28,12 @@ def presets_table() -> Table:
 
 def space_view(config: RunConfig, num_samples: int) -> RenderableType:
     """The tree of choices, its size, what the pair cannot supply, and a few samples."""
-    from autokd.detectors import taps_of, taps_of_teachers
+    from autokd.detectors import taps_of, taps_of_teachers, unpaired_taps
 
     space = space_of(config)
-    supplied, reasons = space.supplied_by(taps_of(config.student), *taps_of_teachers(config))
+    supplied, reasons = space.supplied_by(
+        taps_of(config.student), *taps_of_teachers(config), unpaired=unpaired_taps(config)
+    )
     tree = Tree(Text(f"{config.name}: {space.min_terms} to {space.max_terms} terms"))
     for slot in supplied.slots:
         tree.add(_slot_branch(slot))

@@ -10,10 +10,14 @@ from autokd.detectors.contract import Detections, Detector, Target
 from autokd.detectors.labels import class_order
 from autokd.detectors.layout import Layout, choose_layout
 from autokd.detectors.plain import plain_torchvision_model
+from autokd.detectors.rows import Rows, rows_of, unpaired_taps
 from autokd.detectors.source import plain_torchvision_source
 from autokd.detectors.supply import structure_text, taps_of, taps_of_teachers
 
 __all__ = [
+    "Rows",
+    "rows_of",
+    "unpaired_taps",
     "Description",
     "Detections",
     "Detector",

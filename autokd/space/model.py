@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import comb
@@ -282,10 +282,13 @@ class Space:
 
         return decisions_of(self, spec)
 
-    def supplied_by(self, student: Iterable[str], *teachers: Iterable[str]) -> tuple[Space, tuple[str, ...]]:
+    def supplied_by(
+        self, student: Iterable[str], *teachers: Iterable[str], unpaired: Mapping[str, str] | None = None
+    ) -> tuple[Space, tuple[str, ...]]:
         """Return the part that a pair with these taps can supply, and a sentence for each option dropped.
 
         teachers: none means the same taps as the student's; of several, every one must supply what is kept.
+        unpaired: taps that both have and that cannot be compared, with the reason.
         """
         taps_s = set(student)
         taps_t = [set(taps) for taps in teachers] or [taps_s]
@@ -299,6 +302,8 @@ class Space:
                 missing = _missing(operator_of(slot.kind, option.step.name), taps_s, taps_t) if is_step else ()
                 if missing:
                     reasons.append(f"{slot.kind} '{option.label}' needs {', '.join(missing)}, which {lacking}")
+                elif is_step and (why := _why_unpaired(operator_of(slot.kind, option.step.name), unpaired or {})):
+                    reasons.append(f"{slot.kind} '{option.label}' {why}")
                 else:
                     kept.append(option)
             slots.append(replace(slot, options=tuple(kept)))
@@ -329,6 +334,13 @@ def _missing(operator: Operator, student: set[str], teachers: Sequence[set[str]]
         for tap in operator.missing(student, teacher)
     )
     return tuple(dict.fromkeys(found))
+
+
+def _why_unpaired(operator: Operator, unpaired: Mapping[str, str]) -> str:
+    """Empty where nothing that the operator compares is unpaired."""
+    compared = (*operator.needs_taps, *(tap for tap in operator.needs_of_teacher if tap == "head"))
+    found = [f"compares {tap}, but {unpaired[tap]}" for tap in compared if tap in unpaired]
+    return found[0] if found else ""
 
 
 def _written_out(kind: Kind, option: Option) -> tuple[Step, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from autokd.config import NO_DISTILLATION, RunConfig, config_digest, space_of
 from autokd.data import Datasets, load_datasets
-from autokd.detectors import taps_of, taps_of_teachers
+from autokd.detectors import taps_of, taps_of_teachers, unpaired_taps
 from autokd.errors import AutoKDError, SpaceError
 from autokd.outcomes import Job, Outcome
 from autokd.presets import load_distiller
@@ -149,7 +149,9 @@ class Run:
     def space(self) -> Space:
         """The part of the space that the pair can supply; says what is left out."""
         config = self.config
-        space, reasons = space_of(config).supplied_by(taps_of(config.student), *taps_of_teachers(config))
+        space, reasons = space_of(config).supplied_by(
+            taps_of(config.student), *taps_of_teachers(config), unpaired=unpaired_taps(config)
+        )
         for reason in reasons:
             self.observer.say(f"left out of the space: {reason}")
         return space

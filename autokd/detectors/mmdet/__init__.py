@@ -10,7 +10,7 @@ from autokd.detectors.mmdet.build import adapter_of, build_mmdet_detector, build
 from autokd.detectors.mmdet.checkpoint import read_checkpoint
 from autokd.detectors.mmdet.config_file import config_text, read_config, resolve_config
 from autokd.detectors.mmdet.export import export_student
-from autokd.detectors.mmdet.supply import mmdet_taps
+from autokd.detectors.mmdet.supply import mmdet_rows, mmdet_taps
 
 __all__ = [
     "MmdetAdapter",
@@ -19,6 +19,7 @@ __all__ = [
     "build_mmdet_model",
     "config_text",
     "export_student",
+    "mmdet_rows",
     "mmdet_taps",
     "read_checkpoint",
     "read_config",

@@ -6,8 +6,10 @@ from autokd.config import MmdetDetector
 from autokd.detectors.mmdet.adapter import MmdetAdapter
 from autokd.detectors.mmdet.config_file import read_config
 from autokd.detectors.mmdet.dense import OneStageAdapter, dense_taps
-from autokd.detectors.mmdet.query import QueryAdapter, query_taps
+from autokd.detectors.mmdet.library import PROGRAM_ERRORS
+from autokd.detectors.mmdet.query import QUERY_HEADS, QueryAdapter, query_taps
 from autokd.detectors.mmdet.two_stage import TwoStageAdapter
+from autokd.detectors.rows import Rows, grid_cells
 from autokd.errors import DetectorError
 
 _FAMILIES: dict[str, type[MmdetAdapter]] = {
@@ -16,6 +18,9 @@ _FAMILIES: dict[str, type[MmdetAdapter]] = {
     "DetectionTransformer": QueryAdapter,
 }
 """Base class in mmdet -> adapter."""
+
+_EVEN_NECKS = ("YOLOXPAFPN", "CSPNeXtPAFPN")
+"""Necks that join neighbouring levels, and need maps of even sides."""
 
 _NO_CLASSES = ("RPN",)
 """A first stage alone tells no classes apart."""
@@ -43,6 +48,39 @@ def mmdet_taps(section: MmdetDetector) -> tuple[str, ...]:
     family = family_of(model_class, section.config)
     if family is TwoStageAdapter:
         return ("fpn", "proposals")
-    head = config.model["bbox_head"]["type"]
     taps_of_head = query_taps if family is QueryAdapter else dense_taps
-    return ("fpn", *taps_of_head(head if isinstance(head, str) else head.__name__))
+    return ("fpn", *taps_of_head(_name_of(config.model["bbox_head"]["type"])))
+
+
+def mmdet_rows(section: MmdetDetector, image_size_px: tuple[int, int]) -> Rows | None:
+    """See ``autokd.detectors.rows``; the head is built, without the rest of the model."""
+    taps = mmdet_taps(section)
+    if "class_logits" not in taps:
+        return None
+    model = read_config(section).model
+    if _name_of(model["bbox_head"]["type"]) in QUERY_HEADS:
+        return Rows(())
+    import torch
+    from mmdet.registry import MODELS
+
+    try:
+        with torch.random.fork_rng():
+            head = MODELS.build(model["bbox_head"])
+        priors = head.prior_generator
+        strides = [stride[0] if isinstance(stride, (tuple, list)) else stride for stride in priors.strides]
+    except (*PROGRAM_ERRORS, NotImplementedError) as error:
+        raise DetectorError(f"{section.config}: the head cannot be built ({type(error).__name__}: {error}).") from error
+    number = int(priors.num_base_priors[0])
+    anchors: tuple[tuple[float, float], ...] = ()
+    if number > 1:
+        sides = (priors.base_anchors[0][:, 2:] - priors.base_anchors[0][:, :2]) / strides[0]
+        anchors = tuple((float(width), float(height)) for width, height in sides)
+    multiple = model.get("data_preprocessor", {}).get("pad_size_divisor", 1)
+    if multiple < max(strides) and _name_of(model.get("neck", {}).get("type", "")) in _EVEN_NECKS:
+        multiple = max(strides)  # as the adapter settles it
+    num_bins = head.reg_max + 1 if "edge_logits" in taps else 0
+    return Rows(grid_cells(strides, image_size_px, multiple), number, anchors, num_bins)
+
+
+def _name_of(kind: str | type) -> str:
+    return kind if isinstance(kind, str) else kind.__name__
