@@ -12,8 +12,8 @@ A config takes it in by two lines and a wrapped model:
         distiller="best_distiller.yaml",
     )
 
-``python -m autokd.mmdet_training work_dirs/.../epoch_12.pth student.pth`` takes the student out of a checkpoint. The floors
-below know nothing of this package; it may import mmengine.
+``python -m autokd.mmdet_training work_dirs/.../epoch_12.pth student.pth`` takes the student out of a checkpoint. The
+floors below know nothing of this package; it may import mmengine.
 """
 
 from autokd.mmcv_ops import provide_mmcv_ops

@@ -39,9 +39,10 @@ class DistilledDetector(BaseModel):
     mode, without gradient, on the pixels that the student's pipeline drew, normalised and padded as its own
     config says.
 
-    student: the ``model`` of the student's config, as it is. teacher: a section as in a space file (``config``, ``options``,
-    ``checkpoint``, ``classes``; or ``framework="torchvision"``). distiller: a file or a preset's name. classes: names of the
-    data set's classes, by which those of the teacher's checkpoint are found; without, the numbers must agree.
+    student: the ``model`` of the student's config, as it is. teacher: a section as in a space file (``config``,
+    ``options``, ``checkpoint``, ``classes``; or ``framework="torchvision"``). distiller: a file or a preset's name.
+    classes: names of the data set's classes, by which those of the teacher's checkpoint are found; without, the numbers
+    must agree. probe_size_px: (height, width) of the images on which both are tried while the distiller is built.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class DistilledDetector(BaseModel):
         return losses | _named(result)
 
     def _follow_the_runner(self) -> None:
-        """Tell the distiller where the training stands; outside a runner nobody knows, and it stays at the beginning."""
+        """Tell the distiller where the training stands; outside a runner it stays at the beginning."""
         hub = MessageHub.get_current_instance().runtime_info
         if not hub.get("max_iters"):
             return
@@ -134,7 +135,7 @@ def _target(sample: Any) -> dict[str, Tensor]:
 
 
 def _before_loading(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Undo what ``state_dict`` did. ``load_from`` may name a plain detector's checkpoint: its weights are the student's."""
+    """Undo what ``state_dict`` did; a plain detector's checkpoint, as ``load_from`` may name it, is the student's."""
     own = [name for name in state if name.startswith(prefix)]
     if not any(name.startswith((f"{prefix}{STUDENT}", f"{prefix}distiller.")) for name in own):
         for name in own:

@@ -1,4 +1,4 @@
-"""State of a distiller beside its weights, as a tensor: mmengine's checkpoints and averaged models hold nothing else."""
+"""State of a distiller beside its weights, as a tensor: averaged models of mmengine hold nothing else."""
 
 from __future__ import annotations
 

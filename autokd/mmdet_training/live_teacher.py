@@ -35,7 +35,7 @@ class LiveTeacher:
             raise DetectorError("model.teacher: has no checkpoint, and untrained teachers teach nothing. Name one.")
         if classes is not None and len(classes) != num_classes:
             raise DetectorError(
-                f"model.classes: names {len(classes)} classes, and the student's head has {num_classes}. Name each once."
+                f"model.classes: names {len(classes)} classes, the student's head has {num_classes}. Name each once."
             )
         self._classes = tuple(classes) if classes is not None else None
         self._taps = taps

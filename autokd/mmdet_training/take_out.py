@@ -13,10 +13,10 @@ from autokd.mmdet_training.distilled import STUDENT
 
 
 def take_out_student(checkpoint: Path, student: Path) -> Path:
-    """Write the student's weights, with the names of its classes, for ``init_detector(config of the student, student)``.
+    """Write the student's weights, with the names of its classes, for ``init_detector(student's config, student)``.
 
-    Of a training with EMA mmengine's checkpoints hold the averaged weights, and so does the student. DetectorError for a
-    file that is missing or holds no student. No code in the file is run.
+    Of a training with EMA mmengine's checkpoints hold the averaged weights, and so does the student. DetectorError for
+    a file that is missing or holds no student. No code in the file is run.
     """
     if not checkpoint.is_file():
         raise DetectorError(f"{checkpoint}: there is no such checkpoint. mmengine writes them into work_dir.")
@@ -25,8 +25,8 @@ def take_out_student(checkpoint: Path, student: Path) -> Path:
     weights = {name[len(STUDENT) :]: value for name, value in state.items() if name.startswith(STUDENT)}
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise DetectorError(
-            f"{checkpoint}: holds no student of a DistilledDetector. Give a checkpoint of that training; one of a plain "
-            "detector needs nothing taken out."
+            f"{checkpoint}: holds no student of a DistilledDetector. Give a checkpoint of that training; out of one of "
+            "a plain detector nothing needs to be taken."
         )
     meta = content.get("meta") or {}
     kept = meta.get("dataset_meta") if isinstance(meta, dict) else None

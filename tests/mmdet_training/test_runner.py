@@ -32,7 +32,8 @@ def test_a_training_logs_every_term_and_adds_its_loss_to_the_task(folder, runner
     for row in rows:
         own = sum(row[name] for name in ("loss_cls", "loss_bbox", "loss_dfl"))
         terms = [row[name] for name in row if name.startswith("distill/") and name != "distill/loss"]
-        assert len(terms) == 2 and all(value > 0 for value in terms)
+        assert len(terms) == 2
+        assert all(value > 0 for value in terms)
         assert row["distill/loss"] == pytest.approx(sum(terms), rel=1e-4)
         assert row["loss"] == pytest.approx(own + row["distill/loss"], rel=1e-4)
 
@@ -49,7 +50,8 @@ def test_the_student_that_is_taken_out_loads_in_plain_mmdet(folder, runner_of, c
     capfd.readouterr()
     plain = init_detector(str(where / "student.py"), str(student), device="cpu")
     printed = "".join(capfd.readouterr())
-    assert "missing keys" not in printed and "unexpected key" not in printed
+    assert "missing keys" not in printed
+    assert "unexpected key" not in printed
     assert plain.dataset_meta["classes"] == CLASSES
     trained = runner.model.student.state_dict()
     assert all(torch.equal(value, trained[name]) for name, value in plain.state_dict().items())
@@ -61,7 +63,8 @@ def test_resuming_equals_training_through(folder, runner_of):
     through.train()
     again = runner_of(where, "resumed", load_from=str(where / "through" / "epoch_1.pth"), resume=True)
     again.train()
-    assert again.iter == 6 and len(logged(where / "resumed")) == 3, "one epoch was left"
+    assert again.iter == 6
+    assert len(logged(where / "resumed")) == 3, "one epoch was left"
     expected, found = through.model.state_dict(), again.model.state_dict()
     assert expected.keys() == found.keys()
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []

@@ -27,9 +27,10 @@ def export_student(
     """Write ``student.py`` and ``student.pth`` for ``mmdet.apis.init_detector(config, checkpoint)``; return both paths.
 
     classes: the data set's names. image_size_px: (height, width) that the data were scaled into. pad_rgb: colour beside
-    them. original_sizes: (height, width) of the images that it is for; where all lie as the frame does, upright or across, boxes
-    come back without a rounding. The config is the user's with its classes and a test pipeline that scales and pads images as AutoKD does, so
-    that ``inference_detector`` finds the same boxes; training parts stay as the user wrote them.
+    them. original_sizes: (height, width) of the images that it is for; where all lie as the frame does, upright or
+    across, boxes come back without a rounding. The config is the user's with its classes and a test pipeline that
+    scales and pads images as AutoKD does, so that ``inference_detector`` finds the same boxes; training parts stay as
+    the user wrote them.
     """
     import torch
 
@@ -54,9 +55,9 @@ def scaling_pipeline(
 ) -> list[dict[str, Any]]:
     """Images as ``autokd.data`` gives them: scaled by Pillow's antialiased filter, padded right and below.
 
-    lie_alike: no image is upright in a frame that lies across, nor the other way round. mmdet's ``Resize`` then fits images
-    into the frame and keeps both axes' scales; ``FixShapeResize`` fits any image, and keeps one scale for both, so that
-    boxes come back up to a pixel of rounding off.
+    lie_alike: no image is upright in a frame that lies across, nor the other way round. mmdet's ``Resize`` then fits
+    images into the frame and keeps both axes' scales; ``FixShapeResize`` fits any image, and keeps one scale for both,
+    so that boxes come back up to a pixel of rounding off.
     """
     height, width = image_size_px
     pad_val = {"img": tuple(reversed(pad_rgb)), "seg": 255}
