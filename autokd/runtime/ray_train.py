@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -38,6 +37,13 @@ _ASK_AGAIN_S = 1.0
 _NO_RETRIES = FailureConfig(max_failures=0, controller_failure_limit=0)
 """Lost ranks are tried again here. Ray Train counts a rank that dies at once as the controller's failure, and would
 try for ever."""
+
+
+class _Trainer(TorchTrainer):
+    """Leaves Ctrl-C to us: Ray Train's own handler would end the process, before the run has kept what it knows."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Nothing. The interrupt comes out of ``fit``, and leaving Ray ends the ranks."""
 
 
 class RayTrainRuntime(Runtime):
@@ -117,16 +123,14 @@ class RayTrainRuntime(Runtime):
         try:
             with quiet_environment():
                 each_rank: Any = train_rank  # Ray Train hands back what it returns, its types do not say so
-                trainer = TorchTrainer(
+                trainer = _Trainer(
                     each_rank,
                     train_loop_config={TASK: task},
                     scaling_config=self._scaling(task.worker.resources),
                     torch_config=TorchConfig(backend=_backend(task.worker.resources)),
                     run_config=RunConfig(name="job", storage_path=files, failure_config=_NO_RETRIES),
                 )
-                # In a thread of its own Ray Train leaves Ctrl-C to us.
-                with ThreadPoolExecutor(1, "autokd-ray-train") as thread:
-                    result: Any = thread.submit(trainer.fit).result()
+                result: Any = trainer.fit()
         except WorkerGroupError as error:
             return failure_of(error.worker_failures, task.job)
         except TrainingFailedError as error:

@@ -77,6 +77,19 @@ def test_environment_variables_in_a_data_root_are_expanded(tmp_path, monkeypatch
         ("student: {}", "student: {}\nfull: {baselines: [non]}", "<text>:6: full.baselines[0]", "Did you mean 'none'?"),
         ("student: {}", "student: {}\nfull: {seeds: []}", "<text>:6: full.seeds", "at least 1 item"),
         ("student: {}", "student: {}\nfull: {seeds: [1, 1]}", "<text>:6: full.seeds", "stands twice"),
+        (
+            "student: {}",
+            "student: {}\nfull: {optimiser: dot}\nruntime: {full_processes: 2}",
+            "<text>:7: runtime",
+            "Choose one of them",
+        ),
+        ("student: {}", "student: {}\nruntime: {full_processes: 9}", "<text>:6: runtime", "full.batch_size is 8"),
+        (
+            "student: {}",
+            "student: {framework: mmdet, config: x}\nruntime: {full_processes: 2}",
+            "<text>:6: runtime",
+            "mmengine's own launcher",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_with_place_and_remedy(old, new, place, found):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+import textwrap
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from rank_fakes import of_ranks
@@ -38,6 +43,46 @@ def test_ranks_work_together_and_the_failure_of_one_ends_as_an_outcome_with_its_
     assert "surprise" in driver.outcomes["bug"].message
     assert driver.outcomes["die"].cause == "worker_lost"
     assert "rank" in driver.outcomes["die"].message
+
+
+SCRIPT = """
+    import sys
+    sys.path.insert(0, {here!r})
+    from runtime_fakes import SPEC, scripted
+    from autokd.config import RuntimeConfig
+    from autokd.outcomes import Job
+    from autokd.runtime import make_runtime
+
+    class OneJob:
+        jobs = [Job("hang", SPEC, "full")]
+        def next_job(self):
+            print("training", flush=True)
+            return self.jobs.pop() if self.jobs else None
+
+    try:
+        with make_runtime(RuntimeConfig(workers=0, full_processes=2, threads_per_worker=1)) as runtime:
+            runtime.run(OneJob(), scripted)
+    except KeyboardInterrupt:
+        import ray
+        print("interrupted", ray.is_initialized(), flush=True)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ctrl_c_ends_the_ranks_and_comes_out_of_run(tmp_path: Path) -> None:
+    script = tmp_path / "interrupted.py"
+    script.write_text(textwrap.dedent(SCRIPT.format(here=str(Path(__file__).parent))))
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "training\n"
+        time.sleep(12)  # ranks are starting, or hang
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert "interrupted False" in said
 
 
 # ------------------------------------------------------------------------------------- without Ray
