@@ -38,6 +38,7 @@ def folder(tmp_path, shapes) -> Callable[..., Path]:
         from autokd.config import MmdetDetector
         from autokd.detectors.mmdet import build_mmdet_model
 
+        head = f"{head}=dict(num_classes=6)" + ")" * settings.pop("closing", 0)
         text = TRAINING.format(model=CONFIGS / f"{student}.py", classes=CLASSES, root=shapes, flip=flip, head=head)
         (tmp_path / "student.py").write_text(text)
         torch.manual_seed(1)

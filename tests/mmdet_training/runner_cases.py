@@ -11,7 +11,7 @@ TRAINING = """
 _base_ = "{model}"
 classes = {classes}
 data_root = "{root}/"
-model = dict({head}=dict(num_classes=6))
+model = dict({head})
 pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),

@@ -57,7 +57,9 @@ def folder(tmp_path, monkeypatch) -> Path:
     data = ShapesData(format="shapes", image_size_px=(64, 96), num_train=8, num_val=4, num_test=1)
     (tmp_path / "data").symlink_to(write_shapes(data, tmp_path / "generated"), target_is_directory=True)
     for name, model in (("teacher", "retinanet"), ("student", "gfl")):
-        text = TRAINING.format(model=CONFIGS / f"{model}.py", classes=CLASSES, root="data", flip=0.5, head="bbox_head")
+        text = TRAINING.format(
+            model=CONFIGS / f"{model}.py", classes=CLASSES, root="data", flip=0.5, head="bbox_head=dict(num_classes=6)"
+        )
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
