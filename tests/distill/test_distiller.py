@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import distill_cases as cases
 import pytest
@@ -16,6 +17,7 @@ from autokd.distill.levels import pair_levels
 from autokd.distill.transforms.spatial import SpatialAttention
 from autokd.errors import DistillError, NonFiniteError, SpecError
 from autokd.outputs import DetectorOutputs
+from autokd.presets import load_preset
 from autokd.spec import DISTANCES, DistillerSpec, Operator, Step, Weight
 
 ONE = Weight("absolute", 1.0)
@@ -273,3 +275,31 @@ def test_state_dict_restores_adapters_factors_and_step():
     assert other.step == 1
     outputs = cases.outputs(3, seed=5)
     assert other.eval()(outputs, teacher).total == distiller.eval()(outputs, teacher).total
+
+
+@pytest.mark.parametrize(
+    ("preset", "lacking"),
+    [
+        ("ld", r"needs the student's edge_logits"),
+        ("crosskd", r"needs the student's head_maps"),
+        ("dkd", r"needs the student's class_logits"),
+        ("bckd", r"needs the student's boxes"),
+    ],
+)
+def test_a_preset_that_a_pair_cannot_supply_says_what_is_lacking(preset, lacking):
+    pair = (cases.bare(cases.outputs(seed=seed)) for seed in (0, 1))
+    with pytest.raises(DistillError, match=lacking):
+        build_distiller(load_preset(preset), *pair, num_classes=3)
+
+
+@pytest.mark.parametrize(
+    ("side", "tap"), [("student", "class_logits"), ("teacher", "class_logits"), ("teacher", "boxes")]
+)
+def test_taps_of_predictions_that_are_not_finite_are_named(side, tap):
+    pair = {"student": cases.outputs(), "teacher": cases.outputs(seed=1)}
+    distiller = build_distiller(load_preset("bckd"), *pair.values(), num_classes=3)
+    broken = getattr(pair[side], tap).detach().clone()
+    broken[0, 3, 1] = torch.nan
+    pair[side] = replace(pair[side], **{tap: broken})
+    with pytest.raises(NonFiniteError, match=rf"{side} {tap} holds 1 NaN among {broken.numel()} values"):
+        distiller(*pair.values(), cases.TARGETS)
