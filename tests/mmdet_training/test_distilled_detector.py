@@ -154,3 +154,23 @@ def test_a_torchvision_teacher_may_teach(build, tmp_path):
     model = build({"teacher": {"_delete_": True, **section, "checkpoint": str(tmp_path / "fcos.pt")}}, terms=FEATURES)
     losses = model(**model.data_preprocessor(batch_of([(64, 96)]), True), mode="loss")
     assert losses["distill/loss"] > 0
+
+
+def test_it_trains_under_mmengines_distributed_wrapper(build, tmp_path):
+    """One process of gloo: parameters that no loss reaches, or gradients taken twice, would stop the reducer."""
+    from mmengine.model import MMDistributedDataParallel
+    from mmengine.optim import OptimWrapper
+    from torch import distributed
+
+    wide = {"model.neck.out_channels": 24, "model.bbox_head.in_channels": 24}
+    model = build(options=wide)
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        wrapped = MMDistributedDataParallel(module=model)
+        optimiser = OptimWrapper(torch.optim.SGD(wrapped.parameters(), lr=0.01))
+        before = [value.clone() for value in model.distiller.parameters()]
+        logs = [wrapped.train_step(batch_of([(64, 96), (64, 96)]), optimiser) for _ in range(3)]
+    finally:
+        distributed.destroy_process_group()
+    assert all(log["distill/loss"] > 0 for log in logs)
+    assert any(not torch.equal(one, other) for one, other in zip(before, model.distiller.parameters()))
