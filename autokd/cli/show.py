@@ -42,6 +42,11 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
     tree.add(f"layers: {', '.join(supplied.layers)}")
     lines = [f"{supplied.count():,} distinct distillers (a range of numbers counts as one)"]
     lines += [f"left out: {reason}" for reason in reasons] or ["the pair supplies all of it"]
+    if config.student.framework == "mmdet":
+        lines.append(
+            f"trainings take the model of {config.student.config}; optimiser, schedule and augmentation are those of "
+            "'proxy' and 'full' (DistilledDetector trains in the config's own: docs/mmdetection.md)"
+        )
     rng = numpy.random.default_rng(config.search.seed)
     lines += [f"e.g. {formula(supplied.sample(rng))}" for _ in range(num_samples)]
     return Group(tree, *(Text(line) for line in lines))
