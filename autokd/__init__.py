@@ -5,8 +5,10 @@ Floors (a module imports only from lower floors; ``docs/architecture.md`` has th
     cli
     study
     report
+    mmdet_training
     runtime           benchmark                                 training
     search            distill       detectors       data        storage
+    mmcv_ops
     config
     space
     outputs           presets                                   outcomes
