@@ -14,7 +14,7 @@ from typing import Any
 from autokd.config import RunConfig, config_data, space_of
 from autokd.documents import dump_yaml, load_document
 from autokd.errors import BenchmarkError
-from autokd.outcomes import TRAINING_VERSION
+from autokd.outcomes import TRAINING_VERSION, RecipeName
 from autokd.space import Space, space_from_document
 
 SCHEMA = 1
@@ -86,11 +86,13 @@ def make_header(config: RunConfig, *, commits: Sequence[str], machines: Sequence
     )
 
 
-def recipe_digest(config: RunConfig) -> str:
+def recipe_digest(config: RunConfig, recipe: RecipeName | None = None) -> str:
     """Identifies what one training's numbers depend on: data, pair and recipes, but not the space, nor where the data
-    lie."""
-    data = config_data(config)
-    return text_digest(json.dumps(_trained_by(data), sort_keys=True))
+    lie. With ``recipe``, what the trainings of that one recipe depend on."""
+    trained_by = _trained_by(config_data(config))
+    if recipe is not None:
+        trained_by.pop("full" if recipe == "proxy" else "proxy")
+    return text_digest(json.dumps(trained_by, sort_keys=True))
 
 
 def text_digest(text: str) -> str:

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from recording import Amount, Scratch, planned_jobs, rows_of, shuffled_specs
+from recording import RECIPES, Amount, Scratch, planned_jobs, rows_of, shuffled_specs
 from trainer import Trainer, check_supply, machine_name, read_config
 
 from autokd.benchmark import DistillerBenchmark, current_commit, load_benchmark, make_header, save_benchmark
@@ -45,14 +45,14 @@ MAX_FAILURES = 3
 def work(options: argparse.Namespace) -> int:
     config, amount = read_config(options.config), amount_of(options)
     check_supply(config)
-    scratch, specs = Scratch(options.scratch, config), shuffled_specs(config)
+    scratch, specs = Scratch(options.scratch, config, options.recipes), shuffled_specs(config)
     about = {"commit": current_commit(), "machine": machine_name(options.device)}
     ends = time.monotonic() + 60 * options.minutes
     num_done = num_failed = 0
     failed: set[str] = set()
     with tempfile.TemporaryDirectory(prefix="autokd-record-") as files:
         trainer = Trainer(config, options.cache_dir, options.device, Path(files))
-        while (job := _next_job(scratch, specs, amount, options.part, failed)) is not None:
+        while (job := _next_job(scratch, specs, amount, options, failed)) is not None:
             if time.monotonic() > ends:
                 return _say(f"time is over after {num_done} trainings.")
             with scratch.claim(job) as is_ours:
@@ -74,15 +74,15 @@ def work(options: argparse.Namespace) -> int:
 
 
 def _next_job(
-    scratch: Scratch, specs: Sequence[DistillerSpec], amount: Amount, part: tuple[int, int], failed: set[str]
+    scratch: Scratch, specs: Sequence[DistillerSpec], amount: Amount, options: argparse.Namespace, failed: set[str]
 ) -> Job | None:
     """The first training of our part that is neither done, nor held by another, nor failed here before."""
-    index, num_parts = part
+    index, num_parts = options.part
     finished = scratch.finished_ids() | failed
     for known in (False, True):
         # Which specs are best, the last to join, is known where all are recorded; reading them costs more.
         outcomes = scratch.read()[0] if known else {}
-        for job in planned_jobs(specs, amount, outcomes):
+        for job in planned_jobs(specs, amount, outcomes, options.recipes):
             ours = zlib.crc32(job.id.split("-")[1].encode()) % num_parts == index
             if ours and job.id not in finished and not scratch.is_claimed(job):
                 return job
@@ -96,10 +96,10 @@ def status(options: argparse.Namespace) -> int:
     config = read_config(options.config)
     scratch, specs = Scratch(options.scratch, config), shuffled_specs(config)
     outcomes, commits, machines = scratch.read()
-    jobs = planned_jobs(specs, amount_of(options), outcomes)
+    jobs = planned_jobs(specs, amount_of(options), outcomes, options.recipes)
     print(f"{len(specs)} specs; commits: {', '.join(sorted(commits))}; machines: {'; '.join(sorted(machines))}")
     hours_left = 0.0
-    for recipe in ("proxy", "full"):
+    for recipe in options.recipes:
         ours = [job for job in jobs if job.recipe == recipe]
         done = [outcomes[job.id] for job in ours if job.id in outcomes]
         seconds = statistics.median(outcome.seconds for outcome in done) if done else 0.0
@@ -121,7 +121,8 @@ def collect(options: argparse.Namespace) -> int:
     commits: set[str] = set()
     machines: set[str] = set()
     for folder in options.folders or [options.scratch]:
-        found, its_commits, its_machines = Scratch(folder, config).read()
+        scratch = Scratch(folder, config)
+        found, its_commits, its_machines = Scratch(folder, config, scratch.begun_recipes()).read()
         outcomes, commits, machines = found | outcomes, commits | its_commits, machines | its_machines
     if not outcomes:
         return _say("there is nothing to collect yet.", 1)
@@ -194,6 +195,7 @@ def main() -> int:
     common.add_argument("--config", type=Path, default=HERE / "space.yaml")
     common.add_argument("--scratch", type=Path, default=Path("runs/distiller_benchmark"), help="not committed")
     common.add_argument("--cache-dir", type=Path, default=Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache")))
+    common.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES), help="which trainings")
     common.add_argument("--table", type=Path, default=HERE / "table.jsonl.gz")
     common.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     common.add_argument("--seeded", type=int, default=Amount.seeded, help="specs with every further seed")

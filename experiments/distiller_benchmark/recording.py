@@ -1,8 +1,8 @@
 """Which trainings a table needs, and the scratch folder in which any number of processes gather them.
 
-A scratch folder holds ``plan.json`` (what is recorded: a process with another recipe is refused), one file in
-``results/`` for each training that ended, and one in ``claims/`` for each that was begun. A claim is the system's
-lock on its file, which a process loses by dying: its training is then taken again by the next who asks.
+A scratch folder holds ``plan.json`` (the space and the recipes that are recorded: a process with others is refused),
+one file in ``results/`` for each training that ended, and one in ``claims/`` for each that was begun. A claim is the
+system's lock on its file, which a process loses by dying: its training is then taken again by the next who asks.
 """
 
 from __future__ import annotations
@@ -52,42 +52,48 @@ def shuffled_specs(config: RunConfig) -> list[DistillerSpec]:
     return sorted(space_of(config).specs(), key=lambda s: hashlib.sha256(f"order-{s.digest}".encode()).digest())
 
 
-def planned_jobs(specs: Sequence[DistillerSpec], amount: Amount, outcomes: Mapping[str, Outcome]) -> list[Job]:
-    """All trainings of a table, in the order of work. The best specs join when all are trained with seed 0."""
-    jobs = [job_of(spec, recipe, 0) for spec in [None, *specs] for recipe in RECIPES]
+def planned_jobs(
+    specs: Sequence[DistillerSpec],
+    amount: Amount,
+    outcomes: Mapping[str, Outcome],
+    recipes: Sequence[RecipeName] = RECIPES,
+) -> list[Job]:
+    """All trainings of a table by ``recipes``, in the order of work. The best specs join when all are trained in full
+    with seed 0."""
+    jobs = [job_of(spec, recipe, 0) for spec in [None, *specs] for recipe in recipes]
     for seed in amount.seeds:
-        jobs += [job_of(spec, recipe, seed) for spec in [None, *specs[: amount.seeded]] for recipe in RECIPES]
-    jobs += [job_of(None, recipe, seed) for seed in range(amount.none_seeds) for recipe in RECIPES]
+        jobs += [job_of(spec, recipe, seed) for spec in [None, *specs[: amount.seeded]] for recipe in recipes]
+    jobs += [job_of(None, recipe, seed) for seed in range(amount.none_seeds) for recipe in recipes]
     full = {spec: outcomes.get(job_of(spec, "full", 0).id) for spec in specs}
     if all(outcome is not None for outcome in full.values()):
         score = {spec: outcome.metrics.get("val_ap", -1.0) for spec, outcome in full.items() if outcome is not None}
         best = sorted(specs, key=lambda spec: -score[spec])[: amount.best]
-        jobs += [job_of(spec, recipe, seed) for seed in amount.seeds for spec in best for recipe in RECIPES]
+        jobs += [job_of(spec, recipe, seed) for seed in amount.seeds for spec in best for recipe in recipes]
     return list({job.id: job for job in jobs}.values())
 
 
 class Scratch:
-    """A scratch folder; BenchmarkError if it was begun with another recipe, space or version of the training."""
+    """A scratch folder; BenchmarkError if it was begun with another space or version of the training, or another form
+    of one of ``recipes``."""
 
-    def __init__(self, folder: Path, config: RunConfig) -> None:
+    def __init__(self, folder: Path, config: RunConfig, recipes: Sequence[RecipeName] = ()) -> None:
         self.folder = folder
         for name in ("claims", "results", "failed"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         plan = {
-            "recipe_digest": recipe_digest(config),
             "space_digest": text_digest(dump_yaml(config_data(config)["space"])),
             "training_version": TRAINING_VERSION,
-        }
+        } | {f"{recipe}_digest": recipe_digest(config, recipe) for recipe in recipes}
         path = folder / "plan.json"
-        if not path.exists():
-            write_text_atomically(path, json.dumps(plan) + "\n")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        begun = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         for key, value in plan.items():
-            if found.get(key) != value:
+            if begun.get(key, value) != value:
                 raise BenchmarkError(
-                    f"{folder}: begun with {key} {found.get(key)}, this file and this AutoKD have {value}: the numbers "
+                    f"{folder}: begun with {key} {begun[key]}, this file and this AutoKD have {value}: the numbers "
                     "would not fit together. Take another scratch folder, or the file and commit of before."
                 )
+        if begun != begun | plan:
+            write_text_atomically(path, json.dumps(begun | plan) + "\n")
 
     @contextmanager
     def claim(self, job: Job) -> Iterator[bool]:
@@ -124,6 +130,11 @@ class Scratch:
 
     def finished_ids(self) -> set[str]:
         return {path.stem for path in (self.folder / "results").glob("*.json")}
+
+    def begun_recipes(self) -> list[RecipeName]:
+        """Those of which trainings were asked for here."""
+        plan = json.loads((self.folder / "plan.json").read_text(encoding="utf-8"))
+        return [recipe for recipe in RECIPES if f"{recipe}_digest" in plan]
 
     def read(self) -> tuple[dict[str, Outcome], set[str], set[str]]:
         """Outcomes by job id, commits and machines."""

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import autokd
 from autokd.config import RunConfig, load_config
 from autokd.documents import dump_yaml, load_document
 from autokd.outcomes import Job, Outcome, WorkerResources
@@ -108,7 +109,9 @@ def _plain(outcome: Outcome) -> dict[str, object]:
 
 
 def _commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    code = Path(autokd.__file__).parent  # which need not be this folder's
+    command = ["git", "-C", str(code), "rev-parse", "--short", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
     return found.stdout.strip()
 
 

@@ -102,11 +102,27 @@ def test_a_failure_that_says_nothing_of_the_distiller_is_tried_again(tmp_path):
 
 
 def test_a_scratch_folder_of_another_recipe_is_refused(tmp_path):
-    Scratch(tmp_path, CONFIG)
-    with pytest.raises(BenchmarkError, match="begun with recipe_digest"):
-        Scratch(tmp_path, load_config(SMALL.replace("full: {epochs: 4}", "full: {epochs: 5}")))
+    Scratch(tmp_path, CONFIG, ["full"])
+    other_full = load_config(SMALL.replace("full: {epochs: 4}", "full: {epochs: 5}"))
+    with pytest.raises(BenchmarkError, match="begun with full_digest"):
+        Scratch(tmp_path, other_full, ["full"])
     with pytest.raises(BenchmarkError, match="begun with space_digest"):
         Scratch(tmp_path, load_config(SMALL.replace("[10, 40]", "[10]")))
+
+
+def test_another_proxy_recipe_leaves_the_full_trainings_as_good_as_they_were(tmp_path):
+    Scratch(tmp_path, CONFIG, ["full"])
+    batch = CONFIG.proxy.batch_size
+    other_proxy = replace_in(CONFIG, batch_size=batch + 1)
+    assert Scratch(tmp_path, other_proxy, ["full"]).begun_recipes() == ["full"]
+    assert Scratch(tmp_path, CONFIG, ["proxy"]).begun_recipes() == ["proxy", "full"]
+    with pytest.raises(BenchmarkError, match="begun with proxy_digest"):
+        Scratch(tmp_path, other_proxy, ["proxy"])
+    assert [job.recipe for job in planned_jobs(SPECS, Amount(0, 0, (), 1), {}, ["full"])] == ["full"] * (len(SPECS) + 1)
+
+
+def replace_in(config, **changes):
+    return config.model_copy(update={"proxy": config.proxy.model_copy(update=changes)})
 
 
 # ------------------------------------------------------------------------------------- real trainings

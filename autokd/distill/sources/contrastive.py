@@ -16,13 +16,12 @@ from autokd.distill.operators import BuildContext, Source
 from autokd.distill.regions import Given, Instances
 from autokd.distill.sources.region_sets import (
     SAME_OBJECT_IOU,
+    common_channels,
     pairwise_iou,
     region_vectors,
     regions_of,
 )
 from autokd.distill.statistics import unit
-from autokd.errors import DistillError
-from autokd.outputs import DetectorOutputs
 from autokd.spec.operator import CONTRAST
 
 _PROJECTION = 128
@@ -42,13 +41,15 @@ class Contrastive(Source):
 
     def __init__(self, context: BuildContext, queue: int) -> None:
         super().__init__(context)
-        if context.student is None or context.teacher is None:
-            raise DistillError("source 'contrastive' is made for a pair of detectors; give their outputs.")
+        student_channels = common_channels(context.student, "student", "contrastive")
+        teacher_channels = common_channels(context.teacher, "teacher", "contrastive")
+        assert context.student is not None
+        assert context.teacher is not None
         self.places = queue
         self._student_strides = dict(context.student.strides)
         self._teacher_strides = dict(context.teacher.strides)
-        self.project_student = _projection(context.student, "student")
-        self.project_teacher = _projection(context.teacher, "teacher")
+        self.project_student = _Projection(student_channels)
+        self.project_teacher = _Projection(teacher_channels)
         self.register_buffer("queue_QD", torch.zeros(queue + 1, _PROJECTION))  # the last place takes what is dropped
         self.register_buffer("num_queued", torch.zeros((), dtype=torch.int64))
 
@@ -107,13 +108,3 @@ class _Projection(nn.Module):
 
     def forward(self, vectors_SC: Tensor) -> Tensor:
         return self.second(functional.relu(self.first(vectors_SC)))
-
-
-def _projection(outputs: DetectorOutputs, side: str) -> nn.Module:
-    channels = {level: map_BCHW.shape[1] for level, map_BCHW in outputs.pyramid.items()}
-    if len(set(channels.values())) > 1:
-        raise DistillError(
-            f"source 'contrastive' projects regions of all levels alike, but the {side}'s levels have {channels} "
-            "channels. Use a detector whose pyramid has equal channels."
-        )
-    return _Projection(next(iter(channels.values())))

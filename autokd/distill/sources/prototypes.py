@@ -19,8 +19,7 @@ from autokd.distill.prototype_bank import Instances, PrototypeBank, cosines
 from autokd.distill.regions import Boxes, Given, Region, covering
 from autokd.distill.sources.maps import Whole
 from autokd.distill.sources.predictions import candidate_knowledge, positives, require_equal_candidates
-from autokd.distill.sources.region_sets import region_levels, region_vectors, regions_of
-from autokd.errors import DistillError
+from autokd.distill.sources.region_sets import common_channels, region_levels, region_vectors, regions_of
 from autokd.spec.operator import LOGITS, SCALAR_MAP
 
 _SMALLEST_PX, _OF_PX = 30, 1333
@@ -30,18 +29,13 @@ _SMALLEST_PX, _OF_PX = 30, 1333
 class _WithPrototypes:
     """The bank of a distiller and the instances of a batch, shared by the sources of this module."""
 
-    def __init__(self, context: BuildContext, num_prototypes: int) -> None:
-        if context.student is None or context.teacher is None:
-            raise DistillError("prototypes are kept for a pair of detectors; give their outputs.")
-        widths = []
-        for side, outputs in (("student", context.student), ("teacher", context.teacher)):
-            channels = {level: map_BCHW.shape[1] for level, map_BCHW in outputs.pyramid.items()}
-            if len(set(channels.values())) > 1:
-                raise DistillError(
-                    f"prototypes compare vectors of all levels, but the {side}'s have {channels} channels. "
-                    "Use a detector whose pyramid has equal channels, or other sources."
-                )
-            widths.append(next(iter(channels.values())))
+    def __init__(self, context: BuildContext, num_prototypes: int, source: str) -> None:
+        widths = (
+            common_channels(context.student, "student", source),
+            common_channels(context.teacher, "teacher", source),
+        )
+        assert context.student is not None
+        assert context.teacher is not None
         self._strides = dict(context.student.strides), dict(context.teacher.strides)
         num_classes = context.num_classes
         self.bank = context.part(
@@ -82,7 +76,7 @@ class ReliableForeground(Whole):
 
     def __init__(self, context: BuildContext, prototypes: int) -> None:
         super().__init__(context)
-        self._shared = _WithPrototypes(context, prototypes)
+        self._shared = _WithPrototypes(context, prototypes, "reliable_foreground")
         self.bank = self._shared.bank
 
     def region(self, batch: Batch, level: int) -> Region:
@@ -100,7 +94,7 @@ class ReliableLogits(Source):
     def __init__(self, context: BuildContext, prototypes: int) -> None:
         super().__init__(context)
         require_equal_candidates(context, "class_logits", "boxes")
-        self._shared = _WithPrototypes(context, prototypes)
+        self._shared = _WithPrototypes(context, prototypes, "reliable_logits")
         self.bank = self._shared.bank
 
     def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
@@ -140,7 +134,7 @@ class PrototypeAlignment(Source):
 
     def __init__(self, context: BuildContext, prototypes: int) -> None:
         super().__init__(context)
-        self._shared = _WithPrototypes(context, prototypes)
+        self._shared = _WithPrototypes(context, prototypes, "prototypes")
         self.bank = self._shared.bank
 
     def forward(self, batch: Batch) -> tuple[Knowledge, ...]:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from autokd.distill.batch import Batch
 from autokd.distill.regions import Instances
 from autokd.distill.roi_align import roi_align, roi_align_at_levels
+from autokd.errors import DistillError
+from autokd.outputs import DetectorOutputs
 
 SAME_OBJECT_IOU = 0.5
 """Regions that overlap more belong to one object (G-DetKD, arXiv:2108.07482, sections 3.2 and 3.3)."""
@@ -82,16 +83,12 @@ def _choose(proposals_BR4: Tensor, truth_BM4: Tensor, labels_BM: Tensor, there_B
 
 def pairwise_iou(first_BN4: Tensor, second_BM4: Tensor) -> Tensor:
     """(B, N, M) intersection over union; 0 where both boxes are empty."""
-    num_images, num_first, num_second = len(first_BN4), first_BN4.shape[1], second_BM4.shape[1]
-    if num_images == 1:
-        return box_iou(first_BN4[0], second_BM4[0]).nan_to_num(0.0)[None]
     low = torch.maximum(first_BN4[:, :, None, :2], second_BM4[:, None, :, :2])
     high = torch.minimum(first_BN4[:, :, None, 2:], second_BM4[:, None, :, 2:])
     common_BNM = (high - low).clamp_min(0).prod(-1)
     areas = [(boxes[..., 2:] - boxes[..., :2]).clamp_min(0).prod(-1) for boxes in (first_BN4, second_BM4)]
     union_BNM = areas[0][:, :, None] + areas[1][:, None] - common_BNM
-    found = torch.where(union_BNM > 0, common_BNM / union_BNM.clamp_min(1e-12), 0.0)
-    return found.view(num_images, num_first, num_second)
+    return torch.where(union_BNM > 0, common_BNM / union_BNM.clamp_min(1e-12), 0.0)
 
 
 def region_levels(boxes_S4: Tensor, strides: Mapping[str, int]) -> Tensor:
@@ -141,3 +138,16 @@ def regions_at_own_level(
 def region_vectors(batch: Batch, maps: Mapping[str, Tensor], strides: Mapping[str, int], side: str) -> Tensor:
     """(S, C): the mean of each region on the level of its size, that of 7 x 7 cells of RoIAlign; once a batch."""
     return regions_at_own_level(batch, maps, strides, 1, side, samples_per_cell=_SAMPLES_OF_A_MEAN).flatten(1)
+
+
+def common_channels(outputs: DetectorOutputs | None, side: str, source: str) -> int:
+    """The channels of every level of a detector; DistillError if they differ, naming the source that mixes levels."""
+    if outputs is None:
+        raise DistillError(f"source '{source}' is made for a pair of detectors; give their outputs.")
+    channels = {level: map_BCHW.shape[1] for level, map_BCHW in outputs.pyramid.items()}
+    if len(set(channels.values())) > 1:
+        raise DistillError(
+            f"source '{source}' treats the regions of all levels alike, but the {side}'s levels have {channels} "
+            "channels. Use a detector whose pyramid has equal channels, or source 'instance'."
+        )
+    return next(iter(channels.values()))

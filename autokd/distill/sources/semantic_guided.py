@@ -14,9 +14,8 @@ from autokd.distill.knowledge import Knowledge
 from autokd.distill.levels import own_random_numbers
 from autokd.distill.operators import BuildContext, Source
 from autokd.distill.regions import Present
-from autokd.distill.sources.region_sets import regions_at_own_level, regions_of, regions_on_levels
+from autokd.distill.sources.region_sets import common_channels, regions_at_own_level, regions_of, regions_on_levels
 from autokd.errors import DistillError
-from autokd.outputs import DetectorOutputs
 from autokd.spec.operator import REGIONS
 
 _EMBEDDING_CHANNELS = 32
@@ -38,7 +37,7 @@ class SemanticGuided(Source):
         if student is None or teacher is None:
             raise DistillError("source 'semantic_guided' is made for a pair of detectors; give their outputs.")
         self._student_strides, self._teacher_strides = dict(student.strides), dict(teacher.strides)
-        channels = _common_channels(teacher)
+        channels = common_channels(teacher, "teacher", "semantic_guided")
         widths = {level: map_BCHW.shape[1] for level, map_BCHW in student.pyramid.items()}
         self.adapters = nn.ModuleDict()
         for width in dict.fromkeys(widths.values()):
@@ -79,13 +78,3 @@ class SemanticGuided(Source):
     def _adapt(self, regions_SChw: Tensor) -> Tensor:
         width = str(regions_SChw.shape[1])
         return self.adapters[width](regions_SChw) if width in self.adapters else regions_SChw
-
-
-def _common_channels(teacher: DetectorOutputs) -> int:
-    channels = {level: map_BCHW.shape[1] for level, map_BCHW in teacher.pyramid.items()}
-    if len(set(channels.values())) > 1:
-        raise DistillError(
-            f"source 'semantic_guided' mixes levels into one space, but the teacher's have {channels} channels. "
-            "Use a teacher whose pyramid has equal channels, or source 'instance'."
-        )
-    return next(iter(channels.values()))
