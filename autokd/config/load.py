@@ -8,7 +8,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from autokd.config.model import CocoData, Detector, MmdetDetector, RunConfig, TeacherTag
+from autokd.config.data import CocoData
+from autokd.config.detectors import Detector, MmdetDetector, TeacherTag
+from autokd.config.model import RunConfig
 from autokd.documents import Document, Location, format_location, load_document
 from autokd.errors import ConfigError, one_of
 from autokd.space import Space, space_from_document

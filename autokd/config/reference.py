@@ -7,20 +7,11 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from autokd.config.model import (
-    Backbone,
-    CocoData,
-    FullRecipe,
-    MmdetDetector,
-    ProxyRecipe,
-    Recipe,
-    RuntimeConfig,
-    SearchConfig,
-    ShapesData,
-    TeacherRecipe,
-    TorchvisionDetector,
-    WarmStart,
-)
+from autokd.config.data import CocoData, ShapesData
+from autokd.config.detectors import Backbone, MmdetDetector, TorchvisionDetector
+from autokd.config.model import RuntimeConfig, SearchConfig
+from autokd.config.proxy import ProxyRecipe, WarmStart
+from autokd.config.recipes import FullRecipe, Recipe, TeacherRecipe
 
 _INTRODUCTION = """\
 # The space file

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from autokd.config.model import CocoData, ShapesData
+from autokd.config import CocoData, ShapesData
 from autokd.data.annotations import read_split
 from autokd.data.dataset import MEMORY_LIMIT_BYTES, DetectionDataset
 from autokd.data.geometry import Size

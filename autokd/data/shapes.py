@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from autokd.config.model import ShapesData
+from autokd.config import ShapesData
 from autokd.data.scene import SHAPES, SceneObject, draw_scene
 
 GENERATOR_VERSION = 1

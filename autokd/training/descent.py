@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from autokd.config.model import Recipe
+from autokd.config import Recipe
 from autokd.training.dot import DistillationOrientedSGD
 from autokd.training.optimisation import Precision, clip_gradients, make_optimiser, parameter_groups, trainable
 

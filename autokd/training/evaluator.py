@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from autokd.config.model import Recipe, RunConfig
+from autokd.config import Recipe, RunConfig
 from autokd.data import Datasets
 from autokd.detectors import Detector
 from autokd.distill import TeacherEnsemble, build_distiller, build_ensemble

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autokd.config.model import Recipe
+from autokd.config import Recipe
 from autokd.data import (
     DetectionDataset,
     Target,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from autokd.config.model import Recipe
+from autokd.config import Recipe
 from autokd.detectors import Detector
 from autokd.errors import NonFiniteError
 from autokd.training.data_parallel import SharedStep

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from autokd.config.model import Recipe
+from autokd.config import Recipe
 from autokd.errors import ConfigError
 from autokd.training.dot import DistillationOrientedSGD
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from autokd.config.model import RunConfig
+from autokd.config import RunConfig
 from autokd.data import Datasets
 from autokd.training.provisions import EVALUATION_BATCH_SIZE, Provisions
 from autokd.training.teacher import OnProgress, Teacher, TeacherScore, measure_teacher, no_progress

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autokd.config.model import Recipe, RunConfig
+from autokd.config import Recipe, RunConfig
 from autokd.data import Datasets, DetectionDataset, ViewPlan, load_datasets
 from autokd.detectors import Detector, build_detector
 from autokd.errors import DetectorError

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from autokd.config.model import Detector as DetectorConfig
+from autokd.config import Detector as DetectorConfig
 from autokd.data import Datasets, DetectionDataset
 from autokd.detectors import Detector, build_detector, structure_text, taps_of
 from autokd.errors import ConfigError

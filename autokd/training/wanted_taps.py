@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from autokd.config import space_of
-from autokd.config.model import NO_DISTILLATION, RunConfig
+from autokd.config import NO_DISTILLATION, RunConfig, space_of
 from autokd.presets import load_distiller
 from autokd.spec import DistillerSpec, Operator, Step, operator_of
 from autokd.spec.operator import Kind

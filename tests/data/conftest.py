@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autokd.config.model import CocoData
+from autokd.config import CocoData
 from autokd.data import DetectionDataset, load_split
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.cocoeval import COCOeval
 
-from autokd.config.model import CocoData
+from autokd.config import CocoData
 from autokd.data import View, collate, load_datasets
 from autokd.data.dataset import MIN_VISIBLE_FRACTION, visible_boxes
 from autokd.errors import NonFiniteError

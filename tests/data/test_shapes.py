@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autokd.config.model import ShapesData
+from autokd.config import ShapesData
 from autokd.data import load_datasets, shapes_digest, write_shapes
 from autokd.data.scene import MAX_OBJECTS, MIN_VISIBLE, SHAPES
 from autokd.data.shapes import draw_image

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autokd.config.model import Backbone, TorchvisionDetector
+from autokd.config import Backbone, TorchvisionDetector
 from autokd.detectors import build_detector
 from autokd.distill import build_distiller
 from autokd.distill.batch import Batch

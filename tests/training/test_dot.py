@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from autokd.config.model import Recipe
+from autokd.config import Recipe
 from autokd.errors import ConfigError
 from autokd.training.descent import SeparateDescent, make_descent
 from autokd.training.dot import DistillationOrientedSGD

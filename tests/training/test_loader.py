@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from autokd.config.model import Recipe
+from autokd.config import Recipe
 from autokd.training.loader import Loader, identity_plan, one_ahead, training_plan
 
 CPU = torch.device("cpu")

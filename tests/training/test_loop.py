@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from autokd.config.model import Backbone, Recipe
+from autokd.config import Backbone, Recipe
 from autokd.detectors import build_detector
 from autokd.distill import DistillResult, build_distiller
 from autokd.distill.distiller import TermValue

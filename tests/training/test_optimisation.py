@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from autokd.config.model import Recipe
+from autokd.config import Recipe
 from autokd.distill import build_distiller
 from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset

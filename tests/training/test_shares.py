@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from autokd.config.model import Recipe
+from autokd.config import Recipe
 from autokd.training.loader import Loader, training_plan
 from autokd.training.shares import ALONE, Ranks
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from autokd.config.model import Recipe
+from autokd.config import Recipe
 from autokd.detectors import build_detector
 from autokd.errors import DataError, NonFiniteError
 from autokd.outputs import DetectorOutputs

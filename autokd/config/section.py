@@ -1,0 +1,49 @@
+"""What every section of a space file has in common, and values that several of them hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from autokd.errors import one_of
+from autokd.presets import preset_names
+
+NO_DISTILLATION = "none"
+"""The baseline that every run has."""
+
+
+def _known_distiller(name: str) -> str:
+    """A preset's name, or the path of a distiller's YAML file."""
+    if name in preset_names() or Path(name).suffix in (".yaml", ".yml"):
+        return name
+    raise ValueError(one_of(name, preset_names(), noun="preset") + " Or give a distiller's YAML file.")
+
+
+def _known_baseline(name: str) -> str:
+    if name == NO_DISTILLATION:
+        return name
+    if name not in preset_names() and Path(name).suffix not in (".yaml", ".yml"):
+        raise ValueError(one_of(name, [NO_DISTILLATION, *preset_names()], noun="baseline"))
+    return name
+
+
+def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed stands twice; a repeated seed repeats the same training")
+    return seeds
+
+
+DistillerName = Annotated[str, AfterValidator(_known_distiller)]
+BaselineName = Annotated[str, AfterValidator(_known_baseline)]
+Seeds = Annotated[tuple[int, ...], AfterValidator(_distinct_seeds)]
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+SizePx = tuple[Annotated[int, Field(ge=32, le=4096)], Annotated[int, Field(ge=32, le=4096)]]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
