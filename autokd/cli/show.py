@@ -28,13 +28,11 @@ def presets_table() -> Table:
 
 def space_view(config: RunConfig, num_samples: int) -> RenderableType:
     """The tree of choices, its size, what the pair cannot supply, and a few samples."""
-    from autokd.detectors import taps_of, taps_of_teachers, unpaired_taps
+    from autokd.detectors import first_trials, pair_of, unfit_baselines
 
-    space = space_of(config)
-    supplied, reasons = space.supplied_by(
-        taps_of(config.student), *taps_of_teachers(config), unpaired=unpaired_taps(config)
-    )
-    tree = Tree(Text(f"{config.name}: {space.min_terms} to {space.max_terms} terms"))
+    pair = pair_of(config)
+    supplied, reasons = pair.part_of(space_of(config))
+    tree = Tree(Text(f"{config.name}: {supplied.min_terms} to {supplied.max_terms} terms"))
     for slot in supplied.slots:
         tree.add(_slot_branch(slot))
     tree.add(f"strength: {supplied.strength}")
@@ -42,6 +40,9 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
     tree.add(f"layers: {', '.join(supplied.layers)}")
     lines = [f"{supplied.count():,} distinct distillers (a range of numbers counts as one)"]
     lines += [f"left out: {reason}" for reason in reasons] or ["the pair supplies all of it"]
+    lines += first_trials(config, pair, supplied).notes
+    if unfit := unfit_baselines(config):
+        lines.append(f"search and distill refuse this file. {unfit}")
     if config.student.framework == "mmdet":
         lines.append(
             f"trainings take the model of {config.student.config}; optimiser, schedule and augmentation are those of "

@@ -6,6 +6,7 @@ spec in the tree, and says why where it is not there.
 
 from autokd.space.domains import Choices, Domain, Range
 from autokd.space.model import Chooser, Option, Slot, Space
+from autokd.space.supply import lacks_of
 from autokd.space.text import DEFAULT_SPACE, space_from_document
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "Range",
     "Slot",
     "Space",
+    "lacks_of",
     "space_from_document",
 ]

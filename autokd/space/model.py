@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import comb
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from autokd.errors import SpaceError, SpecError
 from autokd.space.domains import Choices, Domain, Range
-from autokd.spec import DistillerSpec, FlowState, Operator, Step, TermSpec, Weight, flow, operator_of
+from autokd.space.supply import why_lacking
+from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight, flow, operator_of
 from autokd.spec.model import Layers, Schedule
 from autokd.spec.operator import Kind, Number
 from autokd.spec.vocabulary import IDENTITY
@@ -292,17 +293,14 @@ class Space:
         """
         taps_s = set(student)
         taps_t = [set(taps) for taps in teachers] or [taps_s]
-        lacking = "this pair lacks" if len(taps_t) == 1 else "these detectors lack"
         reasons: list[str] = []
         slots = []
         for slot in self.slots:
             kept = []
             for option in slot.options:
                 is_step = option.step.name != IDENTITY
-                missing = _missing(operator_of(slot.kind, option.step.name), taps_s, taps_t) if is_step else ()
-                if missing:
-                    reasons.append(f"{slot.kind} '{option.label}' needs {', '.join(missing)}, which {lacking}")
-                elif is_step and (why := _why_unpaired(operator_of(slot.kind, option.step.name), unpaired or {})):
+                operator = operator_of(slot.kind, option.step.name) if is_step else None
+                if operator is not None and (why := why_lacking(operator, taps_s, taps_t, unpaired or {})):
                     reasons.append(f"{slot.kind} '{option.label}' {why}")
                 else:
                     kept.append(option)
@@ -322,25 +320,6 @@ class Space:
             for slot in self.slots
         )
         return replace(self, slots=tuple(slots))
-
-
-def _missing(operator: Operator, student: set[str], teachers: Sequence[set[str]]) -> tuple[str, ...]:
-    """The taps that are lacking, each as "the student's boxes"; of several teachers, "teacher 2's boxes"."""
-    if len(teachers) == 1:
-        return operator.missing(student, teachers[0])
-    found = (
-        tap.replace("the teacher's", f"teacher {i}'s")
-        for i, teacher in enumerate(teachers, start=1)
-        for tap in operator.missing(student, teacher)
-    )
-    return tuple(dict.fromkeys(found))
-
-
-def _why_unpaired(operator: Operator, unpaired: Mapping[str, str]) -> str:
-    """Empty where nothing that the operator compares is unpaired."""
-    compared = (*operator.needs_taps, *(tap for tap in operator.needs_of_teacher if tap == "head"))
-    found = [f"compares {tap}, but {unpaired[tap]}" for tap in compared if tap in unpaired]
-    return found[0] if found else ""
 
 
 def _written_out(kind: Kind, option: Option) -> tuple[Step, ...]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from autokd.config import NO_DISTILLATION, RunConfig, config_digest, space_of
 from autokd.data import Datasets, load_datasets
-from autokd.detectors import taps_of, taps_of_teachers, unpaired_taps
-from autokd.errors import AutoKDError, SpaceError
+from autokd.detectors import FirstTrials, check_trainable, first_trials, pair_of
+from autokd.errors import AutoKDError
 from autokd.outcomes import Job, Outcome
 from autokd.presets import load_distiller
 from autokd.report import SEARCHED
@@ -63,12 +63,19 @@ def run_search(
     Raises AutoKDError for what is wrong with the input, before anything is trained; KeyboardInterrupt passes,
     with what is finished kept for ``resume``.
     """
-    with _run(config, directory, cache_dir, storage_url, resume, observer or SilentObserver()) as run:
-        return hand_over(run, *run.execute(_search_phases(run)))
+    observer = observer or SilentObserver()
+    check_trainable(config)
+    pair = pair_of(config)
+    space, reasons = pair.part_of(space_of(config))
+    first = first_trials(config, pair, space)
+    for note in (*(f"left out of the space: {reason}" for reason in reasons), *first.notes):
+        observer.say(note)
+    with _run(config, directory, cache_dir, storage_url, resume, observer) as run:
+        return hand_over(run, *run.execute(_search_phases(run, space, first)))
 
 
-def _search_phases(run: Run) -> Phases[Trained]:
-    reward = yield from run.search(run.space())
+def _search_phases(run: Run, space: Space, first: FirstTrials) -> Phases[Trained]:
+    reward = yield from run.search(space, first)
     winner = yield from run.best_finalist(reward)
     entries = baseline_entries(run.config.full)
     if winner is not None:
@@ -85,7 +92,11 @@ def run_distill(
     resume: bool = False,
     observer: Observer | None = None,
 ) -> Results:
-    """Train the student in full with ``spec`` beside the file's baselines; no search."""
+    """Train the student in full with ``spec`` beside the file's baselines; no search.
+
+    ConfigError, before anything is trained, for a distiller that this pair cannot supply.
+    """
+    check_trainable(config, spec)
     with _run(config, directory, cache_dir, None, resume, observer or SilentObserver()) as run:
         entries = baseline_entries(config.full)
         if all(entry.digest != spec.digest for entry in entries):
@@ -146,17 +157,7 @@ class Run:
 
     # ---------------------------------------------------------------------------------------- search
 
-    def space(self) -> Space:
-        """The part of the space that the pair can supply; says what is left out."""
-        config = self.config
-        space, reasons = space_of(config).supplied_by(
-            taps_of(config.student), *taps_of_teachers(config), unpaired=unpaired_taps(config)
-        )
-        for reason in reasons:
-            self.observer.say(f"left out of the space: {reason}")
-        return space
-
-    def search(self, space: Space) -> Phases[Reward]:
+    def search(self, space: Space, first: FirstTrials) -> Phases[Reward]:
         """Run the search until its budget is spent; return the reward with its scales."""
         proxy = self.config.proxy
         self.observer.say(f"{space.count():,} distinct distillers (strengths aside)")
@@ -176,7 +177,8 @@ class Run:
         for record in untold:
             driver.adopt(record)
         if not self.study.get_trials(deepcopy=False):
-            self.enqueue_presets(space)
+            for name, decisions in first.decisions.items():
+                self.study.enqueue_trial(dict(decisions), user_attrs={"preset": name})
         yield driver
         return driver.finish()
 
@@ -184,17 +186,6 @@ class Run:
         """Who lets a good student teach; None where the file does not ask for it."""
         after = self.config.search.promote_after
         return None if after is None else Promotion(self.study, after, self.directory.path, self.observer)
-
-    def enqueue_presets(self, space: Space) -> None:
-        """Let the search begin with what is published, at one strength."""
-        search = self.config.search
-        for name in search.enqueue:
-            spec = load_distiller(name).with_strength(search.enqueue_strength)
-            try:
-                decisions = space.decisions(space.with_offered_strengths(spec))
-                self.study.enqueue_trial(decisions, user_attrs={"preset": name})
-            except SpaceError as error:
-                self.observer.say(f"{name} is not tried first, it lies outside the space: {error}")
 
     def best_finalist(self, reward: Reward) -> Phases[Finalist | None]:
         """Try the best few with more seeds; return the one with the best mean, or None if no trial finished."""

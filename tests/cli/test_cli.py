@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from autokd.cli import app
+from autokd.errors import ConfigError
 from autokd.presets import preset_names
 
 SPACE = "data: {format: shapes}\nteacher: {train: {}}\nstudent: {}\n"
@@ -97,3 +98,25 @@ def test_an_unknown_preset_gets_a_suggestion():
     done = run("show", "pdk")
     assert done.returncode == 2
     assert "Did you mean 'pkd'?" in done.stderr
+
+
+UNFIT = SPACE + "search: {enqueue: [ld, pkd]}\nfull: {baselines: [none, ld]}\n"
+
+
+def test_space_says_which_baselines_and_first_trials_do_not_fit(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(UNFIT)
+    output = " ".join(invoke("space", str(path)).output.split())
+    assert "search.enqueue: ld is not tried first" in output
+    assert "refuse this file. full.baselines: this pair cannot be trained with ld" in output
+    assert "full: {baselines: [none]}" in output
+
+
+@pytest.mark.parametrize("command", [["search"], ["distill", "pkd"]])
+def test_baselines_that_do_not_fit_are_refused_before_anything_is_written(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.yaml").write_text(UNFIT)
+    result = invoke(*command, "space.yaml")
+    assert isinstance(result.exception, ConfigError)
+    assert "full.baselines" in str(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["space.yaml"]

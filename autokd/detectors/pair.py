@@ -1,0 +1,105 @@
+"""Which distillers the detectors of a run can supply, read off its configuration before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autokd.config import NO_DISTILLATION, RunConfig
+from autokd.detectors.rows import unpaired_taps
+from autokd.detectors.supply import taps_of, taps_of_teachers
+from autokd.errors import ConfigError, SpaceError
+from autokd.presets import load_distiller, load_preset, preset_names
+from autokd.space import Space, lacks_of
+from autokd.spec import DistillerSpec
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The taps of the student and of each teacher, and which of them cannot be compared, with the reason."""
+
+    student: tuple[str, ...]
+    teachers: tuple[tuple[str, ...], ...]
+    unpaired: Mapping[str, str]
+
+    def part_of(self, space: Space) -> tuple[Space, tuple[str, ...]]:
+        """What of a space these detectors supply, and a sentence for each option left out; SpaceError for nothing."""
+        return space.supplied_by(self.student, *self.teachers, unpaired=self.unpaired)
+
+    def lacks(self, spec: DistillerSpec) -> tuple[str, ...]:
+        """A sentence for each step of a distiller that these detectors cannot supply."""
+        return lacks_of(spec, self.student, self.teachers, self.unpaired)
+
+    def supplied_presets(self) -> tuple[str, ...]:
+        """Names of the presets that these detectors can be trained with."""
+        return tuple(name for name in preset_names() if not self.lacks(load_preset(name)))
+
+
+def pair_of(config: RunConfig, *, promoting: bool = True) -> Pair:
+    """What the detectors of a configuration supply; configs of MMDetection are read, and thereby run.
+
+    promoting: a student that may be promoted counts among the teachers.
+    """
+    teachers = taps_of_teachers(config)
+    if not promoting:
+        teachers = teachers[: len(config.teachers)]
+    return Pair(taps_of(config.student), teachers, unpaired_taps(config))
+
+
+def unfit_baselines(config: RunConfig) -> str:
+    """What of ``full.baselines`` this pair cannot be trained with, and the remedy; empty where all of it fits."""
+    pair = pair_of(config, promoting=False)
+    named = [name for name in config.full.baselines if name != NO_DISTILLATION]
+    lacks = {name: found for name in named if (found := pair.lacks(load_distiller(name)))}
+    if not lacks:
+        return ""
+    kept = ", ".join(name for name in config.full.baselines if name not in lacks)
+    return (
+        f"full.baselines: this pair cannot be trained with {', '.join(lacks)}:\n{_listed(lacks.items())}"
+        f"Leave them out, as in 'full: {{baselines: [{kept or NO_DISTILLATION}]}}'. "
+        f"Presets that fit: {', '.join(pair.supplied_presets())}."
+    )
+
+
+def check_trainable(config: RunConfig, spec: DistillerSpec | None = None) -> None:
+    """ConfigError unless the pair can be trained with every baseline, and with ``spec`` where one is given."""
+    pair = pair_of(config, promoting=False)
+    if spec is not None and (lacks := pair.lacks(spec)):
+        name = spec.name or "the given distiller"
+        raise ConfigError(
+            f"this pair cannot be trained with {name}:\n{_listed([(name, lacks)])}Give another one. Presets that fit: "
+            f"{', '.join(pair.supplied_presets())}."
+        )
+    if unfit := unfit_baselines(config):
+        raise ConfigError(unfit)
+
+
+@dataclass(frozen=True)
+class FirstTrials:
+    """What of ``search.enqueue`` is tried first: name -> its decisions in the space. notes: why others are not."""
+
+    decisions: Mapping[str, Mapping[str, Any]]
+    notes: tuple[str, ...]
+
+
+def first_trials(config: RunConfig, pair: Pair, space: Space) -> FirstTrials:
+    """Look up the enqueued distillers, all at one strength, in the part of the space that the pair supplies."""
+    decisions, notes = {}, []
+    for name in config.search.enqueue:
+        spec = load_distiller(name).with_strength(config.search.enqueue_strength)
+        if lacks := pair.lacks(spec):
+            notes.append(f"search.enqueue: {name} is not tried first: {'; '.join(lacks)}. Leave it out.")
+            continue
+        try:
+            decisions[name] = space.decisions(space.with_offered_strengths(spec))
+        except SpaceError as error:
+            notes.append(
+                f"search.enqueue: {name} is not tried first, it lies outside the space: {error} Offer that in 'space', "
+                "or leave the name out."
+            )
+    return FirstTrials(decisions, tuple(notes))
+
+
+def _listed(lacks: Iterable[tuple[str, tuple[str, ...]]]) -> str:
+    return "".join(f"  {name}: {'; '.join(reasons)}\n" for name, reasons in lacks)

@@ -1,0 +1,49 @@
+"""Whether a pair of detectors supplies what an operator reads, by the names of taps alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from autokd.spec import DistillerSpec, Operator, Step, operator_of
+from autokd.spec.operator import Kind
+
+
+def why_lacking(
+    operator: Operator, student: Collection[str], teachers: Sequence[Collection[str]], unpaired: Mapping[str, str]
+) -> str:
+    """Why these detectors cannot supply an operator, as the end of a sentence; empty where they can.
+
+    student, teachers: the taps of each; of several teachers, every one must supply it. unpaired: taps that both sides
+    have and that cannot be compared, with the reason.
+    """
+    if missing := _missing(operator, student, teachers):
+        lacking = "this pair lacks" if len(teachers) == 1 else "these detectors lack"
+        return f"needs {', '.join(missing)}, which {lacking}"
+    compared = (*operator.needs_taps, *(tap for tap in operator.needs_of_teacher if tap == "head"))
+    return next((f"compares {tap}, but {unpaired[tap]}" for tap in compared if tap in unpaired), "")
+
+
+def lacks_of(
+    spec: DistillerSpec, student: Collection[str], teachers: Sequence[Collection[str]], unpaired: Mapping[str, str]
+) -> tuple[str, ...]:
+    """A sentence for each step of a distiller that these detectors cannot supply."""
+    found: dict[str, None] = {}
+    for term in spec.canonical().terms:
+        steps: list[tuple[Kind, Step]] = [("source", term.source), ("distance", term.distance)]
+        steps[1:1] = [("transform", step) for step in term.transforms]
+        for kind, step in steps:
+            if why := why_lacking(operator_of(kind, step.name), student, teachers, unpaired):
+                found[f"{kind} '{step.name}' {why}"] = None
+    return tuple(found)
+
+
+def _missing(operator: Operator, student: Collection[str], teachers: Sequence[Collection[str]]) -> tuple[str, ...]:
+    """The taps that are lacking, each as "the student's boxes"; of several teachers, "teacher 2's boxes"."""
+    if len(teachers) == 1:
+        return operator.missing(student, teachers[0])
+    found = (
+        tap.replace("the teacher's", f"teacher {i}'s")
+        for i, teacher in enumerate(teachers, start=1)
+        for tap in operator.missing(student, teacher)
+    )
+    return tuple(dict.fromkeys(found))
