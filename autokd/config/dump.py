@@ -7,8 +7,12 @@ import json
 from typing import Any
 
 from autokd.config.model import RunConfig
+from autokd.config.proxy import ProxyRecipe
 from autokd.documents import dump_yaml
 from autokd.space import DEFAULT_SPACE
+
+_LATER_PROXY_KEYS = ("image_size_px",)
+"""Ways of making the proxy cheaper that change nothing where they are left at their defaults."""
 
 
 def config_data(config: RunConfig) -> dict[str, Any]:
@@ -20,6 +24,9 @@ def config_data(config: RunConfig) -> dict[str, Any]:
         del data["search"]["promote_after"]
         if not isinstance(config.teacher, tuple):
             del data["teacher_factors"]
+    for name in _LATER_PROXY_KEYS:
+        if getattr(config.proxy, name) == ProxyRecipe.model_fields[name].default:
+            del data["proxy"][name]
     return data
 
 

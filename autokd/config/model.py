@@ -86,6 +86,17 @@ class RunConfig(Section):
             raise ValueError(f"found {len(factors)} numbers for {len(teacher)} teachers. Give one a teacher")
         return factors
 
+    @field_validator("proxy")
+    @classmethod
+    def _sees_images_of_at_most_the_size(cls, proxy: ProxyRecipe, info: ValidationInfo) -> ProxyRecipe:
+        data, size = info.data.get("data"), proxy.image_size_px
+        if data is not None and size is not None and any(ours > full for ours, full in zip(size, data.image_size_px)):
+            raise ValueError(
+                f"image_size_px is {list(size)}, larger than data.image_size_px, {list(data.image_size_px)}. A proxy's "
+                "images are of that height and width at most; null takes just these"
+            )
+        return proxy
+
     @field_validator("runtime")
     @classmethod
     def _can_share_full_trainings(cls, runtime: RuntimeConfig, info: ValidationInfo) -> RuntimeConfig:

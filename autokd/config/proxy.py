@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from autokd.config.recipes import Recipe
-from autokd.config.section import Section
+from autokd.config.section import Section, SizePx
 
 Metric = Literal["val_loss", "cka", "ap"]
 
@@ -30,6 +30,8 @@ class ProxyRecipe(Recipe):
     """Where candidates start; null: from scratch."""
     reward: tuple[Metric, ...] = ("val_loss", "cka")
     """Each against "none" under the same random numbers, standardised, and added."""
+    image_size_px: SizePx | None = None
+    """Height and width of the images, of at most the data's; warm start and teacher see them too. null: the data's."""
     subset: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Part of the training images that a candidate sees."""
     val_subset: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -58,6 +58,7 @@ class DetectionDataset:
         self.image_ids = tuple(record.image_id for record in split.records)
         self.report = split.report.adding(too_small_boxes=self._count_too_small())
         height, width = self.image_size_px
+        self._memory_limit_bytes = memory_limit_bytes
         self.keeps_images = self.num_images * 3 * height * width <= memory_limit_bytes
         self._images_NCHW: Tensor | None = None
         self._decoded = np.zeros(self.num_images, dtype=bool)
@@ -75,6 +76,10 @@ class DetectionDataset:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    def at_size(self, image_size_px: Size) -> DetectionDataset:
+        """The same split, its files scaled into another network input; its AP compares, since boxes go back alike."""
+        return DetectionDataset(self.split, image_size_px, self._memory_limit_bytes)
 
     def image_path(self, index: int) -> Path:
         return self.split.images_dir / self.split.records[index].file_name

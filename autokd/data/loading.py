@@ -39,6 +39,13 @@ class Datasets:
         """Each split once."""
         return (self.train, self.val) if self.test_is_val else (self.train, self.val, self.test)
 
+    def at_size(self, image_size_px: Size) -> Datasets:
+        """The same splits, scaled into another network input; these very ones where the size is theirs."""
+        if self.train.image_size_px == tuple(image_size_px):
+            return self
+        train, val = (split.at_size(image_size_px) for split in (self.train, self.val))
+        return Datasets(train, val, val if self.test_is_val else self.test.at_size(image_size_px), self.test_is_val)
+
     def check(self) -> tuple[DataReport, ...]:
         """Open every image's header, log what was found, and return it; DataError on what is broken."""
         return tuple(split.check() for split in self.splits)

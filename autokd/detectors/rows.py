@@ -52,12 +52,18 @@ def grid_cells(strides: Sequence[int], image_size_px: tuple[int, int], pad_multi
     return tuple((stride, -(-height // stride), -(-width // stride)) for stride in strides)
 
 
-def rows_of(config: DetectorConfig, image_size_px: tuple[int, int]) -> Rows | None:
-    """What the rows of a section's detector are for images of (height, width) pixels; None where it has none."""
+def rows_of(
+    config: DetectorConfig, image_size_px: tuple[int, int], seen_size_px: tuple[int, int] | None = None
+) -> Rows | None:
+    """What the rows of a section's detector are for images of (height, width) pixels; None where it has none.
+
+    seen_size_px: of images that a detector built for ``image_size_px`` is fed with; None: just that.
+    """
+    seen_size_px = seen_size_px or image_size_px
     if config.framework == "mmdet":
         from autokd.detectors.mmdet import mmdet_rows
 
-        return mmdet_rows(config, image_size_px)
+        return mmdet_rows(config, seen_size_px)
     if config.architecture == "faster_rcnn":
         return None
     layout = choose_layout(config.architecture, image_size_px)
@@ -66,20 +72,24 @@ def rows_of(config: DetectorConfig, image_size_px: tuple[int, int]) -> Rows | No
     if layout.num_anchors_per_cell > 1:
         sizes = [size / strides[0] for size in layout.anchor_sizes_px[0]]
         anchors = tuple((size / ratio**0.5, size * ratio**0.5) for ratio in layout.aspect_ratios for size in sizes)
-    cells = grid_cells(strides, image_size_px, layout.pad_multiple_px)
+    cells = grid_cells(strides, seen_size_px, layout.pad_multiple_px)
     return Rows(cells, layout.num_anchors_per_cell, anchors)
 
 
 def unpaired_taps(config: RunConfig) -> dict[str, str]:
-    """Tap -> why the student's and the teacher's cannot be compared row by row; for ``Space.supplied_by``."""
+    """Tap -> why the student's and the teacher's cannot be compared row by row; for ``Space.supplied_by``.
+
+    They must be comparable on the images of full trainings and on those of proxies.
+    """
     size = (int(config.data.image_size_px[0]), int(config.data.image_size_px[1]))
-    student = rows_of(config.student, size)
     found: dict[str, str] = {}
-    for i, section in enumerate(config.teachers, start=1):
-        whose = "the teacher's" if len(config.teachers) == 1 else f"teacher {i}'s"
-        teacher = rows_of(section, size)
-        if student is not None and teacher is not None:
-            found = dict(_unpaired(student, teacher, whose)) | found
+    for seen in dict.fromkeys((size, config.proxy.image_size_px or size)):
+        student = rows_of(config.student, size, seen)
+        for i, section in enumerate(config.teachers, start=1):
+            whose = "the teacher's" if len(config.teachers) == 1 else f"teacher {i}'s"
+            teacher = rows_of(section, size, seen)
+            if student is not None and teacher is not None:
+                found = dict(_unpaired(student, teacher, whose)) | found
     return found
 
 

@@ -204,15 +204,16 @@ class _Trial:
         provisions, proxy = self._provisions, self._provisions.config.proxy
         assert self._student is not None
         metrics: dict[str, float] = {}
-        loader = provisions.validation_loader(proxy.val_subset)
+        datasets = provisions.datasets_of(proxy)
+        loader = provisions.validation_loader(proxy.val_subset, datasets)
         if "val_loss" in proxy.reward or "cka" in proxy.reward:
-            taps = provisions.all_validation_taps() if "cka" in proxy.reward else None
+            taps = provisions.all_validation_taps(datasets) if "cka" in proxy.reward else None
             validation = validate(self._student, loader, taps, deadline=self._deadline)
             metrics["val_loss"] = validation.val_loss
             if validation.cka is not None:
                 metrics["cka"] = validation.cka
         if "ap" in proxy.reward:
-            precision = provisions.meter(provisions.datasets.val).measure(
+            precision = provisions.meter(datasets.val).measure(
                 self._student,
                 batch_size=EVALUATION_BATCH_SIZE,
                 device=provisions.device,

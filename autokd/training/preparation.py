@@ -10,6 +10,8 @@ import torch
 
 from autokd.config import RunConfig
 from autokd.data import Datasets
+from autokd.detectors import build_detector
+from autokd.errors import DetectorError
 from autokd.training.provisions import EVALUATION_BATCH_SIZE, Provisions
 from autokd.training.teacher import OnProgress, Teacher, TeacherScore, measure_teacher, no_progress
 
@@ -52,8 +54,9 @@ def prepare(
 
     ``seeds``: those of the proxy trainings, each of which has a warm start of its own. Raises ConfigError
     without a way to a teacher, DataError if the disk is too small, NonFiniteError if the teacher's training
-    runs away.
+    runs away, DetectorError if a model of MMDetection cannot work on images of ``proxy.image_size_px``.
     """
+    _try_smaller_images(config, datasets)
     provisions = Provisions(config, cache_dir, torch.device(device), datasets, on_progress)
     scores = tuple(
         measure_teacher(
@@ -69,7 +72,7 @@ def prepare(
         cache.folder: cache
         for teacher in provisions.teachers
         for cache in (
-            provisions.validation_taps(teacher),
+            *(provisions.validation_taps(teacher, seen) for seen in (provisions.proxy_datasets, datasets)),
             provisions.training_taps(config.proxy, teacher=teacher),
             provisions.training_taps(config.full, teacher=teacher),
         )
@@ -85,3 +88,15 @@ def prepare(
         sum(cache.num_bytes for cache in caches.values()),
         tuple(seeds) if is_warm else (),
     )
+
+
+def _try_smaller_images(config: RunConfig, datasets: Datasets) -> None:
+    """Models of MMDetection are tried once on images of the size that they are built for; torchvision's take any."""
+    size, full = config.proxy.image_size_px, datasets.train.image_size_px
+    for section in (config.student, *config.teachers) if size not in (None, full) else ():
+        if section.framework != "mmdet" or size is None:
+            continue
+        try:
+            build_detector(section, datasets.num_classes, size, datasets.classes)
+        except DetectorError as error:
+            raise DetectorError(f"proxy.image_size_px is {list(size)}: {error}") from error

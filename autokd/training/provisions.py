@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autokd.config import Recipe, RunConfig
+from autokd.config import ProxyRecipe, Recipe, RunConfig
 from autokd.data import Datasets, DetectionDataset, ViewPlan, load_datasets
 from autokd.detectors import Detector, build_detector
 from autokd.errors import DetectorError
@@ -74,6 +74,16 @@ class Provisions:
         # The driver has checked the files before any worker came.
         return self._given_datasets or load_datasets(self.config.data, self.cache_dir, check=False)
 
+    @cached_property
+    def proxy_datasets(self) -> Datasets:
+        """What proxies and their warm starts see: the same splits, at ``proxy.image_size_px``."""
+        size = self.config.proxy.image_size_px
+        return self.datasets if size is None else self.datasets.at_size(size)
+
+    def datasets_of(self, recipe: Recipe) -> Datasets:
+        """What trainings by ``recipe`` see."""
+        return self.proxy_datasets if isinstance(recipe, ProxyRecipe) else self.datasets
+
     @property
     def num_teachers(self) -> int:
         return len(self.config.teachers)
@@ -126,33 +136,33 @@ class Provisions:
     # ------------------------------------------------------------------------------------- loaders
 
     def training_loader(self, recipe: Recipe, subset: float = 1.0) -> Loader:
-        train_set = self.datasets.train
+        train_set = self.datasets_of(recipe).train
         return Loader(train_set, training_plan(train_set, recipe), recipe.batch_size, self.device, subset)
 
-    def validation_loader(self, subset: float = 1.0) -> Loader:
-        val_set = self.datasets.val
+    def validation_loader(self, subset: float = 1.0, datasets: Datasets | None = None) -> Loader:
+        val_set = (datasets or self.datasets).val
         return Loader(val_set, identity_plan(val_set), EVALUATION_BATCH_SIZE, self.device, subset)
 
     # ---------------------------------------------------------------------------------------- taps
 
     def training_taps(self, recipe: Recipe, taps: Iterable[str] = (), teacher: Teacher | None = None) -> TeacherCache:
         """A teacher's taps (the first's) of every view of ``recipe``: those that the run reads, and ``taps``."""
-        train_set = self.datasets.train
+        train_set = self.datasets_of(recipe).train
         wanted = {*teacher_taps_of_run(self.config), *taps}
         return self._taps_of(
             teacher or self.teacher, train_set, training_plan(train_set, recipe), "teacher taps, training", wanted
         )
 
-    def validation_taps(self, teacher: Teacher | None = None) -> TeacherCache:
+    def validation_taps(self, teacher: Teacher | None = None, datasets: Datasets | None = None) -> TeacherCache:
         """A teacher's (the first's) pyramid of the validation images as they are."""
-        val_set = self.datasets.val
+        val_set = (datasets or self.datasets).val
         return self._taps_of(
             teacher or self.teacher, val_set, identity_plan(val_set), "teacher taps, validation", {PYRAMID_TAP}
         )
 
-    def all_validation_taps(self) -> TeacherTaps:
+    def all_validation_taps(self, datasets: Datasets | None = None) -> TeacherTaps:
         """``validation_taps`` of every teacher."""
-        taps = tuple(map(self.validation_taps, self.teachers))
+        taps = tuple(self.validation_taps(teacher, datasets) for teacher in self.teachers)
         return taps[0] if len(taps) == 1 else SeveralTeachersTaps(taps)
 
     def _taps_of(
@@ -169,6 +179,7 @@ class Provisions:
         name = f"{key.folder_name} {HELD_TAP in wanted}"
         if name not in self._taps:
             on_progress = self.progress_of(self.name_of(teacher))
+            stage += self._size_note(dataset)
             self._taps[name] = open_or_build(
                 self.cache_dir / "teacher_taps",
                 key,
@@ -179,10 +190,18 @@ class Provisions:
             )
         return self._taps[name]
 
+    def _size_note(self, dataset: DetectionDataset) -> str:
+        """Behind a stage's name, where its images are not of the data's own size."""
+        size = dataset.image_size_px
+        return "" if size == self.datasets.train.image_size_px else f", {size[0]} x {size[1]} px"
+
     # ------------------------------------------------------------------------------------ students
 
     def new_student(self, seed: int) -> Detector:
-        """An untrained student (or its checkpoint); its weights depend on ``seed`` alone."""
+        """An untrained student (or its checkpoint); its weights depend on ``seed`` alone.
+
+        Its levels and anchors are those of the full trainings, also where proxies see smaller images.
+        """
         dataset = self.datasets.train
         with random_stream(self.device, seed, "weights"):
             student = build_detector(self.config.student, len(dataset.classes), dataset.image_size_px, dataset.classes)
@@ -215,21 +234,22 @@ class Provisions:
             recipe=recipe_data(self.config.full),
             epochs=warm_start.epochs,
             of_epochs=warm_start.of_epochs or self.config.full.epochs,
-            data=self.datasets.train.fingerprint,
+            data=self.proxy_datasets.train.fingerprint,
             seed=seed,
             version=TRAINING_VERSION,
         )
 
     def _train_warm_start(self, seed: int) -> dict[str, Tensor]:
-        config, warm_start = self.config, self.config.proxy.warm_start
+        config, warm_start, train_set = self.config, self.config.proxy.warm_start, self.proxy_datasets.train
         assert warm_start is not None
         student = self.new_student(seed)
+        loader = Loader(train_set, training_plan(train_set, config.full), config.full.batch_size, self.device)
         schedule_epochs = warm_start.of_epochs or config.full.epochs
-        stage, last = f"warm start, seed {seed}", min(warm_start.epochs, schedule_epochs)
+        stage, last = f"warm start, seed {seed}{self._size_note(train_set)}", min(warm_start.epochs, schedule_epochs)
         self._on_progress(stage, 0, last, {})
         for result in train(
             student,
-            self.training_loader(config.full),
+            loader,
             config.full,
             seed=seed,
             stop_after=last,

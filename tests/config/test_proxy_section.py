@@ -1,0 +1,44 @@
+"""The proxy's options in a file: defaults change nothing, what cannot be is refused with place and remedy."""
+
+from __future__ import annotations
+
+import pytest
+
+from autokd.config import config_data, config_digest, config_yaml, load_config
+from autokd.errors import ConfigError
+
+HEAD = "data: {format: shapes, image_size_px: [96, 128]}\nteacher: {train: {}}\nstudent: {}\n"
+OPTIONS = {"image_size_px": "[48, 128]"}
+DEFAULTS = {"image_size_px": "null"}
+
+
+@pytest.mark.parametrize("key", OPTIONS)
+def test_an_option_left_out_leaves_no_trace_and_one_given_does(key):
+    plain = load_config(HEAD)
+    same, other = (load_config(HEAD + f"proxy: {{{key}: {value}}}\n") for value in (DEFAULTS[key], OPTIONS[key]))
+    assert config_digest(same) == config_digest(plain) != config_digest(other)
+    assert key not in config_data(plain)["proxy"]
+    assert load_config(config_yaml(other)).proxy == other.proxy != plain.proxy
+
+
+def test_the_proxys_options_are_no_others_recipes():
+    for section in ("full", "teacher"):
+        text = HEAD.replace("train: {}", "train: {image_size_px: [48, 48]}") if section == "teacher" else HEAD
+        with pytest.raises(ConfigError, match="image_size_px"):
+            load_config(text + ("full: {image_size_px: [48, 48]}\n" if section == "full" else ""))
+
+
+@pytest.mark.parametrize(
+    ("proxy", "place", "found"),
+    [
+        ("{image_size_px: [97, 96]}", "<text>:4: proxy", "[97, 96], larger than data.image_size_px, [96, 128]"),
+        ("{image_size_px: [96, 129]}", "<text>:4: proxy", "null takes just these"),
+        ("{image_size_px: [31, 96]}", "<text>:4: proxy.image_size_px", "32"),
+        ("{image_size_px: 48}", "<text>:4: proxy.image_size_px", "48"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_place_and_remedy(proxy, place, found):
+    with pytest.raises(ConfigError) as error:
+        load_config(HEAD + f"proxy: {proxy}\n")
+    assert place in str(error.value)
+    assert found in str(error.value)
