@@ -8,7 +8,16 @@ from autokd.storage.facts import Fact, get_fact, load_job_outcomes, save_job_out
 from autokd.storage.files import write_text_atomically
 from autokd.storage.reclaim import Reclaimed, reclaim_running
 from autokd.storage.record import NO_DISTILLATION, TrialRecord, read_record, record_job, record_outcome
-from autokd.storage.results import Entry, ProxyFidelity, Results, SearchSummary, TeacherResult
+from autokd.storage.results import (
+    Entry,
+    FinalistResult,
+    ProxyFidelity,
+    Race,
+    RaceRound,
+    Results,
+    SearchSummary,
+    TeacherResult,
+)
 from autokd.storage.run_directory import RunDirectory
 from autokd.storage.studies import open_existing, open_study, storage_url
 
@@ -16,7 +25,10 @@ __all__ = [
     "NO_DISTILLATION",
     "Entry",
     "Fact",
+    "FinalistResult",
     "ProxyFidelity",
+    "Race",
+    "RaceRound",
     "Reclaimed",
     "Results",
     "RunDirectory",

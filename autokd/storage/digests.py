@@ -20,6 +20,7 @@ class _Index:
 
     def __init__(self) -> None:
         self.finished: dict[_Key, FrozenTrial] = {}
+        self.pruned: dict[_Key, FrozenTrial] = {}
         self.failed: dict[_Key, FrozenTrial] = {}
         self._first_open = 0
         self._ended_beyond: set[int] = set()
@@ -40,6 +41,8 @@ class _Index:
         key = (job["digest"], job["recipe"], job["seed"])
         if trial.state == TrialState.COMPLETE and outcome["status"] == "finished":
             self.finished.setdefault(key, trial)
+        elif trial.state == TrialState.PRUNED:
+            self.pruned.setdefault(key, trial)
         elif trial.state == TrialState.FAIL:
             self.failed.setdefault(key, trial)
 
@@ -57,13 +60,14 @@ def find_by_digest(
 ) -> FrozenTrial | None:
     """The first trial of ``digest`` that finished with a value, under the same recipe and seed; or None.
 
-    ``causes``: failures that would only repeat themselves (``{"non_finite", "cannot_build"}``); a trial that
-    failed so is returned where none finished. The trial is shared with Optuna's cache: do not change it.
+    Where none finished, the first that was pruned: it would only lag behind again, against more rivals. Where none
+    was, one that failed with one of ``causes``, which would only repeat themselves (``{"non_finite",
+    "cannot_build"}``). The trial is shared with Optuna's cache: do not change it.
     """
     index = _indices.setdefault(study, _Index())
     index.update(study.get_trials(deepcopy=False))
     key = (digest, recipe, seed)
-    found = index.finished.get(key)
+    found = index.finished.get(key) or index.pruned.get(key)
     if found is None and key in index.failed and index.failed[key].user_attrs[OUTCOME]["cause"] in causes:
         found = index.failed[key]
     return found

@@ -78,11 +78,69 @@ class Entry(_Part):
         return self
 
 
+class FinalistResult(_Part):
+    """One of the best few trials of a search, with its proxy rewards, one for each seed."""
+
+    digest: str
+    formula: str = ""
+    seeds: tuple[int, ...] = ()
+    """The search's own seed first."""
+    rewards: tuple[float, ...] = ()
+    """In the order of ``seeds``. The first made it a finalist, and is a lucky one."""
+    mean: Number = None
+    expected: Number = None
+    """What a further seed is expected to give, by empirical Bayes; None where no seed was repeated."""
+    expected_deviation: Number = None
+    """Posterior standard deviation of ``expected``."""
+    fell_in: int | None = None
+    """Number of the round (from 1) after which it was out; None: it stood to the end."""
+    reason: str = ""
+    """Why it fell."""
+
+
+class RaceRound(_Part):
+    """One more seed for every finalist that stood, and "none" with it."""
+
+    seed: int
+    leader: str = ""
+    """Digest of the one with the best mean; empty: the round had no say, since "none" failed."""
+    entered: tuple[str, ...] = ()
+    """Digests of those that stood before it."""
+    fell: tuple[str, ...] = ()
+    noise: Number = None
+    """Standard deviation of a reward about its distiller and its seed, as known after the round."""
+    freedom: int = 0
+    """Degrees of freedom of ``noise``."""
+
+
+class Race(_Part):
+    """How the winner of a search was found among its best few."""
+
+    finalists: tuple[FinalistResult, ...] = ()
+    """The winner first, then by how long they stood."""
+    rounds: tuple[RaceRound, ...] = ()
+    verdict: str = ""
+    """Why it ended."""
+    trainings: int = 0
+    """Proxy trainings of finalists; those of "none", one a round, come on top."""
+    prior_mean: Number = None
+    """What the expected rewards are shrunken to: the mean of all trials."""
+    between: Number = None
+    """Standard deviation between distillers, over all trials, its noise taken off."""
+
+
 class ProxyFidelity(_Part):
-    """How well the proxy ranked what was also trained in full."""
+    """How well the proxy ranked the distillers that were also trained in full."""
 
     kendall_tau: Number = None
+    """Kendall's tau-b between proxy reward and mean val AP; None where there are too few, or all are level."""
     pairs: int = 0
+    """Distinct distillers that have both."""
+    low: Number = None
+    high: Number = None
+    """Conservative 95% interval of ``kendall_tau``."""
+    note: str = ""
+    """How far it can be trusted, or why there is none."""
 
 
 class Results(_Part):
@@ -96,6 +154,8 @@ class Results(_Part):
     teachers: tuple[TeacherResult, ...] = ()
     """Where there are several: each, in the order of the space file. Left out of the file for one."""
     entries: tuple[Entry, ...] = ()
+    race: Race | None = None
+    """Of the finalists; None, and left out of the file, where there was no search."""
     proxy_fidelity: ProxyFidelity = ProxyFidelity()
     winner: str = ""
     """Name of the best entry."""
@@ -111,7 +171,8 @@ class Results(_Part):
         raise KeyError(f"no entry {name!r}; there are {', '.join(entry.name for entry in self.entries)}.")
 
     def to_json(self) -> str:
-        data = self.model_dump(mode="json", by_alias=True, exclude=None if self.teachers else {"teachers"})
+        empty = {name for name in ("teachers", "race") if not getattr(self, name)}
+        data = self.model_dump(mode="json", by_alias=True, exclude=empty)
         return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
     def write(self, path: Path) -> None:

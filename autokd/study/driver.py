@@ -229,6 +229,10 @@ class SearchDriver:
         outcome = read_record(known).outcome
         if outcome is not None:
             record_outcome(opened.trial, replace(outcome, seconds=0.0, reports=()))
+        if known.state is TrialState.PRUNED:
+            # Its last intermediate value is all that samplers have of a pruned trial.
+            for epoch, value in known.intermediate_values.items():
+                opened.trial.report(value, epoch)
         if known.state is TrialState.COMPLETE:
             self._study.tell(opened.trial, known.value)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import shutil
 from collections import Counter
@@ -12,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
-from scipy.stats import kendalltau
 
 from autokd.config import RunConfig
 from autokd.outcomes import Outcome
 from autokd.report import SEARCHED
 from autokd.spec import DistillerSpec, formula
 from autokd.storage import Entry as EntryResult
-from autokd.storage import ProxyFidelity, Results, SearchSummary, TeacherResult, read_record, write_text_atomically
+from autokd.storage import Results, SearchSummary, TeacherResult, read_record, write_text_atomically
 from autokd.study.entries import Entry, winner_of
+from autokd.study.fidelity import proxy_fidelity
 from autokd.study.mmdet_student import hand_over_mmdet
 from autokd.study.promotion import promoted_trial
 from autokd.study.reporting import TEACHER_DETECTIONS, write_run_report
@@ -42,11 +41,12 @@ def hand_over(run: Run, entries: Sequence[Entry], outcomes: Mapping[str, Outcome
         teacher=_teacher_result(run.preparation.score),
         teachers=tuple(map(_teacher_result, run.preparation.scores)) if len(run.preparation.scores) > 1 else (),
         entries=tuple(_entry_result(run.study, entry, entry.outcomes(outcomes, seeds), seeds) for entry in entries),
+        race=run.ledger.race(),
         winner=winner.name,
         notes=_notes(run, entries, outcomes),
         versions=_versions(),
     )
-    results = results.model_copy(update={"proxy_fidelity": _fidelity(results)})
+    results = results.model_copy(update={"proxy_fidelity": proxy_fidelity(results.entries)})
     _write_student(run, winner, outcomes)
     _write_distiller(run, winner, entries)
     results.write(run.directory.results_path)
@@ -119,22 +119,6 @@ def _proxy_reward(study: optuna.Study, entry: Entry) -> float | None:
     return None
 
 
-def _fidelity(results: Results) -> ProxyFidelity:
-    """Kendall's tau between the proxy's reward and the mean val AP of what was trained both ways."""
-    pairs = [(entry.proxy_reward, mean(entry.val_ap)) for entry in results.entries]
-    known = [(proxy, full) for proxy, full in pairs if proxy is not None and full is not None]
-    if len(known) < 2:
-        return ProxyFidelity(kendall_tau=None, pairs=len(known))
-    tau = float(kendalltau(*zip(*known, strict=True)).statistic)
-    return ProxyFidelity(kendall_tau=tau if math.isfinite(tau) else None, pairs=len(known))
-
-
-def mean(values: Sequence[float | None]) -> float | None:
-    """Mean of what is known; None where nothing is."""
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
-
-
 def _notes(run: Run, entries: Sequence[Entry], outcomes: Mapping[str, Outcome]) -> tuple[str, ...]:
     notes = []
     if run.datasets.test_is_val:
@@ -203,4 +187,4 @@ def _write_distiller(run: Run, winner: Entry, entries: Sequence[Entry]) -> None:
         write_text_atomically(run.directory.distiller_path, named.to_yaml())
 
 
-__all__ = ["hand_over", "mean", "search_summary"]
+__all__ = ["hand_over", "search_summary"]

@@ -13,6 +13,7 @@ from autokd.errors import StorageError
 from autokd.outcomes import Outcome
 from autokd.search import FORGET_ATTR
 from autokd.storage import (
+    Race,
     TrialRecord,
     get_fact,
     load_job_outcomes,
@@ -24,8 +25,6 @@ from autokd.storage import (
 
 if TYPE_CHECKING:
     import optuna
-
-    from autokd.study.finalists import Finalist
 
 
 class Ledger:
@@ -75,8 +74,13 @@ class Ledger:
     def save_outcome(self, outcome: Outcome) -> None:
         save_job_outcome(self.study, outcome)
 
-    def save_finalists(self, finalists: Sequence[Finalist]) -> None:
-        set_fact(self.study, "finalists", [[finalist.digest, list(finalist.values)] for finalist in finalists])
+    def save_race(self, race: Race) -> None:
+        set_fact(self.study, "race", race.model_dump(mode="json"))
+
+    def race(self) -> Race | None:
+        """How the finalists raced; None before that, or where there was no search."""
+        found = get_fact(self.study, "race")
+        return None if found is None else Race.model_validate(found)
 
     # ---------------------------------------------------------------------------------------- trials
 

@@ -22,17 +22,18 @@ from autokd.runtime import make_runtime
 from autokd.runtime.resources import own_resources
 from autokd.search import make_pruner, make_sampler
 from autokd.space import Space
-from autokd.spec import DistillerSpec, formula
+from autokd.spec import DistillerSpec
 from autokd.storage import Results, RunDirectory, open_study
 from autokd.study.batch import BatchDriver
 from autokd.study.driver import SearchDriver, SearchPlan
 from autokd.study.entries import Entry, baseline_entries
-from autokd.study.finalists import Finalist, best_trials, finalist_jobs, rank_finalists, reference_job
+from autokd.study.finalists import Finalist, best_trials, reference_job
 from autokd.study.handover import hand_over
 from autokd.study.ledger import Ledger
 from autokd.study.observer import Observer, SilentObserver
 from autokd.study.phases import PhasedDriver, Phases
 from autokd.study.promotion import Promotion
+from autokd.study.race import FinalistRace, round_words, winner_words
 from autokd.study.reward import Reward, reference_curve
 from autokd.training import Preparation, TrainingEvaluatorFactory, prepare
 
@@ -188,18 +189,23 @@ class Run:
         return None if after is None else Promotion(self.study, after, self.directory.path, self.observer)
 
     def best_finalist(self, reward: Reward) -> Phases[Finalist | None]:
-        """Try the best few with more seeds; return the one with the best mean, or None if no trial finished."""
+        """Let the best few race over seeds; return the winner, or None if no trial finished."""
         search = self.config.search
-        best = best_trials(self.study, search.finalists)
-        if not best:
+        trials = best_trials(self.study)
+        if not trials:
             self.observer.say("no trial of the search finished: there is no distiller to retrain.")
             return None
-        seeds = search.finalist_seeds if len(best) > 1 else ()
-        outcomes = yield from self.run_jobs("finalists", finalist_jobs(best, seeds))
-        ranked = rank_finalists(best, outcomes, seeds, reward, self.config.proxy.epochs)
-        self.ledger.save_finalists(ranked)
-        self.observer.say(f"winner of the search: {formula(ranked[0].spec)} ({ranked[0].mean:+.3f})")
-        return ranked[0]
+        race = FinalistRace(trials, search.finalists, reward, self.config.proxy.epochs, SEARCH_SEED)
+        for seed in search.finalist_seeds:
+            if race.is_over:
+                break
+            if seed != SEARCH_SEED:  # known: it is that of the trials themselves
+                outcomes = yield from self.run_jobs(f"finalists, seed {seed}", race.jobs(seed))
+                self.observer.say(round_words(race.finish_round(seed, outcomes)))
+        result = race.result()
+        self.ledger.save_race(result)
+        self.observer.say(winner_words(result))
+        return race.winner()
 
     # --------------------------------------------------------------------------------------- retrain
 

@@ -119,8 +119,8 @@ def test_facts_of_the_study_come_back(study: optuna.Study) -> None:
     set_fact(study, "seconds_used", 12.5)
     assert get_fact(study, "reward_scales") == {"val_loss": [1.0, math.inf], "cka": [0.1, 0.2]}
     assert get_fact(study, "seconds_used") == 12.5
-    with pytest.raises(KeyError, match="Did you mean 'finalists'"):
-        set_fact(study, "finalist", 1)  # type: ignore[arg-type]
+    with pytest.raises(KeyError, match="Did you mean 'promoted'"):
+        set_fact(study, "promote", 1)  # type: ignore[arg-type]
 
 
 def _ended(study: optuna.Study, spec: DistillerSpec, outcome: Outcome, seed: int = 0) -> int:
