@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from autokd.config.section import BaselineName, Fraction, Section, Seeds
+
+
+def _in_order(span: tuple[float, float]) -> tuple[float, float]:
+    if span[0] >= span[1]:
+        raise ValueError(f"the part begins at {span[0]:g} and ends at {span[1]:g}. Write the smaller number first")
+    return span
+
+
+LATER_FIELDS = frozenset(
+    {
+        "momentum", "nesterov", "norm_decay", "bias_decay", "milestones", "gamma", "power", "schedule_span",
+        "end_factor", "changes_by", "warmup_steps", "warmup_start", "from_student_config",
+    }
+)  # fmt: skip
+"""Fields of recipes that are written only where they were given: configurations without them keep their digests."""
+
+STUDENT_FIELDS = (LATER_FIELDS - {"from_student_config"}) | {
+    "epochs", "batch_size", "optimiser", "learning_rate", "weight_decay", "schedule", "warmup_fraction",
+    "gradient_clip_norm", "flip_probability",
+}  # fmt: skip
+"""What ``from_student_config`` settles: the student's config says it, or the space file, or the default."""
 
 
 class Recipe(Section):
@@ -17,17 +47,41 @@ class Recipe(Section):
     batch_size: PositiveInt = 8
     """Images of a step."""
     optimiser: Literal["adamw", "sgd", "dot"] = "adamw"
-    """AdamW; SGD with Nesterov momentum 0.9; DOT: SGD with a momentum of its own for distillation (two backwards)."""
+    """AdamW; SGD with momentum; DOT: SGD with a momentum of its own for distillation (two backwards)."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """SGD only."""
+    nesterov: bool = True
+    """SGD only: Nesterov's momentum."""
     dot_delta: Annotated[float, Field(ge=0, lt=0.1)] = 0.075
     """DOT only, 0 to below 0.1: momentum is 0.9 - dot_delta for the task, 0.9 + dot_delta for distillation."""
     learning_rate: PositiveFloat = 2e-3
     """The greatest of the schedule."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    """Not applied to norms and biases."""
-    schedule: Literal["one_cycle", "constant"] = "one_cycle"
+    """Norms and biases have parts of it of their own."""
+    norm_decay: NonNegativeFloat = 0.0
+    """Part of ``weight_decay`` that is applied to the parameters of normalisations."""
+    bias_decay: NonNegativeFloat = 0.0
+    """Part of ``weight_decay`` that is applied to biases, and to whatever else has fewer than two dimensions."""
+    schedule: Literal["one_cycle", "constant", "multi_step", "cosine", "poly"] = "one_cycle"
     """How the rate goes on."""
     warmup_fraction: Fraction = 0.1
-    """Part of the one-cycle schedule in which the rate rises."""
+    """Part of the training in which the rate rises (constant: it does not)."""
+    warmup_steps: NonNegativeInt | None = None
+    """Steps in which the rate rises; null: ``warmup_fraction`` says it."""
+    warmup_start: Fraction = 0.001
+    """Part of the rate at the first step of a rise; one_cycle begins at 1/25."""
+    milestones: tuple[Fraction, ...] = (0.67, 0.92)
+    """multi_step: parts of the training after each of which the rate is multiplied by ``gamma``."""
+    gamma: PositiveFloat = 0.1
+    """multi_step only."""
+    schedule_span: Annotated[tuple[Fraction, Fraction], AfterValidator(_in_order)] = (0.0, 1.0)
+    """cosine and poly: the part of the training in which the rate falls; it rests before and after."""
+    end_factor: Fraction = 0.0
+    """cosine and poly: part of the rate towards which it falls."""
+    power: PositiveFloat = 1.0
+    """poly only."""
+    changes_by: Literal["step", "epoch"] = "step"
+    """cosine and poly: when the rate falls."""
     gradient_clip_norm: PositiveFloat | None = 10.0
     """Longer gradients are shortened to this; null: never."""
     flip_probability: Fraction = 0.5
@@ -38,6 +92,11 @@ class Recipe(Section):
     """Different replayable views of an image; the teacher's taps are stored for each."""
     amp: bool | Literal["auto"] = "auto"
     """Mixed precision; auto: on a GPU only."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        silent = LATER_FIELDS - self.model_fields_set
+        return {name: value for name, value in handler(self).items() if name not in silent}
 
 
 class TeacherRecipe(Recipe):
@@ -51,6 +110,9 @@ class TeacherRecipe(Recipe):
 
 class FullRecipe(Recipe):
     """The training that counts."""
+
+    from_student_config: bool = False
+    """Where this file is silent, the config of an MMDetection student says optimiser, schedule, epochs, batch size."""
 
     epochs: PositiveInt = 20
     """Of every full training."""

@@ -31,7 +31,8 @@ class Descent(ABC):
     can_scale = True
 
     def __init__(self, student: nn.Module, distiller: nn.Module | None, recipe: Recipe, device: torch.device) -> None:
-        self.optimiser = make_optimiser(parameter_groups(student, distiller, recipe.weight_decay), recipe)
+        decays = recipe.weight_decay, recipe.norm_decay, recipe.bias_decay
+        self.optimiser = make_optimiser(parameter_groups(student, distiller, *decays), recipe)
         self.precision = Precision(device, recipe.amp, self.can_scale)
         self._owners = (trainable(student), trainable(distiller))
         self._max_norm = recipe.gradient_clip_norm

@@ -84,7 +84,7 @@ def train(
             distiller.begin_epoch(epoch, num_epochs, steps_per_epoch)
         record = LossRecord(epoch, check_every=1 if device.type == "cpu" else GPU_CHECK_STEPS)
         for batch in loader.epoch(seed, epoch):
-            rate = recipe.learning_rate * rate_factor(step, num_steps, recipe)
+            rate = recipe.learning_rate * rate_factor(step, num_steps, recipe, steps_per_epoch)
             descent.set_rate(rate)
             seed_stream(device, seed, "step", step)
             with descent.autocast():

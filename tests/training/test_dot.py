@@ -211,8 +211,8 @@ def test_a_delta_that_would_not_let_a_buffer_decay_is_refused(delta):
 
 
 def test_delta_decides_nothing_under_another_optimiser():
-    assert idle_fields(Recipe(optimiser="sgd")) == {"dot_delta"}
-    assert idle_fields(Recipe(optimiser="dot")) == set()
+    assert "dot_delta" in idle_fields(Recipe(optimiser="sgd"))
+    assert "dot_delta" not in idle_fields(Recipe(optimiser="dot"))
 
 
 def test_a_card_with_float16_only_trains_dot_in_full_precision_or_is_refused(monkeypatch):
