@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -131,7 +130,7 @@ class SearchDriver:
         """Report the reward so far to Optuna; False if its pruner gives the trial up."""
         trial = self._open[report.job_id].trial
         assert trial is not None, "adopted trials have ended"
-        if self._reward.scales is None or not self._is_finite(report.metrics):
+        if self._reward.scales is None or not self._reward.is_known(report.metrics):
             return True
         trial.report(self._reward.value(report.metrics, report.epoch), report.epoch)
         return report.epoch >= self._plan.num_epochs or not trial.should_prune()
@@ -218,7 +217,7 @@ class SearchDriver:
         """Intermediate values of a trial that ended before the scales were known."""
         trial, storage = self._study.get_trials(deepcopy=False)[number], self._study._storage
         for report in outcome.reports:
-            if report.epoch not in trial.intermediate_values and self._is_finite(report.metrics):
+            if report.epoch not in trial.intermediate_values and self._reward.is_known(report.metrics):
                 value = self._reward.value(report.metrics, report.epoch)
                 storage.set_trial_intermediate_value(trial._trial_id, report.epoch, value)
 
@@ -254,9 +253,6 @@ class SearchDriver:
                 cause=outcome.cause,
             )
         )
-
-    def _is_finite(self, metrics: Mapping[str, float]) -> bool:
-        return all(math.isfinite(metrics[part]) for part in self._reward.parts)
 
 
 def is_evaluated(trial: FrozenTrial) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from autokd.outcomes import Outcome
 
-SIGNS: Mapping[str, float] = {"val_loss": -1.0, "cka": 1.0, "ap": 1.0}
+SIGNS: Mapping[str, float] = {"val_loss": -1.0, "cka": 1.0, "ap": 1.0, "ap_50": 1.0, "ap_worst_class": 1.0}
 """Whether more of a metric is better."""
 
 Metrics = Mapping[str, float]
@@ -27,6 +27,15 @@ class Reward:
     parts: tuple[str, ...]
     reference: Mapping[int, Metrics]
     scales: Mapping[str, float] | None = None
+
+    @property
+    def num_epochs(self) -> int:
+        """Reports of a whole proxy training, as "none" gave them; the last may stand for a part of an epoch."""
+        return max(self.reference)
+
+    def is_known(self, metrics: Metrics) -> bool:
+        """Whether every part was measured and is finite; it need not be after epochs before the last."""
+        return all(math.isfinite(metrics.get(part, math.nan)) for part in self.parts)
 
     def gains(self, metrics: Metrics, epoch: int) -> dict[str, float]:
         """Signed differences to "none" at the same epoch; above 0 is better."""

@@ -170,7 +170,7 @@ class Run:
                 "Lower the learning rate, or look at the data."
             )
         reward = Reward(proxy.reward, reference_curve(none), self.ledger.scales())
-        plan = SearchPlan(self.config.search.trials, proxy.calibration_trials, proxy.epochs, SEARCH_SEED)
+        plan = SearchPlan(self.config.search.trials, proxy.calibration_trials, reward.num_epochs, SEARCH_SEED)
         untold = self.ledger.reclaim()
         driver = SearchDriver(
             self.study, space, reward, plan, self.observer, self.directory.owner, self.make_promotion()
@@ -195,7 +195,7 @@ class Run:
         if not trials:
             self.observer.say("no trial of the search finished: there is no distiller to retrain.")
             return None
-        race = FinalistRace(trials, search.finalists, reward, self.config.proxy.epochs, SEARCH_SEED)
+        race = FinalistRace(trials, search.finalists, reward, reward.num_epochs, SEARCH_SEED)
         for seed in search.finalist_seeds:
             if race.is_over:
                 break
