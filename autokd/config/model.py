@@ -97,6 +97,16 @@ class RunConfig(Section):
             )
         return proxy
 
+    @field_validator("full")
+    @classmethod
+    def _asks_a_config_that_tells(cls, full: FullRecipe, info: ValidationInfo) -> FullRecipe:
+        student = info.data.get("student")
+        if full.from_student_config and student is not None and student.framework != "mmdet":
+            raise ValueError(
+                "from_student_config is true, but the student is no MMDetection config, and says no recipe. Leave it out"
+            )
+        return full
+
     @field_validator("runtime")
     @classmethod
     def _can_share_full_trainings(cls, runtime: RuntimeConfig, info: ValidationInfo) -> RuntimeConfig:
@@ -135,7 +145,8 @@ class RunConfig(Section):
             shared = {key: value for key, value in full.items() if key in Recipe.model_fields and key != "epochs"}
             epochs = full.get("epochs", FullRecipe.model_fields["epochs"].default)
             warm_start = proxy.get("warm_start", {})
-            if isinstance(warm_start, dict) and isinstance(epochs, int):
+            is_known = "epochs" in full or not full.get("from_student_config")
+            if isinstance(warm_start, dict) and isinstance(epochs, int) and is_known:
                 proxy = proxy | {"warm_start": {"epochs": max(1, epochs // 2)} | warm_start}
             data = data | {"proxy": shared | proxy}
         return data
