@@ -16,7 +16,7 @@ from autokd.spec import formula
 from autokd.storage import FinalistResult, Race, RaceRound
 from autokd.study.driver import NOT_ITS_FAULT
 from autokd.study.finalists import Finalist, finalist_job, finalist_jobs, reference_job
-from autokd.study.noise import Shrinkage, expected_rewards, mean_over, residual_noise
+from autokd.study.noise import Noise, Shrinkage, expected_rewards, mean_over, residual_noise
 from autokd.study.reward import Reward, reference_curve
 
 CONFIDENCE = 0.95
@@ -36,15 +36,12 @@ class FinalistRace:
     lacks that seed. A round whose "none" failed has no say.
     """
 
-    def __init__(
-        self, trials: Sequence[Finalist], count: int, reward: Reward, num_epochs: int, own_seed: int = 0
-    ) -> None:
+    def __init__(self, trials: Sequence[Finalist], count: int, reward: Reward, own_seed: int = 0) -> None:
         """trials: the finished ones of distinct digest, best first, all with ``own_seed``; the first ``count`` race."""
         self._trials = {trial.digest: trial.value for trial in trials}
         self._finalists = {each.digest: each for each in trials[:count]}
         self._rewards = {digest: {own_seed: each.value} for digest, each in self._finalists.items()}
         self._reward = reward
-        self._num_epochs = num_epochs
         self._own_seed = own_seed
         self._standing = list(self._finalists)
         self._fell: dict[str, tuple[int, str]] = {}
@@ -75,15 +72,14 @@ class FinalistRace:
         reasons: dict[str, str] = {}
         for digest in entered:
             outcome = outcomes[finalist_job(self._finalists[digest], seed).id]
-            value = seeded.value(outcome.metrics, self._num_epochs) if outcome.status == "finished" else math.nan
-            if math.isfinite(value):
-                self._rewards[digest][seed] = value
+            if outcome.status == "finished" and seeded.is_known(outcome.metrics):
+                self._rewards[digest][seed] = seeded.value(outcome.metrics, seeded.num_epochs)
             elif outcome.cause not in NOT_ITS_FAULT:
                 reasons[digest] = f"its training with seed {seed} failed ({outcome.cause or 'no finite reward'})"
         noise = residual_noise(self._rewards)
         standing = [digest for digest in entered if digest not in reasons]
         leader = self._leader(standing)
-        reasons |= {digest: reason for digest in standing if (reason := self._loses(digest, leader))}
+        reasons |= {digest: reason for digest in standing if (reason := self._loses(digest, leader, noise))}
         fell = tuple(digest for digest in entered if digest in reasons)
         self._standing = [digest for digest in entered if digest not in fell]
         self._fell |= {digest: (len(self._rounds) + 1, reasons[digest]) for digest in fell}
@@ -117,11 +113,10 @@ class FinalistRace:
         shared = sorted(set.intersection(*(set(self._rewards[digest]) for digest in standing)))
         return max(standing, key=lambda digest: mean_over(self._rewards[digest], shared))
 
-    def _loses(self, digest: str, leader: str) -> str:
+    def _loses(self, digest: str, leader: str, noise: Noise) -> str:
         """Why the leader is surely ahead of ``digest``; empty if it is not."""
         ours, theirs = self._rewards[digest], self._rewards[leader]
         shared = sorted(set(ours) & set(theirs))
-        noise = residual_noise(self._rewards)
         gap = mean_over(theirs, shared) - mean_over(ours, shared)
         if digest == leader or len(shared) < 2 or noise.freedom == 0 or gap <= 0:
             return ""

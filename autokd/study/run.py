@@ -195,7 +195,7 @@ class Run:
         if not trials:
             self.observer.say("no trial of the search finished: there is no distiller to retrain.")
             return None
-        race = FinalistRace(trials, search.finalists, reward, reward.num_epochs, SEARCH_SEED)
+        race = FinalistRace(trials, search.finalists, reward, SEARCH_SEED)
         for seed in search.finalist_seeds:
             if race.is_over:
                 break
