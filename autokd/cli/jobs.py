@@ -28,8 +28,12 @@ def submit_search(
 
     The cluster must have autokd installed, and see the data and the run directory under their paths here.
     """
+    from autokd.detectors import settle_recipes
     from autokd.runtime import follow_job, job_status, submit_job
 
+    config, notes = settle_recipes(config)
+    for note in notes:
+        typer.echo(note)
     command = ["autokd", "search", SPACE_FILE, "--ray-address", "auto"]
     command += ["--trials", str(trials)] if trials is not None else []
     command += ["--storage", storage] if storage is not None else []

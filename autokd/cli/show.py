@@ -43,14 +43,24 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
     lines += first_trials(config, pair, supplied).notes
     if unfit := unfit_baselines(config):
         lines.append(f"search and distill refuse this file. {unfit}")
-    if config.student.framework == "mmdet":
-        lines.append(
-            f"trainings take the model of {config.student.config}; optimiser, schedule and augmentation are those of "
-            "'proxy' and 'full' (DistilledDetector trains in the config's own: docs/mmdetection.md)"
-        )
+    lines += _recipe_lines(config)
     rng = numpy.random.default_rng(config.search.seed)
     lines += [f"e.g. {formula(supplied.sample(rng))}" for _ in range(num_samples)]
     return Group(tree, *(Text(line) for line in lines))
+
+
+def _recipe_lines(config: RunConfig) -> list[str]:
+    """What trainings take of the config of an MMDetection student beside its model."""
+    from autokd.detectors import settle_recipes
+
+    if config.student.framework != "mmdet":
+        return []
+    _, notes = settle_recipes(config)
+    return list(notes) or [
+        f"trainings take the model of {config.student.config}; optimiser, schedule and augmentation are those of 'proxy' "
+        "and 'full'. 'full: {from_student_config: true}' takes optimiser and schedule of the config too, and "
+        "DistilledDetector all of it: docs/mmdetection.md"
+    ]
 
 
 def _slot_branch(slot: Slot) -> Tree:

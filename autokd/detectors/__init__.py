@@ -13,6 +13,7 @@ from autokd.detectors.pair import FirstTrials, Pair, check_trainable, first_tria
 from autokd.detectors.plain import plain_torchvision_model
 from autokd.detectors.rows import Rows, rows_of, unpaired_taps
 from autokd.detectors.source import plain_torchvision_source
+from autokd.detectors.student_recipe import settle_recipes
 from autokd.detectors.supply import structure_text, taps_of, taps_of_teachers
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "first_trials",
     "pair_of",
     "rows_of",
+    "settle_recipes",
     "unfit_baselines",
     "unpaired_taps",
     "Description",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from autokd.config import NO_DISTILLATION, RunConfig, config_digest, space_of
 from autokd.data import Datasets, load_datasets
-from autokd.detectors import FirstTrials, check_trainable, first_trials, pair_of
+from autokd.detectors import FirstTrials, check_trainable, first_trials, pair_of, settle_recipes
 from autokd.errors import AutoKDError
 from autokd.outcomes import Job, Outcome
 from autokd.presets import load_distiller
@@ -65,11 +65,12 @@ def run_search(
     with what is finished kept for ``resume``.
     """
     observer = observer or SilentObserver()
+    config, taken = settle_recipes(config)
     check_trainable(config)
     pair = pair_of(config)
     space, reasons = pair.part_of(space_of(config))
     first = first_trials(config, pair, space)
-    for note in (*(f"left out of the space: {reason}" for reason in reasons), *first.notes):
+    for note in (*taken, *(f"left out of the space: {reason}" for reason in reasons), *first.notes):
         observer.say(note)
     with _run(config, directory, cache_dir, storage_url, resume, observer) as run:
         return hand_over(run, *run.execute(_search_phases(run, space, first)))
@@ -97,8 +98,12 @@ def run_distill(
 
     ConfigError, before anything is trained, for a distiller that this pair cannot supply.
     """
+    observer = observer or SilentObserver()
+    config, taken = settle_recipes(config)
     check_trainable(config, spec)
-    with _run(config, directory, cache_dir, None, resume, observer or SilentObserver()) as run:
+    for note in taken:
+        observer.say(note)
+    with _run(config, directory, cache_dir, None, resume, observer) as run:
         entries = baseline_entries(config.full)
         if all(entry.digest != spec.digest for entry in entries):
             entries.append(Entry(spec.name or "given", spec))

@@ -10,9 +10,11 @@ from autokd.detectors.mmdet.build import adapter_of, build_mmdet_detector, build
 from autokd.detectors.mmdet.checkpoint import read_checkpoint
 from autokd.detectors.mmdet.config_file import config_text, read_config, resolve_config
 from autokd.detectors.mmdet.export import export_student
+from autokd.detectors.mmdet.recipe import ConfigRecipe, recipe_of_config
 from autokd.detectors.mmdet.supply import mmdet_rows, mmdet_taps
 
 __all__ = [
+    "ConfigRecipe",
     "MmdetAdapter",
     "adapter_of",
     "build_mmdet_detector",
@@ -23,5 +25,6 @@ __all__ = [
     "mmdet_taps",
     "read_checkpoint",
     "read_config",
+    "recipe_of_config",
     "resolve_config",
 ]
