@@ -97,6 +97,17 @@ class RunConfig(Section):
             )
         return proxy
 
+    @field_validator("proxy")
+    @classmethod
+    def _gives_the_pruner_what_it_needs(cls, proxy: ProxyRecipe, info: ValidationInfo) -> ProxyRecipe:
+        search = info.data.get("search")
+        if search is not None and search.pruner != "none" and proxy.measure == "last_epoch":
+            raise ValueError(
+                f"measure is last_epoch, but search.pruner is {search.pruner}, which compares trials by their rewards "
+                "after earlier epochs. Set 'measure: every_epoch', or 'search: {pruner: none}'"
+            )
+        return proxy
+
     @field_validator("full")
     @classmethod
     def _asks_a_config_that_tells(cls, full: FullRecipe, info: ValidationInfo) -> FullRecipe:

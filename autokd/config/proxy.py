@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from autokd.config.recipes import Recipe
 from autokd.config.section import Section, SizePx
 
-Metric = Literal["val_loss", "cka", "ap"]
+Metric = Literal["val_loss", "cka", "ap", "ap_50", "ap_worst_class"]
+SubsetRule = Literal["random", "stratified", "k_centre"]
+"""How a part of the training images is chosen: ``autokd.data.subsets`` says how."""
+FrozenPart = Literal["stem", "backbone"]
+Measure = Literal["every_epoch", "last_epoch"]
 
 
 class WarmStart(Section):
@@ -26,17 +30,37 @@ class ProxyRecipe(Recipe):
 
     epochs: PositiveInt = 4
     """Of a candidate, after the warm start."""
+    steps: PositiveInt | None = None
+    """At most so many steps in all, over which the schedule then spans; a last part of an epoch is reported as one."""
     warm_start: WarmStart | None = WarmStart()
     """Where candidates start; null: from scratch."""
     reward: tuple[Metric, ...] = ("val_loss", "cka")
-    """Each against "none" under the same random numbers, standardised, and added."""
+    """Each against "none" under the same random numbers, standardised, and added; `ap_worst_class`: the lowest AP."""
+    measure: Measure = "every_epoch"
+    """When the reward's parts are measured. `last_epoch` is cheaper, and leaves a pruner nothing to go by."""
     image_size_px: SizePx | None = None
     """Height and width of the images, of at most the data's; warm start and teacher see them too. null: the data's."""
     subset: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Part of the training images that a candidate sees."""
+    subset_rule: SubsetRule = "random"
+    """Which: `stratified` keeps the classes' shares of boxes, `k_centre` spreads over the teacher's features."""
     val_subset: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Part of the validation images on which a candidate is judged."""
+    frozen: tuple[FrozenPart, ...] = ()
+    """Parts of the student that stand still, weights and norm statistics: `stem`, or `backbone` (without pyramid)."""
     calibration_trials: PositiveInt = 5
     """Trials whose spread, with "none", gives the scales of the reward's parts."""
     timeout_s: PositiveFloat | None = 3600.0
     """A trial that takes longer ends as failed with the cause timeout."""
+
+    @field_validator("frozen")
+    @classmethod
+    def _have_learnt_before(cls, frozen: tuple[FrozenPart, ...], info: ValidationInfo) -> tuple[FrozenPart, ...]:
+        if frozen and "warm_start" in info.data:
+            warm_start = info.data["warm_start"]
+            if warm_start is None or warm_start.epochs == 0:
+                raise ValueError(
+                    f"found [{', '.join(frozen)}], but without a warm start these parts have learnt nothing that could "
+                    "stand still. Give warm_start at least one epoch, or leave frozen out"
+                )
+        return frozen

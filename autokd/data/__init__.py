@@ -1,17 +1,18 @@
 """Detection sets: generated or in COCO's format, as samples, replayable views and batches.
 
 ``loading`` is the door; ``dataset`` one split; ``annotation_file`` and ``annotations`` the JSON, ``images`` the
-files; ``geometry`` and ``views`` where things lie; ``batches`` and ``sample`` what training sees; ``shapes``,
-``scene`` and ``textures`` the generated set.
+files; ``geometry`` and ``views`` where things lie; ``subsets``, ``batches`` and ``sample`` what training sees;
+``shapes``, ``scene`` and ``textures`` the generated set.
 """
 
-from autokd.data.batches import Batch, epoch_batches, subset_indices, view_numbers
+from autokd.data.batches import Batch, epoch_batches, view_numbers
 from autokd.data.dataset import DetectionDataset
 from autokd.data.geometry import BoxMap, Letterbox, letterbox
 from autokd.data.loading import Datasets, load_datasets, load_split
 from autokd.data.report import DataReport
 from autokd.data.sample import Sample, Target, collate
 from autokd.data.shapes import shapes_digest, write_shapes
+from autokd.data.subsets import k_centre_indices, stratified_indices, subset_indices
 from autokd.data.views import IDENTITY, View, ViewPlan, apply_view, plan_views
 
 __all__ = [
@@ -29,11 +30,13 @@ __all__ = [
     "apply_view",
     "collate",
     "epoch_batches",
+    "k_centre_indices",
     "letterbox",
     "load_datasets",
     "load_split",
     "plan_views",
     "shapes_digest",
+    "stratified_indices",
     "subset_indices",
     "view_numbers",
     "write_shapes",

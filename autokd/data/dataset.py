@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from torch import Tensor
 
@@ -105,6 +106,11 @@ class DetectionDataset:
         """The map from pixels of the original image to pixels of the network's input."""
         box = letterbox(self.split.records[index].size, self.image_size_px)
         return box.box_map.then(place(view, box.content_size, self.image_size_px).box_map)
+
+    def boxes_by_class(self) -> NDArray[np.int64]:
+        """(N, K): how many boxes of each class an image has, crowd regions aside."""
+        labels = (record.labels[~record.is_crowd] for record in self.split.records)
+        return np.stack([np.bincount(of_image, minlength=self.num_classes) for of_image in labels])
 
     def to_coco_results(
         self, index: int, detections: Mapping[str, Tensor], view: View = IDENTITY

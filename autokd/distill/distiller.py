@@ -130,8 +130,11 @@ class Distiller(nn.Module):
         self._relative_index: Tensor
         self.register_buffer("_relative_index", torch.tensor(self._relative, dtype=torch.int64), persistent=False)
 
-    def begin_epoch(self, epoch: int, num_epochs: int, steps_per_epoch: int) -> None:
-        """Tell where the training stands: schedules follow it, memories are rebuilt. ``epoch`` is 1-based."""
+    def begin_epoch(self, epoch: int, num_epochs: float, steps_per_epoch: int) -> None:
+        """Tell where the training stands: schedules follow it, memories are rebuilt. ``epoch`` is 1-based.
+
+        num_epochs: not whole where a training ends within an epoch.
+        """
         self.progress = (epoch - 1) / num_epochs
         self._progress_per_step = 1.0 / (num_epochs * steps_per_epoch)
         for module in self.modules():

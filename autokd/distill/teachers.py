@@ -82,7 +82,7 @@ class TeacherEnsemble(nn.Module):
         """Calls in training mode so far."""
         return cast(Distiller, self.distillers[0]).step
 
-    def begin_epoch(self, epoch: int, num_epochs: int, steps_per_epoch: int) -> None:
+    def begin_epoch(self, epoch: int, num_epochs: float, steps_per_epoch: int) -> None:
         """As ``Distiller.begin_epoch``."""
         for _, distiller in self.named_distillers():
             distiller.begin_epoch(epoch, num_epochs, steps_per_epoch)

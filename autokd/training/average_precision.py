@@ -40,6 +40,11 @@ class AveragePrecision:
     per_class: Mapping[str, float]
     detections: tuple[dict[str, Any], ...] = field(default=(), repr=False)
 
+    @property
+    def worst_class(self) -> float:
+        """AP of the class with the lowest; 0 where no class has an instance, as of ``map_50_95``."""
+        return min(self.per_class.values(), default=0.0)
+
     def save_detections(self, path: Path) -> None:
         write_whole(path, json.dumps(list(self.detections)).encode())
 

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from autokd.distill import TeacherEnsemble, build_distiller, build_ensemble
 from autokd.errors import DetectorError, DistillError, NonFiniteError, SpecError
 from autokd.outcomes import Cause, Job, Outcome, Report, WorkerResources
 from autokd.spec import DistillerSpec
+from autokd.training.average_precision import AveragePrecision
 from autokd.training.content import save_weights, write_whole
+from autokd.training.frozen import parts_of
 from autokd.training.loader import Loader
 from autokd.training.loop import EpochResult, Lesson, train
 from autokd.training.provisions import EVALUATION_BATCH_SIZE, Provisions
@@ -36,6 +38,14 @@ PROMOTED_FOLDER = "promoted"
 """Of the run directory: a folder for each promoted student, named by its digest."""
 STUDENT_ARTIFACT = "student"
 """The whole state of a proxy's student, kept where one may be promoted."""
+
+
+PRECISION_PARTS: Mapping[str, Callable[[AveragePrecision], float]] = {
+    "ap": lambda precision: precision.map_50_95,
+    "ap_50": lambda precision: precision.map_50,
+    "ap_worst_class": lambda precision: precision.worst_class,
+}
+"""Parts of a reward that come of one measuring of AP."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +193,11 @@ class _Trial:
             self._lesson = make_lesson(job.spec, student, loader, provisions, recipe, job.seed, promoted)
         # The proxy goes on where the warm start ended, but not over the same order of images again.
         seed = stream_seed(job.seed, "proxy") if is_proxy else job.seed
-        return train(student, loader, recipe, seed=seed, lesson=self._lesson, deadline=self._deadline)
+        cheaper: dict[str, Any] = {}
+        if is_proxy:
+            proxy = provisions.config.proxy
+            cheaper = {"max_steps": proxy.steps, "frozen": parts_of(student, proxy.frozen)}
+        return train(student, loader, recipe, seed=seed, lesson=self._lesson, deadline=self._deadline, **cheaper)
 
     def report(self, result: EpochResult) -> Report:
         """Measure what the recipe asks for after an epoch."""
@@ -194,7 +208,9 @@ class _Trial:
             shares = self._lesson.distiller.shares_T.tolist()
             metrics |= {f"teacher_share_{k}": share for k, share in enumerate(shares, start=1)}
         if self._job.recipe == "proxy":
-            metrics |= self._proxy_metrics()
+            is_last = result.epoch == result.num_epochs
+            if is_last or self._provisions.config.proxy.measure == "every_epoch":
+                metrics |= self._proxy_metrics()
         self.metrics = metrics
         report = Report(self._job.id, result.epoch, metrics, self.seconds)
         self.reports.append(report)
@@ -212,7 +228,7 @@ class _Trial:
             metrics["val_loss"] = validation.val_loss
             if validation.cka is not None:
                 metrics["cka"] = validation.cka
-        if "ap" in proxy.reward:
+        if wanted := [part for part in proxy.reward if part in PRECISION_PARTS]:
             precision = provisions.meter(datasets.val).measure(
                 self._student,
                 batch_size=EVALUATION_BATCH_SIZE,
@@ -220,7 +236,7 @@ class _Trial:
                 indices=loader.indices(),
                 deadline=self._deadline,
             )
-            metrics["ap"] = precision.map_50_95
+            metrics |= {part: PRECISION_PARTS[part](precision) for part in wanted}
         return metrics
 
     def finish(self) -> None:

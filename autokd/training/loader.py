@@ -70,6 +70,7 @@ def identity_plan(dataset: DetectionDataset) -> ViewPlan:
 class Loader:
     """The batches of one split under one plan of views; ``subset`` is the fraction of images that is used.
 
+    ``choose``: gives, for a seed, the images of its epochs; None: ``subset`` of them at random.
     ``ranks``: who shares each batch of an epoch; the other ways of going through the images give them whole.
     """
 
@@ -79,13 +80,17 @@ class Loader:
     device: torch.device
     subset: float = 1.0
     ranks: Ranks = ALONE
+    choose: Callable[[int], Sequence[int]] | None = None
 
     def steps_per_epoch(self, seed: int) -> int:
         return len(self._epoch_pairs(seed, 1))
 
-    def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
-        """The shuffled batches of one epoch (1-based), or this rank's share of each: a function of (seed, epoch)."""
-        batches = self._epoch_pairs(seed, epoch)
+    def epoch(self, seed: int, epoch: int, max_steps: int | None = None) -> Iterator[Batch]:
+        """The shuffled batches of one epoch (1-based), or this rank's share of each: a function of (seed, epoch).
+
+        max_steps: only the first so many.
+        """
+        batches = self._epoch_pairs(seed, epoch)[:max_steps]
         if self.ranks.is_alone:
             return self.of_pairs(batches)
         shares = [self.ranks.share(pairs) for pairs in batches]
@@ -120,7 +125,13 @@ class Loader:
 
     def _epoch_pairs(self, seed: int, epoch: int) -> Sequence[Pairs]:
         return epoch_batches(
-            self.dataset.num_images, self.batch_size, seed, epoch, self.plan.num_views, subset=self.subset
+            self.dataset.num_images,
+            self.batch_size,
+            seed,
+            epoch,
+            self.plan.num_views,
+            subset=self.subset,
+            indices=None if self.choose is None else self.choose(seed),
         )
 
 

@@ -6,8 +6,9 @@ same views (from the cache, as a rule) -> the distiller's terms -> gradients and
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,34 +57,43 @@ def train(
     lesson: Lesson | None = None,
     stop_after: int | None = None,
     schedule_epochs: int | None = None,
+    max_steps: int | None = None,
+    frozen: Sequence[nn.Module] = (),
     deadline: float | None = None,
 ) -> Iterator[EpochResult]:
     """Train ``student`` in place and yield after each epoch; closing the generator stops the training.
 
-    The schedule spans ``schedule_epochs`` (default: the recipe's epochs) and is cut off after ``stop_after``.
+    The schedule spans ``schedule_epochs`` (default: the recipe's epochs) and is cut off after ``stop_after``. Where
+    ``max_steps`` are fewer, it spans these, and the part of an epoch that remains at the end is an epoch's result.
+    ``frozen``: parts of the student that get no gradient and stay in eval mode, so that norm statistics stand still.
     Everything random is a function of ``seed``, whatever the lesson draws. ``deadline`` is a value of
     ``time.monotonic``. Raises NonFiniteError naming the part, and TimeoutError.
 
     Where the loader shares its batches between ranks, every rank calls this, and all end with the same weights.
     """
     device = loader.device
-    num_epochs = schedule_epochs or recipe.epochs
-    last_epoch = min(num_epochs, stop_after) if stop_after is not None else num_epochs
     distiller = lesson.distiller if lesson else None
     shared = None if loader.ranks.is_alone else SharedStep(student, lesson, loader.ranks, seed, device)
+    for part in frozen:
+        part.requires_grad_(False)
     descent = make_descent(student, distiller, recipe, device)
     steps_per_epoch = loader.steps_per_epoch(seed)
-    num_steps = num_epochs * steps_per_epoch
+    num_epochs = schedule_epochs or recipe.epochs
+    num_steps, span = num_epochs * steps_per_epoch, float(num_epochs)
+    if max_steps is not None and max_steps < num_steps:
+        num_steps, span = max_steps, max_steps / steps_per_epoch
+        num_epochs = math.ceil(span)
+    last_epoch = min(num_epochs, stop_after) if stop_after is not None else num_epochs
     step, seconds = 0, 0.0
     for epoch in range(1, last_epoch + 1):
         began = time.monotonic()
-        _set_training(student, distiller)
+        _set_training(student, distiller, frozen)
         if shared is not None:
             shared.begin_epoch()
         if distiller is not None:
-            distiller.begin_epoch(epoch, num_epochs, steps_per_epoch)
+            distiller.begin_epoch(epoch, span, steps_per_epoch)
         record = LossRecord(epoch, check_every=1 if device.type == "cpu" else GPU_CHECK_STEPS)
-        for batch in loader.epoch(seed, epoch):
+        for batch in loader.epoch(seed, epoch, num_steps - step):
             rate = recipe.learning_rate * rate_factor(step, num_steps, recipe, steps_per_epoch)
             descent.set_rate(rate)
             seed_stream(device, seed, "step", step)
@@ -101,8 +111,10 @@ def train(
         yield record.result(num_epochs, rate, seconds)
 
 
-def _set_training(student: nn.Module, distiller: nn.Module | None) -> None:
+def _set_training(student: nn.Module, distiller: nn.Module | None, frozen: Sequence[nn.Module]) -> None:
     student.train()
+    for part in frozen:
+        part.eval()
     if distiller is not None:
         distiller.train()
 

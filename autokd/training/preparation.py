@@ -12,6 +12,7 @@ from autokd.config import RunConfig
 from autokd.data import Datasets
 from autokd.detectors import build_detector
 from autokd.errors import DetectorError
+from autokd.training.frozen import parts_of
 from autokd.training.provisions import EVALUATION_BATCH_SIZE, Provisions
 from autokd.training.teacher import OnProgress, Teacher, TeacherScore, measure_teacher, no_progress
 
@@ -53,11 +54,15 @@ def prepare(
     """Make whatever the cache lacks; a second call with the same config, data and cache makes nothing.
 
     ``seeds``: those of the proxy trainings, each of which has a warm start of its own. Raises ConfigError
-    without a way to a teacher, DataError if the disk is too small, NonFiniteError if the teacher's training
-    runs away, DetectorError if a model of MMDetection cannot work on images of ``proxy.image_size_px``.
+    without a way to a teacher, DataError if the disk or ``proxy.subset`` is too small, NonFiniteError if the teacher's
+    training runs away, DetectorError if a student has no part that ``proxy.frozen`` names, or a model of MMDetection
+    cannot work on images of ``proxy.image_size_px``.
     """
     _try_smaller_images(config, datasets)
     provisions = Provisions(config, cache_dir, torch.device(device), datasets, on_progress)
+    if config.proxy.subset_rule == "stratified":
+        for seed in seeds:  # now, since it may be too small
+            provisions.training_loader(config.proxy, config.proxy.subset).steps_per_epoch(seed)
     scores = tuple(
         measure_teacher(
             teacher,
@@ -80,7 +85,7 @@ def prepare(
     warm_start = config.proxy.warm_start
     is_warm = warm_start is not None and warm_start.epochs > 0
     for seed in seeds if is_warm else ():
-        provisions.warm_student(seed)
+        parts_of(provisions.warm_student(seed), config.proxy.frozen)
     return Preparation(
         provisions.teachers,
         scores,

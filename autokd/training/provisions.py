@@ -7,7 +7,7 @@ a machine without the driver's files a worker makes for itself what it misses.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from autokd.config import ProxyRecipe, Recipe, RunConfig
-from autokd.data import Datasets, DetectionDataset, ViewPlan, load_datasets
+from autokd.data import Datasets, DetectionDataset, ViewPlan, k_centre_indices, load_datasets, stratified_indices
 from autokd.detectors import Detector, build_detector
 from autokd.errors import DetectorError
 from autokd.outcomes import TRAINING_VERSION
@@ -66,6 +66,7 @@ class Provisions:
         self._on_progress = on_progress
         self._taps: dict[str, TeacherCache] = {}
         self._warm_starts: dict[int, dict[str, Tensor]] = {}
+        self._subsets: dict[tuple[str, float, int], tuple[int, ...]] = {}
         self._meters: dict[str, PrecisionMeter] = {}
         self._heads: dict[str, CrossHead | None] = {}
 
@@ -136,8 +137,25 @@ class Provisions:
     # ------------------------------------------------------------------------------------- loaders
 
     def training_loader(self, recipe: Recipe, subset: float = 1.0) -> Loader:
+        """Of ``subset`` of the images; which of them, a proxy's ``subset_rule`` says."""
         train_set = self.datasets_of(recipe).train
-        return Loader(train_set, training_plan(train_set, recipe), recipe.batch_size, self.device, subset)
+        choose = None
+        if isinstance(recipe, ProxyRecipe) and recipe.subset_rule != "random" and subset < 1:
+            choose = partial(self._chosen, recipe, subset)
+        return Loader(
+            train_set, training_plan(train_set, recipe), recipe.batch_size, self.device, subset, choose=choose
+        )
+
+    def _chosen(self, recipe: ProxyRecipe, subset: float, seed: int) -> tuple[int, ...]:
+        """The images that ``subset_rule`` chooses; of several teachers, the first's features count."""
+        key = (recipe.subset_rule, subset, seed)
+        if key not in self._subsets:
+            if recipe.subset_rule == "stratified":
+                boxes_NK = self.datasets_of(recipe).train.boxes_by_class()
+                self._subsets[key] = stratified_indices(boxes_NK, subset, seed)
+            else:
+                self._subsets[key] = k_centre_indices(self.training_taps(recipe).image_features(), subset, seed)
+        return self._subsets[key]
 
     def validation_loader(self, subset: float = 1.0, datasets: Datasets | None = None) -> Loader:
         val_set = (datasets or self.datasets).val

@@ -36,6 +36,9 @@ LEVEL_PREFIX = "level."
 CHECKED_BLOCKS, BLOCK_BYTES = 512, 1 << 16
 """The checksum reads this many evenly spaced blocks: all of a small file, 32 MiB of a big one."""
 
+_READ_IMAGES = 256
+"""At a time, where all are read."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -71,6 +74,14 @@ class TeacherCache:
 
     def __call__(self, batch: Batch) -> DetectorOutputs:
         return self.read(batch.pairs)
+
+    def image_features(self) -> np.ndarray:
+        """(N, C) float64: the coarsest level of the pyramid, its mean over cells and views."""
+        level = max(self._strides, key=lambda name: self._strides[name])
+        maps_NVCHW = self._arrays[LEVEL_PREFIX + level]
+        starts = range(0, len(maps_NVCHW), _READ_IMAGES)
+        parts = (maps_NVCHW[start : start + _READ_IMAGES] for start in starts)
+        return np.concatenate([part.mean(axis=(1, 3, 4), dtype=np.float64) for part in parts])
 
     def only(self, taps: Collection[str]) -> TapsReader:
         """A reader of these taps alone: what a distiller does not look at is not fetched."""

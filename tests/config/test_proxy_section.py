@@ -8,14 +8,20 @@ from autokd.config import config_data, config_digest, config_yaml, load_config
 from autokd.errors import ConfigError
 
 HEAD = "data: {format: shapes, image_size_px: [96, 128]}\nteacher: {train: {}}\nstudent: {}\n"
-OPTIONS = {"image_size_px": "[48, 128]"}
-DEFAULTS = {"image_size_px": "null"}
+OPTIONS = {
+    "image_size_px": ("null", "[48, 128]"),
+    "steps": ("null", "7"),
+    "measure": ("every_epoch", "last_epoch"),
+    "subset_rule": ("random", "k_centre"),
+    "frozen": ("[]", "[stem, backbone]"),
+}
+"""Key -> its default, and something else."""
 
 
 @pytest.mark.parametrize("key", OPTIONS)
 def test_an_option_left_out_leaves_no_trace_and_one_given_does(key):
     plain = load_config(HEAD)
-    same, other = (load_config(HEAD + f"proxy: {{{key}: {value}}}\n") for value in (DEFAULTS[key], OPTIONS[key]))
+    same, other = (load_config(HEAD + f"proxy: {{{key}: {value}}}\n") for value in OPTIONS[key])
     assert config_digest(same) == config_digest(plain) != config_digest(other)
     assert key not in config_data(plain)["proxy"]
     assert load_config(config_yaml(other)).proxy == other.proxy != plain.proxy
@@ -34,6 +40,14 @@ def test_the_proxys_options_are_no_others_recipes():
         ("{image_size_px: [97, 96]}", "<text>:4: proxy", "[97, 96], larger than data.image_size_px, [96, 128]"),
         ("{image_size_px: [96, 129]}", "<text>:4: proxy", "null takes just these"),
         ("{image_size_px: [31, 96]}", "<text>:4: proxy.image_size_px", "32"),
+        ("{steps: 0}", "<text>:4: proxy.steps", "greater than 0"),
+        ("{measure: last_epohc}", "<text>:4: proxy.measure", "Did you mean 'last_epoch'?"),
+        ("{subset_rule: stratifeid}", "<text>:4: proxy.subset_rule", "Did you mean 'stratified'?"),
+        ("{frozen: [stm]}", "<text>:4: proxy.frozen[0]", "Did you mean 'stem'?"),
+        ("{frozen: [stem], warm_start: null}", "<text>:4: proxy.frozen", "leave frozen out"),
+        ("{frozen: [stem], warm_start: {epochs: 0}}", "<text>:4: proxy.frozen", "at least one epoch"),
+        ("{reward: [ap_worst]}", "<text>:4: proxy.reward[0]", "Did you mean 'ap_worst_class'?"),
+        ("{measure: last_epoch}\nsearch: {pruner: median}", "<text>:4: proxy", "search.pruner is median"),
         ("{image_size_px: 48}", "<text>:4: proxy.image_size_px", "48"),
     ],
 )
@@ -42,3 +56,13 @@ def test_what_cannot_be_is_refused_with_place_and_remedy(proxy, place, found):
         load_config(HEAD + f"proxy: {proxy}\n")
     assert place in str(error.value)
     assert found in str(error.value)
+
+
+def test_a_pruner_and_measuring_at_the_end_go_each_alone():
+    assert load_config(HEAD + "proxy: {measure: last_epoch}\n").proxy.measure == "last_epoch"
+    assert load_config(HEAD + "search: {pruner: median}\n").search.pruner == "median"
+
+
+def test_every_metric_may_be_part_of_the_reward():
+    metrics = ("val_loss", "cka", "ap", "ap_50", "ap_worst_class")
+    assert load_config(HEAD + f"proxy: {{reward: [{', '.join(metrics)}]}}\n").proxy.reward == metrics

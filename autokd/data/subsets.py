@@ -1,0 +1,103 @@
+"""Which part of a split's images a training sees: at random, with the classes' shares, or spread over features.
+
+Each rule is a pure function of its numbers and a seed, and gives indices in rising order.
+
+Legend: N images, K classes, C features, P images of the pool.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autokd.errors import DataError
+
+_SUBSET_STREAM, _STRATIFIED_STREAM, _CENTRE_STREAM = 201, 204, 205
+_POOL_SIZE = 64
+"""So many images compete for the next place of a stratified subset: all of N would make it a set of average images."""
+
+Floats = NDArray[np.float64]
+
+
+def subset_size(num_images: int, fraction: float) -> int:
+    """A fraction of the images, rounded up; at least one."""
+    assert fraction > 0, "a subset holds something"
+    # Less a rounding error's width, so that 0.1 of 30 images are 3 and not 4.
+    return min(num_images, max(1, int(np.ceil(num_images * fraction - 1e-9))))
+
+
+def subset_indices(num_images: int, fraction: float | None, seed: int) -> tuple[int, ...]:
+    """Choose a fraction (rounded up) of the images by ``seed``; None or 1: all of them."""
+    if fraction is None or fraction >= 1:
+        return tuple(range(num_images))
+    count = subset_size(num_images, fraction)
+    return _rising(np.random.default_rng([seed, _SUBSET_STREAM]).permutation(num_images)[:count])
+
+
+def stratified_indices(boxes_NK: NDArray[np.int64], fraction: float, seed: int) -> tuple[int, ...]:
+    """Choose images whose classes have the shares of boxes that they have in all, every class present.
+
+    boxes_NK: boxes of each class in each image. First the fewest images that show every class, found greedily; then
+    one by one, of the next few in an order drawn by ``seed``, the image after which the classes' counts are nearest to
+    what as many average images hold, in the chi-squared sense. So the subset keeps the number of boxes an image, too.
+    DataError where the fraction is too small to show every class.
+    """
+    num_images = len(boxes_NK)
+    count = subset_size(num_images, fraction)
+    order_N = np.random.default_rng([seed, _STRATIFIED_STREAM]).permutation(num_images)
+    counts_NK = boxes_NK[order_N].astype(np.float64)
+    chosen = _cover(counts_NK > 0)
+    if len(chosen) > count:
+        raise DataError(
+            f"proxy.subset is {fraction:g}: {count} of {num_images} images cannot show every class, which takes "
+            f"{len(chosen)}. Set it to at least {len(chosen) / num_images:.3g}, or take 'subset_rule: random'."
+        )
+    totals_K = counts_NK.sum(axis=0)
+    average_K = totals_K / num_images
+    weights_K = np.divide(1.0, totals_K, out=np.zeros_like(totals_K), where=totals_K > 0)
+    held_K = counts_NK[chosen].sum(axis=0)
+    waiting = np.delete(np.arange(num_images), chosen).tolist()
+    while len(chosen) < count:
+        pool = waiting[:_POOL_SIZE]
+        excess_PK = held_K + counts_NK[pool] - (len(chosen) + 1) * average_K
+        best = waiting.pop(int(np.argmin((excess_PK**2 * weights_K).sum(axis=1))))
+        chosen.append(best)
+        held_K = held_K + counts_NK[best]
+    return _rising(order_N[chosen])
+
+
+def _cover(shows_NK: NDArray[np.bool_]) -> list[int]:
+    """A few images that together show every class that any shows: each time the one with the most new classes."""
+    missing_K = shows_NK.any(axis=0)
+    chosen: list[int] = []
+    while missing_K.any():
+        chosen.append(int(np.argmax((shows_NK & missing_K).sum(axis=1))))
+        missing_K = missing_K & ~shows_NK[chosen[-1]]
+    return chosen
+
+
+def k_centre_indices(features_NC: NDArray[Any], fraction: float, seed: int) -> tuple[int, ...]:
+    """Choose images so that every image has a near one among them: farthest-point traversal.
+
+    Gonzalez, Clustering to minimize the maximum intercluster distance (1985): the first by ``seed``, then each time the
+    image farthest from all chosen. The greatest distance to a chosen one is at most twice the least possible.
+    features_NC: compared by Euclidean distance. Takes N * C steps for each chosen image.
+    """
+    features_NC = np.asarray(features_NC, dtype=np.float64)
+    features_NC = features_NC - features_NC.mean(axis=0)  # smaller numbers lose less to rounding
+    num_images = len(features_NC)
+    squares_N = np.einsum("nc,nc->n", features_NC, features_NC)
+    nearest_N = np.full(num_images, np.inf)
+    chosen = [int(np.random.default_rng([seed, _CENTRE_STREAM]).integers(num_images))]
+    for _ in range(subset_size(num_images, fraction) - 1):
+        last = chosen[-1]
+        nearest_N = np.minimum(nearest_N, squares_N - 2 * features_NC @ features_NC[last] + squares_N[last])
+        nearest_N[chosen] = -np.inf  # of images that are alike, one after the other may come
+        chosen.append(int(np.argmax(nearest_N)))
+    return _rising(chosen)
+
+
+def _rising(indices: Any) -> tuple[int, ...]:
+    return tuple(int(index) for index in np.sort(np.asarray(indices)))
