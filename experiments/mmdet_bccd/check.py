@@ -2,9 +2,9 @@
 
     python -m autokd.mmcv_ops experiments/mmdet_bccd/check.py runs/mmdet_bccd ../shared/data/bccd
 
-Prints the keys that are missing or unexpected, and for each split what ``results.json`` states (of that seed of the winner
-whose weights the run hands over) beside the AP by ``inference_detector`` and pycocotools: with boxes as
-they come, and clipped to the photograph as AutoKD clips them (MMDetection clips to the padded image).
+Prints the keys that are missing or unexpected, and for each split what ``results.json`` states (of that seed of the
+winner whose weights the run hands over) beside the AP by ``inference_detector`` and pycocotools: with boxes as they
+come, and clipped to the photograph as AutoKD clips them (MMDetection clips to the padded image).
 """
 
 from __future__ import annotations
