@@ -57,8 +57,8 @@ def _recipe_lines(config: RunConfig) -> list[str]:
         return []
     _, notes = settle_recipes(config)
     return list(notes) or [
-        f"trainings take the model of {config.student.config}; optimiser, schedule and augmentation are those of 'proxy' "
-        "and 'full'. 'full: {from_student_config: true}' takes optimiser and schedule of the config too, and "
+        f"trainings take the model of {config.student.config}; optimiser, schedule and augmentation are those of "
+        "'proxy' and 'full'. 'full: {from_student_config: true}' takes optimiser and schedule of the config too, and "
         "DistilledDetector all of it: docs/mmdetection.md"
     ]
 
