@@ -27,6 +27,8 @@ otherwise. The section `space` is described at the head of `autokd/space/text.py
 `teacher` is one section, or a list of them. Several teachers share the loss as `teacher_factors` says: `equal` (the
 default), `gap`, `gradient`, or a list of positive numbers, one a teacher:
 [distillers.md](distillers.md#several-teachers).
+
+What makes the `proxy` cheaper, and how its keys go together: [proxy.md](proxy.md).
 """
 
 _SECTIONS: list[tuple[str, type[BaseModel], type[BaseModel] | None]] = [
