@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from autokd.errors import AutoKDError
 from autokd.report.pictures import ComparisonImage
 from autokd.report.statistics import summarise
-from autokd.report.view import EntryView, FidelityPoint, ReportData, SearchView, TrialStatus, TrialView
+from autokd.report.view import (
+    EntryView,
+    FidelityPoint,
+    FinalistView,
+    RaceView,
+    ReportData,
+    RoundView,
+    SearchView,
+    TrialStatus,
+    TrialView,
+)
 from autokd.spec import DistillerSpec, formula_lines
-from autokd.storage import Entry, Results, RunDirectory, SearchSummary, TrialRecord, get_fact, read_record
+from autokd.storage import Entry, Race, Results, RunDirectory, SearchSummary, TrialRecord, get_fact, read_record
 
 if TYPE_CHECKING:
     import optuna
@@ -37,6 +47,7 @@ def gather(
     config_yaml, config = _configuration(run_dir)
     searched = _search_view(study, trials, results, config)
     found = results or Results(search=SearchSummary(sampler=searched.sampler))
+    fidelity = found.proxy_fidelity
     return ReportData(
         name=found.name or study.study_name,
         search=searched,
@@ -46,8 +57,11 @@ def gather(
         teacher_val_ap=found.teacher.val_ap,
         teacher_test_ap=found.teacher.test_ap,
         teacher_per_class=_teacher_per_class(found),
-        kendall_tau=found.proxy_fidelity.kendall_tau,
-        fidelity_pairs=found.proxy_fidelity.pairs,
+        race=_race_view(found.race or _race_so_far(study)),
+        kendall_tau=fidelity.kendall_tau,
+        tau_interval=None if fidelity.low is None or fidelity.high is None else (fidelity.low, fidelity.high),
+        fidelity_pairs=fidelity.pairs,
+        fidelity_note=fidelity.note,
         fidelity=fidelity_of(found),
         images=tuple(images),
         score_threshold=score_threshold,
@@ -157,6 +171,26 @@ def _search_view(
         direction="minimize" if study.direction.name == "MINIMIZE" else "maximize",
         none_value=0.0,
     )
+
+
+def _race_so_far(study: optuna.Study) -> Race | None:
+    """What the database knows of the finalists before there are results."""
+    data = get_fact(study, "race")
+    return None if data is None else Race.model_validate(data)
+
+
+def _race_view(race: Race | None) -> RaceView | None:
+    if race is None:
+        return None
+    finalists = (
+        FinalistView(
+            each.digest, each.formula, each.seeds, each.rewards, each.mean, each.expected, each.expected_deviation,
+            each.fell_in, each.reason,
+        )
+        for each in race.finalists
+    )  # fmt: skip
+    rounds = (RoundView(r.seed, r.leader, r.entered, r.fell, r.noise, r.freedom) for r in race.rounds)
+    return RaceView(tuple(finalists), tuple(rounds), race.verdict, race.trainings, race.prior_mean, race.between)
 
 
 def _configuration(run_dir: Path) -> tuple[str, Mapping[str, Any]]:

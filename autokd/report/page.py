@@ -17,6 +17,7 @@ from autokd.report.charts import fidelity_figure, per_class_figure, results_figu
 from autokd.report.curve import search_curve
 from autokd.report.headline import headline
 from autokd.report.pictures import draw_panels
+from autokd.report.race import EXPECTED, finalist_rows, race_figure, race_words, round_rows
 from autokd.report.tables import FOOTNOTE, rows
 from autokd.report.tree import draw_tree
 from autokd.report.view import ReportData
@@ -40,6 +41,7 @@ SECTIONS = (
     ("table", "Results"),
     ("curve", "Search"),
     ("tree", "Tree"),
+    ("finalists", "Finalists"),
     ("winner", "Winner"),
     ("classes", "Classes"),
     ("fidelity", "Proxy"),
@@ -73,6 +75,10 @@ def render_report(data: ReportData, path: Path) -> Path:
         teacher=teacher_words(data),
         footnote=FOOTNOTE,
         search_words=search_words(data),
+        race_words=race_words(data.race),
+        finalist_rows=finalist_rows(data.race),
+        round_rows=round_rows(data.race),
+        expected_footnote=EXPECTED,
         winner=data.winning_entry,
         winner_words=winner_words(data),
         class_entries=class_entries,
@@ -97,6 +103,7 @@ def _figures(data: ReportData) -> dict[str, go.Figure]:
             data.trials, direction=direction, value_meaning=meaning, none_value=data.search.none_value
         ),
         "tree": draw_tree(data.trials, value_meaning=meaning),
+        "finalists": race_figure(data.race, value_meaning=meaning),
         "classes": per_class_figure(data),
         "fidelity": fidelity_figure(data.fidelity, value_meaning=meaning),
     }

@@ -76,6 +76,46 @@ class FidelityPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class FinalistView:
+    """One of the best few trials: its reward with each seed (that of its trial first), and what is to be expected."""
+
+    digest: str
+    formula: str = ""
+    seeds: tuple[int, ...] = ()
+    rewards: tuple[float, ...] = ()
+    mean: float | None = None
+    expected: float | None = None
+    deviation: float | None = None
+    fell_in: int | None = None
+    """Number of the round after which it was out; None: it stood to the end."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundView:
+    """One round of the finalists' race; ``leader``, ``entered`` and ``fell`` are digests."""
+
+    seed: int
+    leader: str = ""
+    entered: tuple[str, ...] = ()
+    fell: tuple[str, ...] = ()
+    noise: float | None = None
+    freedom: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RaceView:
+    """The finalists, the winner first, and how they raced."""
+
+    finalists: tuple[FinalistView, ...] = ()
+    rounds: tuple[RoundView, ...] = ()
+    verdict: str = ""
+    trainings: int = 0
+    prior_mean: float | None = None
+    between: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SearchView:
     """The search in numbers. ``direction`` says whether a greater value is better."""
 
@@ -103,9 +143,13 @@ class ReportData:
     teacher_val_ap: float | None = None
     teacher_test_ap: float | None = None
     teacher_per_class: Mapping[str, float] = field(default_factory=dict)
+    race: RaceView | None = None
     kendall_tau: float | None = None
+    tau_interval: tuple[float, float] | None = None
     fidelity_pairs: int = 0
     """How many distillers were judged both ways."""
+    fidelity_note: str = ""
+    """How far that can be trusted, or why no tau is given."""
     fidelity: tuple[FidelityPoint, ...] = ()
     images: tuple[ComparisonImage, ...] = ()
     score_threshold: float = 0.3

@@ -109,14 +109,18 @@ def winner_words(data: ReportData) -> str:
 def fidelity_words(data: ReportData) -> str:
     """Return Kendall's tau with what it can and cannot say."""
     if data.kendall_tau is None or data.fidelity_pairs < 1:
-        return "Too few distillers were judged both by the proxy and in full to compare their order."
+        too_few = "Too few distillers were judged both by the proxy and in full to compare their order."
+        return f"{too_few} {data.fidelity_note}".rstrip()
+    within = "" if data.tau_interval is None else ", 95% interval [{:+.2f}, {:+.2f}],".format(*data.tau_interval)
     words = (
-        f"Kendall's tau between the proxy's value and the full training's mean val AP is {data.kendall_tau:+.2f} "
-        f"over {data.fidelity_pairs} distillers (1: the same order, 0: no relation, -1: reversed)."
+        f"Kendall's tau between the proxy's value and the full training's mean val AP is {data.kendall_tau:+.2f}"
+        f"{within} over {data.fidelity_pairs} distillers (1: the same order, 0: no relation, -1: reversed)."
     )
-    if data.fidelity_pairs < 15:
+    if data.tau_interval is not None and data.tau_interval[0] <= 0:
+        words += " The interval holds 0: this run alone does not show that the proxy ranks at all."
+    elif data.fidelity_pairs < 15:
         words += " With so few distillers this is a hint, not a measurement."
-    return words
+    return f"{words} {data.fidelity_note}".rstrip()
 
 
 def seeds_words(data: ReportData) -> str:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from autokd.report.pictures import Boxes, ComparisonImage
-from autokd.report.view import EntryView, FidelityPoint, ReportData, SearchView, TrialView
+from autokd.report.view import (
+    EntryView,
+    FidelityPoint,
+    FinalistView,
+    RaceView,
+    ReportData,
+    RoundView,
+    SearchView,
+    TrialView,
+)
 
 CLASSES = ("RBC", "WBC", "Platelets")
 
@@ -104,6 +113,26 @@ def make_images(count: int = 3) -> tuple[ComparisonImage, ...]:
     return tuple(images)
 
 
+def make_race() -> RaceView:
+    """Three finalists, two rounds: the last falls in the first; the luckiest trial is not the winner."""
+    lucky, steady, lost = "1e345678aaaaaaaa", "00112233bbbbbbbb+ccccccccdddddddd", "deadbeefeeeeeeee"
+    return RaceView(
+        finalists=(
+            FinalistView(steady, "40 x l2(F)", (0, 1, 2), (1.25, 1.0, 1.5), 1.25, 1.125, 0.25),
+            FinalistView(lucky, "40 x l1(F)", (0, 1, 2), (1.5, 0.5, 1.0), 1.0, 0.875, 0.25),
+            FinalistView(lost, "20 x kl(F)", (0, 1), (1.0, 0.0), 0.5, 0.5, 0.375, 1, "0.625 behind the leader"),
+        ),
+        rounds=(
+            RoundView(1, steady, (lucky, steady, lost), (lost,), 0.5, 3),
+            RoundView(2, steady, (lucky, steady), (), 0.25, 5),
+        ),
+        verdict="the seeds were spent with 2 finalists still standing: the winner is not clear",
+        trainings=5,
+        prior_mean=0.25,
+        between=0.75,
+    )
+
+
 def make_report_data() -> ReportData:
     """The whole made-up run."""
     points = ((0.0, 0.364), (0.8, 0.372), (1.1, 0.379), (0.3, 0.370), (1.45, 0.392))
@@ -116,7 +145,10 @@ def make_report_data() -> ReportData:
         winner="searched",
         teacher_val_ap=0.401,
         teacher_test_ap=0.384,
+        race=make_race(),
         kendall_tau=0.8,
+        tau_interval=(0.05, 1.0),
+        fidelity_note="The winner is there because the proxy favoured it.",
         teacher_per_class={"RBC": 0.59, "WBC": 0.63, "Platelets": 0.11},
         fidelity_pairs=5,
         fidelity=tuple(FidelityPoint(name, *point) for name, point in zip(names, points, strict=True)),

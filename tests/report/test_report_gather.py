@@ -11,7 +11,19 @@ import pytest
 from autokd.outcomes import Job, Outcome, Report
 from autokd.report import gather, results_markdown, results_table, trials_of, write_report
 from autokd.spec import DistillerSpec, formula
-from autokd.storage import Entry, ProxyFidelity, Results, SearchSummary, TeacherResult, record_job, record_outcome
+from autokd.storage import (
+    Entry,
+    FinalistResult,
+    ProxyFidelity,
+    Race,
+    RaceRound,
+    Results,
+    SearchSummary,
+    TeacherResult,
+    record_job,
+    record_outcome,
+    set_fact,
+)
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -128,3 +140,37 @@ def test_result_tables_take_results(results: Results) -> None:
 def test_the_headline_leaves_out_the_seed_that_failed(study: optuna.Study, results: Results, tmp_path: Path) -> None:
     text = write_report(tmp_path, study, results).read_text(encoding="utf-8")
     assert "+0.0600 AP against no distillation; with one seed nothing can be said about its noise." in text
+
+
+def test_the_race_comes_from_the_results_and_before_them_from_the_database(
+    study: optuna.Study, results: Results, tmp_path: Path
+) -> None:
+    assert gather(tmp_path, study, results).race is None
+    ran = FinalistResult(
+        digest="ab", formula="f", seeds=(0, 1), rewards=(2.0, 1.0), mean=1.5, expected=1.25, expected_deviation=0.5
+    )
+    fell = FinalistResult(digest="cd", seeds=(0,), rewards=(1.5,), mean=1.5, fell_in=1, reason="it failed")
+    rounds = (RaceRound(seed=1, leader="ab", entered=("ab", "cd"), fell=("cd",), noise=0.5, freedom=2),)
+    race = Race(finalists=(ran, fell), rounds=rounds, verdict="clear", trainings=2, prior_mean=0.5, between=1.0)
+    set_fact(study, "race", race.model_dump(mode="json"))
+    seen = gather(tmp_path, study).race
+    assert seen is not None
+    assert seen == gather(tmp_path, study, results.model_copy(update={"race": race})).race
+    first, second = seen.finalists
+    assert (first.rewards, first.mean, first.expected, first.deviation) == ((2.0, 1.0), 1.5, 1.25, 0.5)
+    assert (second.fell_in, second.reason, second.expected) == (1, "it failed", None)
+    assert (seen.rounds[0].entered, seen.rounds[0].fell, seen.rounds[0].noise) == (("ab", "cd"), ("cd",), 0.5)
+    assert (seen.verdict, seen.trainings, seen.prior_mean, seen.between) == ("clear", 2, 0.5, 1.0)
+    text = write_report(tmp_path, study).read_text(encoding="utf-8")
+    assert "fell in round 1: it failed" in text
+
+
+def test_the_interval_of_the_fidelity_and_its_caution_are_passed_on(
+    study: optuna.Study, results: Results, tmp_path: Path
+) -> None:
+    assert gather(tmp_path, study, results).tau_interval is None
+    fidelity = ProxyFidelity(kendall_tau=0.5, pairs=5, low=-0.25, high=0.75, note="with care")
+    data = gather(tmp_path, study, results.model_copy(update={"proxy_fidelity": fidelity}))
+    assert (data.kendall_tau, data.tau_interval, data.fidelity_pairs, data.fidelity_note) == (
+        0.5, (-0.25, 0.75), 5, "with care",
+    )  # fmt: skip

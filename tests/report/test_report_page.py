@@ -16,7 +16,7 @@ import pytest
 from report_samples import make_entries, make_images, make_report_data, make_trials
 
 from autokd.report.page import SECTIONS, render_report
-from autokd.report.view import EntryView, ReportData, SearchView, TrialView
+from autokd.report.view import EntryView, FinalistView, RaceView, ReportData, RoundView, SearchView, TrialView
 
 
 class Page(HTMLParser):
@@ -73,7 +73,7 @@ def full_page(full_path: Path) -> Page:
 
 def test_the_page_has_every_section(full_page: Page) -> None:
     assert [name for name in full_page.ids if name in dict(SECTIONS)] == [name for name, _ in SECTIONS]
-    for name in ("results", "curve", "tree", "classes", "fidelity"):
+    for name in ("results", "curve", "tree", "finalists", "classes", "fidelity"):
         assert json.loads(full_page.scripts[f"figure-{name}"])["data"]
     assert "No images were drawn" not in full_page.text
 
@@ -117,8 +117,8 @@ def test_the_page_states_threshold_seeds_and_set_up(full_page: Page) -> None:
 
 
 def test_the_page_says_how_far_the_proxy_can_be_trusted(full_page: Page) -> None:
-    assert "+0.80 over 5 distillers" in full_page.text
-    assert "a hint, not a measurement" in full_page.text
+    assert "is +0.80, 95% interval [+0.05, +1.00], over 5 distillers" in full_page.text
+    assert "a hint, not a measurement. The winner is there because the proxy favoured it." in full_page.text
 
 
 def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
@@ -132,11 +132,13 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
         environment={evil: evil},
         config_yaml=evil,
         images=(replace(make_images(1)[0], caption=evil),),
+        race=RaceView((FinalistView(evil, evil, (0,), (1.0,), reason=evil, fell_in=1),), (RoundView(1, evil),), evil),
+        fidelity_note=evil,
     )
     text = render_report(data, tmp_path / "report.html").read_text(encoding="utf-8")
     assert evil not in text
     assert "<img src=x" not in text
-    assert text.count("<script") == text.count("</script>") == 7
+    assert text.count("<script") == text.count("</script>") == 8
     assert evil in Page(text).text
 
 
@@ -188,3 +190,40 @@ def test_counts_of_the_search_stand_in_words(full_page: Page) -> None:
     assert counts == [34, 2, 3, 1]
     assert "mcts: 40 trials; 34 finished, 2 pruned, 3 failed, 1 running or interrupted;" in full_page.text
     assert "1 of them took the value of an equal loss, in 6 min 52 s." in full_page.text
+
+
+def test_the_winner_of_the_race_is_shown_with_what_it_is_expected_to_be_worth(full_page: Page) -> None:
+    assert "3 finalists, 2 rounds (5 proxy trainings): the seeds were spent" in full_page.text
+    assert (
+        "The winner's trial gave +1.250, a lucky number, as it was chosen for it; its mean over 3 seeds is +1.250; "
+        "+1.125 ± 0.250 is to be expected of a further one." in full_page.text
+    )
+    assert "noise (standard deviation) is 0.250, distillers differ by 0.750" in full_page.text
+    assert "00112233+cccccccc winner of the search +1.250 +1.250 (3 seeds) +1.125 ± 0.250 stood" in full_page.text
+    assert "fell in round 1: 0.625 behind the leader" in full_page.text
+    assert "1 1 3 00112233+cccccccc deadbeef 0.500 (3 df)" in full_page.text
+
+
+def test_the_race_is_drawn_with_a_row_a_finalist_and_digests_stay_names(full_page: Page) -> None:
+    figure = json.loads(full_page.scripts["figure-finalists"])
+    assert figure["layout"]["yaxis"]["type"] == "category", "1e345678 is a number to plotly otherwise"
+    dots = {trace["y"][0]: trace["x"] for trace in figure["data"] if len(trace["x"]) > 1}
+    assert dots == {"00112233+cccccccc": [1.25, 1.0, 1.5], "1e345678": [1.5, 0.5, 1.0], "deadbeef": [1.0, 0.0]}
+    diamonds = {trace["y"][0]: trace["x"] for trace in figure["data"] if len(trace["x"]) == 1}
+    assert diamonds == {"00112233+cccccccc": [1.125], "1e345678": [0.875], "deadbeef": [0.5]}
+
+
+def test_a_race_without_repeated_seeds_states_no_expectation(tmp_path: Path) -> None:
+    race = RaceView((FinalistView("ab", "40 x l2(F)", (0,), (2.0,), 2.0),), (), "one finalist: no race")
+    page = page_of(ReportData("r", trials=make_trials(5), race=race), tmp_path)
+    assert "1 finalist, 0 rounds (0 proxy trainings): one finalist: no race." in page.text
+    assert "nothing is known of its noise" in page.text
+    assert "have not been tried again yet" in page_of(ReportData("r"), tmp_path).text
+
+
+def test_an_interval_that_holds_zero_is_said_to(tmp_path: Path) -> None:
+    data = replace(make_report_data(), kendall_tau=0.33, tau_interval=(-0.4, 0.8), fidelity_pairs=4)
+    assert "this run alone does not show that the proxy ranks at all" in page_of(data, tmp_path).text
+    data = replace(make_report_data(), kendall_tau=None, fidelity_pairs=2, fidelity_note="2 distinct distillers.")
+    assert "Too few distillers were judged both by the proxy and in full" in page_of(data, tmp_path).text
+    assert "to compare their order. 2 distinct distillers." in page_of(data, tmp_path).text

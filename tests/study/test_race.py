@@ -214,8 +214,8 @@ class Seeded(FakeEvaluator):
 
 
 def search(path: Path) -> Path:
-    """Leave a database with a finished search of twelve trials."""
-    run(make_driver(open_study(path, "s", sampler=MCTSSampler(seed=0)), trials=12), FakeEvaluator())
+    """Leave a database with a finished search of eight trials."""
+    run(make_driver(open_study(path, "s", sampler=MCTSSampler(seed=0)), trials=8), FakeEvaluator())
     return path
 
 
@@ -239,7 +239,7 @@ def race_on(path: Path, evaluator: FakeEvaluator) -> tuple[Race, Finalist]:
 def test_rounds_are_run_by_the_runtime_and_kept_in_the_database(tmp_path):
     evaluator = Seeded()
     race, winner = race_on(search(tmp_path / "study.db"), evaluator)
-    assert [each.digest for each in race.finalists][0] == winner.digest
+    assert race.finalists[0].digest == winner.digest
     assert [ended.seed for ended in race.rounds] == [1, 2, 3, 4, 5][: len(race.rounds)], "seed 0 is that of the trials"
     for ended in race.rounds:
         asked = [job.digest for job in evaluator.jobs if job.seed == ended.seed]

@@ -56,7 +56,8 @@ def test_a_run_leaves_everything_that_it_promises(finished):
     assert Results.read(directory / "results.json") == results
     assert [entry.name for entry in results.entries] == ["none", "pkd", "searched"]
     assert results.search.finished == 5
-    assert results.proxy_fidelity.pairs == 3
+    assert results.proxy_fidelity.kendall_tau is None
+    assert "below 4 no rank correlation is given" in results.proxy_fidelity.note
     assert all(len(entry.test_ap) == 2 for entry in results.entries)
 
 
@@ -66,7 +67,18 @@ def test_results_follow_the_published_schema(finished):
     assert {"sampler", "finished", "failed", "pruned", "reused", "seconds"} <= set(data["search"])
     assert {"val_ap", "test_ap"} <= set(data["teacher"])
     assert {"name", "spec", "digest", "seeds", "val_ap", "test_ap", "train_seconds"} <= set(data["entries"][0])
-    assert {"kendall_tau", "pairs"} <= set(data["proxy_fidelity"])
+    assert {"kendall_tau", "pairs", "low", "high", "note"} <= set(data["proxy_fidelity"])
+    assert {"finalists", "rounds", "verdict", "trainings", "prior_mean", "between"} <= set(data["race"])
+    assert {"seeds", "rewards", "mean", "expected", "fell_in", "reason"} <= set(data["race"]["finalists"][0])
+
+
+def test_the_winner_of_the_finalists_race_is_what_was_searched(finished):
+    race = finished[1].race
+    assert [ended.seed for ended in race.rounds] == [1]
+    assert race.finalists[0].digest == finished[1].entry("searched").digest
+    assert [each.seeds for each in race.finalists] == [(0, 1), (0, 1)]
+    assert race.finalists[0].rewards[0] == finished[1].entry("searched").proxy_reward
+    assert race.finalists[0].expected_deviation > 0
 
 
 def test_the_student_loads_in_plain_torchvision_and_scores_what_the_results_say(finished, cache):
