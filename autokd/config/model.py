@@ -27,11 +27,11 @@ class SearchConfig(Section):
     enqueue_strength: PositiveFloat = 40.0
     """Gradient ratio at which those presets are tried; a preset's terms share it."""
     pruner: Literal["none", "median", "percentile", "hyperband"] = "none"
-    """Which of Optuna's pruners stops trials early."""
+    """Which of Optuna's pruners stops trials early, by their reward after each epoch (docs/judging.md)."""
     finalists: PositiveInt = 3
-    """The best few, tried again by the proxy with ``finalist_seeds``."""
+    """The best few, which race: they are tried again by the proxy, with one seed more a round."""
     finalist_seeds: Seeds = (1, 2)
-    """Of the finalists' further proxy trainings."""
+    """One a round; who can no longer win falls before the next, and the race ends when one is left."""
     promote_after: PositiveInt | None = None
     """After so many finished trials the best student so far joins the teachers of all that follows; null: never."""
 
