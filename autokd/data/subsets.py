@@ -39,15 +39,14 @@ def subset_indices(num_images: int, fraction: float | None, seed: int) -> tuple[
 def stratified_indices(boxes_NK: NDArray[np.int64], fraction: float, seed: int) -> tuple[int, ...]:
     """Choose images whose classes have the shares of boxes that they have in all, every class present.
 
-    boxes_NK: boxes of each class in each image. First the fewest images that show every class, found greedily; then
-    one by one, of the next few in an order drawn by ``seed``, the image after which the classes' counts are nearest to
-    what as many average images hold, in the chi-squared sense. So the subset keeps the number of boxes an image, too.
-    DataError where the fraction is too small to show every class.
+    boxes_NK: boxes of each class in each image. First a few images that show every class, found greedily, the same for
+    every seed; then one by one, of the next few in an order drawn by ``seed``, the image after which the classes'
+    counts are nearest to what as many average images hold, in the chi-squared sense. So the subset keeps the number of
+    boxes an image, too. DataError, whatever the seed, where the fraction is too small to show every class.
     """
     num_images = len(boxes_NK)
     count = subset_size(num_images, fraction)
-    order_N = np.random.default_rng([seed, _STRATIFIED_STREAM]).permutation(num_images)
-    counts_NK = boxes_NK[order_N].astype(np.float64)
+    counts_NK = boxes_NK.astype(np.float64)
     chosen = _cover(counts_NK > 0)
     if len(chosen) > count:
         raise DataError(
@@ -58,14 +57,15 @@ def stratified_indices(boxes_NK: NDArray[np.int64], fraction: float, seed: int) 
     average_K = totals_K / num_images
     weights_K = np.divide(1.0, totals_K, out=np.zeros_like(totals_K), where=totals_K > 0)
     held_K = counts_NK[chosen].sum(axis=0)
-    waiting = np.delete(np.arange(num_images), chosen).tolist()
+    order_N = np.random.default_rng([seed, _STRATIFIED_STREAM]).permutation(num_images)
+    waiting = order_N[~np.isin(order_N, chosen)].tolist()
     while len(chosen) < count:
         pool = waiting[:_POOL_SIZE]
         excess_PK = held_K + counts_NK[pool] - (len(chosen) + 1) * average_K
         best = waiting.pop(int(np.argmin((excess_PK**2 * weights_K).sum(axis=1))))
         chosen.append(best)
         held_K = held_K + counts_NK[best]
-    return _rising(order_N[chosen])
+    return _rising(chosen)
 
 
 def _cover(shows_NK: NDArray[np.bool_]) -> list[int]:

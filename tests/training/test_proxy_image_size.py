@@ -9,7 +9,7 @@ import torch
 
 from autokd.config import TorchvisionDetector
 from autokd.data import load_datasets
-from autokd.detectors import build_detector, rows_of
+from autokd.detectors import build_detector, rows_of, unpaired_taps
 from autokd.outcomes import Job, WorkerResources
 from autokd.presets import load_preset
 from autokd.training import LiveTeacher, TrainingEvaluatorFactory, prepare
@@ -111,6 +111,23 @@ def test_a_student_built_for_large_images_learns_from_small_ones(architecture):
     assert bool(torch.isfinite(outputs.task_loss))
     rows = rows_of(config, (352, 416), (96, 110))
     assert rows is None if architecture == "faster_rcnn" else rows.number == outputs.class_logits.shape[1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_predictions_leave_the_space_where_padding_parts_the_rows_of_the_proxys_images(make_tiny_config):
+    """torchvision pads to 128 px here, MMDetection's config to 32: 384 x 512 px suit both, 352 x 416 px do not."""
+    pytest.importorskip("mmdet")
+    path = Path(__file__).parents[1] / "detectors" / "mmdet" / "configs" / "gfl.py"
+
+    def unpaired(size):
+        config = make_tiny_config(data={"image_size_px": (384, 512)}, proxy={"image_size_px": size})
+        return unpaired_taps(
+            config.model_validate({**config.model_dump(), "student": {"framework": "mmdet", "config": str(path)}})
+        )
+
+    assert "class_logits" not in unpaired(None)
+    assert "class_logits" not in unpaired((256, 384))
+    assert "rows do not correspond" in unpaired((352, 416))["class_logits"]
 
 
 @pytest.fixture
