@@ -7,7 +7,7 @@ a moving mean of logarithms. So a ratio means the same for every form of term an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class GradientBalance(nn.Module):
         """Whether a measurement has taken place at all."""
         self.is_waiting = True
         """Whether some term has had no gradient in any measurement so far."""
+        self.pool: Callable[[Tensor], Tensor] | None = None
+        """Adds up, over processes that share a batch, the squared norms of the task and of each term; None: alone."""
         self.register_buffer("ratios", torch.tensor(ratios, dtype=torch.float32), persistent=False)
         self.register_buffer("log_factors", torch.zeros(len(ratios)))
         self.register_buffer("num_measured", torch.zeros(len(ratios)))
@@ -69,7 +71,11 @@ class GradientBalance(nn.Module):
             )
         found = [gradient_norm(value, float_taps) for value in values]
         norms = torch.stack([torch.zeros_like(task_norm) if norm is None else norm for norm in found])
-        self._follow(self.ratios * (task_norm / scale) / norms)
+        task_norm = task_norm / scale
+        if self.pool is not None:
+            squares = self.pool(torch.cat([task_norm[None], norms]).double().square())
+            task_norm, norms = squares[0].sqrt().float(), squares[1:].sqrt().float()
+        self._follow(self.ratios * task_norm / norms)
         self.was_measured = True
 
     @torch.no_grad()
