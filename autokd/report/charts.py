@@ -117,11 +117,12 @@ def fidelity_figure(points: Sequence[FidelityPoint], value_meaning: str = "rewar
     if not points:
         return say_instead("No distiller was judged both by the proxy and in full.")
     figure = plain_figure(360)
+    colours = {SEARCHED: GREEN, NONE: GREY}
     figure.add_trace(
         go.Scatter(
             x=[point.proxy_value for point in points], y=[point.full_val_ap for point in points],
             mode="markers+text", text=[escape(point.name) for point in points], textposition="top center",
-            marker={"color": [GREEN if point.name == SEARCHED else BLUE for point in points], "size": 11},
+            marker={"color": [colours.get(point.name, BLUE) for point in points], "size": 11},
             hovertemplate="%{text}<br>proxy %{x:.4g}<br>full val AP %{y:.4f}<extra></extra>", cliponaxis=False,
         )
     )  # fmt: skip

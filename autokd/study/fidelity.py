@@ -40,7 +40,7 @@ def proxy_fidelity(entries: Sequence[Entry]) -> ProxyFidelity:
     low, high = tau_interval(tau, count)
     note = (
         f"Over {count} distillers only, and not of random ones: the winner is there because the proxy favoured it, the "
-        "others are published presets. Noise of the full trainings counts as the proxy's."
+        'others are published presets; "none" is not counted. Noise of the full trainings counts as the proxy\'s.'
     )
     return ProxyFidelity(kendall_tau=tau, pairs=count, low=low, high=high, note=note)
 

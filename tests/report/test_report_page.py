@@ -199,7 +199,7 @@ def test_the_winner_of_the_race_is_shown_with_what_it_is_expected_to_be_worth(fu
         "+1.125 ± 0.250 is to be expected of a further one." in full_page.text
     )
     assert "noise (standard deviation) is 0.250, distillers differ by 0.750" in full_page.text
-    assert "00112233+cccccccc winner of the search +1.250 +1.250 (3 seeds) +1.125 ± 0.250 stood" in full_page.text
+    assert "00112233+cccccccc winner +1.250 +1.250 (3 seeds) +1.125 ± 0.250 stood" in full_page.text
     assert "fell in round 1: 0.625 behind the leader" in full_page.text
     assert "1 1 3 00112233+cccccccc deadbeef 0.500 (3 df)" in full_page.text
 
