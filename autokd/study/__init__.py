@@ -1,8 +1,8 @@
 """A whole search: ``run`` leads through its phases, ``driver`` asks and tells, ``reward`` says what a trial is worth.
 
-``batch`` runs lists of jobs, ``finalists`` and ``entries`` say which, ``race`` lets the finalists fall one by one by what
-``noise`` says, ``fidelity`` judges the proxy, ``ledger`` remembers for ``--resume``, ``handover`` and ``reporting`` write
-what the user leaves with.
+``batch`` runs lists of jobs, ``finalists`` and ``entries`` say which, ``race`` lets finalists fall one by one by what
+``noise`` says, ``fidelity`` judges the proxy, ``ledger`` remembers for ``--resume``, ``handover`` and ``reporting``
+write what the user leaves with.
 """
 
 from autokd.study.driver import SearchDriver, SearchPlan
