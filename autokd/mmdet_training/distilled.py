@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from mmdet.registry import MODELS
+from mmengine.dist import all_reduce
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from torch import Tensor
@@ -70,6 +71,8 @@ class DistilledDetector(BaseModel):
             self.distiller: Distiller = build_distiller(
                 spec, outputs_s, live(pixels_BCHW, [probe_size_px] * 2), num_classes
             )
+        if self.distiller.balance is not None:
+            self.distiller.balance.pool = _summed_over_processes
         # Hidden from torch: their weights are the student's, which are here already, and the teacher's, which stay out.
         self._hidden = (reader, live)
         self._epoch: int | None = None
@@ -113,6 +116,12 @@ class DistilledDetector(BaseModel):
             if name.endswith(_EXTRA) and not isinstance(value, Tensor):
                 state[name] = as_tensor(value)
         return state
+
+
+def _summed_over_processes(squares: Tensor) -> Tensor:
+    """mmengine takes the mean of the processes' losses, so that their norms join as those of parts of one batch."""
+    all_reduce(squares)
+    return squares
 
 
 def _named(result: DistillResult) -> dict[str, Tensor]:

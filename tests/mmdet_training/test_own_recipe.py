@@ -66,5 +66,5 @@ def test_the_loop_trains_the_weights_of_the_runner(folder, runner_of, shapes, tm
     assert expected.keys() == found.keys()
     moved = max(float((expected[name] - initial[name]).abs().max()) for name in expected if "weight" in name)
     assert moved > 0.01
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-3 * moved, msg=lambda text: f"{name}: {text}")
+    distant = [name for name in expected if not torch.allclose(found[name], expected[name], 1e-3, 1e-3 * moved)]
+    assert distant == []
