@@ -11,7 +11,7 @@ from autokd.config.proxy import ProxyRecipe
 from autokd.documents import dump_yaml
 from autokd.space import DEFAULT_SPACE
 
-_LATER_PROXY_KEYS = ("steps", "measure", "image_size_px", "subset_rule", "frozen")
+_LATER_PROXY_KEYS = ("of_epochs", "steps", "measure", "image_size_px", "subset_rule", "frozen")
 """Ways of making the proxy cheaper that change nothing where they are left at their defaults."""
 
 

@@ -114,7 +114,7 @@ class RunConfig(Section):
         student = info.data.get("student")
         if full.from_student_config and student is not None and student.framework != "mmdet":
             raise ValueError(
-                "from_student_config is true, but the student is no MMDetection config, and says no recipe. Leave it out"
+                "from_student_config is true, but the student is no MMDetection config and has no recipe. Leave it out"
             )
         return full
 

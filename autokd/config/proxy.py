@@ -30,6 +30,8 @@ class ProxyRecipe(Recipe):
 
     epochs: PositiveInt = 4
     """Of a candidate, after the warm start."""
+    of_epochs: PositiveInt | None = None
+    """Length of the schedule that is cut off after ``epochs``; null: they are the whole of it."""
     steps: PositiveInt | None = None
     """At most so many steps in all, over which the schedule then spans; a last part of an epoch is reported as one."""
     warm_start: WarmStart | None = WarmStart()
@@ -52,6 +54,25 @@ class ProxyRecipe(Recipe):
     """Trials whose spread, with "none", gives the scales of the reward's parts."""
     timeout_s: PositiveFloat | None = 3600.0
     """A trial that takes longer ends as failed with the cause timeout."""
+
+    @field_validator("of_epochs")
+    @classmethod
+    def _reaches_beyond(cls, of_epochs: int | None, info: ValidationInfo) -> int | None:
+        epochs = info.data.get("epochs")
+        if of_epochs is not None and epochs is not None and of_epochs < epochs:
+            raise ValueError(
+                f"a schedule of {of_epochs} epochs is over before the {epochs} epochs are. Give at least {epochs}"
+            )
+        return of_epochs
+
+    @field_validator("steps")
+    @classmethod
+    def _are_the_schedule(cls, steps: int | None, info: ValidationInfo) -> int | None:
+        if steps is not None and info.data.get("of_epochs") is not None:
+            raise ValueError(
+                f"found {steps} beside of_epochs: the schedule spans either the one or the other. Leave one of them out"
+            )
+        return steps
 
     @field_validator("frozen")
     @classmethod

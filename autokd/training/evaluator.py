@@ -196,7 +196,12 @@ class _Trial:
         cheaper: dict[str, Any] = {}
         if is_proxy:
             proxy = provisions.config.proxy
-            cheaper = {"max_steps": proxy.steps, "frozen": parts_of(student, proxy.frozen)}
+            cheaper = {
+                "stop_after": proxy.epochs,
+                "schedule_epochs": proxy.of_epochs,
+                "max_steps": proxy.steps,
+                "frozen": parts_of(student, proxy.frozen),
+            }
         return train(student, loader, recipe, seed=seed, lesson=self._lesson, deadline=self._deadline, **cheaper)
 
     def report(self, result: EpochResult) -> Report:
@@ -208,8 +213,9 @@ class _Trial:
             shares = self._lesson.distiller.shares_T.tolist()
             metrics |= {f"teacher_share_{k}": share for k, share in enumerate(shares, start=1)}
         if self._job.recipe == "proxy":
-            is_last = result.epoch == result.num_epochs
-            if is_last or self._provisions.config.proxy.measure == "every_epoch":
+            proxy = self._provisions.config.proxy
+            is_last = result.epoch == min(proxy.epochs, result.num_epochs)
+            if is_last or proxy.measure == "every_epoch":
                 metrics |= self._proxy_metrics()
         self.metrics = metrics
         report = Report(self._job.id, result.epoch, metrics, self.seconds)
@@ -225,7 +231,8 @@ class _Trial:
         if "val_loss" in proxy.reward or "cka" in proxy.reward:
             taps = provisions.all_validation_taps(datasets) if "cka" in proxy.reward else None
             validation = validate(self._student, loader, taps, deadline=self._deadline)
-            metrics["val_loss"] = validation.val_loss
+            metrics |= {"val_loss": validation.val_loss}
+            metrics |= {f"val_loss/{part}": loss for part, loss in validation.losses.items()}
             if validation.cka is not None:
                 metrics["cka"] = validation.cka
         if wanted := [part for part in proxy.reward if part in PRECISION_PARTS]:

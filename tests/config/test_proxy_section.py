@@ -10,6 +10,7 @@ from autokd.errors import ConfigError
 HEAD = "data: {format: shapes, image_size_px: [96, 128]}\nteacher: {train: {}}\nstudent: {}\n"
 OPTIONS = {
     "image_size_px": ("null", "[48, 128]"),
+    "of_epochs": ("null", "9"),
     "steps": ("null", "7"),
     "measure": ("every_epoch", "last_epoch"),
     "subset_rule": ("random", "k_centre"),
@@ -41,6 +42,8 @@ def test_the_proxys_options_are_no_others_recipes():
         ("{image_size_px: [96, 129]}", "<text>:4: proxy", "null takes just these"),
         ("{image_size_px: [31, 96]}", "<text>:4: proxy.image_size_px", "32"),
         ("{steps: 0}", "<text>:4: proxy.steps", "greater than 0"),
+        ("{epochs: 3, of_epochs: 2}", "<text>:4: proxy.of_epochs", "Give at least 3"),
+        ("{epochs: 3, of_epochs: 5, steps: 9}", "<text>:4: proxy.steps", "Leave one of them out"),
         ("{measure: last_epohc}", "<text>:4: proxy.measure", "Did you mean 'last_epoch'?"),
         ("{subset_rule: stratifeid}", "<text>:4: proxy.subset_rule", "Did you mean 'stratified'?"),
         ("{frozen: [stm]}", "<text>:4: proxy.frozen[0]", "Did you mean 'stem'?"),

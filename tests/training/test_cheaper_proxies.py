@@ -265,6 +265,23 @@ def test_a_proxy_ends_after_its_steps_and_its_schedule_with_them(run_proxy, prov
     assert outcome.metrics["val_loss"] > 0
 
 
+def test_a_proxy_of_a_longer_schedule_is_cut_off_and_measured_where_it_ends(run_proxy, provisions_of, monkeypatch):
+    """Two epochs of two steps, of a schedule of five epochs."""
+    provisions_of().warm_student(0)
+    rates = Rates(monkeypatch)
+    reports, _ = run_proxy(epochs=2, of_epochs=5, measure="last_epoch")
+    recipe = Recipe(epochs=5, batch_size=4)
+    assert rates.found == [recipe.learning_rate * rate_factor(step, 10, recipe) for step in range(4)]
+    assert ["val_loss" in report.metrics for report in reports] == [False, True]
+
+
+def test_a_proxy_tells_the_parts_of_its_validation_loss(run_proxy):
+    metrics = run_proxy(epochs=1)[1].metrics
+    parts = [value for name, value in metrics.items() if name.startswith("val_loss/")]
+    assert len(parts) == 3  # classification, boxes, centre-ness of FCOS
+    assert sum(parts) == pytest.approx(metrics["val_loss"])
+
+
 def test_as_many_steps_as_there_are_change_nothing(run_proxy):
     plain, capped = run_proxy(load_preset("fitnet"))[1], run_proxy(load_preset("fitnet"), steps=4)[1]
     names = ("train_loss", "distill_loss", "val_loss", "cka")
