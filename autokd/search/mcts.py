@@ -24,7 +24,7 @@ class MCTSSampler(BaseSampler):
 
     Every ``suggest_categorical`` is one level: a node is the sequence of such decisions so far in the trial, so the
     value of a choice is learned in the context of those above it. The tree is rebuilt from the study's history
-    (each finished trial folded once, running ones laid over as virtual losses), and random numbers come from
+    (each finished trial folded once, running ones laid over as visits without a value), and random numbers come from
     (seed, trial number, number of parameters so far) alone. So a sampler made anew over the same storage goes on
     exactly as the first would, and several processes may drive one study.
 

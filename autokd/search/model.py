@@ -12,7 +12,11 @@ from every trial that shares some of its decisions. Its kernel between two walks
 The weights, the decay and the noise are those of a short list with the greatest marginal likelihood. A walk that
 is not yet complete has no part in the decisions still to come: its value is that of an average completion.
 
-Legend: N recorded walks, K walks to be judged, M decisions in all of them, F options
+A pending walk, whose value is still to come, is believed to turn out as expected: it leaves the mean alone and
+takes away the deviation that its value will (Desautels, Krause, Burdick, JMLR 15, 2014, section 3: hallucinated
+observations).
+
+Legend: N walks with a value, P pending ones, K walks to be judged, M decisions in all of them, F options
 known, D depth, U numeric parameters.
 """
 
@@ -52,7 +56,7 @@ KERNELS = tuple(
 )
 DEFAULT_KERNEL = Kernel(0.5, 0.3, 0.2, 0.85, 0.3)
 MIN_TO_CHOOSE = 8
-"""Trials before the kernel is chosen by marginal likelihood."""
+"""Finished trials before the kernel is chosen by marginal likelihood."""
 MAX_TO_CHOOSE = 48
 """Latest trials by which it is chosen, so that the choice stays cheap."""
 
@@ -68,30 +72,44 @@ class Encoded:
 
 
 class ValueModel:
-    """Fitted to walks and their targets (mean 0, deviation about 1); ``posterior`` judges other walks."""
+    """Fitted to walks and their targets (mean 0, deviation about 1) and to pending walks; ``posterior`` judges others.
 
-    def __init__(self, walks: Sequence[Walk], targets_N: np.ndarray, kernel: Kernel | None = None) -> None:
+    There must be at least one walk, of either sort.
+    """
+
+    def __init__(
+        self,
+        walks: Sequence[Walk],
+        targets_N: np.ndarray,
+        kernel: Kernel | None = None,
+        *,
+        pending: Sequence[Walk] = (),
+    ) -> None:
         self._options: dict[str, int] = {}
         self._nodes: dict[tuple[int, str, int], int] = {}
         self._names: dict[str, int] = {}
-        for _, numbers in walks:
+        every = [*walks, *pending]
+        for _, numbers in every:
             for name, _ in numbers:
                 self._names.setdefault(name, len(self._names))
-        self._depth = max(2.0, float(np.mean([len(moves) for moves, _ in walks])))
-        self._seen = self._encode(walks)
+        self._depth = max(2.0, float(np.mean([len(moves) for moves, _ in every])))
+        self._seen = self._encode(every)
         self.kernel = kernel or self._likeliest(targets_N)
-        covariance_NN = self._covariance(self.kernel, self._seen, self._seen)
-        covariance_NN[np.diag_indices_from(covariance_NN)] += self.kernel.noise
-        self._lower_NN = cholesky(covariance_NN)
-        self._whitened_N = solve_lower(self._lower_NN, targets_N[:, None])[:, 0]
+        covariance = self._covariance(self.kernel, self._seen, self._seen)
+        covariance[np.diag_indices_from(covariance)] += self.kernel.noise
+        self._lower = cholesky(covariance)
+        # The whitened target of a pending walk is its surprise, which is 0 for one that turns out as expected.
+        self._whitened = np.zeros(len(every))
+        num_told = len(walks)
+        told = solve_lower(self._lower[:num_told, :num_told], targets_N[:, None])[:, 0]
+        self._whitened[:num_told] = told
 
     def posterior(self, walks: Sequence[Walk]) -> tuple[np.ndarray, np.ndarray]:
         """Mean (K,) and covariance (K, K) of the values of ``walks``."""
         asked = self._encode(walks)
-        cross_NK = self._covariance(self.kernel, self._seen, asked)
-        explained_NK = solve_lower(self._lower_NN, cross_NK)
+        explained = solve_lower(self._lower, self._covariance(self.kernel, self._seen, asked))
         own_KK = self._covariance(self.kernel, asked, asked)
-        return explained_NK.T @ self._whitened_N, own_KK - explained_NK.T @ explained_NK
+        return explained.T @ self._whitened, own_KK - explained.T @ explained
 
     def _encode(self, walks: Sequence[Walk]) -> Encoded:
         taken: list[tuple[int, int, int]] = []
@@ -141,7 +159,8 @@ class ValueModel:
         """The kernel of KERNELS with the greatest marginal likelihood, the scale of the targets profiled out."""
         if len(targets_N) < MIN_TO_CHOOSE:
             return DEFAULT_KERNEL
-        seen, targets = _latest(self._seen, MAX_TO_CHOOSE), targets_N[-MAX_TO_CHOOSE:]
+        first, targets = max(0, len(targets_N) - MAX_TO_CHOOSE), targets_N[-MAX_TO_CHOOSE:]
+        seen = _part(self._seen, first, len(targets_N))
         numeric = self._numeric(DEFAULT_KERNEL, seen, seen)
         agreements = {decay: self._agreement(decay, seen, seen) for decay in sorted({k.decay for k in KERNELS})}
         scores = []
@@ -156,7 +175,8 @@ class ValueModel:
         return KERNELS[int(np.argmax(scores))]
 
 
-def _latest(encoded: Encoded, count: int) -> Encoded:
-    skipped = max(0, len(encoded.nodes_ND) - count)
-    taken = encoded.taken_M3[encoded.taken_M3[:, 0] >= skipped] - np.array([skipped, 0, 0])
-    return Encoded(taken, encoded.nodes_ND[skipped:], encoded.numbers_NU[skipped:])
+def _part(encoded: Encoded, start: int, stop: int) -> Encoded:
+    """The walks from ``start`` up to ``stop``."""
+    walk = encoded.taken_M3[:, 0]
+    taken = encoded.taken_M3[(walk >= start) & (walk < stop)] - np.array([start, 0, 0])
+    return Encoded(taken, encoded.nodes_ND[start:stop], encoded.numbers_NU[start:stop])

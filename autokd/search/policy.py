@@ -103,8 +103,9 @@ class ModelPolicy:
     Q is the posterior mean, in deviations of all rewards, plus ``draw`` times one draw of the posterior's deviation
     (1: Thompson sampling, 0: greedy); c is ``exploration``, and ``prior_visits`` are added to N(n, a). The visits
     make sure that the choices high in the tree are all tried; below a node that was never met all of them are
-    equal, and the model alone decides. A running trial counts as a visit, and stands in the model with the value
-    of quantile ``virtual_quantile``. The model sees at most ``max_records`` trials: the best quarter of that
+    equal, and the model alone decides. A running trial counts as a visit (compare Liu et al., ICLR 2020, WU-UCT),
+    and stands in the model as one that will turn out as expected: it moves no choice's value, but what it will
+    tell need not be asked again. The model sees at most ``max_records`` finished trials: the best quarter of that
     number and the latest.
     """
 
@@ -112,7 +113,6 @@ class ModelPolicy:
     draw: float = 0.25
     prior_visits: float = 0.5
     normalisation: Normalisation = "rank"
-    virtual_quantile: float = 0.3
     max_records: int = 160
 
     def prepare(self, tree: Tree) -> ModelJudge:
@@ -124,15 +124,12 @@ class ModelJudge:
         self.settings = settings
         self.tree = tree
         records = [tree.records[number] for number in tree.numbers]
-        self.model: ValueModel | None = None
-        if not records:
-            return
         targets = _targets(records, settings.normalisation)
         records, targets = _window(records, targets, settings.max_records)
         running = tree.running[-settings.max_records :]
-        liar = np.full(len(running), float(ndtri(settings.virtual_quantile)))
-        walks = [(record.moves, record.numbers) for record in [*records, *running]]
-        self.model = ValueModel(walks, np.concatenate([targets, liar]))
+        self.model: ValueModel | None = None
+        if records or running:
+            self.model = ValueModel(_walks(records), targets, pending=_walks(running))
 
     def score(self, walk: Walk, moves: Sequence[Move], rng: np.random.Generator) -> np.ndarray:
         above, numbers = walk
@@ -162,9 +159,15 @@ def visits_of(tree: Tree, above: tuple[Move, ...], moves: Sequence[Move]) -> np.
     return np.array([0.0 if child is None else len(child.visits) + child.num_running for child in children])
 
 
+def _walks(records: Sequence[Record]) -> list[Walk]:
+    return [(record.moves, record.numbers) for record in records]
+
+
 def _targets(records: Sequence[Record], normalisation: Normalisation) -> np.ndarray:
     """Rewards as the model wants them: mean 0, deviation 1; ranks become normal scores."""
     given = rewards(records, normalisation)
+    if not len(given):
+        return given
     if normalisation == "rank":
         given = ndtri(given)
     spread = float(given.std())

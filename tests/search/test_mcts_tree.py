@@ -1,4 +1,4 @@
-"""The tree: closing, virtual losses, failed and pruned trials, directions, enqueued trials, the view of it."""
+"""The tree: closing, running trials, failed and pruned trials, directions, enqueued trials, the view of it."""
 
 from __future__ import annotations
 
@@ -76,9 +76,11 @@ def test_asks_without_tells_go_to_distinct_leaves(policy: str, told_before: int)
     assert len({leaf(trial) for trial in study.trials}) == told_before + 16
 
 
-@pytest.mark.parametrize("policy", [ModelPolicy(draw=0.0), ModelPolicy(draw=0.0, exploration=0.0), UCT()])
-def test_a_running_trial_lowers_the_score_of_its_choices(policy: ModelPolicy | UCT) -> None:
-    """Numbers keep all leaves open, so that only the virtual losses can move the asks apart."""
+def scores_of_three(policy: ModelPolicy | UCT, num_running: int) -> np.ndarray:
+    """Of the choices of one decision after nine trials, of which choice 2 did best; it also has the running trials.
+
+    Numbers keep all leaves open.
+    """
 
     def move(choice: int) -> Move:
         return Move("a", choice, 3, f"a={choice}")
@@ -86,18 +88,24 @@ def test_a_running_trial_lowers_the_score_of_its_choices(policy: ModelPolicy | U
     def record(number: int, choice: int, value: float | None, state: State) -> Record:
         return Record(number, (move(choice),), (("u", 0.5),), value, state)
 
-    scores = []
-    for num_running in (0, 3):
-        found = Tree()
-        for number in range(9):
-            found.fold(record(number, number % 3, float(number % 3), "finished"))
-        found.lay_over(record(9 + i, 2, None, "running") for i in range(num_running))
-        judge = policy.prepare(found)
-        moves = [move(choice) for choice in range(3)]
-        scores.append(judge.score(((), (("u", 0.5),)), moves, np.random.default_rng(0)))
-    alone, with_running = scores
+    found = Tree()
+    for number in range(9):
+        found.fold(record(number, number % 3, float(number % 3), "finished"))
+    found.lay_over(record(9 + i, 2, None, "running") for i in range(num_running))
+    walk = ((), (("u", 0.5),))
+    return policy.prepare(found).score(walk, [move(choice) for choice in range(3)], np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("policy", [ModelPolicy(draw=0.0), UCT()])
+def test_a_running_trial_lowers_the_score_of_its_choices(policy: ModelPolicy | UCT) -> None:
+    alone, with_running = scores_of_three(policy, 0), scores_of_three(policy, 3)
     assert np.argmax(alone) == 2
     assert with_running[2] - with_running[0] < alone[2] - alone[0] - 1e-3
+
+
+def test_a_running_trial_changes_no_value_by_the_model() -> None:
+    greedy = ModelPolicy(draw=0.0, exploration=0.0)
+    np.testing.assert_allclose(scores_of_three(greedy, 3), scores_of_three(greedy, 0), atol=1e-9)
 
 
 def test_two_drivers_of_one_database_do_not_visit_the_same_leaf(tmp_path: object) -> None:

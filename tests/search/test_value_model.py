@@ -55,6 +55,41 @@ def test_posterior_equals_the_textbook_formula(kernel: Kernel) -> None:
     np.testing.assert_allclose(covariance, own - cross @ inverse @ cross.T, atol=1e-9)
 
 
+@pytest.mark.parametrize("num_told", [0, 1, 9])
+def test_pending_walks_take_away_deviation_and_leave_the_mean_alone(num_told: int) -> None:
+    """The mean is that of the finished walks alone; the covariance that of all, whose values it does not contain."""
+    kernel = KERNELS[3]
+    told, pending = [random_walk() for _ in range(num_told)], [random_walk() for _ in range(6)]
+    asked = [random_walk() for _ in range(4)]
+    every = [*told, *pending]
+    every[0] = (every[0][0], (("u", 0.1), ("v", 0.9)))
+    told, pending = every[:num_told], every[num_told:]
+    targets = RNG.normal(size=num_told)
+    depth = max(2.0, float(np.mean([len(moves) for moves, _ in every])))
+
+    def between(a: list[Walk], b: list[Walk]) -> np.ndarray:
+        return np.array([plain_kernel(kernel, x, y, depth) for x in a for y in b]).reshape(len(a), len(b))
+
+    of_told = np.linalg.inv(between(told, told) + kernel.noise * np.eye(num_told))
+    of_every = np.linalg.inv(between(every, every) + kernel.noise * np.eye(len(every)))
+    cross = between(asked, every)
+
+    mean, covariance = ValueModel(told, targets, kernel, pending=pending).posterior(asked)
+    np.testing.assert_allclose(mean, between(asked, told) @ of_told @ targets, atol=1e-9)
+    np.testing.assert_allclose(covariance, between(asked, asked) - cross @ of_every @ cross.T, atol=1e-9)
+
+
+def test_pending_walks_have_no_say_in_the_choice_of_the_kernel() -> None:
+    """Pending walks as long as the finished ones on average, since the mean depth scales all agreement."""
+    chosen = set()
+    for _ in range(8):
+        seen, targets = [random_walk() for _ in range(20)], RNG.normal(size=20)
+        alone = ValueModel(seen, targets).kernel
+        assert ValueModel(seen, targets, pending=seen[::-1]).kernel == alone
+        chosen.add(alone)
+    assert len(chosen) > 1
+
+
 def test_the_chosen_kernel_has_the_greatest_marginal_likelihood() -> None:
     seen = [random_walk() for _ in range(20)]
     targets = RNG.normal(size=20)
