@@ -1,0 +1,129 @@
+"""Kendall's tau of proxies against full trainings: overall, at equal strength, beside the ceiling and the baseline."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau
+from truths import Entry
+
+from autokd.outcomes import Outcome
+
+SIGNS = {"val_loss": -1.0, "cka": 1.0, "ap": 1.0, "ap_50": 1.0, "ap_worst_class": 1.0}
+REWARDS: dict[str, tuple[str, ...]] = {
+    "val_loss": ("val_loss",),
+    "cka": ("cka",),
+    "ap": ("ap",),
+    "ap_50": ("ap_50",),
+    "ap_worst_class": ("ap_worst_class",),
+    "val_loss + cka": ("val_loss", "cka"),
+    "val_loss + ap_50": ("val_loss", "ap_50"),
+    "val_loss + cka + ap": ("val_loss", "cka", "ap"),
+    "parts of val_loss": ("parts",),
+    "parts of val_loss + cka": ("parts", "cka"),
+}
+"""Sums of standardised gains, as ``autokd.study.reward`` adds them. ``parts``: every part of the validation loss."""
+NUM_RESAMPLES = 1000
+
+
+def report(
+    entries: Sequence[Entry], found: Mapping[str, Mapping[str, Outcome]], full_seconds: float, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """Everything as plain data: ``ceiling``, ``strength_only``, and a row for each variant and report of it."""
+    rows = []
+    for name, outcomes in found.items():
+        known = [e for e in entries if all(_is_there(outcomes, e, seed) for seed in seeds)]
+        if len(known) < 8:
+            continue
+        runs = {e.name: [outcomes[_id(e, seed)] for seed in seeds] for e in known}
+        num_reports = min(len(run.reports) for each in runs.values() for run in each)
+        for epoch in range(1, num_reports + 1):
+            cost = statistics.median(sum(run.reports[epoch - 1].seconds for run in each) for each in runs.values())
+            rows.append(
+                {"variant": name, "epoch": epoch, "entries": len(known), "seeds": list(seeds),
+                 "cost": round(cost / full_seconds, 3)} | _taus(known, runs, epoch)
+            )  # fmt: skip
+    return {
+        "ceiling": ceiling(entries),
+        "strength_only": strength_only(entries),
+        "full_seconds": round(full_seconds, 1),
+        "variants": rows,
+    }
+
+
+def _id(entry: Entry, seed: int) -> str:
+    return f"proxy-{entry.name.replace('-', '_')}-s{seed}"
+
+
+def _is_there(outcomes: Mapping[str, Outcome], entry: Entry, seed: int) -> bool:
+    outcome = outcomes.get(_id(entry, seed))
+    return outcome is not None and outcome.status == "finished"
+
+
+def _taus(known: Sequence[Entry], runs: Mapping[str, Sequence[Outcome]], epoch: int) -> dict[str, Any]:
+    taus = {}
+    for label, parts in REWARDS.items():
+        columns = []
+        for run_index in range(len(next(iter(runs.values())))):
+            metrics = [runs[e.name][run_index].reports[epoch - 1].metrics for e in known]
+            for part in parts:
+                names = [k for k in metrics[0] if k.startswith("val_loss/")] if part == "parts" else [part]
+                columns += [SIGNS.get(n, -1.0) * np.array([m[n] for m in metrics]) for n in names]
+        score = np.sum([(column - column.mean()) / (column.std() or 1.0) for column in columns], axis=0)
+        taus[label] = agreement(known, score)
+    return {"tau": taus}
+
+
+def agreement(entries: Sequence[Entry], score: np.ndarray) -> dict[str, Any]:
+    """tau-b of ``score`` with the mean truth, its 95% interval by bootstrap over entries, and that within strengths."""
+    truth = np.array([e.mean for e in entries])
+    rng = np.random.default_rng(0)
+    draws = [kendalltau(score[i], truth[i]).statistic for i in rng.integers(0, len(truth), (NUM_RESAMPLES, len(truth)))]
+    return {
+        "all": _round(kendalltau(score, truth).statistic),
+        "interval": [_round(q) for q in np.nanquantile(draws, [0.025, 0.975])],
+        "equal_strength": _round(within_strengths(entries, score)),
+    }
+
+
+def within_strengths(entries: Sequence[Entry], score: np.ndarray) -> float:
+    """Kendall's tau-a over the pairs of entries that share their strength."""
+    truth = np.array([e.mean for e in entries])
+    agree = [
+        np.sign(score[i] - score[j]) * np.sign(truth[i] - truth[j])
+        for i, j in itertools.combinations(range(len(entries)), 2)
+        if entries[i].strength == entries[j].strength
+    ]
+    return float(np.mean(agree)) if agree else float("nan")
+
+
+def ceiling(entries: Sequence[Entry]) -> dict[str, Any]:
+    """How well one full training ranks another of other seed: the mean over the pairs of seeds."""
+    seeds = sorted({seed for e in entries for seed in e.truth})
+    taus, within, count = [], [], 0
+    for first, second in itertools.permutations(seeds, 2):
+        known = [e for e in entries if first in e.truth and second in e.truth]
+        if len(known) < 8:
+            continue
+        judged = [Entry(e.name, e.spec, {second: e.truth[second]}, e.strength) for e in known]
+        score = np.array([e.truth[first] for e in known])
+        taus.append(kendalltau(score, [e.mean for e in judged]).statistic)
+        within.append(within_strengths(judged, score))
+        count = len(known)
+    if not taus:
+        return {}
+    return {"all": _round(np.mean(taus)), "equal_strength": _round(np.mean(within)), "entries": count}
+
+
+def strength_only(entries: Sequence[Entry]) -> float:
+    """tau-b of knowing nothing but the strength, in the best order that there is: the mean truth of each strength."""
+    means = {s: np.mean([e.mean for e in entries if e.strength == s]) for s in {e.strength for e in entries}}
+    return _round(kendalltau([means[e.strength] for e in entries], [e.mean for e in entries]).statistic)
+
+
+def _round(value: float) -> float:
+    return round(float(value), 3)

@@ -1,0 +1,59 @@
+"""Distillers whose worth by full training is on record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from autokd.benchmark import load_benchmark
+from autokd.presets import load_distiller
+from autokd.spec import DistillerSpec
+
+EXPERIMENTS = Path(__file__).parent.parent
+RATIO = 40.0
+"""Shared by a preset's terms, in experiments/presets."""
+LEFT_OUT = ("mgd", "fbkd", "gram")
+"""Presets whose steps cost several times the others'; gram@ratio stays, as the worst of all."""
+TOO_SLOW = {f"{name}@{kind}" for name in LEFT_OUT for kind in ("ratio", "published")} - {"gram@ratio"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A distiller and the val AP of its full trainings by seed. ``strength``: what entries of one group share."""
+
+    name: str
+    spec: DistillerSpec
+    truth: dict[int, float]
+    strength: str
+
+    @property
+    def mean(self) -> float:
+        return sum(self.truth.values()) / len(self.truth)
+
+
+def preset_entries() -> list[Entry]:
+    """Presets at a ratio of 40 and with the weights of their papers, in an order that looks random and never
+    changes."""
+    truth: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in json.loads((EXPERIMENTS / "presets" / "result.json").read_text(encoding="utf-8")):
+        if row["status"] == "finished" and "@" in row["name"] and row["name"] not in TOO_SLOW:
+            truth[row["name"]][row["seed"]] = row["metrics"]["val_ap"]
+    entries = []
+    for name, values in sorted(truth.items(), key=lambda item: hashlib.sha256(item[0].encode()).digest()):
+        preset, kind = name.split("@")
+        spec = load_distiller(preset)
+        entries.append(Entry(name, spec if kind == "published" else spec.with_strength(RATIO), values, kind))
+    return entries
+
+
+def table_entries() -> list[Entry]:
+    """Rows of the recorded table in its own order, which is a uniform sample of the space."""
+    table = load_benchmark(EXPERIMENTS / "distiller_benchmark" / "table.jsonl.gz")
+    return [
+        Entry(row.digest, row.spec, dict(row.values("val_ap")), f"{row.spec.terms[0].weight.value:g}")
+        for row in table
+        if row.spec is not None and row.values("val_ap")
+    ]
