@@ -11,8 +11,9 @@ from autokd.outcomes import Outcome
 from autokd.storage.plain import from_plain, to_plain
 from autokd.storage.record import outcome_from_plain, outcome_to_plain
 
-Fact = Literal["config_digest", "reward_scales", "race", "seconds_used", "promoted"]
-"""config_digest: of the resolved configuration. reward_scales: the spread by which each part of the reward is divided.
+Fact = Literal["config_digest", "contents", "reward_scales", "race", "seconds_used", "promoted"]
+"""config_digest: of the resolved configuration. contents: digests of the files that it names, by place.
+reward_scales: the spread by which each part of the reward is divided.
 race: of the finalists, as ``results.Race``. seconds_used: over all sittings of the run.
 promoted: digest, trial and value of the student that teaches later trials."""
 

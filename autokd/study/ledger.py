@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from autokd.storage import (
     save_job_outcome,
     set_fact,
 )
+from autokd.study.contents import check_same_contents
 
 if TYPE_CHECKING:
     import optuna
@@ -44,6 +45,12 @@ class Ledger:
                 f"({found}, this one is {digest}). Change the file's 'name', or give another --storage."
             )
         set_fact(self.study, "config_digest", digest)
+
+    def claim_contents(self, contents: Mapping[str, str]) -> None:
+        """Bind the study to what its files hold; StorageError where one has changed."""
+        found = get_fact(self.study, "contents", {})
+        check_same_contents(found, contents)
+        set_fact(self.study, "contents", found | dict(contents))
 
     @contextmanager
     def clock(self) -> Iterator[None]:

@@ -25,6 +25,7 @@ from autokd.space import Space
 from autokd.spec import DistillerSpec
 from autokd.storage import Results, RunDirectory, open_study
 from autokd.study.batch import BatchDriver
+from autokd.study.contents import contents_of
 from autokd.study.driver import SearchDriver, SearchPlan
 from autokd.study.entries import Entry, baseline_entries
 from autokd.study.finalists import Finalist, best_trials, reference_job
@@ -131,6 +132,7 @@ def _run(
         )
         ledger = Ledger(study, run_directory.owner)
         ledger.claim(config_digest(config))
+        ledger.claim_contents(contents_of(config, datasets))
         with ledger.clock():
             preparation = prepare(
                 config,

@@ -51,8 +51,8 @@ def test_two_processes_train_the_weights_of_one(folder):
     """Each process has half of every batch; a relative weight is measured on both halves.
 
     Norms are frozen or of groups, so that no statistics of a batch enter. FCOS divides its losses by the positives of
-    all processes; some heads of MMDetection divide by their own, or clamp the mean, and differ of themselves. So float32
-    sums in another order are all that differs, and the tolerance is a thousandth of the greatest movement.
+    all processes; some heads of MMDetection divide by their own, or clamp the mean, and differ of themselves. So sums
+    of float32 in another order are all that differs, and the tolerance is a thousandth of the greatest movement.
     """
     from autokd.config import MmdetDetector
     from autokd.detectors.mmdet import build_mmdet_model
