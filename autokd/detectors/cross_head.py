@@ -90,7 +90,7 @@ class FrozenCrossHead(nn.Module):
         input_size_px: (height, width) of the padded input that the maps describe. DetectorError if the levels are
         not this head's, or their cells do not cover the input.
         """
-        self._check(head_maps, input_size_px)
+        check_head_maps(head_maps, self._strides, input_size_px)
         class_maps, box_maps = zip(*(head_maps[level] for level in self._strides))
         class_branch, box_branch = _branches(self._rest)
         class_logits_BAK = class_branch(list(class_maps))
@@ -100,17 +100,21 @@ class FrozenCrossHead(nn.Module):
         anchors_A4, _ = self._anchors(cells, deltas_BA4.device)
         return class_logits_BAK.float(), self._decode(deltas_BA4.float(), anchors_A4)
 
-    def _check(self, head_maps: HeadMaps, input_size_px: tuple[int, int]) -> None:
-        if set(head_maps) != set(self._strides):
+
+def check_head_maps(head_maps: HeadMaps, strides: Mapping[str, int], input_size_px: tuple[int, int]) -> None:
+    """DetectorError unless the maps are those of a frozen head's levels, and their cells cover the input.
+
+    strides: level -> pixels of a cell. input_size_px: (height, width) of the padded input.
+    """
+    if set(head_maps) != set(strides):
+        raise DetectorError(
+            f"the frozen head takes maps of the levels {', '.join(strides)} and got "
+            f"{', '.join(head_maps) or 'none'}. Pair detectors whose heads look at the same levels."
+        )
+    for level, (_, map_BCHW) in head_maps.items():
+        expected = tuple(-(-side // strides[level]) for side in input_size_px)
+        if tuple(map_BCHW.shape[-2:]) != expected:
             raise DetectorError(
-                f"the frozen head takes maps of the levels {', '.join(self._strides)} and got "
-                f"{', '.join(head_maps) or 'none'}. Pair detectors whose heads look at the same levels."
+                f"the frozen head got a map of {tuple(map_BCHW.shape[-2:])} cells at {level}; for an input of "
+                f"{tuple(input_size_px)} pixels at stride {strides[level]} it takes {expected}. Resize it first."
             )
-        for level, (_, map_BCHW) in head_maps.items():
-            expected = tuple(-(-side // self._strides[level]) for side in input_size_px)
-            if tuple(map_BCHW.shape[-2:]) != expected:
-                raise DetectorError(
-                    f"the frozen head got a map of {tuple(map_BCHW.shape[-2:])} cells at {level}; for an input of "
-                    f"{tuple(input_size_px)} pixels at stride {self._strides[level]} it takes {expected}. "
-                    "Resize it first."
-                )

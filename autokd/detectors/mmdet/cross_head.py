@@ -16,9 +16,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from autokd.detectors.contract import full_precision
+from autokd.detectors.cross_head import check_head_maps
 from autokd.detectors.labels import LabelMap
 from autokd.detectors.mmdet.dense_heads import DenseHead
-from autokd.errors import DetectorError
 from autokd.outputs import HeadMaps
 
 CUT_HEADS = ("RetinaHead", "FCOSHead", "ATSSHead", "GFLHead", "RepPointsHead")
@@ -74,27 +74,12 @@ class FrozenMmdetHead(nn.Module):
         input_size_px: (height, width) of the padded input that the maps describe. DetectorError if the levels are
         not this head's, or their cells do not cover the input.
         """
-        self._check(head_maps, input_size_px)
+        check_head_maps(head_maps, self._strides, input_size_px)
         class_maps, box_maps = zip(*(head_maps[level] for level in self._strides))
         self._class_map.maps = list(class_maps)
         outputs = self._rest(tuple(box_maps))
         class_logits_BAM = full_precision(self._reader.class_logits(self._rest, outputs))
         return self._labels.select(class_logits_BAM), full_precision(self._reader.boxes(self._rest, outputs))
-
-    def _check(self, head_maps: HeadMaps, input_size_px: tuple[int, int]) -> None:
-        if set(head_maps) != set(self._strides):
-            raise DetectorError(
-                f"the frozen head takes maps of the levels {', '.join(self._strides)} and got "
-                f"{', '.join(head_maps) or 'none'}. Pair detectors whose heads look at the same levels."
-            )
-        for level, (_, map_BCHW) in head_maps.items():
-            expected = tuple(-(-side // self._strides[level]) for side in input_size_px)
-            if tuple(map_BCHW.shape[-2:]) != expected:
-                raise DetectorError(
-                    f"the frozen head got a map of {tuple(map_BCHW.shape[-2:])} cells at {level}; for an input of "
-                    f"{tuple(input_size_px)} pixels at stride {self._strides[level]} it takes {expected}. "
-                    "Resize it first."
-                )
 
 
 class _Given(nn.Module):
