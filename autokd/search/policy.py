@@ -48,14 +48,14 @@ class UCT:
     P(n, a): softmax over the choices, times their number, of the mean reward of the option anywhere in the tree;
     so the presets that are tried first set it, and it is 1 where nothing is known. ``prior_visits`` imaginary
     visits of that mean stand for a choice that was not tried yet (first play) and fade as real ones come.
-    A running trial is a visit with the reward ``virtual_reward``.
+    A running trial is a visit where visits are counted, and no reward where rewards are averaged (Liu et al.,
+    ICLR 2020, WU-UCT, eq. 4).
     """
 
     exploration: float = 0.6
     normalisation: Normalisation = "rank"
     prior_visits: float = 0.5
     temperature: float = 1.0
-    virtual_reward: float = 0.0
 
     def prepare(self, tree: Tree) -> UCTJudge:
         return UCTJudge(self, tree)
@@ -76,15 +76,13 @@ class UCTJudge:
         elsewhere = np.array([self._option_mean(move.option) for move in moves])
         weights = np.exp((elsewhere - elsewhere.max()) / settings.temperature)
         prior = count * weights / weights.sum()
-        visits, totals = visits_of(self.tree, walk[0], moves), np.zeros(count)
+        visits, told, totals = visits_of(self.tree, walk[0], moves), np.zeros(count), np.zeros(count)
         for i, move in enumerate(moves):
             child = None if node is None else node.child(move)
             if child is not None:
-                totals[i] = self.reward_by_number[child.visits].sum()
-                totals[i] += settings.virtual_reward * child.num_running
-        counted = visits + settings.prior_visits
-        value = (totals + settings.prior_visits * elsewhere) / counted
-        bonus = settings.exploration * prior * np.sqrt(np.log(1 + visits.sum()) / counted)
+                told[i], totals[i] = len(child.visits), self.reward_by_number[child.visits].sum()
+        value = (totals + settings.prior_visits * elsewhere) / (told + settings.prior_visits)
+        bonus = settings.exploration * prior * np.sqrt(np.log(1 + visits.sum()) / (visits + settings.prior_visits))
         return value + bonus + 1e-9 * rng.random(count)
 
     def score_numbers(self, walk: Walk, name: str, units_K: np.ndarray, rng: np.random.Generator) -> np.ndarray:

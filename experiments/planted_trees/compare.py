@@ -1,11 +1,12 @@
 """Trials to a leaf of the best 1% on planted trees, for MCTS and for Optuna's samplers.
 
     python experiments/planted_trees/compare.py [--repeats 40] [--workers 1] [--top 0.01] [--output FILE]
-        [--families additive branching grammar path distillers] [--samplers mcts ...]
+        [--families additive branching grammar path distillers] [--samplers mcts ...] [--first-instance 0]
 
 Repeat r of a family is its instance r with sampler seed r, the same for every sampler. A search ends when a trial's
 true value is among the best ``top``; it counts the trials told by then, or --cap. Samplers see noisy values. With
-more than one worker that many trials are always running, and one of the four oldest ends next.
+more than one worker that many trials are always running, and one of the four oldest ends next. An output file that
+is there already keeps its other rows; every row says at which commit it was made.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -74,9 +76,20 @@ def applies(sampler: str, family: str) -> bool:
     )
 
 
+def kept_rows(output: Path, settings: dict[str, object]) -> list[dict[str, Any]]:
+    """The rows of an earlier run with the same settings; of other settings the file must be another."""
+    if not output.exists():
+        return []
+    recorded = json.loads(output.read_text())
+    if {name: recorded[name] for name in settings} != settings:
+        raise SystemExit(f"{output} was made with other settings than {settings}. Name another file.")
+    return list(recorded["rows"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--first-instance", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--top", type=float, default=0.01)
     parser.add_argument("--cap", type=int, default=250)
@@ -88,8 +101,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     git = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
-    settings = {name: getattr(options, name) for name in ("repeats", "workers", "top", "cap")}
-    rows: list[dict[str, object]] = []
+    settings = {name: getattr(options, name) for name in ("repeats", "first_instance", "workers", "top", "cap")}
+    made_with = {"commit": commit, "optuna": optuna.__version__}
+    rows = kept_rows(options.output, settings) if options.output else []
     for family in options.families:
         for name in options.samplers:
             if not applies(name, family):
@@ -99,19 +113,20 @@ def main() -> None:
                 trials_needed(
                     SAMPLERS[name](repeat), instance(family, repeat, options.top), options.workers, options.cap
                 )
-                for repeat in range(options.repeats)
+                for repeat in range(options.first_instance, options.first_instance + options.repeats)
             ]
             median, (low, high), mean = float(np.median(found)), interval_95(found), float(np.mean(found))
             row = {"family": family, "sampler": name, "median": median, "interval": [low, high], "mean": mean}
-            rows.append(row | {"trials": found})
+            rows = [old for old in rows if (old["family"], old["sampler"]) != (family, name)]
+            rows.append(row | made_with | {"trials": found})
             print(
                 f"{family:11} {name:25} median {median:6.1f} [{low:5.1f}, {high:5.1f}]  mean {mean:6.1f}"
                 f"  ({time.perf_counter() - start:.0f} s)",
                 flush=True,
             )
             if options.output:
-                recorded = {"commit": commit, "optuna": optuna.__version__, **settings, "rows": rows}
-                options.output.write_text(json.dumps(recorded) + "\n")
+                rows.sort(key=lambda row: (row["family"], [*SAMPLERS].index(row["sampler"])))
+                options.output.write_text(json.dumps({**settings, "rows": rows}) + "\n")
 
 
 if __name__ == "__main__":

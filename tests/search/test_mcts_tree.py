@@ -103,8 +103,8 @@ def test_a_running_trial_lowers_the_score_of_its_choices(policy: ModelPolicy | U
     assert with_running[2] - with_running[0] < alone[2] - alone[0] - 1e-3
 
 
-def test_a_running_trial_changes_no_value_by_the_model() -> None:
-    greedy = ModelPolicy(draw=0.0, exploration=0.0)
+@pytest.mark.parametrize("greedy", [ModelPolicy(draw=0.0, exploration=0.0), UCT(exploration=0.0)])
+def test_a_running_trial_changes_no_value(greedy: ModelPolicy | UCT) -> None:
     np.testing.assert_allclose(scores_of_three(greedy, 3), scores_of_three(greedy, 0), atol=1e-9)
 
 
