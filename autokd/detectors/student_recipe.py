@@ -49,7 +49,8 @@ def settle_recipes(config: RunConfig) -> tuple[RunConfig, tuple[str, ...]]:
     notes = [f"full: {student.config} says {_text(full, found.fields, found.sources)}"]
     if kept := [name for name in _IN_ORDER if name in given]:
         notes.append(f"full: the space file says {_text(full, given, {}, kept)}")
-    notes += [f"not taken of {student.config}: {sentence}" for sentence in found.left]
+    if found.left:
+        notes.append(f"not, or not exactly, taken of {student.config}: {'; '.join(found.left)}")
     rise = "" if not proxy.warmup_steps else f", a warm-up of {proxy.warmup_steps} steps"
     notes.append(f"proxy: the same where the space file is silent, with {proxy.epochs} epochs{rise}")
     return config.model_copy(update={"full": full, "proxy": proxy}), tuple(notes)

@@ -112,11 +112,19 @@ def test_trainings_that_count_in_steps_give_parts_of_these(config_file):
 
 
 def test_a_quadratic_rise_is_taken_as_a_linear_one_and_said(config_file):
-    rise = {"type": "QuadraticWarmupLR", "by_epoch": True, "begin": 0, "end": 5, "convert_to_iter_based": True}
+    rise = {"type": "mmdet.QuadraticWarmupLR", "by_epoch": True, "begin": 0, "end": 5, "convert_to_iter_based": True}
     found = recipe_of_config(config_file(param_scheduler=[rise]), {})
     assert any("QuadraticWarmupLR: a linear rise" in sentence for sentence in found.left)
     ours, theirs = rates_of(Recipe(**found.fields)), rates_of_mmengine([rise])
     assert ours[35:] == pytest.approx([RATE] * 49) == theirs[35:]
+
+
+def test_a_rate_that_is_scaled_below_its_least_value_stays(config_file):
+    fall = FALLS["late cosine"] | {"eta_min": 0.01}
+    section = config_file(param_scheduler=[fall], auto_scale_lr={"base_batch_size": 64})
+    found = recipe_of_config(section, {})
+    assert Recipe(**found.fields).end_factor == 1
+    assert any("eta_min is above the rate 0.000625" in sentence for sentence in found.left)
 
 
 @pytest.mark.parametrize(

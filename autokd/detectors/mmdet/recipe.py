@@ -8,7 +8,7 @@ from typing import Any
 
 from autokd.config import MmdetDetector, Recipe
 from autokd.detectors.mmdet.config_file import find_config, read_config
-from autokd.detectors.mmdet.schedule import Length, Schedule, read_schedule
+from autokd.detectors.mmdet.schedule import Length, Schedule, read_schedule, type_name
 from autokd.errors import ConfigError
 
 _OPTIMISERS = {"SGD": "sgd", "AdamW": "adamw"}
@@ -53,7 +53,7 @@ def recipe_of_config(section: MmdetDetector, given: Mapping[str, Any]) -> Config
         fields |= schedule.fields
         left += schedule.notes
     _read_pipeline(config, fields, left)
-    left += [f"the hook {_name(hook)}" for hook in config.get("custom_hooks") or []]
+    left += [f"the hook {type_name(hook)}" for hook in config.get("custom_hooks") or []]
     return ConfigRecipe({name: value for name, value in fields.items() if name not in given}, sources, tuple(left))
 
 
@@ -70,12 +70,14 @@ def _read_optimiser(
 ) -> None:
     wrapper = config.get("optim_wrapper") or {}
     optimiser = wrapper.get("optimizer") or {}
-    kind = _OPTIMISERS.get(_name(optimiser))
+    kind = _OPTIMISERS.get(type_name(optimiser))
     wanted = given.get("optimiser")
     if wanted is not None and wanted != kind:
-        left.append(f"the optimiser {_name(optimiser)} with its rate and decay, since the space file gives {wanted}")
+        left.append(
+            f"the optimiser {type_name(optimiser)} with its rate and decay, since the space file gives {wanted}"
+        )
     elif kind is None:
-        found = f"its optimiser is {_name(optimiser)}" if optimiser else "it has no optim_wrapper.optimizer"
+        found = f"its optimiser is {type_name(optimiser)}" if optimiser else "it has no optim_wrapper.optimizer"
         raise ConfigError(
             f"full.from_student_config: {where}: {found}, and AutoKD's loop has {', '.join(_OPTIMISERS)}. Give "
             "'full.optimiser' and 'full.learning_rate' in the space file, or leave from_student_config out."
@@ -133,7 +135,7 @@ def _read_pipeline(config: Any, fields: dict[str, Any], left: list[str]) -> None
     transforms = list(_transforms((config.get("train_dataloader") or {}).get("dataset")))
     if not transforms:
         return
-    flips = [part for part in transforms if _name(part) == "RandomFlip"]
+    flips = [part for part in transforms if type_name(part) == "RandomFlip"]
     fields["flip_probability"] = 0.0
     if flips:
         odds, directions = flips[0].get("prob"), flips[0].get("direction", "horizontal")
@@ -142,7 +144,7 @@ def _read_pipeline(config: Any, fields: dict[str, Any], left: list[str]) -> None
         else:
             del fields["flip_probability"]
             left.append("train pipeline: RandomFlip other than one to the side")
-    others = dict.fromkeys(_name(part) for part in transforms if _name(part) not in _PLAIN)
+    others = dict.fromkeys(type_name(part) for part in transforms if type_name(part) not in _PLAIN)
     if others:
         left.append(f"train pipeline: {', '.join(others)}")
 
@@ -159,9 +161,3 @@ def _transforms(dataset: Any) -> Iterator[Mapping[str, Any]]:
 
 def _default(name: str) -> Any:
     return Recipe.model_fields[name].default
-
-
-def _name(part: Any) -> str:
-    """The type of what a config describes, as a word."""
-    kind = part.get("type", "") if isinstance(part, Mapping) else part
-    return kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))

@@ -43,8 +43,7 @@ def read_schedule(schedulers: Any, learning_rate: float, length: Length, where: 
     found = Schedule()
     falls = 0
     for i, scheduler in enumerate(listed):
-        kind = scheduler.get("type")
-        name = kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
+        name = type_name(scheduler)
         place = f"param_scheduler[{i}]"
         if name.endswith("Momentum"):
             found.notes.append(f"{place} {name}: the momentum stays")
@@ -60,6 +59,12 @@ def read_schedule(schedulers: Any, learning_rate: float, length: Length, where: 
     if found.fields.get("end_factor") and found.fields["warmup_steps"] != 0 and not found.fields["schedule_span"][0]:
         found.notes.append("warm-up and fall overlap: their product stands for mmengine's recursion, 'eta_min' apart")
     return found
+
+
+def type_name(part: Any) -> str:
+    """The type of what a config describes, as a word without its registry's scope."""
+    kind = part.get("type", "") if isinstance(part, Mapping) else part
+    return (kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))).rpartition(".")[2]
 
 
 def _unsaid(what: str, where: str) -> ConfigError:
@@ -109,14 +114,17 @@ def _read_fall(
             "gamma": float(scheduler.get("gamma", 0.1)),
         }
         return
-    least = scheduler.get("eta_min_ratio")
+    ratio = scheduler.get("eta_min_ratio")
+    least = float(ratio if ratio is not None else (scheduler.get("eta_min") or 0.0) / rate)
+    if least > 1:
+        found.notes.append(f"{place} {name}: eta_min is above the rate {rate:g}, which stays")
     last = min(begin + (scheduler.get("T_max") or end - begin), total)
     if last != end or begin + (scheduler.get("T_max") or 0) > total or scheduler.get("end", _EVER) == _EVER:
         found.notes.append(f"{place} {name}: it is taken to fall from {begin} to {last} of {total}, and to rest then")
     found.fields |= {
         "schedule": "poly" if name == "PolyLR" else "cosine",
         "schedule_span": (begin / total, last / total),
-        "end_factor": float(least if least is not None else (scheduler.get("eta_min") or 0.0) / rate),
+        "end_factor": min(least, 1.0),
         "changes_by": "step" if not by_epoch or scheduler.get("convert_to_iter_based", False) else "epoch",
     }
     if name == "PolyLR":
