@@ -1,0 +1,224 @@
+"""Trains one student under two teachers, each alone and both with every rule of sharing, beside "none".
+
+    python experiments/several_teachers/run.py work [--distillers fitnet]   # each process takes what nobody has begun
+    python experiments/several_teachers/run.py collect      # result.json and the tables of README.md
+
+Run it at the repository's root. An interrupted process loses the training it was at; ``work --again`` forgets claims.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import autokd
+from autokd.config import RunConfig, load_config
+from autokd.documents import dump_yaml, load_document
+from autokd.outcomes import Job, Outcome, WorkerResources
+from autokd.presets import load_preset
+
+HERE = Path(__file__).parent
+SPACE = Path("search_spaces/bccd.yaml")
+RATIO = 40.0
+"""Gradient ratio: the baseline strength of search_spaces/bccd.yaml. Shares sum to 1, so it means the same for two."""
+DISTILLERS = ("fitnet", "pkd")
+SEEDS = (0, 1)
+SECOND_TEACHER = {
+    "architecture": "retinanet",
+    "backbone": {"blocks": [2, 2, 2, 2], "width": 32},
+    "train": {"epochs": 60, "learning_rate": 0.004},
+}
+ARMS: Mapping[str, tuple[tuple[int, ...], str]] = {
+    "first": ((0,), "equal"),
+    "second": ((1,), "equal"),
+    "equal": ((0, 1), "equal"),
+    "gap": ((0, 1), "gap"),
+    "gradient": ((0, 1), "gradient"),
+}
+"""Which teachers, and the rule by which they share."""
+
+
+def entries(distillers: tuple[str, ...]) -> Iterator[tuple[str, str, int]]:
+    """(distiller, arm, seed) of every training, the most important first."""
+    for seed in SEEDS:
+        yield "none", "first", seed
+    for distiller in distillers:
+        for seed in SEEDS:
+            for arm in ARMS:
+                yield distiller, arm, seed
+
+
+def config(arm: str) -> RunConfig:
+    data = load_document(SPACE).data
+    data["data"]["root"] = os.environ.get("AUTOKD_BCCD", data["data"]["root"])
+    positions, rule = ARMS[arm]
+    teachers = [data["teacher"], SECOND_TEACHER]
+    data["teacher"] = [teachers[i] for i in positions]
+    return load_config(dump_yaml(data | ({"teacher_factors": rule} if len(positions) > 1 else {})))
+
+
+def work(distillers: tuple[str, ...], scratch: Path, cache: Path, again: bool) -> None:
+    import torch
+
+    from autokd.data import load_datasets
+    from autokd.runtime import contained
+    from autokd.training import TrainingEvaluatorFactory, prepare
+
+    torch.set_num_threads(1)
+    scratch.mkdir(parents=True, exist_ok=True)
+    both = config("equal")
+    datasets = load_datasets(both.data, cache)
+    prepared = prepare(both, datasets, cache, seeds=(), device="cpu", on_progress=_show)
+    scores = [
+        {"val_ap": score.val_ap, "test_ap": score.test_ap, "test_per_class": dict(score.test_per_class)}
+        for score in prepared.scores
+    ]
+    _write(scratch / "teachers.json", scores)
+    print("teachers", [(score["val_ap"], score["test_ap"]) for score in scores], flush=True)
+    with tempfile.TemporaryDirectory() as files:
+        for distiller, arm, seed in entries(distillers):
+            path = scratch / f"{distiller}-{arm}-s{seed}.json"
+            if path.exists() or not _claimed(path.with_suffix(".claim"), again):
+                continue
+            evaluator = TrainingEvaluatorFactory(config(arm), cache, Path(files), datasets)(WorkerResources(1))
+            spec = None if distiller == "none" else load_preset(distiller).with_strength(RATIO)
+            training = contained(evaluator, Job(path.stem, spec, "full", seed))
+            while True:
+                try:
+                    next(training)
+                except StopIteration as end:
+                    outcome = end.value
+                    break
+            about = {"distiller": distiller, "arm": arm, "seed": seed, "commit": _commit(), **_plain(outcome)}
+            _write(path, about)
+            print(path.stem, outcome.status, outcome.metrics.get("test_ap"), f"{outcome.seconds:.0f} s", flush=True)
+
+
+def _show(stage: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
+    print(stage, f"{done}/{total}", dict(metrics), flush=True)
+
+
+def _write(path: Path, content: object) -> None:
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(content), encoding="utf-8")
+    temporary.rename(path)
+
+
+def _claimed(path: Path, again: bool) -> bool:
+    if again:
+        path.unlink(missing_ok=True)
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    """What is kept of an outcome. ``shares``: after each epoch, one number a teacher."""
+    shares = [
+        [round(value, 4) for name, value in sorted(report.metrics.items()) if name.startswith("teacher_share_")]
+        for report in outcome.reports
+    ]
+    kept = {name: value for name, value in outcome.metrics.items() if name in ("val_ap", "test_ap", "cka")}
+    about = {name: value for name, value in asdict(outcome).items() if name in ("status", "cause", "message")}
+    return about | {"metrics": kept, "shares": shares if any(shares) else []}
+
+
+def _commit() -> str:
+    code = Path(autokd.__file__).parent  # which need not be this folder's
+    command = ["git", "-C", str(code), "rev-parse", "--short", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip()
+
+
+def collect(scratch: Path) -> None:
+    teachers = json.loads((scratch / "teachers.json").read_text(encoding="utf-8"))
+    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(scratch.glob("*-s[0-9].json"))]
+    lines = [
+        "| distiller | teachers | seed 0: test AP | seed 1 | gain on none, seed 0 | seed 1 | mean gain | "
+        "shares at the end (first / second) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    none = _by_seed(rows, "none", "first")
+    lines.append("| none | | " + " | ".join(_cell(none.get(seed)) for seed in SEEDS) + " | | | | |")
+    for distiller in DISTILLERS:
+        for arm in ARMS:
+            found = _by_seed(rows, distiller, arm)
+            if found:
+                lines.append(f"| {distiller} | {_label(arm)} | {_cells(found, none)} |")
+    taught = [
+        "| teacher | val AP | test AP |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {about['val_ap']:.3f} | {about['test_ap']:.3f} |"
+            for name, about in zip(("first: FCOS", "second: RetinaNet"), teachers, strict=True)
+        ),
+    ]
+    result = {"teachers": teachers, "trainings": rows}
+    (HERE / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    readme = HERE / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    for name, table in (("teachers", taught), ("shares", lines)):
+        before, _, rest = text.partition(f"<!-- {name} -->\n")
+        _, _, after = rest.partition("<!-- end -->\n")
+        text = before + f"<!-- {name} -->\n" + "\n".join(table) + "\n<!-- end -->\n" + after
+    readme.write_text(text, encoding="utf-8")
+    print("\n".join([*taught, "", *lines]))
+
+
+def _by_seed(rows: list[dict[str, Any]], distiller: str, arm: str) -> dict[int, dict[str, Any]]:
+    return {row["seed"]: row for row in rows if (row["distiller"], row["arm"]) == (distiller, arm)}
+
+
+def _label(arm: str) -> str:
+    return f"{arm} alone" if len(ARMS[arm][0]) == 1 else f"both, {arm}"
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    return f"{row['metrics']['test_ap']:.3f}" if row["status"] == "finished" else str(row["cause"])
+
+
+def _cells(found: dict[int, dict[str, Any]], none: dict[int, dict[str, Any]]) -> str:
+    gains = {
+        seed: row["metrics"]["test_ap"] - none[seed]["metrics"]["test_ap"]
+        for seed, row in found.items()
+        if row["status"] == "finished" and seed in none
+    }
+    shares = [
+        " / ".join(f"{share:.2f}" for share in found[s]["shares"][-1])
+        for s in SEEDS
+        if s in found and found[s]["shares"]
+    ]
+    return " | ".join(
+        [
+            *(_cell(found.get(seed)) for seed in SEEDS),
+            *(f"{gains[seed]:+.3f}" if seed in gains else "" for seed in SEEDS),
+            f"{statistics.fmean(gains.values()):+.3f}" if len(gains) == len(SEEDS) else "",
+            "; ".join(shares),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("command", choices=("work", "collect"))
+    parser.add_argument("--distillers", nargs="+", choices=DISTILLERS, default=DISTILLERS)
+    parser.add_argument("--scratch", type=Path, default=Path("runs/several_teachers"))
+    parser.add_argument("--cache-dir", type=Path, default=Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache")))
+    parser.add_argument("--again", action="store_true", help="take up what others claimed and did not finish")
+    options = parser.parse_args()
+    if options.command == "collect":
+        collect(options.scratch)
+    else:
+        work(tuple(options.distillers), options.scratch, options.cache_dir, options.again)
