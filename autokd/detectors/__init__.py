@@ -9,7 +9,15 @@ from autokd.detectors.checkpoint import load_weights
 from autokd.detectors.contract import Detections, Detector, Target
 from autokd.detectors.labels import class_order
 from autokd.detectors.layout import Layout, choose_layout
-from autokd.detectors.pair import FirstTrials, Pair, check_trainable, first_trials, pair_of, unfit_baselines
+from autokd.detectors.pair import (
+    FirstTrials,
+    Pair,
+    check_trainable,
+    first_trials,
+    pair_of,
+    try_detectors,
+    unfit_baselines,
+)
 from autokd.detectors.plain import plain_torchvision_model
 from autokd.detectors.rows import Rows, rows_of, unpaired_taps
 from autokd.detectors.source import plain_torchvision_source
@@ -25,6 +33,7 @@ __all__ = [
     "pair_of",
     "rows_of",
     "settle_recipes",
+    "try_detectors",
     "unfit_baselines",
     "unpaired_taps",
     "Description",

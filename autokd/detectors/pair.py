@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from autokd.config import NO_DISTILLATION, RunConfig
+from autokd.detectors.build import build_detector
 from autokd.detectors.rows import unpaired_taps
 from autokd.detectors.supply import taps_of, taps_of_teachers
-from autokd.errors import ConfigError, SpaceError
+from autokd.errors import ConfigError, DetectorError, SpaceError
 from autokd.presets import load_distiller, load_preset, preset_names
 from autokd.space import Space, lacks_of
 from autokd.spec import DistillerSpec
@@ -73,6 +76,23 @@ def check_trainable(config: RunConfig, spec: DistillerSpec | None = None) -> Non
         )
     if unfit := unfit_baselines(config):
         raise ConfigError(unfit)
+
+
+def try_detectors(config: RunConfig, classes: Sequence[str], image_size_px: tuple[int, int]) -> None:
+    """Build the student and every teacher once, with their checkpoints; torch's random numbers stay as they were.
+
+    classes: the data set's. DetectorError, naming the section, for what no training could use: a config or a checkpoint
+    that is missing, broken or of another model, an absent operator, classes that a checkpoint lacks.
+    """
+    sections = [("student", config.student)]
+    for i, teacher in enumerate(config.teachers):
+        sections.append(("teacher" if len(config.teachers) == 1 else f"teacher[{i}]", teacher))
+    for place, section in sections:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                build_detector(section, len(classes), image_size_px, classes)
+        except DetectorError as error:
+            raise DetectorError(f"{place}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from autokd.config import NO_DISTILLATION, RunConfig, config_digest, space_of
 from autokd.data import Datasets, load_datasets
-from autokd.detectors import FirstTrials, check_trainable, first_trials, pair_of, settle_recipes
+from autokd.detectors import FirstTrials, check_trainable, first_trials, pair_of, settle_recipes, try_detectors
 from autokd.errors import AutoKDError
 from autokd.outcomes import Job, Outcome
 from autokd.presets import load_distiller
@@ -123,6 +123,7 @@ def _run(
     for report in datasets.check():
         for warning in report.warnings():
             observer.say(f"{report.split}: {warning}")
+    try_detectors(config, datasets.classes, datasets.train.image_size_px)
     with RunDirectory.start(directory, config, resume=resume) as run_directory:
         study = open_study(
             storage_url or run_directory.study_path,
