@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from autokd.config import MmdetDetector, Recipe, RunConfig, WarmStart
 from autokd.config.recipes import STUDENT_FIELDS
+from autokd.errors import ConfigError
 
 _R = TypeVar("_R", bound=Recipe)
 
@@ -63,7 +66,11 @@ def _given(recipe: Recipe) -> dict[str, Any]:
 def _filled(recipe: _R, taken: Mapping[str, Any]) -> _R:
     """The recipe with what was taken, every settled field written out, so that it is not settled twice."""
     settled = {name: getattr(recipe, name) for name in {*recipe.model_fields_set, *STUDENT_FIELDS}}
-    return type(recipe).model_validate(settled | dict(taken))
+    try:
+        return type(recipe).model_validate(settled | dict(taken))
+    except ValidationError as error:
+        found = "; ".join(f"{part['loc'][0]} is {part['input']!r}: {part['msg']}" for part in error.errors())
+        raise ConfigError(f"full.from_student_config: the config says what no recipe can be. {found}") from None
 
 
 def _text(recipe: Recipe, names: Mapping[str, Any], sources: Mapping[str, str], order: list[str] | None = None) -> str:

@@ -269,6 +269,12 @@ def test_a_given_warm_start_stays_and_what_is_settled_is_not_settled_again(confi
     assert settle_recipes(again)[0].full == config.full, "a resolved configuration stands for itself"
 
 
+def test_numbers_that_no_recipe_can_have_are_named(config_file):
+    section = config_file(optim_wrapper={"optimizer": SGD | {"momentum": 1.5}})
+    with pytest.raises(ConfigError, match=r"momentum is 1\.5: Input should be less than 1"):
+        settled(section)
+
+
 def test_a_recipe_that_was_not_settled_trains_nothing(config_file):
     section = config_file()
     text = f"student: {{framework: mmdet, config: {section.config}}}\nfull: {{from_student_config: true}}\n"

@@ -93,6 +93,8 @@ def test_every_command_of_the_four_steps_works(folder):
             assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
             num_commands += 1
     assert num_commands == 6
+    settled = Path("runs/mine/config.yaml").read_text()
+    assert "schedule: multi_step" in settled, "as student.py says"
     from mmdet.apis import init_detector
 
     for config, checkpoint in (("runs/mine/student.py", "runs/mine/student.pth"), ("student.py", "student.pth")):
