@@ -4,7 +4,7 @@
     sources: [whole, foreground, {instance: {size: [4, 7]}}]        # or: all
     transforms: {attention: [none, spatial_attention], normalise: [none, {softmax_cells: {temperature: [1, 4]}}]}
     distances: [l1, l2, kl]                                         # or: all
-    strength: {log_uniform: [3, 100]}                               # or: [10, 40]
+    strength: {log_uniform: [3, 1000]}                              # or: [10, 100]
     schedule: [constant, linear_decay]                              # of weights; also warm_up
     layers: [equal, gap]                                            # how levels share a weight; also gradient
 
@@ -34,7 +34,7 @@ DEFAULT_SPACE: dict[str, Any] = {
         "normalise": ["none", "standardise", "l2_channels", "l2_cells", "softmax_cells", "softmax_channels"],
     },
     "distances": ["l1", "l2", "smooth_l1", "cosine", "pearson", "kl"],
-    "strength": {"log_uniform": [3, 100]},
+    "strength": {"log_uniform": [3, 1000]},
     "schedule": ["constant"],
     "layers": ["equal"],
 }

@@ -81,7 +81,7 @@ def test_space_shows_the_tree_and_its_size(tmp_path):
     output = invoke("space", str(path)).output
     assert "distinct distillers" in output
     assert "softmax_cells" in output
-    assert "log-uniform in [3, 100]" in output
+    assert "log-uniform in [3, 1000]" in output
 
 
 def test_a_wrong_file_ends_with_its_message_and_exit_code_two(tmp_path):
