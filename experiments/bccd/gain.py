@@ -1,0 +1,183 @@
+"""What the searched distiller is worth beside none and every preset, each with its weights tuned by proxies too.
+
+    python experiments/bccd/gain.py tune        # every preset at several strengths, by the search's own proxy
+    autokd search experiments/bccd/space.yaml --run-dir runs/bccd_gain
+    python experiments/bccd/gain.py full        # none, every preset as tuned, the searched one: five seeds each
+    python experiments/bccd/gain.py transfer    # the same distillers on another pair and other data
+    python experiments/bccd/gain.py collect     # result.json
+
+Run it at the repository's root, in any number of processes, again and again: each takes what nobody is at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "distiller_benchmark"))
+
+from recording import Scratch  # noqa: E402
+from trainer import Trainer, machine_name, read_config  # noqa: E402
+
+from autokd.benchmark import current_commit  # noqa: E402
+from autokd.config import NO_DISTILLATION, RunConfig, load_config  # noqa: E402
+from autokd.documents import dump_yaml, load_document  # noqa: E402
+from autokd.outcomes import Job, Outcome, RecipeName  # noqa: E402
+from autokd.presets import load_distiller, load_preset, preset_names  # noqa: E402
+from autokd.spec import DistillerSpec  # noqa: E402
+from autokd.study.reward import Reward, reference_curve  # noqa: E402
+
+SPACE = HERE / "space.yaml"
+SCRATCH = Path("runs/bccd_gain_scratch")
+SEARCHED = Path("runs/bccd_gain/best_distiller.yaml")
+CACHE = Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache"))
+STRENGTHS = (None, 10.0, 100.0, 1000.0)
+"""Gradient ratios shared by a preset's terms; None: the weights of its paper. Four proxies a preset: together as many
+as the search's."""
+SEEDS = (0, 1, 2, 3, 4)
+TRANSFER_SEEDS = (0, 1, 2)
+NEEDS_EDGES = "ld"
+"""Distils distributions of box edges, which this pair has not."""
+
+
+def presets() -> list[str]:
+    return [name for name in preset_names() if name != NEEDS_EDGES]
+
+
+def at_strength(name: str, strength: float | None) -> DistillerSpec:
+    spec = load_preset(name)
+    return spec if strength is None else spec.with_strength(strength)
+
+
+# ---------------------------------------------------------------------------------------------- stages
+
+
+def tune_jobs() -> Iterator[Job]:
+    yield Job(f"proxy-{NO_DISTILLATION}-s0", None, "proxy", 0)
+    for name in presets():
+        for strength in STRENGTHS:
+            yield Job(f"proxy-{name}@{strength or 'published'}-s0", at_strength(name, strength), "proxy", 0)
+
+
+def full_jobs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
+    known = distillers()
+    for seed in seeds:
+        for name in names:
+            yield Job(f"full-{name}-s{seed}", known[name], "full", seed)
+
+
+def distillers() -> dict[str, DistillerSpec | None]:
+    """Every entry of the comparison: presets as tuned, and the searched one."""
+    entries: dict[str, DistillerSpec | None] = {NO_DISTILLATION: None}
+    if SEARCHED.exists():
+        entries["searched"] = load_distiller(str(SEARCHED))
+    return entries | {name: at_strength(name, strength) for name, strength in tuned().items()}
+
+
+def tuned() -> dict[str, float | None]:
+    """The strength at which the proxy's reward of each preset is the greatest."""
+    outcomes = Scratch(SCRATCH / "tune", config_of("pair"), ["proxy"]).read()[0]
+    none = outcomes.get(f"proxy-{NO_DISTILLATION}-s0")
+    missing = [job.id for job in tune_jobs() if job.id not in outcomes]
+    if none is None or missing:
+        sys.exit(f"{len(missing)} proxies are missing, {missing[0]} the first. Run: gain.py tune")
+    reward = Reward(config_of("pair").proxy.reward, reference_curve(none))
+    finished = {job_id: o for job_id, o in outcomes.items() if o.status == "finished" and o is not none}
+    reward = reward.calibrated(reward.gains(o.metrics, reward.num_epochs) for o in finished.values())
+
+    def value(name: str, strength: float | None) -> float:
+        outcome = finished.get(f"proxy-{name}@{strength or 'published'}-s0")
+        return -float("inf") if outcome is None else reward.value(outcome.metrics, reward.num_epochs)
+
+    return {name: max(STRENGTHS, key=lambda strength: value(name, strength)) for name in presets()}
+
+
+def config_of(pair: str) -> RunConfig:
+    """pair: the search's own; retinanet: another student; shapes: other data, with a teacher of their own."""
+    read_config(SPACE)  # speaks of what is wrong with the file itself
+    data: dict[str, Any] = load_document(SPACE).data
+    if pair == "shapes":
+        data["data"] = {"format": "shapes"}
+        data["teacher"]["train"]["epochs"] = 30
+    elif "AUTOKD_BCCD" in os.environ:
+        data["data"]["root"] = os.environ["AUTOKD_BCCD"]
+    if pair == "retinanet":
+        data["student"]["architecture"] = "retinanet"
+    return load_config(dump_yaml(data))
+
+
+def work(stage: str, pair: str, jobs: Sequence[Job], minutes: float) -> None:
+    ends = time.monotonic() + 60 * minutes
+    recipe: RecipeName = jobs[0].recipe
+    config = config_of(pair)
+    scratch = Scratch(SCRATCH / stage, config, [recipe])
+    about = {"commit": current_commit(), "machine": machine_name("cpu")}
+    with tempfile.TemporaryDirectory() as files:
+        trainer = Trainer(config, CACHE, "cpu", Path(files))
+        for job in jobs:
+            if time.monotonic() > ends:
+                return
+            with scratch.claim(job) as is_ours:
+                if is_ours:
+                    outcome = trainer.run(job)
+                    scratch.save(replace(outcome, artifacts={}), about)
+                    shown = {k: round(v, 4) for k, v in outcome.metrics.items() if k in ("val_ap", "test_ap", "ap")}
+                    print(job.id, outcome.status, outcome.cause or "", shown, f"{outcome.seconds:.0f} s", flush=True)
+
+
+# --------------------------------------------------------------------------------------------- collect
+
+
+def collect() -> None:
+    result: dict[str, Any] = {"strengths": tuned()}
+    for stage, pair in (("full", "pair"), ("retinanet", "retinanet"), ("shapes", "shapes")):
+        if (SCRATCH / stage).exists():
+            outcomes, commits, machines = Scratch(SCRATCH / stage, config_of(pair), ["full"]).read()
+            result[stage] = {"commits": sorted(commits), "machines": sorted(machines), "rows": _rows(outcomes)}
+    (HERE / "gain.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _rows(outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
+    rows = []
+    for job_id, outcome in sorted(outcomes.items()):
+        _, name, seed = job_id.split("-")
+        metrics = {k: outcome.metrics[k] for k in ("val_ap", "test_ap") if k in outcome.metrics}
+        rows.append({"name": name, "seed": int(seed[1:]), "status": outcome.status, "cause": outcome.cause} | metrics)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("command", choices=("tune", "full", "transfer", "collect"))
+    parser.add_argument("--names", nargs="*", default=[], help="of the comparison; left out: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[])
+    parser.add_argument("--minutes", type=float, default=1e9)
+    options = parser.parse_args()
+    if options.command == "tune":
+        work("tune", "pair", list(tune_jobs()), options.minutes)
+    elif options.command == "full":
+        work(
+            "full",
+            "pair",
+            list(full_jobs(options.names or list(distillers()), options.seeds or SEEDS)),
+            options.minutes,
+        )
+    elif options.command == "transfer":
+        for pair in ("retinanet", "shapes"):
+            jobs = full_jobs(options.names or list(distillers()), options.seeds or TRANSFER_SEEDS)
+            work(pair, pair, list(jobs), options.minutes)
+    else:
+        collect()
+
+
+if __name__ == "__main__":
+    main()
