@@ -3,16 +3,18 @@
     python -m autokd.mmcv_ops experiments/mmdet_bccd/check.py runs/mmdet_bccd ../shared/data/bccd
 
 Prints the keys that are missing or unexpected, and for each split what ``results.json`` states (of that seed of the
-winner whose weights the run hands over) beside the AP by ``inference_detector`` and pycocotools: with boxes as they
-come, and clipped to the photograph as AutoKD clips them (MMDetection clips to the padded image).
+winner whose weights the run hands over) beside the AP by ``inference_detector`` and pycocotools: of the files, and of
+the pixels that AutoKD makes of them (it decodes JPEG files of more than twice the frame's size at a fraction of it).
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,10 @@ import torch
 from mmdet.apis import inference_detector, init_detector
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from autokd.data.images import read_pixels
+
+FRAME_PX = (120, 160)
 
 
 def main(run: Path, data: Path) -> None:
@@ -32,27 +38,40 @@ def main(run: Path, data: Path) -> None:
     print(f"{len(own)} keys; missing: {sorted(own - given)}, unexpected: {sorted(given - own)}")
     print(f"{winner['name']}, seed {winner['seeds'][best]}")
     for split in ("val", "test"):
-        as_it_comes, clipped = _average_precision(model, data, split)
+        files, pixels = _average_precision(model, data, split)
         stated = winner[f"{split}_ap"][best]
-        print(f"{split}: stated {stated:.6f}, inference_detector {as_it_comes:.6f}, clipped {clipped:.6f}")
+        print(f"{split}: stated {stated:.6f}, inference_detector of files {files:.6f}, of AutoKD's pixels {pixels:.6f}")
 
 
 def _average_precision(model: torch.nn.Module, data: Path, split: str) -> tuple[float, float]:
-    """COCO AP over all classes, of boxes as they come and clipped to the photograph; classes are matched by name."""
+    """COCO AP over all classes, of the files and of AutoKD's pixels."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(data / f"instances_{split}.json"))
+    images = truth.dataset["images"]
+    paths = [data / "images" / image["file_name"] for image in images]
+    bgr_HWC = (
+        read_pixels(path, (image["height"], image["width"]), FRAME_PX)[::-1].transpose(1, 2, 0)
+        for path, image in zip(paths, images)
+    )
+    # inference_detector changes the pipeline of the model that it is given an array for.
+    of_pixels = _detections(copy.deepcopy(model), truth, map(np.ascontiguousarray, bgr_HWC), FRAME_PX[1])
+    return _score(truth, _detections(model, truth, map(str, paths))), _score(truth, of_pixels)
+
+
+def _detections(
+    model: torch.nn.Module, truth: COCO, sources: Iterable[str | np.ndarray], width: int | None = None
+) -> list[dict[str, object]]:
+    """COCO results, classes matched by name. width: of the sources in pixels; None: as annotated."""
     id_of = {category["name"]: category["id"] for category in truth.dataset["categories"]}
     ids = [id_of[name] for name in model.dataset_meta["classes"]]
-    as_they_come, clipped = [], []
-    for image in truth.dataset["images"]:
-        found = inference_detector(model, str(data / "images" / image["file_name"])).pred_instances
-        boxes = found.bboxes.double().numpy()
-        limits = np.array([image["width"], image["height"]] * 2)
-        for rows, xyxy in ((as_they_come, boxes), (clipped, boxes.clip(0, limits))):
-            xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1)
-            for box, score, label in zip(xywh.tolist(), found.scores.tolist(), found.labels.tolist()):
-                rows.append({"image_id": image["id"], "category_id": ids[label], "bbox": box, "score": score})
-    return _score(truth, as_they_come), _score(truth, clipped)
+    rows: list[dict[str, object]] = []
+    for image, source in zip(truth.dataset["images"], sources):
+        found = inference_detector(model, source).pred_instances
+        xyxy = found.bboxes.double().numpy() * (image["width"] / (width or image["width"]))
+        xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1)
+        for box, score, label in zip(xywh.tolist(), found.scores.tolist(), found.labels.tolist()):
+            rows.append({"image_id": image["id"], "category_id": ids[label], "bbox": box, "score": score})
+    return rows
 
 
 def _score(truth: COCO, rows: list[dict[str, object]]) -> float:
