@@ -153,7 +153,7 @@ def test_a_killed_recording_is_finished_by_the_next_process(tmp_path):
     results = tmp_path / "scratch" / "results"
     first = subprocess.Popen(command("work"), env=environment)
     deadline = time.monotonic() + 120
-    while not (results.exists() and len(list(results.iterdir())) >= 3) and time.monotonic() < deadline:
+    while not (results.exists() and len(list(results.glob("*.json"))) >= 3) and time.monotonic() < deadline:
         time.sleep(0.01)
     first.send_signal(signal.SIGKILL)
     first.wait()
