@@ -104,7 +104,7 @@ def run_distill(
     check_trainable(config, spec)
     for note in taken:
         observer.say(note)
-    with _run(config, directory, cache_dir, None, resume, observer) as run:
+    with _run(config, directory, cache_dir, None, resume, observer, proxy_seeds=()) as run:
         entries = baseline_entries(config.full)
         if all(entry.digest != spec.digest for entry in entries):
             entries.append(Entry(spec.name or "given", spec))
@@ -113,9 +113,18 @@ def run_distill(
 
 @contextmanager
 def _run(
-    config: RunConfig, directory: Path, cache_dir: Path, storage_url: str | None, resume: bool, observer: Observer
+    config: RunConfig,
+    directory: Path,
+    cache_dir: Path,
+    storage_url: str | None,
+    resume: bool,
+    observer: Observer,
+    proxy_seeds: tuple[int, ...] = (SEARCH_SEED,),
 ) -> Iterator[Run]:
-    """Check everything that can be wrong, prepare, start the runtime; give it all back at the end."""
+    """Check everything that can be wrong, prepare, start the runtime; give it all back at the end.
+
+    proxy_seeds: of the proxy trainings whose warm starts are made beforehand; none where nothing is searched.
+    """
     for name in (*config.search.enqueue, *config.full.baselines):
         if name != NO_DISTILLATION:
             load_distiller(name)
@@ -139,7 +148,7 @@ def _run(
                 config,
                 datasets,
                 cache_dir,
-                seeds=(SEARCH_SEED,),
+                seeds=proxy_seeds,
                 device=own_resources(0, config.runtime.gpus_per_worker).device,
                 on_progress=observer.stage,
             )

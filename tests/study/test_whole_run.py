@@ -121,6 +121,17 @@ def test_a_given_distiller_is_trained_beside_the_baselines(cache, tmp_path):
     assert [entry.name for entry in results.entries] == ["none", "pkd", "cwd"]
 
 
+def test_a_given_distiller_costs_no_warm_start(cache, tmp_path):
+    from autokd.presets import load_preset
+
+    made = set(cache.glob("warm_starts/*.pt"))
+    shorter = TINY.replace(
+        "epochs: 2, seeds: [0, 1], baselines: [none, pkd]", "epochs: 1, seeds: [0], baselines: [none]"
+    )
+    run_distill(load_config(shorter), load_preset("cwd"), tmp_path / "short", cache_dir=cache)
+    assert set(cache.glob("warm_starts/*.pt")) == made
+
+
 def start(space, directory, cache, *arguments):
     command = [sys.executable, "-m", "autokd", "search", str(space), "--run-dir", str(directory), *arguments]
     environment = os.environ | {"AUTOKD_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
