@@ -55,6 +55,18 @@ def report(
     }
 
 
+SHOWN = ("val_loss", "cka", "ap", "val_loss + cka", "val_loss + cka + ap", "parts of val_loss + cka")
+
+
+def table(result: Mapping[str, Any]) -> list[str]:
+    """Lines of Markdown: tau overall / at equal strength, for each reward."""
+    lines = ["| proxy | after epoch | cost | " + " | ".join(SHOWN) + " |", "|---" * (3 + len(SHOWN)) + "|"]
+    for row in result["variants"]:
+        cells = [f"{row['tau'][reward]['all']:.2f} / {row['tau'][reward]['equal_strength']:.2f}" for reward in SHOWN]
+        lines.append(f"| {row['variant']} | {row['epoch']} | {row['cost']:.3f} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def _id(entry: Entry, seed: int) -> str:
     return f"proxy-{entry.name.replace('-', '_')}-s{seed}"
 

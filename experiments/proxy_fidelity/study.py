@@ -21,7 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "distiller_benchmark")]
 
-from fidelity import report  # noqa: E402
+from fidelity import report, table  # noqa: E402
 from recording import Scratch  # noqa: E402
 from trainer import Trainer, machine_name, read_config  # noqa: E402
 from truths import Entry, preset_entries, table_entries  # noqa: E402
@@ -31,13 +31,13 @@ from autokd.config import RunConfig  # noqa: E402
 from autokd.documents import load_document  # noqa: E402
 from autokd.outcomes import Job, Outcome  # noqa: E402
 
-SPACE = HERE.parent / "distiller_benchmark" / "space.yaml"
+PAIR = HERE / "pair.yaml"
 METRICS = ("val_loss", "cka", "ap", "ap_50", "ap_worst_class")
 
 
 def variant_configs(names: Sequence[str]) -> dict[str, RunConfig]:
     """A configuration for each form of the proxy; all measure every metric."""
-    base, forms = read_config(SPACE), load_document(HERE / "variants.yaml").data
+    base, forms = read_config(PAIR), load_document(HERE / "variants.yaml").data
     unknown = set(names) - set(forms)
     if unknown:
         sys.exit(f"{', '.join(sorted(unknown))}: not in variants.yaml, which has {', '.join(forms)}.")
@@ -84,7 +84,7 @@ def _job(entry: Entry | None, seed: int) -> Job:
 
 def _time_full_training(options: argparse.Namespace) -> None:
     """What costs are compared with: a full training of the first entry, on the same machine."""
-    config = read_config(SPACE)
+    config = read_config(PAIR)
     scratch = Scratch(options.scratch / "full", config, ["full"])
     entry = entries_of(options.truth, 1)[0]
     with scratch.claim(job := Job(f"full-{entry.name}-s0", entry.spec, "full", 0)) as is_ours:
@@ -104,13 +104,15 @@ def collect(options: argparse.Namespace) -> None:
         if folder.exists():
             found[name], its_commits, its_machines = Scratch(folder, variant_configs([name])[name]).read()
             commits, machines = commits | its_commits, machines | its_machines
-    full = Scratch(options.scratch / "full", read_config(SPACE)).read()[0]
+    full = Scratch(options.scratch / "full", read_config(PAIR)).read()[0]
     full_seconds = min(outcome.seconds for outcome in full.values())
     result = report(entries, found, full_seconds, options.seeds)
     result = {"truth": options.truth, "commits": sorted(commits), "machines": sorted(machines)} | result
     (HERE / f"{options.truth}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for row in result["variants"]:
-        print(row)
+    readme = HERE / "README.md"
+    before, begin, rest = readme.read_text(encoding="utf-8").partition(f"<!-- {options.truth} -->\n")
+    after = rest[rest.index("<!-- end -->") :]
+    readme.write_text(before + begin + "\n".join(table(result)) + "\n" + after, encoding="utf-8")
 
 
 def main() -> None:
