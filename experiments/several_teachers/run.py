@@ -24,6 +24,7 @@ from autokd.config import RunConfig, load_config
 from autokd.documents import dump_yaml, load_document
 from autokd.outcomes import Job, Outcome, WorkerResources
 from autokd.presets import load_preset
+from autokd.training import PROMOTED_FOLDER
 
 HERE = Path(__file__).parent
 SPACE = Path("search_spaces/bccd.yaml")
@@ -44,6 +45,10 @@ ARMS: Mapping[str, tuple[tuple[int, ...], str]] = {
     "gradient": ((0, 1), "gradient"),
 }
 """Which teachers, and the rule by which they share."""
+PROMOTED_ARM = "promoted"
+"""The first teacher and the student that promoted.yaml's search promoted, in equal shares."""
+PROMOTED_RUN = "promoted"
+"""That search's run directory, in the scratch folder."""
 
 
 def entries(distillers: tuple[str, ...]) -> Iterator[tuple[str, str, int]]:
@@ -54,12 +59,21 @@ def entries(distillers: tuple[str, ...]) -> Iterator[tuple[str, str, int]]:
         for seed in SEEDS:
             for arm in ARMS:
                 yield distiller, arm, seed
+        if distiller == "fitnet":
+            for seed in SEEDS:
+                yield distiller, PROMOTED_ARM, seed
+
+
+def promoted_student(run: Path) -> str:
+    """Digest of the student that a search promoted; empty where it has not been made."""
+    found = sorted(path.name for path in (run / PROMOTED_FOLDER).glob("*") if path.is_dir())
+    return found[0] if found else ""
 
 
 def config(arm: str) -> RunConfig:
     data = load_document(SPACE).data
     data["data"]["root"] = os.environ.get("AUTOKD_BCCD", data["data"]["root"])
-    positions, rule = ARMS[arm]
+    positions, rule = ARMS["first" if arm == PROMOTED_ARM else arm]
     teachers = [data["teacher"], SECOND_TEACHER]
     data["teacher"] = [teachers[i] for i in positions]
     return load_config(dump_yaml(data | ({"teacher_factors": rule} if len(positions) > 1 else {})))
@@ -86,11 +100,17 @@ def work(distillers: tuple[str, ...], scratch: Path, cache: Path, again: bool) -
     with tempfile.TemporaryDirectory() as files:
         for distiller, arm, seed in entries(distillers):
             path = scratch / f"{distiller}-{arm}-s{seed}.json"
-            if path.exists() or not _claimed(path.with_suffix(".claim"), again):
+            run, promoted = Path(files), ""
+            if arm == PROMOTED_ARM:
+                run = scratch / PROMOTED_RUN
+                promoted = promoted_student(run)
+            if (arm == PROMOTED_ARM and not promoted) or path.exists():
                 continue
-            evaluator = TrainingEvaluatorFactory(config(arm), cache, Path(files), datasets)(WorkerResources(1))
+            if not _claimed(path.with_suffix(".claim"), again):
+                continue
+            evaluator = TrainingEvaluatorFactory(config(arm), cache, run, datasets)(WorkerResources(1))
             spec = None if distiller == "none" else load_preset(distiller).with_strength(RATIO)
-            training = contained(evaluator, Job(path.stem, spec, "full", seed))
+            training = contained(evaluator, Job(path.stem, spec, "full", seed, promoted))
             while True:
                 try:
                     next(training)
@@ -145,13 +165,13 @@ def collect(scratch: Path) -> None:
     rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(scratch.glob("*-s[0-9].json"))]
     lines = [
         "| distiller | teachers | seed 0: test AP | seed 1 | gain on none, seed 0 | seed 1 | mean gain | "
-        "shares at the end (first / second) |",
-        "|---|---|---|---|---|---|---|---|",
+        "val AP, mean gain | shares at the end (first / second) |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     none = _by_seed(rows, "none", "first")
-    lines.append("| none | | " + " | ".join(_cell(none.get(seed)) for seed in SEEDS) + " | | | | |")
+    lines.append("| none | | " + " | ".join(_cell(none.get(seed)) for seed in SEEDS) + " | | | | | |")
     for distiller in DISTILLERS:
-        for arm in ARMS:
+        for arm in (*ARMS, PROMOTED_ARM):
             found = _by_seed(rows, distiller, arm)
             if found:
                 lines.append(f"| {distiller} | {_label(arm)} | {_cells(found, none)} |")
@@ -180,6 +200,8 @@ def _by_seed(rows: list[dict[str, Any]], distiller: str, arm: str) -> dict[int, 
 
 
 def _label(arm: str) -> str:
+    if arm == PROMOTED_ARM:
+        return "first and a promoted student, equal"
     return f"{arm} alone" if len(ARMS[arm][0]) == 1 else f"both, {arm}"
 
 
@@ -189,12 +211,21 @@ def _cell(row: dict[str, Any] | None) -> str:
     return f"{row['metrics']['test_ap']:.3f}" if row["status"] == "finished" else str(row["cause"])
 
 
-def _cells(found: dict[int, dict[str, Any]], none: dict[int, dict[str, Any]]) -> str:
-    gains = {
-        seed: row["metrics"]["test_ap"] - none[seed]["metrics"]["test_ap"]
+def _gains(found: dict[int, dict[str, Any]], none: dict[int, dict[str, Any]], metric: str) -> dict[int, float]:
+    """By seed, of the finished trainings."""
+    return {
+        seed: row["metrics"][metric] - none[seed]["metrics"][metric]
         for seed, row in found.items()
         if row["status"] == "finished" and seed in none
     }
+
+
+def _mean(gains: dict[int, float]) -> str:
+    return f"{statistics.fmean(gains.values()):+.3f}" if len(gains) == len(SEEDS) else ""
+
+
+def _cells(found: dict[int, dict[str, Any]], none: dict[int, dict[str, Any]]) -> str:
+    gains = _gains(found, none, "test_ap")
     shares = [
         " / ".join(f"{share:.2f}" for share in found[s]["shares"][-1])
         for s in SEEDS
@@ -204,7 +235,8 @@ def _cells(found: dict[int, dict[str, Any]], none: dict[int, dict[str, Any]]) ->
         [
             *(_cell(found.get(seed)) for seed in SEEDS),
             *(f"{gains[seed]:+.3f}" if seed in gains else "" for seed in SEEDS),
-            f"{statistics.fmean(gains.values()):+.3f}" if len(gains) == len(SEEDS) else "",
+            _mean(gains),
+            _mean(_gains(found, none, "val_ap")),
             "; ".join(shares),
         ]
     )
