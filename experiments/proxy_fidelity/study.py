@@ -95,7 +95,7 @@ def _time_full_training(options: argparse.Namespace) -> None:
 
 
 def collect(options: argparse.Namespace) -> None:
-    entries = entries_of(options.truth, None)
+    entries = entries_of(options.truth, options.count)
     found: dict[str, Mapping[str, Outcome]] = {}
     commits: set[str] = set()
     machines: set[str] = set()
