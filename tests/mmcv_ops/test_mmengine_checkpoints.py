@@ -88,6 +88,7 @@ import torch
 from mmdet.apis import inference_detector, init_detector
 
 torch.set_num_threads(1)
+torch.manual_seed(0)
 config, checkpoint = sys.argv[1:]
 first = init_detector(config, None, device="cpu", palette="random")
 torch.save({"state_dict": first.state_dict(), "meta": {"dataset_meta": {"classes": ("a", "b")}}}, checkpoint)
