@@ -43,10 +43,10 @@ def report(
         num_reports = min(len(run.reports) for each in runs.values() for run in each)
         for epoch in range(1, num_reports + 1):
             cost = statistics.median(sum(run.reports[epoch - 1].seconds for run in each) for each in runs.values())
-            rows.append(
-                {"variant": name, "epoch": epoch, "entries": len(known), "seeds": list(seeds),
-                 "cost": round(cost / full_seconds, 3)} | _taus(known, runs, epoch)
-            )  # fmt: skip
+            about = {"variant": name, "epoch": epoch, "entries": len(known), "seeds": list(seeds)}
+            none = [outcomes[f"proxy-none-s{seed}"].reports[epoch - 1].metrics["ap"] for seed in seeds]
+            about |= {"cost": round(cost / full_seconds, 3), "none_ap": [round(ap, 4) for ap in none]}
+            rows.append(about | _taus(known, runs, epoch))
     return {
         "ceiling": ceiling(entries),
         "strength_only": strength_only(entries),
