@@ -1,7 +1,7 @@
 """Which sampler finds the good distillers first? Searches on the recorded table, on a virtual clock.
 
     python experiments/distiller_benchmark/compare.py [--repeats 100] [--workers 1 4 16] [--objective proxy | full]
-        [--samplers mcts random ...] [--reward val_loss cka] [--trials 120] [--processes 2] [--output FOLDER]
+        [--samplers mcts random ...] [--reward val_loss cka ap] [--trials 120] [--processes 2] [--output FOLDER]
 
 Repeat r has sampler seed r, the same for every sampler. A search sees the proxy's reward (or, with --objective full,
 the full training's AP). It ends when it has found a spec of the top 1% by the full training's score and one of the
@@ -34,7 +34,7 @@ from autokd.benchmark import current_commit, load_benchmark
 from autokd.errors import AutoKDError
 
 HERE = Path(__file__).parent
-SLOW_TRIALS = {"tpe": 80, "gp": 80}
+SLOW_TRIALS = {"tpe": 80, "tpe_univariate": 80, "gp": 80}
 """Samplers that give up earlier: Optuna's TPE comes to suggest known specs hundreds of times before a new one. What a
 search has not found by then counts as found at that trial, which is in the sampler's favour."""
 SLOW_REPEATS = {"gp": 10}
@@ -189,7 +189,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--samplers", nargs="+", default=[*SAMPLERS], choices=[*SAMPLERS])
     parser.add_argument("--objective", choices=("proxy", "full"), default="proxy")
-    parser.add_argument("--reward", nargs="+", default=["val_loss", "cka"])
+    parser.add_argument("--reward", nargs="+", default=["val_loss", "cka", "ap"])
     parser.add_argument("--metric", default="val_ap", help="of the full training: val_ap or test_ap")
     parser.add_argument("--top", type=float, default=0.01)
     parser.add_argument("--trials", type=int, default=120, help="at most so many evaluated specs a search")

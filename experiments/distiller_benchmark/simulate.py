@@ -38,9 +38,11 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     **{name: _named(name) for name in ("mcts", "random", "nsga2", "gp")},
     # As Optuna's users have it: what it remembers of the search space saves a fifth of the time.
     "tpe": lambda seed: TPESampler(multivariate=True, group=True, seed=seed),
+    "tpe_univariate": lambda seed: TPESampler(seed=seed),
     "evolution": lambda seed: RegularisedEvolutionSampler(seed, role=decision_role),
 }
-"""Those that a space file can name, with the same settings, and regularised evolution."""
+"""Those that a space file can name, with the same settings, Optuna's default (TPE, every decision by itself) and
+regularised evolution."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Truth:
         self.num_epochs = len(none.reports)
         self.reference = Reward(self.parts, benchmark.none.curve(0))
         kept = {spec.digest for spec in self.space.specs()}
-        rows = [row for row in benchmark if row.digest in kept]
+        self.rows = rows = [row for row in benchmark if row.digest in kept]
         self.index = {row.digest: i for i, row in enumerate(rows)}
         self.score = self._filled([_gain(row, benchmark.none, metric) for row in rows])
         proxies = [row.outcome("proxy", 0) for row in rows]
@@ -142,6 +144,8 @@ class Trace:
 
     rows: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    finished: list[bool] = field(default_factory=list)
+    """False: pruned, or failed."""
     busy_s: float = 0.0
 
     def first(self, wanted: set[int]) -> int | None:
@@ -175,6 +179,7 @@ class _Watched:
         if not self._is_over:
             self.trace.rows.append(self._row[outcome.job_id])
             self.trace.seconds.append(self._runtime.now_s)
+            self.trace.finished.append(outcome.status == "finished")
             self._is_over = self._is_enough(self.trace)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from autokd.config import RunConfig, load_config, space_of
 from autokd.documents import dump_yaml, load_document
 from autokd.errors import BenchmarkError
 from autokd.outcomes import Evaluator, Job, Outcome, WorkerResources
+
+TRAIN_SECONDS = "train_seconds"
+"""A metric of every report: what training took until then, without the measuring."""
 
 
 def read_config(path: Path) -> RunConfig:
@@ -84,8 +88,12 @@ class Trainer:
         if self._device != "cpu" or outcome.seconds <= 0:
             return outcome
         share = cpu_seconds / outcome.seconds
-        reports = tuple(replace(report, seconds=report.seconds * share) for report in outcome.reports)
-        return replace(outcome, seconds=cpu_seconds, reports=reports)
+
+        def quiet(metrics: Mapping[str, float]) -> dict[str, float]:
+            return {name: value * share if name == TRAIN_SECONDS else value for name, value in metrics.items()}
+
+        reports = tuple(replace(r, seconds=r.seconds * share, metrics=quiet(r.metrics)) for r in outcome.reports)
+        return replace(outcome, seconds=cpu_seconds, reports=reports, metrics=quiet(outcome.metrics))
 
     def _prepare(self, job: Job) -> None:
         from autokd.training import prepare

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import optuna
+import pruning
 import pytest
 from benchmark_samples import LARGE, SMALL, outcomes_of, synthetic, true_gain
 from compare import Settings, main
@@ -101,6 +102,28 @@ def test_pruning_saves_virtual_time(large):
     assert pruned.rows[:20] == whole.rows[:20], "the sampler looks at no values"
     assert pruned.busy_s == pytest.approx(pruned.seconds[-1])
     assert pruned.seconds[-1] < 0.9 * whole.seconds[-1]
+
+
+def test_a_pruner_is_judged_against_the_same_search_without_one(tmp_path, monkeypatch, capsys):
+    save_benchmark(tmp_path / "table.jsonl.gz", synthetic(LARGE, seeds=(0,)))
+    arguments = ["--table", str(tmp_path / "table.jsonl.gz"), "--output", str(tmp_path), "--sampler", "random"]
+    arguments += ["--repeats", "3", "--workers", "1", "--trials", "40", "--processes", "1"]
+    monkeypatch.setattr(sys, "argv", ["pruning.py", *arguments])
+    assert pruning.main() == 0
+    assert "| 1 | median | " in capsys.readouterr().out
+    report = json.loads((tmp_path / "pruning.json").read_text())
+    rows = {row["pruner"]: row for row in report["rows"]}
+    assert list(rows) == list(pruning.PRUNERS)
+    none, median = rows["none"], rows["median"]
+    assert (none["pruned"], none["hours_ratio"]["mean"], none["gain_difference"]["mean"]) == (0.0, 1.0, 0.0)
+    assert 0.2 < median["pruned"] < 0.8, "random trials: of every other one the first epoch is worse than the median"
+    assert median["hours"] / none["hours"] == pytest.approx(median["hours_ratio"]["mean"], rel=0.05)
+
+
+def test_a_search_without_a_pruner_is_not_charged_for_measuring_early(large):
+    outcome = large.rows[7].outcome("proxy", 0)
+    first = outcome.reports[0]
+    assert pruning.early_measuring_s(large, 7) == pytest.approx(first.seconds * 0.2)
 
 
 def test_eighty_trials_of_a_cheap_sampler_take_well_under_a_second(large):
