@@ -138,7 +138,7 @@ def detect_split(
             samples = [dataset.load(index) for index in chunk]
             images_BCHW, _ = collate(samples, device)
             for index, found in zip(chunk, detector.detect(images_BCHW)):
-                results += dataset.to_coco_results(index, _best(found))
+                results += coco_results(dataset, index, found)
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError("out of time while measuring AP.")
     finally:
@@ -146,6 +146,7 @@ def detect_split(
     return results
 
 
-def _best(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def coco_results(dataset: DetectionDataset, index: int, found: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """COCO results of what a detector found in an image of ``dataset``: as many as COCO counts."""
     order = found["scores"].argsort(descending=True, stable=True)[:MAX_DETECTIONS]
-    return {name: found[name][order] for name in ("boxes", "scores", "labels")}
+    return dataset.to_coco_results(index, {name: found[name][order] for name in ("boxes", "scores", "labels")})

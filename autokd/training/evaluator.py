@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from autokd.distill import TeacherEnsemble, build_distiller, build_ensemble
 from autokd.errors import DetectorError, DistillError, NonFiniteError, SpecError
 from autokd.outcomes import Cause, Job, Outcome, Report, WorkerResources
 from autokd.spec import DistillerSpec
-from autokd.training.average_precision import AveragePrecision
+from autokd.training.average_precision import AveragePrecision, detect_split
 from autokd.training.content import save_weights, write_whole
 from autokd.training.frozen import parts_of
 from autokd.training.loader import Loader
@@ -228,21 +228,26 @@ class _Trial:
         metrics: dict[str, float] = {}
         datasets = provisions.datasets_of(proxy)
         loader = provisions.validation_loader(proxy.val_subset, datasets)
+        wanted = [part for part in proxy.reward if part in PRECISION_PARTS]
         if "val_loss" in proxy.reward or "cka" in proxy.reward:
             taps = provisions.all_validation_taps(datasets) if "cka" in proxy.reward else None
-            validation = validate(self._student, loader, taps, deadline=self._deadline)
+            validation = validate(self._student, loader, taps, wants_detections=bool(wanted), deadline=self._deadline)
             metrics |= {"val_loss": validation.val_loss}
             metrics |= {f"val_loss/{part}": loss for part, loss in validation.losses.items()}
             if validation.cka is not None:
                 metrics["cka"] = validation.cka
-        if wanted := [part for part in proxy.reward if part in PRECISION_PARTS]:
-            precision = provisions.meter(datasets.val).measure(
+            detections: Sequence[Mapping[str, Any]] = validation.detections
+        elif wanted:
+            detections = detect_split(
                 self._student,
+                datasets.val,
                 batch_size=EVALUATION_BATCH_SIZE,
                 device=provisions.device,
                 indices=loader.indices(),
                 deadline=self._deadline,
             )
+        if wanted:
+            precision = provisions.meter(datasets.val).score(detections, loader.indices())
             metrics |= {part: PRECISION_PARTS[part](precision) for part in wanted}
         return metrics
 
@@ -258,15 +263,19 @@ class _Trial:
         if Ranks.current().rank > 0:
             return
         validation = validate(
-            student, provisions.validation_loader(), provisions.all_validation_taps(), deadline=self._deadline
+            student,
+            provisions.validation_loader(),
+            provisions.all_validation_taps(),
+            wants_detections=True,
+            deadline=self._deadline,
         )
         self.metrics["val_loss"] = validation.val_loss
         if validation.cka is not None:
             self.metrics["cka"] = validation.cka
         datasets = provisions.datasets
-        precision = None
+        precision = provisions.meter(datasets.val).score(validation.detections)
         for split, dataset in (("val", datasets.val), ("test", datasets.test)):
-            if precision is None or dataset is not datasets.val:
+            if dataset is not datasets.val:
                 precision = provisions.meter(dataset).measure(
                     student, batch_size=EVALUATION_BATCH_SIZE, device=provisions.device, deadline=self._deadline
                 )

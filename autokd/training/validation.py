@@ -1,15 +1,17 @@
-"""Validation in one forward pass a batch: the task loss, and the representation gap to the teacher."""
+"""Validation in one forward pass a batch: the task loss, the representation gap to the teacher, the detections."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
-from autokd.detectors import Detector
+from autokd.detectors import Detections, Detector
 from autokd.errors import DetectorError, NonFiniteError
+from autokd.training.average_precision import coco_results
 from autokd.training.cka import Rows, TeachersCKA
 from autokd.training.loader import Loader
 from autokd.training.loop import PYRAMID_TAP, TeacherTaps
@@ -21,12 +23,16 @@ VALIDATION_SEED = 0
 
 @dataclass(frozen=True)
 class Validation:
-    """``val_loss``: the task loss, mean over images. ``cka``: mean over levels and teachers, None without any."""
+    """``val_loss``: the task loss, mean over images. ``cka``: mean over levels and teachers, None without any.
+
+    ``detections``: COCO results, if they were wanted.
+    """
 
     val_loss: float
     cka: float | None = None
     losses: Mapping[str, float] = field(default_factory=dict)
     cka_levels: Mapping[str, float] = field(default_factory=dict)
+    detections: tuple[dict[str, Any], ...] = field(default=(), repr=False)
 
 
 @torch.no_grad()
@@ -36,6 +42,7 @@ def validate(
     teacher: TeacherTaps | None = None,
     *,
     rows: Rows = "cells",
+    wants_detections: bool = False,
     deadline: float | None = None,
 ) -> Validation:
     """Measure ``student`` in eval mode on the loader's images in order; its mode is as before afterwards.
@@ -47,12 +54,19 @@ def validate(
     student.eval()
     sums: dict[str, torch.Tensor] = {}
     cka = TeachersCKA(rows) if teacher is not None else None
+    detections: list[dict[str, Any]] = []
     num_images = 0
     try:
         with random_stream(loader.device, VALIDATION_SEED, "validation"):
             for step, batch in enumerate(loader.in_order()):
                 seed_stream(loader.device, VALIDATION_SEED, "validation", step)
-                outputs = student(batch.images_BCHW, batch.targets, taps=(PYRAMID_TAP,))
+                found: list[Detections] = []
+                if wants_detections:
+                    outputs, found = student.forward_and_detect(batch.images_BCHW, batch.targets, taps=(PYRAMID_TAP,))
+                else:
+                    outputs = student(batch.images_BCHW, batch.targets, taps=(PYRAMID_TAP,))
+                for (index, _), boxes in zip(batch.pairs, found):
+                    detections += coco_results(loader.dataset, index, boxes)
                 if not outputs.losses:
                     raise DetectorError(f"{type(student).__name__} gave no losses in eval mode.")
                 for name, loss in outputs.losses.items():
@@ -69,4 +83,10 @@ def validate(
     for name, value in losses.items():
         if not torch.isfinite(torch.tensor(value)):
             raise NonFiniteError(f"the validation loss {name} is {value}: the student's weights have run away.")
-    return Validation(sum(losses.values()), cka.value() if cka else None, losses, cka.levels() if cka else {})
+    return Validation(
+        sum(losses.values()),
+        cka.value() if cka else None,
+        losses,
+        cka.levels() if cka else {},
+        tuple(detections),
+    )

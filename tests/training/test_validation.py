@@ -12,7 +12,7 @@ from torch import nn
 from autokd.detectors import build_detector
 from autokd.errors import NonFiniteError
 from autokd.outputs import DetectorOutputs
-from autokd.training.average_precision import PrecisionMeter
+from autokd.training.average_precision import PrecisionMeter, detect_split
 from autokd.training.loader import Loader, identity_plan
 from autokd.training.seeds import random_stream
 from autokd.training.teacher_cache import LiveTeacher
@@ -65,6 +65,26 @@ def test_validation_changes_nothing_and_gives_the_same_twice(student, loader):
     assert list(first.cka_levels) == list(student.level_names)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+
+
+def test_detections_come_of_the_same_passes_and_are_those_of_detecting_alone(student, loader, tiny_data, monkeypatch):
+    num_passes = 0
+    run = type(student)._run
+
+    def counted(self, *arguments, **named):
+        nonlocal num_passes
+        num_passes += 1
+        return run(self, *arguments, **named)
+
+    alone = detect_split(student, tiny_data.val, batch_size=4, device=CPU)
+    plain = validate(student, loader, LiveTeacher(student))
+    monkeypatch.setattr(type(student), "_run", counted)
+    found = validate(student, loader, wants_detections=True)
+    assert num_passes == 2, "batches of 4 and 2 images"
+    assert alone
+    assert list(found.detections) == alone
+    assert found.losses == plain.losses
+    assert plain.detections == ()
 
 
 def test_without_a_teacher_there_is_no_gap(student, loader):
