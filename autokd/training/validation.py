@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from autokd.detectors import Detections, Detector
+from autokd.detectors import Detections, Detector, Target
 from autokd.errors import DetectorError, NonFiniteError
 from autokd.training.average_precision import coco_results
 from autokd.training.cka import Rows, TeachersCKA
@@ -60,11 +60,12 @@ def validate(
         with random_stream(loader.device, VALIDATION_SEED, "validation"):
             for step, batch in enumerate(loader.in_order()):
                 seed_stream(loader.device, VALIDATION_SEED, "validation", step)
+                targets = cast("list[Target]", batch.targets)
                 found: list[Detections] = []
                 if wants_detections:
-                    outputs, found = student.forward_and_detect(batch.images_BCHW, batch.targets, taps=(PYRAMID_TAP,))
+                    outputs, found = student.forward_and_detect(batch.images_BCHW, targets, taps=(PYRAMID_TAP,))
                 else:
-                    outputs = student(batch.images_BCHW, batch.targets, taps=(PYRAMID_TAP,))
+                    outputs = student(batch.images_BCHW, targets, taps=(PYRAMID_TAP,))
                 for (index, _), boxes in zip(batch.pairs, found):
                     detections += coco_results(loader.dataset, index, boxes)
                 if not outputs.losses:
