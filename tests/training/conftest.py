@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from training_samples import make_config
 
 from autokd.config import RunConfig
 from autokd.data import Datasets, load_datasets
 from autokd.outcomes import Evaluator, Job, Outcome, Report
-
-
-def make_config(**changes: Any) -> RunConfig:
-    """8 images of 64 x 64, detectors of width 8, trainings of two epochs; sections may be changed."""
-    sections: dict[str, Any] = {
-        "data": {"format": "shapes", "image_size_px": (64, 64), "num_train": 8, "num_val": 6, "num_test": 5},
-        "teacher": {"backbone": {"width": 8}, "fpn_channels": 16, "train": {"epochs": 2, "batch_size": 4}},
-        "student": {"backbone": {"width": 8}, "fpn_channels": 8},
-        "proxy": {"epochs": 2, "batch_size": 4, "warm_start": {"epochs": 1}},
-        "full": {"epochs": 2, "batch_size": 4},
-    }
-    for name, change in changes.items():
-        sections[name] = {**sections[name], **change}
-    return RunConfig.model_validate(sections)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_config
 from ranks import in_ranks
 from torch import Tensor, nn
+from training_samples import make_config
 
 from autokd.presets import load_preset
 from autokd.training.collectives import Measuring, own_rows, sum_of_shares, whole_rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import make_config
+from training_samples import make_config
 
 from autokd.config import RuntimeConfig
 from autokd.outcomes import Job, Outcome, Report, WorkerResources

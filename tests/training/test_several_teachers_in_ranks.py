@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_config
 from ranks import in_ranks
+from training_samples import make_config
 
 from autokd.config import RunConfig
 from autokd.presets import load_preset
