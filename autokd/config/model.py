@@ -32,8 +32,18 @@ class SearchConfig(Section):
     """The best few, which race: they are tried again by the proxy, with one seed more a round."""
     finalist_seeds: Seeds = (1, 2)
     """One a round; who can no longer win falls before the next, and the race ends when one is left."""
+    full_finalists: PositiveInt = 1
+    """The best so many of the race are also trained in full once, and the best val AP wins; 1: the race decides."""
     promote_after: PositiveInt | None = None
     """After so many finished trials the best student so far joins the teachers of all that follows; null: never."""
+
+    @field_validator("full_finalists")
+    @classmethod
+    def _are_finalists(cls, count: int, info: ValidationInfo) -> int:
+        finalists = info.data.get("finalists")
+        if finalists is not None and count > finalists:
+            raise ValueError(f"found {count} of {finalists} finalists. Take at most as many, or raise 'finalists'")
+        return count
 
 
 class RuntimeConfig(Section):

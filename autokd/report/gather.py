@@ -185,7 +185,7 @@ def _race_view(race: Race | None) -> RaceView | None:
     finalists = (
         FinalistView(
             each.digest, each.formula, each.seeds, each.rewards, each.mean, each.expected, each.expected_deviation,
-            each.fell_in, each.reason,
+            each.fell_in, each.reason, each.full_val_ap,
         )
         for each in race.finalists
     )  # fmt: skip

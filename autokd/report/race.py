@@ -128,6 +128,8 @@ def _finalist_row(each: FinalistView, *, is_winner: bool) -> FinalistRow:
     if each.expected is not None and each.deviation is not None:
         expected += f" ± {each.deviation:.3f}"
     fate = "stood to the end" if each.fell_in is None else f"fell in round {each.fell_in}: {each.reason}"
+    if each.full_val_ap is not None:
+        fate += f"; trained in full: val AP {each.full_val_ap:.4f}"
     return FinalistRow(
         name=_short(each.digest),
         first=f"{each.rewards[0]:+.3f}" if each.rewards else ABSENT,

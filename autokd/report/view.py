@@ -89,6 +89,8 @@ class FinalistView:
     fell_in: int | None = None
     """Number of the round after which it was out; None: it stood to the end."""
     reason: str = ""
+    full_val_ap: float | None = None
+    """Of one full training; None where there was none."""
 
 
 @dataclass(frozen=True, slots=True)

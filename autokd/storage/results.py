@@ -96,6 +96,8 @@ class FinalistResult(_Part):
     """Number of the round (from 1) after which it was out; None: it stood to the end."""
     reason: str = ""
     """Why it fell."""
+    full_val_ap: Number = None
+    """Val AP of one full training with ``Race.full_seed``; None where there was none, or it failed."""
 
 
 class RaceRound(_Part):
@@ -123,6 +125,8 @@ class Race(_Part):
     """Why it ended."""
     trainings: int = 0
     """Proxy trainings of finalists; those of "none", one a round, come on top."""
+    full_seed: int | None = None
+    """Of the finalists' full trainings, none of those that are reported; None: the race alone decided."""
     prior_mean: Number = None
     """What the expected rewards are shrunken to: the mean of all trials."""
     between: Number = None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from scipy.special import ndtri
 from scipy.stats import kendalltau
 
-from autokd.storage import Entry, ProxyFidelity
+from autokd.storage import Entry, ProxyFidelity, Race
 
 MIN_DISTILLERS = 4
 """Of three, a random order is the right one in one case of six."""
@@ -16,8 +16,9 @@ MIN_DISTILLERS = 4
 CONFIDENCE = 0.95
 
 
-def proxy_fidelity(entries: Sequence[Entry]) -> ProxyFidelity:
-    """Kendall's tau-b between proxy reward and mean val AP, over the distinct distillers that have both.
+def proxy_fidelity(entries: Sequence[Entry], race: Race | None = None) -> ProxyFidelity:
+    """Kendall's tau-b between proxy reward and mean val AP, over the distinct distillers that have both: entries, and
+    the finalists of ``race`` that were trained in full.
 
     "none" is left out: that distilling beats not distilling says nothing about ranking distillers. The reward is that
     of a distiller's trial (one seed), by which the search went.
@@ -27,6 +28,9 @@ def proxy_fidelity(entries: Sequence[Entry]) -> ProxyFidelity:
         val_ap = mean(entry.val_ap)
         if entry.spec and entry.proxy_reward is not None and val_ap is not None:
             pairs.setdefault(entry.digest, (entry.proxy_reward, val_ap))
+    for finalist in race.finalists if race is not None else ():
+        if finalist.full_val_ap is not None:
+            pairs.setdefault(finalist.digest, (finalist.rewards[0], finalist.full_val_ap))
     count = len(pairs)
     if count < MIN_DISTILLERS:
         note = (
@@ -39,8 +43,8 @@ def proxy_fidelity(entries: Sequence[Entry]) -> ProxyFidelity:
         return ProxyFidelity(pairs=count, note="All were level by the proxy or in full: there is no order to compare.")
     low, high = tau_interval(tau, count)
     note = (
-        f"Over {count} distillers only, and not of random ones: the winner is there because the proxy favoured it, the "
-        'others are published presets; "none" is not counted. Noise of the full trainings counts as the proxy\'s.'
+        f"Over {count} distillers only, and not of random ones: finalists are there because the proxy favoured them, "
+        'the others are published presets; "none" is not counted. Noise of the full trainings counts as the proxy\'s.'
     )
     return ProxyFidelity(kendall_tau=tau, pairs=count, low=low, high=high, note=note)
 

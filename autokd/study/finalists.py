@@ -12,6 +12,7 @@ from autokd.config import NO_DISTILLATION
 from autokd.outcomes import Job, lesson_digest
 from autokd.spec import DistillerSpec
 from autokd.storage import read_record
+from autokd.study.entries import full_job_id
 
 if TYPE_CHECKING:
     import optuna
@@ -50,6 +51,16 @@ def reference_job(seed: int) -> Job:
 
 def finalist_job(finalist: Finalist, seed: int) -> Job:
     return Job(f"proxy-{finalist.digest}-s{seed}", finalist.spec, "proxy", seed, finalist.promoted)
+
+
+def full_finalist_job(finalist: Finalist, seed: int) -> Job:
+    return Job(full_job_id(finalist.digest, seed), finalist.spec, "full", seed, finalist.promoted)
+
+
+def full_finalist_seed(seeds: Sequence[int]) -> int:
+    """The least that is none of ``full.seeds``: the training by which a finalist is chosen is a lucky one, and must
+    not be among those that tell what it is worth."""
+    return min(set(range(len(seeds) + 1)) - set(seeds))
 
 
 def finalist_jobs(best: Sequence[Finalist], seeds: Sequence[int]) -> list[Job]:

@@ -46,7 +46,7 @@ def hand_over(run: Run, entries: Sequence[Entry], outcomes: Mapping[str, Outcome
         notes=_notes(run, entries, outcomes),
         versions=_versions(),
     )
-    results = results.model_copy(update={"proxy_fidelity": proxy_fidelity(results.entries)})
+    results = results.model_copy(update={"proxy_fidelity": proxy_fidelity(results.entries, results.race)})
     _write_student(run, winner, outcomes)
     _write_distiller(run, winner, entries)
     results.write(run.directory.results_path)

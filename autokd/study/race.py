@@ -15,7 +15,7 @@ from autokd.outcomes import Job, Outcome
 from autokd.spec import formula
 from autokd.storage import FinalistResult, Race, RaceRound
 from autokd.study.driver import NOT_ITS_FAULT
-from autokd.study.finalists import Finalist, finalist_job, finalist_jobs, reference_job
+from autokd.study.finalists import Finalist, finalist_job, finalist_jobs, full_finalist_job, reference_job
 from autokd.study.noise import Noise, Shrinkage, expected_rewards, mean_over, residual_noise
 from autokd.study.reward import Reward, reference_curve
 
@@ -47,6 +47,8 @@ class FinalistRace:
         self._fell: dict[str, tuple[int, str]] = {}
         self._rounds: list[RaceRound] = []
         self._num_trainings = 0
+        self._full_seed: int | None = None
+        self._full_val_ap: dict[str, float] = {}
 
     @property
     def is_over(self) -> bool:
@@ -89,7 +91,8 @@ class FinalistRace:
         )
 
     def winner(self) -> Finalist:
-        """Of those that stand the one that is expected to be best; where all failed, of the last to do so."""
+        """The best val AP of those trained in full; without, of those that stand the one that is expected to be best,
+        and where all failed, of the last to do so."""
         return self._finalists[self._ranked(self._shrinkage())[0]]
 
     def result(self) -> Race:
@@ -100,9 +103,27 @@ class FinalistRace:
             rounds=tuple(self._rounds),
             verdict=self._verdict(),
             trainings=self._num_trainings,
+            full_seed=self._full_seed,
             prior_mean=None if shrinkage is None else shrinkage.prior_mean,
             between=None if shrinkage is None else shrinkage.between,
         )
+
+    def full_jobs(self, count: int, seed: int) -> list[Job]:
+        """A full training of each of the best ``count``, whoever stands first: the race is over."""
+        return [
+            full_finalist_job(self._finalists[digest], seed) for digest in self._by_proxy(self._shrinkage())[:count]
+        ]
+
+    def finish_in_full(self, seed: int, outcomes: Mapping[str, Outcome]) -> None:
+        """Take in the outcomes of ``full_jobs``, by job id: from now on the best val AP wins.
+
+        The proxy's bias is the same for all seeds; only the training that counts can see it.
+        """
+        self._full_seed = seed
+        for digest, finalist in self._finalists.items():
+            outcome = outcomes.get(full_finalist_job(finalist, seed).id)
+            if outcome is not None and outcome.status == "finished":
+                self._full_val_ap[digest] = outcome.metrics["val_ap"]
 
     # -------------------------------------------------------------------------------------- deciding
 
@@ -137,6 +158,11 @@ class FinalistRace:
         return expected_rewards(self._trials, self._rewards, residual_noise(self._rewards), self._own_seed)
 
     def _ranked(self, shrinkage: Shrinkage | None) -> list[str]:
+        """Those trained in full by val AP, then the others as the proxy has them."""
+        by_proxy = self._by_proxy(shrinkage)
+        return sorted(by_proxy, key=lambda digest: -self._full_val_ap.get(digest, -math.inf))
+
+    def _by_proxy(self, shrinkage: Shrinkage | None) -> list[str]:
         """Those that stand first, then by how long they stood; among them by expected reward, then by mean."""
 
         def key(digest: str) -> tuple[float, float, float]:
@@ -161,9 +187,18 @@ class FinalistRace:
             expected_deviation=None if expectation is None else expectation.deviation,
             fell_in=fell_in,
             reason=reason,
+            full_val_ap=self._full_val_ap.get(digest),
         )
 
     def _verdict(self) -> str:
+        count = len(self._full_val_ap)
+        if self._full_seed is None:
+            return self._verdict_of_race()
+        if count == 0:
+            return f"{self._verdict_of_race()}; the finalists' full trainings failed, so the race decided"
+        return f"{self._verdict_of_race()}; of {count} trained in full the best val AP won"
+
+    def _verdict_of_race(self) -> str:
         if len(self._finalists) == 1:
             return "one finalist: no race"
         if not self._standing:
@@ -187,6 +222,8 @@ def winner_words(race: Race) -> str:
     words = f"winner of the search: {best.formula} (reward {best.rewards[0]:+.3f} in its trial"
     if best.expected is not None:
         words += f", {best.mean:+.3f} over {len(best.seeds)} seeds, {best.expected:+.3f} expected"
+    if best.full_val_ap is not None:
+        words += f", val AP {best.full_val_ap:.4f} in full"
     return f"{words}); {race.verdict}"
 
 

@@ -28,7 +28,7 @@ from autokd.study.batch import BatchDriver
 from autokd.study.contents import contents_of
 from autokd.study.driver import SearchDriver, SearchPlan
 from autokd.study.entries import Entry, baseline_entries
-from autokd.study.finalists import Finalist, best_trials, reference_job
+from autokd.study.finalists import Finalist, best_trials, full_finalist_seed, reference_job
 from autokd.study.handover import hand_over
 from autokd.study.ledger import Ledger
 from autokd.study.observer import Observer, SilentObserver
@@ -219,6 +219,10 @@ class Run:
             if seed != SEARCH_SEED:  # known: it is that of the trials themselves
                 outcomes = yield from self.run_jobs(f"finalists, seed {seed}", race.jobs(seed))
                 self.observer.say(round_words(race.finish_round(seed, outcomes)))
+        if search.full_finalists > 1:
+            seed = full_finalist_seed(self.config.full.seeds)
+            outcomes = yield from self.run_jobs("finalists in full", race.full_jobs(search.full_finalists, seed))
+            race.finish_in_full(seed, outcomes)
         result = race.result()
         self.ledger.save_race(result)
         self.observer.say(winner_words(result))

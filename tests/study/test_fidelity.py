@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from autokd.storage import Entry
+from autokd.storage import Entry, FinalistResult, Race
 from autokd.study.fidelity import proxy_fidelity, tau_interval
 
 
@@ -39,6 +39,14 @@ def test_ties_count_as_in_tau_b():
     tied = [*FOUR, entry("e", 4.0, 0.36), entry("f", 0.5, 0.36)]
     pairs = [(1, 0.31), (2, 0.33), (3, 0.32), (4, 0.36), (4, 0.36), (0.5, 0.36)]
     assert proxy_fidelity(tied).kendall_tau == pytest.approx(tau_b(pairs))
+
+
+def test_finalists_trained_in_full_count_too_unless_they_are_entries():
+    finalists = [FinalistResult(digest="d", rewards=(9.0, 1.0), full_val_ap=0.1)]
+    finalists += [FinalistResult(digest="e", rewards=(2.5, 7.0), full_val_ap=0.40), FinalistResult(digest="f")]
+    found = proxy_fidelity(FOUR, Race(finalists=tuple(finalists)))
+    pairs = [(1, 0.31), (2, 0.33), (3, 0.32), (4, 0.36), (2.5, 0.40)]
+    assert (found.kendall_tau, found.pairs) == (pytest.approx(tau_b(pairs)), 5)
 
 
 def test_fewer_than_four_distillers_are_said_to_be_too_few():

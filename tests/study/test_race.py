@@ -11,12 +11,13 @@ from fakes import SPACE, FakeEvaluator, make_driver, run
 from scipy import stats
 
 from autokd.config import load_config, load_space
+from autokd.errors import ConfigError
 from autokd.outcomes import Job, Outcome, Report, WorkerResources
 from autokd.runtime import InProcessRuntime
 from autokd.search import MCTSSampler
 from autokd.storage import Race, open_study
 from autokd.study import Reward, SilentObserver
-from autokd.study.finalists import Finalist
+from autokd.study.finalists import Finalist, full_finalist_seed
 from autokd.study.ledger import Ledger
 from autokd.study.phases import PhasedDriver
 from autokd.study.race import FinalistRace, round_words, winner_words
@@ -165,6 +166,56 @@ def test_one_finalist_does_not_race():
     assert winner_words(found).endswith("(reward +3.000 in its trial); one finalist: no race")
 
 
+def in_full(race: FinalistRace, count: int, seed: int, val_aps: dict[int, float | str]) -> Race:
+    """The full trainings of finalists, numbered as made."""
+    outcomes = {}
+    for job in race.full_jobs(count, seed):
+        found = val_aps[SPECS.index(job.spec)]
+        ended = Outcome(job.id, "finished", {"val_ap": found}) if isinstance(found, float) else failure(job, found)
+        outcomes[job.id] = ended
+    race.finish_in_full(seed, outcomes)
+    return race.result()
+
+
+def test_of_finalists_trained_in_full_the_best_val_ap_wins_whatever_the_proxy_says():
+    race = make_race([3.0, 2.9, 2.8])
+    hold(race, 1, [3.0, 2.9, 2.8])
+    jobs = race.full_jobs(2, 3)
+    assert [(job.spec, job.recipe, job.seed) for job in jobs] == [(SPECS[0], "full", 3), (SPECS[1], "full", 3)]
+    found = in_full(race, 2, 3, {0: 0.31, 1: 0.35})
+    assert race.winner().spec == SPECS[1]
+    assert [each.digest for each in found.finalists] == list(digests(1, 0, 2))
+    assert [each.full_val_ap for each in found.finalists] == [0.35, 0.31, None]
+    assert found.full_seed == 3
+    assert found.verdict.endswith("; of 2 trained in full the best val AP won")
+    assert "val AP 0.3500 in full" in winner_words(found)
+
+
+def test_a_finalist_that_fell_may_be_trained_in_full_but_after_those_that_stand():
+    race = make_race([3.0, 2.9, 2.1])
+    hold(race, 1, [2.9, 2.6, 1.7])
+    assert [job.spec for job in race.full_jobs(3, 3)][2] == SPECS[2], "it fell"
+    in_full(race, 3, 3, {0: 0.3, 1: "non_finite", 2: 0.4})
+    assert race.winner().spec == SPECS[2]
+
+
+def test_where_no_full_training_of_a_finalist_ends_the_race_decides():
+    race = make_race([3.0, 2.9])
+    found = in_full(race, 2, 1, {0: "non_finite", 1: "out_of_memory"})
+    assert race.winner().spec == SPECS[0]
+    assert found.verdict.endswith("the finalists' full trainings failed, so the race decided")
+
+
+@pytest.mark.parametrize(("seeds", "expected"), [((0, 1, 2), 3), ((1, 2), 0), ((0, 2), 1), ((7,), 0)])
+def test_finalists_are_chosen_by_a_seed_that_is_not_reported(seeds, expected):
+    assert full_finalist_seed(seeds) == expected
+
+
+def test_more_full_finalists_than_finalists_are_refused():
+    with pytest.raises(ConfigError, match="found 4 of 3 finalists"):
+        load_config("data: {format: shapes}\nteacher: {train: {}}\nstudent: {}\nsearch: {full_finalists: 4}")
+
+
 def simulated(rng: np.random.Generator, sigma: float) -> tuple[bool, float, int]:
     """Whether the best finalist fell, how much worse than it the winner is, trainings."""
     theta_N = rng.normal(0, 1, 36)
@@ -219,11 +270,11 @@ def search(path: Path) -> Path:
     return path
 
 
-def race_on(path: Path, evaluator: FakeEvaluator) -> tuple[Race, Finalist]:
-    """The race of a run's finalists, on what its database holds."""
+def race_on(path: Path, evaluator: FakeEvaluator, settings: str = "") -> tuple[Race, Finalist]:
+    """The race of a run's finalists, on what its database holds. settings: more of ``search``."""
     config = load_config(
         "data: {format: shapes}\nteacher: {train: {}}\nstudent: {}\nproxy: {epochs: 2}\n"
-        "search: {finalists: 4, finalist_seeds: [1, 0, 2, 3, 4, 5]}\n"
+        f"search: {{finalists: 4, finalist_seeds: [1, 0, 2, 3, 4, 5]{settings}}}\n"
     )
     study = open_study(path, "s")
     ledger = Ledger(study, "me")
@@ -246,6 +297,29 @@ def test_rounds_are_run_by_the_runtime_and_kept_in_the_database(tmp_path):
         assert asked == ["", *ended.entered]
     assert sum(len(ended.fell) for ended in race.rounds) > 0
     assert race.trainings == sum(job.spec is not None for job in evaluator.jobs) < 4 * 5
+
+
+class InFull(Seeded):
+    """Full trainings as well: the val AP orders distillers as their digests do."""
+
+    def evaluate(self, job: Job):
+        ended = yield from super().evaluate(job)
+        if job.recipe != "full":
+            return ended
+        return Outcome(job.id, "finished", {"val_ap": int(job.spec.digest[:4], 16) / 65536})
+
+
+def test_finalists_trained_in_full_are_jobs_like_others_and_are_not_repeated(tmp_path):
+    searched, evaluator = search(tmp_path / "study.db"), InFull()
+    race, winner = race_on(searched, evaluator, ", full_finalists: 3")
+    trained = [job for job in evaluator.jobs if job.recipe == "full"]
+    assert [job.seed for job in trained] == [3, 3, 3], "full.seeds are 0, 1 and 2"
+    assert winner.digest == race.finalists[0].digest == max(job.digest for job in trained)
+    known = {each.digest: each.full_val_ap for each in race.finalists if each.full_val_ap is not None}
+    assert set(known) == {job.digest for job in trained}
+    again = InFull()
+    assert race_on(searched, again, ", full_finalists: 3")[0] == race
+    assert again.jobs == []
 
 
 @pytest.mark.parametrize("dies_at", [2, 7])
