@@ -62,7 +62,8 @@ def table(result: Mapping[str, Any]) -> list[str]:
     """Lines of Markdown: tau overall / at equal strength, for each reward."""
     lines = ["| proxy | after epoch | cost | " + " | ".join(SHOWN) + " |", "|---" * (3 + len(SHOWN)) + "|"]
     for row in result["variants"]:
-        cells = [f"{row['tau'][reward]['all']:.2f} / {row['tau'][reward]['equal_strength']:.2f}" for reward in SHOWN]
+        taus = [row["tau"].get(reward) for reward in SHOWN]
+        cells = ["" if tau is None else f"{tau['all']:.2f} / {tau['equal_strength']:.2f}" for tau in taus]
         lines.append(f"| {row['variant']} | {row['epoch']} | {row['cost']:.3f} | " + " | ".join(cells) + " |")
     return lines
 
@@ -78,7 +79,10 @@ def _is_there(outcomes: Mapping[str, Outcome], entry: Entry, seed: int) -> bool:
 
 def _taus(known: Sequence[Entry], runs: Mapping[str, Sequence[Outcome]], epoch: int) -> dict[str, Any]:
     taus = {}
+    recorded = {"parts", *next(iter(runs.values()))[0].reports[epoch - 1].metrics}
     for label, parts in REWARDS.items():
+        if not recorded.issuperset(parts):
+            continue
         columns = []
         for run_index in range(len(next(iter(runs.values())))):
             metrics = [runs[e.name][run_index].reports[epoch - 1].metrics for e in known]

@@ -24,20 +24,22 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "distiller_benchmark")]
 from fidelity import report, table  # noqa: E402
 from recording import Scratch  # noqa: E402
 from trainer import Trainer, machine_name, read_config  # noqa: E402
-from truths import Entry, preset_entries, table_entries  # noqa: E402
+from truths import Entry, preset_entries, table_entries, table_proxies  # noqa: E402
 
 from autokd.benchmark import current_commit  # noqa: E402
 from autokd.config import RunConfig  # noqa: E402
 from autokd.documents import load_document  # noqa: E402
 from autokd.outcomes import Job, Outcome  # noqa: E402
 
-PAIR = HERE / "pair.yaml"
+PAIRS = {"presets": HERE / "pair.yaml", "table": HERE.parent / "distiller_benchmark" / "space.yaml"}
+"""Truth -> the pair and the recipe by which it was made."""
+OWN = "the table's own"
 METRICS = ("val_loss", "cka", "ap", "ap_50", "ap_worst_class")
 
 
-def variant_configs(names: Sequence[str]) -> dict[str, RunConfig]:
+def variant_configs(names: Sequence[str], truth: str) -> dict[str, RunConfig]:
     """A configuration for each form of the proxy; all measure every metric."""
-    base, forms = read_config(PAIR), load_document(HERE / "variants.yaml").data
+    base, forms = read_config(PAIRS[truth]), load_document(HERE / "variants.yaml").data
     unknown = set(names) - set(forms)
     if unknown:
         sys.exit(f"{', '.join(sorted(unknown))}: not in variants.yaml, which has {', '.join(forms)}.")
@@ -59,7 +61,7 @@ def entries_of(truth: str, count: int | None) -> list[Entry]:
 def work(options: argparse.Namespace) -> None:
     ends = time.monotonic() + 60 * options.minutes
     entries = entries_of(options.truth, options.count)
-    for name, config in variant_configs(options.variants).items():
+    for name, config in variant_configs(options.variants, options.truth).items():
         scratch = Scratch(options.scratch / name, config, ["proxy"])
         about = {"commit": current_commit(), "machine": machine_name("cpu"), "variant": name}
         jobs = [_job(entry, seed) for seed in options.seeds for entry in [None, *entries]]
@@ -84,7 +86,7 @@ def _job(entry: Entry | None, seed: int) -> Job:
 
 def _time_full_training(options: argparse.Namespace) -> None:
     """What costs are compared with: a full training of the first entry, on the same machine."""
-    config = read_config(PAIR)
+    config = read_config(PAIRS[options.truth])
     scratch = Scratch(options.scratch / "full", config, ["full"])
     entry = entries_of(options.truth, 1)[0]
     with scratch.claim(job := Job(f"full-{entry.name}-s0", entry.spec, "full", 0)) as is_ours:
@@ -99,13 +101,18 @@ def collect(options: argparse.Namespace) -> None:
     found: dict[str, Mapping[str, Outcome]] = {}
     commits: set[str] = set()
     machines: set[str] = set()
-    for name in variant_configs(options.variants):
+    for name in variant_configs(options.variants, options.truth):
         folder = options.scratch / name
         if folder.exists():
-            found[name], its_commits, its_machines = Scratch(folder, variant_configs([name])[name]).read()
+            found[name], its_commits, its_machines = Scratch(
+                folder, variant_configs([name], options.truth)[name]
+            ).read()
             commits, machines = commits | its_commits, machines | its_machines
-    full = Scratch(options.scratch / "full", read_config(PAIR)).read()[0]
-    full_seconds = min(outcome.seconds for outcome in full.values())
+    if options.truth == "table":
+        found[OWN], full_seconds = table_proxies()
+    else:
+        full = Scratch(options.scratch / "full", read_config(PAIRS[options.truth])).read()[0]
+        full_seconds = min(outcome.seconds for outcome in full.values())
     result = report(entries, found, full_seconds, options.seeds)
     result = {"truth": options.truth, "commits": sorted(commits), "machines": sorted(machines)} | result
     (HERE / f"{options.truth}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from autokd.benchmark import load_benchmark
+from autokd.outcomes import Outcome
 from autokd.presets import load_distiller
 from autokd.spec import DistillerSpec
 
 EXPERIMENTS = Path(__file__).parent.parent
+TABLE = EXPERIMENTS / "distiller_benchmark" / "table.jsonl.gz"
 RATIO = 40.0
 """Shared by a preset's terms, in experiments/presets."""
 LEFT_OUT = ("mgd", "fbkd", "gram")
@@ -49,9 +52,18 @@ def preset_entries() -> list[Entry]:
     return entries
 
 
+def table_proxies() -> tuple[dict[str, Outcome], float]:
+    """The table's own proxy trainings with seed 0, as ``study.py`` names its jobs, and the median seconds of a full
+    training."""
+    table = load_benchmark(TABLE)
+    outcomes = {f"proxy-{row.digest}-s0": row.outcome("proxy", 0) for row in table}
+    outcomes["proxy-none-s0"] = table.none.outcome("proxy", 0)
+    return outcomes, statistics.median(row.outcome("full", 0).seconds for row in table)
+
+
 def table_entries() -> list[Entry]:
     """Rows of the recorded table in its own order, which is a uniform sample of the space."""
-    table = load_benchmark(EXPERIMENTS / "distiller_benchmark" / "table.jsonl.gz")
+    table = load_benchmark(TABLE)
     return [
         Entry(row.digest, row.spec, dict(row.values("val_ap")), f"{row.spec.terms[0].weight.value:g}")
         for row in table
