@@ -1,7 +1,7 @@
 """Which sampler finds the good distillers first? Searches on the recorded table, on a virtual clock.
 
     python experiments/distiller_benchmark/compare.py [--repeats 100] [--workers 1 4 16] [--objective proxy | full]
-        [--samplers mcts random ...] [--reward val_loss cka ap] [--trials 120] [--processes 2] [--output FOLDER]
+        [--samplers mcts random ...] [--reward val_loss cka ap] [--epochs 2] [--trials 120] [--output FOLDER]
 
 Repeat r has sampler seed r, the same for every sampler. A search sees the proxy's reward (or, with --objective full,
 the full training's AP). It ends when it has found a spec of the top 1% by the full training's score and one of the
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import optuna
 from measures import MEASURES, measure, ratios, summary_of, table_text, write
-from simulate import SAMPLERS, Objective, Trace, Truth, run_search
+from simulate import SAMPLERS, Objective, Trace, Truth, cut_after, run_search
 
 from autokd.benchmark import current_commit, load_benchmark
 from autokd.errors import AutoKDError
@@ -62,13 +62,17 @@ class Settings:
     trials: int
     regret_at: tuple[int, ...]
     only: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    epochs: int | None = None
 
     def cap(self, sampler: str) -> int:
         """Evaluated specs of a search at most."""
         return max(min(self.trials, SLOW_TRIALS.get(sampler, self.trials)), max(self.regret_at))
 
     def truth(self) -> Truth:
-        return Truth(load_benchmark(self.table), self.reward, self.metric, self.top, dict(self.only))
+        table = load_benchmark(self.table)
+        if self.epochs is not None:
+            table = cut_after(table, self.epochs)
+        return Truth(table, self.reward, self.metric, self.top, dict(self.only))
 
 
 _shared: dict[str, Any] = {}
@@ -147,7 +151,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Run everything; return what is written."""
     settings = Settings(
         str(options.table), tuple(options.reward), options.metric, options.top, options.objective, options.trials,
-        tuple(sorted(options.regret_at)), tuple(options.only),
+        tuple(sorted(options.regret_at)), tuple(options.only), options.epochs,
     )  # fmt: skip
     truth, began = settings.truth(), time.perf_counter()
     header = truth.benchmark.header
@@ -190,6 +194,7 @@ def main() -> int:
     parser.add_argument("--samplers", nargs="+", default=[*SAMPLERS], choices=[*SAMPLERS])
     parser.add_argument("--objective", choices=("proxy", "full"), default="proxy")
     parser.add_argument("--reward", nargs="+", default=["val_loss", "cka", "ap"])
+    parser.add_argument("--epochs", type=int, default=None, help="of the proxy; left out: all that were recorded")
     parser.add_argument("--metric", default="val_ap", help="of the full training: val_ap or test_ap")
     parser.add_argument("--top", type=float, default=0.01)
     parser.add_argument("--trials", type=int, default=120, help="at most so many evaluated specs a search")

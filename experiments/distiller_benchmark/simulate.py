@@ -65,6 +65,24 @@ class FullAsProxy:
         return Outcome(job.id, "finished", metrics, reports=(report,), seconds=recorded.seconds)
 
 
+def cut_after(benchmark: DistillerBenchmark, epochs: int) -> DistillerBenchmark:
+    """The table as if its proxy had ended after ``epochs``; BenchmarkError where it has fewer."""
+
+    def cut(outcome: Outcome) -> Outcome:
+        if outcome.status != "finished":
+            return outcome
+        if len(outcome.reports) < epochs:
+            raise BenchmarkError(f"{benchmark.source}: its proxies have {len(outcome.reports)} epochs, not {epochs}.")
+        last = outcome.reports[epochs - 1]
+        return replace(outcome, reports=outcome.reports[:epochs], metrics=last.metrics, seconds=last.seconds)
+
+    rows = [
+        replace(row, proxy={seed: cut(outcome) for seed, outcome in row.proxy.items()})
+        for row in [benchmark.none, *benchmark]
+    ]
+    return DistillerBenchmark(benchmark.header, rows, benchmark.source)
+
+
 class Truth:
     """What the table says of every spec: its score by full training, and its reward by the proxy.
 

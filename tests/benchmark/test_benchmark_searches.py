@@ -17,7 +17,7 @@ from compare import Settings, main
 from measures import measure, ratios, summarise
 from optuna.pruners import MedianPruner
 from regularised_evolution import RegularisedEvolutionSampler
-from simulate import SAMPLERS, Trace, Truth, run_search
+from simulate import SAMPLERS, Trace, Truth, cut_after, run_search
 
 from autokd.benchmark import save_benchmark
 from autokd.errors import BenchmarkError
@@ -113,17 +113,33 @@ def test_a_pruner_is_judged_against_the_same_search_without_one(tmp_path, monkey
     assert "| 1 | median | " in capsys.readouterr().out
     report = json.loads((tmp_path / "pruning.json").read_text())
     rows = {row["pruner"]: row for row in report["rows"]}
-    assert list(rows) == list(pruning.PRUNERS)
+    assert list(rows) == ["none", pruning.LAST_EPOCH, "median", "percentile", "hyperband"]
     none, median = rows["none"], rows["median"]
     assert (none["pruned"], none["hours_ratio"]["mean"], none["gain_difference"]["mean"]) == (0.0, 1.0, 0.0)
     assert 0.2 < median["pruned"] < 0.8, "random trials: of every other one the first epoch is worse than the median"
     assert median["hours"] / none["hours"] == pytest.approx(median["hours_ratio"]["mean"], rel=0.05)
 
+    once = rows[pruning.LAST_EPOCH]
+    assert once["gain"] == none["gain"]
+    assert once["hours_ratio"]["mean"] == pytest.approx(0.9, abs=0.03), "a fifth of the first of two epochs"
 
-def test_a_search_without_a_pruner_is_not_charged_for_measuring_early(large):
+
+def test_measuring_before_the_last_epoch_is_known_apart(large):
     outcome = large.rows[7].outcome("proxy", 0)
     first = outcome.reports[0]
     assert pruning.early_measuring_s(large, 7) == pytest.approx(first.seconds * 0.2)
+
+
+def test_a_table_whose_proxies_are_cut_off_has_what_was_known_by_then(large):
+    once = cut_after(large.benchmark, 1)
+    for row in large.rows[:5]:
+        whole, cut = row.outcome("proxy", 0), once.lookup(row.spec).outcome("proxy", 0)
+        assert cut.metrics == whole.reports[0].metrics
+        assert (cut.seconds, cut.reports) == (whole.reports[0].seconds, whole.reports[:1])
+        assert once.lookup(row.spec).full == row.full
+    assert Truth(once, PARTS).num_epochs == 1
+    with pytest.raises(BenchmarkError, match="have 2 epochs, not 3"):
+        cut_after(large.benchmark, 3)
 
 
 def test_eighty_trials_of_a_cheap_sampler_take_well_under_a_second(large):
