@@ -15,26 +15,23 @@ import argparse
 import json
 import os
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "distiller_benchmark"))
+sys.path.insert(0, str(HERE.parent))
 
-from recording import Scratch  # noqa: E402
-from trainer import Trainer, machine_name, read_config  # noqa: E402
+from recorded.scratch import Scratch
+from recorded.trainer import read_config
+from recorded.work import record
 
-from autokd.benchmark import current_commit  # noqa: E402
-from autokd.config import NO_DISTILLATION, RunConfig, load_config  # noqa: E402
-from autokd.documents import dump_yaml, load_document  # noqa: E402
-from autokd.outcomes import Job, Outcome, RecipeName  # noqa: E402
-from autokd.presets import load_distiller, load_preset, preset_names  # noqa: E402
-from autokd.spec import DistillerSpec  # noqa: E402
-from autokd.study.reward import Reward, reference_curve  # noqa: E402
+from autokd.config import NO_DISTILLATION, RunConfig, load_config
+from autokd.documents import dump_yaml, load_document
+from autokd.outcomes import Job, Outcome
+from autokd.presets import load_distiller, load_preset, preset_names
+from autokd.spec import DistillerSpec
+from autokd.study.reward import Reward, reference_curve
 
 SPACE = HERE / "space.yaml"
 SCRATCH = Path("runs/bccd_gain_scratch")
@@ -115,25 +112,6 @@ def config_of(pair: str) -> RunConfig:
     return load_config(dump_yaml(data))
 
 
-def work(stage: str, pair: str, jobs: Sequence[Job], minutes: float) -> None:
-    ends = time.monotonic() + 60 * minutes
-    recipe: RecipeName = jobs[0].recipe
-    config = config_of(pair)
-    scratch = Scratch(SCRATCH / stage, config, [recipe])
-    about = {"commit": current_commit(), "machine": machine_name("cpu")}
-    with tempfile.TemporaryDirectory() as files:
-        trainer = Trainer(config, CACHE, "cpu", Path(files))
-        for job in jobs:
-            if time.monotonic() > ends:
-                return
-            with scratch.claim(job) as is_ours:
-                if is_ours:
-                    outcome = trainer.run(job)
-                    scratch.save(replace(outcome, artifacts={}), about)
-                    shown = {k: round(v, 4) for k, v in outcome.metrics.items() if k in ("val_ap", "test_ap", "ap")}
-                    print(job.id, outcome.status, outcome.cause or "", shown, f"{outcome.seconds:.0f} s", flush=True)
-
-
 # --------------------------------------------------------------------------------------------- collect
 
 
@@ -163,18 +141,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9)
     options = parser.parse_args()
     if options.command == "tune":
-        work("tune", "pair", list(tune_jobs()), options.minutes)
+        record(config_of("pair"), list(tune_jobs()), SCRATCH / "tune", CACHE, minutes=options.minutes)
     elif options.command == "full":
-        work(
-            "full",
-            "pair",
-            list(full_jobs(options.names or list(distillers()), options.seeds or SEEDS)),
-            options.minutes,
-        )
+        jobs = list(full_jobs(options.names or list(distillers()), options.seeds or SEEDS))
+        record(config_of("pair"), jobs, SCRATCH / "full", CACHE, minutes=options.minutes)
     elif options.command == "transfer":
         for pair in ("retinanet", "shapes"):
-            jobs = full_jobs(options.names or list(distillers()), options.seeds or TRANSFER_SEEDS)
-            work(pair, pair, list(jobs), options.minutes)
+            jobs = list(full_jobs(options.names or list(distillers()), options.seeds or TRANSFER_SEEDS))
+            record(config_of(pair), jobs, SCRATCH / pair, CACHE, minutes=options.minutes)
     else:
         collect()
 

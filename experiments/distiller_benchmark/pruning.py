@@ -24,16 +24,19 @@ from typing import Any
 
 import numpy as np
 import optuna
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
 from measures import summarise
+from recorded.trainer import TRAIN_SECONDS
 from simulate import SAMPLERS, Truth, cut_after, run_search
-from trainer import TRAIN_SECONDS
 
 from autokd.benchmark import current_commit, load_benchmark
 from autokd.config import SearchConfig
 from autokd.errors import AutoKDError
 from autokd.search import make_pruner
 
-HERE = Path(__file__).parent
 LAST_EPOCH = "last_epoch"
 PRUNERS = ("none", "median", "percentile", "hyperband")
 """Those that a space file can name."""

@@ -25,16 +25,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from recording import RECIPES, Amount, Scratch, planned_jobs, rows_of, shuffled_specs
-from trainer import Trainer, check_supply, machine_name, read_config
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from recorded.scratch import Scratch
+from recorded.trainer import Trainer, machine_name, read_config
+from recording import RECIPES, Amount, planned_jobs, rows_of, shuffled_specs
 
 from autokd.benchmark import DistillerBenchmark, current_commit, load_benchmark, make_header, save_benchmark
-from autokd.config import space_of
-from autokd.errors import AutoKDError
+from autokd.config import RunConfig, space_of
+from autokd.errors import AutoKDError, BenchmarkError
 from autokd.outcomes import Job, Outcome
 from autokd.spec import DistillerSpec
 
-HERE = Path(__file__).parent
 MAX_FAILURES = 3
 """Trainings in a row that fail through no fault of their distiller, before a process gives up."""
 
@@ -71,6 +74,18 @@ def work(options: argparse.Namespace) -> int:
                     f"{num_failed} trainings in a row failed ({outcome.cause}); see {scratch.folder}/failed.", 1
                 )
     return _say(f"nothing is left that nobody is at; {num_done} trainings done here.")
+
+
+def check_supply(config: RunConfig) -> None:
+    """BenchmarkError if the pair cannot supply all of the space."""
+    from autokd.detectors import taps_of
+
+    _, reasons = space_of(config).supplied_by(taps_of(config.student), taps_of(config.teacher))
+    if reasons:
+        raise BenchmarkError(
+            "the table must hold the whole space, but this pair lacks a part of it: " + "; ".join(reasons) + ". "
+            "Leave that out of the file."
+        )
 
 
 def _next_job(

@@ -3,30 +3,33 @@
     python experiments/presets/run.py work      # any number of processes, each takes what nobody has begun
     python experiments/presets/run.py collect   # result.json and the table of README.md
 
-Run it at the repository's root. An interrupted process loses the training it was at; ``work --again`` forgets claims.
+Run it at the repository's root. An interrupted process loses the training it was at.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import autokd
-from autokd.config import RunConfig, load_config
-from autokd.documents import dump_yaml, load_document
-from autokd.outcomes import Job, Outcome, WorkerResources
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from recorded.readme import write_table
+from recorded.scratch import Scratch
+from recorded.trainer import read_config
+from recorded.work import record
+
+from autokd.outcomes import Job, Outcome
 from autokd.presets import load_preset, preset_names
 from autokd.spec import DistillerSpec
 
-HERE = Path(__file__).parent
 SPACE = Path("search_spaces/bccd.yaml")
 SCRATCH = Path("runs/presets")
 CACHE = Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache"))
@@ -49,74 +52,27 @@ def entries() -> Iterator[tuple[str, DistillerSpec | None, int]]:
         yield "none", None, seed
 
 
-def config() -> RunConfig:
-    data = load_document(SPACE).data
-    data["data"]["root"] = os.environ.get("AUTOKD_BCCD", data["data"]["root"])
-    return load_config(dump_yaml(data))
+def jobs() -> list[Job]:
+    return [Job(f"full-{name}-s{seed}", spec, "full", seed) for name, spec, seed in entries()]
 
 
-def work(again: bool) -> None:
-    import torch
-
-    from autokd.data import load_datasets
-    from autokd.runtime import contained
-    from autokd.training import TrainingEvaluatorFactory, prepare
-
-    torch.set_num_threads(1)
-    SCRATCH.mkdir(parents=True, exist_ok=True)
-    settings = config()
-    datasets = load_datasets(settings.data, CACHE)
-    prepare(settings, datasets, CACHE, seeds=(), device="cpu")
-    with tempfile.TemporaryDirectory() as files:
-        evaluator = TrainingEvaluatorFactory(settings, CACHE, Path(files), datasets)(WorkerResources(1))
-        for name, spec, seed in entries():
-            path = SCRATCH / f"{name}-s{seed}.json"
-            if path.exists() or not _claimed(path.with_suffix(".claim"), again):
-                continue
-            training = contained(evaluator, Job(path.stem, spec, "full", seed))
-            while True:
-                try:
-                    next(training)
-                except StopIteration as end:
-                    outcome = end.value
-                    break
-            about = {"name": name, "seed": seed, "commit": _commit(), **_plain(outcome)}
-            temporary = path.with_suffix(".part")
-            temporary.write_text(json.dumps(about), encoding="utf-8")
-            temporary.rename(path)
-            print(name, seed, outcome.status, outcome.metrics.get("test_ap"), f"{outcome.seconds:.0f} s", flush=True)
-
-
-def _claimed(path: Path, again: bool) -> bool:
-    if again:
-        path.unlink(missing_ok=True)
-    try:
-        path.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
-
-
-def _plain(outcome: Outcome) -> dict[str, object]:
-    kept = replace(outcome, artifacts={}, reports=())
+def _row(job: Job, outcome: Outcome, commit: str) -> dict[str, Any]:
     return {
-        "status": kept.status,
-        "cause": kept.cause,
-        "message": kept.message,
-        "seconds": round(kept.seconds, 1),
-        "metrics": {name: kept.metrics[name] for name in ("val_ap", "test_ap") if name in kept.metrics},
+        "name": job.id.removeprefix("full-").rpartition("-s")[0],
+        "seed": job.seed,
+        "commit": commit,
+        "status": outcome.status,
+        "cause": outcome.cause,
+        "message": outcome.message,
+        "seconds": round(outcome.seconds, 1),
+        "metrics": {name: outcome.metrics[name] for name in ("val_ap", "test_ap") if name in outcome.metrics},
     }
 
 
-def _commit() -> str:
-    code = Path(autokd.__file__).parent  # which need not be this folder's
-    command = ["git", "-C", str(code), "rev-parse", "--short", "HEAD"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip()
-
-
 def collect() -> None:
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(SCRATCH.glob("*.json"))]
+    scratch = Scratch(SCRATCH, read_config(SPACE), ["full"])
+    outcomes, commits = scratch.read()[0], scratch.commits()
+    rows = [_row(job, outcomes[job.id], commits[job.id]) for job in jobs() if job.id in outcomes]
     (HERE / "result.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     lines = [
         "| preset | ratio 40: test AP | gain on none | published weights: test AP | gain on none |",
@@ -135,11 +91,7 @@ def collect() -> None:
         best = max((gain for gain in gains if gain is not None), default=-9.0)
         table.append((best, f"| {name} | " + " | ".join(cells) + " |"))
     lines += [line for _, line in sorted(table, reverse=True)]
-    readme = HERE / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    before, _, rest = text.partition("<!-- table -->\n")
-    _, _, after = rest.partition("<!-- end -->\n")
-    readme.write_text(before + "<!-- table -->\n" + "\n".join(lines) + "\n<!-- end -->\n" + after, encoding="utf-8")
+    write_table(HERE / "README.md", "table", lines)
     print("\n".join(lines))
 
 
@@ -171,6 +123,9 @@ def _gain(rows: dict[int, dict], none: dict[int, dict]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("command", choices=("work", "collect"))
-    parser.add_argument("--again", action="store_true", help="take up what others claimed and did not finish")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no training after them")
     options = parser.parse_args()
-    sys.exit(work(options.again) if options.command == "work" else collect())
+    if options.command == "collect":
+        collect()
+    else:
+        record(read_config(SPACE), jobs(), SCRATCH, CACHE, minutes=options.minutes)

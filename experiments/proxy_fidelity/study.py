@@ -12,24 +12,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "distiller_benchmark")]
+sys.path.insert(0, str(HERE.parent))
 
-from fidelity import report, table  # noqa: E402
-from recording import Scratch  # noqa: E402
-from trainer import Trainer, machine_name, read_config  # noqa: E402
-from truths import Entry, preset_entries, table_entries, table_proxies  # noqa: E402
+from fidelity import report, table
+from recorded.readme import write_table
+from recorded.scratch import Scratch
+from recorded.trainer import read_config
+from recorded.work import record
+from truths import Entry, preset_entries, table_entries, table_proxies
 
-from autokd.benchmark import current_commit  # noqa: E402
-from autokd.config import RunConfig  # noqa: E402
-from autokd.documents import load_document  # noqa: E402
-from autokd.outcomes import Job, Outcome  # noqa: E402
+from autokd.config import RunConfig
+from autokd.documents import load_document
+from autokd.outcomes import Job, Outcome
 
 PAIRS = {"presets": HERE / "pair.yaml", "table": HERE.parent / "distiller_benchmark" / "space.yaml"}
 """Truth -> the pair and the recipe by which it was made."""
@@ -62,38 +61,18 @@ def work(options: argparse.Namespace) -> None:
     ends = time.monotonic() + 60 * options.minutes
     entries = entries_of(options.truth, options.count)
     for name, config in variant_configs(options.variants, options.truth).items():
-        scratch = Scratch(options.scratch / name, config, ["proxy"])
-        about = {"commit": current_commit(), "machine": machine_name("cpu"), "variant": name}
         jobs = [_job(entry, seed) for seed in options.seeds for entry in [None, *entries]]
-        if {job.id for job in jobs} <= scratch.finished_ids():
-            continue
-        with tempfile.TemporaryDirectory() as files:
-            trainer = Trainer(config, options.cache_dir, "cpu", Path(files))
-            for job in jobs:
-                if time.monotonic() > ends:
-                    return
-                with scratch.claim(job) as is_ours:
-                    if is_ours:
-                        scratch.save(replace(trainer.run(job), artifacts={}), about)
-        print(f"{name}: {len(jobs)} proxies, {time.strftime('%H:%M:%S')}", flush=True)
-    _time_full_training(options)
+        left = (ends - time.monotonic()) / 60
+        record(config, jobs, options.scratch / name, options.cache_dir, minutes=left)
+    # What costs are compared with: a full training of the first entry, on the same machine.
+    first = entries_of(options.truth, 1)[0]
+    jobs = [Job(f"full-{first.name}-s0", first.spec, "full", 0)]
+    record(read_config(PAIRS[options.truth]), jobs, options.scratch / "full", options.cache_dir)
 
 
 def _job(entry: Entry | None, seed: int) -> Job:
     name = "none" if entry is None else entry.name.replace("-", "_")
     return Job(f"proxy-{name}-s{seed}", None if entry is None else entry.spec, "proxy", seed)
-
-
-def _time_full_training(options: argparse.Namespace) -> None:
-    """What costs are compared with: a full training of the first entry, on the same machine."""
-    config = read_config(PAIRS[options.truth])
-    scratch = Scratch(options.scratch / "full", config, ["full"])
-    entry = entries_of(options.truth, 1)[0]
-    with scratch.claim(job := Job(f"full-{entry.name}-s0", entry.spec, "full", 0)) as is_ours:
-        if is_ours:
-            with tempfile.TemporaryDirectory() as files:
-                outcome = Trainer(config, options.cache_dir, "cpu", Path(files)).run(job)
-            scratch.save(replace(outcome, artifacts={}), {"commit": current_commit(), "machine": machine_name("cpu")})
 
 
 def collect(options: argparse.Namespace) -> None:
@@ -116,10 +95,7 @@ def collect(options: argparse.Namespace) -> None:
     result = report(entries, found, full_seconds, options.seeds)
     result = {"truth": options.truth, "commits": sorted(commits), "machines": sorted(machines)} | result
     (HERE / f"{options.truth}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    readme = HERE / "README.md"
-    before, begin, rest = readme.read_text(encoding="utf-8").partition(f"<!-- {options.truth} -->\n")
-    after = rest[rest.index("<!-- end -->") :]
-    readme.write_text(before + begin + "\n".join(table(result)) + "\n" + after, encoding="utf-8")
+    write_table(HERE / "README.md", options.truth, table(result))
 
 
 def main() -> None:

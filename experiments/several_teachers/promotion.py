@@ -11,10 +11,16 @@ import argparse
 import json
 import os
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from recorded.readme import write_table
 
 from autokd.config import load_config
 from autokd.data import load_datasets
@@ -23,7 +29,6 @@ from autokd.training import PROMOTED_FOLDER
 from autokd.training.provisions import Provisions
 from autokd.training.teacher import measure_teacher
 
-HERE = Path(__file__).parent
 PROMOTE_AFTER = 12
 SEARCHES = ("without", "promoted")
 
@@ -32,13 +37,9 @@ def main(scratch: Path, cache: Path) -> None:
     found = {name: _read(scratch / name) for name in SEARCHES}
     found["promoted"]["student"] |= _precision(scratch / "promoted", found["promoted"]["student"]["digest"], cache)
     (HERE / "promotion.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    readme = HERE / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    before, _, rest = text.partition("<!-- promotion -->\n")
-    _, _, after = rest.partition("<!-- end -->\n")
-    table = "\n".join(_table(found))
-    readme.write_text(before + "<!-- promotion -->\n" + table + "\n<!-- end -->\n" + after, encoding="utf-8")
-    print(table, json.dumps(found["promoted"]["student"], indent=1), sep="\n")
+    table = _table(found)
+    write_table(HERE / "README.md", "promotion", table)
+    print("\n".join(table), json.dumps(found["promoted"]["student"], indent=1), sep="\n")
 
 
 def _read(run: Path) -> dict[str, Any]:

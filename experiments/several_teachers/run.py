@@ -3,7 +3,7 @@
     python experiments/several_teachers/run.py work [--distillers fitnet]   # each process takes what nobody has begun
     python experiments/several_teachers/run.py collect      # result.json and the tables of README.md
 
-Run it at the repository's root. An interrupted process loses the training it was at; ``work --again`` forgets claims.
+Run it at the repository's root. An interrupted process loses the training it was at.
 """
 
 from __future__ import annotations
@@ -12,21 +12,26 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import tempfile
+import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import autokd
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from recorded.readme import write_table
+from recorded.scratch import Scratch
+from recorded.work import record
+
 from autokd.config import RunConfig, load_config
 from autokd.documents import dump_yaml, load_document
-from autokd.outcomes import Job, Outcome, WorkerResources
+from autokd.outcomes import Job, Outcome
 from autokd.presets import load_preset
+from autokd.spec import DistillerSpec
+from autokd.storage import write_text_atomically
 from autokd.training import PROMOTED_FOLDER
 
-HERE = Path(__file__).parent
 SPACE = Path("search_spaces/bccd.yaml")
 RATIO = 40.0
 """Gradient ratio: the baseline strength of search_spaces/bccd.yaml. Shares sum to 1, so it means the same for two."""
@@ -79,67 +84,60 @@ def config(arm: str) -> RunConfig:
     return load_config(dump_yaml(data | ({"teacher_factors": rule} if len(positions) > 1 else {})))
 
 
-def work(distillers: tuple[str, ...], scratch: Path, cache: Path, again: bool) -> None:
-    import torch
+def work(distillers: tuple[str, ...], scratch: Path, cache: Path) -> None:
+    _measure_teachers(scratch, cache)
+    for arm in (*ARMS, PROMOTED_ARM):
+        run, promoted = None, ""
+        if arm == PROMOTED_ARM:
+            run = scratch / PROMOTED_RUN
+            promoted = promoted_student(run)
+            if not promoted:
+                continue
+        jobs = [
+            Job(_job_id(distiller, seed), _spec(distiller), "full", seed, promoted)
+            for distiller, its_arm, seed in entries(distillers)
+            if its_arm == arm
+        ]
+        if jobs:
+            record(config(arm), jobs, scratch / arm, cache, run_dir=run)
 
+
+def _measure_teachers(scratch: Path, cache: Path) -> None:
     from autokd.data import load_datasets
-    from autokd.runtime import contained
-    from autokd.training import TrainingEvaluatorFactory, prepare
+    from autokd.training import prepare
 
-    torch.set_num_threads(1)
-    scratch.mkdir(parents=True, exist_ok=True)
     both = config("equal")
-    datasets = load_datasets(both.data, cache)
-    prepared = prepare(both, datasets, cache, seeds=(), device="cpu", on_progress=_show)
+    prepared = prepare(both, load_datasets(both.data, cache), cache, seeds=(), device="cpu")
     scores = [
         {"val_ap": score.val_ap, "test_ap": score.test_ap, "test_per_class": dict(score.test_per_class)}
         for score in prepared.scores
     ]
-    _write(scratch / "teachers.json", scores)
-    print("teachers", [(score["val_ap"], score["test_ap"]) for score in scores], flush=True)
-    with tempfile.TemporaryDirectory() as files:
-        for distiller, arm, seed in entries(distillers):
-            path = scratch / f"{distiller}-{arm}-s{seed}.json"
-            run, promoted = Path(files), ""
-            if arm == PROMOTED_ARM:
-                run = scratch / PROMOTED_RUN
-                promoted = promoted_student(run)
-            if (arm == PROMOTED_ARM and not promoted) or path.exists():
-                continue
-            if not _claimed(path.with_suffix(".claim"), again):
-                continue
-            evaluator = TrainingEvaluatorFactory(config(arm), cache, run, datasets)(WorkerResources(1))
-            spec = None if distiller == "none" else load_preset(distiller).with_strength(RATIO)
-            training = contained(evaluator, Job(path.stem, spec, "full", seed, promoted))
-            while True:
-                try:
-                    next(training)
-                except StopIteration as end:
-                    outcome = end.value
-                    break
-            about = {"distiller": distiller, "arm": arm, "seed": seed, "commit": _commit(), **_plain(outcome)}
-            _write(path, about)
-            print(path.stem, outcome.status, outcome.metrics.get("test_ap"), f"{outcome.seconds:.0f} s", flush=True)
+    scratch.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(scratch / "teachers.json", json.dumps(scores))
 
 
-def _show(stage: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
-    print(stage, f"{done}/{total}", dict(metrics), flush=True)
+def _job_id(distiller: str, seed: int) -> str:
+    return f"full-{distiller}-s{seed}"
 
 
-def _write(path: Path, content: object) -> None:
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    temporary.rename(path)
+def _spec(distiller: str) -> DistillerSpec | None:
+    return None if distiller == "none" else load_preset(distiller).with_strength(RATIO)
 
 
-def _claimed(path: Path, again: bool) -> bool:
-    if again:
-        path.unlink(missing_ok=True)
-    try:
-        path.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
+def _rows(scratch: Path) -> list[dict[str, Any]]:
+    """What is kept of every training that has ended."""
+    rows = []
+    for arm in (*ARMS, PROMOTED_ARM):
+        if not (scratch / arm).exists():
+            continue
+        folder = Scratch(scratch / arm, config(arm), ["full"])
+        outcomes, commits = folder.read()[0], folder.commits()
+        for distiller, its_arm, seed in entries(DISTILLERS):
+            job_id = _job_id(distiller, seed)
+            if its_arm == arm and job_id in outcomes:
+                about = {"distiller": distiller, "arm": arm, "seed": seed, "commit": commits[job_id]}
+                rows.append(about | _plain(outcomes[job_id]))
+    return sorted(rows, key=lambda row: (row["distiller"], row["arm"], row["seed"]))
 
 
 def _plain(outcome: Outcome) -> dict[str, Any]:
@@ -149,20 +147,13 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
         for report in outcome.reports
     ]
     kept = {name: value for name, value in outcome.metrics.items() if name in ("val_ap", "test_ap", "cka")}
-    about = {name: value for name, value in asdict(outcome).items() if name in ("status", "cause", "message")}
+    about = {"status": outcome.status, "cause": outcome.cause, "message": outcome.message}
     return about | {"metrics": kept, "shares": shares if any(shares) else []}
-
-
-def _commit() -> str:
-    code = Path(autokd.__file__).parent  # which need not be this folder's
-    command = ["git", "-C", str(code), "rev-parse", "--short", "HEAD"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip()
 
 
 def collect(scratch: Path) -> None:
     teachers = json.loads((scratch / "teachers.json").read_text(encoding="utf-8"))
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(scratch.glob("*-s[0-9].json"))]
+    rows = _rows(scratch)
     lines = [
         "| distiller | teachers | seed 0: test AP | seed 1 | gain on none, seed 0 | seed 1 | mean gain | "
         "val AP, mean gain | shares at the end (first / second) |",
@@ -185,13 +176,8 @@ def collect(scratch: Path) -> None:
     ]
     result = {"teachers": teachers, "trainings": rows}
     (HERE / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    readme = HERE / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    for name, table in (("teachers", taught), ("shares", lines)):
-        before, _, rest = text.partition(f"<!-- {name} -->\n")
-        _, _, after = rest.partition("<!-- end -->\n")
-        text = before + f"<!-- {name} -->\n" + "\n".join(table) + "\n<!-- end -->\n" + after
-    readme.write_text(text, encoding="utf-8")
+    write_table(HERE / "README.md", "teachers", taught)
+    write_table(HERE / "README.md", "shares", lines)
     print("\n".join([*taught, "", *lines]))
 
 
@@ -248,9 +234,8 @@ if __name__ == "__main__":
     parser.add_argument("--distillers", nargs="+", choices=DISTILLERS, default=DISTILLERS)
     parser.add_argument("--scratch", type=Path, default=Path("runs/several_teachers"))
     parser.add_argument("--cache-dir", type=Path, default=Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache")))
-    parser.add_argument("--again", action="store_true", help="take up what others claimed and did not finish")
     options = parser.parse_args()
     if options.command == "collect":
         collect(options.scratch)
     else:
-        work(tuple(options.distillers), options.scratch, options.cache_dir, options.again)
+        work(tuple(options.distillers), options.scratch, options.cache_dir)

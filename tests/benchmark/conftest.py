@@ -5,4 +5,5 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "experiments" / "distiller_benchmark")]
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+sys.path[:0] = [str(Path(__file__).parent), str(EXPERIMENTS), str(EXPERIMENTS / "distiller_benchmark")]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from benchmark_samples import EXPERIMENT, SMALL, outcomes_of
-from recording import Amount, Scratch, job_of, planned_jobs, rows_of, shuffled_specs
+from recorded.scratch import Scratch
+from recording import Amount, job_of, planned_jobs, rows_of, shuffled_specs
 
 from autokd.benchmark import load_benchmark
 from autokd.config import load_config, space_of
@@ -25,11 +26,12 @@ AMOUNT = Amount(seeded=3, best=2, seeds=(1, 2), none_seeds=5)
 HOLDER = """
 import sys, time
 from pathlib import Path
-sys.path[:0] = sys.argv[1:3]
+sys.path[:0] = sys.argv[1:4]
 from benchmark_samples import SMALL
-from recording import Scratch, job_of
+from recorded.scratch import Scratch
+from recording import job_of
 from autokd.config import load_config
-with Scratch(Path(sys.argv[3]), load_config(SMALL)).claim(job_of(None, "proxy", 0)) as is_ours:
+with Scratch(Path(sys.argv[4]), load_config(SMALL)).claim(job_of(None, "proxy", 0)) as is_ours:
     print(is_ours, flush=True)
     time.sleep(600)
 """
@@ -63,7 +65,7 @@ def test_the_best_join_when_all_have_been_trained_with_seed_0():
 
 def test_a_claim_holds_while_its_process_lives_and_is_free_when_it_is_killed(tmp_path):
     scratch, job = Scratch(tmp_path, CONFIG), job_of(None, "proxy", 0)
-    arguments = [str(Path(__file__).parent), str(EXPERIMENT), str(tmp_path)]
+    arguments = [str(Path(__file__).parent), str(EXPERIMENT.parent), str(EXPERIMENT), str(tmp_path)]
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, *arguments], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None

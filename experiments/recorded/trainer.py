@@ -1,4 +1,4 @@
-"""Trains a table's rows: the evaluator of a search's worker, in this process, and what it stands on."""
+"""Trains as a search's worker does, in this process, and makes what a training stands on beforehand."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from recording import shuffled_specs
-
 from autokd.config import RunConfig, load_config, space_of
 from autokd.documents import dump_yaml, load_document
-from autokd.errors import BenchmarkError
 from autokd.outcomes import Evaluator, Job, Outcome, WorkerResources
 
 TRAIN_SECONDS = "train_seconds"
@@ -27,18 +24,6 @@ def read_config(path: Path) -> RunConfig:
         data["data"]["root"] = os.environ["AUTOKD_BCCD"]
         return load_config(dump_yaml(data))
     return load_config(path)
-
-
-def check_supply(config: RunConfig) -> None:
-    """BenchmarkError if the pair cannot supply all of the space."""
-    from autokd.detectors import taps_of
-
-    _, reasons = space_of(config).supplied_by(taps_of(config.student), taps_of(config.teacher))
-    if reasons:
-        raise BenchmarkError(
-            "the table must hold the whole space, but this pair lacks a part of it: " + "; ".join(reasons) + ". "
-            "Leave that out of the file."
-        )
 
 
 def machine_name(device: str) -> str:
@@ -106,7 +91,7 @@ class Trainer:
             self._seeds.add(job.seed)
         if is_first and self._evaluator is not None:
             # An epoch that counts for nothing: it opens the data and the teacher's taps.
-            specs = shuffled_specs(self._config)
-            opening = self._evaluator.evaluate(Job("opening", specs[0], "proxy", job.seed))
+            spec = job.spec or next(iter(space_of(self._config).specs()))
+            opening = self._evaluator.evaluate(Job("opening", spec, "proxy", job.seed))
             next(opening, None)
             opening.close()

@@ -1,0 +1,1 @@
+"""What the experiments that train share: claims, trainings in quiet seconds, tables in a README."""
