@@ -37,9 +37,9 @@ SPACE = HERE / "space.yaml"
 SCRATCH = Path("runs/bccd_gain_scratch")
 SEARCHED = Path("runs/bccd_gain/best_distiller.yaml")
 CACHE = Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache"))
-STRENGTHS = (None, 10.0, 100.0, 1000.0)
-"""Gradient ratios shared by a preset's terms; None: the weights of its paper. Four proxies a preset: together as many
-as the search's."""
+STRENGTHS = (None, 30.0, 300.0, 3000.0, 30000.0)
+"""Gradient ratios shared by a preset's terms, over the range that the search has; None: the weights of its paper. Five
+proxies a preset: together more than twice as many as the search's."""
 SEEDS = (0, 1, 2, 3, 4)
 TRANSFER_SEEDS = (0, 1, 2)
 NEEDS_EDGES = "ld"
