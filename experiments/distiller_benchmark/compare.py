@@ -8,7 +8,8 @@ the full training's AP). It ends when it has found a spec of the top 1% by the f
 top 1% by the proxy's reward, but not before the last of --regret-at, and at the latest after --trials (slow samplers
 earlier). Trials are evaluated specs in the order in which they end; duplicates are answered from the database and
 count for nothing. Regret is the best of the table less what the spec with the best proxy reward so far scores.
-Writes comparison.json (everything), comparison.csv (the table) and comparison.svg into --output.
+Writes comparison.json (everything), comparison.csv (the table) and comparison.svg into --output, and where that is this
+folder, the table into README.md.
 """
 
 from __future__ import annotations
@@ -27,13 +28,17 @@ from typing import Any
 
 import numpy as np
 import optuna
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
 from measures import MEASURES, measure, ratios, summary_of, table_text, write
+from recorded.readme import write_table
 from simulate import SAMPLERS, Objective, Trace, Truth, cut_after, run_search
 
 from autokd.benchmark import current_commit, load_benchmark
 from autokd.errors import AutoKDError
 
-HERE = Path(__file__).parent
 SLOW_TRIALS = {"tpe": 80, "tpe_univariate": 80, "gp": 80}
 """Samplers that give up earlier: Optuna's TPE comes to suggest known specs hundreds of times before a new one. What a
 search has not found by then counts as found at that trial, which is in the sampler's favour."""
@@ -210,7 +215,10 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     write(options.output, report)
-    print(table_text(report["rows"], report["settings"]["regret_at"]))
+    lines = table_text(report["rows"], report["settings"]["regret_at"])
+    if options.output == HERE:
+        write_table(HERE / "README.md", "comparison", lines)
+    print("\n".join(lines))
     for ratio in report["ratios"]:
         print(f"{ratio['measure']}, {ratio['workers']} workers: mcts / random {ratio['to_random']:.2f}, "
               f"mcts / {ratio['best_other']} {ratio['to_best_other']:.2f}")  # fmt: skip

@@ -120,8 +120,8 @@ def flat(row: dict[str, Any]) -> dict[str, Any]:
     return cells
 
 
-def table_text(rows: Sequence[dict[str, Any]], regret_at: Sequence[int]) -> str:
-    """The table for a person, in Markdown."""
+def table_text(rows: Sequence[dict[str, Any]], regret_at: Sequence[int]) -> list[str]:
+    """The table for a person: lines of Markdown."""
     last = max(regret_at)
     lines = [
         "| workers | sampler | trials to top by AP: median [95%] mean | found | virtual hours | "
@@ -136,7 +136,7 @@ def table_text(rows: Sequence[dict[str, Any]], regret_at: Sequence[int]) -> str:
             f"{row['found_full']:.2f} | {hours['median']:.2f} | {_cell(reward)} {reward['mean']:.1f} | "
             f"{regret['mean']:.4f} [{regret['mean_95'][0]:.4f}, {regret['mean_95'][1]:.4f}] |"
         )
-    return "\n".join(lines)
+    return lines
 
 
 def _cell(summary: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@
 Repeat r has sampler seed r, with every pruner. Virtual hours are those of all workers together: CPU hours. A search
 without a pruner can do with measuring its reward after the last epoch (``last_epoch``), one with a pruner measures
 after every epoch; both ways of going without are there. Quality is what the spec with the best reward among the
-trials that ran to the end scores by full training. Writes pruning.json beside the table.
+trials that ran to the end scores by full training. Writes pruning.json and README.md's table of it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from measures import summarise
+from recorded.readme import write_table
 from recorded.trainer import TRAIN_SECONDS
 from simulate import SAMPLERS, Truth, cut_after, run_search
 
@@ -139,8 +140,8 @@ def row_of(
     }
 
 
-def table_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown."""
+def table_text(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines of Markdown."""
     lines = [
         "| workers | pruner | pruned | CPU hours / those with none [95%] | gain in AP of the best | difference [95%] |",
         "|---|---|---|---|---|---|",
@@ -152,7 +153,7 @@ def table_text(rows: Sequence[dict[str, Any]]) -> str:
             f"[{ratio['mean_95'][0]:.2f}, {ratio['mean_95'][1]:.2f}] | {gain['mean']:+.4f} | "
             f"{difference['mean']:+.4f} [{difference['mean_95'][0]:+.4f}, {difference['mean_95'][1]:+.4f}] |"
         )
-    return "\n".join(lines)
+    return lines
 
 
 def main() -> int:
@@ -175,7 +176,10 @@ def main() -> int:
         return 2
     rounded = json.loads(json.dumps(report), parse_float=lambda text: float(f"{float(text):.6g}"))
     (options.output / "pruning.json").write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")
-    print(table_text(report["rows"]))
+    lines = table_text(report["rows"])
+    if options.output == HERE:
+        write_table(HERE / "README.md", "pruning", lines)
+    print("\n".join(lines))
     return 0
 
 
