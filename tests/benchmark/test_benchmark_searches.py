@@ -8,6 +8,7 @@ import sys
 import time
 from xml.etree import ElementTree
 
+import choosing
 import numpy as np
 import optuna
 import pruning
@@ -122,6 +123,28 @@ def test_a_pruner_is_judged_against_the_same_search_without_one(tmp_path, monkey
     once = rows[pruning.LAST_EPOCH]
     assert once["gain"] == none["gain"]
     assert once["hours_ratio"]["mean"] == pytest.approx(0.9, abs=0.03), "a fifth of the first of two epochs"
+
+
+def test_of_the_best_few_by_the_proxy_the_best_in_full_is_chosen(large, tmp_path, monkeypatch, capsys):
+    rows = [3, 5, 3, 80, 200, 7]
+    ranked = sorted(set(rows), key=lambda row: -large.reward[row])
+    val_ap = {row: large.rows[row].values("val_ap")[0] for row in ranked}
+    assert choosing.chosen(rows, large, 1) == ranked[0]
+    assert choosing.chosen(rows, large, 3) == max(ranked[:3], key=val_ap.__getitem__)
+    assert choosing.chosen(rows, large, 99) == max(ranked, key=val_ap.__getitem__)
+    save_benchmark(tmp_path / "table.jsonl.gz", synthetic(SMALL))
+    arguments = ["--table", str(tmp_path / "table.jsonl.gz"), "--output", str(tmp_path), "--repeats", "3"]
+    monkeypatch.setattr(sys, "argv", ["choosing.py", *arguments, "--trials", "8", "24", "--finalists", "1", "24"])
+    assert choosing.main() == 0
+    assert "| 24 | " in capsys.readouterr().out
+    report = json.loads((tmp_path / "choosing.json").read_text())
+    best = max(synthetic(SMALL), key=lambda row: row.values("val_ap")[0])
+    whole = report["rows"][-1]
+    assert (whole["trials"], whole["finalists"]) == (24, 24)
+    assert whole["gain"]["mean"] == pytest.approx(
+        outcomes_of(best.spec, "full", 1, 4).metrics["test_ap"] - outcomes_of(None, "full", 1, 4).metrics["test_ap"],
+        abs=1e-5,
+    ), "all were trained in full: the best with seed 0, judged by seed 1"
 
 
 def test_measuring_before_the_last_epoch_is_known_apart(large):
