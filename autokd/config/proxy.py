@@ -40,6 +40,8 @@ class ProxyRecipe(Recipe):
     """Each against "none" under the same random numbers, standardised, and added; `ap_worst_class`: the lowest AP."""
     measure: Measure = "every_epoch"
     """When the reward's parts are measured. `last_epoch` is cheaper, and leaves a pruner nothing to go by."""
+    weight_average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """What is measured: a moving average of the weights with this decay a step; null: the weights themselves."""
     image_size_px: SizePx | None = None
     """Height and width of the images, of at most the data's; warm start and teacher see them too. null: the data's."""
     subset: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -27,12 +27,12 @@ def _in_order(span: tuple[float, float]) -> tuple[float, float]:
 LATER_FIELDS = frozenset(
     {
         "momentum", "nesterov", "norm_decay", "bias_decay", "milestones", "gamma", "power", "schedule_span",
-        "end_factor", "changes_by", "warmup_steps", "warmup_start", "from_student_config",
+        "end_factor", "changes_by", "warmup_steps", "warmup_start", "from_student_config", "weight_average",
     }
 )  # fmt: skip
 """Fields of recipes that are written only where they were given: configurations without them keep their digests."""
 
-STUDENT_FIELDS = (LATER_FIELDS - {"from_student_config"}) | {
+STUDENT_FIELDS = (LATER_FIELDS - {"from_student_config", "weight_average"}) | {
     "epochs", "batch_size", "optimiser", "learning_rate", "weight_decay", "schedule", "warmup_fraction",
     "gradient_clip_norm", "flip_probability",
 }  # fmt: skip

@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from autokd.errors import DetectorError, DistillError, NonFiniteError, SpecError
 from autokd.outcomes import Cause, Job, Outcome, Report, WorkerResources
 from autokd.spec import DistillerSpec
 from autokd.training.average_precision import AveragePrecision, detect_split
+from autokd.training.averaging import WeightAverage
 from autokd.training.content import save_weights, write_whole
 from autokd.training.frozen import parts_of
 from autokd.training.loader import Loader
@@ -167,6 +169,7 @@ class _Trial:
         self._began = time.monotonic()
         self._student: Detector | None = None
         self._lesson: Lesson | None = None
+        self._average: WeightAverage | None = None
         config = provisions.config
         self._recipe = config.proxy if job.recipe == "proxy" else config.full
         timeout_s = self._recipe.timeout_s
@@ -202,6 +205,8 @@ class _Trial:
                 "max_steps": proxy.steps,
                 "frozen": parts_of(student, proxy.frozen),
             }
+            if proxy.weight_average is not None:
+                self._average = cheaper["average"] = WeightAverage(student, proxy.weight_average)
         return train(student, loader, recipe, seed=seed, lesson=self._lesson, deadline=self._deadline, **cheaper)
 
     def report(self, result: EpochResult) -> Report:
@@ -216,7 +221,8 @@ class _Trial:
             proxy = self._provisions.config.proxy
             is_last = result.epoch == min(proxy.epochs, result.num_epochs)
             if is_last or proxy.measure == "every_epoch":
-                metrics |= self._proxy_metrics()
+                with self._average.in_place() if self._average is not None else nullcontext():
+                    metrics |= self._proxy_metrics()
         self.metrics = metrics
         report = Report(self._job.id, result.epoch, metrics, self.seconds)
         self.reports.append(report)

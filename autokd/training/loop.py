@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from autokd.config import Recipe
 from autokd.detectors import Detector
 from autokd.errors import NonFiniteError
+from autokd.training.averaging import WeightAverage
 from autokd.training.data_parallel import SharedStep
 from autokd.training.descent import DISTILL, TASK, TOTAL, make_descent
 from autokd.training.lesson import PYRAMID_TAP, Lesson, TeacherTaps, losses_of
@@ -59,6 +60,7 @@ def train(
     schedule_epochs: int | None = None,
     max_steps: int | None = None,
     frozen: Sequence[nn.Module] = (),
+    average: WeightAverage | None = None,
     deadline: float | None = None,
 ) -> Iterator[EpochResult]:
     """Train ``student`` in place and yield after each epoch; closing the generator stops the training.
@@ -66,6 +68,7 @@ def train(
     The schedule spans ``schedule_epochs`` (default: the recipe's epochs) and is cut off after ``stop_after``. Where
     ``max_steps`` are fewer, it spans these, and the part of an epoch that remains at the end is an epoch's result.
     ``frozen``: parts of the student that get no gradient and stay in eval mode, so that norm statistics stand still.
+    ``average`` takes in the weights after every step.
     Everything random is a function of ``seed``, whatever the lesson draws. ``deadline`` is a value of
     ``time.monotonic``. Raises NonFiniteError naming the part, and TimeoutError.
 
@@ -105,6 +108,8 @@ def train(
             record.add(parts)
             descent.step()
             step += 1
+            if average is not None:
+                average.update()
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"out of time in epoch {epoch} of {num_epochs}, after {step} steps.")
         seconds += time.monotonic() - began

@@ -15,7 +15,8 @@ from autokd.errors import DataError, DetectorError
 from autokd.outcomes import Job, WorkerResources
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
-from autokd.training import TrainingEvaluatorFactory, prepare, train
+from autokd.training import PrecisionMeter, TrainingEvaluatorFactory, prepare, train
+from autokd.training.averaging import WeightAverage
 from autokd.training.evaluator import make_lesson
 from autokd.training.frozen import parts_of
 from autokd.training.optimisation import rate_factor
@@ -38,6 +39,44 @@ def run_proxy(make_tiny_config, tiny_data, tiny_cache, tmp_path, run_job):
 @pytest.fixture
 def provisions_of(make_tiny_config, tiny_data, tiny_cache):
     return lambda **proxy: Provisions(make_tiny_config(proxy=proxy), tiny_cache, CPU, tiny_data)
+
+
+# -------------------------------------------------------------------------------------- averaged weights
+
+
+def test_the_average_is_that_of_its_definition_and_leaves_the_weights_alone():
+    torch.manual_seed(0)
+    student = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    average, expected = WeightAverage(student, 0.5), None
+    for n in range(30):
+        with torch.no_grad():
+            for tensor in (*student.parameters(), student[1].running_mean):
+                tensor.normal_()
+            student[1].num_batches_tracked += 1
+        now = {name: tensor.double().clone() for name, tensor in student.state_dict().items()}
+        decay = min(0.5, n / (n + 9))
+        expected = now if n == 0 else {k: decay * expected[k] + (1 - decay) * now[k] for k in now}
+        average.update()
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    with average.in_place():
+        for name, tensor in student.state_dict().items():
+            wanted = before[name].double() if "num_batches" in name else expected[name]
+            torch.testing.assert_close(tensor.double(), wanted, rtol=1e-5, atol=1e-6)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, -1.0])
+def test_an_average_needs_a_decay_between_0_and_1(decay):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        WeightAverage(nn.Linear(1, 1), decay)
+
+
+def test_a_proxy_measures_the_average_and_trains_as_without(run_proxy):
+    plain, averaged = run_proxy(), run_proxy(weight_average=0.9)
+    for ours, theirs in zip(averaged[0], plain[0], strict=True):
+        assert ours.metrics["train_loss"] == theirs.metrics["train_loss"], "the training is the same"
+        assert ours.metrics["val_loss"] != theirs.metrics["val_loss"]
+    assert averaged[1].status == "finished"
 
 
 # ---------------------------------------------------------------------------------------------- images
@@ -191,8 +230,6 @@ def found_anew(tiny_data, monkeypatch):
     """Of val, four of five true boxes, the more shifted the higher their class; and AP of (class, IoU)."""
     from pycocotools.cocoeval import COCOeval
 
-    from autokd.training import average_precision
-
     truth = tiny_data.val.ground_truth()
     found = []
     for i, row in enumerate(truth.dataset["annotations"]):
@@ -201,8 +238,10 @@ def found_anew(tiny_data, monkeypatch):
         box = [x + shift * width, y + shift * height, width, height]
         if i % 5:
             found.append({**row, "bbox": box, "score": 1 - i / 99})
-    calls = []
-    monkeypatch.setattr(average_precision, "detect_split", lambda *_, **__: calls.append(1) or found)
+    calls, score = [], PrecisionMeter.score
+    monkeypatch.setattr(
+        PrecisionMeter, "score", lambda self, _, indices=None: calls.append(1) or score(self, found, indices)
+    )
     evaluation = COCOeval(truth, truth.loadRes([dict(row) for row in found]), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
