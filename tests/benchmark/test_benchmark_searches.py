@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 import time
+from pathlib import Path
 from xml.etree import ElementTree
 
 import choosing
@@ -312,3 +313,22 @@ def test_slow_samplers_are_capped_but_never_before_the_last_regret():
     settings = Settings("", PARTS, "val_ap", 0.01, "proxy", 200, (20, 80))
     assert (settings.cap("mcts"), settings.cap("tpe")) == (200, 80)
     assert Settings("", PARTS, "val_ap", 0.01, "proxy", 200, (20, 120)).cap("tpe") == 120
+
+
+# ------------------------------------------------------------------------------------------------ the page
+
+
+def test_the_pages_lines_run_on_a_table(tmp_path, monkeypatch):
+    page = Path(__file__).parents[2] / "docs" / "benchmark.md"
+    parts = page.read_text(encoding="utf-8").split("```python\n")[1:]
+    save_benchmark(tmp_path / "table.jsonl.gz", synthetic(LARGE))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for part in parts:
+        lines = part.partition("```")[0].replace(
+            "experiments/distiller_benchmark/table.jsonl.gz", str(tmp_path / "table.jsonl.gz")
+        )
+        told: dict[str, object] = {}
+        exec(compile(lines, page.name, "exec"), told)
+    assert len(told["trace"].rows) == 40
+    assert "table.jsonl.gz" in parts[0]
+    assert len(parts) == 2
