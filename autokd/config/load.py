@@ -51,8 +51,15 @@ def load_config(path_or_text: str | Path) -> RunConfig:
 
 
 def load_space(path_or_text: str | Path) -> Space:
-    """Return the space of a space file (of its ``space`` section; the default space where it has none)."""
-    return _space_of(load_document(path_or_text))
+    """Return the space of a space file (of its ``space`` section; the default space where it has none).
+
+    ConfigError for a key that no space file has: what stands one level too high would go unheard.
+    """
+    document = load_document(path_or_text)
+    for key in document.data if isinstance(document.data, dict) else ():
+        if key not in RunConfig.model_fields:
+            raise document.error((key,), one_of(key, list(RunConfig.model_fields), noun="key"))
+    return _space_of(document)
 
 
 def space_of(config: RunConfig) -> Space:

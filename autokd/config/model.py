@@ -18,6 +18,8 @@ class SearchConfig(Section):
 
     sampler: Literal["mcts", "tpe", "nsga2", "gp", "random"] = "mcts"
     """Who suggests the next spec."""
+    prior: Literal["published", "none"] = "published"
+    """What `mcts` thinks of options before the first trial: how often published distillers take them, or nothing."""
     trials: PositiveInt = 40
     """Specs to evaluate; duplicates are answered from the database and do not count."""
     seed: Annotated[int, Field(ge=0)] = 0

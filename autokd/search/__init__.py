@@ -8,6 +8,7 @@ Optuna and nothing of AutoKD; ``suggest`` and ``samplers`` are where the two mee
 from autokd.search.history import FORGET_ATTR
 from autokd.search.mcts import MCTSSampler
 from autokd.search.policy import UCT, ModelPolicy
+from autokd.search.prior import published_prior
 from autokd.search.samplers import TrialSeededSampler, decision_role, make_pruner, make_sampler
 from autokd.search.suggest import suggest
 from autokd.search.view import TreeNode, tree
@@ -22,6 +23,7 @@ __all__ = [
     "decision_role",
     "make_pruner",
     "make_sampler",
+    "published_prior",
     "suggest",
     "tree",
 ]

@@ -16,7 +16,7 @@ from autokd.errors import ConfigError, one_of
 from autokd.search.history import History, Role, move_of, read_decisions
 from autokd.search.nodes import Move, Node, Tree
 from autokd.search.numbers import choose_number, sample_nested
-from autokd.search.policy import UCT, Judge, ModelPolicy, Policy
+from autokd.search.policy import UCT, Judge, ModelPolicy, Policy, Prior
 
 
 class MCTSSampler(BaseSampler):
@@ -44,6 +44,8 @@ class MCTSSampler(BaseSampler):
         failed_counts: whether a failed trial is a visit with the worst value seen (and closes its leaf), or is
             left out. A failed trial with the user attribute ``mcts:forget`` is always left out.
         pruned_has_value: whether a pruned trial has its last intermediate value, or the worst value seen.
+        prior: what is thought of options before any trial (``published_prior``), by role and choice as
+            ``"distance='l2'"``; it fades as options are tried. None: nothing is.
 
     Raises:
         ValueError: from a study with more than one objective.
@@ -58,12 +60,14 @@ class MCTSSampler(BaseSampler):
         role: Role | None = None,
         failed_counts: bool = True,
         pruned_has_value: bool = True,
+        prior: Prior | None = None,
     ) -> None:
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._policy = _named_policy(policy) if isinstance(policy, str) else policy
         default = "model" if isinstance(self._policy, ModelPolicy) else "tpe"
         self._continuous = default if continuous is None else continuous
         self._history = History(role=role, failed_counts=failed_counts, pruned_has_value=pruned_has_value)
+        self._prior = dict(prior or {})
         self._ask: tuple[str, int, Judge] | None = None
         self._lock = threading.RLock()
 
@@ -116,7 +120,7 @@ class MCTSSampler(BaseSampler):
         """The judge for this trial: made at its first decision, kept for the others."""
         if self._ask is None or self._ask[:2] != (study.study_name, trial.number):
             tree = self._history.refresh(study, asking=trial.number)
-            self._ask = (study.study_name, trial.number, self._policy.prepare(tree))
+            self._ask = (study.study_name, trial.number, self._policy.prepare(tree, self._prior))
         return self._ask[2]
 
 

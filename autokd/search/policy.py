@@ -10,7 +10,8 @@ A policy is asked in two steps: ``prepare(tree)`` once a trial, ``judge.score(..
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +22,8 @@ from autokd.search.history import Normalisation, rewards
 from autokd.search.model import ValueModel, Walk
 from autokd.search.nodes import Move, Record, Tree
 
+BIAS = 0.25
+"""Of the prior, in deviations of all rewards: it decides the first trials, and a handful of trials overrule it."""
 NUMBER_DRAW = 0.5
 """Scale of the posterior draw by which a number is chosen; no visits are counted there."""
 
@@ -37,8 +40,12 @@ class Judge(Protocol):
         ...
 
 
+Prior = Mapping[str, float]
+"""Option -> what is thought of it before any trial, in arbitrary units about 0; 0 where nothing is."""
+
+
 class Policy(Protocol):
-    def prepare(self, tree: Tree) -> Judge: ...
+    def prepare(self, tree: Tree, prior: Prior) -> Judge: ...
 
 
 @dataclass(frozen=True)
@@ -56,15 +63,17 @@ class UCT:
     normalisation: Normalisation = "rank"
     prior_visits: float = 0.5
     temperature: float = 1.0
+    bias: float = BIAS
 
-    def prepare(self, tree: Tree) -> UCTJudge:
-        return UCTJudge(self, tree)
+    def prepare(self, tree: Tree, prior: Prior) -> UCTJudge:
+        return UCTJudge(self, tree, prior)
 
 
 class UCTJudge:
-    def __init__(self, settings: UCT, tree: Tree) -> None:
+    def __init__(self, settings: UCT, tree: Tree, prior: Prior) -> None:
         self.settings = settings
         self.tree = tree
+        self.prior = prior
         given = rewards([tree.records[number] for number in tree.numbers], settings.normalisation)
         self.reward_by_number = np.zeros(max(tree.numbers, default=-1) + 1)
         self.reward_by_number[tree.numbers] = given
@@ -83,7 +92,7 @@ class UCTJudge:
                 told[i], totals[i] = len(child.visits), self.reward_by_number[child.visits].sum()
         value = (totals + settings.prior_visits * elsewhere) / (told + settings.prior_visits)
         bonus = settings.exploration * prior * np.sqrt(np.log(1 + visits.sum()) / (visits + settings.prior_visits))
-        return value + bonus + 1e-9 * rng.random(count)
+        return value + bonus + settings.bias * fading(self.prior, self.tree, moves) + 1e-9 * rng.random(count)
 
     def score_numbers(self, walk: Walk, name: str, units_K: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return rng.random(len(units_K))
@@ -112,15 +121,17 @@ class ModelPolicy:
     prior_visits: float = 0.5
     normalisation: Normalisation = "rank"
     max_records: int = 160
+    bias: float = BIAS
 
-    def prepare(self, tree: Tree) -> ModelJudge:
-        return ModelJudge(self, tree)
+    def prepare(self, tree: Tree, prior: Prior) -> ModelJudge:
+        return ModelJudge(self, tree, prior)
 
 
 class ModelJudge:
-    def __init__(self, settings: ModelPolicy, tree: Tree) -> None:
+    def __init__(self, settings: ModelPolicy, tree: Tree, prior: Prior) -> None:
         self.settings = settings
         self.tree = tree
+        self.prior = prior
         records = [tree.records[number] for number in tree.numbers]
         targets = _targets(records, settings.normalisation)
         records, targets = _window(records, targets, settings.max_records)
@@ -134,7 +145,7 @@ class ModelJudge:
         drawn = self._draw([((*above, move), numbers) for move in moves], self.settings.draw, rng)
         visits = visits_of(self.tree, above, moves)
         bonus = np.sqrt(np.log1p(visits.sum()) / (visits + self.settings.prior_visits))
-        return drawn + self.settings.exploration * bonus
+        return drawn + self.settings.exploration * bonus + self.settings.bias * fading(self.prior, self.tree, moves)
 
     def score_numbers(self, walk: Walk, name: str, units_K: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         moves, numbers = walk
@@ -148,6 +159,17 @@ class ModelJudge:
         mean_K, covariance_KK = self.model.posterior(walks)
         covariance_KK[np.diag_indices_from(covariance_KK)] += 1e-6
         return mean_K + scale * (np.linalg.cholesky(covariance_KK) @ rng.standard_normal(len(walks)))
+
+
+def fading(prior: Prior, tree: Tree, moves: Sequence[Move]) -> np.ndarray:
+    """h / (1 + n) of each of ``moves``: the prior, which fades as the option is taken anywhere in the tree, by
+    finished and running trials (progressive bias: Chaslot et al., New Math. Nat. Comput. 4, 2008)."""
+    if not prior:
+        return np.zeros(len(moves))
+    known = np.array([prior.get(move.option, 0.0) for move in moves])
+    running = Counter(move.option for record in tree.running for move in record.moves)
+    taken = np.array([len(tree.takers.get(move.option, ())) + running[move.option] for move in moves])
+    return known / (1 + taken)
 
 
 def visits_of(tree: Tree, above: tuple[Move, ...], moves: Sequence[Move]) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -20,13 +20,21 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from autokd.config import SearchConfig
+from autokd.presets import load_preset, preset_names
 from autokd.search.mcts import MCTSSampler
+from autokd.search.prior import published_prior
+
+if TYPE_CHECKING:
+    from autokd.space import Space
 
 
-def make_sampler(config: SearchConfig) -> BaseSampler:
-    """The sampler that ``config.sampler`` names, seeded by ``config.seed``."""
+def make_sampler(config: SearchConfig, space: Space | None = None) -> BaseSampler:
+    """The sampler that ``config.sampler`` names, seeded by ``config.seed``; of ``space``, for one that has a prior."""
     if config.sampler == "mcts":
-        return MCTSSampler(config.seed, role=decision_role)
+        prior = None
+        if space is not None and config.prior == "published":
+            prior = published_prior(space, map(load_preset, preset_names()))
+        return MCTSSampler(config.seed, role=decision_role, prior=prior)
     return TrialSeededSampler(_BUILDERS[config.sampler], config.seed)
 
 

@@ -73,7 +73,7 @@ def run_search(
     first = first_trials(config, pair, space)
     for note in (*taken, *(f"left out of the space: {reason}" for reason in reasons), *first.notes):
         observer.say(note)
-    with _run(config, directory, cache_dir, storage_url, resume, observer) as run:
+    with _run(config, directory, cache_dir, storage_url, resume, observer, space=space) as run:
         return hand_over(run, *run.execute(_search_phases(run, space, first)))
 
 
@@ -120,10 +120,12 @@ def _run(
     resume: bool,
     observer: Observer,
     proxy_seeds: tuple[int, ...] = (SEARCH_SEED,),
+    space: Space | None = None,
 ) -> Iterator[Run]:
     """Check everything that can be wrong, prepare, start the runtime; give it all back at the end.
 
     proxy_seeds: of the proxy trainings whose warm starts are made beforehand; none where nothing is searched.
+    space: that is searched, if any.
     """
     for name in (*config.search.enqueue, *config.full.baselines):
         if name != NO_DISTILLATION:
@@ -137,7 +139,7 @@ def _run(
         study = open_study(
             storage_url or run_directory.study_path,
             config.name,
-            sampler=make_sampler(config.search),
+            sampler=make_sampler(config.search, space),
             pruner=make_pruner(config.search),
         )
         ledger = Ledger(study, run_directory.owner)

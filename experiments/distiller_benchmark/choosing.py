@@ -53,7 +53,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     truth = Truth(table, options.reward)
     gains = [test_gain(row, table.none) for row in truth.rows]
     traces = [
-        run_search(truth, SAMPLERS[options.sampler](seed), num_trials=max(options.trials)).rows
+        run_search(truth, SAMPLERS[options.sampler](seed, truth.space), num_trials=max(options.trials)).rows
         for seed in range(options.repeats)
     ]
     rows = []

@@ -97,7 +97,7 @@ def run_task(task: Task) -> tuple[Task, list[dict[str, Any]], float]:
     for seed in task.seeds:
         trace = run_search(
             truth,
-            SAMPLERS[task.sampler](seed),
+            SAMPLERS[task.sampler](seed, truth.space),
             num_workers=task.num_workers,
             num_trials=settings.cap(task.sampler),
             objective=settings.objective,
@@ -220,8 +220,8 @@ def main() -> int:
         write_table(HERE / "README.md", "comparison", lines)
     print("\n".join(lines))
     for ratio in report["ratios"]:
-        print(f"{ratio['measure']}, {ratio['workers']} workers: mcts / random {ratio['to_random']:.2f}, "
-              f"mcts / {ratio['best_other']} {ratio['to_best_other']:.2f}")  # fmt: skip
+        print(f"{ratio['measure']}, {ratio['workers']} workers: {ratio['sampler']} / random {ratio['to_random']:.2f}, "
+              f"/ {ratio['best_other']} {ratio['to_best_other']:.2f}")  # fmt: skip
     return 0
 
 

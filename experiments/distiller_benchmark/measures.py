@@ -12,6 +12,7 @@ import numpy as np
 from figure import comparison_svg
 from simulate import Trace, Truth
 
+OURS = ("mcts", "mcts_prior")
 MEASURES = ("trials_full", "hours_full", "trials_reward", "hours_reward")
 
 
@@ -75,19 +76,22 @@ def summary_of(
 
 
 def ratios(rows: Sequence[dict[str, Any]], measure_name: str) -> list[dict[str, Any]]:
-    """MCTS's median against random's, and against the best other's, for each number of workers."""
+    """Medians of ours against random's, and against the best other's, for each number of workers."""
     found = []
     for workers in sorted({row["workers"] for row in rows}):
         medians = {row["sampler"]: row[measure_name]["median"] for row in rows if row["workers"] == workers}
-        others = {name: value for name, value in medians.items() if name not in ("mcts", "random")}
-        if "mcts" in medians and "random" in medians and others:
-            best = min(others, key=lambda name: others[name])
+        others = {name: value for name, value in medians.items() if name not in (*OURS, "random")}
+        if "random" not in medians or not others:
+            continue
+        best = min(others, key=lambda name: others[name])
+        for ours in (name for name in OURS if name in medians):
             found.append(
                 {
                     "measure": measure_name,
                     "workers": workers,
-                    "to_random": medians["mcts"] / medians["random"],
-                    "to_best_other": medians["mcts"] / others[best],
+                    "sampler": ours,
+                    "to_random": medians[ours] / medians["random"],
+                    "to_best_other": medians[ours] / others[best],
                     "best_other": best,
                 }
             )

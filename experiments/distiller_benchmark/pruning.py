@@ -70,7 +70,7 @@ def run_repeat(task: tuple[str, int, int]) -> dict[str, float]:
     settings, truth = _shared["settings"], _shared["truth"]
     trace = run_search(
         truth,
-        SAMPLERS[settings.sampler](seed),
+        SAMPLERS[settings.sampler](seed, truth.space),
         num_workers=num_workers,
         num_trials=settings.trials,
         pruner=make_pruner(SearchConfig.model_validate({"pruner": pruner})),

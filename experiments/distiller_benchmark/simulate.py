@@ -27,22 +27,24 @@ Objective = Literal["proxy", "full"]
 PANEL_SIZE = ProxyRecipe.model_fields["calibration_trials"].default
 
 
-def _named(name: str) -> Callable[[int], BaseSampler]:
-    def build(seed: int) -> BaseSampler:
-        return make_sampler(SearchConfig.model_validate({"sampler": name, "seed": seed}))
+def _named(name: str, **settings: str) -> Callable[[int, Space], BaseSampler]:
+    def build(seed: int, space: Space) -> BaseSampler:
+        return make_sampler(SearchConfig.model_validate({"sampler": name, "seed": seed, **settings}), space)
 
     return build
 
 
-SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
-    **{name: _named(name) for name in ("mcts", "random", "nsga2", "gp")},
+SAMPLERS: dict[str, Callable[[int, Space], BaseSampler]] = {
+    "mcts": _named("mcts", prior="none"),
+    "mcts_prior": _named("mcts"),
+    **{name: _named(name) for name in ("random", "nsga2", "gp")},
     # As Optuna's users have it: what it remembers of the search space saves a fifth of the time.
-    "tpe": lambda seed: TPESampler(multivariate=True, group=True, seed=seed),
-    "tpe_univariate": lambda seed: TPESampler(seed=seed),
-    "evolution": lambda seed: RegularisedEvolutionSampler(seed, role=decision_role),
+    "tpe": lambda seed, _: TPESampler(multivariate=True, group=True, seed=seed),
+    "tpe_univariate": lambda seed, _: TPESampler(seed=seed),
+    "evolution": lambda seed, _: RegularisedEvolutionSampler(seed, role=decision_role),
 }
-"""Those that a space file can name, with the same settings, Optuna's default (TPE, every decision by itself) and
-regularised evolution."""
+"""Those that a space file can name, with the same settings (MCTS without and with its prior of published distillers),
+Optuna's default (TPE, every decision by itself) and regularised evolution. Seed and space -> sampler."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,10 @@ def large():
     return Truth(synthetic(LARGE, seeds=(0,)), PARTS)
 
 
+def searched(truth: Truth, name: str, seed: int, **settings: object) -> Trace:
+    return run_search(truth, SAMPLERS[name](seed, truth.space), **settings)  # type: ignore[arg-type]
+
+
 def test_the_truth_is_the_mean_gain_over_none_seed_by_seed(small):
     specs = [row.spec for row in small.benchmark]
     gains = [
@@ -71,7 +75,7 @@ def test_the_reward_is_the_sum_of_standardised_gains_by_the_proxy(small):
 
 
 def test_one_worker_evaluates_every_spec_once_in_the_recorded_time(small):
-    trace = run_search(small, SAMPLERS["random"](3), num_trials=24)
+    trace = searched(small, "random", 3, num_trials=24)
     assert sorted(trace.rows) == [*range(24)]
     rows = list(small.benchmark)
     seconds = np.cumsum([outcomes_of(rows[i].spec, "proxy", 0, 2).seconds for i in trace.rows])
@@ -80,27 +84,29 @@ def test_one_worker_evaluates_every_spec_once_in_the_recorded_time(small):
 
 
 def test_sixteen_workers_take_about_a_sixteenth_of_the_time(large):
-    one, sixteen = (run_search(large, SAMPLERS["random"](0), num_trials=80, num_workers=w) for w in (1, 16))
+    one, sixteen = (searched(large, "random", 0, num_trials=80, num_workers=w) for w in (1, 16))
     assert len(one.rows) == len(sixteen.rows) == 80
     assert 1 / 16 <= sixteen.seconds[-1] / one.seconds[-1] < 1 / 12
     assert sixteen.busy_s == pytest.approx(one.busy_s, rel=0.1)
 
 
 def test_the_full_objective_shows_a_search_the_full_training(small):
-    trace = run_search(small, SAMPLERS["random"](0), num_trials=24, objective="full")
+    trace = searched(small, "random", 0, num_trials=24, objective="full")
     rows = list(small.benchmark)
     assert trace.busy_s == pytest.approx(sum(outcomes_of(r.spec, "full", 0, 4).seconds for r in rows))
 
 
 def test_equal_seeds_give_equal_searches(large):
-    traces = [run_search(large, SAMPLERS["mcts"](seed), num_trials=20, num_workers=4) for seed in (5, 5, 6)]
+    traces = [searched(large, "mcts", seed, num_trials=20, num_workers=4) for seed in (5, 5, 6)]
     assert traces[0] == traces[1]
     assert traces[0] != traces[2]
 
 
 def test_pruning_saves_virtual_time(large):
-    whole = run_search(large, SAMPLERS["random"](0), num_trials=60)
-    pruned = run_search(large, SAMPLERS["random"](0), num_trials=60, pruner=MedianPruner(n_startup_trials=5))
+    whole = searched(large, "random", 0, num_trials=60)
+    pruned = run_search(
+        large, SAMPLERS["random"](0, large.space), num_trials=60, pruner=MedianPruner(n_startup_trials=5)
+    )
     assert pruned.rows[:20] == whole.rows[:20], "the sampler looks at no values"
     assert pruned.busy_s == pytest.approx(pruned.seconds[-1])
     assert pruned.seconds[-1] < 0.9 * whole.seconds[-1]
@@ -170,7 +176,7 @@ def test_eighty_trials_of_a_cheap_sampler_take_well_under_a_second(large):
     took = []
     for seed in range(3):
         began = time.process_time()
-        run_search(large, SAMPLERS["random"](seed), num_trials=80)
+        searched(large, "random", seed, num_trials=80)
         took.append(time.process_time() - began)
     assert min(took) < 0.8
 
@@ -181,7 +187,7 @@ def test_samplers_that_learn_beat_chance_on_the_synthetic_table(large):
     gains = np.array([true_gain(row.spec) for row in large.benchmark])
 
     def late_gain(name: str) -> float:
-        return float(np.mean([gains[run_search(large, SAMPLERS[name](s), num_trials=80).rows[40:]] for s in range(4)]))
+        return float(np.mean([gains[searched(large, name, s, num_trials=80).rows[40:]] for s in range(4)]))
 
     chance = late_gain("random")
     assert late_gain("evolution") > chance + 0.003
@@ -227,7 +233,7 @@ def test_a_part_of_the_space_is_searched_and_judged_alone():
     assert len(truth.score) == len(inside) == 16
     best = max(inside, key=lambda row: sum(outcomes_of(row.spec, "full", s, 4).metrics["val_ap"] for s in (0, 1)))
     assert truth.top_score == {truth.index[best.digest]}
-    trace = run_search(truth, SAMPLERS["mcts"](0), num_trials=24)
+    trace = searched(truth, "mcts", 0, num_trials=24)
     assert sorted(trace.rows) == [*range(16)]
     with pytest.raises(BenchmarkError, match="only source=edge"):
         Truth(table, PARTS, only={"source": ("edge",)})
@@ -261,7 +267,7 @@ def test_evolution_climbs_and_repeats_itself_under_the_same_seed():
 
 
 def test_a_choice_is_inherited_where_the_tree_offers_only_a_part_of_the_slot(large):
-    sampler = SAMPLERS["evolution"](0)
+    sampler = SAMPLERS["evolution"](0, large.space)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for _ in range(60):
         trial = study.ask()

@@ -86,6 +86,8 @@ def test_mcts_finds_one_of_the_best_sooner_than_chance(table, workers):
     truth = Truth(table, PARTS)
     trials = {}
     for name in ("mcts", "random"):
-        traces = [run_search(truth, SAMPLERS[name](s), num_workers=workers, num_trials=80) for s in range(24)]
+        traces = [
+            run_search(truth, SAMPLERS[name](s, truth.space), num_workers=workers, num_trials=80) for s in range(24)
+        ]
         trials[name] = [trace.first(truth.top_score) or 80 for trace in traces]
     assert wilcoxon(trials["mcts"], trials["random"], alternative="less").pvalue < 0.001

@@ -93,7 +93,7 @@ def scores_of_three(policy: ModelPolicy | UCT, num_running: int) -> np.ndarray:
         found.fold(record(number, number % 3, float(number % 3), "finished"))
     found.lay_over(record(9 + i, 2, None, "running") for i in range(num_running))
     walk = ((), (("u", 0.5),))
-    return policy.prepare(found).score(walk, [move(choice) for choice in range(3)], np.random.default_rng(0))
+    return policy.prepare(found, {}).score(walk, [move(choice) for choice in range(3)], np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("policy", [ModelPolicy(draw=0.0), UCT()])

@@ -1,0 +1,95 @@
+"""A first opinion of options: how often published distillers take them, and how long a search heeds it."""
+
+from __future__ import annotations
+
+import math
+
+import optuna
+import pytest
+
+from autokd.config import SearchConfig, load_space
+from autokd.presets import load_preset, preset_names
+from autokd.search import MCTSSampler, decision_role, make_sampler, published_prior
+from autokd.search.nodes import Move, Record, Tree
+from autokd.search.policy import fading
+from autokd.spec import DistillerSpec
+
+SPACE = load_space("""
+space:
+  terms: 1
+  sources: [whole, foreground, background]
+  transforms:
+    normalise: [none, standardise, {softmax_channels: {temperature: 1}}, {softmax_channels: {temperature: 2}}]
+  distances: [l1, l2, kl]
+  strength: [10, 40]
+""")
+
+
+def test_options_are_counted_once_a_term_and_centred_over_their_slot():
+    specs = [load_preset(name) for name in ("fitnet", "pkd", "kd")]  # whole|l2, whole|standardise|l2, softmax..|kl
+    found = published_prior(SPACE, specs)
+
+    def centred(*counts: int) -> list[float]:
+        logs = [math.log(count + 1) for count in counts]
+        return [log - sum(logs) / len(logs) for log in logs]
+
+    names = [f"source={name!r}" for name in ("whole", "foreground", "background")]
+    assert [found[name] for name in names] == pytest.approx(centred(2, 0, 0)), "kd's logits are no option here"
+    names = [f"normalise={slot.label!r}" for slot in SPACE.slots[1].options]
+    assert [found[name] for name in names] == pytest.approx(centred(1, 1, 1, 1))
+    assert [found[f"distance={name!r}"] for name in ("l1", "l2", "kl")] == pytest.approx(centred(0, 2, 1))
+
+
+def test_its_names_are_those_of_the_tree():
+    prior = published_prior(SPACE, [load_preset("fitnet")])
+    study = optuna.create_study(sampler=make_sampler(SearchConfig(), SPACE))
+    sampler = study.sampler
+    assert isinstance(sampler, MCTSSampler)
+    from autokd.search import suggest
+    from autokd.search.history import read_decisions
+
+    seen = set()
+    for _ in range(12):
+        trial = study.ask()
+        suggest(trial, SPACE)
+        moves, _ = read_decisions(trial.params, trial.distributions, decision_role)
+        seen |= {move.option for move in moves}
+        study.tell(trial, 0.0)
+    assert {option for option in seen if not option.startswith("strength")} <= set(prior)
+
+
+@pytest.mark.parametrize("policy", ["model", "uct"])
+def test_the_first_trial_is_what_is_thought_best_and_the_opinion_is_overruled(policy):
+    study = optuna.create_study(
+        direction="maximize", sampler=MCTSSampler(0, policy=policy, prior={"a='right'": 2.0, "a='wrong'": 9.0})
+    )
+    taken = []
+    for _ in range(20):
+        trial = study.ask()
+        taken.append(trial.suggest_categorical("a", ("other", "right", "wrong")))
+        trial.suggest_categorical("b", tuple(range(12)))
+        study.tell(trial, {"other": 0.0, "right": 1.0, "wrong": -1.0}[taken[-1]])
+    assert taken[0] == "wrong"
+    assert taken.count("right") > taken.count("wrong")
+
+
+def test_it_fades_with_trials_that_take_the_option_anywhere_running_ones_among_them():
+    move, other = Move("t1.a", 0, 2, "a=1"), Move("t2.a", 1, 2, "a=1")
+    tree = Tree()
+    tree.fold(Record(0, (move,), (), 1.0, "finished"))
+    tree.fold(Record(1, (other,), (), None, "failed"))
+    tree.lay_over([Record(2, (other,), (), None, "running")])
+    fresh = Move("t1.a", 1, 2, "a=2")
+    assert fading({"a=1": 8.0, "a=2": -3.0}, tree, [move, fresh]).tolist() == [8.0 / 4, -3.0]
+    assert fading({}, tree, [move, fresh]).tolist() == [0.0, 0.0]
+
+
+def test_a_space_file_may_do_without():
+    presets = [load_preset(name) for name in preset_names()]
+    assert make_sampler(SearchConfig(), SPACE)._prior == published_prior(SPACE, presets)
+    assert make_sampler(SearchConfig(prior="none"), SPACE)._prior == {}
+    assert make_sampler(SearchConfig())._prior == {}
+
+
+def test_nothing_published_is_no_opinion():
+    assert set(published_prior(SPACE, list[DistillerSpec]()).values()) == {0.0}
