@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import Enum
 from pathlib import Path
@@ -243,8 +244,15 @@ def submit(
     typer.echo(job_id)
 
 
+SPIN_COUNT = 3000
+"""Rounds that torch's threads wait for one another before they sleep. libgomp's own, a hundred times as many, let two
+threads hold up each other's training where something else is busy on the machine; with none it makes no difference."""
+
+
 def main() -> None:
     """Run the command line; AutoKD's own errors end it with their message and exit code 2."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))  # read when torch is loaded, which is not yet
     try:
         app(standalone_mode=True)
     except AutoKDError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -120,3 +121,17 @@ def test_baselines_that_do_not_fit_are_refused_before_anything_is_written(comman
     assert isinstance(result.exception, ConfigError)
     assert "full.baselines" in str(result.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["space.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_do_not_wait_long_for_one_another_unless_told_to(given, expected):
+    code = (
+        "import os, sys\nfrom autokd.cli import main\nassert 'torch' not in sys.modules\nsys.argv[1:] = ['presets']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\nprint('spin', os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")} | given
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
+    assert done.stdout.splitlines()[-1] == f"spin {expected}"
