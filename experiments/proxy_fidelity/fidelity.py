@@ -135,11 +135,12 @@ def ceiling(entries: Sequence[Entry]) -> dict[str, Any]:
     return {"all": _round(np.mean(taus)), "equal_strength": _round(np.mean(within)), "entries": count}
 
 
-def strength_only(entries: Sequence[Entry]) -> float:
+def strength_only(entries: Sequence[Entry]) -> float | None:
     """tau-b of knowing nothing but the strength, in the best order that there is: the mean truth of each strength."""
     means = {s: np.mean([e.mean for e in entries if e.strength == s]) for s in {e.strength for e in entries}}
     return _round(kendalltau([means[e.strength] for e in entries], [e.mean for e in entries]).statistic)
 
 
-def _round(value: float) -> float:
-    return round(float(value), 3)
+def _round(value: float) -> float | None:
+    """None where there is no order to compare: all are level."""
+    return round(float(value), 3) if np.isfinite(value) else None

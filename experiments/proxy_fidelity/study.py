@@ -88,7 +88,8 @@ def collect(options: argparse.Namespace) -> None:
             ).read()
             commits, machines = commits | its_commits, machines | its_machines
     if options.truth == "table":
-        found[OWN], full_seconds = table_proxies()
+        found[OWN], full_seconds, about = table_proxies()
+        commits, machines = commits | {*about.commits}, machines | {*about.machines}
     else:
         full = Scratch(options.scratch / "full", read_config(PAIRS[options.truth])).read()[0]
         full_seconds = min(outcome.seconds for outcome in full.values())
@@ -106,9 +107,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=None, help="the first so many entries")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--minutes", type=float, default=1e9)
-    parser.add_argument("--scratch", type=Path, default=Path("runs/proxy_fidelity"))
+    parser.add_argument("--scratch", type=Path, default=None, help="one for each truth")
     parser.add_argument("--cache-dir", type=Path, default=Path(".autokd_cache"))
     options = parser.parse_args()
+    options.scratch = options.scratch or Path(f"runs/proxy_fidelity_{options.truth}")
     {"work": work, "collect": collect}[options.command](options)
 
 

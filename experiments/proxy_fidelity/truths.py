@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from autokd.benchmark import load_benchmark
+from autokd.benchmark import Header, load_benchmark
 from autokd.outcomes import Outcome
 from autokd.presets import load_distiller
 from autokd.spec import DistillerSpec
@@ -52,13 +52,13 @@ def preset_entries() -> list[Entry]:
     return entries
 
 
-def table_proxies() -> tuple[dict[str, Outcome], float]:
-    """The table's own proxy trainings with seed 0, as ``study.py`` names its jobs, and the median seconds of a full
-    training."""
+def table_proxies() -> tuple[dict[str, Outcome], float, Header]:
+    """The table's own proxy trainings with seed 0, as ``study.py`` names its jobs, the median seconds of a full
+    training, and what the table says of itself."""
     table = load_benchmark(TABLE)
     outcomes = {f"proxy-{row.digest}-s0": row.outcome("proxy", 0) for row in table}
     outcomes["proxy-none-s0"] = table.none.outcome("proxy", 0)
-    return outcomes, statistics.median(row.outcome("full", 0).seconds for row in table)
+    return outcomes, statistics.median(row.outcome("full", 0).seconds for row in table), table.header
 
 
 def table_entries() -> list[Entry]:
