@@ -246,7 +246,7 @@ def submit(
 
 SPIN_COUNT = 3000
 """Rounds that torch's threads wait for one another before they sleep. libgomp's own, a hundred times as many, let two
-threads hold up each other's training where something else is busy on the machine; with none it makes no difference."""
+threads hold up each other's training where something else is busy on the machine."""
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ A policy is asked in two steps: ``prepare(tree)`` once a trial, ``judge.score(..
                   mean reward below the choice and P comes from all-moves-as-first statistics.
 ``ModelPolicy``   the same formula, where Q is drawn from the posterior of a value model that shares what was
                   learned between branches (Bayesian UCT; compare Tesauro et al., UAI 2010).
+
+Both add ``bias`` h / (1 + n) where something is thought of an option before any trial: see ``fading``.
 """
 
 from __future__ import annotations
@@ -50,10 +52,11 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class UCT:
-    """Upper confidence bounds with a prior from all-moves-as-first statistics.
+    """Upper confidence bounds whose exploration is weighted by all-moves-as-first statistics.
 
     P(n, a): softmax over the choices, times their number, of the mean reward of the option anywhere in the tree;
-    so the presets that are tried first set it, and it is 1 where nothing is known. ``prior_visits`` imaginary
+    so the presets that are tried first set it, and it is 1 before any trial. It is not the ``Prior`` that ``prepare``
+    is given, which is added as a progressive bias. ``prior_visits`` imaginary
     visits of that mean stand for a choice that was not tried yet (first play) and fade as real ones come.
     A running trial is a visit where visits are counted, and no reward where rewards are averaged (Liu et al.,
     ICLR 2020, WU-UCT, eq. 4).

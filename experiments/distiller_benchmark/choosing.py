@@ -11,28 +11,18 @@ not count; else with seed 0. Writes choosing.json and README.md's table of it.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
 from measures import summarise
-from recorded.readme import write_table
+from on_table import parser_of, report_on_table
 from simulate import SAMPLERS, Truth, cut_after, run_search
 
 from autokd.benchmark import BenchmarkRow, current_commit, load_benchmark
-from autokd.errors import AutoKDError
 
 
-def test_gain(row: BenchmarkRow, none: BenchmarkRow) -> float:
+def gain_on_test(row: BenchmarkRow, none: BenchmarkRow) -> float:
     """Mean over the seeds that both have, seed 0 only if there is no other; -inf if the training failed."""
     ours, theirs = row.values("test_ap"), none.values("test_ap")
     seeds = [seed for seed in ours if seed in theirs]
@@ -47,11 +37,9 @@ def chosen(trace_rows: list[int], truth: Truth, count: int) -> int:
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    table = load_benchmark(options.table)
-    if options.epochs is not None:
-        table = cut_after(table, options.epochs)
+    table = cut_after(load_benchmark(options.table), options.epochs)
     truth = Truth(table, options.reward)
-    gains = [test_gain(row, table.none) for row in truth.rows]
+    gains = [gain_on_test(row, table.none) for row in truth.rows]
     traces = [
         run_search(truth, SAMPLERS[options.sampler](seed, truth.space), num_trials=max(options.trials)).rows
         for seed in range(options.repeats)
@@ -66,8 +54,9 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     return {"commit": current_commit(), "table": about, "settings": settings, "best": max(gains), "rows": rows}
 
 
-def table_text(report: dict[str, Any], finalists: list[int]) -> list[str]:
+def table_text(report: dict[str, Any]) -> list[str]:
     """Lines of Markdown."""
+    finalists = dict.fromkeys(row["finalists"] for row in report["rows"])
     lines = ["| trials | " + " | ".join(f"k = {k}" for k in finalists) + " |", "|---" * (1 + len(finalists)) + "|"]
     for trials in dict.fromkeys(row["trials"] for row in report["rows"]):
         gains = [row["gain"] for row in report["rows"] if row["trials"] == trials]
@@ -77,31 +66,11 @@ def table_text(report: dict[str, Any], finalists: list[int]) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--table", type=Path, default=HERE / "table.jsonl.gz")
-    parser.add_argument("--repeats", type=int, default=100)
+    parser = parser_of(__doc__)
     parser.add_argument("--trials", type=int, nargs="+", default=[20, 40, 80])
     parser.add_argument("--finalists", type=int, nargs="+", default=[1, 2, 3, 5, 8])
     parser.add_argument("--sampler", default="mcts", choices=[*SAMPLERS])
-    parser.add_argument("--reward", nargs="+", default=["val_loss", "cka", "ap"])
-    parser.add_argument("--epochs", type=int, default=None, help="of the proxy; left out: all that were recorded")
-    parser.add_argument("--output", type=Path, default=HERE)
-    options = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore")
-    try:
-        report = compare(options)
-    except AutoKDError as error:
-        print(error, file=sys.stderr)
-        return 2
-    rounded = json.loads(json.dumps(report), parse_float=lambda text: float(f"{float(text):.6g}"))
-    (options.output / "choosing.json").write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")
-    lines = table_text(report, options.finalists)
-    if options.output == HERE:
-        write_table(HERE / "README.md", "choosing", lines)
-    print("\n".join(lines))
-    return 0
+    return 0 if report_on_table("choosing", parser.parse_args(), compare, table_text) else 2
 
 
 if __name__ == "__main__":

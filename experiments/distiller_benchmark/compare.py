@@ -4,40 +4,32 @@
         [--samplers mcts random ...] [--reward val_loss cka ap] [--epochs 2] [--trials 120] [--output FOLDER]
 
 Repeat r has sampler seed r, the same for every sampler. A search sees the proxy's reward (or, with --objective full,
-the full training's AP). It ends when it has found a spec of the top 1% by the full training's score and one of the
-top 1% by the proxy's reward, but not before the last of --regret-at, and at the latest after --trials (slow samplers
-earlier). Trials are evaluated specs in the order in which they end; duplicates are answered from the database and
-count for nothing. Regret is the best of the table less what the spec with the best proxy reward so far scores.
-Writes comparison.json (everything), comparison.csv (the table) and comparison.svg into --output, and where that is this
-folder, the table into README.md.
+the full training's AP). It ends when it has found a spec of the top 1% by the full training's score and the very best
+by the proxy's reward, since neither regret nor anything else that is measured changes after that, and at the latest
+after --trials (slow samplers earlier). Trials are evaluated specs in the order in which they end; duplicates are
+answered from the database and count for nothing. Regret is the best of the table less what the spec with the best proxy
+reward so far scores. Writes comparison.json (everything), comparison.csv (the table) and comparison.svg into --output,
+and where that is this folder, the table into README.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
-from measures import MEASURES, measure, ratios, summary_of, table_text, write
-from recorded.readme import write_table
+from measures import MEASURES, measure, ratios, summary_of, table_text, write_csv_and_plot
+from on_table import parser_of, quiet, report_on_table
 from simulate import SAMPLERS, Objective, Trace, Truth, cut_after, run_search
 
 from autokd.benchmark import current_commit, load_benchmark
-from autokd.errors import AutoKDError
 
 SLOW_TRIALS = {"tpe": 80, "tpe_univariate": 80, "gp": 80}
 """Samplers that give up earlier: Optuna's TPE comes to suggest known specs hundreds of times before a new one. What a
@@ -74,9 +66,7 @@ class Settings:
         return max(min(self.trials, SLOW_TRIALS.get(sampler, self.trials)), max(self.regret_at))
 
     def truth(self) -> Truth:
-        table = load_benchmark(self.table)
-        if self.epochs is not None:
-            table = cut_after(table, self.epochs)
+        table = cut_after(load_benchmark(self.table), self.epochs)
         return Truth(table, self.reward, self.metric, self.top, dict(self.only))
 
 
@@ -84,8 +74,7 @@ _shared: dict[str, Any] = {}
 
 
 def _set_up(settings: Settings) -> None:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore")
+    quiet()
     _shared["settings"], _shared["truth"] = settings, settings.truth()
 
 
@@ -101,17 +90,16 @@ def run_task(task: Task) -> tuple[Task, list[dict[str, Any]], float]:
             num_workers=task.num_workers,
             num_trials=settings.cap(task.sampler),
             objective=settings.objective,
-            is_enough=lambda trace: _is_enough(trace, truth, settings),
+            is_enough=lambda trace: is_enough(trace, truth),
         )
         found.append(measure(trace, truth, settings.cap(task.sampler), settings.regret_at))
     return task, found, time.perf_counter() - began
 
 
-def _is_enough(trace: Trace, truth: Truth, settings: Settings) -> bool:
-    if len(trace.rows) < max(settings.regret_at):
-        return False
+def is_enough(trace: Trace, truth: Truth) -> bool:
+    """Whether no further trial can change what is measured: both tops are met, and the last incumbent."""
     seen = set(trace.rows)
-    return bool(seen & truth.top_score) and bool(seen & truth.top_reward)
+    return int(np.argmax(truth.reward)) in seen and bool(seen & truth.top_score)
 
 
 def tasks_of(options: argparse.Namespace) -> list[Task]:
@@ -192,33 +180,21 @@ def _only(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--table", type=Path, default=HERE / "table.jsonl.gz")
-    parser.add_argument("--repeats", type=int, default=100)
+    parser = parser_of(__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--samplers", nargs="+", default=[*SAMPLERS], choices=[*SAMPLERS])
     parser.add_argument("--objective", choices=("proxy", "full"), default="proxy")
-    parser.add_argument("--reward", nargs="+", default=["val_loss", "cka", "ap"])
-    parser.add_argument("--epochs", type=int, default=None, help="of the proxy; left out: all that were recorded")
     parser.add_argument("--metric", default="val_ap", help="of the full training: val_ap or test_ap")
     parser.add_argument("--top", type=float, default=0.01)
     parser.add_argument("--trials", type=int, default=120, help="at most so many evaluated specs a search")
     parser.add_argument("--regret-at", type=int, nargs="+", default=[20, 40, 80])
     parser.add_argument("--only", type=_only, nargs="*", default=[], help="slot=label,label: a part of the space")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    try:
-        report = compare(options)
-    except AutoKDError as error:
-        print(error, file=sys.stderr)
+    report = report_on_table("comparison", options, compare, table_text)
+    if report is None:
         return 2
-    write(options.output, report)
-    lines = table_text(report["rows"], report["settings"]["regret_at"])
-    if options.output == HERE:
-        write_table(HERE / "README.md", "comparison", lines)
-    print("\n".join(lines))
+    write_csv_and_plot(options.output, report)
     for ratio in report["ratios"]:
         print(f"{ratio['measure']}, {ratio['workers']} workers: {ratio['sampler']} / random {ratio['to_random']:.2f}, "
               f"/ {ratio['best_other']} {ratio['to_best_other']:.2f}")  # fmt: skip

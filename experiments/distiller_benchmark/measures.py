@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ def measure(trace: Trace, truth: Truth, cap: int, regret_at: Sequence[int]) -> d
     best = np.array(trace.rows)[[int(np.argmax(rewards[: n + 1])) for n in range(len(rewards))]]
     regrets = {"full": truth.score.max() - truth.score[best], "reward": truth.reward.max() - truth.reward[best]}
     for name, regret in regrets.items():
-        # A search that ended early (the space exhausted, by its own lights) keeps what it had.
+        # A search that ended early (the best by reward met, or nothing new to suggest) keeps what it had.
         row[f"regret_{name}"] = [float(regret[min(n, len(regret)) - 1]) for n in regret_at]
     curve = regrets["full"][: max(regret_at)]
     row["curve"] = [round(float(value), 6) for value in curve] + [round(float(curve[-1]), 6)] * (
@@ -98,11 +97,8 @@ def ratios(rows: Sequence[dict[str, Any]], measure_name: str) -> list[dict[str, 
     return found
 
 
-def write(folder: Path, report: dict[str, Any]) -> None:
-    """comparison.json, .csv and .svg."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rounded = json.loads(json.dumps(report), parse_float=lambda text: float(f"{float(text):.6g}"))
-    (folder / "comparison.json").write_text(json.dumps(rounded) + "\n", encoding="utf-8")
+def write_csv_and_plot(folder: Path, report: dict[str, Any]) -> None:
+    """comparison.csv and comparison.svg."""
     with (folder / "comparison.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         rows = [flat(row) for row in report["rows"]]
@@ -124,15 +120,15 @@ def flat(row: dict[str, Any]) -> dict[str, Any]:
     return cells
 
 
-def table_text(rows: Sequence[dict[str, Any]], regret_at: Sequence[int]) -> list[str]:
+def table_text(report: dict[str, Any]) -> list[str]:
     """The table for a person: lines of Markdown."""
-    last = max(regret_at)
+    last = max(report["settings"]["regret_at"])
     lines = [
         "| workers | sampler | trials to top by AP: median [95%] mean | found | virtual hours | "
         f"trials to top by reward | regret (AP) after {last} |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
+    for row in report["rows"]:
         full, reward, hours = row["trials_full"], row["trials_reward"], row["hours_full"]
         regret = row[f"regret_full_{last}"]
         lines.append(

@@ -11,31 +11,21 @@ trials that ran to the end scores by full training. Writes pruning.json and READ
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import os
 import sys
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
 from measures import summarise
-from recorded.readme import write_table
+from on_table import parser_of, quiet, report_on_table
 from recorded.trainer import TRAIN_SECONDS
 from simulate import SAMPLERS, Truth, cut_after, run_search
 
 from autokd.benchmark import current_commit, load_benchmark
 from autokd.config import SearchConfig
-from autokd.errors import AutoKDError
 from autokd.search import make_pruner
 
 LAST_EPOCH = "last_epoch"
@@ -56,11 +46,8 @@ _shared: dict[str, Any] = {}
 
 
 def _set_up(settings: Settings) -> None:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore")
-    table = load_benchmark(settings.table)
-    if settings.epochs is not None:
-        table = cut_after(table, settings.epochs)
+    quiet()
+    table = cut_after(load_benchmark(settings.table), settings.epochs)
     _shared["settings"], _shared["truth"] = settings, Truth(table, settings.reward)
 
 
@@ -140,13 +127,13 @@ def row_of(
     }
 
 
-def table_text(rows: Sequence[dict[str, Any]]) -> list[str]:
+def table_text(report: dict[str, Any]) -> list[str]:
     """Lines of Markdown."""
     lines = [
         "| workers | pruner | pruned | CPU hours / those with none [95%] | gain in AP of the best | difference [95%] |",
         "|---|---|---|---|---|---|",
     ]
-    for row in rows:
+    for row in report["rows"]:
         ratio, gain, difference = row["hours_ratio"], row["gain"], row["gain_difference"]
         lines.append(
             f"| {row['workers']} | {row['pruner']} | {row['pruned']:.2f} | {ratio['mean']:.2f} "
@@ -157,30 +144,12 @@ def table_text(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--table", type=Path, default=HERE / "table.jsonl.gz")
-    parser.add_argument("--repeats", type=int, default=100)
+    parser = parser_of(__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--sampler", default="mcts", choices=[*SAMPLERS])
-    parser.add_argument("--reward", nargs="+", default=["val_loss", "cka", "ap"])
     parser.add_argument("--trials", type=int, default=80)
-    parser.add_argument("--epochs", type=int, default=None, help="of the proxy; left out: all that were recorded")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=HERE)
-    options = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    try:
-        report = compare(options)
-    except AutoKDError as error:
-        print(error, file=sys.stderr)
-        return 2
-    rounded = json.loads(json.dumps(report), parse_float=lambda text: float(f"{float(text):.6g}"))
-    (options.output / "pruning.json").write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")
-    lines = table_text(report["rows"])
-    if options.output == HERE:
-        write_table(HERE / "README.md", "pruning", lines)
-    print("\n".join(lines))
-    return 0
+    return 0 if report_on_table("pruning", parser.parse_args(), compare, table_text) else 2
 
 
 if __name__ == "__main__":

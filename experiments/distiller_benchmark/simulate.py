@@ -67,8 +67,10 @@ class FullAsProxy:
         return Outcome(job.id, "finished", metrics, reports=(report,), seconds=recorded.seconds)
 
 
-def cut_after(benchmark: DistillerBenchmark, epochs: int) -> DistillerBenchmark:
-    """The table as if its proxy had ended after ``epochs``; BenchmarkError where it has fewer."""
+def cut_after(benchmark: DistillerBenchmark, epochs: int | None) -> DistillerBenchmark:
+    """The table as if its proxy had ended after ``epochs`` (None: as it is); BenchmarkError where it has fewer."""
+    if epochs is None:
+        return benchmark
 
     def cut(outcome: Outcome) -> Outcome:
         if outcome.status != "finished":

@@ -15,7 +15,7 @@ import optuna
 import pruning
 import pytest
 from benchmark_samples import LARGE, SMALL, outcomes_of, synthetic, true_gain
-from compare import Settings, main
+from compare import Settings, is_enough, main
 from measures import measure, ratios, summarise
 from optuna.pruners import MedianPruner
 from regularised_evolution import RegularisedEvolutionSampler
@@ -88,6 +88,16 @@ def test_sixteen_workers_take_about_a_sixteenth_of_the_time(large):
     assert len(one.rows) == len(sixteen.rows) == 80
     assert 1 / 16 <= sixteen.seconds[-1] / one.seconds[-1] < 1 / 12
     assert sixteen.busy_s == pytest.approx(one.busy_s, rel=0.1)
+
+
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_a_search_that_ends_early_measures_what_the_whole_one_does(large, num_workers):
+    settings = {"num_workers": num_workers, "num_trials": 200}
+    whole = searched(large, "mcts", 3, **settings)
+    ended = searched(large, "mcts", 3, **settings, is_enough=lambda trace: is_enough(trace, large))
+    assert len(ended.rows) < len(whole.rows)
+    regret_at = (20, 40, 80)
+    assert measure(ended, large, 200, regret_at) == measure(whole, large, 200, regret_at)
 
 
 def test_the_full_objective_shows_a_search_the_full_training(small):
