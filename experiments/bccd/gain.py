@@ -15,13 +15,15 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+from recorded.readme import write_table
 from recorded.scratch import Scratch
 from recorded.trainer import read_config
 from recorded.work import record
@@ -30,6 +32,7 @@ from autokd.config import NO_DISTILLATION, RunConfig, load_config
 from autokd.documents import dump_yaml, load_document
 from autokd.outcomes import Job, Outcome
 from autokd.presets import load_distiller, load_preset, preset_names
+from autokd.report.statistics import student_t
 from autokd.spec import DistillerSpec
 from autokd.study.reward import Reward, reference_curve
 
@@ -37,9 +40,10 @@ SPACE = HERE / "space.yaml"
 SCRATCH = Path("runs/bccd_gain_scratch")
 SEARCHED = Path("runs/bccd_gain/best_distiller.yaml")
 CACHE = Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache"))
-STRENGTHS = (None, 30.0, 300.0, 3000.0, 30000.0)
+STRENGTHS = (None, 3.0, 30.0, 300.0, 3000.0)
 """Gradient ratios shared by a preset's terms, over the range that the search has; None: the weights of its paper. Five
-proxies a preset: together more than twice as many as the search's."""
+proxies a preset: together more than twice as many as the search has."""
+SEARCHED_NAME = "searched"
 SEEDS = (0, 1, 2, 3, 4)
 TRANSFER_SEEDS = (0, 1, 2)
 NEEDS_EDGES = "ld"
@@ -76,7 +80,7 @@ def distillers() -> dict[str, DistillerSpec | None]:
     """Every entry of the comparison: presets as tuned, and the searched one."""
     entries: dict[str, DistillerSpec | None] = {NO_DISTILLATION: None}
     if SEARCHED.exists():
-        entries["searched"] = load_distiller(str(SEARCHED))
+        entries[SEARCHED_NAME] = load_distiller(str(SEARCHED))
     return entries | {name: at_strength(name, strength) for name, strength in tuned().items()}
 
 
@@ -115,13 +119,62 @@ def config_of(pair: str) -> RunConfig:
 # --------------------------------------------------------------------------------------------- collect
 
 
+STAGES = {"full": "pair", "retinanet": "retinanet", "shapes": "shapes"}
+"""Folder of the trainings -> their pair; also the names of README.md's tables."""
+
+
 def collect() -> None:
-    result: dict[str, Any] = {"strengths": tuned()}
-    for stage, pair in (("full", "pair"), ("retinanet", "retinanet"), ("shapes", "shapes")):
+    strengths = tuned()
+    result: dict[str, Any] = {"strengths": strengths}
+    for stage, pair in STAGES.items():
         if (SCRATCH / stage).exists():
             outcomes, commits, machines = Scratch(SCRATCH / stage, config_of(pair), ["full"]).read()
-            result[stage] = {"commits": sorted(commits), "machines": sorted(machines), "rows": _rows(outcomes)}
+            rows = _rows(outcomes)
+            result[stage] = {"commits": sorted(commits), "machines": sorted(machines), "rows": rows}
+            lines = table(rows, strengths)
+            write_table(HERE / "README.md", stage, lines)
+            print("\n".join([stage, *lines]))
     (HERE / "gain.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def table(rows: Sequence[Mapping[str, Any]], strengths: Mapping[str, float | None]) -> list[str]:
+    """Lines of Markdown, the best on test first."""
+    val, test = (_by_seed(rows, metric) for metric in ("val_ap", "test_ap"))
+    lines = [
+        "| distiller | strength | val AP | test AP | gain on none [95%] | searched, less it [95%] |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in sorted(test, key=lambda name: -mean(test[name].values())):
+        strength = str(strengths[name] or "published") if name in strengths else ""
+        gain = "" if name == NO_DISTILLATION else _difference(test[name], test.get(NO_DISTILLATION, {}))
+        less = "" if name == SEARCHED_NAME else _difference(test.get(SEARCHED_NAME, {}), test[name])
+        scores = f"{_spread(val[name])} | {_spread(test[name])} ({len(test[name])})"
+        lines.append(f"| {name} | {strength} | {scores} | {gain} | {less} |")
+    failed = [f"{row['name']} (seed {row['seed']}: {row['cause']})" for row in rows if row["status"] != "finished"]
+    return lines + ([f"| not trained: {', '.join(failed)} | | | | | |"] if failed else [])
+
+
+def _by_seed(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, dict[int, float]]:
+    found: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if metric in row:
+            found.setdefault(row["name"], {})[row["seed"]] = row[metric]
+    return found
+
+
+def _spread(by_seed: Mapping[int, float]) -> str:
+    values = list(by_seed.values())
+    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+
+
+def _difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
+    """Of equal seeds: the mean with Student's 95% interval."""
+    differences = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+    if len(differences) < 2:
+        return ""
+    half = student_t(len(differences) - 1) * stdev(differences) / len(differences) ** 0.5
+    centre = mean(differences)
+    return f"{centre:+.4f} [{centre - half:+.4f}, {centre + half:+.4f}]"
 
 
 def _rows(outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
