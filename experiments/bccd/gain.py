@@ -106,6 +106,7 @@ def config_of(pair: str) -> RunConfig:
     """pair: the search's own; retinanet: another student; shapes: other data, with a teacher of their own."""
     read_config(SPACE)  # speaks of what is wrong with the file itself
     data: dict[str, Any] = load_document(SPACE).data
+    del data["space"]  # what is trained here is named, not searched
     if pair == "shapes":
         data["data"] = {"format": "shapes"}
         data["teacher"]["train"]["epochs"] = 30

@@ -179,8 +179,8 @@ def _only(text: str) -> tuple[str, tuple[str, ...]]:
     return slot, tuple(labels.split(","))
 
 
-def main() -> int:
-    parser = parser_of(__doc__)
+def comparison_parser(doc: str | None) -> argparse.ArgumentParser:
+    parser = parser_of(doc)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--samplers", nargs="+", default=[*SAMPLERS], choices=[*SAMPLERS])
     parser.add_argument("--objective", choices=("proxy", "full"), default="proxy")
@@ -190,7 +190,11 @@ def main() -> int:
     parser.add_argument("--regret-at", type=int, nargs="+", default=[20, 40, 80])
     parser.add_argument("--only", type=_only, nargs="*", default=[], help="slot=label,label: a part of the space")
     parser.add_argument("--processes", type=int, default=2)
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    options = comparison_parser(__doc__).parse_args()
     report = report_on_table("comparison", options, compare, table_text)
     if report is None:
         return 2

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 
 import numpy as np
 import optuna
+import parts
 import pytest
 from benchmark_samples import EXPERIMENT
 from recorded.trainer import read_config
@@ -46,6 +48,23 @@ def test_a_hundred_were_trained_with_three_seeds(table):
     # Drawn over the whole range: the repeated ones reach down to the worst fifth and hold the best.
     assert min(spread) < np.quantile(aps, 0.2)
     assert max(aps) in spread
+
+
+def test_halves_of_the_space_are_spaces_of_their_own(table, tmp_path, monkeypatch, capsys):
+    arguments = ["--repeats", "2", "--workers", "2", "--samplers", "random", "nsga2", "--processes", "1"]
+    monkeypatch.setattr(sys, "argv", ["parts.py", *arguments, "--output", str(tmp_path)])
+    assert parts.main() == 0
+    assert "| L1, L2 (" in capsys.readouterr().out
+    found = {part["part"]: part for part in json.loads((tmp_path / "parts.json").read_text())["parts"]}
+    assert list(found) == list(parts.PARTS)
+    for one, other in (
+        ("whole map, foreground", "reliable foreground, logits"),
+        ("L1, L2", "cosine, Pearson, KL"),
+        ("no attention", "always attention"),
+    ):
+        assert found[one]["specs"] + found[other]["specs"] == len(table)
+        whole = max(row.mean("val_ap") for row in table) - table.none.mean("val_ap")
+        assert max(found[one]["best_score"], found[other]["best_score"]) == pytest.approx(whole, abs=0.01)
 
 
 def test_it_is_small_and_answers_in_microseconds(table):
