@@ -46,6 +46,8 @@ proxies a preset: together more than twice as many as the search has."""
 SEARCHED_NAME = "searched"
 SEEDS = (0, 1, 2, 3, 4)
 TRANSFER_SEEDS = (0, 1, 2)
+NUM_LEADERS = 5
+"""Presets that are transferred beside the searched one: the best in full on val."""
 NEEDS_EDGES = "ld"
 """Distils distributions of box edges, which this pair has not."""
 
@@ -102,6 +104,14 @@ def tuned() -> dict[str, float | None]:
     return {name: max(STRENGTHS, key=lambda strength: value(name, strength)) for name in presets()}
 
 
+def leaders() -> list[str]:
+    """None, the searched one, and the presets with the best val AP in full."""
+    rows = _rows(Scratch(SCRATCH / "full", config_of("pair"), ["full"]).read()[0])
+    val = {name: mean(by_seed.values()) for name, by_seed in _by_seed(rows, "val_ap").items()}
+    ours = (NO_DISTILLATION, SEARCHED_NAME)
+    return [*ours, *sorted(val.keys() - set(ours), key=lambda name: -val[name])[:NUM_LEADERS]]
+
+
 def config_of(pair: str) -> RunConfig:
     """pair: the search's own; retinanet: another student; shapes: other data, with a teacher of their own."""
     read_config(SPACE)  # speaks of what is wrong with the file itself
@@ -109,7 +119,7 @@ def config_of(pair: str) -> RunConfig:
     del data["space"]  # what is trained here is named, not searched
     if pair == "shapes":
         data["data"] = {"format": "shapes"}
-        data["teacher"]["train"]["epochs"] = 30
+        data["teacher"]["train"] = {"epochs": 30, "learning_rate": 0.004}
     elif "AUTOKD_BCCD" in os.environ:
         data["data"]["root"] = os.environ["AUTOKD_BCCD"]
     if pair == "retinanet":
@@ -200,8 +210,8 @@ def main() -> None:
         jobs = list(full_jobs(options.names or list(distillers()), options.seeds or SEEDS))
         record(config_of("pair"), jobs, SCRATCH / "full", CACHE, minutes=options.minutes)
     elif options.command == "transfer":
+        jobs = list(full_jobs(options.names or leaders(), options.seeds or TRANSFER_SEEDS))
         for pair in ("retinanet", "shapes"):
-            jobs = list(full_jobs(options.names or list(distillers()), options.seeds or TRANSFER_SEEDS))
             record(config_of(pair), jobs, SCRATCH / pair, CACHE, minutes=options.minutes)
     else:
         collect()
