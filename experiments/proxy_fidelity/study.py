@@ -3,8 +3,9 @@
     python experiments/proxy_fidelity/study.py work --minutes 30        # any number of processes, again and again
     python experiments/proxy_fidelity/study.py collect
 
-Run it at the repository's root. Truth is the val AP of full trainings that are on record: every preset with two kinds
-of weights (experiments/presets), or the table of experiments/distiller_benchmark (``--truth table``).
+Run it at the repository's root. Truth is the val AP of full trainings: every preset with two kinds of weights on
+photographs (on record in experiments/presets) or on generated images (``--truth shapes``: ``work`` trains them), or the
+table of experiments/distiller_benchmark (``--truth table``).
 """
 
 from __future__ import annotations
@@ -24,15 +25,20 @@ from recorded.readme import write_table
 from recorded.scratch import Scratch
 from recorded.trainer import read_config
 from recorded.work import record
-from truths import Entry, preset_entries, table_entries, table_proxies
+from truths import Entry, preset_entries, shapes_entries, table_entries, table_proxies
 
 from autokd.config import RunConfig
 from autokd.documents import load_document
-from autokd.outcomes import Job, Outcome
+from autokd.outcomes import Job, Outcome, RecipeName
 
-PAIRS = {"presets": HERE / "pair.yaml", "table": HERE.parent / "distiller_benchmark" / "space.yaml"}
+PAIRS = {
+    "presets": HERE / "pair.yaml",
+    "shapes": HERE / "shapes.yaml",
+    "table": HERE.parent / "distiller_benchmark" / "space.yaml",
+}
 """Truth -> the pair and the recipe by which it was made."""
 OWN = "the table's own"
+TRUTH_SEEDS = (0, 1)
 METRICS = ("val_loss", "cka", "ap", "ap_50", "ap_worst_class")
 
 
@@ -52,31 +58,40 @@ def variant_configs(names: Sequence[str], truth: str) -> dict[str, RunConfig]:
     }
 
 
-def entries_of(truth: str, count: int | None) -> list[Entry]:
-    entries = preset_entries() if truth == "presets" else table_entries()
-    return entries[:count]
+def entries_of(options: argparse.Namespace) -> list[Entry]:
+    if options.truth == "shapes":
+        entries = shapes_entries(_full(options).read()[0])
+    else:
+        entries = preset_entries() if options.truth == "presets" else table_entries()
+    return entries[: options.count]
+
+
+def _full(options: argparse.Namespace) -> Scratch:
+    return Scratch(options.scratch / "full", read_config(PAIRS[options.truth]), ["full"])
 
 
 def work(options: argparse.Namespace) -> None:
     ends = time.monotonic() + 60 * options.minutes
-    entries = entries_of(options.truth, options.count)
+    entries = entries_of(options)
+    if options.truth == "shapes":
+        jobs = [_job(entry, seed, "full") for seed in TRUTH_SEEDS for entry in [None, *entries]]
+        record(read_config(PAIRS["shapes"]), jobs, options.scratch / "full", options.cache_dir, minutes=options.minutes)
     for name, config in variant_configs(options.variants, options.truth).items():
         jobs = [_job(entry, seed) for seed in options.seeds for entry in [None, *entries]]
         left = (ends - time.monotonic()) / 60
         record(config, jobs, options.scratch / name, options.cache_dir, minutes=left)
     # What costs are compared with: a full training of the first entry, on the same machine.
-    first = entries_of(options.truth, 1)[0]
-    jobs = [Job(f"full-{first.name}-s0", first.spec, "full", 0)]
+    jobs = [_job(entries[0], 0, "full")]
     record(read_config(PAIRS[options.truth]), jobs, options.scratch / "full", options.cache_dir)
 
 
-def _job(entry: Entry | None, seed: int) -> Job:
+def _job(entry: Entry | None, seed: int, recipe: RecipeName = "proxy") -> Job:
     name = "none" if entry is None else entry.name.replace("-", "_")
-    return Job(f"proxy-{name}-s{seed}", None if entry is None else entry.spec, "proxy", seed)
+    return Job(f"{recipe}-{name}-s{seed}", None if entry is None else entry.spec, recipe, seed)
 
 
 def collect(options: argparse.Namespace) -> None:
-    entries = entries_of(options.truth, options.count)
+    entries = [entry for entry in entries_of(options) if entry.truth]
     found: dict[str, Mapping[str, Outcome]] = {}
     commits: set[str] = set()
     machines: set[str] = set()
@@ -91,8 +106,7 @@ def collect(options: argparse.Namespace) -> None:
         found[OWN], full_seconds, about = table_proxies()
         commits, machines = commits | {*about.commits}, machines | {*about.machines}
     else:
-        full = Scratch(options.scratch / "full", read_config(PAIRS[options.truth])).read()[0]
-        full_seconds = min(outcome.seconds for outcome in full.values())
+        full_seconds = min(outcome.seconds for outcome in _full(options).read()[0].values())
     result = report(entries, found, full_seconds, options.seeds)
     result = {"truth": options.truth, "commits": sorted(commits), "machines": sorted(machines)} | result
     (HERE / f"{options.truth}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -103,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("command", choices=("work", "collect"))
     parser.add_argument("--variants", nargs="*", default=[])
-    parser.add_argument("--truth", choices=("presets", "table"), default="presets")
+    parser.add_argument("--truth", choices=tuple(PAIRS), default="presets")
     parser.add_argument("--count", type=int, default=None, help="the first so many entries")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--minutes", type=float, default=1e9)

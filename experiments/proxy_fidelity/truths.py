@@ -6,21 +6,26 @@ import hashlib
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from autokd.benchmark import Header, load_benchmark
 from autokd.outcomes import Outcome
-from autokd.presets import load_distiller
+from autokd.presets import load_distiller, preset_names
 from autokd.spec import DistillerSpec
 
 EXPERIMENTS = Path(__file__).parent.parent
 TABLE = EXPERIMENTS / "distiller_benchmark" / "table.jsonl.gz"
+KINDS = ("ratio", "published")
+"""Of weights: a gradient ratio that a preset's terms share, or those of its paper."""
+NEEDS_EDGES = "ld"
+"""Distils distributions of box edges, which torchvision's detectors have not."""
 RATIO = 40.0
 """Shared by a preset's terms, in experiments/presets."""
 LEFT_OUT = ("mgd", "fbkd", "gram")
 """Presets whose steps cost several times the others'; gram@ratio stays, as the worst of all."""
-TOO_SLOW = {f"{name}@{kind}" for name in LEFT_OUT for kind in ("ratio", "published")} - {"gram@ratio"}
+TOO_SLOW = {f"{name}@{kind}" for name in LEFT_OUT for kind in KINDS} - {"gram@ratio"}
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,28 @@ def preset_entries() -> list[Entry]:
     changes."""
     truth: dict[str, dict[int, float]] = defaultdict(dict)
     for row in json.loads((EXPERIMENTS / "presets" / "result.json").read_text(encoding="utf-8")):
-        if row["status"] == "finished" and "@" in row["name"] and row["name"] not in TOO_SLOW:
+        if row["status"] == "finished":
             truth[row["name"]][row["seed"]] = row["metrics"]["val_ap"]
+    return _preset_entries(truth)
+
+
+def shapes_entries(full: Mapping[str, Outcome]) -> list[Entry]:
+    """The same presets in the same order, with what ``full``, job id -> outcome, says of them so far."""
+    truth: dict[str, dict[int, float]] = {f"{name}@{kind}": {} for name in preset_names() for kind in KINDS}
+    for job_id, outcome in full.items():
+        _, name, seed = job_id.split("-")
+        if name in truth and outcome.status == "finished":
+            truth[name][int(seed.removeprefix("s"))] = outcome.metrics["val_ap"]
+    return _preset_entries(truth)
+
+
+def _preset_entries(truth: Mapping[str, dict[int, float]]) -> list[Entry]:
     entries = []
-    for name, values in sorted(truth.items(), key=lambda item: hashlib.sha256(item[0].encode()).digest()):
-        preset, kind = name.split("@")
-        spec = load_distiller(preset)
-        entries.append(Entry(name, spec if kind == "published" else spec.with_strength(RATIO), values, kind))
+    for name in sorted(truth.keys() - TOO_SLOW, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        preset, _, kind = name.partition("@")
+        if kind in KINDS and preset != NEEDS_EDGES:
+            spec = load_distiller(preset)
+            entries.append(Entry(name, spec if kind == "published" else spec.with_strength(RATIO), truth[name], kind))
     return entries
 
 
