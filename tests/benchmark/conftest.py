@@ -1,4 +1,4 @@
-"""Makes ``benchmark_samples`` and the experiment's scripts importable."""
+"""Makes ``benchmark_samples`` and the experiments' scripts importable."""
 
 from __future__ import annotations
 
@@ -6,4 +6,5 @@ import sys
 from pathlib import Path
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-sys.path[:0] = [str(Path(__file__).parent), str(EXPERIMENTS), str(EXPERIMENTS / "distiller_benchmark")]
+SCRIPTS = (EXPERIMENTS, EXPERIMENTS / "distiller_benchmark", EXPERIMENTS / "bccd")
+sys.path[:0] = [str(Path(__file__).parent), *map(str, SCRIPTS)]
