@@ -2,8 +2,8 @@
 
     python experiments/bccd/gain.py tune        # every preset at several strengths, by the search's own proxy
     autokd search experiments/bccd/space.yaml --run-dir runs/bccd_gain
-    python experiments/bccd/gain.py full        # none, every preset as tuned, the searched one: five seeds each
-    python experiments/bccd/gain.py transfer    # the same distillers on another pair and other data
+    python experiments/bccd/gain.py full        # every preset as tuned, five seeds, as the run trains none and its own
+    python experiments/bccd/gain.py transfer    # the best of these distillers on another pair and other data
     python experiments/bccd/gain.py collect     # result.json
 
 Run it at the repository's root, in any number of processes, again and again: each takes what nobody is at.
@@ -34,11 +34,13 @@ from autokd.outcomes import Job, Outcome
 from autokd.presets import load_distiller, load_preset, preset_names
 from autokd.report.statistics import student_t
 from autokd.spec import DistillerSpec
+from autokd.storage import load_job_outcomes, open_existing
 from autokd.study.reward import Reward, reference_curve
 
 SPACE = HERE / "space.yaml"
 SCRATCH = Path("runs/bccd_gain_scratch")
-SEARCHED = Path("runs/bccd_gain/best_distiller.yaml")
+RUN = Path("runs/bccd_gain")
+"""The search's; its full trainings of none and of what it found are this comparison's."""
 CACHE = Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache"))
 STRENGTHS = (None, 3.0, 30.0, 300.0, 3000.0)
 """Gradient ratios shared by a preset's terms, over the range that the search has; None: the weights of its paper. Five
@@ -81,9 +83,24 @@ def full_jobs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
 def distillers() -> dict[str, DistillerSpec | None]:
     """Every entry of the comparison: presets as tuned, and the searched one."""
     entries: dict[str, DistillerSpec | None] = {NO_DISTILLATION: None}
-    if SEARCHED.exists():
-        entries[SEARCHED_NAME] = load_distiller(str(SEARCHED))
+    if (RUN / "best_distiller.yaml").exists():
+        entries[SEARCHED_NAME] = load_distiller(str(RUN / "best_distiller.yaml"))
     return entries | {name: at_strength(name, strength) for name, strength in tuned().items()}
+
+
+def of_the_run() -> dict[str, Outcome]:
+    """Full trainings of none and of what the search found, as they are named here."""
+    if not RUN.exists():
+        return {}
+    ours = {NO_DISTILLATION: NO_DISTILLATION}
+    if (spec := distillers().get(SEARCHED_NAME)) is not None:
+        ours[spec.digest] = SEARCHED_NAME
+    found = {}
+    for job_id, outcome in load_job_outcomes(open_existing(RUN)).items():
+        recipe, digest, seed = job_id.split("-")
+        if recipe == "full" and digest in ours and int(seed[1:]) in SEEDS:
+            found[f"full-{ours[digest]}-{seed}"] = outcome
+    return found
 
 
 def tuned() -> dict[str, float | None]:
@@ -106,7 +123,7 @@ def tuned() -> dict[str, float | None]:
 
 def leaders() -> list[str]:
     """None, the searched one, and the presets with the best val AP in full."""
-    rows = _rows(Scratch(SCRATCH / "full", config_of("pair"), ["full"]).read()[0])
+    rows = _rows(Scratch(SCRATCH / "full", config_of("pair"), ["full"]).read()[0] | of_the_run())
     val = {name: mean(by_seed.values()) for name, by_seed in _by_seed(rows, "val_ap").items()}
     ours = (NO_DISTILLATION, SEARCHED_NAME)
     return [*ours, *sorted(val.keys() - set(ours), key=lambda name: -val[name])[:NUM_LEADERS]]
@@ -140,7 +157,7 @@ def collect() -> None:
     for stage, pair in STAGES.items():
         if (SCRATCH / stage).exists():
             outcomes, commits, machines = Scratch(SCRATCH / stage, config_of(pair), ["full"]).read()
-            rows = _rows(outcomes)
+            rows = _rows(outcomes | (of_the_run() if stage == "full" else {}))
             result[stage] = {"commits": sorted(commits), "machines": sorted(machines), "rows": rows}
             lines = table(rows, strengths)
             write_table(HERE / "README.md", stage, lines)
@@ -207,7 +224,7 @@ def main() -> None:
     if options.command == "tune":
         record(config_of("pair"), list(tune_jobs()), SCRATCH / "tune", CACHE, minutes=options.minutes)
     elif options.command == "full":
-        jobs = list(full_jobs(options.names or list(distillers()), options.seeds or SEEDS))
+        jobs = list(full_jobs(options.names or presets(), options.seeds or SEEDS))
         record(config_of("pair"), jobs, SCRATCH / "full", CACHE, minutes=options.minutes)
     elif options.command == "transfer":
         jobs = list(full_jobs(options.names or leaders(), options.seeds or TRANSFER_SEEDS))
