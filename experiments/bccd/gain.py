@@ -42,9 +42,9 @@ SCRATCH = Path("runs/bccd_gain_scratch")
 RUN = Path("runs/bccd_gain")
 """The search's; its full trainings of none and of what it found are this comparison's."""
 CACHE = Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache"))
-STRENGTHS = (None, 3.0, 30.0, 300.0, 3000.0)
-"""Gradient ratios shared by a preset's terms, over the range that the search has; None: the weights of its paper. Five
-proxies a preset: together more than twice as many as the search has."""
+STRENGTHS = (None, 3.0, 30.0, 300.0, 3000.0, 30000.0)
+"""Gradient ratios shared by a preset's terms, over the range that the search has; None: the weights of its paper. Six
+proxies a preset: together three times as many as the search has."""
 SEARCHED_NAME = "searched"
 SEEDS = (0, 1, 2, 3, 4)
 TRANSFER_SEEDS = (0, 1, 2)
