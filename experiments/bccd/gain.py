@@ -1,6 +1,6 @@
 """What the searched distiller is worth beside none and every preset, each with its weights tuned by proxies too.
 
-    python experiments/bccd/gain.py tune        # every preset at several strengths, by the search's own proxy
+    python experiments/bccd/gain.py tune        # every preset at several strengths, by proxies
     autokd search experiments/bccd/space.yaml --run-dir runs/bccd_gain
     python experiments/bccd/gain.py full        # every preset as tuned, five seeds, as the run trains none and its own
     python experiments/bccd/gain.py transfer    # the best of these distillers on another pair and other data
@@ -15,7 +15,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -43,8 +43,10 @@ RUN = Path("runs/bccd_gain")
 """The search's; its full trainings of none and of what it found are this comparison's."""
 CACHE = Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache"))
 STRENGTHS = (None, 3.0, 30.0, 300.0, 3000.0, 30000.0)
-"""Gradient ratios shared by a preset's terms, over the range that the search has; None: the weights of its paper. Six
-proxies a preset: together three times as many as the search has."""
+"""Gradient ratios shared by a preset's terms; None: the weights of its paper."""
+SHORT_PROXY = {"epochs": 2, "of_epochs": 3}
+"""By which all strengths are tried; by the search's own proxy then the best KEPT of each preset."""
+KEPT = 2
 SEARCHED_NAME = "searched"
 SEEDS = (0, 1, 2, 3, 4)
 TRANSFER_SEEDS = (0, 1, 2)
@@ -66,10 +68,15 @@ def at_strength(name: str, strength: float | None) -> DistillerSpec:
 # ---------------------------------------------------------------------------------------------- stages
 
 
-def tune_jobs() -> Iterator[Job]:
+def short_jobs() -> Iterator[Job]:
+    """Every preset at every strength."""
+    return tune_jobs({name: STRENGTHS for name in presets()})
+
+
+def tune_jobs(strengths: Mapping[str, Sequence[float | None]]) -> Iterator[Job]:
     yield Job(f"proxy-{NO_DISTILLATION}-s0", None, "proxy", 0)
-    for name in presets():
-        for strength in STRENGTHS:
+    for name, its_strengths in strengths.items():
+        for strength in its_strengths:
             yield Job(f"proxy-{name}@{strength or 'published'}-s0", at_strength(name, strength), "proxy", 0)
 
 
@@ -104,21 +111,29 @@ def of_the_run() -> dict[str, Outcome]:
 
 
 def tuned() -> dict[str, float | None]:
-    """The strength at which the proxy's reward of each preset is the greatest."""
-    outcomes = Scratch(SCRATCH / "tune", config_of("pair"), ["proxy"]).read()[0]
-    none = outcomes.get(f"proxy-{NO_DISTILLATION}-s0")
-    missing = [job.id for job in tune_jobs() if job.id not in outcomes]
-    if none is None or missing:
-        sys.exit(f"{len(missing)} proxies are missing, {missing[0]} the first. Run: gain.py tune")
-    reward = Reward(config_of("pair").proxy.reward, reference_curve(none))
-    finished = {job_id: o for job_id, o in outcomes.items() if o.status == "finished" and o is not none}
+    """The strength at which the reward of each preset is the greatest, by the search's own proxy among the best by
+    the short one."""
+    found = best_strengths("tune", tune_jobs(best_strengths("tune_short", short_jobs(), KEPT)), 1)
+    return {name: strengths[0] for name, strengths in found.items()}
+
+
+def best_strengths(stage: str, jobs: Iterable[Job], count: int) -> dict[str, list[float | None]]:
+    """Of each preset the ``count`` strengths with the greatest reward in a stage that is done."""
+    config, wanted = config_of("pair", stage), [job.id for job in jobs]
+    outcomes = Scratch(SCRATCH / stage, config, ["proxy"]).read()[0]
+    missing = [job_id for job_id in wanted if job_id not in outcomes]
+    if missing:
+        sys.exit(f"{stage}: {len(missing)} proxies are missing, {missing[0]} the first. Run: gain.py tune")
+    none = outcomes[f"proxy-{NO_DISTILLATION}-s0"]
+    finished = {job_id: outcomes[job_id] for job_id in wanted if outcomes[job_id].status == "finished"}
+    reward = Reward(config.proxy.reward, reference_curve(none))
     reward = reward.calibrated(reward.gains(o.metrics, reward.num_epochs) for o in finished.values())
 
     def value(name: str, strength: float | None) -> float:
         outcome = finished.get(f"proxy-{name}@{strength or 'published'}-s0")
         return -float("inf") if outcome is None else reward.value(outcome.metrics, reward.num_epochs)
 
-    return {name: max(STRENGTHS, key=lambda strength: value(name, strength)) for name in presets()}
+    return {n: sorted(STRENGTHS, key=lambda strength: -value(n, strength))[:count] for n in presets()}
 
 
 def leaders() -> list[str]:
@@ -129,7 +144,7 @@ def leaders() -> list[str]:
     return [*ours, *sorted(val.keys() - set(ours), key=lambda name: -val[name])[:NUM_LEADERS]]
 
 
-def config_of(pair: str) -> RunConfig:
+def config_of(pair: str, stage: str = "") -> RunConfig:
     """pair: the search's own; retinanet: another student; shapes: other data, with a teacher of their own."""
     read_config(SPACE)  # speaks of what is wrong with the file itself
     data: dict[str, Any] = load_document(SPACE).data
@@ -139,6 +154,8 @@ def config_of(pair: str) -> RunConfig:
         data["teacher"]["train"] = {"epochs": 30, "learning_rate": 0.004}
     elif "AUTOKD_BCCD" in os.environ:
         data["data"]["root"] = os.environ["AUTOKD_BCCD"]
+    if stage == "tune_short":
+        data["proxy"] |= SHORT_PROXY
     if pair == "retinanet":
         data["student"]["architecture"] = "retinanet"
     return load_config(dump_yaml(data))
@@ -222,7 +239,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9)
     options = parser.parse_args()
     if options.command == "tune":
-        record(config_of("pair"), list(tune_jobs()), SCRATCH / "tune", CACHE, minutes=options.minutes)
+        short = list(short_jobs())
+        record(config_of("pair", "tune_short"), short, SCRATCH / "tune_short", CACHE, minutes=options.minutes)
+        kept = best_strengths("tune_short", short, KEPT)
+        record(config_of("pair"), list(tune_jobs(kept)), SCRATCH / "tune", CACHE, minutes=options.minutes)
     elif options.command == "full":
         jobs = list(full_jobs(options.names or presets(), options.seeds or SEEDS))
         record(config_of("pair"), jobs, SCRATCH / "full", CACHE, minutes=options.minutes)
