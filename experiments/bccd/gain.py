@@ -70,7 +70,7 @@ def at_strength(name: str, strength: float | None) -> DistillerSpec:
 
 def short_jobs() -> Iterator[Job]:
     """Every preset at every strength."""
-    return tune_jobs({name: STRENGTHS for name in presets()})
+    return tune_jobs(dict.fromkeys(presets(), STRENGTHS))
 
 
 def tune_jobs(strengths: Mapping[str, Sequence[float | None]]) -> Iterator[Job]:
