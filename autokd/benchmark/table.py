@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -61,6 +62,15 @@ class BenchmarkRow:
         if not values:
             raise BenchmarkError(f"{_named(self.spec)}: no finished {recipe} training has {metric!r}.")
         return statistics.fmean(values.values())
+
+    def gain(self, base: BenchmarkRow, metric: str, recipe: RecipeName = "full", *, but: int | None = None) -> float:
+        """Mean difference to ``base`` over the seeds that both have, without seed ``but``; NaN where there is none.
+
+        Equal seeds share initial weights and order of images, and a seed that fails to learn spoils both.
+        """
+        ours, theirs = self.values(metric, recipe), base.values(metric, recipe)
+        seeds = ours.keys() & theirs.keys() - {but}
+        return statistics.fmean(ours[seed] - theirs[seed] for seed in seeds) if seeds else math.nan
 
     def seconds(self, recipe: RecipeName, seed: int = 0) -> float:
         """How long that training took."""

@@ -11,10 +11,10 @@ not count; else with seed 0. Writes choosing.json and README.md's table of it.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from typing import Any
 
-import numpy as np
 from measures import summarise
 from on_table import parser_of, report_on_table
 from simulate import SAMPLERS, Truth, cut_after, run_search
@@ -24,10 +24,10 @@ from autokd.benchmark import BenchmarkRow, current_commit, load_benchmark
 
 def gain_on_test(row: BenchmarkRow, none: BenchmarkRow) -> float:
     """Mean over the seeds that both have, seed 0 only if there is no other; -inf if the training failed."""
-    ours, theirs = row.values("test_ap"), none.values("test_ap")
-    seeds = [seed for seed in ours if seed in theirs]
-    seeds = [seed for seed in seeds if seed != 0] or seeds
-    return float(np.mean([ours[seed] - theirs[seed] for seed in seeds])) if seeds else float("-inf")
+    for gain in (row.gain(none, "test_ap", but=0), row.gain(none, "test_ap")):
+        if not math.isnan(gain):
+            return gain
+    return -math.inf
 
 
 def chosen(trace_rows: list[int], truth: Truth, count: int) -> int:

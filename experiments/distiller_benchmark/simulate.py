@@ -13,7 +13,7 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, TPESampler
 from regularised_evolution import RegularisedEvolutionSampler
 
-from autokd.benchmark import BenchmarkEvaluatorFactory, BenchmarkRow, DistillerBenchmark
+from autokd.benchmark import BenchmarkEvaluatorFactory, DistillerBenchmark
 from autokd.config import ProxyRecipe, SearchConfig
 from autokd.errors import BenchmarkError
 from autokd.outcomes import EvaluatorFactory, Job, Outcome, Report, WorkerResources
@@ -116,7 +116,7 @@ class Truth:
         kept = {spec.digest for spec in self.space.specs()}
         self.rows = rows = [row for row in benchmark if row.digest in kept]
         self.index = {row.digest: i for i, row in enumerate(rows)}
-        self.score = self._filled([_gain(row, benchmark.none, metric) for row in rows])
+        self.score = self._filled([row.gain(benchmark.none, metric) for row in rows])
         proxies = [row.outcome("proxy", 0) for row in rows]
         gains = [self.reference.gains(p.metrics, self.num_epochs) if p.status == "finished" else None for p in proxies]
         reward = self.reference.calibrated(gain for gain in gains if gain is not None)
@@ -152,12 +152,6 @@ def part_of(space: Space, only: Mapping[str, Sequence[str]]) -> Space:
         for slot in space.slots
     )
     return replace(space, slots=slots)
-
-
-def _gain(row: BenchmarkRow, none: BenchmarkRow, metric: str) -> float:
-    ours, theirs = row.values(metric), none.values(metric)
-    common = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-    return float(np.mean(common)) if common else math.nan
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import subprocess
 import sys
 import time
@@ -11,10 +12,10 @@ import time
 import pytest
 from benchmark_samples import LARGE, SMALL, outcomes_of, synthetic
 
-from autokd.benchmark import BenchmarkEvaluatorFactory, load_benchmark, save_benchmark
+from autokd.benchmark import BenchmarkEvaluatorFactory, BenchmarkRow, load_benchmark, save_benchmark
 from autokd.config import load_config, space_of
 from autokd.errors import BenchmarkError
-from autokd.outcomes import TRAINING_VERSION, Job, WorkerResources
+from autokd.outcomes import TRAINING_VERSION, Job, Outcome, WorkerResources
 from autokd.runtime import SimulatedRuntime
 from autokd.spec import DistillerSpec
 
@@ -116,6 +117,17 @@ def test_means_are_over_the_seeds_that_finished(path, specs):
     assert row.mean("val_ap") == pytest.approx(sum(expected) / 2, rel=1e-5)
     with pytest.raises(BenchmarkError, match="no finished proxy training has 'val_ap'"):
         row.mean("val_ap", "proxy")
+
+
+def test_gains_are_of_equal_seeds(specs):
+    def row(**full: float) -> BenchmarkRow:
+        outcomes = {int(k[1:]): Outcome(k, "finished", {"val_ap": v}) for k, v in full.items()}
+        return BenchmarkRow(None, full=outcomes)
+
+    ours, base = row(s0=0.5, s1=0.3, s2=0.8), row(s0=0.4, s1=0.1, s4=0.0)
+    assert ours.gain(base, "val_ap") == pytest.approx((0.1 + 0.2) / 2)
+    assert ours.gain(base, "val_ap", but=0) == pytest.approx(0.2)
+    assert math.isnan(row(s2=0.8).gain(base, "val_ap"))
 
 
 # ------------------------------------------------------------------------------------------- refusals
