@@ -65,6 +65,10 @@ def at_strength(name: str, strength: float | None) -> DistillerSpec:
     return spec if strength is None else spec.with_strength(strength)
 
 
+def labelled_at(name: str, strength: float | None) -> str:
+    return f"{name}@{strength or 'published'}"
+
+
 # ---------------------------------------------------------------------------------------------- stages
 
 
@@ -77,14 +81,15 @@ def tune_jobs(strengths: Mapping[str, Sequence[float | None]]) -> Iterator[Job]:
     yield Job(f"proxy-{NO_DISTILLATION}-s0", None, "proxy", 0)
     for name, its_strengths in strengths.items():
         for strength in its_strengths:
-            yield Job(f"proxy-{name}@{strength or 'published'}-s0", at_strength(name, strength), "proxy", 0)
+            yield Job(f"proxy-{labelled_at(name, strength)}-s0", at_strength(name, strength), "proxy", 0)
 
 
 def full_jobs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
-    known = distillers()
+    known, strengths = distillers(), tuned()
     for seed in seeds:
         for name in names:
-            yield Job(f"full-{name}-s{seed}", known[name], "full", seed)
+            labelled = labelled_at(name, strengths[name]) if name in strengths else name
+            yield Job(f"full-{labelled}-s{seed}", known[name], "full", seed)
 
 
 def distillers() -> dict[str, DistillerSpec | None]:
@@ -130,7 +135,7 @@ def best_strengths(stage: str, jobs: Iterable[Job], count: int) -> dict[str, lis
     reward = reward.calibrated(reward.gains(o.metrics, reward.num_epochs) for o in finished.values())
 
     def value(name: str, strength: float | None) -> float:
-        outcome = finished.get(f"proxy-{name}@{strength or 'published'}-s0")
+        outcome = finished.get(f"proxy-{labelled_at(name, strength)}-s0")
         return -float("inf") if outcome is None else reward.value(outcome.metrics, reward.num_epochs)
 
     return {n: sorted(STRENGTHS, key=lambda strength: -value(n, strength))[:count] for n in presets()}
@@ -225,7 +230,8 @@ def _difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
 def _rows(outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
     rows = []
     for job_id, outcome in sorted(outcomes.items()):
-        _, name, seed = job_id.split("-")
+        _, labelled, seed = job_id.split("-")
+        name = labelled.partition("@")[0]
         metrics = {k: outcome.metrics[k] for k in ("val_ap", "test_ap") if k in outcome.metrics}
         rows.append({"name": name, "seed": int(seed[1:]), "status": outcome.status, "cause": outcome.cause} | metrics)
     return rows
