@@ -4,7 +4,7 @@
     autokd search experiments/bccd/space.yaml --run-dir runs/bccd_gain
     python experiments/bccd/gain.py full        # every preset as tuned, five seeds, as the run trains none and its own
     python experiments/bccd/gain.py transfer    # the best of these distillers on another pair and other data
-    python experiments/bccd/gain.py collect     # result.json
+    python experiments/bccd/gain.py collect     # gain.json, and the tables of README.md
 
 Run it at the repository's root, in any number of processes, again and again: each takes what nobody is at.
 """
