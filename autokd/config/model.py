@@ -28,7 +28,7 @@ class SearchConfig(Section):
     """Presets tried first, at ``enqueue_strength``; what they score counts as any trial does."""
     enqueue_strength: PositiveFloat = 40.0
     """Gradient ratio at which those presets are tried; a preset's terms share it."""
-    pruner: Literal["none", "median", "percentile", "hyperband"] = "none"
+    pruner: Literal["none", "median", "percentile", "halving", "hyperband"] = "none"
     """Which of Optuna's pruners stops trials early, by their reward after each epoch (docs/judging.md)."""
     finalists: PositiveInt = 3
     """The best few, which race: they are tried again by the proxy, with one seed more a round."""

@@ -29,7 +29,7 @@ from autokd.config import SearchConfig
 from autokd.search import make_pruner
 
 LAST_EPOCH = "last_epoch"
-PRUNERS = ("none", "median", "percentile", "hyperband")
+PRUNERS = ("none", "median", "percentile", "halving", "hyperband")
 """Those that a space file can name."""
 
 

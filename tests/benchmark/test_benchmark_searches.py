@@ -131,7 +131,7 @@ def test_a_pruner_is_judged_against_the_same_search_without_one(tmp_path, monkey
     assert "| 1 | median | " in capsys.readouterr().out
     report = json.loads((tmp_path / "pruning.json").read_text())
     rows = {row["pruner"]: row for row in report["rows"]}
-    assert list(rows) == ["none", pruning.LAST_EPOCH, "median", "percentile", "hyperband"]
+    assert list(rows) == ["none", pruning.LAST_EPOCH, "median", "percentile", "halving", "hyperband"]
     none, median = rows["none"], rows["median"]
     assert (none["pruned"], none["hours_ratio"]["mean"], none["gain_difference"]["mean"]) == (0.0, 1.0, 0.0)
     assert 0.2 < median["pruned"] < 0.8, "random trials: of every other one the first epoch is worse than the median"

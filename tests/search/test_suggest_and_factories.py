@@ -88,6 +88,7 @@ def test_names_of_the_configuration_give_the_samplers() -> None:
         ("none", optuna.pruners.NopPruner),
         ("median", optuna.pruners.MedianPruner),
         ("percentile", optuna.pruners.PercentilePruner),
+        ("halving", optuna.pruners.SuccessiveHalvingPruner),
         ("hyperband", optuna.pruners.HyperbandPruner),
     ],
 )
@@ -95,7 +96,7 @@ def test_names_of_the_configuration_give_the_pruners(name: str, expected: type) 
     assert type(make_pruner(SearchConfig(pruner=name))) is expected  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("pruner", ["median", "percentile", "hyperband"])
+@pytest.mark.parametrize("pruner", ["median", "percentile", "halving", "hyperband"])
 def test_mcts_searches_under_every_pruner(pruner: str) -> None:
     config = SearchConfig(pruner=pruner)  # type: ignore[arg-type]
     study = optuna.create_study(direction="maximize", sampler=make_sampler(config), pruner=make_pruner(config))

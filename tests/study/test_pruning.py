@@ -106,7 +106,7 @@ class FourEpochs:
         return Outcome(job.id, "finished", reports[-1].metrics, reports=tuple(reports), seconds=float(NUM_EPOCHS))
 
 
-@pytest.mark.parametrize("name", ["median", "percentile", "hyperband"])
+@pytest.mark.parametrize("name", ["median", "percentile", "halving", "hyperband"])
 def test_every_pruner_stops_trials_by_their_epochs_and_spares_the_best(name):
     config = SearchConfig(sampler="random", pruner=name)
     study = optuna.create_study(direction="maximize", sampler=make_sampler(config), pruner=make_pruner(config))
