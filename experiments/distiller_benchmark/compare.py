@@ -130,8 +130,8 @@ def run_all(
     for task, found, took in results:
         by_task[task] = found
         seconds[task.sampler] = seconds.get(task.sampler, 0.0) + took
-        print(f"\r{len(by_task)} of {len(tasks)} pieces", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+        if len(by_task) * 10 // len(tasks) > (len(by_task) - 1) * 10 // len(tasks):
+            print(f"{len(by_task)} of {len(tasks)} pieces", file=sys.stderr, flush=True)
     if pool is not None:
         pool.shutdown()
     found_of: dict[tuple[str, int], list[dict[str, Any]]] = {}

@@ -75,10 +75,15 @@ def summary_of(
 
 
 def ratios(rows: Sequence[dict[str, Any]], measure_name: str) -> list[dict[str, Any]]:
-    """Medians of ours against random's, and against the best other's, for each number of workers."""
+    """Medians of ours against random's, and against the best other's, for each number of workers.
+
+    Samplers with fewer repeats than the others are left out: the median of a few is anything.
+    """
     found = []
+    most = max(row["repeats"] for row in rows)
     for workers in sorted({row["workers"] for row in rows}):
-        medians = {row["sampler"]: row[measure_name]["median"] for row in rows if row["workers"] == workers}
+        whole = [row for row in rows if row["workers"] == workers and row["repeats"] == most]
+        medians = {row["sampler"]: row[measure_name]["median"] for row in whole}
         others = {name: value for name, value in medians.items() if name not in (*OURS, "random")}
         if "random" not in medians or not others:
             continue

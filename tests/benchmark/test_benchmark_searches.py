@@ -224,7 +224,8 @@ def test_intervals_contain_the_statistic_and_ratios_name_the_best_other():
     assert (summary["mean"], summary["median"]) == (40.0, 30.0)
     assert summary["median_95"][0] <= 30 <= summary["median_95"][1]
     medians = {"mcts": 10.0, "random": 50.0, "tpe": 20.0, "gp": 16.0}
-    rows = [{"sampler": name, "workers": 1, "trials_full": {"median": m}} for name, m in medians.items()]
+    rows = [{"sampler": name, "workers": 1, "trials_full": {"median": m}, "repeats": 9} for name, m in medians.items()]
+    rows.append({"sampler": "nsga2", "workers": 1, "trials_full": {"median": 2.0}, "repeats": 3})
     [ratio] = ratios(rows, "trials_full")
     assert (ratio["to_random"], ratio["to_best_other"], ratio["best_other"]) == (0.2, 0.625, "gp")
 
