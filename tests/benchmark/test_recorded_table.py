@@ -103,17 +103,23 @@ def test_what_is_written_of_it_was_computed_on_it(table, name):
     ("name", "workers", "level"), [("mcts_prior", 1, 1e-3), ("mcts_prior", 16, 1e-3), ("mcts", 1, 1e-2)]
 )
 def test_mcts_finds_one_of_the_best_sooner_than_chance(table, name, workers, level):
-    """By the table's full trainings, 24 repeats, paired by seed: the signed-rank test's p stays below ``level``: it is
-    how often a sampler that is no better than chance would pass. Without its prior the gain is smaller, and 24 repeats
-    cannot show more than a hundredth."""
+    """By the table's full trainings, 60 repeats, paired by seed: the signed-rank test's p stays below ``level``: it is
+    how often a sampler that is no better than chance would pass. Without its prior the gain is smaller, and so many
+    repeats need not show more than a hundredth."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     truth = Truth(table, PARTS)
 
     def trials(sampler: str) -> list[int]:
         traces = [
-            run_search(truth, SAMPLERS[sampler](seed, truth.space), num_workers=workers, num_trials=80)
-            for seed in range(24)
+            run_search(
+                truth,
+                SAMPLERS[sampler](seed, truth.space),
+                num_workers=workers,
+                num_trials=120,
+                is_enough=lambda trace: bool(truth.top_score.intersection(trace.rows)),
+            )
+            for seed in range(60)
         ]
-        return [trace.first(truth.top_score) or 80 for trace in traces]
+        return [trace.first(truth.top_score) or 120 for trace in traces]
 
     assert wilcoxon(trials(name), trials("random"), alternative="less").pvalue < level
