@@ -8,7 +8,7 @@ Neither covers the choice of test images.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autokd.report.view import EntryView
@@ -54,7 +54,11 @@ def summarise(values: Sequence[float]) -> Summary | None:
 
 def gain(entry: EntryView, base: EntryView) -> Gain | None:
     """Return by how much ``entry`` is ahead of ``base`` on test AP; None where one of them has no value."""
-    ours, theirs = _by_seed(entry), _by_seed(base)
+    return gain_by_seed(_by_seed(entry), _by_seed(base))
+
+
+def gain_by_seed(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Gain | None:
+    """The same of AP by training seed."""
     if not ours or not theirs:
         return None
     shared = sorted(set(ours) & set(theirs))

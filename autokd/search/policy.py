@@ -56,10 +56,9 @@ class UCT:
 
     P(n, a): softmax over the choices, times their number, of the mean reward of the option anywhere in the tree;
     so the presets that are tried first set it, and it is 1 before any trial. It is not the ``Prior`` that ``prepare``
-    is given, which is added as a progressive bias. ``prior_visits`` imaginary
-    visits of that mean stand for a choice that was not tried yet (first play) and fade as real ones come.
-    A running trial is a visit where visits are counted, and no reward where rewards are averaged (Liu et al.,
-    ICLR 2020, WU-UCT, eq. 4).
+    is given, which is added as a progressive bias. ``prior_visits`` imaginary visits of that mean stand for a choice
+    that was not tried yet (first play) and fade as real ones come. A running trial is a visit where
+    visits are counted, and no reward where rewards are averaged (Liu et al., ICLR 2020, WU-UCT, eq. 4).
     """
 
     exploration: float = 0.6

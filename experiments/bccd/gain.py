@@ -16,6 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -25,14 +26,15 @@ sys.path.insert(0, str(HERE.parent))
 
 from recorded.readme import write_table
 from recorded.scratch import Scratch
-from recorded.trainer import read_config
+from recorded.trainer import read_config, read_data
 from recorded.work import record
 
 from autokd.config import NO_DISTILLATION, RunConfig, load_config
-from autokd.documents import dump_yaml, load_document
+from autokd.detectors import pair_of
+from autokd.documents import dump_yaml
 from autokd.outcomes import Job, Outcome
-from autokd.presets import load_distiller, load_preset, preset_names
-from autokd.report.statistics import student_t
+from autokd.presets import load_distiller, load_preset
+from autokd.report.statistics import gain_by_seed
 from autokd.spec import DistillerSpec
 from autokd.storage import load_job_outcomes, open_existing
 from autokd.study.reward import Reward, reference_curve
@@ -52,12 +54,12 @@ SEEDS = (0, 1, 2, 3, 4)
 TRANSFER_SEEDS = (0, 1, 2)
 NUM_LEADERS = 5
 """Presets that are transferred beside the searched one: the best in full on val."""
-NEEDS_EDGES = "ld"
-"""Distils distributions of box edges, which this pair has not."""
 
 
-def presets() -> list[str]:
-    return [name for name in preset_names() if name != NEEDS_EDGES]
+@cache
+def presets() -> tuple[str, ...]:
+    """Those that the pair can be trained with."""
+    return pair_of(config_of("pair")).supplied_presets()
 
 
 def at_strength(name: str, strength: float | None) -> DistillerSpec:
@@ -152,13 +154,11 @@ def leaders() -> list[str]:
 def config_of(pair: str, stage: str = "") -> RunConfig:
     """pair: the search's own; retinanet: another student; shapes: other data, with a teacher of their own."""
     read_config(SPACE)  # speaks of what is wrong with the file itself
-    data: dict[str, Any] = load_document(SPACE).data
+    data = read_data(SPACE)
     del data["space"]  # what is trained here is named, not searched
     if pair == "shapes":
         data["data"] = {"format": "shapes"}
         data["teacher"]["train"] = {"epochs": 30, "learning_rate": 0.004}
-    elif "AUTOKD_BCCD" in os.environ:
-        data["data"]["root"] = os.environ["AUTOKD_BCCD"]
     if stage == "tune_short":
         data["proxy"] |= SHORT_PROXY
     if pair == "retinanet":
@@ -218,13 +218,11 @@ def _spread(by_seed: Mapping[int, float]) -> str:
 
 
 def _difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
-    """Of equal seeds: the mean with Student's 95% interval."""
-    differences = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
-    if len(differences) < 2:
+    """Of equal seeds: the mean with Student's 95% interval; nothing where fewer than two are shared."""
+    gain = gain_by_seed(ours, theirs)
+    if gain is None or not gain.is_paired or gain.low is None:
         return ""
-    half = student_t(len(differences) - 1) * stdev(differences) / len(differences) ** 0.5
-    centre = mean(differences)
-    return f"{centre:+.4f} [{centre - half:+.4f}, {centre + half:+.4f}]"
+    return f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
 
 
 def _rows(outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:

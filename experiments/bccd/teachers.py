@@ -16,12 +16,12 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import torch
-from recorded.trainer import machine_name
+from recorded.trainer import machine_name, read_data
 
 from autokd.benchmark import current_commit
 from autokd.config import load_config
 from autokd.data import load_datasets
-from autokd.documents import dump_yaml, load_document
+from autokd.documents import dump_yaml
 from autokd.training.provisions import EVALUATION_BATCH_SIZE
 from autokd.training.teacher import measure_teacher, obtain_teacher
 
@@ -48,9 +48,7 @@ def main() -> None:
 
 
 def measured(entry: dict[str, Any]) -> dict[str, Any]:
-    data = load_document(HERE / "space.yaml").data
-    if "AUTOKD_BCCD" in os.environ:
-        data["data"]["root"] = os.environ["AUTOKD_BCCD"]
+    data = read_data(HERE / "space.yaml")
     data["teacher"] = {
         "architecture": "fcos",
         "backbone": {"blocks": [2, 2, 2, 2]} | entry["backbone"],

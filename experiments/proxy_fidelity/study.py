@@ -28,6 +28,7 @@ from recorded.work import record
 from truths import Entry, preset_entries, shapes_entries, table_entries, table_proxies
 
 from autokd.config import RunConfig
+from autokd.detectors import pair_of
 from autokd.documents import load_document
 from autokd.outcomes import Job, Outcome, RecipeName
 
@@ -60,7 +61,8 @@ def variant_configs(names: Sequence[str], truth: str) -> dict[str, RunConfig]:
 
 def entries_of(options: argparse.Namespace) -> list[Entry]:
     if options.truth == "shapes":
-        entries = shapes_entries(_full(options).read()[0])
+        presets = pair_of(read_config(PAIRS["shapes"])).supplied_presets()
+        entries = shapes_entries(presets, _full(options).read()[0])
     else:
         entries = preset_entries() if options.truth == "presets" else table_entries()
     return entries[: options.count]

@@ -6,21 +6,19 @@ import hashlib
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from autokd.benchmark import Header, load_benchmark
 from autokd.outcomes import Outcome
-from autokd.presets import load_distiller, preset_names
+from autokd.presets import load_distiller
 from autokd.spec import DistillerSpec
 
 EXPERIMENTS = Path(__file__).parent.parent
 TABLE = EXPERIMENTS / "distiller_benchmark" / "table.jsonl.gz"
 KINDS = ("ratio", "published")
 """Of weights: a gradient ratio that a preset's terms share, or those of its paper."""
-NEEDS_EDGES = "ld"
-"""Distils distributions of box edges, which torchvision's detectors have not."""
 RATIO = 40.0
 """Shared by a preset's terms, in experiments/presets."""
 LEFT_OUT = ("mgd", "fbkd", "gram")
@@ -52,9 +50,9 @@ def preset_entries() -> list[Entry]:
     return _preset_entries(truth)
 
 
-def shapes_entries(full: Mapping[str, Outcome]) -> list[Entry]:
-    """The same presets in the same order, with what ``full``, job id -> outcome, says of them so far."""
-    truth: dict[str, dict[int, float]] = {f"{name}@{kind}": {} for name in preset_names() for kind in KINDS}
+def shapes_entries(presets: Sequence[str], full: Mapping[str, Outcome]) -> list[Entry]:
+    """Such entries of ``presets``, with what ``full``, job id -> outcome, says of them so far."""
+    truth: dict[str, dict[int, float]] = {f"{name}@{kind}": {} for name in presets for kind in KINDS}
     for job_id, outcome in full.items():
         _, name, seed = job_id.split("-")
         if name in truth and outcome.status == "finished":
@@ -66,7 +64,7 @@ def _preset_entries(truth: Mapping[str, dict[int, float]]) -> list[Entry]:
     entries = []
     for name in sorted(truth.keys() - TOO_SLOW, key=lambda name: hashlib.sha256(name.encode()).digest()):
         preset, _, kind = name.partition("@")
-        if kind in KINDS and preset != NEEDS_EDGES:
+        if kind in KINDS:
             spec = load_distiller(preset)
             entries.append(Entry(name, spec if kind == "published" else spec.with_strength(RATIO), truth[name], kind))
     return entries

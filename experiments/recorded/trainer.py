@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from autokd.config import RunConfig, load_config, space_of
 from autokd.documents import dump_yaml, load_document
@@ -19,11 +20,17 @@ TRAIN_SECONDS = "train_seconds"
 
 def read_config(path: Path) -> RunConfig:
     """The file; AUTOKD_BCCD, where set, is the folder of its photographs."""
-    data = load_document(path).data
+    if "AUTOKD_BCCD" in os.environ:
+        return load_config(dump_yaml(read_data(path)))
+    return load_config(path)
+
+
+def read_data(path: Path) -> dict[str, Any]:
+    """The file as plain data, for an experiment to change before it is a configuration; AUTOKD_BCCD as above."""
+    data: dict[str, Any] = load_document(path).data
     if "AUTOKD_BCCD" in os.environ and data["data"].get("format") == "coco":
         data["data"]["root"] = os.environ["AUTOKD_BCCD"]
-        return load_config(dump_yaml(data))
-    return load_config(path)
+    return data
 
 
 def machine_name(device: str) -> str:
