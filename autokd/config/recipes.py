@@ -28,11 +28,12 @@ LATER_FIELDS = frozenset(
     {
         "momentum", "nesterov", "norm_decay", "bias_decay", "milestones", "gamma", "power", "schedule_span",
         "end_factor", "changes_by", "warmup_steps", "warmup_start", "from_student_config", "weight_average",
+        "recalibrate_every",
     }
 )  # fmt: skip
 """Fields of recipes that are written only where they were given: configurations without them keep their digests."""
 
-STUDENT_FIELDS = (LATER_FIELDS - {"from_student_config", "weight_average"}) | {
+STUDENT_FIELDS = (LATER_FIELDS - {"from_student_config", "weight_average", "recalibrate_every"}) | {
     "epochs", "batch_size", "optimiser", "learning_rate", "weight_decay", "schedule", "warmup_fraction",
     "gradient_clip_norm", "flip_probability",
 }  # fmt: skip
@@ -82,6 +83,8 @@ class Recipe(Section):
     """poly only."""
     changes_by: Literal["step", "epoch"] = "step"
     """cosine and poly: when the rate falls."""
+    recalibrate_every: PositiveInt | None = 20
+    """Steps between two measurements of relative weights; null: after the first few steps the ratios drift."""
     gradient_clip_norm: PositiveFloat | None = 10.0
     """Longer gradients are shortened to this; null: never."""
     flip_probability: Fraction = 0.5

@@ -3,6 +3,7 @@
 factor = ratio * ||d task / d taps|| / ||d term / d taps||, taps = all maps of the student's pyramid together. It is
 measured in each of the first steps (their geometric mean), then every ``every`` steps, and follows the drift as
 a moving mean of logarithms. So a ratio means the same for every form of term and at every time of the training.
+Without ``every`` the first factors stay, and the ratios drift.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class GradientBalance(nn.Module):
     num_measured: Tensor
     ratios: Tensor
 
-    def __init__(self, ratios: Sequence[float], every: int) -> None:
+    def __init__(self, ratios: Sequence[float], every: int | None) -> None:
         super().__init__()
         self.every = every
         self.was_measured = False
@@ -91,9 +92,10 @@ class GradientBalance(nn.Module):
         self.num_measured.add_(is_valid)
 
 
-def is_due(step: int, every: int) -> bool:
-    """Whether training-free factors are measured at ``step`` (counted from 0): at the first, then now and then."""
-    return step < _FIRST_STEPS or step % every == 0
+def is_due(step: int, every: int | None) -> bool:
+    """Whether training-free factors are measured at ``step`` (counted from 0): at the first, then now and then (None:
+    never again)."""
+    return step < _FIRST_STEPS or (every is not None and step % every == 0)
 
 
 def gradient_norm(value: Tensor, taps: Sequence[Tensor]) -> Tensor | None:

@@ -17,7 +17,7 @@ from autokd.spec import DistillerSpec, Operator, Step, TermSpec, operator_of
 from autokd.spec.operator import Kind
 
 RECALIBRATE_EVERY = 20
-"""Steps between two measurements of relative weights, after the first few."""
+"""Steps between two measurements of relative weights, after the first few; None: these stay."""
 
 
 def build_distiller(
@@ -25,7 +25,7 @@ def build_distiller(
     student: DetectorOutputs,
     teacher: DetectorOutputs,
     num_classes: int,
-    recalibrate_every: int = RECALIBRATE_EVERY,
+    recalibrate_every: int | None = RECALIBRATE_EVERY,
 ) -> Distiller:
     """Build the distiller of ``spec`` for a pair of detectors, on the student's device.
 

@@ -108,7 +108,7 @@ class Distiller(nn.Module):
         terms: Mapping[str, Term],
         pairs: tuple[LevelPair, ...],
         adapters: nn.ModuleList,
-        recalibrate_every: int,
+        recalibrate_every: int | None,
     ) -> None:
         super().__init__()
         self.spec = spec

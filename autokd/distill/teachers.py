@@ -59,7 +59,7 @@ class TeacherEnsemble(nn.Module):
         self,
         distillers: Sequence[Distiller],
         factors: TeacherFactors = "equal",
-        recalibrate_every: int = RECALIBRATE_EVERY,
+        recalibrate_every: int | None = RECALIBRATE_EVERY,
     ) -> None:
         """factors: a rule, or a positive number for each teacher."""
         super().__init__()
@@ -137,7 +137,7 @@ def build_ensemble(
     teachers: Sequence[DetectorOutputs],
     num_classes: int,
     factors: TeacherFactors = "equal",
-    recalibrate_every: int = RECALIBRATE_EVERY,
+    recalibrate_every: int | None = RECALIBRATE_EVERY,
 ) -> TeacherEnsemble:
     """Build the distiller of ``spec`` for every teacher, with adapters of its own, on the student's device.
 

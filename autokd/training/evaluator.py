@@ -145,12 +145,12 @@ def make_lesson(
         student.train(was_training)
         num_classes = len(provisions.datasets.train.classes)
         if len(teachers) == 1:
-            distiller = build_distiller(spec, student=outputs, teacher=teachers[0](batch), num_classes=num_classes)
+            distiller = build_distiller(spec, outputs, teachers[0](batch), num_classes, recipe.recalibrate_every)
             return Lesson(distiller.to(provisions.device), teachers[0], taps)
         several, factors = SeveralTeachersTaps(teachers), provisions.config.teacher_factors
         if promoted is not None and not isinstance(factors, str):
             factors = (*factors, math.fsum(factors) / len(factors))
-        ensemble = build_ensemble(spec, outputs, several(batch), num_classes, factors)
+        ensemble = build_ensemble(spec, outputs, several(batch), num_classes, factors, recipe.recalibrate_every)
     return Lesson(ensemble.to(provisions.device), several, taps)
 
 

@@ -94,14 +94,15 @@ def test_the_ratio_is_kept_when_the_scale_of_the_term_drifts(drift):
     assert ratio_of(distiller.eval(), outputs, teacher) == pytest.approx(20, rel=0.02)
 
 
-def test_between_measurements_the_factor_stays():
-    distiller = built(relative("whole", [], "l2", 20.0), recalibrate_every=10)
+@pytest.mark.parametrize(("every", "measured_at"), [(10, [1, 2, 10, 20]), (None, [1, 2])])
+def test_between_measurements_the_factor_stays(every, measured_at):
+    distiller = built(relative("whole", [], "l2", 20.0), recalibrate_every=every)
     weights = []
     for step in range(21):
         outputs = cases.outputs(seed=step + 10, with_loss=True)
         weights.append(float(distiller(outputs, TEACHER).terms["whole.l2"].weight))
     changes = [step for step in range(1, 21) if weights[step] != weights[step - 1]]
-    assert changes == [1, 2, 10, 20]
+    assert changes == measured_at
 
 
 def test_one_odd_batch_does_not_blow_the_factor_up():
