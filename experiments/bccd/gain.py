@@ -46,8 +46,11 @@ RUN = Path("runs/bccd_gain")
 CACHE = Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache"))
 STRENGTHS = (None, 3.0, 30.0, 300.0, 3000.0, 30000.0)
 """Gradient ratios shared by a preset's terms; None: the weights of its paper."""
-SHORT_PROXY = {"epochs": 2, "of_epochs": 3}
-"""By which all strengths are tried; by the search's own proxy then the best KEPT of each preset."""
+LONG_PROXY = {"warm_start": None, "batch_size": 4, "epochs": 4, "weight_average": 0.95, "measure": "last_epoch",
+              "reward": ["val_loss", "cka", "ap"]}  # fmt: skip
+SHORT_PROXY = LONG_PROXY | {"epochs": 2, "of_epochs": 3}
+"""By which all strengths are tried; by the long one then the best KEPT of each preset."""
+TUNED_BY = {"tune_short": SHORT_PROXY, "tune": LONG_PROXY}
 KEPT = 2
 SEARCHED_NAME = "searched"
 SEEDS = (0, 1, 2, 3, 4)
@@ -118,8 +121,8 @@ def of_the_run() -> dict[str, Outcome]:
 
 
 def tuned() -> dict[str, float | None]:
-    """The strength at which the reward of each preset is the greatest, by the search's own proxy among the best by
-    the short one."""
+    """The strength at which the reward of each preset is the greatest, by the long proxy among the best by the short
+    one."""
     found = best_strengths("tune", tune_jobs(best_strengths("tune_short", short_jobs(), KEPT)), 1)
     return {name: strengths[0] for name, strengths in found.items()}
 
@@ -159,8 +162,8 @@ def config_of(pair: str, stage: str = "") -> RunConfig:
     if pair == "shapes":
         data["data"] = {"format": "shapes"}
         data["teacher"]["train"] = {"epochs": 30, "learning_rate": 0.004}
-    if stage == "tune_short":
-        data["proxy"] |= SHORT_PROXY
+    if stage in TUNED_BY:
+        data["proxy"] = TUNED_BY[stage]
     if pair == "retinanet":
         data["student"]["architecture"] = "retinanet"
     return load_config(dump_yaml(data))
@@ -246,7 +249,7 @@ def main() -> None:
         short = list(short_jobs())
         record(config_of("pair", "tune_short"), short, SCRATCH / "tune_short", CACHE, minutes=options.minutes)
         kept = best_strengths("tune_short", short, KEPT)
-        record(config_of("pair"), list(tune_jobs(kept)), SCRATCH / "tune", CACHE, minutes=options.minutes)
+        record(config_of("pair", "tune"), list(tune_jobs(kept)), SCRATCH / "tune", CACHE, minutes=options.minutes)
     elif options.command == "full":
         jobs = list(full_jobs(options.names or presets(), options.seeds or SEEDS))
         record(config_of("pair"), jobs, SCRATCH / "full", CACHE, minutes=options.minutes)
