@@ -25,7 +25,7 @@ class SearchConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the sampler: equal seeds and equal histories give equal suggestions."""
     enqueue: tuple[DistillerName, ...] = ("fitnet", "pkd", "cwd")
-    """Presets tried first, at ``enqueue_strength``; what they score counts as any trial does."""
+    """Presets or files of distillers tried first, at ``enqueue_strength``; what they score counts as any trial does."""
     enqueue_strength: PositiveFloat = 40.0
     """Gradient ratio at which those presets are tried; a preset's terms share it."""
     pruner: Literal["none", "median", "percentile", "halving", "hyperband"] = "none"

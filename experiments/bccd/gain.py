@@ -36,7 +36,7 @@ from autokd.outcomes import Job, Outcome
 from autokd.presets import load_distiller, load_preset
 from autokd.report.statistics import gain_by_seed
 from autokd.spec import DistillerSpec
-from autokd.storage import load_job_outcomes, open_existing
+from autokd.storage import load_job_outcomes, open_existing, read_record
 from autokd.study.reward import Reward, reference_curve
 
 SPACE = HERE / "space.yaml"
@@ -178,7 +178,7 @@ STAGES = {"full": "pair", "retinanet": "retinanet", "shapes": "shapes"}
 
 def collect() -> None:
     strengths = tuned()
-    result: dict[str, Any] = {"strengths": strengths}
+    result: dict[str, Any] = {"strengths": strengths, "searches": searches()}
     for stage, pair in STAGES.items():
         if (SCRATCH / stage).exists():
             outcomes, commits, machines = Scratch(SCRATCH / stage, config_of(pair), ["full"]).read()
@@ -188,6 +188,23 @@ def collect() -> None:
             write_table(HERE / "README.md", stage, lines)
             print("\n".join([stage, *lines]))
     (HERE / "gain.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def searches() -> list[dict[str, Any]]:
+    """Every search that there is a run of: how many trials, and what it trained in full."""
+    found = []
+    for run in sorted(path for path in RUN.parent.glob(f"{RUN.name}*") if path != SCRATCH):
+        study = open_existing(run)
+        formulas = {record.digest: record.formula for record in map(read_record, study.trials)}
+        rows = _rows({job_id: o for job_id, o in load_job_outcomes(study).items() if job_id.startswith("full-")})
+        found.append(
+            {
+                "run": run.name,
+                "trials": sum(trial.state.name == "COMPLETE" for trial in study.trials),
+                "full": [row | {"formula": formulas[row["name"]]} for row in rows if row["name"] in formulas],
+            }
+        )
+    return found
 
 
 def table(rows: Sequence[Mapping[str, Any]], strengths: Mapping[str, float | None]) -> list[str]:
