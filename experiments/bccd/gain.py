@@ -3,6 +3,7 @@
     python experiments/bccd/gain.py tune        # every preset at several strengths, by proxies
     autokd search experiments/bccd/space.yaml --run-dir runs/bccd_gain
     python experiments/bccd/gain.py full        # every preset as tuned, five seeds, as the run trains none and its own
+    python experiments/bccd/gain.py full --names combined
     python experiments/bccd/gain.py transfer    # the best of these distillers on another pair and other data
     python experiments/bccd/gain.py collect     # gain.json, and the tables of README.md
 
@@ -53,6 +54,7 @@ SHORT_PROXY = LONG_PROXY | {"epochs": 2, "of_epochs": 3}
 TUNED_BY = {"tune_short": SHORT_PROXY, "tune": LONG_PROXY}
 KEPT = 2
 SEARCHED_NAME = "searched"
+BY_HAND_NAME = "combined"
 SEEDS = (0, 1, 2, 3, 4)
 TRANSFER_SEEDS = (0, 1, 2)
 NUM_LEADERS = 5
@@ -98,8 +100,9 @@ def full_jobs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
 
 
 def distillers() -> dict[str, DistillerSpec | None]:
-    """Every entry of the comparison: presets as tuned, and the searched one."""
+    """Every entry of the comparison: presets as tuned, the searched one, and one made by hand."""
     entries: dict[str, DistillerSpec | None] = {NO_DISTILLATION: None}
+    entries[BY_HAND_NAME] = load_distiller(str(HERE / f"{BY_HAND_NAME}.yaml"))
     if (RUN / "best_distiller.yaml").exists():
         entries[SEARCHED_NAME] = load_distiller(str(RUN / "best_distiller.yaml"))
     return entries | {name: at_strength(name, strength) for name, strength in tuned().items()}
@@ -148,10 +151,9 @@ def best_strengths(stage: str, jobs: Iterable[Job], count: int) -> dict[str, lis
 
 def leaders() -> list[str]:
     """None, the searched one, and the presets with the best val AP in full."""
-    rows = _rows(Scratch(SCRATCH / "full", config_of("pair"), ["full"]).read()[0] | of_the_run())
-    val = {name: mean(by_seed.values()) for name, by_seed in _by_seed(rows, "val_ap").items()}
-    ours = (NO_DISTILLATION, SEARCHED_NAME)
-    return [*ours, *sorted(val.keys() - set(ours), key=lambda name: -val[name])[:NUM_LEADERS]]
+    rows = _rows(Scratch(SCRATCH / "full", config_of("pair"), ["full"]).read()[0])
+    val = {name: mean(by_seed.values()) for name, by_seed in _by_seed(rows, "val_ap").items() if name in presets()}
+    return [NO_DISTILLATION, SEARCHED_NAME, *sorted(val, key=lambda name: -val[name])[:NUM_LEADERS]]
 
 
 def config_of(pair: str, stage: str = "") -> RunConfig:
