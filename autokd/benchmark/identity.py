@@ -150,7 +150,7 @@ def space_difference(table: Space, asked: Space) -> str:
         return f"slots: {', '.join(names[0])} in the table, {', '.join(names[1])} here"
     for ours, theirs in zip(table.slots, asked.slots):
         if ours != theirs:
-            labels = [", ".join(option.label for option in slot.options) for slot in (ours, theirs)]
+            labels = [", ".join(map(str, slot.options)) for slot in (ours, theirs)]
             return f"{ours.name}: {labels[0]} in the table, {labels[1]} here"
     if table.strength != asked.strength:
         return f"strength: {table.strength} in the table, {asked.strength} here"

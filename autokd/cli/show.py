@@ -66,7 +66,6 @@ def _recipe_lines(config: RunConfig) -> list[str]:
 def _slot_branch(slot: Slot) -> Tree:
     branch = Tree(slot.name)
     for option in slot.options:
-        free = "".join(f", {name} {domain}" for name, domain in option.free)
         meaning = "nothing" if option.step.name == IDENTITY else operator_of(slot.kind, option.step.name).meaning
-        branch.add(Text(f"{option.label}{free}: {meaning}"))
+        branch.add(Text(f"{option}: {meaning}"))
     return branch

@@ -115,8 +115,22 @@ def _reason(space: Space, term: TermSpec) -> str:
         if not any(_matching(slot, step) for slot in transform_slots):
             offered = "; ".join(f"{slot.name}: {_labels(slot)}" for slot in transform_slots)
             return f"transform {_written(step)} is not offered; the space has {offered}."
+    if why := _restriction(space, term):
+        return why
     order = " -> ".join(slot.name for slot in transform_slots)
     return f"its transformations do not fit the order of the slots ({order})."
+
+
+def _restriction(space: Space, term: TermSpec) -> str:
+    """Why ``term``, whose steps are all offered, meets an option that is not offered for what it gets; or empty."""
+    for labels in _candidates(space, term):
+        state = FlowState()
+        try:
+            for slot, label in zip(space.slots, labels, strict=True):
+                state = space.advanced(state, slot, slot.option(label))
+        except SpecError as error:
+            return str(error)
+    return ""
 
 
 def _written(step: Step) -> str:
@@ -124,9 +138,7 @@ def _written(step: Step) -> str:
 
 
 def _labels(slot: Slot) -> str:
-    return ", ".join(
-        option.label + "".join(f" ({name} {domain})" for name, domain in option.free) for option in slot.options
-    )
+    return ", ".join(str(option) for option in slot.options)
 
 
 class _Script:

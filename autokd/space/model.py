@@ -15,7 +15,7 @@ from autokd.space.domains import Choices, Domain, Range
 from autokd.space.supply import why_lacking
 from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight, flow, operator_of
 from autokd.spec.model import Layers, Schedule
-from autokd.spec.operator import Kind, Number
+from autokd.spec.operator import Kind, Layout, Number
 from autokd.spec.vocabulary import IDENTITY
 
 if TYPE_CHECKING:
@@ -36,12 +36,19 @@ class Option:
 
     step: Step
     free: tuple[tuple[str, Range], ...] = ()
+    only: tuple[Layout, ...] = ()
+    """What the space offers it for; empty: all that its operator takes."""
 
     @property
     def label(self) -> str:
         """What the decision's value is called, e.g. "max_pool[window=4]"."""
         settings = ",".join(f"{name}={value:g}" for name, value in self.step.params)
         return f"{self.step.name}[{settings}]" if settings else self.step.name
+
+    def __str__(self) -> str:
+        """The label with what is left to be chosen, and what it is restricted to."""
+        free = "".join(f" ({name} {domain})" for name, domain in self.free)
+        return f"{self.label}{free}" + (f" (only {' or '.join(self.only)})" if self.only else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +188,10 @@ class Space:
     @staticmethod
     def advanced(state: FlowState, slot: Slot, option: Option) -> FlowState:
         """The state after an option of a slot; SpecError if it cannot stand there."""
+        if option.only and state.layout not in option.only:
+            raise SpecError(
+                f"{slot.kind} '{option.label}' is offered for {' or '.join(option.only)} only, but gets {state.layout}."
+            )
         if option.step.name == IDENTITY:
             return state
         settings = None if option.free else option.step.settings(slot.kind)

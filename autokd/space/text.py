@@ -8,7 +8,9 @@
     schedule: [constant, linear_decay]                              # of weights; also warm_up
     layers: [equal, gap]                                            # how levels share a weight; also gradient
 
-A parameter given a list is a choice, given {uniform: ...} or {log_uniform: ...} a continuous decision.
+A parameter given a list is a choice, given {uniform: ...} or {log_uniform: ...} a continuous decision. A step or
+distance with ``only`` is offered for that alone: {sigmoid: {only: logits}}, {l2: {only: [map, regions]}};
+docs/operators.md lists what operators take.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from autokd.space.domains import Choices, Domain, Range, parse_domain
 from autokd.space.model import Option, Slot, Space
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, FlowState, Step, flow, operator_of
 from autokd.spec.model import LAYERS, SCHEDULES
-from autokd.spec.operator import Kind
+from autokd.spec.operator import Kind, Layout, Operator
 from autokd.spec.vocabulary import IDENTITY
 
 DEFAULT_SPACE: dict[str, Any] = {
@@ -168,8 +170,11 @@ def _options(item: Any, kind: Kind, document: Document, location: Location) -> l
         )
     try:
         operator = operator_of(kind, name)
+        only = _only(params.get("only"), operator, document, (*location, name, "only")) if kind != "source" else ()
         domains: dict[str, Domain] = {}
         for parameter, value in params.items():
+            if parameter == "only" and kind != "source":
+                continue
             operator.parameter(parameter)
             domains[parameter] = parse_domain(value, document, (*location, name, parameter))
             for number in _ends(domains[parameter]):
@@ -179,9 +184,22 @@ def _options(item: Any, kind: Kind, document: Document, location: Location) -> l
     free = tuple((parameter, domain) for parameter, domain in domains.items() if isinstance(domain, Range))
     chosen = {parameter: domain.values for parameter, domain in domains.items() if isinstance(domain, Choices)}
     return [
-        Option(Step.of(name, **dict(zip(chosen, values, strict=True))), free)
+        Option(Step.of(name, **dict(zip(chosen, values, strict=True))), free, only)
         for values in itertools.product(*chosen.values())
     ]
+
+
+def _only(data: Any, operator: Operator, document: Document, location: Location) -> tuple[Layout, ...]:
+    """Layouts to which an option is restricted, in the operator's order: a word or a list; None: no restriction."""
+    if data is None:
+        return ()
+    words = data if isinstance(data, list) else [data]
+    if not words:
+        raise document.error(location, "found nothing; name a layout, or leave 'only' out.", SpaceError)
+    for word in words:
+        if word not in operator.takes:
+            raise document.error(location, one_of(str(word), operator.takes, noun="layout"), SpaceError)
+    return tuple(layout for layout in operator.takes if layout in words)
 
 
 def _ends(domain: Domain) -> tuple[float, ...]:
@@ -205,6 +223,8 @@ def _why(space: Space, slot: Slot, option: Option) -> str:
     """The first reason for which ``option`` is refused in the simplest term that contains it."""
     if option.step.name == IDENTITY:
         return "each term needs another step here. Remove 'none'."
+    if option.only:
+        return f"nothing gives it {' or '.join(option.only)}, for which alone it is offered, or nothing may follow."
     index = space.slots.index(slot)
     state = FlowState()
     for other in space.slots[:index]:

@@ -242,6 +242,11 @@ def test_a_spec_outside_the_space_is_refused_with_what_is_offered(change, found)
         ("transforms:\n    normalise:\n    - none\n    - {softmax_cells: {temperature: [1, 0.001]}}", 6, "0.001"),
         ("distances: [l2, kl]\n  transforms: {normalise: [none, standardise]}", 3, "no term of this space can use"),
         ("transforms: {scale: [none, local_patches]}\n  distances: [l2, cosine]", 3, "no term of this space can use"),
+        ("distances: [{l2: {only: maps}}]", 3, "Did you mean 'map'?"),
+        ("distances: [{giou: {only: map}}]", 3, "layout 'map' is not one of boxes."),
+        ("distances: [{l2: {only: []}}]", 3, "leave 'only' out"),
+        ("distances: [l1, {l2: {only: logits}}]", 3, "nothing gives it logits"),
+        ("sources: [{whole: {only: map}}]", 3, "only"),
     ],
 )
 def test_a_wrong_space_is_refused_with_its_line(space, line, found):
@@ -261,6 +266,40 @@ def test_numbers_left_free_are_drawn_from_their_range():
     assert len(set(drawn)) > 20
     assert min(drawn) >= 0.5
     assert max(drawn) <= 4
+
+
+RESTRICTED = """
+space:
+  terms: {min: 1, max: 3}
+  sources: [whole, semantic_guided, crossed_logits, crossed_boxes]
+  transforms: {normalise: [none, standardise, {sigmoid: {only: logits}}]}
+  distances: [{l2: {only: [map, regions]}}, {binary_cross_entropy: {focus: [1, 2]}}, giou]
+  strength: [10, 40]
+"""
+
+
+def test_a_restricted_step_is_offered_for_what_it_is_restricted_to_alone():
+    space = load_space(RESTRICTED)
+    forms = {(f.source.name, *(s.name for s in f.transforms), f.distance.name) for f in space.forms()}
+    assert forms == {
+        ("whole", "l2"), ("whole", "standardise", "l2"), ("semantic_guided", "l2"),
+        ("semantic_guided", "standardise", "l2"), ("crossed_logits", "sigmoid", "binary_cross_entropy"),
+        ("crossed_boxes", "giou"),
+    }  # fmt: skip
+    assert len(space.forms()) == 7, "two focuses"
+    assert space.count() == sum(math.comb(7, n) * 2**n for n in (1, 2, 3))
+    rng = np.random.default_rng(0)
+    for spec in (space.sample(rng) for _ in range(200)):
+        assert space.decisions(spec)
+        assert all(term.distance.name != "binary_cross_entropy" or term.source.name == "crossed_logits"
+                   for term in spec.terms)  # fmt: skip
+
+
+def test_a_spec_that_meets_a_restriction_is_told_of_it():
+    sigmoid = TermSpec(Step.of("whole"), (Step.of("sigmoid"),), Step.of("binary_cross_entropy", focus=1),
+                       Weight("relative", 10.0))  # fmt: skip
+    with pytest.raises(SpaceError, match=r"terms\[0\]: transform 'sigmoid' is offered for logits only, but gets map"):
+        load_space(RESTRICTED).validate(DistillerSpec((sigmoid,)))
 
 
 def test_the_example_of_the_documentation_reads():
