@@ -151,7 +151,7 @@ class RunConfig(Section):
     @classmethod
     def _fill_in(cls, data: Any) -> Any:
         """What follows from other keys: COCO and torchvision are the ordinary ones, ``proxy`` trains as ``full`` does
-        where it does not say otherwise, and its warm start is half of a full training."""
+        where it does not say otherwise, but in batches of half the size; a warm start is half of a full training."""
         if not isinstance(data, dict):
             return data
         if isinstance(data.get("data"), dict) and "format" not in data["data"]:
@@ -166,8 +166,10 @@ class RunConfig(Section):
         full, proxy = data.get("full") or {}, data.get("proxy") or {}
         if isinstance(full, dict) and isinstance(proxy, dict):
             shared = {key: value for key, value in full.items() if key in Recipe.model_fields and key != "epochs"}
+            if isinstance(full.get("batch_size"), int):
+                shared["batch_size"] = max(min(full["batch_size"], 2), full["batch_size"] // 2)
             epochs = full.get("epochs", FullRecipe.model_fields["epochs"].default)
-            warm_start = proxy.get("warm_start", {})
+            warm_start = proxy.get("warm_start")
             is_known = "epochs" in full or not full.get("from_student_config")
             if isinstance(warm_start, dict) and isinstance(epochs, int) and is_known:
                 proxy = proxy | {"warm_start": {"epochs": max(1, epochs // 2)} | warm_start}

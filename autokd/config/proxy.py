@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_va
 from autokd.config.recipes import Recipe
 from autokd.config.section import Section, SizePx
 
-Metric = Literal["val_loss", "cka", "ap", "ap_50", "ap_worst_class"]
+Metric = Literal["val_loss", "val_loss_parts", "cka", "ap", "ap_50", "ap_worst_class"]
 SubsetRule = Literal["random", "stratified", "k_centre"]
 """How a part of the training images is chosen: ``autokd.data.subsets`` says how."""
 FrozenPart = Literal["stem", "backbone"]
@@ -17,10 +17,10 @@ Measure = Literal["every_epoch", "last_epoch"]
 
 
 class WarmStart(Section):
-    """The half-trained undistilled student from which every candidate starts."""
+    """A student trained for a while without distillation, from which every candidate starts."""
 
     epochs: Annotated[int, Field(ge=0)] = 10
-    """How long it was trained without distillation; left out: half of the full recipe's epochs."""
+    """How long it was trained; left out: half of the full recipe's epochs."""
     of_epochs: PositiveInt | None = None
     """Length of the schedule that is cut off after ``epochs``; null: the full recipe's."""
 
@@ -28,16 +28,19 @@ class WarmStart(Section):
 class ProxyRecipe(Recipe):
     """The short training by which candidates are judged."""
 
-    epochs: PositiveInt = 4
-    """Of a candidate, after the warm start."""
+    epochs: PositiveInt = 2
+    """Of a candidate, after the warm start if there is one."""
     of_epochs: PositiveInt | None = None
     """Length of the schedule that is cut off after ``epochs``; null: they are the whole of it."""
     steps: PositiveInt | None = None
     """At most so many steps in all, over which the schedule then spans; a last part of an epoch is reported as one."""
-    warm_start: WarmStart | None = WarmStart()
-    """Where candidates start; null: from scratch."""
-    reward: tuple[Metric, ...] = ("val_loss", "cka")
-    """Each against "none" under the same random numbers, standardised, and added; `ap_worst_class`: the lowest AP."""
+    batch_size: PositiveInt = 4
+    """Images of a step; left out: half of the full recipe's, or what an MMDetection config says."""
+    warm_start: WarmStart | None = None
+    """Where candidates start; null: from scratch, as a full training does."""
+    reward: tuple[Metric, ...] = ("val_loss_parts", "cka", "ap")
+    """Each against "none" under the same random numbers, standardised, and added; `val_loss_parts`: each part of the
+    loss for itself, `ap_worst_class`: the lowest AP."""
     measure: Measure = "every_epoch"
     """When the reward's parts are measured. `last_epoch` is cheaper, and leaves a pruner nothing to go by."""
     weight_average: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -7,6 +7,7 @@ fixed from then on, so that every value of a study means the same.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +15,12 @@ from dataclasses import dataclass
 
 from autokd.outcomes import Outcome
 
+EACH_LOSS = "val_loss_parts"
+"""Stands for every part of the validation loss, each with a scale of its own: the sum lets the largest speak alone."""
+OF_THE_LOSS = "val_loss/"
+"""What the names of those parts begin with."""
 SIGNS: Mapping[str, float] = {"val_loss": -1.0, "cka": 1.0, "ap": 1.0, "ap_50": 1.0, "ap_worst_class": 1.0}
-"""Whether more of a metric is better."""
+"""Whether more of a metric is better; of a part of the loss less is."""
 
 Metrics = Mapping[str, float]
 
@@ -33,25 +38,34 @@ class Reward:
         """Reports of a whole proxy training, as "none" gave them; the last may stand for a part of an epoch."""
         return max(self.reference)
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The parts by the names of what is measured; a loss without parts is its own."""
+        if EACH_LOSS not in self.parts:
+            return self.parts
+        losses = sorted(name for name in self.reference[self.num_epochs] if name.startswith(OF_THE_LOSS))
+        expanded = ((losses or ["val_loss"]) if part == EACH_LOSS else [part] for part in self.parts)
+        return tuple(dict.fromkeys(itertools.chain.from_iterable(expanded)))
+
     def is_known(self, metrics: Metrics) -> bool:
         """Whether every part was measured and is finite; it need not be after epochs before the last."""
-        return all(math.isfinite(metrics.get(part, math.nan)) for part in self.parts)
+        return all(math.isfinite(metrics.get(name, math.nan)) for name in self.metrics)
 
     def gains(self, metrics: Metrics, epoch: int) -> dict[str, float]:
         """Signed differences to "none" at the same epoch; above 0 is better."""
         none = self.reference[epoch]
-        return {part: SIGNS[part] * (metrics[part] - none[part]) for part in self.parts}
+        return {name: SIGNS.get(name, -1.0) * (metrics[name] - none[name]) for name in self.metrics}
 
     def value(self, metrics: Metrics, epoch: int) -> float:
         """Sum of the standardised gains. Needs ``scales``."""
         assert self.scales is not None, "the scales are known only after the panel"
         scales = self.scales
-        return math.fsum(gain / scales[part] for part, gain in self.gains(metrics, epoch).items())
+        return math.fsum(gain / scales[name] for name, gain in self.gains(metrics, epoch).items())
 
     def calibrated(self, panel: Iterable[Mapping[str, float]]) -> Reward:
         """Return the reward with scales from the gains of a panel of trials, "none" added."""
-        rows: Sequence[Mapping[str, float]] = [dict.fromkeys(self.parts, 0.0), *panel]
-        scales = {part: _spread([row[part] for row in rows]) for part in self.parts}
+        rows: Sequence[Mapping[str, float]] = [dict.fromkeys(self.metrics, 0.0), *panel]
+        scales = {name: _spread([row[name] for row in rows]) for name in self.metrics}
         return Reward(self.parts, self.reference, scales)
 
 

@@ -235,7 +235,7 @@ class _Trial:
         datasets = provisions.datasets_of(proxy)
         loader = provisions.validation_loader(proxy.val_subset, datasets)
         wanted = [part for part in proxy.reward if part in PRECISION_PARTS]
-        if "val_loss" in proxy.reward or "cka" in proxy.reward:
+        if not {"val_loss", "val_loss_parts", "cka"}.isdisjoint(proxy.reward):
             taps = provisions.all_validation_taps(datasets) if "cka" in proxy.reward else None
             validation = validate(self._student, loader, taps, wants_detections=bool(wanted), deadline=self._deadline)
             metrics |= {"val_loss": validation.val_loss}

@@ -25,6 +25,7 @@ REWARDS: dict[str, tuple[str, ...]] = {
     "val_loss + cka + ap": ("val_loss", "cka", "ap"),
     "parts of val_loss": ("parts",),
     "parts of val_loss + cka": ("parts", "cka"),
+    "parts of val_loss + cka + ap": ("parts", "cka", "ap"),
 }
 """Sums of standardised gains, as ``autokd.study.reward`` adds them. ``parts``: every part of the validation loss."""
 NUM_RESAMPLES = 1000
@@ -55,7 +56,8 @@ def report(
     }
 
 
-SHOWN = ("val_loss", "cka", "ap", "val_loss + cka", "val_loss + cka + ap", "parts of val_loss + cka")
+SHOWN = ("val_loss", "cka", "ap", "val_loss + cka", "val_loss + cka + ap", "parts of val_loss + cka",
+         "parts of val_loss + cka + ap")  # fmt: skip
 
 
 def table(result: Mapping[str, Any]) -> list[str]:

@@ -19,21 +19,28 @@ student: {}
 def test_a_file_of_five_lines_works():
     config = load_config(FIVE_LINES)
     assert config.search.sampler == "mcts"
-    assert config.proxy.reward == ("val_loss", "cka")
+    assert config.proxy.reward == ("val_loss_parts", "cka", "ap")
+    assert config.proxy.warm_start is None
     assert config.full.baselines[0] == "none"
 
 
 def test_the_proxy_trains_as_full_does_where_it_says_nothing_else():
     config = load_config(FIVE_LINES + "full: {learning_rate: 0.5, batch_size: 3}\nproxy: {batch_size: 5}\n")
-    assert (config.proxy.learning_rate, config.proxy.batch_size, config.proxy.epochs) == (0.5, 5, 4)
+    assert (config.proxy.learning_rate, config.proxy.batch_size, config.proxy.epochs) == (0.5, 5, 2)
+
+
+@pytest.mark.parametrize(("full", "proxy"), [(8, 4), (9, 4), (16, 8), (3, 2), (2, 2), (1, 1)])
+def test_the_proxys_batches_are_half_of_the_full_ones_and_of_two_images_where_these_have_two(full, proxy):
+    assert load_config(FIVE_LINES + f"full: {{batch_size: {full}}}\n").proxy.batch_size == proxy
 
 
 def test_the_warm_start_is_half_of_a_full_training_unless_told_otherwise():
-    assert load_config(FIVE_LINES + "full: {epochs: 9}\n").proxy.warm_start.epochs == 4
-    assert (
-        load_config(FIVE_LINES + "full: {epochs: 9}\nproxy: {warm_start: {epochs: 7}}\n").proxy.warm_start.epochs == 7
-    )
-    assert load_config(FIVE_LINES + "proxy: {warm_start: null}\n").proxy.warm_start is None
+    def warm_start(proxy):
+        return load_config(FIVE_LINES + f"full: {{epochs: 9}}\nproxy: {{{proxy}}}\n").proxy.warm_start
+
+    assert warm_start("") is warm_start("warm_start: null") is None
+    assert warm_start("warm_start: {}").epochs == 4
+    assert warm_start("warm_start: {epochs: 7}").epochs == 7
 
 
 def test_a_resolved_configuration_reads_back_the_same():

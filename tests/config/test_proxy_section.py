@@ -21,8 +21,8 @@ OPTIONS = {
 
 @pytest.mark.parametrize("key", OPTIONS)
 def test_an_option_left_out_leaves_no_trace_and_one_given_does(key):
-    plain = load_config(HEAD)
-    same, other = (load_config(HEAD + f"proxy: {{{key}: {value}}}\n") for value in OPTIONS[key])
+    plain = load_config(HEAD + "proxy: {warm_start: {}}\n")
+    same, other = (load_config(HEAD + f"proxy: {{warm_start: {{}}, {key}: {value}}}\n") for value in OPTIONS[key])
     assert config_digest(same) == config_digest(plain) != config_digest(other)
     assert key not in config_data(plain)["proxy"]
     assert load_config(config_yaml(other)).proxy == other.proxy != plain.proxy
@@ -67,5 +67,5 @@ def test_a_pruner_and_measuring_at_the_end_go_each_alone():
 
 
 def test_every_metric_may_be_part_of_the_reward():
-    metrics = ("val_loss", "cka", "ap", "ap_50", "ap_worst_class")
+    metrics = ("val_loss", "val_loss_parts", "cka", "ap", "ap_50", "ap_worst_class")
     assert load_config(HEAD + f"proxy: {{reward: [{', '.join(metrics)}]}}\n").proxy.reward == metrics

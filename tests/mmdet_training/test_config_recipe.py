@@ -244,7 +244,9 @@ def settled(section: MmdetDetector, rest: str = ""):
 
 def test_the_space_file_goes_before_the_students_config(config_file):
     section = config_file(param_scheduler=[RISE, FALLS["steps"]], auto_scale_lr={"base_batch_size": 16})
-    config, notes = settled(section, "full: {batch_size: 4, weight_decay: 0.1}\nproxy: {epochs: 3, batch_size: 8}\n")
+    config, notes = settled(
+        section, "full: {batch_size: 4, weight_decay: 0.1}\nproxy: {epochs: 3, batch_size: 8, warm_start: {}}\n"
+    )
     full, proxy = config.full, config.proxy
     assert (full.epochs, full.batch_size, full.optimiser, full.weight_decay) == (12, 4, "sgd", 0.1)
     assert (full.learning_rate, proxy.learning_rate) == (pytest.approx(0.005), pytest.approx(0.01))

@@ -18,6 +18,7 @@ name: contents
 data: {{root: {root}, train: instances_train.json, val: instances_val.json, image_size_px: [64, 96]}}
 teacher: {{framework: mmdet, config: {folder}/teacher.py, checkpoint: {folder}/teacher.pth}}
 student: {{framework: mmdet, config: {folder}/student.py}}
+proxy: {{epochs: 4, warm_start: {{}}}}
 full: {{epochs: 1, seeds: [0], baselines: [none]}}
 runtime: {{workers: 0}}
 """

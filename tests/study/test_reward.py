@@ -36,3 +36,21 @@ def test_lower_loss_and_higher_similarity_are_better():
 def test_a_part_without_differences_adds_nothing_and_breaks_nothing():
     flat = Reward(("val_loss", "cka"), NONE).calibrated([{"val_loss": 0.1, "cka": 0.0}, {"val_loss": 0.3, "cka": 0.0}])
     assert flat.value({"val_loss": 1.4, "cka": 0.5}, 2) > 0
+
+
+def test_each_part_of_the_loss_has_a_scale_of_its_own_and_the_sum_counts_for_nothing():
+    def measured(boxes, classes, cka):
+        return {"val_loss": boxes + classes, "val_loss/boxes": boxes, "val_loss/classes": classes, "cka": cka}
+
+    panel = [measured(0.9, 12.0, 0.5), measured(0.7, 9.0, 0.6)]
+    plain = Reward(("val_loss_parts", "cka"), {1: measured(1.0, 10.0, 0.4)})
+    reward = plain.calibrated(plain.gains(metrics, 1) for metrics in panel)
+    assert reward.metrics == ("val_loss/boxes", "val_loss/classes", "cka")
+    gains = {"val_loss/boxes": [0.0, 0.1, 0.3], "val_loss/classes": [0.0, -2.0, 1.0], "cka": [0.0, 0.1, 0.2]}
+    wanted = sum(column[2] / np.std(column, ddof=1) for column in gains.values())
+    assert reward.value(panel[1], 1) == pytest.approx(wanted)
+    assert not reward.is_known({"val_loss": 1.0, "cka": 0.5})
+
+
+def test_a_loss_without_parts_is_its_own():
+    assert Reward(("val_loss_parts", "cka"), NONE).metrics == ("val_loss", "cka")

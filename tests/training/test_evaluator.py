@@ -57,7 +57,7 @@ def test_a_proxy_reports_the_rewards_parts_after_each_epoch(make_evaluator, run_
     reports, outcome = run_job(make_evaluator(), Job("t1", TWO_TERMS, "proxy"))
     assert [report.epoch for report in reports] == [1, 2]
     for report in reports:
-        assert set(report.metrics) == {"train_loss", "train_seconds", "distill_loss", "cka"} | VAL_LOSSES
+        assert set(report.metrics) == {"train_loss", "train_seconds", "distill_loss", "cka", "ap"} | VAL_LOSSES
         assert 0 < report.metrics["cka"] < 1
     assert (outcome.status, outcome.cause, outcome.artifacts) == ("finished", None, {})
     assert outcome.metrics == reports[-1].metrics
@@ -66,7 +66,13 @@ def test_a_proxy_reports_the_rewards_parts_after_each_epoch(make_evaluator, run_
 
 
 @pytest.mark.parametrize(
-    ("reward", "measured"), [(("ap",), {"ap"}), (("val_loss",), VAL_LOSSES), (("cka",), VAL_LOSSES | {"cka"})]
+    ("reward", "measured"),
+    [
+        (("ap",), {"ap"}),
+        (("val_loss",), VAL_LOSSES),
+        (("val_loss_parts",), VAL_LOSSES),
+        (("cka",), VAL_LOSSES | {"cka"}),
+    ],
 )
 def test_a_proxy_measures_only_what_its_reward_needs(make_tiny_config, make_evaluator, run_job, reward, measured):
     config = make_tiny_config(proxy={"reward": reward, "epochs": 1, "val_subset": 0.5})
