@@ -10,7 +10,7 @@ help:
 	@echo "make demo   install, then search a distiller on generated images (about five minutes on two cores)"
 	@echo "make test   install with the development extra; lint, floors, types, tests"
 	@echo "make lint | types | fast | slow   the parts of make test"
-	@echo "make bench  compare samplers on the recorded table of distillers"
+	@echo "make bench  compare samplers on the recorded table of distillers (about nine minutes on two cores)"
 
 # torch and torchvision go in together and first, so that their builds match.
 $(VENV)/installed: pyproject.toml
