@@ -46,7 +46,7 @@ def _path_of(space: Space, term: TermSpec, index: int) -> Path:
         if found not in offered:
             raise SpaceError(f"{where}.weight.{key}: {found!r} is not offered; the space has {', '.join(offered)}.")
     for labels in _candidates(space, term):
-        if _is_offered(space, labels):
+        if not _refusal(space, labels):
             return labels
     raise SpaceError(f"{where}: {_reason(space, term)}")
 
@@ -91,15 +91,15 @@ def _matches(slot: Slot, option: Option, step: Step) -> bool:
     )
 
 
-def _is_offered(space: Space, labels: Path) -> bool:
-    """Whether each step may follow those before it."""
+def _refusal(space: Space, labels: Path) -> str:
+    """Why a step may not follow those before it; empty if each may."""
     state = FlowState()
     try:
         for slot, label in zip(space.slots, labels, strict=True):
             state = space.advanced(state, slot, slot.option(label))
-    except SpecError:
-        return False
-    return True
+    except SpecError as error:
+        return str(error)
+    return ""
 
 
 def _reason(space: Space, term: TermSpec) -> str:
@@ -115,22 +115,10 @@ def _reason(space: Space, term: TermSpec) -> str:
         if not any(_matching(slot, step) for slot in transform_slots):
             offered = "; ".join(f"{slot.name}: {_labels(slot)}" for slot in transform_slots)
             return f"transform {_written(step)} is not offered; the space has {offered}."
-    if why := _restriction(space, term):
-        return why
+    for labels in _candidates(space, term):  # in order, and well-typed: an option is restricted to something else
+        return _refusal(space, labels)
     order = " -> ".join(slot.name for slot in transform_slots)
     return f"its transformations do not fit the order of the slots ({order})."
-
-
-def _restriction(space: Space, term: TermSpec) -> str:
-    """Why ``term``, whose steps are all offered, meets an option that is not offered for what it gets; or empty."""
-    for labels in _candidates(space, term):
-        state = FlowState()
-        try:
-            for slot, label in zip(space.slots, labels, strict=True):
-                state = space.advanced(state, slot, slot.option(label))
-        except SpecError as error:
-            return str(error)
-    return ""
 
 
 def _written(step: Step) -> str:

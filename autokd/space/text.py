@@ -170,11 +170,12 @@ def _options(item: Any, kind: Kind, document: Document, location: Location) -> l
         )
     try:
         operator = operator_of(kind, name)
-        only = _only(params.get("only"), operator, document, (*location, name, "only")) if kind != "source" else ()
+        only: tuple[Layout, ...] = ()
+        if "only" in params and kind != "source":
+            only = _only(params["only"], operator, document, (*location, name, "only"))
+            params = {parameter: value for parameter, value in params.items() if parameter != "only"}
         domains: dict[str, Domain] = {}
         for parameter, value in params.items():
-            if parameter == "only" and kind != "source":
-                continue
             operator.parameter(parameter)
             domains[parameter] = parse_domain(value, document, (*location, name, parameter))
             for number in _ends(domains[parameter]):
@@ -190,9 +191,7 @@ def _options(item: Any, kind: Kind, document: Document, location: Location) -> l
 
 
 def _only(data: Any, operator: Operator, document: Document, location: Location) -> tuple[Layout, ...]:
-    """Layouts to which an option is restricted, in the operator's order: a word or a list; None: no restriction."""
-    if data is None:
-        return ()
+    """Layouts to which an option is restricted, a word or a list, in the operator's order."""
     words = data if isinstance(data, list) else [data]
     if not words:
         raise document.error(location, "found nothing; name a layout, or leave 'only' out.", SpaceError)

@@ -193,17 +193,21 @@ def collect() -> None:
 
 
 def searches() -> list[dict[str, Any]]:
-    """Every search that there is a run of: how many trials, and what it trained in full."""
+    """Every search that there is a run of: how many trials, and what it trained in full; ``trial_ap``: AP in the trial,
+    on val."""
     found = []
     for run in sorted(path for path in RUN.parent.glob(f"{RUN.name}*") if path != SCRATCH):
         study = open_existing(run)
-        formulas = {record.digest: record.formula for record in map(read_record, study.trials)}
+        tried = {record.digest: record for record in map(read_record, study.trials) if record.outcome is not None}
+        about = {
+            d: {"formula": r.formula, "trial_ap": r.outcome and r.outcome.metrics.get("ap")} for d, r in tried.items()
+        }
         rows = _rows({job_id: o for job_id, o in load_job_outcomes(study).items() if job_id.startswith("full-")})
         found.append(
             {
                 "run": run.name,
                 "trials": sum(trial.state.name == "COMPLETE" for trial in study.trials),
-                "full": [row | {"formula": formulas[row["name"]]} for row in rows if row["name"] in formulas],
+                "full": [row | about[row["name"]] for row in rows if row["name"] in about],
             }
         )
     return found
@@ -252,7 +256,7 @@ def _rows(outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
     for job_id, outcome in sorted(outcomes.items()):
         _, labelled, seed = job_id.split("-")
         name = labelled.partition("@")[0]
-        metrics = {k: outcome.metrics[k] for k in ("val_ap", "test_ap") if k in outcome.metrics}
+        metrics = {k: v for k, v in outcome.metrics.items() if k.partition("/")[0] in ("val_ap", "test_ap")}
         rows.append({"name": name, "seed": int(seed[1:]), "status": outcome.status, "cause": outcome.cause} | metrics)
     return rows
 

@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from autokd.config import Recipe
 from autokd.distill import build_distiller
+from autokd.distill.build import RECALIBRATE_EVERY
 from autokd.errors import DistillError, SpecError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec, Weight
@@ -92,6 +94,10 @@ def test_the_ratio_is_kept_when_the_scale_of_the_term_drifts(drift):
     for _ in range(40):
         distiller(outputs, teacher)
     assert ratio_of(distiller.eval(), outputs, teacher) == pytest.approx(20, rel=0.02)
+
+
+def test_recipes_and_distillers_agree_on_how_often_is_usual():
+    assert Recipe().recalibrate_every == RECALIBRATE_EVERY
 
 
 @pytest.mark.parametrize(("every", "measured_at"), [(10, [1, 2, 10, 20]), (None, [1, 2])])
