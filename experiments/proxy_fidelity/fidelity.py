@@ -34,18 +34,20 @@ NUM_RESAMPLES = 1000
 def report(
     entries: Sequence[Entry], found: Mapping[str, Mapping[str, Outcome]], full_seconds: float, seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """Everything as plain data: ``ceiling``, ``strength_only``, and a row for each variant and report of it."""
+    """Everything as plain data: ``ceiling``, ``strength_only``, and a row for each report of a variant, by each of
+    ``seeds`` for itself and by all of them together; without the rows for which fewer than 8 entries are there."""
     rows = []
-    for name, outcomes in found.items():
-        known = [e for e in entries if all(_is_there(outcomes, e, seed) for seed in seeds)]
+    groups = [[seed] for seed in seeds] + [list(seeds)] * (len(seeds) > 1)
+    for (name, outcomes), group in itertools.product(found.items(), groups):
+        known = [e for e in entries if all(_is_there(outcomes, e, seed) for seed in group)]
         if len(known) < 8:
             continue
-        runs = {e.name: [outcomes[_id(e, seed)] for seed in seeds] for e in known}
+        runs = {e.name: [outcomes[_id(e, seed)] for seed in group] for e in known}
         num_reports = min(len(run.reports) for each in runs.values() for run in each)
         for epoch in range(1, num_reports + 1):
             cost = statistics.median(sum(run.reports[epoch - 1].seconds for run in each) for each in runs.values())
-            about = {"variant": name, "epoch": epoch, "entries": len(known), "seeds": list(seeds)}
-            none = [outcomes[f"proxy-none-s{seed}"].reports[epoch - 1].metrics["ap"] for seed in seeds]
+            about = {"variant": name, "epoch": epoch, "entries": len(known), "seeds": group}
+            none = [outcomes[f"proxy-none-s{seed}"].reports[epoch - 1].metrics["ap"] for seed in group]
             about |= {"cost": round(cost / full_seconds, 3), "none_ap": [round(ap, 4) for ap in none]}
             rows.append(about | _taus(known, runs, epoch))
     return {
@@ -62,11 +64,12 @@ SHOWN = ("val_loss", "cka", "ap", "val_loss + cka", "val_loss + cka + ap", "part
 
 def table(result: Mapping[str, Any]) -> list[str]:
     """Lines of Markdown: tau overall / at equal strength, for each reward."""
-    lines = ["| proxy | after epoch | cost | " + " | ".join(SHOWN) + " |", "|---" * (3 + len(SHOWN)) + "|"]
+    lines = ["| proxy | seeds | after epoch | cost | " + " | ".join(SHOWN) + " |", "|---" * (4 + len(SHOWN)) + "|"]
     for row in result["variants"]:
         taus = [row["tau"].get(reward) for reward in SHOWN]
         cells = ["" if tau is None else f"{tau['all']:.2f} / {tau['equal_strength']:.2f}" for tau in taus]
-        lines.append(f"| {row['variant']} | {row['epoch']} | {row['cost']:.3f} | " + " | ".join(cells) + " |")
+        seeds = ", ".join(map(str, row["seeds"]))
+        lines.append(f"| {row['variant']} | {seeds} | {row['epoch']} | {row['cost']:.3f} | {' | '.join(cells)} |")
     return lines
 
 
