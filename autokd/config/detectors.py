@@ -5,7 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PositiveInt, Tag
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
 from autokd.config.recipes import TeacherRecipe
 from autokd.config.section import Section
@@ -36,10 +47,23 @@ class TorchvisionDetector(Section):
     """Channels of every level of the pyramid, and of the head."""
     head_convs: PositiveInt = 2
     """Convolutions in each branch of a dense head."""
+    box_start: NonNegativeFloat = 0.0
+    """FCOS only: distance of a box's sides from its cell at the first step, in strides. From 0, torchvision's own, one
+    side of all boxes may come to stay at 0 where the rate rises fast; 1 keeps it alive."""
     checkpoint: Path | None = None
     """Weights to start from (a state dict, read with weights_only)."""
     train: TeacherRecipe | None = None
     """Teacher only: train it, when there is no checkpoint."""
+
+    @model_validator(mode="after")
+    def _only_fcos_has_sides(self) -> TorchvisionDetector:
+        if self.box_start and self.architecture != "fcos":
+            raise ValueError(f"box_start is for fcos, whose boxes are distances; leave it out of a {self.architecture}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_an_unused_start(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if name != "box_start" or value}
 
 
 class MmdetDetector(Section):

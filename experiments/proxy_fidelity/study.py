@@ -51,12 +51,13 @@ def variant_configs(names: Sequence[str], truth: str) -> dict[str, RunConfig]:
         sys.exit(f"{', '.join(sorted(unknown))}: not in variants.yaml, which has {', '.join(forms)}.")
     shared = base.full.model_dump(include=type(base.proxy).model_fields.keys() & type(base.full).model_fields.keys())
     shared = {key: value for key, value in shared.items() if key != "timeout_s"}
-    return {
-        name: base.model_copy(
-            update={"proxy": type(base.proxy).model_validate(shared | {"reward": METRICS} | dict(forms[name]))}
-        )
-        for name in names or forms
-    }
+    configs = {}
+    for name in names or forms:
+        form = dict(forms[name])
+        student = base.student.model_copy(update=form.pop("student", {}))
+        proxy = type(base.proxy).model_validate(shared | {"reward": METRICS} | form)
+        configs[name] = base.model_copy(update={"proxy": proxy, "student": student})
+    return configs
 
 
 def entries_of(options: argparse.Namespace) -> list[Entry]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autokd.config import config_yaml, load_config
+from autokd.config import config_digest, config_yaml, load_config
 from autokd.errors import ConfigError
 
 FIVE_LINES = """\
@@ -117,3 +117,12 @@ def test_a_file_never_executes_code(tmp_path):
     with pytest.raises(ConfigError, match="data only"):
         load_config(f"data: !!python/object/apply:os.mkdir ['{marker}']\nteacher: {{}}\nstudent: {{}}\n")
     assert not marker.exists()
+
+
+def test_where_boxes_start_leaves_no_trace_unless_it_is_given():
+    plain, zero, one = (load_config(FIVE_LINES.replace("student: {}", f"student: {{{start}}}"))
+                        for start in ("", "box_start: 0", "box_start: 1"))  # fmt: skip
+    assert config_digest(plain) == config_digest(zero) != config_digest(one)
+    assert load_config(config_yaml(one)).student.box_start == 1
+    with pytest.raises(ConfigError, match=r"student.*\n?.*box_start is for fcos.*leave it out of a retinanet"):
+        load_config(FIVE_LINES.replace("student: {}", "student: {architecture: retinanet, box_start: 1}"))

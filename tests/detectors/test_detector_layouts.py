@@ -91,6 +91,28 @@ def test_any_number_of_pyramid_channels_builds(architecture, make_detector, imag
     assert make_detector(architecture, fpn_channels=20).detect(images_BCHW) is not None
 
 
+def test_sides_of_boxes_start_where_they_are_told_and_nothing_else_changes():
+    detectors = []
+    for start in (0.0, 1.0):
+        torch.manual_seed(0)
+        detectors.append(build_detector(TorchvisionDetector(box_start=start), 3, (128, 128)))
+    plain, started = (detector.state_dict() for detector in detectors)
+    assert [name for name in plain if not torch.equal(plain[name], started[name])] == [
+        "model.head.regression_head.bbox_reg.bias"
+    ]
+    images_BCHW = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    strides = torch.cat([torch.full(((128 // stride) ** 2,), stride) for stride in (8, 16, 32)])
+    sizes = []
+    for detector in detectors:
+        with torch.no_grad():
+            boxes_BA4 = detector(images_BCHW, taps=("fpn", "boxes")).boxes
+        sizes.append((boxes_BA4[..., 2:] - boxes_BA4[..., :2]) / (2 * strides[:, None]))
+    assert float(sizes[0].mean()) < 0.2
+    # The last convolution's weights have a deviation of 0.01 over 64 x 3 x 3 inputs of about 1: up to 0.24 a side.
+    assert float(sizes[1].mean()) == pytest.approx(1.0, abs=0.1)
+    assert float(sizes[1].min()) > 0.2
+
+
 def test_no_classes_are_refused():
     with pytest.raises(DetectorError, match="num_classes is 0"):
         build_detector(TorchvisionDetector(), 0, (96, 96))
