@@ -56,7 +56,6 @@ KEPT = 2
 SEARCHED_NAME = "searched"
 BY_HAND_NAME = "combined"
 SEEDS = (0, 1, 2, 3, 4)
-TRANSFER_SEEDS = (0, 1, 2)
 NUM_LEADERS = 5
 """Presets that are transferred beside the searched one: the best in full on val."""
 
@@ -277,7 +276,7 @@ def main() -> None:
         jobs = list(full_jobs(options.names or presets(), options.seeds or SEEDS))
         record(config_of("pair"), jobs, SCRATCH / "full", CACHE, minutes=options.minutes)
     elif options.command == "transfer":
-        jobs = list(full_jobs(options.names or leaders(), options.seeds or TRANSFER_SEEDS))
+        jobs = list(full_jobs(options.names or leaders(), options.seeds or SEEDS))
         for pair in ("retinanet", "shapes"):
             record(config_of(pair), jobs, SCRATCH / pair, CACHE, minutes=options.minutes)
     else:
