@@ -63,14 +63,24 @@ SHOWN = ("val_loss", "cka", "ap", "val_loss + cka", "val_loss + cka + ap", "part
 
 
 def table(result: Mapping[str, Any]) -> list[str]:
-    """Lines of Markdown: tau overall / at equal strength, for each reward."""
+    """Lines of Markdown: tau overall / at equal strength, for each reward; the mean over proxies of one seed each."""
     lines = ["| proxy | seeds | after epoch | cost | " + " | ".join(SHOWN) + " |", "|---" * (4 + len(SHOWN)) + "|"]
+    reports: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for row in result["variants"]:
-        taus = [row["tau"].get(reward) for reward in SHOWN]
-        cells = ["" if tau is None else f"{tau['all']:.2f} / {tau['equal_strength']:.2f}" for tau in taus]
-        seeds = ", ".join(map(str, row["seeds"]))
-        lines.append(f"| {row['variant']} | {seeds} | {row['epoch']} | {row['cost']:.3f} | {' | '.join(cells)} |")
+        if len(row["seeds"]) == 1:
+            reports.setdefault((row["variant"], row["epoch"]), []).append(row)
+    for (name, epoch), rows in reports.items():
+        cost = statistics.mean(row["cost"] for row in rows)
+        cells = [_cell([row["tau"][reward] for row in rows if reward in row["tau"]]) for reward in SHOWN]
+        lines.append(f"| {name} | {len(rows)} | {epoch} | {cost:.3f} | {' | '.join(cells)} |")
     return lines
+
+
+def _cell(taus: Sequence[Mapping[str, float]]) -> str:
+    if not taus:
+        return ""
+    means = [statistics.mean(tau[which] for tau in taus) for which in ("all", "equal_strength")]
+    return f"{means[0]:.2f} / {means[1]:.2f}"
 
 
 def _id(entry: Entry, seed: int) -> str:
