@@ -1,0 +1,132 @@
+"""How often a side of all boxes stays at 0 in FCOS students, from torchvision's start and from ``box_start: 1``.
+
+    python experiments/box_start/measure.py
+
+Run it at the repository's root, AUTOKD_BCCD naming the photographs' folder if it lies elsewhere. Students without
+distillation are trained by the search's own evaluator, two at a time; in each step the share of cells is counted whose
+distance to a side is 0.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.models.detection.fcos import FCOSRegressionHead
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent / "proxy_fidelity"))
+
+from recorded.readme import write_table
+from recorded.trainer import machine_name, read_config
+from study import variant_configs
+
+from autokd.benchmark import current_commit
+from autokd.config import RunConfig
+from autokd.data import load_datasets
+from autokd.outcomes import Job, RecipeName, WorkerResources
+from autokd.runtime import contained
+from autokd.training import TrainingEvaluatorFactory, prepare
+
+CACHE = Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache"))
+SIDES = ("left", "top", "right", "bottom")
+STARTS = (0.0, 1.0)
+IS_LOST = 0.99
+"""Share of cells at 0 from which a side counts as lost, if it is so until the end."""
+CASES: dict[str, tuple[str, RecipeName, int]] = {
+    "proxy, half of the images": ("batch_4_half_random", "proxy", 4),
+    "proxy, 90 x 120 pixels": ("batch_4_small", "proxy", 4),
+    "proxy, whole": ("batch_4_cut", "proxy", 4),
+    "full, the table's": ("distiller_benchmark", "full", 8),
+    "full, the gain's": ("bccd", "full", 4),
+}
+"""Name -> form of the proxy or folder of the space file, recipe, number of seeds."""
+
+
+def config_of(source: str, recipe: RecipeName, start: float) -> RunConfig:
+    if recipe == "proxy":
+        config = variant_configs([source], "presets")[source]
+    else:
+        config = read_config(HERE.parent / source / "space.yaml")
+    return config.model_copy(update={"student": config.student.model_copy(update={"box_start": start})})
+
+
+@contextmanager
+def counted_sides() -> Iterator[list[list[float]]]:
+    """A list that grows by the share of zeros of each side with every training step of an FCOS head."""
+    shares: list[list[float]] = []
+    forward = FCOSRegressionHead.forward
+
+    def counting(self: FCOSRegressionHead, maps: Any) -> Any:
+        distances_BA4, centreness = forward(self, maps)
+        if self.training:
+            shares.append((distances_BA4 <= 0).float().mean((0, 1)).tolist())
+        return distances_BA4, centreness
+
+    FCOSRegressionHead.forward = counting  # type: ignore[method-assign]
+    try:
+        yield shares
+    finally:
+        FCOSRegressionHead.forward = forward  # type: ignore[method-assign]
+
+
+def measured(name: str, start: float, seed: int) -> dict[str, Any]:
+    """One training: which sides are lost at its end and since which step, and the val AP."""
+    torch.set_num_threads(1)
+    source, recipe, _ = CASES[name]
+    config = config_of(source, recipe, start)
+    datasets = load_datasets(config.data, CACHE)
+    prepare(config, datasets, CACHE, seeds=(seed,), device="cpu")
+    with tempfile.TemporaryDirectory() as files, counted_sides() as shares:
+        evaluator = TrainingEvaluatorFactory(config, CACHE, Path(files), datasets)(WorkerResources(1, "cpu", 0.0))
+        training = contained(evaluator, Job(f"{recipe}-none-s{seed}", None, recipe, seed))
+        while True:
+            try:
+                next(training)
+            except StopIteration as end:
+                outcome = end.value
+                break
+    lost = {side: since for i, side in enumerate(SIDES) if (since := lost_since([s[i] for s in shares])) < len(shares)}
+    ap = outcome.metrics["ap" if recipe == "proxy" else "val_ap"]
+    return {"case": name, "box_start": start, "seed": seed, "steps": len(shares), "lost_since_step": lost, "val_ap": ap}
+
+
+def lost_since(shares: list[float]) -> int:
+    """The first step from which a side is at 0 until the end; their number if it is not."""
+    living = [step for step, share in enumerate(shares) if share < IS_LOST]
+    return living[-1] + 1 if living else 0
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines of Markdown: of each case and start the trainings that lost a side, and the val AP of each seed."""
+    lines = ["| training | box_start | lost a side | val AP, seed by seed |", "|---|---|---|---|"]
+    for name in CASES:
+        for start in STARTS:
+            ours = [row for row in rows if (row["case"], row["box_start"]) == (name, start)]
+            aps = ", ".join(f"**{r['val_ap']:.3f}**" if r["lost_since_step"] else f"{r['val_ap']:.3f}" for r in ours)
+            lost = sum(bool(row["lost_since_step"]) for row in ours)
+            lines.append(f"| {name} | {start:g} | {lost} of {len(ours)} | {aps} |")
+    return lines
+
+
+def main() -> None:
+    asked = [(name, start, seed) for name, (_, _, n) in CASES.items() for seed in range(n) for start in STARTS]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        rows = list(pool.map(measured, *zip(*asked, strict=True)))
+    about = {"commit": current_commit(), "machine": machine_name("cpu")}
+    (HERE / "box_start.json").write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
+    write_table(HERE / "README.md", "sides", table(rows))
+
+
+if __name__ == "__main__":
+    main()
