@@ -156,7 +156,8 @@ def leaders() -> list[str]:
 
 
 def config_of(pair: str, stage: str = "") -> RunConfig:
-    """pair: the search's own; retinanet: another student; shapes: other data, with a teacher of their own."""
+    """pair: the search's own; retinanet: another student; shapes: other data, with a teacher of their own; started: the
+    pair with a student whose boxes start at one stride (``../box_start``)."""
     read_config(SPACE)  # speaks of what is wrong with the file itself
     data = read_data(SPACE)
     del data["space"]  # what is trained here is named, not searched
@@ -167,13 +168,15 @@ def config_of(pair: str, stage: str = "") -> RunConfig:
         data["proxy"] = TUNED_BY[stage]
     if pair == "retinanet":
         data["student"]["architecture"] = "retinanet"
+    if pair == "started":
+        data["student"]["box_start"] = 1
     return load_config(dump_yaml(data))
 
 
 # --------------------------------------------------------------------------------------------- collect
 
 
-STAGES = {"full": "pair", "retinanet": "retinanet", "shapes": "shapes"}
+STAGES = {"full": "pair", "retinanet": "retinanet", "shapes": "shapes", "started": "started"}
 """Folder of the trainings -> their pair; also the names of README.md's tables."""
 
 
@@ -277,7 +280,7 @@ def main() -> None:
         record(config_of("pair"), jobs, SCRATCH / "full", CACHE, minutes=options.minutes)
     elif options.command == "transfer":
         jobs = list(full_jobs(options.names or leaders(), options.seeds or SEEDS))
-        for pair in ("retinanet", "shapes"):
+        for pair in ("retinanet", "shapes", "started"):
             record(config_of(pair), jobs, SCRATCH / pair, CACHE, minutes=options.minutes)
     else:
         collect()
