@@ -25,6 +25,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+from gain_figure import draw
 from recorded.readme import write_table
 from recorded.scratch import Scratch
 from recorded.trainer import read_config, read_data
@@ -178,6 +179,8 @@ def config_of(pair: str, stage: str = "") -> RunConfig:
 
 STAGES = {"full": "pair", "retinanet": "retinanet", "shapes": "shapes", "started": "started"}
 """Folder of the trainings -> their pair; also the names of README.md's tables."""
+TITLES = {"full": "FCOS on blood cells", "retinanet": "RetinaNet student", "shapes": "generated images",
+          "started": "FCOS, box_start: 1"}  # fmt: skip
 
 
 def collect() -> None:
@@ -192,6 +195,7 @@ def collect() -> None:
             write_table(HERE / "README.md", stage, lines)
             print("\n".join([stage, *lines]))
     (HERE / "gain.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    draw(result, TITLES).savefig(HERE / "gain.svg", metadata={"Date": None})
 
 
 def searches() -> list[dict[str, Any]]:

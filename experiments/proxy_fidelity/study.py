@@ -2,6 +2,7 @@
 
     python experiments/proxy_fidelity/study.py work --minutes 30        # any number of processes, again and again
     python experiments/proxy_fidelity/study.py collect
+    python experiments/proxy_fidelity/study.py draw
 
 Run it at the repository's root. Truth is the val AP of full trainings: every preset with two kinds of weights on
 photographs (on record in experiments/presets) or on generated images (``--truth shapes``: ``work`` trains them), or the
@@ -21,6 +22,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from fidelity import report, table
+from fidelity_figure import draw
 from recorded.readme import write_table
 from recorded.scratch import Scratch
 from recorded.trainer import read_config
@@ -114,11 +116,18 @@ def collect(options: argparse.Namespace) -> None:
     result = {"truth": options.truth, "commits": sorted(commits), "machines": sorted(machines)} | result
     (HERE / f"{options.truth}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     write_table(HERE / "README.md", options.truth, table(result))
+    plot(options)
+
+
+def plot(options: argparse.Namespace) -> None:
+    """The figure of what was collected."""
+    result = json.loads((HERE / f"{options.truth}.json").read_text(encoding="utf-8"))
+    draw(result).savefig(HERE / f"{options.truth}.svg", metadata={"Date": None})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("command", choices=("work", "collect"))
+    parser.add_argument("command", choices=("work", "collect", "draw"))
     parser.add_argument("--variants", nargs="*", default=[])
     parser.add_argument("--truth", choices=tuple(PAIRS), default="presets")
     parser.add_argument("--count", type=int, default=None, help="the first so many entries")
@@ -128,7 +137,7 @@ def main() -> None:
     parser.add_argument("--cache-dir", type=Path, default=Path(".autokd_cache"))
     options = parser.parse_args()
     options.scratch = options.scratch or Path(f"runs/proxy_fidelity_{options.truth}")
-    {"work": work, "collect": collect}[options.command](options)
+    {"work": work, "collect": collect, "draw": plot}[options.command](options)
 
 
 if __name__ == "__main__":
