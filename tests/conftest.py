@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests and what they start share the cores
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a script's background; tests send Ctrl-C to what they start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BCCD = Path(os.environ.get("AUTOKD_BCCD", Path(__file__).parents[2] / "shared" / "data" / "bccd"))
 
