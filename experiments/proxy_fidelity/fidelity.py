@@ -65,15 +65,20 @@ SHOWN = ("val_loss", "cka", "ap", "val_loss + cka", "val_loss + cka + ap", "part
 def table(result: Mapping[str, Any]) -> list[str]:
     """Lines of Markdown: tau overall / at equal strength, for each reward; the mean over proxies of one seed each."""
     lines = ["| proxy | seeds | after epoch | cost | " + " | ".join(SHOWN) + " |", "|---" * (4 + len(SHOWN)) + "|"]
-    reports: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for row in result["variants"]:
-        if len(row["seeds"]) == 1:
-            reports.setdefault((row["variant"], row["epoch"]), []).append(row)
-    for (name, epoch), rows in reports.items():
+    for (name, epoch), rows in rows_of_one_seed(result).items():
         cost = statistics.mean(row["cost"] for row in rows)
         cells = [_cell([row["tau"][reward] for row in rows if reward in row["tau"]]) for reward in SHOWN]
         lines.append(f"| {name} | {len(rows)} | {epoch} | {cost:.3f} | {' | '.join(cells)} |")
     return lines
+
+
+def rows_of_one_seed(result: Mapping[str, Any]) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
+    """(Form, epoch) -> its rows by one seed each, without that of all seeds together."""
+    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for row in result["variants"]:
+        if len(row["seeds"]) == 1:
+            found.setdefault((row["variant"], row["epoch"]), []).append(row)
+    return found
 
 
 def _cell(taus: Sequence[Mapping[str, float]]) -> str:

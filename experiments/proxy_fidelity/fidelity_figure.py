@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+from fidelity import rows_of_one_seed
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "autokd"  # equal data, equal file
@@ -21,15 +22,11 @@ LABEL_SPACING = 0.022
 
 def curves(result: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
     """Form -> (cost, tau) after each epoch, the mean over proxies of one seed each."""
-    reports: dict[str, dict[int, list[tuple[float, float]]]] = {}
-    for row in result["variants"]:
-        if len(row["seeds"]) == 1:
-            point = (row["cost"], row["tau"][REWARD]["all"])
-            reports.setdefault(row["variant"], {}).setdefault(row["epoch"], []).append(point)
-    return {
-        name: [(statistics.mean(p[0] for p in points), statistics.mean(p[1] for p in points)) for points in by.values()]
-        for name, by in reports.items()
-    }
+    found: dict[str, list[tuple[float, float]]] = {}
+    for (name, _), rows in rows_of_one_seed(result).items():
+        cost = statistics.mean(row["cost"] for row in rows)
+        found.setdefault(name, []).append((cost, statistics.mean(row["tau"][REWARD]["all"] for row in rows)))
+    return found
 
 
 def spread(heights: Sequence[float]) -> list[float]:
