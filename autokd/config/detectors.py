@@ -114,7 +114,7 @@ Teachers = Annotated[
 """One section, or a list of them; a list of one is that one."""
 
 TeacherRule = Literal["equal", "gap", "gradient"]
-"""How several teachers share the loss, without numbers of the user's: ``autokd.distill.teachers`` says how."""
+"""Rules for the factors of several teachers: ``autokd.distill.weighting.teachers``."""
 TEACHER_RULES: tuple[TeacherRule, ...] = ("equal", "gap", "gradient")
 
 

@@ -5,10 +5,9 @@ to know how a detector is made. Only this package imports ``torchvision.models``
 """
 
 from autokd.detectors.build import Description, build_detector, describe
-from autokd.detectors.checkpoint import load_weights
 from autokd.detectors.contract import Detections, Detector, Target
 from autokd.detectors.labels import class_order
-from autokd.detectors.layout import Layout, choose_layout
+from autokd.detectors.mmdet.student_recipe import settle_recipes
 from autokd.detectors.pair import (
     FirstTrials,
     Pair,
@@ -18,11 +17,12 @@ from autokd.detectors.pair import (
     try_detectors,
     unfit_baselines,
 )
-from autokd.detectors.plain import plain_torchvision_model
 from autokd.detectors.rows import Rows, rows_of, unpaired_taps
-from autokd.detectors.source import plain_torchvision_source
-from autokd.detectors.student_recipe import settle_recipes
 from autokd.detectors.supply import structure_text, taps_of, taps_of_teachers
+from autokd.detectors.torchvision.checkpoint import load_weights
+from autokd.detectors.torchvision.layout import Layout, choose_layout
+from autokd.detectors.torchvision.plain import plain_torchvision_model
+from autokd.detectors.torchvision.source import plain_torchvision_source
 
 __all__ = [
     "FirstTrials",

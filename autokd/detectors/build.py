@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autokd.config import Detector as DetectorConfig
-from autokd.detectors.base import TorchvisionAdapter
-from autokd.detectors.checkpoint import load_weights
 from autokd.detectors.contract import Detector
-from autokd.detectors.dense import FcosDetector, RetinaNetDetector
-from autokd.detectors.layout import choose_layout
-from autokd.detectors.plain import plain_torchvision_model
-from autokd.detectors.two_stage import FasterRcnnDetector
+from autokd.detectors.torchvision.adapter import TorchvisionAdapter
+from autokd.detectors.torchvision.checkpoint import load_weights
+from autokd.detectors.torchvision.dense import FcosDetector, RetinaNetDetector
+from autokd.detectors.torchvision.layout import choose_layout
+from autokd.detectors.torchvision.plain import plain_torchvision_model
+from autokd.detectors.torchvision.two_stage import FasterRcnnDetector
 from autokd.errors import DetectorError
 
 ADAPTERS: dict[str, type[TorchvisionAdapter]] = {

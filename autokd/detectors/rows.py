@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from autokd.config import Detector as DetectorConfig
 from autokd.config import RunConfig
-from autokd.detectors.layout import choose_layout
+from autokd.detectors.torchvision.layout import choose_layout
 
 _TOLERANCE = 0.15
 """Of sides of anchors in strides: torchvision rounds them to whole pixels."""

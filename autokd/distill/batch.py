@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from autokd.distill.levels import LevelPair, cropped_alike
-from autokd.distill.regions import Boxes, Instances, Targets
+from autokd.distill.geometry.levels import LevelPair, cropped_alike
+from autokd.distill.geometry.regions import Boxes, Instances, Targets
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 

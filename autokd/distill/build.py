@@ -8,7 +8,7 @@ from torch import nn
 
 from autokd.distill.batch import device_of
 from autokd.distill.distiller import Distiller, Term
-from autokd.distill.levels import make_adapters, own_random_numbers, pair_levels
+from autokd.distill.geometry.levels import make_adapters, own_random_numbers, pair_levels
 from autokd.distill.operators import BuildContext, Distance, Source, Transform, make_operator
 from autokd.distill.probe import refuse_constant_terms
 from autokd.errors import DistillError

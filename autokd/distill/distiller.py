@@ -10,14 +10,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from autokd.distill.balance import GradientBalance, is_due
 from autokd.distill.batch import Batch
 from autokd.distill.finite import raise_if_not_finite, summary
+from autokd.distill.geometry.levels import LevelPair
+from autokd.distill.geometry.regions import Targets
 from autokd.distill.knowledge import Knowledge
-from autokd.distill.layers import LayerFactors
-from autokd.distill.levels import LevelPair
 from autokd.distill.operators import Distance, Memory, Source, Transform
-from autokd.distill.regions import Targets
+from autokd.distill.weighting.balance import GradientBalance, is_due
+from autokd.distill.weighting.layers import LayerFactors
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec, Weight

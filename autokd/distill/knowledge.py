@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from autokd.distill.grid import Cells, Grid, cells_of
-from autokd.distill.regions import Everywhere, Instances, Region
+from autokd.distill.geometry.grid import Cells, Grid, cells_of
+from autokd.distill.geometry.regions import Everywhere, Instances, Region
 from autokd.spec.operator import BINARY, DISTRIBUTIONS, MAP, Layout
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from torch import Tensor, nn
 
+from autokd.distill.geometry.levels import LevelPair
 from autokd.distill.knowledge import Knowledge
-from autokd.distill.levels import LevelPair
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import Operator, Step, operator_of

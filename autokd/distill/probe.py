@@ -15,7 +15,7 @@ from torch import nn
 
 from autokd.distill.batch import Batch
 from autokd.distill.distiller import Distiller
-from autokd.distill.levels import own_random_numbers
+from autokd.distill.geometry.levels import own_random_numbers
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from autokd.config import RuntimeConfig
-from autokd.runtime.by_recipe import ByRecipeRuntime
 from autokd.runtime.contract import Runtime
-from autokd.runtime.in_process import InProcessRuntime
+from autokd.runtime.local import InProcessRuntime
 from autokd.runtime.resources import own_resources
+from autokd.runtime.routed import ByRecipeRuntime
 
 
 def make_runtime(config: RuntimeConfig) -> Runtime:
@@ -18,7 +18,7 @@ def make_runtime(config: RuntimeConfig) -> Runtime:
     searching = _one_process_a_job(config)
     if config.full_processes == 1:
         return searching
-    from autokd.runtime.ray_train import RayTrainRuntime
+    from autokd.runtime.ray.train import RayTrainRuntime
 
     training = RayTrainRuntime(
         config.full_processes,
@@ -34,7 +34,7 @@ def make_runtime(config: RuntimeConfig) -> Runtime:
 def _one_process_a_job(config: RuntimeConfig) -> Runtime:
     if config.workers == 0:
         return InProcessRuntime(own_resources(config.threads_per_worker, config.gpus_per_worker))
-    from autokd.runtime.ray_tune import RayTuneRuntime
+    from autokd.runtime.ray.tune import RayTuneRuntime
 
     return RayTuneRuntime(
         config.workers,

@@ -5,13 +5,13 @@
 before a search; ``TrainingEvaluatorFactory`` is what a runtime carries to its workers.
 """
 
-from autokd.training.average_precision import AveragePrecision, PrecisionMeter
 from autokd.training.evaluator import PROMOTED_FOLDER, STUDENT_ARTIFACT, TrainingEvaluator, TrainingEvaluatorFactory
 from autokd.training.loop import EpochResult, Lesson, train
+from autokd.training.measure.average_precision import AveragePrecision, PrecisionMeter
+from autokd.training.measure.validation import Validation, validate
 from autokd.training.preparation import Preparation, prepare
-from autokd.training.teacher import WEIGHTS_FILE, OnProgress, Teacher, TeacherScore, file_digest
-from autokd.training.teacher_cache import LiveTeacher, TeacherCache
-from autokd.training.validation import Validation, validate
+from autokd.training.teacher.cache import LiveTeacher, TeacherCache
+from autokd.training.teacher.obtain import WEIGHTS_FILE, OnProgress, Teacher, TeacherScore, file_digest
 
 __all__ = [
     "PROMOTED_FOLDER",

@@ -22,19 +22,19 @@ from autokd.distill import TeacherEnsemble, build_distiller, build_ensemble
 from autokd.errors import DetectorError, DistillError, NonFiniteError, SpecError
 from autokd.outcomes import Cause, Job, Outcome, Report, WorkerResources
 from autokd.spec import DistillerSpec
-from autokd.training.average_precision import AveragePrecision, detect_split
-from autokd.training.averaging import WeightAverage
 from autokd.training.content import save_weights, write_whole
-from autokd.training.frozen import parts_of
 from autokd.training.loader import Loader
 from autokd.training.loop import EpochResult, Lesson, train
+from autokd.training.measure.average_precision import AveragePrecision, detect_split
+from autokd.training.measure.validation import validate
+from autokd.training.optim.averaging import WeightAverage
+from autokd.training.optim.frozen import parts_of
+from autokd.training.parallel.shares import Ranks
 from autokd.training.provisions import EVALUATION_BATCH_SIZE, Provisions
 from autokd.training.seeds import random_stream, stream_seed
-from autokd.training.shares import Ranks
-from autokd.training.teacher import Teacher
-from autokd.training.teacher_cache import SeveralTeachersTaps
-from autokd.training.validation import validate
-from autokd.training.wanted_taps import student_taps, teacher_taps
+from autokd.training.teacher.cache import SeveralTeachersTaps
+from autokd.training.teacher.obtain import Teacher
+from autokd.training.teacher.wanted_taps import student_taps, teacher_taps
 
 PROMOTED_FOLDER = "promoted"
 """Of the run directory: a folder for each promoted student, named by its digest."""

@@ -11,8 +11,8 @@ from autokd.detectors import Detector
 from autokd.distill import Distiller, DistillResult, TeacherEnsemble
 from autokd.errors import DetectorError
 from autokd.outputs import DetectorOutputs
-from autokd.training.descent import DISTILL, TASK, TOTAL
 from autokd.training.loader import Batch
+from autokd.training.optim.update import DISTILL, TASK, TOTAL
 
 PYRAMID_TAP = "fpn"
 

@@ -25,7 +25,7 @@ from autokd.data import (
     plan_views,
     subset_indices,
 )
-from autokd.training.shares import ALONE, Ranks, Share
+from autokd.training.parallel.shares import ALONE, Ranks, Share
 
 PLAN_SEED = 0
 """Every seed of a search shares one plan of views, so that the teacher's taps are computed once."""

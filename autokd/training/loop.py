@@ -1,7 +1,8 @@
 """The one training loop: teacher, warm start, proxy and full trainings all go through ``train``.
 
 A step: images of a batch -> one forward of the student gives task losses and taps -> the teacher's taps of the
-same views (from the cache, as a rule) -> the distiller's terms -> gradients and a step (``autokd.training.descent``).
+same views (from the cache, as a rule) -> the distiller's terms -> gradients and a step
+(``autokd.training.optim.update``).
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from torch import Tensor, nn
 from autokd.config import Recipe
 from autokd.detectors import Detector
 from autokd.errors import NonFiniteError
-from autokd.training.averaging import WeightAverage
-from autokd.training.data_parallel import SharedStep
-from autokd.training.descent import DISTILL, TASK, TOTAL, make_descent
 from autokd.training.lesson import PYRAMID_TAP, Lesson, TeacherTaps, losses_of
 from autokd.training.loader import Loader
-from autokd.training.optimisation import rate_factor
+from autokd.training.optim.averaging import WeightAverage
+from autokd.training.optim.optimizer import rate_factor
+from autokd.training.optim.update import DISTILL, TASK, TOTAL, make_descent
+from autokd.training.parallel.data_parallel import SharedStep
 from autokd.training.seeds import seed_stream
 
 GPU_CHECK_STEPS = 20

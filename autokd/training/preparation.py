@@ -12,9 +12,9 @@ from autokd.config import RunConfig
 from autokd.data import Datasets
 from autokd.detectors import build_detector
 from autokd.errors import DetectorError
-from autokd.training.frozen import parts_of
+from autokd.training.optim.frozen import parts_of
 from autokd.training.provisions import EVALUATION_BATCH_SIZE, Provisions
-from autokd.training.teacher import OnProgress, Teacher, TeacherScore, measure_teacher, no_progress
+from autokd.training.teacher.obtain import OnProgress, Teacher, TeacherScore, measure_teacher, no_progress
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,15 @@ from autokd.detectors import Detector, build_detector
 from autokd.errors import DetectorError
 from autokd.outcomes import TRAINING_VERSION
 from autokd.outputs import CrossHead
-from autokd.training.average_precision import PrecisionMeter
 from autokd.training.content import digest_of, exclusive, load_weights, save_weights
 from autokd.training.loader import Loader, identity_plan, training_plan
 from autokd.training.loop import PYRAMID_TAP, TeacherTaps, train
-from autokd.training.optimisation import idle_fields
+from autokd.training.measure.average_precision import PrecisionMeter
+from autokd.training.optim.optimizer import idle_fields
 from autokd.training.seeds import random_stream
-from autokd.training.taps_key import HELD_TAP, TapsKey, stored_taps
-from autokd.training.teacher import (
+from autokd.training.teacher.cache import SeveralTeachersTaps, TeacherCache, open_or_build
+from autokd.training.teacher.key import HELD_TAP, TapsKey, stored_taps
+from autokd.training.teacher.obtain import (
     WEIGHTS_FILE,
     OnProgress,
     Teacher,
@@ -36,8 +37,7 @@ from autokd.training.teacher import (
     no_progress,
     obtain_teacher,
 )
-from autokd.training.teacher_cache import SeveralTeachersTaps, TeacherCache, open_or_build
-from autokd.training.wanted_taps import teacher_taps_of_run
+from autokd.training.teacher.wanted_taps import teacher_taps_of_run
 
 EVALUATION_BATCH_SIZE = 16
 

@@ -23,7 +23,7 @@ from autokd.config import load_config
 from autokd.data import load_datasets
 from autokd.documents import dump_yaml
 from autokd.training.provisions import EVALUATION_BATCH_SIZE
-from autokd.training.teacher import measure_teacher, obtain_teacher
+from autokd.training.teacher.obtain import measure_teacher, obtain_teacher
 
 RECORD = HERE / "teachers.json"
 CACHE = Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache"))

@@ -27,7 +27,7 @@ from autokd.data import load_datasets
 from autokd.storage import get_fact, open_existing, read_record
 from autokd.training import PROMOTED_FOLDER
 from autokd.training.provisions import Provisions
-from autokd.training.teacher import measure_teacher
+from autokd.training.teacher.obtain import measure_teacher
 
 PROMOTE_AFTER = 12
 SEARCHES = ("without", "promoted")

@@ -1,4 +1,4 @@
-"""Makes ``benchmark_samples`` and the experiments' scripts importable."""
+"""Makes the experiments' scripts importable."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from pathlib import Path
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SCRIPTS = (EXPERIMENTS, EXPERIMENTS / "distiller_benchmark", EXPERIMENTS / "bccd")
-sys.path[:0] = [str(Path(__file__).parent), *map(str, SCRIPTS)]
+sys.path[:0] = map(str, SCRIPTS)

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from benchmark_samples import EXPERIMENT, SMALL, outcomes_of
 from recorded.scratch import Scratch
 from recording import Amount, job_of, planned_jobs, rows_of, shuffled_specs
 
@@ -18,6 +17,7 @@ from autokd.benchmark import load_benchmark
 from autokd.config import load_config, space_of
 from autokd.errors import BenchmarkError
 from autokd.outcomes import Outcome
+from tests.support.benchmark_samples import EXPERIMENT, SMALL, outcomes_of
 
 CONFIG = load_config(SMALL)
 SPECS = shuffled_specs(CONFIG)
@@ -27,7 +27,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 sys.path[:0] = sys.argv[1:4]
-from benchmark_samples import SMALL
+from tests.support.benchmark_samples import SMALL
 from recorded.scratch import Scratch
 from recording import job_of
 from autokd.config import load_config
@@ -65,7 +65,7 @@ def test_the_best_join_when_all_have_been_trained_with_seed_0():
 
 def test_a_claim_holds_while_its_process_lives_and_is_free_when_it_is_killed(tmp_path):
     scratch, job = Scratch(tmp_path, CONFIG), job_of(None, "proxy", 0)
-    arguments = [str(Path(__file__).parent), str(EXPERIMENT.parent), str(EXPERIMENT), str(tmp_path)]
+    arguments = [str(Path(__file__).parents[2]), str(EXPERIMENT.parent), str(EXPERIMENT), str(tmp_path)]
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, *arguments], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None

@@ -14,7 +14,6 @@ import numpy as np
 import optuna
 import pruning
 import pytest
-from benchmark_samples import LARGE, SMALL, outcomes_of, synthetic, true_gain
 from compare import Settings, is_enough, main
 from measures import measure, ratios, summarise
 from optuna.pruners import MedianPruner
@@ -24,6 +23,7 @@ from simulate import SAMPLERS, Trace, Truth, cut_after, run_search
 from autokd.benchmark import save_benchmark
 from autokd.errors import BenchmarkError
 from autokd.search import suggest
+from tests.support.benchmark_samples import LARGE, SMALL, outcomes_of, synthetic, true_gain
 
 PARTS = ("val_loss", "cka")
 

@@ -10,7 +10,6 @@ import sys
 import time
 
 import pytest
-from benchmark_samples import LARGE, SMALL, outcomes_of, synthetic
 
 from autokd.benchmark import BenchmarkEvaluatorFactory, BenchmarkRow, load_benchmark, save_benchmark
 from autokd.config import load_config, space_of
@@ -18,6 +17,7 @@ from autokd.errors import BenchmarkError
 from autokd.outcomes import TRAINING_VERSION, Job, Outcome, WorkerResources
 from autokd.runtime import SimulatedRuntime
 from autokd.spec import DistillerSpec
+from tests.support.benchmark_samples import LARGE, SMALL, outcomes_of, synthetic
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import numpy as np
 import optuna
 import parts
 import pytest
-from benchmark_samples import EXPERIMENT
 from recorded.trainer import read_config
 from scipy.stats import wilcoxon
 from simulate import SAMPLERS, Truth, run_search
 
 from autokd.benchmark import load_benchmark
 from autokd.config import space_of
+from tests.support.benchmark_samples import EXPERIMENT
 
 TABLE = EXPERIMENT / "table.jsonl.gz"
 PARTS = ("val_loss", "cka", "ap")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from benchmark_samples import SMALL
 from recorded.readme import write_table
 from recorded.scratch import Scratch
 from recorded.work import record
@@ -11,6 +10,7 @@ from recorded.work import record
 from autokd.benchmark import current_commit
 from autokd.config import load_config, space_of
 from autokd.outcomes import Job
+from tests.support.benchmark_samples import SMALL
 
 CONFIG = load_config(SMALL)
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import distill_cases as cases
 import pytest
 import torch
 from torch import Tensor
@@ -26,6 +25,7 @@ from autokd.distill import build_distiller
 from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec, Step, TermSpec, Weight
+from tests.support import distill_cases as cases
 
 peer = pytest.importorskip("torchdistill.losses.mid_level", reason="the peer package torchdistill is not installed")
 

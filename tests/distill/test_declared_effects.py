@@ -8,13 +8,13 @@ Legend: S samples, C channels, H x W cells.
 
 from __future__ import annotations
 
-import distill_cases as cases
 import pytest
 import torch
 from torch import Tensor
 
 from autokd.distill.knowledge import Knowledge
 from autokd.spec import DISTANCES, TRANSFORMS, Operator
+from tests.support import distill_cases as cases
 
 GENERATOR = torch.Generator().manual_seed(11)
 X, Y = torch.randn(2, 3, 4, 8, 8, generator=GENERATOR, dtype=torch.float64)

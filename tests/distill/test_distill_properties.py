@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import distill_cases as cases
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from autokd.distill import build_distiller
 from autokd.errors import DistillError
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, DistillerSpec, Operator, Step, TermSpec, Weight
+from tests.support import distill_cases as cases
 
 
 def steps(row: Operator) -> st.SearchStrategy[Step]:

@@ -7,18 +7,18 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import distill_cases as cases
 import pytest
 import torch
 from torch import nn
 
 from autokd.distill import build_distiller
-from autokd.distill.levels import pair_levels
+from autokd.distill.geometry.levels import pair_levels
 from autokd.distill.transforms.spatial import SpatialAttention
 from autokd.errors import DistillError, NonFiniteError, SpecError
 from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset
 from autokd.spec import DISTANCES, DistillerSpec, Operator, Step, Weight
+from tests.support import distill_cases as cases
 
 ONE = Weight("absolute", 1.0)
 WHOLE_L2 = cases.spec_of("whole", [], "l2", ONE)
@@ -248,13 +248,15 @@ def test_a_spoilt_level_that_no_term_looks_at_is_found_as_well():
 
 
 def test_an_operator_of_another_package_is_loaded_by_its_row(monkeypatch):
-    row = Operator("half_l2", "distance", "distill_cases:HalfL2", formula="", meaning="", paper="")
+    row = Operator("half_l2", "distance", "tests.support.distill_cases:HalfL2", formula="", meaning="", paper="")
     monkeypatch.setitem(DISTANCES, "half_l2", row)
     student, teacher = cases.outputs(), cases.outputs(seed=1)
     half = built(cases.spec_of("whole", [], "half_l2", ONE))(student, teacher).total
     torch.testing.assert_close(half, built()(student, teacher).total / 2)
-    monkeypatch.setitem(DISTANCES, "half_l2", Operator("half_l2", "distance", "distill_cases:Gone", "", "", ""))
-    with pytest.raises(DistillError, match="'half_l2': its class distill_cases:Gone cannot be loaded"):
+    monkeypatch.setitem(
+        DISTANCES, "half_l2", Operator("half_l2", "distance", "tests.support.distill_cases:Gone", "", "", "")
+    )
+    with pytest.raises(DistillError, match="'half_l2': its class tests.support.distill_cases:Gone cannot be loaded"):
         built(cases.spec_of("whole", [], "half_l2", ONE))
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-import distill_cases as cases
 import numpy as np
 import pytest
 import torch
 import torchvision
 
-from autokd.distill.roi_align import roi_align
+from autokd.distill.geometry.roi_align import roi_align
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS
+from tests.support import distill_cases as cases
 
 RANDOM = np.random.default_rng(7)
 STUDENT, TEACHER = RANDOM.normal(size=(2, 3, 4, 5, 6))
@@ -289,5 +289,5 @@ GOLDEN = {*POINTWISE, *RESHAPING, *DISTANCE_FORMULAS, "kl", "whole", "foreground
 def test_every_row_of_the_vocabulary_has_a_golden_value():
     checked: set[str] = set()
     for path in Path(__file__).parent.glob("test_golden_*.py"):
-        checked |= importlib.import_module(path.stem).GOLDEN
+        checked |= importlib.import_module(f"tests.distill.{path.stem}").GOLDEN
     assert checked == {*SOURCES, *TRANSFORMS, *DISTANCES}

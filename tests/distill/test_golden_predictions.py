@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import distill_cases as cases
 import numpy as np
 import pytest
 import torch
@@ -21,6 +20,7 @@ from autokd.distill.operators import BuildContext, make_operator
 from autokd.errors import DistillError
 from autokd.outputs import TAPS, DetectorOutputs
 from autokd.spec import DistillerSpec, Step, Weight
+from tests.support import distill_cases as cases
 
 GOLDEN = {
     "class_logits",

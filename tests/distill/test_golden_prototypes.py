@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import distill_cases as cases
 import numpy as np
 import pytest
 import torch
@@ -17,6 +16,7 @@ from autokd.distill import build_distiller
 from autokd.distill.prototype_bank import INSTANCES_OF_A_CLASS, Instances, PrototypeBank
 from autokd.presets import load_preset
 from autokd.spec import Weight
+from tests.support import distill_cases as cases
 
 GOLDEN = {"reliable_foreground", "prototypes", "reliable_logits", "l2_vectors"}
 RANDOM = np.random.default_rng(3)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import distill_cases as cases
 import numpy as np
 import pytest
 import torch
@@ -20,6 +19,7 @@ from autokd.distill.sources.region_sets import pairwise_iou, region_levels, regi
 from autokd.errors import DistillError
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec, Step, Weight
+from tests.support import distill_cases as cases
 
 GOLDEN = {"semantic_guided", "contrastive", "info_nce", "smooth_contrastive"}
 RANDOM = np.random.default_rng(5)

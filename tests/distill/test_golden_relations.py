@@ -8,17 +8,17 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import permutations
 
-import distill_cases as cases
 import numpy as np
 import pytest
 import torch
 
 from autokd.distill import build_distiller
+from autokd.distill.geometry.regions import Instances
 from autokd.distill.knowledge import Knowledge
-from autokd.distill.regions import Instances
 from autokd.spec import Weight
 from autokd.spec.formula import formula_lines
 from autokd.spec.tables.relations import ROWS
+from tests.support import distill_cases as cases
 
 RANDOM = np.random.default_rng(37)
 STUDENT, TEACHER = RANDOM.normal(size=(2, 3, 4, 5, 6))

@@ -5,10 +5,11 @@ Legend: S samples, C channels, H x W cells.
 
 from __future__ import annotations
 
-import distill_cases as cases
 import numpy as np
 import pytest
 import torch
+
+from tests.support import distill_cases as cases
 
 RANDOM = np.random.default_rng(27)
 STUDENT, TEACHER = RANDOM.normal(size=(2, 3, 4, 5, 6))

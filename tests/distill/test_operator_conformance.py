@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import distill_cases as cases
 import pytest
 import torch
 from torch import Tensor, nn
 
 from autokd.distill import build_distiller
+from autokd.distill.geometry.regions import Inside
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, make_operator
-from autokd.distill.regions import Inside
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, Step, Weight
 from autokd.spec.operator import Layout
+from tests.support import distill_cases as cases
 
 SHAPES = {
     "ordinary": (3, 5, 6, 8),

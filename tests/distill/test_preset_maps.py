@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import distill_cases as cases
 import numpy as np
 import pytest
 import torch
-from test_golden_steps import context_block, conv3, scale_mask, softmax
 
 from autokd.distill import build_distiller
 from autokd.presets import load_preset
+from tests.distill.test_golden_steps import context_block, conv3, scale_mask, softmax
+from tests.support import distill_cases as cases
 
 STRIDES = [stride for _, stride in cases.LEVELS.values()]
 BOXES = [[[10, 8, 70, 60], [60, 50, 120, 90]], [[20, 20, 100, 80]], []]

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import distill_cases as cases
 import numpy as np
 import pytest
 import torch
 import torchvision
-from test_golden_predictions import (
+
+from autokd.distill import build_distiller
+from autokd.errors import DistillError
+from autokd.presets import load_preset
+from tests.distill.test_golden_predictions import (
     crossed,
     decoupled,
     expected_labels,
@@ -26,11 +29,8 @@ from test_golden_predictions import (
     sigmoid,
     softmax,
 )
-from test_preset_relations import huber
-
-from autokd.distill import build_distiller
-from autokd.errors import DistillError
-from autokd.presets import load_preset
+from tests.distill.test_preset_relations import huber
+from tests.support import distill_cases as cases
 
 NAMES = ("kd", "dkd", "dist", "bckd", "ld", "crosskd", "mlkd")
 

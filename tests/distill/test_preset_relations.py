@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from itertools import permutations
 
-import distill_cases as cases
 import numpy as np
 import pytest
 import torch
@@ -17,6 +16,7 @@ from autokd.distill import build_distiller
 from autokd.distill.transforms.non_local import NonLocal
 from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset
+from tests.support import distill_cases as cases
 
 TARGETS = {
     1: cases.boxes([[10, 8, 70, 60], [60, 50, 120, 90], [0, 0, 30, 90]]),

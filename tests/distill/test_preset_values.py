@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import distill_cases as cases
 import numpy as np
 import pytest
 
 from autokd.distill import build_distiller
 from autokd.presets import load_preset, preset_names
+from tests.support import distill_cases as cases
 
 
 def fitnet(student, teacher):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import distill_cases as cases
 import pytest
 import torch
 from torch import Tensor
 
-from autokd.distill.grid import Grid
-from autokd.distill.regions import Boxes, Inside, Outside
+from autokd.distill.geometry.grid import Grid
+from autokd.distill.geometry.regions import Boxes, Inside, Outside
 from autokd.errors import DistillError
+from tests.support import distill_cases as cases
 
 CPU = torch.device("cpu")
 

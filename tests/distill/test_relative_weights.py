@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import distill_cases as cases
 import numpy as np
 import pytest
 import torch
@@ -19,6 +18,7 @@ from autokd.distill.build import RECALIBRATE_EVERY
 from autokd.errors import DistillError, SpecError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec, Weight
+from tests.support import distill_cases as cases
 
 TEACHER = cases.outputs(seed=1)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import distill_cases as cases
 import pytest
 
 from autokd.distill import build_distiller
-from autokd.distill import regions as region_module
 from autokd.distill.batch import Batch
+from autokd.distill.geometry import regions as region_module
 from autokd.distill.sources import maps as map_sources
 from autokd.distill.transforms import attention, learned, spatial
 from autokd.spec import TRANSFORMS, DistillerSpec, Step, TermSpec, Weight
+from tests.support import distill_cases as cases
 
 LEVELS = len(cases.LEVELS)
 SIDES = 2

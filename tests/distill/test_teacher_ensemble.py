@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import distill_cases as cases
 import numpy as np
 import pytest
 import torch
@@ -18,6 +17,7 @@ from autokd.errors import DistillError, NonFiniteError
 from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec, Weight
+from tests.support import distill_cases as cases
 
 L2 = cases.spec_of("whole", [], "l2", Weight("absolute", 2.0))
 WIDE = cases.outputs(9, seed=1)

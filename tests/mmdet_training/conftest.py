@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from runner_cases import CLASSES, CONFIGS, DISTILLED, TRAINING
+
+from tests.support.runner_cases import CLASSES, CONFIGS, DISTILLED, TRAINING
 
 collect_ignore_glob = [] if importlib.util.find_spec("mmengine") else ["test_*.py"]
 torch.set_num_threads(1)

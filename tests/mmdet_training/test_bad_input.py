@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from runner_cases import CLASSES, CONFIGS
 
 from autokd.config import load_config
 from autokd.errors import DetectorError
 from autokd.study import run_search
+from tests.support.runner_cases import CLASSES, CONFIGS
 
 SPACE = """
 data: {{root: {root}, train: instances_train.json, val: instances_val.json, image_size_px: [64, 96]}}

@@ -6,14 +6,14 @@ import copy
 
 import pytest
 import torch
-from runner_cases import CONFIGS
 from torch import nn
 
 from autokd.config import MmdetDetector, Recipe, load_config
 from autokd.detectors.mmdet import recipe_of_config
-from autokd.detectors.student_recipe import settle_recipes
+from autokd.detectors.mmdet.student_recipe import settle_recipes
 from autokd.errors import ConfigError
-from autokd.training.optimisation import make_optimiser, parameter_groups, rate_factor
+from autokd.training.optim.optimizer import make_optimiser, parameter_groups, rate_factor
+from tests.support.runner_cases import CONFIGS
 
 EPOCHS, STEPS = 12, 7
 RATE = 0.02

@@ -6,9 +6,9 @@ import copy
 
 import pytest
 import torch
-from runner_cases import CLASSES
 
 from autokd.errors import ConfigError, DetectorError
+from tests.support.runner_cases import CLASSES
 
 FEATURES = "terms: [{source: whole, distance: l2, weight: {relative: 20}}]"
 LOGITS = "terms: [{source: class_logits, distance: l2, weight: {absolute: 1}}]"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from runner_cases import CLASSES
 
 from autokd.config import load_config
 from autokd.data import load_datasets
 from autokd.detectors import build_detector, settle_recipes
+from tests.support.runner_cases import CLASSES
 
 pytestmark = pytest.mark.slow
 

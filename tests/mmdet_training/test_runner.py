@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from runner_cases import CLASSES
+
+from tests.support.runner_cases import CLASSES
 
 pytestmark = pytest.mark.slow
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 
-from report_samples import make_trials
-
 from autokd.report.curve import best_so_far, search_curve
 from autokd.report.tree import draw_tree, joined, most_visited, visited_nodes
 from autokd.report.view import TrialView
+from tests.support.report_samples import make_trials
 
 
 def trial(number: int, value: float | None, *answers: str, status: str = "finished", **more: object) -> TrialView:

@@ -13,10 +13,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_samples import make_entries, make_images, make_report_data, make_trials
 
 from autokd.report.page import SECTIONS, render_report
 from autokd.report.view import EntryView, FinalistView, RaceView, ReportData, RoundView, SearchView, TrialView
+from tests.support.report_samples import make_entries, make_images, make_report_data, make_trials
 
 
 class Page(HTMLParser):

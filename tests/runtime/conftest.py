@@ -1,17 +1,13 @@
-"""Makes ``runtime_fakes`` importable, here and in Ray's workers; lends one Ray to all tests of a module."""
+"""Lends one Ray to all tests of a module."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from autokd.config import RuntimeConfig
 from autokd.runtime import Runtime, SimulatedRuntime, make_runtime
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="module", params=["in_process", "simulated", pytest.param("ray", marks=pytest.mark.ray)])

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from runtime_fakes import ListDriver, ResourceReporter
 
 from autokd.config import RuntimeConfig
 from autokd.errors import RuntimeUnavailableError
 from autokd.runtime import follow_job, job_status, make_runtime, stop_job, submit_job
+from tests.support.runtime_fakes import ListDriver, ResourceReporter
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
-from runtime_fakes import ListDriver, scripted
 
 from autokd.config import RuntimeConfig
 from autokd.errors import RuntimeUnavailableError
 from autokd.runtime import Runtime, make_runtime
+from tests.support.runtime_fakes import ListDriver, scripted
 
 HERE = Path(__file__).parent
 
@@ -44,7 +44,7 @@ def test_lost_and_hanging_workers_end_as_outcomes_and_disturb_no_other_job(tmp_p
 SCRIPT = """
     import os, sys
     sys.path.insert(0, {here!r})
-    from runtime_fakes import ListDriver, scripted
+    from tests.support.runtime_fakes import ListDriver, scripted
     from autokd.config import RuntimeConfig
     from autokd.runtime import make_runtime
 
@@ -66,7 +66,7 @@ SCRIPT = """
 @pytest.mark.ray
 def test_ctrl_c_stops_the_workers_quietly_and_leaves_no_files(tmp_path: Path) -> None:
     script = tmp_path / "interrupted.py"
-    script.write_text(textwrap.dedent(SCRIPT.format(here=str(HERE))))
+    script.write_text(textwrap.dedent(SCRIPT.format(here=str(HERE.parents[1]))))
     environment = {**os.environ, "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")}
     (tmp_path / "home").mkdir()
     (tmp_path / "tmp").mkdir()
@@ -128,7 +128,7 @@ def test_addresses_of_another_kind_are_refused(address: str, remedy: str) -> Non
 
 
 def test_absent_ray_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "autokd.runtime.ray_tune", raising=False)
+    monkeypatch.delitem(sys.modules, "autokd.runtime.ray.tune", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RuntimeUnavailableError, match="workers: 0"):
         make_runtime(RuntimeConfig(workers=1))

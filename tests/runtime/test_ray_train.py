@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from rank_fakes import of_ranks
-from runtime_fakes import SPEC, ListDriver, scripted
 
 from autokd.config import RuntimeConfig
 from autokd.errors import RuntimeUnavailableError
 from autokd.outcomes import Job, Outcome
 from autokd.runtime import InProcessRuntime, Runtime, make_runtime
-from autokd.runtime.by_recipe import ByRecipeRuntime
+from autokd.runtime.routed import ByRecipeRuntime
+from tests.support.rank_fakes import of_ranks
+from tests.support.runtime_fakes import SPEC, ListDriver, scripted
 
 
 class FullDriver(ListDriver):
@@ -48,7 +48,7 @@ def test_ranks_work_together_and_the_failure_of_one_ends_as_an_outcome_with_its_
 SCRIPT = """
     import sys
     sys.path.insert(0, {here!r})
-    from runtime_fakes import SPEC, scripted
+    from tests.support.runtime_fakes import SPEC, scripted
     from autokd.config import RuntimeConfig
     from autokd.outcomes import Job
     from autokd.runtime import make_runtime
@@ -72,7 +72,7 @@ SCRIPT = """
 @pytest.mark.slow
 def test_ctrl_c_ends_the_ranks_and_comes_out_of_run(tmp_path: Path) -> None:
     script = tmp_path / "interrupted.py"
-    script.write_text(textwrap.dedent(SCRIPT.format(here=str(Path(__file__).parent))))
+    script.write_text(textwrap.dedent(SCRIPT.format(here=str(Path(__file__).parents[2]))))
     process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     try:
         assert process.stdout is not None
@@ -139,7 +139,7 @@ LEFT_ALONE = "RuntimeError: [third_party/gloo/gloo/transport/tcp/pair.cc:545] Co
 )
 def test_of_several_ranks_failures_the_one_that_caused_the_others_is_told(told, lost, cause, rank) -> None:
     pytest.importorskip("ray")
-    from autokd.runtime.ray_rank import RankFailed, failure_of
+    from autokd.runtime.ray.rank import RankFailed, failure_of
 
     failures: dict[int, BaseException] = {r: RankFailed(_failed(c, text), at_s) for r, c, text, at_s in told}
     failures |= {r: RuntimeError("health check") for r in lost}
@@ -149,7 +149,7 @@ def test_of_several_ranks_failures_the_one_that_caused_the_others_is_told(told, 
 
 
 def test_absent_ray_train_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "autokd.runtime.ray_train", raising=False)
+    monkeypatch.delitem(sys.modules, "autokd.runtime.ray.train", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RuntimeUnavailableError, match="full_processes: 1"):
         make_runtime(RuntimeConfig(workers=0, full_processes=2))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from runtime_fakes import CAUSES, BuildCounter, ListDriver, broken_factory, scripted
 
 from autokd.errors import DetectorError
 from autokd.runtime import Runtime
+from tests.support.runtime_fakes import CAUSES, BuildCounter, ListDriver, broken_factory, scripted
 
 FAILING = [f"raise:{name}" for name in CAUSES]
 

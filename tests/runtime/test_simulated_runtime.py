@@ -6,11 +6,11 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 
 import pytest
-from runtime_fakes import ListDriver
 
 from autokd.errors import AutoKDError
 from autokd.outcomes import Job, Outcome, Report, WorkerResources
 from autokd.runtime import WAIT, SimulatedRuntime, Wait
+from tests.support.runtime_fakes import ListDriver
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from fakes import NONE, FakeEvaluator, make_driver, run
 
 from autokd.config import load_config
 from autokd.errors import StorageError
@@ -11,6 +10,7 @@ from autokd.outcomes import Outcome, Report
 from autokd.search import MCTSSampler
 from autokd.storage import get_fact, open_study, read_record
 from autokd.study import Reward, run_search
+from tests.support.study_fakes import NONE, FakeEvaluator, make_driver, run
 
 
 class MeasuresAtTheEnd(FakeEvaluator):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import optuna
 import pytest
-from fakes import NONE, FakeEvaluator, make_driver, quality, run
 from optuna.trial import TrialState
 
 from autokd.outcomes import Job, Outcome
@@ -12,6 +11,7 @@ from autokd.search import FORGET_ATTR, MCTSSampler
 from autokd.storage import get_fact, open_study, read_record
 from autokd.study import SilentObserver
 from autokd.study.ledger import Ledger
+from tests.support.study_fakes import NONE, FakeEvaluator, make_driver, quality, run
 
 
 @pytest.fixture

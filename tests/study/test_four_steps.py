@@ -46,12 +46,8 @@ def blocks() -> list[tuple[str, str]]:
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """What the page takes for granted: data, both configs, the teacher's checkpoint, MMDetection's scripts."""
-    sys.path.insert(0, str(ROOT / "tests" / "mmdet_training"))
-    try:
-        from runner_cases import CLASSES, TRAINING
-    finally:
-        sys.path.pop(0)
     from autokd.detectors.mmdet import build_mmdet_model
+    from tests.support.runner_cases import CLASSES, TRAINING
 
     data = ShapesData(format="shapes", image_size_px=(64, 96), num_train=8, num_val=4, num_test=1)
     (tmp_path / "data").symlink_to(write_shapes(data, tmp_path / "generated"), target_is_directory=True)

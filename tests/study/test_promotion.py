@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from fakes import NONE, FakeEvaluator, quality, run
 
 from autokd.config import config_data, config_digest, load_config, load_space
 from autokd.errors import ConfigError
@@ -17,6 +16,7 @@ from autokd.study import Reward, SearchDriver, SearchPlan, SilentObserver
 from autokd.study.entries import Entry
 from autokd.study.finalists import best_trials, finalist_job, finalist_jobs
 from autokd.study.promotion import Promotion, promoted_trial
+from tests.support.study_fakes import NONE, FakeEvaluator, quality, run
 
 SPACE = """
 space:

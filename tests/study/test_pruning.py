@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import optuna
 import pytest
-from fakes import NONE, FakeEvaluator, make_driver, quality, run
 from optuna.trial import TrialState
 
 from autokd.config import load_space
@@ -13,6 +12,7 @@ from autokd.outcomes import Job, Outcome, Report
 from autokd.search import make_pruner, make_sampler
 from autokd.storage import find_by_digest, open_study, read_record, record_job, record_outcome
 from autokd.study import Reward, SearchDriver, SearchPlan, SilentObserver
+from tests.support.study_fakes import NONE, FakeEvaluator, make_driver, quality, run
 
 PARAMS = {"t1.source": "whole", "t1.normalise": "none", "t1.distance": "l2", "t1.strength": "10"}
 SCALES = {"val_loss": 1.0, "cka": 1.0}

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fakes import SPACE, FakeEvaluator, make_driver, run
 from scipy import stats
 
 from autokd.config import load_config, load_space
@@ -22,6 +21,7 @@ from autokd.study.ledger import Ledger
 from autokd.study.phases import PhasedDriver
 from autokd.study.race import FinalistRace, round_words, winner_words
 from autokd.study.run import Run
+from tests.support.study_fakes import SPACE, FakeEvaluator, make_driver, run
 
 SPECS = sorted(load_space(SPACE).specs(), key=lambda spec: spec.digest)
 REWARD = Reward(("ap",), {1: {"ap": 0.0}}, {"ap": 1.0})

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_samples import make_config
 
 from autokd.config import RunConfig
 from autokd.data import Datasets, load_datasets
 from autokd.outcomes import Evaluator, Job, Outcome, Report
+from tests.support.training_samples import make_config
 
 
 @pytest.fixture(autouse=True, scope="session")

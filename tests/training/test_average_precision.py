@@ -12,7 +12,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from autokd.training.average_precision import PrecisionMeter
+from autokd.training.measure.average_precision import PrecisionMeter
 
 
 def coco_of(annotations: list[dict], num_images: int, category_ids: list[int]) -> COCO:

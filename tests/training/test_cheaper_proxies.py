@@ -16,10 +16,10 @@ from autokd.outcomes import Job, WorkerResources
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
 from autokd.training import PrecisionMeter, TrainingEvaluatorFactory, prepare, train
-from autokd.training.averaging import WeightAverage
 from autokd.training.evaluator import make_lesson
-from autokd.training.frozen import parts_of
-from autokd.training.optimisation import rate_factor
+from autokd.training.optim.averaging import WeightAverage
+from autokd.training.optim.frozen import parts_of
+from autokd.training.optim.optimizer import rate_factor
 from autokd.training.provisions import Provisions
 from autokd.training.seeds import stream_seed
 
@@ -294,7 +294,7 @@ class Rates:
     """The learning rates of a training's steps, as its optimiser gets them."""
 
     def __init__(self, monkeypatch) -> None:
-        from autokd.training.descent import Descent
+        from autokd.training.optim.update import Descent
 
         self.found: list[float] = []
         set_rate = Descent.set_rate

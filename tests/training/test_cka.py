@@ -10,7 +10,7 @@ import torch
 
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
-from autokd.training.cka import LinearCKA, PyramidCKA
+from autokd.training.measure.cka import LinearCKA, PyramidCKA
 
 
 def numpy_cka(x: np.ndarray, y: np.ndarray) -> float:

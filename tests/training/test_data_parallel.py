@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import in_ranks
 from torch import Tensor, nn
-from training_samples import make_config
 
 from autokd.presets import load_preset
-from autokd.training.collectives import Measuring, own_rows, sum_of_shares, whole_rows
 from autokd.training.evaluator import make_lesson
 from autokd.training.loop import train
+from autokd.training.parallel.collectives import Measuring, own_rows, sum_of_shares, whole_rows
+from autokd.training.parallel.shared_norms import share_batch_norms
+from autokd.training.parallel.shares import Ranks
 from autokd.training.provisions import Provisions
 from autokd.training.seeds import random_stream
-from autokd.training.shared_norms import share_batch_norms
-from autokd.training.shares import Ranks
+from tests.support.rank_processes import in_ranks
+from tests.support.training_samples import make_config
 
 CPU = torch.device("cpu")
 VALUES = (torch.arange(15.0).reshape(5, 3) + 1) / 7

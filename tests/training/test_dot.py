@@ -10,9 +10,9 @@ from torch import nn
 
 from autokd.config import Recipe
 from autokd.errors import ConfigError
-from autokd.training.descent import SeparateDescent, make_descent
-from autokd.training.dot import DistillationOrientedSGD
-from autokd.training.optimisation import Precision, idle_fields
+from autokd.training.optim.dot import DistillationOrientedSGD
+from autokd.training.optim.optimizer import Precision, idle_fields
+from autokd.training.optim.update import SeparateDescent, make_descent
 
 CPU = torch.device("cpu")
 RATES = [0.1, 0.2, 0.05, 0.1]

@@ -20,7 +20,7 @@ from autokd.presets import load_preset
 from autokd.training.loader import Loader, training_plan
 from autokd.training.loop import Lesson, LossRecord, train
 from autokd.training.seeds import random_stream
-from autokd.training.teacher_cache import LiveTeacher
+from autokd.training.teacher.cache import LiveTeacher
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=2, batch_size=4)

@@ -10,7 +10,7 @@ from autokd.config import Recipe
 from autokd.distill import build_distiller
 from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset
-from autokd.training.optimisation import (
+from autokd.training.optim.optimizer import (
     Precision,
     clip_gradients,
     make_optimiser,

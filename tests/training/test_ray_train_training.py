@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from training_samples import make_config
 
 from autokd.config import RuntimeConfig
 from autokd.outcomes import Job, Outcome, Report, WorkerResources
 from autokd.presets import load_preset
 from autokd.runtime import make_runtime
 from autokd.training import TrainingEvaluatorFactory
+from tests.support.training_samples import make_config
 
 
 class OneJob:

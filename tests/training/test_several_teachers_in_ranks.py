@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import in_ranks
-from training_samples import make_config
 
 from autokd.config import RunConfig
 from autokd.presets import load_preset
 from autokd.training.evaluator import make_lesson
 from autokd.training.loop import train
+from autokd.training.parallel.shares import Ranks
 from autokd.training.provisions import Provisions
-from autokd.training.shares import Ranks
+from tests.support.rank_processes import in_ranks
+from tests.support.training_samples import make_config
 
 
 def train_with_two_teachers(cache: Path, factors: str) -> dict[str, Any]:

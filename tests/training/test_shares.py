@@ -9,7 +9,7 @@ import torch
 
 from autokd.config import Recipe
 from autokd.training.loader import Loader, training_plan
-from autokd.training.shares import ALONE, Ranks
+from autokd.training.parallel.shares import ALONE, Ranks
 
 CPU = torch.device("cpu")
 

@@ -15,13 +15,13 @@ from autokd.config import Recipe
 from autokd.detectors import build_detector
 from autokd.errors import DataError, NonFiniteError
 from autokd.outputs import DetectorOutputs
-from autokd.training import teacher as teacher_module
-from autokd.training import teacher_cache
 from autokd.training.loader import Loader, training_plan
 from autokd.training.seeds import random_stream
-from autokd.training.taps_key import FORMAT_VERSION, TapsKey, stored_taps
-from autokd.training.teacher import Teacher, obtain_teacher
-from autokd.training.teacher_cache import LiveTeacher, open_or_build, sound_meta
+from autokd.training.teacher import cache as teacher_cache
+from autokd.training.teacher import obtain as teacher_module
+from autokd.training.teacher.cache import LiveTeacher, open_or_build, sound_meta
+from autokd.training.teacher.key import FORMAT_VERSION, TapsKey, stored_taps
+from autokd.training.teacher.obtain import Teacher, obtain_teacher
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(num_views=3, scale_range=(0.7, 1.3))

@@ -12,11 +12,11 @@ from torch import nn
 from autokd.detectors import build_detector
 from autokd.errors import NonFiniteError
 from autokd.outputs import DetectorOutputs
-from autokd.training.average_precision import PrecisionMeter, detect_split
 from autokd.training.loader import Loader, identity_plan
+from autokd.training.measure.average_precision import PrecisionMeter, detect_split
+from autokd.training.measure.validation import validate
 from autokd.training.seeds import random_stream
-from autokd.training.teacher_cache import LiveTeacher
-from autokd.training.validation import validate
+from autokd.training.teacher.cache import LiveTeacher
 
 CPU = torch.device("cpu")
 

@@ -1,7 +1,7 @@
 """Dense heads of MMDetection cut in two: the tap ``head_maps``, and a frozen head that judges such maps.
 
 The cut lies before the last block (convolution, normalisation, ReLU) of each branch, as in
-``autokd.detectors.cross_head``. CrossKD, arXiv:2306.11369, section 3.2.
+``autokd.detectors.torchvision.cross_head``. CrossKD, arXiv:2306.11369, section 3.2.
 
 Legend: B images, C channels, H x W cells, A candidate boxes of an image, K classes.
 """
@@ -16,9 +16,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from autokd.detectors.contract import full_precision
-from autokd.detectors.cross_head import check_head_maps
 from autokd.detectors.labels import LabelMap
 from autokd.detectors.mmdet.dense_heads import DenseHead
+from autokd.detectors.torchvision.cross_head import check_head_maps
 from autokd.outputs import HeadMaps
 
 CUT_HEADS = ("RetinaHead", "FCOSHead", "ATSSHead", "GFLHead", "RepPointsHead")

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autokd.distill.batch import Batch
-from autokd.distill.grid import Grid
+from autokd.distill.geometry.grid import Grid
+from autokd.distill.geometry.regions import Given, Instances
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Source
-from autokd.distill.regions import Given, Instances
 from autokd.distill.sources.region_sets import (
     SAME_OBJECT_IOU,
     common_channels,

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from autokd.distill.batch import Batch
+from autokd.distill.geometry.levels import own_random_numbers
+from autokd.distill.geometry.regions import Given
 from autokd.distill.knowledge import Knowledge
-from autokd.distill.levels import own_random_numbers
 from autokd.distill.operators import BuildContext, Source
-from autokd.distill.regions import Given
 from autokd.distill.sources.predictions import candidate_knowledge, top_scores
 from autokd.distill.statistics import centred
 from autokd.errors import DistillError

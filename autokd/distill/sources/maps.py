@@ -6,12 +6,12 @@ Legend: B images, M the most boxes of an image, C channels, H x W cells.
 from __future__ import annotations
 
 from autokd.distill.batch import Batch
-from autokd.distill.grid import Grid
+from autokd.distill.geometry.grid import Grid
+from autokd.distill.geometry.regions import Inside, Outside, Present, Region
+from autokd.distill.geometry.roi_align import roi_align
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Source
-from autokd.distill.regions import Inside, Outside, Present, Region
-from autokd.distill.roi_align import roi_align
-from autokd.distill.scale_weights import ScaleWeights
+from autokd.distill.weighting.scale_weights import ScaleWeights
 from autokd.spec.operator import REGIONS
 
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from autokd.distill.batch import Batch
-from autokd.distill.grid import Grid
+from autokd.distill.geometry.grid import Grid
+from autokd.distill.geometry.regions import Given, Region
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Source
-from autokd.distill.regions import Given, Region
 from autokd.distill.sources.region_sets import pairwise_iou
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs

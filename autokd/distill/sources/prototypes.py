@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from autokd.distill.batch import Batch
-from autokd.distill.grid import Grid
+from autokd.distill.geometry.grid import Grid
+from autokd.distill.geometry.regions import Boxes, Given, Region, covering
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Source
 from autokd.distill.prototype_bank import Instances, PrototypeBank, cosines
-from autokd.distill.regions import Boxes, Given, Region, covering
 from autokd.distill.sources.maps import Whole
 from autokd.distill.sources.predictions import candidate_knowledge, positives, require_equal_candidates
 from autokd.distill.sources.region_sets import common_channels, region_levels, region_vectors, regions_of

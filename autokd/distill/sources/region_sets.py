@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from autokd.distill.batch import Batch
-from autokd.distill.regions import Instances
-from autokd.distill.roi_align import roi_align, roi_align_at_levels
+from autokd.distill.geometry.regions import Instances
+from autokd.distill.geometry.roi_align import roi_align, roi_align_at_levels
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 

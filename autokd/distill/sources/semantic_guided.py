@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from autokd.distill.batch import Batch
-from autokd.distill.grid import Grid
+from autokd.distill.geometry.grid import Grid
+from autokd.distill.geometry.levels import own_random_numbers
+from autokd.distill.geometry.regions import Present
 from autokd.distill.knowledge import Knowledge
-from autokd.distill.levels import own_random_numbers
 from autokd.distill.operators import BuildContext, Source
-from autokd.distill.regions import Present
 from autokd.distill.sources.region_sets import common_channels, regions_at_own_level, regions_of, regions_on_levels
 from autokd.errors import DistillError
 from autokd.spec.operator import REGIONS

@@ -10,10 +10,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from autokd.distill.batch import Batch
-from autokd.distill.grid import Grid
+from autokd.distill.geometry.grid import Grid
+from autokd.distill.geometry.regions import Given
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Transform
-from autokd.distill.regions import Given
 from autokd.distill.statistics import log_softmax_over_cells, mean_over_cells, num_cells
 from autokd.spec.operator import SCALAR_MAP
 

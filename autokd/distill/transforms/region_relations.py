@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from autokd.distill.batch import Batch
+from autokd.distill.geometry.regions import Instances
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Transform
-from autokd.distill.regions import Instances
 from autokd.distill.transforms.relations import as_relations, as_scalar_map, outer, self_product, vectors
 
 _NO_LENGTH = 1e-12

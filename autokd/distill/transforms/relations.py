@@ -17,10 +17,10 @@ from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from autokd.distill.batch import Batch
-from autokd.distill.grid import Grid
+from autokd.distill.geometry.grid import Grid
+from autokd.distill.geometry.regions import Given
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Transform
-from autokd.distill.regions import Given
 from autokd.spec.operator import SCALAR_MAP
 
 

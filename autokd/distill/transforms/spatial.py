@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from autokd.distill.batch import Batch
-from autokd.distill.grid import patch_indices
+from autokd.distill.geometry.grid import patch_indices
 from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Transform
 from autokd.distill.statistics import log_softmax_over_cells, mean_over_cells, num_cells

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from mmdet_cases import ARCHITECTURES, NUM_CLASSES, section
+
+from tests.support.mmdet_cases import ARCHITECTURES, NUM_CLASSES, section
 
 # Not ``mmdet``: without the library, this folder answers to that name. ``pip install 'autokd[mmdet]'`` brings both.
 collect_ignore_glob = [] if importlib.util.find_spec("mmengine") else ["test_*.py"]

@@ -8,10 +8,10 @@ import pickle
 
 import pytest
 import torch
-from mmdet_cases import section
 
 from autokd.detectors.mmdet import build_mmdet_detector, build_mmdet_model
 from autokd.errors import DetectorError
+from tests.support.mmdet_cases import section
 
 SIZE_PX = (96, 128)
 NAMES = ("red", "white", "platelet", "stain", "glass")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mmdet_cases import CONFIGS, section
 
 from autokd.config import MmdetDetector
 from autokd.detectors import build_detector, describe
 from autokd.detectors.mmdet import config_text, mmdet_taps, read_config, resolve_config
 from autokd.detectors.mmdet.config_file import find_config
 from autokd.errors import DetectorError
+from tests.support.mmdet_cases import CONFIGS, section
 
 SIZE_PX = (96, 128)
 NO_DOWNLOAD = {"model.backbone.init_cfg": None}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mmdet_cases import ANCHORS_PER_CELL, DENSE, NUM_QUERIES, QUERY, STRIDES, TWO_STAGE, section
 from torchvision.ops import box_iou
 
 from autokd.detectors import taps_of
 from autokd.detectors.mmdet import mmdet_taps
 from autokd.errors import DetectorError, NonFiniteError
 from autokd.outputs import TAPS
+from tests.support.mmdet_cases import ANCHORS_PER_CELL, DENSE, NUM_QUERIES, QUERY, STRIDES, TWO_STAGE, section
 
 PADDED = {"detr": 1}
 """Multiples to which an input is padded, where it is not 32."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mmdet_cases import section
 
 from autokd.detectors.mmdet import mmdet_taps
 from autokd.detectors.mmdet.cross_head import CUT_HEADS
 from autokd.errors import DetectorError
 from autokd.outputs import TAPS
+from tests.support.mmdet_cases import section
 
 CUT = ("retinanet", "fcos", "atss", "gfl", "reppoints")
 TWO_BLOCKS = {"options": {"model.bbox_head.stacked_convs": 2}}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mmdet_cases import DENSE, NUM_CLASSES, QUERY, TWO_STAGE, section
 
 from autokd.detectors.mmdet import resolve_config
+from tests.support.mmdet_cases import DENSE, NUM_CLASSES, QUERY, TWO_STAGE, section
 
 PIPELINE = [
     dict(type="mmdet.LoadImageFromNDArray"),

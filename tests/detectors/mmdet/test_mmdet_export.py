@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mmdet_cases import section
 from PIL import Image
 
 from autokd.config import CocoData
 from autokd.data import load_datasets
 from autokd.data.views import PAD_RGB
 from autokd.detectors.mmdet import build_mmdet_detector, export_student
+from tests.support.mmdet_cases import section
 
 NAMES = ("red", "white", "platelet", "stain", "glass")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mmdet_cases import DENSE, NUM_CLASSES, QUERY, TWO_STAGE, section
 
 from autokd.config import load_config, space_of
 from autokd.detectors import rows_of, taps_of, taps_of_teachers, unpaired_taps
+from tests.support.mmdet_cases import DENSE, NUM_CLASSES, QUERY, TWO_STAGE, section
 
 DATA = "data: {{format: shapes, image_size_px: [{}, {}]}}\n"
 

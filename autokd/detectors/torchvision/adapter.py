@@ -1,0 +1,188 @@
+"""What the adapters of torchvision have in common: checking and preparing the input, assembling ``DetectorOutputs``.
+
+Legend: B images, C channels, H x W pixels or cells, A candidate boxes of an image, K classes, n boxes.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autokd.detectors.contract import Detections, Detector, Target, full_precision
+from autokd.detectors.torchvision.anchors import AnchorTable
+from autokd.detectors.torchvision.layout import Layout
+from autokd.outputs import DetectorOutputs, HeadMaps
+
+_HEAD_TAPS = frozenset({"class_logits", "boxes", "proposals", "head_maps"})
+"""Taps for which the head must run."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The geometry of one batch: (height, width) of the images and of the padded input."""
+
+    num_images: int
+    image_size_px: tuple[int, int]
+    padded_size_px: tuple[int, int]
+    anchors_A4: Tensor
+    num_anchors_by_level: list[int]
+
+    @property
+    def anchors(self) -> list[Tensor]:
+        """The same anchors for each image, as torchvision's parts want them."""
+        return [self.anchors_A4] * self.num_images
+
+    @property
+    def image_sizes(self) -> list[tuple[int, int]]:
+        return [self.image_size_px] * self.num_images
+
+
+class TorchvisionAdapter(Detector):
+    """Base of adapters over a plain torchvision model.
+
+    The input is already scaled by ``data``: adapters normalise colours and pad right and below, they never
+    resize. Losses come in ``eval()`` mode too; batch-norm statistics then stay as they are and samplers draw the
+    same numbers at every call. Under autocast the parts after the head's convolutions run in float32, and
+    taps are float32. Inside, maps are channels-last, which saves a tenth of a training step on a CPU and a
+    quarter of a forward; the pyramid comes out so.
+    """
+
+    _mean_311: Tensor
+    _std_311: Tensor
+
+    def __init__(self, model: Any, architecture: str, num_classes: int, layout: Layout) -> None:
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last)
+        self.architecture = architecture
+        self.num_classes = num_classes
+        self.layout = layout
+        self._anchor_table = AnchorTable(self._anchor_generator, list(layout.strides.values()))
+        mean_3, std_3 = torch.tensor(model.transform.image_mean), torch.tensor(model.transform.image_std)
+        self.register_buffer("_mean_311", mean_3.view(3, 1, 1), persistent=False)
+        self.register_buffer("_std_311", std_3.view(3, 1, 1), persistent=False)
+
+    @property
+    def strides(self) -> dict[str, int]:
+        return self.layout.strides
+
+    @property
+    def channels(self) -> int:
+        return int(self.model.backbone.out_channels)
+
+    @property
+    def pad_multiple_px(self) -> int:
+        return self.layout.pad_multiple_px
+
+    # ---------------------------------------------------------------------------------- for subclasses
+
+    @abstractmethod
+    def _predict(self, pyramid: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Raw outputs of the head that looks at every cell."""
+
+    @abstractmethod
+    def _losses(
+        self, pyramid: Mapping[str, Tensor], raw: dict[str, Any], frame: Frame, targets: list[dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Task losses, torchvision's names."""
+
+    @abstractmethod
+    def _detections(self, pyramid: Mapping[str, Tensor], raw: dict[str, Any], frame: Frame) -> list[Detections]: ...
+
+    def _class_logits(self, raw: dict[str, Any]) -> Tensor | None:
+        """(B, A, K), or None."""
+        return None
+
+    def _boxes(self, raw: dict[str, Any], frame: Frame) -> Tensor | None:
+        """(B, A, 4) decoded, or None."""
+        return None
+
+    @contextmanager
+    def _listening(self, pyramid: Mapping[str, Tensor]) -> Iterator[HeadMaps | None]:
+        """Within, a forward of the head fills what is given with the maps at its cut; None if it cannot be cut."""
+        yield None
+
+    @abstractmethod
+    def _proposals_BR4(self, raw: dict[str, Any], frame: Frame) -> Tensor:
+        """(B, R, 4) for the tap ``proposals``."""
+
+    @property
+    @abstractmethod
+    def _anchor_generator(self) -> Any: ...
+
+    # ----------------------------------------------------------------------------------------- inside
+
+    def _run(
+        self, images_BCHW: Tensor, targets: Sequence[Target] | None, taps: Sequence[str], wants_detections: bool
+    ) -> tuple[DetectorOutputs, list[Detections]]:
+        self._check_images(images_BCHW)
+        self._check_taps(taps)
+        padded_BCHW = self._normalise_and_pad(images_BCHW)
+        pyramid = self.model.backbone(padded_BCHW)
+        # The heads look at the very tensors that are given out: the losses' gradient on the taps sets the weights.
+        pyramid = {level: full_precision(tap) for level, tap in zip(self.level_names, pyramid.values())}
+        losses = class_logits = boxes = proposals = head_maps = None
+        detections: list[Detections] = []
+        if targets is not None or wants_detections or not _HEAD_TAPS.isdisjoint(taps):
+            with self._listening(pyramid) if "head_maps" in taps else nullcontext() as head_maps:
+                raw = self._predict(pyramid)
+            with torch.autocast(images_BCHW.device.type, enabled=False):
+                raw = {name: full_precision(value) for name, value in raw.items()}
+                frame = self._frame(images_BCHW, padded_BCHW)
+                if targets is not None:
+                    checked = self._check_targets(targets, len(images_BCHW))
+                    with self._repeatable_draws(images_BCHW.device):
+                        losses = self._losses(pyramid, raw, frame, checked)
+                if "class_logits" in taps:
+                    class_logits = self._class_logits(raw)
+                if "boxes" in taps:
+                    boxes = self._boxes(raw, frame)
+                if "proposals" in taps:
+                    proposals = self._proposals_BR4(raw, frame)
+                if wants_detections:
+                    detections = self._detections(pyramid, raw, frame)
+        outputs = DetectorOutputs(
+            pyramid=pyramid,
+            strides=self.strides,
+            class_logits=class_logits,
+            boxes=boxes,
+            losses=losses,
+            image_size_px=(padded_BCHW.shape[-2], padded_BCHW.shape[-1]),
+            proposals=proposals,
+            head_maps=_full_precision_maps(head_maps),
+            head=self._own_head(getattr(self.model, "head", None)) if "head" in taps else None,
+        )
+        return outputs, detections
+
+    def _normalise_and_pad(self, images_BCHW: Tensor) -> Tensor:
+        """Colours first, so that the padding is the mean colour, as in torchvision."""
+        normal_BCHW = (images_BCHW - self._mean_311) / self._std_311
+        multiple = self.layout.pad_multiple_px
+        below, right = (-images_BCHW.shape[-2]) % multiple, (-images_BCHW.shape[-1]) % multiple
+        if below or right:
+            normal_BCHW = F.pad(normal_BCHW, (0, right, 0, below))
+        return normal_BCHW.contiguous(memory_format=torch.channels_last)
+
+    def _frame(self, images_BCHW: Tensor, padded_BCHW: Tensor) -> Frame:
+        height, width = padded_BCHW.shape[-2:]
+        cells = tuple((height // stride, width // stride) for stride in self.strides.values())
+        anchors_A4, num_by_level = self._anchor_table(cells, padded_BCHW.device)
+        return Frame(
+            num_images=len(images_BCHW),
+            image_size_px=(images_BCHW.shape[-2], images_BCHW.shape[-1]),
+            padded_size_px=(height, width),
+            anchors_A4=anchors_A4,
+            num_anchors_by_level=num_by_level,
+        )
+
+
+def _full_precision_maps(maps: HeadMaps | None) -> HeadMaps | None:
+    if maps is None:
+        return None
+    return {level: (full_precision(one), full_precision(other)) for level, (one, other) in maps.items()}

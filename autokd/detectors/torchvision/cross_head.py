@@ -1,0 +1,120 @@
+"""Dense heads cut in two inside their branches: the tap ``head_maps``, and a frozen head that judges such maps.
+
+The cut lies before the last block (convolution, normalisation, ReLU) of each branch's tower; a tower of one block is
+cut before it, at the pyramid itself. CrossKD, arXiv:2306.11369, section 3.2.
+
+Legend: B images, C channels, H x W cells, A candidate boxes of an image, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from autokd.detectors.torchvision.anchors import AnchorTable
+from autokd.errors import DetectorError
+from autokd.outputs import HeadMaps
+
+Decode = Callable[[Tensor, Tensor], Tensor]
+"""(B, A, 4) regressed numbers, (A, 4) anchors -> (B, A, 4) xyxy px."""
+
+
+def _branches(head: Any) -> tuple[Any, Any]:
+    return head.classification_head, head.regression_head
+
+
+def _cut(tower: nn.Sequential) -> int:
+    """Index of the last block's first module: torchvision's FCOS lists layers, its RetinaNet blocks."""
+    begins = [i for i, part in enumerate(tower) if any(isinstance(module, nn.Conv2d) for module in part.modules())]
+    return begins[-1]
+
+
+@contextmanager
+def maps_at_cut(head: Any, pyramid: Mapping[str, Tensor]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """Within, one forward of ``head`` fills what is given: level -> (class branch's map, box branch's map)."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    heard: tuple[list[Tensor], list[Tensor]] = ([], [])
+    hooks = []
+    for branch, maps in zip(_branches(head), heard):
+        cut = _cut(branch.conv)
+        if cut == 0:
+            maps.extend(pyramid.values())
+        else:
+            hooks.append(branch.conv[cut - 1].register_forward_hook(lambda *call, to=maps: to.append(call[2])))
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found.update(zip(pyramid, zip(*heard)))
+
+
+class FrozenCrossHead(nn.Module):
+    """A copy of a torchvision dense head, cut in two: see ``autokd.outputs.CrossHead``.
+
+    Its weights never change, nor does its mode; gradient flows through it to the maps.
+    """
+
+    def __init__(self, head: Any, anchors: AnchorTable, strides: Mapping[str, int], decode: Decode) -> None:
+        super().__init__()
+        self._rest = copy.deepcopy(head)
+        self._rest.zero_grad(set_to_none=True)
+        begins = []
+        for branch in _branches(self._rest):
+            cut = _cut(branch.conv)
+            begins.append(branch.conv[:cut])
+            branch.conv = branch.conv[cut:]
+        self._begins = nn.ModuleList(begins)
+        self._anchors = copy.deepcopy(anchors)
+        self._strides = dict(strides)
+        self._decode = decode
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> FrozenCrossHead:
+        """Stay in evaluation mode, whatever an enclosing module does."""
+        return super().train(False)
+
+    def begin(self, pyramid: Mapping[str, Tensor]) -> HeadMaps:
+        """The maps at the cut, (B, C, H, W) for each branch of each level."""
+        class_begin, box_begin = self._begins
+        return {level: (class_begin(map_BCHW), box_begin(map_BCHW)) for level, map_BCHW in pyramid.items()}
+
+    def finish(self, head_maps: HeadMaps, input_size_px: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """(B, A, K) class logits and (B, A, 4) decoded boxes, in the order of the detector's own taps.
+
+        input_size_px: (height, width) of the padded input that the maps describe. DetectorError if the levels are
+        not this head's, or their cells do not cover the input.
+        """
+        check_head_maps(head_maps, self._strides, input_size_px)
+        class_maps, box_maps = zip(*(head_maps[level] for level in self._strides))
+        class_branch, box_branch = _branches(self._rest)
+        class_logits_BAK = class_branch(list(class_maps))
+        deltas = box_branch(list(box_maps))
+        deltas_BA4 = deltas[0] if isinstance(deltas, tuple) else deltas  # FCOS: with centre-ness
+        cells = tuple((map_BCHW.shape[-2], map_BCHW.shape[-1]) for map_BCHW in box_maps)
+        anchors_A4, _ = self._anchors(cells, deltas_BA4.device)
+        return class_logits_BAK.float(), self._decode(deltas_BA4.float(), anchors_A4)
+
+
+def check_head_maps(head_maps: HeadMaps, strides: Mapping[str, int], input_size_px: tuple[int, int]) -> None:
+    """DetectorError unless the maps are those of a frozen head's levels, and their cells cover the input.
+
+    strides: level -> pixels of a cell. input_size_px: (height, width) of the padded input.
+    """
+    if set(head_maps) != set(strides):
+        raise DetectorError(
+            f"the frozen head takes maps of the levels {', '.join(strides)} and got "
+            f"{', '.join(head_maps) or 'none'}. Pair detectors whose heads look at the same levels."
+        )
+    for level, (_, map_BCHW) in head_maps.items():
+        expected = tuple(-(-side // strides[level]) for side in input_size_px)
+        if tuple(map_BCHW.shape[-2:]) != expected:
+            raise DetectorError(
+                f"the frozen head got a map of {tuple(map_BCHW.shape[-2:])} cells at {level}; for an input of "
+                f"{tuple(input_size_px)} pixels at stride {strides[level]} it takes {expected}. Resize it first."
+            )

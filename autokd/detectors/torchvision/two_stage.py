@@ -1,0 +1,86 @@
+"""FasterRCNN: proposals from a dense head, then a box head on each proposal.
+
+Legend: B images, A anchors of an image over all levels, R proposals of a batch, K classes, 0 is the
+background of torchvision's box head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.models.detection.roi_heads import fastrcnn_loss
+from torchvision.models.detection.rpn import concat_box_prediction_layers
+
+from autokd.detectors.contract import Detections
+from autokd.detectors.proposals import stacked
+from autokd.detectors.torchvision.adapter import Frame, TorchvisionAdapter
+
+
+class FasterRcnnDetector(TorchvisionAdapter):
+    """Faster R-CNN over a pyramid, arXiv:1506.01497 and arXiv:1612.03144.
+
+    It has the taps ``fpn`` and ``proposals``. Its class logits belong to proposals, which differ in number and place
+    between images and between two detectors, so there is no (B, A, K) that a student and a teacher could
+    compare; the objectness of its first stage says nothing of classes.
+    """
+
+    @property
+    def _anchor_generator(self) -> Any:
+        return self.model.rpn.anchor_generator
+
+    def _predict(self, pyramid: Mapping[str, Tensor]) -> dict[str, Any]:
+        objectness, deltas = concat_box_prediction_layers(*self.model.rpn.head(list(pyramid.values())))
+        return {"objectness": objectness, "deltas": deltas}
+
+    def _losses(
+        self, pyramid: Mapping[str, Tensor], raw: dict[str, Any], frame: Frame, targets: list[dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        rpn, roi_heads = self.model.rpn, self.model.roi_heads
+        shifted = [{"boxes": target["boxes"], "labels": target["labels"] + 1} for target in targets]
+        with torch.no_grad():
+            anchor_labels, matched_boxes = rpn.assign_targets_to_anchors(frame.anchors, shifted)
+            anchor_deltas = rpn.box_coder.encode(matched_boxes, frame.anchors)
+        loss_objectness, loss_rpn_box = rpn.compute_loss(raw["objectness"], raw["deltas"], anchor_labels, anchor_deltas)
+        with torch.no_grad():
+            proposals, _, labels, box_deltas = roi_heads.select_training_samples(self._proposals(raw, frame), shifted)
+        class_logits_RK, deltas_R4K = self._box_head(pyramid, proposals, frame)
+        loss_classifier, loss_box = fastrcnn_loss(class_logits_RK, deltas_R4K, labels, box_deltas)
+        return {
+            "loss_objectness": loss_objectness,
+            "loss_rpn_box_reg": loss_rpn_box,
+            "loss_classifier": loss_classifier,
+            "loss_box_reg": loss_box,
+        }
+
+    def _detections(self, pyramid: Mapping[str, Tensor], raw: dict[str, Any], frame: Frame) -> list[Detections]:
+        proposals = self._proposals(raw, frame)
+        class_logits_RK, deltas_R4K = self._box_head(pyramid, proposals, frame)
+        found = self.model.roi_heads.postprocess_detections(class_logits_RK, deltas_R4K, proposals, frame.image_sizes)
+        return [{"boxes": boxes, "scores": scores, "labels": labels - 1} for boxes, scores, labels in zip(*found)]
+
+    def _proposals(self, raw: dict[str, Any], frame: Frame) -> list[Tensor]:
+        """Boxes of the first stage after suppression, (at most ``num_proposals``, 4) an image; no gradient.
+
+        Kept in ``raw``: losses and the tap look at the same ones.
+        """
+        rpn = self.model.rpn
+        if "proposals" not in raw:
+            with torch.no_grad():
+                decoded = rpn.box_coder.decode(raw["deltas"].detach(), frame.anchors)
+                boxes_BA4 = decoded.view(frame.num_images, -1, 4)
+                raw["proposals"], _ = rpn.filter_proposals(
+                    boxes_BA4, raw["objectness"], frame.image_sizes, frame.num_anchors_by_level
+                )
+        return raw["proposals"]
+
+    def _proposals_BR4(self, raw: dict[str, Any], frame: Frame) -> Tensor:
+        return stacked(self._proposals(raw, frame))
+
+    def _box_head(self, pyramid: Mapping[str, Tensor], proposals: list[Tensor], frame: Frame) -> tuple[Tensor, Tensor]:
+        """(R, K + 1) logits, the background first, and (R, 4 (K + 1)) deltas."""
+        roi_heads = self.model.roi_heads
+        regions = roi_heads.box_roi_pool(dict(pyramid), proposals, frame.image_sizes)
+        return roi_heads.box_predictor(roi_heads.box_head(regions))

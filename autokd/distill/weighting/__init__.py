@@ -1,0 +1,1 @@
+"""Weights of a distiller's terms, levels and teachers, measured by their gradients."""

@@ -1,0 +1,180 @@
+"""Several teachers of one student: each has a distiller of its own, and they share the loss.
+
+    loss = sum over teachers k of share_k * distiller_k(student, teacher_k),   shares > 0 that sum to 1
+
+Since they sum to 1, a strength means the same whether one teaches or five. Nothing is trained for the shares:
+
+    equal      1 / number of teachers
+    gap        in proportion to the representation gap 1 - CKA between student and teacher, the mean over the levels
+               that they share: who differs most teaches most. Auto-KD, ICCV 2023 (statistics in place of training)
+    gradient   in inverse proportion to the norm of the teacher's loss gradient on the student's taps, so that each
+               pulls equally
+    numbers    as given, divided by their sum
+
+The second and third are measured in the first steps and then now and then, with a moving mean, as the factors of
+layers and of relative weights are. A teacher of which nothing can be measured (no common level, no gradient yet)
+counts as the mean of the others.
+
+Legend: T teachers, B images, C channels, H x W cells, R rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from autokd.config import TeacherFactors
+from autokd.distill.batch import device_of
+from autokd.distill.build import RECALIBRATE_EVERY, build_distiller
+from autokd.distill.distiller import Distiller, DistillResult, TermValue
+from autokd.distill.geometry.levels import cropped_alike, pair_levels
+from autokd.distill.geometry.regions import Targets
+from autokd.distill.linear_cka import LinearCKA
+from autokd.distill.weighting.balance import HALF_PRECISION_SCALE, gradient_norm, is_due
+from autokd.errors import DistillError, NonFiniteError
+from autokd.outputs import DetectorOutputs
+from autokd.spec import DistillerSpec
+
+_RATE = 0.5
+"""Part of the newest measurement in the moving mean."""
+_LEAST_GAP = 0.01
+"""A teacher with whom the student agrees entirely still teaches a little."""
+
+
+class TeacherEnsemble(nn.Module):
+    """What a student learns from several teachers, built by ``build_ensemble``; called as a distiller is.
+
+    The shares are buffers: they survive checkpoints and are never differentiated.
+    """
+
+    shares_T: Tensor
+    was_measured: Tensor
+
+    def __init__(
+        self,
+        distillers: Sequence[Distiller],
+        factors: TeacherFactors = "equal",
+        recalibrate_every: int | None = RECALIBRATE_EVERY,
+    ) -> None:
+        """factors: a rule, or a positive number for each teacher."""
+        super().__init__()
+        self.distillers = nn.ModuleList(distillers)
+        self.rule = factors if isinstance(factors, str) else "given"
+        self._recalibrate_every = recalibrate_every
+        given = [1.0] * len(distillers) if isinstance(factors, str) else list(factors)
+        if len(given) != len(distillers):
+            raise DistillError(f"found {len(given)} factors for {len(distillers)} teachers. Give one a teacher.")
+        self.register_buffer("shares_T", torch.tensor([factor / math.fsum(given) for factor in given]))
+        self.register_buffer("was_measured", torch.zeros(()))
+
+    def named_distillers(self) -> Iterator[tuple[str, Distiller]]:
+        """Each distiller with its teacher's name: "teacher 1", in the order in which they were given."""
+        for k, distiller in enumerate(self.distillers, start=1):
+            yield f"teacher {k}", cast(Distiller, distiller)
+
+    @property
+    def step(self) -> int:
+        """Calls in training mode so far."""
+        return cast(Distiller, self.distillers[0]).step
+
+    def begin_epoch(self, epoch: int, num_epochs: float, steps_per_epoch: int) -> None:
+        """As ``Distiller.begin_epoch``."""
+        for _, distiller in self.named_distillers():
+            distiller.begin_epoch(epoch, num_epochs, steps_per_epoch)
+
+    def forward(
+        self, outputs_s: DetectorOutputs, outputs_T: Sequence[DetectorOutputs], targets: Targets | None = None
+    ) -> DistillResult:
+        """The distillation loss of a batch; terms are named "teacher 1/whole.l2", their weights hold the share.
+
+        outputs_T: one for each teacher, of the same images. Otherwise as ``Distiller.forward``; errors name the
+        teacher.
+        """
+        if len(outputs_T) != len(self.distillers):
+            raise DistillError(
+                f"found outputs of {len(outputs_T)} teachers; this was built for {len(self.distillers)}."
+            )
+        measures = self.training and torch.is_grad_enabled() and is_due(self.step, self._recalibrate_every)
+        results: dict[str, DistillResult] = {}
+        for (name, distiller), outputs_t in zip(self.named_distillers(), outputs_T, strict=True):
+            with _named(name):
+                results[name] = distiller(outputs_s, outputs_t, targets)
+        totals = [result.total for result in results.values()]
+        if measures and self.rule == "gap":
+            self._follow([representation_gap(outputs_s, outputs_t) for outputs_t in outputs_T], least=_LEAST_GAP)
+        elif measures and self.rule == "gradient":
+            self._follow(_inverse_norms(outputs_s, totals))
+        shares_T = self.shares_T.clone()  # the graph keeps them as they are now
+        terms = {
+            f"{name}/{term}": TermValue(value.raw, share * value.weighted, share * value.weight)
+            for (name, result), share in zip(results.items(), shares_T, strict=True)
+            for term, value in result.terms.items()
+        }
+        return DistillResult((torch.stack(totals) * shares_T).sum(), terms)
+
+    @torch.no_grad()
+    def _follow(self, measured: Sequence[Tensor | float], least: float = 0.0) -> None:
+        """Move the shares towards ``measured``, in proportion; what is 0 or not finite counts as the others' mean."""
+        measured_T = torch.stack([torch.as_tensor(value, dtype=torch.float32).to(self.shares_T) for value in measured])
+        measured_T = measured_T.clamp_min(least)
+        is_valid = measured_T.isfinite() & (measured_T > 0)
+        if not bool(is_valid.any()):
+            return
+        measured_T = torch.where(is_valid, measured_T, measured_T[is_valid].mean())
+        rate = torch.where(self.was_measured > 0, _RATE, 1.0)
+        self.shares_T.lerp_(measured_T / measured_T.sum(), rate)
+        self.was_measured.fill_(1.0)
+
+
+def build_ensemble(
+    spec: DistillerSpec,
+    student: DetectorOutputs,
+    teachers: Sequence[DetectorOutputs],
+    num_classes: int,
+    factors: TeacherFactors = "equal",
+    recalibrate_every: int | None = RECALIBRATE_EVERY,
+) -> TeacherEnsemble:
+    """Build the distiller of ``spec`` for every teacher, with adapters of its own, on the student's device.
+
+    Raises as ``build_distiller`` does, naming the teacher.
+    """
+    distillers = []
+    for k, teacher in enumerate(teachers, start=1):
+        with _named(f"teacher {k}"):
+            distillers.append(build_distiller(spec, student, teacher, num_classes, recalibrate_every))
+    return TeacherEnsemble(distillers, factors, recalibrate_every).to(device_of(student))
+
+
+def representation_gap(student: DetectorOutputs, teacher: DetectorOutputs) -> float:
+    """1 - linear CKA between the cells of both, the mean over the levels of equal stride; NaN where there is none."""
+    gaps = []
+    for pair in pair_levels(student, teacher, must_share=False):
+        maps = cropped_alike(student.pyramid[pair.student], teacher.pyramid[pair.teacher].detach(), pair)
+        cka = LinearCKA()
+        cka.add(*(map_BCHW.detach().permute(0, 2, 3, 1).flatten(0, 2).to(maps[0].device) for map_BCHW in maps))
+        gaps.append(1.0 - cka.value())
+    return sum(gaps) / len(gaps) if gaps else math.nan
+
+
+def _inverse_norms(student: DetectorOutputs, totals: Sequence[Tensor]) -> list[Tensor | float]:
+    taps = [tap for tap in student.pyramid.values() if tap.requires_grad]
+    scale = HALF_PRECISION_SCALE if any(tap.dtype == torch.float16 for tap in taps) else 1.0
+    norms = [gradient_norm(total * scale, taps) if taps else None for total in totals]
+    return [0.0 if norm is None else scale / norm for norm in norms]
+
+
+@contextmanager
+def _named(teacher: str) -> Iterator[None]:
+    """Say in errors which teacher it was."""
+    try:
+        yield
+    except (DistillError, NonFiniteError) as error:
+        raise type(error)(f"{teacher}: {error}") from None
+
+
+__all__ = ["TeacherEnsemble", "build_ensemble", "representation_gap"]

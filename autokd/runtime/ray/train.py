@@ -1,0 +1,166 @@
+"""Full trainings whose global batches several processes share: Ray Train's ``TorchTrainer``, one job at a time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+try:
+    from ray import cloudpickle
+    from ray.train.torch import TorchConfig
+    from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+    from ray.train.v2.torch.torch_trainer import TorchTrainer
+except ImportError as error:
+    from autokd.errors import RuntimeUnavailableError
+
+    raise RuntimeUnavailableError(
+        f'Ray Train cannot be imported ({error}). Install it (pip install "ray[train,default]", 2.60 or later), or set '
+        "runtime.full_processes: 1."
+    ) from error
+
+from autokd.errors import RuntimeUnavailableError
+from autokd.outcomes import EvaluatorFactory, Job, Outcome, WorkerResources
+from autokd.runtime.containment import pruned, shortened
+from autokd.runtime.contract import Driver, Runtime, Wait
+from autokd.runtime.ray.rank import TASK, RankTask, failure_of, require_first, train_rank
+from autokd.runtime.ray.session import RaySession, quiet_environment
+from autokd.runtime.ray.worker import WorkerSetup
+
+_ASK_AGAIN_S = 1.0
+_NO_RETRIES = FailureConfig(max_failures=0, controller_failure_limit=0)
+"""Lost ranks are tried again here. Ray Train counts a rank that dies at once as the controller's failure, and would
+try for ever."""
+
+
+class _Trainer(TorchTrainer):
+    """Leaves Ctrl-C to us: Ray Train's own handler would end the process, before the run has kept what it knows."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Nothing. The interrupt comes out of ``fit``, and leaving Ray ends the ranks."""
+
+
+class RayTrainRuntime(Runtime):
+    """One job at a time on ``processes`` ranks; reports are handed over when a job has ended.
+
+    The evaluator of each rank finds torch's process group and takes its share (``autokd.training``). A rank that
+    fails ends the others. ``num_cpus``: of a Ray that is started here, at least ``processes``.
+    """
+
+    num_workers = 1
+
+    def __init__(
+        self,
+        processes: int,
+        *,
+        address: str | None = None,
+        threads_per_worker: int = 0,
+        gpus_per_worker: float | Literal["auto"] = "auto",
+        max_worker_losses: int = 1,
+        num_cpus: int = 1,
+    ) -> None:
+        self._processes = processes
+        self._threads_per_worker = threads_per_worker
+        self._gpus_per_worker = gpus_per_worker
+        self._max_worker_losses = max_worker_losses
+        self._session = RaySession(address, num_cpus=max(processes, num_cpus))
+
+    def __enter__(self) -> RayTrainRuntime:
+        self._session.open()
+        return self
+
+    def close(self) -> None:
+        self._session.close()
+
+    def run(
+        self,
+        driver: Driver,
+        factory: EvaluatorFactory,
+        *,
+        job_timeouts_s: Mapping[str, float | None] | None = None,
+    ) -> None:
+        self._session.open()
+        try:
+            while (job := driver.next_job()) is not None:
+                if isinstance(job, Wait):
+                    time.sleep(_ASK_AGAIN_S)
+                    continue
+                _tell(driver, job, self._outcome(job, factory, (job_timeouts_s or {}).get(job.recipe)))
+        except BaseException:
+            self._session.close()  # ends ranks in the middle of a training; the next run starts afresh
+            raise
+
+    def _outcome(self, job: Job, factory: EvaluatorFactory, timeout_s: float | None) -> Outcome:
+        """Run a job, again where ranks were lost."""
+        resources = self._session.divide(self._processes, self._threads_per_worker, self._gpus_per_worker)
+        worker = WorkerSetup(
+            factory=cloudpickle.dumps(factory),
+            resources=resources,
+            working_directory=os.getcwd(),
+            import_paths=tuple(os.path.abspath(path) for path in sys.path),
+        )
+        task = RankTask(worker, job, timeout_s)
+        for losses in range(self._max_worker_losses + 1):
+            began_s = time.monotonic()
+            outcome = self._fit(task)
+            if outcome.cause != "worker_lost":
+                return outcome
+            seconds = time.monotonic() - began_s
+            if timeout_s is not None and seconds >= timeout_s:
+                message = f"a rank did not answer within {timeout_s:g} s and was killed."
+                return replace(outcome, cause="timeout", message=message, seconds=seconds)
+            outcome = replace(outcome, message=shortened(f"ranks died {losses + 1} times. {outcome.message}"))
+        return outcome
+
+    def _fit(self, task: RankTask) -> Outcome:
+        files = tempfile.mkdtemp(prefix="autokd-train-")
+        try:
+            with quiet_environment():
+                each_rank: Any = train_rank  # Ray Train hands back what it returns, its types do not say so
+                trainer = _Trainer(
+                    each_rank,
+                    train_loop_config={TASK: task},
+                    scaling_config=self._scaling(task.worker.resources),
+                    torch_config=TorchConfig(backend=_backend(task.worker.resources)),
+                    run_config=RunConfig(name="job", storage_path=files, failure_config=_NO_RETRIES),
+                )
+                result: Any = trainer.fit()
+        except WorkerGroupError as error:
+            return failure_of(error.worker_failures, task.job)
+        except TrainingFailedError as error:
+            return Outcome(task.job.id, "failed", cause="worker_lost", message=shortened(str(error)))
+        finally:
+            shutil.rmtree(files, ignore_errors=True)
+        return require_first(getattr(result, "return_value", None), task.job)
+
+    def _scaling(self, resources: WorkerResources) -> ScalingConfig:
+        each: dict[str, float] = {"CPU": self._session.cpus_of(resources)}
+        if resources.gpu_fraction > 0:
+            each["GPU"] = resources.gpu_fraction
+        for name, amount in each.items():
+            there = self._session.total(name)
+            if amount * self._processes > there:
+                raise RuntimeUnavailableError(
+                    f"runtime.full_processes is {self._processes}, each with {amount:g} {name}, but Ray has {there:g} "
+                    f"{name}. Lower it, or threads_per_worker or gpus_per_worker, or join a greater cluster."
+                )
+        return ScalingConfig(num_workers=self._processes, use_gpu=resources.gpu_fraction > 0, resources_per_worker=each)
+
+
+def _backend(resources: WorkerResources) -> str:
+    """NCCL refuses two ranks on one card."""
+    return "nccl" if resources.gpu_fraction >= 1 else "gloo"
+
+
+def _tell(driver: Driver, job: Job, outcome: Outcome) -> None:
+    for number, report in enumerate(outcome.reports, start=1):
+        if not driver.on_report(report):
+            driver.on_outcome(pruned(job, list(outcome.reports[:number]), outcome.worker))
+            return
+    driver.on_outcome(outcome)

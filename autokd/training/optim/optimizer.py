@@ -1,0 +1,181 @@
+"""The optimiser of a training: parameter groups, the schedule as a function of the step, clipping, precision.
+
+``autokd.training.optim.update`` puts these together into the step that a loss is followed by.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from autokd.config.recipes import LATER_FIELDS, STUDENT_FIELDS, Recipe
+from autokd.errors import ConfigError
+from autokd.training.optim.dot import DistillationOrientedSGD
+
+DOT_MOMENTUM = 0.9
+START_FRACTION = 1 / 25
+"""Of the peak rate, at the first step of a one-cycle schedule."""
+END_FRACTION = 1e-4
+"""Of the peak rate, at the last step."""
+
+
+def idle_fields(recipe: Recipe) -> set[str]:
+    """Fields of a recipe that decide nothing: its optimiser does not read them, or they were added later and are not
+    used."""
+    defaults = {name: field.default for name, field in type(recipe).model_fields.items() if name in LATER_FIELDS}
+    idle = {name for name, default in defaults.items() if getattr(recipe, name) == default}
+    return idle if recipe.optimiser == "dot" else idle | {"dot_delta"}
+
+
+def rate_factor(step: int, num_steps: int, recipe: Recipe, steps_per_epoch: int = 1) -> float:
+    """The learning rate of ``step`` (0-based, of ``num_steps``) as a fraction of the recipe's.
+
+    one_cycle: cosine from START_FRACTION up to 1 over the warm-up, then cosine down to END_FRACTION at the last step
+    (Smith and Topin, arXiv:1708.07120). The others, constant, multi_step, cosine and poly, are those of mmengine, times
+    a linear rise from ``warmup_start`` to 1.
+    """
+    if recipe.schedule != "one_cycle":
+        return _rise(step, num_steps, recipe) * _fall(step, num_steps, recipe, steps_per_epoch)
+    last = max(num_steps - 1, 1)
+    peak = recipe.warmup_fraction * last if recipe.warmup_steps is None else min(recipe.warmup_steps, last)
+    if step < peak:
+        return _cosine(START_FRACTION, 1.0, step / peak)
+    return _cosine(1.0, END_FRACTION, (step - peak) / max(last - peak, 1.0))
+
+
+def _rise(step: int, num_steps: int, recipe: Recipe) -> float:
+    """mmengine's LinearLR with ``end`` = the steps of the warm-up: it reaches 1 at the last of these."""
+    num_rising = recipe.warmup_steps
+    if num_rising is None:
+        num_rising = 0 if recipe.schedule == "constant" else round(recipe.warmup_fraction * num_steps)
+    if step >= num_rising:
+        return 1.0
+    return recipe.warmup_start + (1 - recipe.warmup_start) * step / max(num_rising - 1, 1)
+
+
+def _fall(step: int, num_steps: int, recipe: Recipe, steps_per_epoch: int) -> float:
+    if recipe.schedule == "constant":
+        return 1.0
+    if recipe.schedule == "multi_step":
+        return recipe.gamma ** sum(step >= round(part * num_steps) for part in recipe.milestones)
+    unit = steps_per_epoch if recipe.changes_by == "epoch" else 1
+    begin, end = (round(part * num_steps / unit) for part in recipe.schedule_span)
+    length = max(end - begin, 1)
+    past = min(max(step // unit - begin, 0), length - 1)
+    if recipe.schedule == "cosine":
+        return _cosine(1.0, recipe.end_factor, past / length)
+    return recipe.end_factor + (1 - recipe.end_factor) * (1 - past / max(length - 1, 1)) ** recipe.power
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+
+def parameter_groups(
+    student: nn.Module,
+    distiller: nn.Module | None,
+    weight_decay: float,
+    norm_decay: float = 0.0,
+    bias_decay: float = 0.0,
+) -> list[dict[str, object]]:
+    """The student's and the distiller's trainable parameters in groups of their own.
+
+    norm_decay, bias_decay: parts of ``weight_decay`` for the parameters of normalisations, and for biases and whatever
+    else has fewer than two dimensions.
+    """
+    groups: list[dict[str, object]] = []
+    for owner, module in (("student", student), ("distiller", distiller)):
+        parameters = trainable(module)
+        norms = _of_norms(module)
+        factors = {p: norm_decay if p in norms else 1.0 if p.ndim >= 2 else bias_decay for p in parameters}
+        for factor in sorted({1.0, norm_decay, bias_decay}, reverse=True):
+            members = [parameter for parameter in parameters if factors[parameter] == factor]
+            if members:
+                groups.append({"params": members, "weight_decay": factor * weight_decay, "owner": owner})
+    return groups
+
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+def _of_norms(module: nn.Module | None) -> set[nn.Parameter]:
+    modules = [] if module is None else [part for part in module.modules() if isinstance(part, _NORMS)]
+    return {parameter for part in modules for parameter in part.parameters(recurse=False)}
+
+
+def trainable(module: nn.Module | None) -> list[nn.Parameter]:
+    """The parameters that want a gradient."""
+    return [] if module is None else [p for p in module.parameters() if p.requires_grad]
+
+
+def make_optimiser(groups: list[dict[str, object]], recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW, SGD with momentum, or DOT; the fused kernels, several times faster on a CPU too.
+
+    ConfigError for a recipe that waits for what the student's config says.
+    """
+    if getattr(recipe, "from_student_config", False) and not recipe.model_fields_set >= STUDENT_FIELDS:
+        raise ConfigError("full.from_student_config: the student's config was not read. Call settle_recipes first.")
+    if recipe.optimiser == "dot":
+        return DistillationOrientedSGD(groups, recipe.learning_rate, DOT_MOMENTUM, recipe.dot_delta)
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+    momentum, nesterov = recipe.momentum, recipe.nesterov and recipe.momentum > 0
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=momentum, nesterov=nesterov, fused=True)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor | None:
+    """Scale the gradients to a joint norm of at most ``max_norm``; return the norm before, if there is any."""
+    if max_norm is None:
+        return None
+    return nn.utils.clip_grad_norm_(parameters, max_norm)
+
+
+class Precision:
+    """Mixed precision on a GPU (bfloat16 where the card has it, else float16 with loss scaling), none on a CPU.
+
+    ``can_scale``: whether the optimiser can work with a scaled loss. Where it cannot and the card has float16 only,
+    "auto" trains in full precision, and True is a ConfigError.
+    """
+
+    def __init__(self, device: torch.device, amp: bool | str, can_scale: bool = True) -> None:
+        self._device = device
+        self.is_mixed = device.type == "cuda" and amp is not False
+        self._dtype = torch.float32
+        if self.is_mixed:
+            self._dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        if self._dtype == torch.float16 and not can_scale:
+            if amp is True:
+                raise ConfigError(
+                    "amp: true needs a scaled loss on this card, which has no bfloat16, and 'optimiser: dot' keeps two "
+                    "losses apart. Set 'amp: false' or 'auto', or take another optimiser."
+                )
+            self.is_mixed, self._dtype = False, torch.float32
+        is_scaled = self._dtype == torch.float16
+        self._scaler = torch.amp.GradScaler(device.type, enabled=is_scaled)
+
+    @property
+    def is_scaled(self) -> bool:
+        """float16: a step with non-finite gradients is skipped and the scale lowered, so they are no failure."""
+        return self._scaler.is_enabled()
+
+    def autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self._device.type, dtype=self._dtype, enabled=self.is_mixed)
+
+    def backward(self, loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
+        """Compute the gradients, unscaled."""
+        if not self.is_scaled:
+            loss.backward()
+            return
+        self._scaler.scale(loss).backward()
+        self._scaler.unscale_(optimiser)
+
+    def step(self, optimiser: torch.optim.Optimizer) -> None:
+        if not self.is_scaled:
+            optimiser.step()
+            return
+        self._scaler.step(optimiser)
+        self._scaler.update()
