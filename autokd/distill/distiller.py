@@ -21,7 +21,7 @@ from autokd.distill.weighting.layers import LayerFactors
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec, Weight
-from autokd.spec.model import Schedule
+from autokd.spec.terms import Schedule
 
 
 @dataclass(frozen=True, slots=True)

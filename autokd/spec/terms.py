@@ -1,18 +1,14 @@
-"""The values that describe a distiller: Step, Weight, TermSpec, DistillerSpec."""
+"""The values that describe one term of a distiller: Step, Weight, TermSpec."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from autokd.errors import SpecError, one_of
 from autokd.spec.operator import Kind, Number
+from autokd.spec.signature import FlowState, flow
 from autokd.spec.vocabulary import IDENTITY, operator_of
 
 WeightKind = Literal["absolute", "relative"]
@@ -21,9 +17,6 @@ Layers = Literal["equal", "gap", "gradient"]
 WEIGHT_KINDS: tuple[WeightKind, ...] = ("absolute", "relative")
 SCHEDULES: tuple[Schedule, ...] = ("constant", "linear_decay", "warm_up")
 LAYERS: tuple[Layers, ...] = ("equal", "gap", "gradient")
-
-SCHEMA = 1
-"""Of a distiller's YAML file; raised when old files need a translation."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -57,7 +50,7 @@ class Step:
             if parameter.is_integer and int(value) != value:
                 raise SpecError(f"{kind} '{self.name}': {name} = {value!r} must be a whole number.")
         settings = self.settings(kind)
-        exact = {p.name: int(settings[p.name]) if p.is_integer else _rounded(settings[p.name])
+        exact = {p.name: int(settings[p.name]) if p.is_integer else rounded(settings[p.name])
                  for p in operator.parameters}  # fmt: skip
         return Step.of(self.name, **exact)
 
@@ -101,14 +94,12 @@ class TermSpec:
 
     def canonical(self) -> TermSpec:
         """Identity steps gone, parameters written out, numbers to 6 digits; SpecError if ill-typed."""
-        from autokd.spec.signature import check_term
-
         written = tuple(step for step in self.transforms if step.name != IDENTITY)
         term = TermSpec(
             self.source.checked("source"),
             tuple(_at(f"transforms[{i}]", step, "transform") for i, step in enumerate(written)),
             self.distance.checked("distance"),
-            replace(self.weight, value=_rounded(self.weight.value)),
+            replace(self.weight, value=rounded(self.weight.value)),
         )
         check_term(term)
         return term
@@ -119,81 +110,24 @@ class TermSpec:
         return replace(self, weight=Weight("relative", 1.0, layers=self.weight.layers))
 
 
-@dataclass(frozen=True)
-class DistillerSpec:
-    """A sum of terms. ``name`` and ``paper`` label it and are no part of its identity."""
-
-    terms: tuple[TermSpec, ...]
-    name: str = ""
-    paper: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.terms:
-            raise SpecError("a distiller has at least one term; without distillation there is no distiller.")
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, DistillerSpec) and self.terms == other.terms
-
-    def __hash__(self) -> int:
-        return hash(self.terms)
-
-    def canonical(self) -> DistillerSpec:
-        """The one representative of all specs with this loss: terms canonical, merged and sorted.
-
-        Terms equal but for the value of their weights merge, the values added. SpecError, naming the term, if any
-        cannot be.
-        """
-        merged: dict[TermSpec, float] = {}
-        for i, term in enumerate(self.terms):
-            try:
-                exact = term.canonical()
-            except SpecError as error:
-                raise SpecError(f"terms[{i}].{error}") from None
-            unweighted = replace(exact, weight=replace(exact.weight, value=1.0))
-            merged[unweighted] = merged.get(unweighted, 0.0) + exact.weight.value
-        terms = [replace(term, weight=replace(term.weight, value=_rounded(v))) for term, v in merged.items()]
-        return DistillerSpec(tuple(sorted(terms)), self.name, self.paper)
-
-    def with_strength(self, ratio: float) -> DistillerSpec:
-        """The same form with relative weights: the terms share ``ratio`` equally. Schedules and layers stay."""
-        share = ratio / len(self.terms)
-        terms = tuple(replace(term, weight=replace(term.weight, kind="relative", value=share)) for term in self.terms)
-        return DistillerSpec(terms, self.name, self.paper)
-
-    @cached_property
-    def digest(self) -> str:
-        """16 hexadecimal digits, equal for equal losses, stable between machines and versions of Python."""
-        terms = self.canonical().to_data()["terms"]
-        text = json.dumps(terms, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def to_data(self) -> dict[str, Any]:
-        from autokd.spec.text import spec_to_data
-
-        return spec_to_data(self)
-
-    def to_yaml(self) -> str:
-        from autokd.spec.text import spec_to_yaml
-
-        return spec_to_yaml(self)
-
-    @classmethod
-    def from_yaml(cls, path_or_text: str | Path) -> DistillerSpec:
-        """Read a distiller; SpecError or ConfigError with file and line if it is not one."""
-        from autokd.documents import load_document
-        from autokd.spec.text import spec_from_document
-
-        return spec_from_document(load_document(path_or_text))
-
-    @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> DistillerSpec:
-        from autokd.documents import Document
-        from autokd.spec.text import spec_from_document
-
-        return spec_from_document(Document(dict(data)))
+def check_term(term: TermSpec) -> None:
+    """Raise SpecError naming the step ("transforms[1]") if ``term`` combines what cannot be combined."""
+    state = flow(FlowState(), operator_of("source", term.source.name), term.source.settings("source"))
+    if term.weight.layers != "equal" and not operator_of("source", term.source.name).by_level:
+        raise SpecError(
+            f"weight: layers is {term.weight.layers!r}, but source '{term.source.name}' gives a single piece of "
+            "knowledge, not one a level. Use layers: equal."
+        )
+    steps: list[tuple[str, Kind, int]] = [(f"transforms[{i}]", "transform", i) for i in range(len(term.transforms))]
+    for place, kind, i in [*steps, ("distance", "distance", -1)]:
+        step = term.distance if kind == "distance" else term.transforms[i]
+        try:
+            state = flow(state, operator_of(kind, step.name), step.settings(kind))
+        except SpecError as error:
+            raise SpecError(f"{place}: {error}") from None
 
 
-def _rounded(value: Number) -> float:
+def rounded(value: Number) -> float:
     return float(f"{float(value):.6g}")
 
 
