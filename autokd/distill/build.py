@@ -6,11 +6,11 @@ from typing import Any, cast
 
 from torch import nn
 
-from autokd.distill.batch import device_of
 from autokd.distill.distiller import Distiller, Term
 from autokd.distill.geometry.levels import make_adapters, own_random_numbers, pair_levels
 from autokd.distill.operators import BuildContext, Distance, Source, Transform, make_operator
 from autokd.distill.probe import refuse_constant_terms
+from autokd.distill.term_inputs import device_of
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec, Operator, Step, TermSpec, operator_of

@@ -115,8 +115,8 @@ def check_term(term: TermSpec) -> None:
     state = flow(FlowState(), operator_of("source", term.source.name), term.source.settings("source"))
     if term.weight.layers != "equal" and not operator_of("source", term.source.name).by_level:
         raise SpecError(
-            f"weight: layers is {term.weight.layers!r}, but source '{term.source.name}' gives a single piece of "
-            "knowledge, not one a level. Use layers: equal."
+            f"weight: layers is {term.weight.layers!r}, but source '{term.source.name}' gives a single feature "
+            "pair, not one a level. Use layers: equal."
         )
     steps: list[tuple[str, Kind, int]] = [(f"transforms[{i}]", "transform", i) for i in range(len(term.transforms))]
     for place, kind, i in [*steps, ("distance", "distance", -1)]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from autokd.distill import build_distiller
-from autokd.distill.batch import Batch
 from autokd.distill.geometry import regions as region_module
 from autokd.distill.sources import maps as map_sources
+from autokd.distill.term_inputs import TermInputs
 from autokd.distill.transforms import attention, learned, spatial
 from autokd.spec import TRANSFORMS, DistillerSpec, Step, TermSpec, Weight
 from tests.support import distill_cases as cases
@@ -49,7 +49,7 @@ def calls_in_a_step(monkeypatch, owner, name: str, wanted: DistillerSpec) -> int
         (spatial.SpatialAttention, "change", [("whole", "spatial_attention", d) for d in ("l1", "l2")], SIDES * LEVELS),
         (attention, "_weighted", [("foreground", "teacher_attention", d) for d in ("l1_sum", "l2_sum")], LEVELS),
         (attention, "_weighted", [("whole", "shared_attention", d) for d in ("l2", "l2_norm")], LEVELS),
-        (Batch, "_paired_maps", [("whole", "l1"), ("foreground", "l1"), ("instance", "l1")], LEVELS),
+        (TermInputs, "_paired_maps", [("whole", "l1"), ("foreground", "l1"), ("instance", "l1")], LEVELS),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

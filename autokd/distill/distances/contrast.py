@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from autokd.distill.batch import Batch
-from autokd.distill.knowledge import Knowledge
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import BuildContext, Distance
+from autokd.distill.term_inputs import TermInputs
 
 _NO_LOGIT = -1e30
 
@@ -26,9 +26,9 @@ class InfoNCE(Distance):
         super().__init__(context)
         self.temperature = temperature
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        weights_SN = _weights(knowledge)
-        logits_SN = _logits(knowledge.student_SCHW, weights_SN, self.temperature)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        weights_SN = _weights(features)
+        logits_SN = _logits(features.student_SCHW, weights_SN, self.temperature)
         return _mean_over_regions(-logits_SN.log_softmax(1)[:, 0], weights_SN)
 
 
@@ -43,11 +43,11 @@ class SmoothContrastive(Distance):
         super().__init__(context)
         self.temperature = temperature
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        weights_SN = _weights(knowledge)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        weights_SN = _weights(features)
         student_SN, teacher_SN = (
             _logits(side, weights_SN, self.temperature).log_softmax(1)
-            for side in (knowledge.student_SCHW, knowledge.teacher_SCHW)
+            for side in (features.student_SCHW, features.teacher_SCHW)
         )
         counts_SN = weights_SN > 0
         gap_SN = torch.where(counts_SN, teacher_SN - torch.where(counts_SN, student_SN, 0.0), 0.0)
@@ -55,10 +55,10 @@ class SmoothContrastive(Distance):
         return _mean_over_regions(divergence_S.clamp_min(0.0), weights_SN)
 
 
-def _weights(knowledge: Knowledge) -> Tensor:
-    weights_SHW = knowledge.weights_SHW
+def _weights(features: FeaturePair) -> Tensor:
+    weights_SHW = features.weights_SHW
     if weights_SHW is None:
-        return torch.ones_like(knowledge.student_SCHW[:, 0]).flatten(1)
+        return torch.ones_like(features.student_SCHW[:, 0]).flatten(1)
     return weights_SHW.flatten(1)
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from autokd.distill.batch import Batch
-from autokd.distill.knowledge import Knowledge
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import BuildContext, Distance
 from autokd.distill.statistics import centred, mean, mean_over_cells, unit
+from autokd.distill.term_inputs import TermInputs
 
 _ROUNDING = 1e-6
 """A vector whose greatest deviation is below this part of its mean is constant: float32 resolves no better."""
@@ -23,19 +23,19 @@ _ROUNDING = 1e-6
 class L1(Distance):
     """mean |s - t| over samples, channels and the region's cells. DetKDS, ICML 2024."""
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        student, teacher = knowledge.values()
-        return mean((student - teacher).abs(), knowledge.weights_SHW)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        student, teacher = features.values()
+        return mean((student - teacher).abs(), features.weights_SHW)
 
 
 class L2(Distance):
     """mean (s - t)^2 over samples, channels and the region's cells. FitNets, arXiv:1412.6550, eq. 3."""
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        student, teacher = knowledge.values()
-        if knowledge.weights_SHW is None and student.numel():
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        student, teacher = features.values()
+        if features.weights_SHW is None and student.numel():
             return functional.mse_loss(student, teacher)
-        return mean((student - teacher).square(), knowledge.weights_SHW)
+        return mean((student - teacher).square(), features.weights_SHW)
 
 
 class SmoothL1(Distance):
@@ -48,10 +48,10 @@ class SmoothL1(Distance):
         super().__init__(context)
         self.beta = beta
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        student, teacher = knowledge.values()
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        student, teacher = features.values()
         huber = functional.smooth_l1_loss(student, teacher, reduction="none", beta=self.beta)
-        return mean(huber, knowledge.weights_SHW)
+        return mean(huber, features.weights_SHW)
 
 
 class Cosine(Distance):
@@ -61,10 +61,10 @@ class Cosine(Distance):
     zeros has no direction: it is 1/2 away from any other and 0 from another of zeros. DetKDS, ICML 2024.
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        student, teacher = knowledge.values()
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        student, teacher = features.values()
         gap_S1HW = (unit(student, (1,)) - unit(teacher, (1,))).square().sum(1, keepdim=True) / 2
-        return mean(gap_S1HW, knowledge.weights_SHW)
+        return mean(gap_S1HW, features.weights_SHW)
 
 
 class Pearson(Distance):
@@ -75,9 +75,9 @@ class Pearson(Distance):
     is the correlation of a class over the batch. PKD, arXiv:2207.02039, eq. 5; DIST, arXiv:2205.10536, eq. 9.
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        weights = knowledge.weights_SHW
-        student, teacher = (self._unit(x, weights) for x in knowledge.values())
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        weights = features.weights_SHW
+        student, teacher = (self._unit(x, weights) for x in features.values())
         gap_SCHW = (student - teacher).square() / 2
         if weights is not None:
             gap_SCHW = gap_SCHW * weights[:, None]
@@ -95,10 +95,10 @@ class PearsonChannels(Distance):
     Written as ``Pearson``. Distributions are compared as probabilities. DIST, arXiv:2205.10536, eq. 8.
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        student, teacher = (_centred_unit(x, (1,), None) for x in knowledge.values())
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        student, teacher = (_centred_unit(x, (1,), None) for x in features.values())
         gap_S1HW = (student - teacher).square().sum(1, keepdim=True) / 2
-        return mean(gap_S1HW, knowledge.weights_SHW)
+        return mean(gap_S1HW, features.weights_SHW)
 
 
 class CrossCorrelation(Distance):
@@ -108,9 +108,9 @@ class CrossCorrelation(Distance):
     that have any cell that counts. Written as ``Pearson``. DetKDS, ICML 2024.
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        weights = knowledge.weights_SHW
-        student, teacher = (_centred_unit(x, (2, 3), weights) for x in knowledge.values())
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        weights = features.weights_SHW
+        student, teacher = (_centred_unit(x, (2, 3), weights) for x in features.values())
         gap_SCHW = (student - teacher).square() / 2
         if weights is None:
             return gap_SCHW.sum() / max(gap_SCHW.shape[0] * gap_SCHW.shape[1], 1)

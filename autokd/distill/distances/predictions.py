@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from autokd.distill.batch import Batch
-from autokd.distill.knowledge import Knowledge
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import BuildContext, Distance
 from autokd.distill.statistics import mean
+from autokd.distill.term_inputs import TermInputs
 
 _NO_LOGIT = -1e30
 _NO_AREA = 1e-12
@@ -31,15 +31,15 @@ class BinaryCrossEntropy(Distance):
         super().__init__(context)
         self.focus = focus
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        student, weights = knowledge.student_SCHW, knowledge.weights_SHW
-        target = knowledge.teacher_SCHW.sigmoid()
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        student, weights = features.student_SCHW, features.weights_SHW
+        target = features.teacher_SCHW.sigmoid()
         entropy = functional.binary_cross_entropy_with_logits(student, target, reduction="none")
         entropy = entropy * (student.detach().sigmoid() - target).abs().pow(self.focus)
         likeliest_SHW = target.amax(1) if target.numel() else target.sum(1)
         if weights is not None:
             entropy, likeliest_SHW = entropy * weights[:, None], likeliest_SHW * weights
-        return knowledge.temperature**2 * entropy.sum() / likeliest_SHW.sum().clamp_min(1.0)
+        return features.temperature**2 * entropy.sum() / likeliest_SHW.sum().clamp_min(1.0)
 
 
 class BinaryKL(Distance):
@@ -48,11 +48,11 @@ class BinaryKL(Distance):
     MLKD (multi-label logits distillation), arXiv:2308.06453, eq. 3.
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        student, teacher = knowledge.student_SCHW, knowledge.teacher_SCHW
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        student, teacher = features.student_SCHW, features.teacher_SCHW
         yes = teacher.sigmoid() * (functional.logsigmoid(teacher) - functional.logsigmoid(student))
         no = (-teacher).sigmoid() * (functional.logsigmoid(-teacher) - functional.logsigmoid(-student))
-        return knowledge.temperature**2 * mean((yes + no).sum(1, keepdim=True), knowledge.weights_SHW)
+        return features.temperature**2 * mean((yes + no).sum(1, keepdim=True), features.weights_SHW)
 
 
 class DecoupledKL(Distance):
@@ -66,9 +66,9 @@ class DecoupledKL(Distance):
         super().__init__(context)
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        student_SKHW, teacher_SKHW = (x / self.temperature for x in (knowledge.student_SCHW, knowledge.teacher_SCHW))
-        labels_SHW = teacher_SKHW.argmax(1) if knowledge.labels_SHW is None else knowledge.labels_SHW
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        student_SKHW, teacher_SKHW = (x / self.temperature for x in (features.student_SCHW, features.teacher_SCHW))
+        labels_SHW = teacher_SKHW.argmax(1) if features.labels_SHW is None else features.labels_SHW
         classes_K11 = torch.arange(student_SKHW.shape[1], device=student_SKHW.device)[:, None, None]
         is_target_SKHW = labels_SHW[:, None] == classes_K11
         target_s, rest_s, among_s = self._parts(student_SKHW, is_target_SKHW)
@@ -79,8 +79,8 @@ class DecoupledKL(Distance):
             0
         )  # rounding alone is < 0
         weights_SHW = is_target_SKHW.any(1).to(student_SKHW.dtype)
-        if knowledge.weights_SHW is not None:
-            weights_SHW = weights_SHW * knowledge.weights_SHW
+        if features.weights_SHW is not None:
+            weights_SHW = weights_SHW * features.weights_SHW
         return self.temperature**2 * mean(divergence, weights_SHW)
 
     @staticmethod
@@ -98,9 +98,9 @@ class IoU(Distance):
     BCKD, arXiv:2308.14286, section 3.3.
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        common_SHW, union_SHW, _ = _areas(knowledge.student_SCHW, knowledge.teacher_SCHW)
-        return mean(1 - _ratio(common_SHW, union_SHW)[:, None], knowledge.weights_SHW)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        common_SHW, union_SHW, _ = _areas(features.student_SCHW, features.teacher_SCHW)
+        return mean(1 - _ratio(common_SHW, union_SHW)[:, None], features.weights_SHW)
 
 
 class GIoU(Distance):
@@ -109,10 +109,10 @@ class GIoU(Distance):
     It pulls boxes together that do not meet. Generalized IoU, arXiv:1902.09630, algorithm 1.
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        common_SHW, union_SHW, hull_SHW = _areas(knowledge.student_SCHW, knowledge.teacher_SCHW)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        common_SHW, union_SHW, hull_SHW = _areas(features.student_SCHW, features.teacher_SCHW)
         gap_SHW = 2 - _ratio(common_SHW, union_SHW) - _ratio(union_SHW, hull_SHW)
-        return mean(gap_SHW[:, None], knowledge.weights_SHW)
+        return mean(gap_SHW[:, None], features.weights_SHW)
 
 
 def _areas(student_S4HW: Tensor, teacher_S4HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:

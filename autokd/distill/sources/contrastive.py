@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autokd.distill.batch import Batch
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.regions import Given, Instances
-from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Source
 from autokd.distill.sources.region_sets import (
     SAME_OBJECT_IOU,
@@ -22,6 +21,7 @@ from autokd.distill.sources.region_sets import (
     regions_of,
 )
 from autokd.distill.statistics import unit
+from autokd.distill.term_inputs import TermInputs
 from autokd.spec.operator import CONTRAST
 
 _PROJECTION = 128
@@ -53,10 +53,10 @@ class Contrastive(Source):
         self.register_buffer("queue_QD", torch.zeros(queue + 1, _PROJECTION))  # the last place takes what is dropped
         self.register_buffer("num_queued", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        instances = regions_of(batch).instances
-        student_SC = region_vectors(batch, batch.student_maps, self._student_strides, "student")
-        teacher_SC = region_vectors(batch, batch.teacher_maps, self._teacher_strides, "teacher")
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        instances = regions_of(inputs).instances
+        student_SC = region_vectors(inputs, inputs.student_maps, self._student_strides, "student")
+        teacher_SC = region_vectors(inputs, inputs.teacher_maps, self._teacher_strides, "teacher")
         student_SD, teacher_SD = (
             unit(self.project_student(student_SC), (1,)),
             unit(self.project_teacher(teacher_SC), (1,)),
@@ -64,11 +64,11 @@ class Contrastive(Source):
         queue_QD = self.queue_QD[: self.places].clone().to(teacher_SD)
         pair = similarities(student_SD, teacher_SD, queue_QD), similarities(teacher_SD, teacher_SD, queue_QD).detach()
         weights_SN = self._counts(instances)
-        if batch.is_training:
+        if inputs.is_training:
             self._enqueue(teacher_SD.detach(), instances.there_S)
         student_S11N, teacher_S11N = (side_SN[:, None, None] for side_SN in pair)
         grid = Grid(1, student_S11N.shape[-1])
-        return (Knowledge(student_S11N, teacher_S11N, grid, Given(weights_SN[:, None]), CONTRAST),)
+        return (FeaturePair(student_S11N, teacher_S11N, grid, Given(weights_SN[:, None]), CONTRAST),)
 
     def _counts(self, instances: Instances) -> Tensor:
         """(S, 1 + S + Q): 1 for the partner and for each negative of a region that is there, else 0."""

@@ -14,13 +14,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from autokd.distill.batch import Batch
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.levels import own_random_numbers
 from autokd.distill.geometry.regions import Given
-from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Source
-from autokd.distill.sources.predictions import candidate_knowledge, top_scores
+from autokd.distill.sources.predictions import candidate_pair, top_scores
 from autokd.distill.statistics import centred
+from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
 from autokd.outputs import CrossHead, DetectorOutputs, HeadMaps
 from autokd.spec.operator import BOXES, LOGITS
@@ -38,9 +38,9 @@ class CrossedLogits(Source):
         super().__init__(context)
         self.crossing = context.part("crossing", lambda: Crossing(context))
 
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        crossed_BAK = crossed_predictions(self.crossing, batch)[0]
-        return (candidate_knowledge(crossed_BAK, _teachers(batch, "class_logits", crossed_BAK), LOGITS),)
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        crossed_BAK = crossed_predictions(self.crossing, inputs)[0]
+        return (candidate_pair(crossed_BAK, _teachers(inputs, "class_logits", crossed_BAK), LOGITS),)
 
 
 class CrossedBoxes(Source):
@@ -53,15 +53,15 @@ class CrossedBoxes(Source):
         super().__init__(context)
         self.crossing = context.part("crossing", lambda: Crossing(context))
 
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        crossed_BAK, crossed_BA4 = crossed_predictions(self.crossing, batch)
-        scores_B1A = top_scores(_teachers(batch, "class_logits", crossed_BAK))[:, None]
-        return (candidate_knowledge(crossed_BA4, _teachers(batch, "boxes", crossed_BA4), BOXES, Given(scores_B1A)),)
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        crossed_BAK, crossed_BA4 = crossed_predictions(self.crossing, inputs)
+        scores_B1A = top_scores(_teachers(inputs, "class_logits", crossed_BAK))[:, None]
+        return (candidate_pair(crossed_BA4, _teachers(inputs, "boxes", crossed_BA4), BOXES, Given(scores_B1A)),)
 
 
-def crossed_predictions(crossing: Crossing, batch: Batch) -> tuple[Tensor, Tensor]:
+def crossed_predictions(crossing: Crossing, inputs: TermInputs) -> tuple[Tensor, Tensor]:
     """(B, A, K) logits and (B, A, 4) boxes by the teacher's head for the student's maps; once a batch."""
-    return batch.shared(crossing, lambda: crossing(batch))
+    return inputs.shared(crossing, lambda: crossing(inputs))
 
 
 class Crossing(nn.Module):
@@ -89,12 +89,12 @@ class Crossing(nn.Module):
             for branch, x_s, x_t in zip(("class", "box"), student.head_maps[name_s], maps_t[name_t]):
                 self.adapters.append(_adapter(f"{branch} {teacher.strides[name_t]}", x_s.shape[1], x_t.shape[1]))
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        head, maps_s = batch.teacher.head, batch.student.head_maps
+    def forward(self, inputs: TermInputs) -> tuple[Tensor, Tensor]:
+        head, maps_s = inputs.teacher.head, inputs.student.head_maps
         if head is None or maps_s is None:
             lack = "teacher's outputs have no head" if head is None else "student's outputs have no head_maps"
             raise DistillError(f"the {lack}, which this distiller was built for.")
-        maps_t = _teachers_maps(head, batch.teacher_maps, batch.teacher)
+        maps_t = _teachers_maps(head, inputs.teacher_maps, inputs.teacher)
         entering: dict[str, tuple[Tensor, Tensor]] = {}
         for (name_t, name_s), adapters in zip(self.levels, self._adapters_by_level()):
             class_map, box_map = (
@@ -102,7 +102,7 @@ class Crossing(nn.Module):
                 for adapter, x_s, x_t in zip(adapters, maps_s[name_s], maps_t[name_t])
             )
             entering[name_t] = class_map, box_map
-        class_logits_BAK, boxes_BA4 = head.finish(entering, batch.teacher.input_size_px)
+        class_logits_BAK, boxes_BA4 = head.finish(entering, inputs.teacher.input_size_px)
         return class_logits_BAK, boxes_BA4
 
     def _adapters_by_level(self) -> list[tuple[nn.Module, nn.Module]]:
@@ -156,9 +156,9 @@ def _aligned(student_BCHW: Tensor, teacher_BCHW: Tensor, level: str) -> Tensor:
     return (difference * scale_1C11).add_(teacher_BCHW.mean((0, 2, 3), keepdim=True))
 
 
-def _teachers(batch: Batch, name: str, crossed: Tensor) -> Tensor:
+def _teachers(inputs: TermInputs, name: str, crossed: Tensor) -> Tensor:
     """The teacher's own prediction, detached; DistillError if its head gives others than the teacher has exposed."""
-    tap: Tensor | None = getattr(batch.teacher, name)
+    tap: Tensor | None = getattr(inputs.teacher, name)
     if tap is None:
         raise DistillError(f"the teacher's outputs have no {name!r}, which this distiller was built for.")
     if tap.shape != crossed.shape:

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autokd.distill.batch import Batch
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.regions import Given, Region
-from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Source
 from autokd.distill.sources.region_sets import pairwise_iou
+from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 from autokd.spec.operator import BOXES, LOGITS, Layout
@@ -43,9 +43,9 @@ class ClassLogits(Source):
         super().__init__(context)
         require_equal_candidates(context, "class_logits")
 
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        student_BAK, teacher_BAK = batch.tap("class_logits")
-        return (candidate_knowledge(student_BAK, teacher_BAK, LOGITS),)
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        student_BAK, teacher_BAK = inputs.tap("class_logits")
+        return (candidate_pair(student_BAK, teacher_BAK, LOGITS),)
 
 
 class PositiveLogits(Source):
@@ -60,12 +60,12 @@ class PositiveLogits(Source):
         super().__init__(context)
         require_equal_candidates(context, "class_logits", "boxes")
 
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        chosen = positives(batch)
-        student_BPK, teacher_BPK = (chosen.of(x_BAK) for x_BAK in batch.tap("class_logits"))
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        chosen = positives(inputs)
+        student_BPK, teacher_BPK = (chosen.of(x_BAK) for x_BAK in inputs.tap("class_logits"))
         region = Given(chosen.there_BP.to(teacher_BPK.dtype)[:, None])
         labels_B1P = chosen.labels_BP[:, None]
-        return (candidate_knowledge(student_BPK, teacher_BPK, LOGITS, region, labels_SHW=labels_B1P),)
+        return (candidate_pair(student_BPK, teacher_BPK, LOGITS, region, labels_SHW=labels_B1P),)
 
 
 class Localisation(Source):
@@ -78,9 +78,9 @@ class Localisation(Source):
         super().__init__(context)
         require_equal_candidates(context, "boxes", "class_logits")
 
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        scores_B1A = top_scores(batch.tap("class_logits")[1])[:, None]
-        return (candidate_knowledge(*batch.tap("boxes"), BOXES, Given(scores_B1A)),)
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        scores_B1A = top_scores(inputs.tap("class_logits")[1])[:, None]
+        return (candidate_pair(*inputs.tap("boxes"), BOXES, Given(scores_B1A)),)
 
 
 class Edges(Source):
@@ -94,12 +94,12 @@ class Edges(Source):
         super().__init__(context)
         require_equal_candidates(context, "edge_logits", "boxes", "class_logits")
 
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        chosen = positives(batch)
-        student_BXE, teacher_BXE = (chosen.of(x_BA4E).flatten(1, 2) for x_BA4E in batch.tap("edge_logits"))
-        scores_BP = top_scores(chosen.of(batch.tap("class_logits")[1])) * chosen.there_BP
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        chosen = positives(inputs)
+        student_BXE, teacher_BXE = (chosen.of(x_BA4E).flatten(1, 2) for x_BA4E in inputs.tap("edge_logits"))
+        scores_BP = top_scores(chosen.of(inputs.tap("class_logits")[1])) * chosen.there_BP
         region = Given(scores_BP.repeat_interleave(4, dim=1)[:, None])
-        return (candidate_knowledge(student_BXE, teacher_BXE, LOGITS, region),)
+        return (candidate_pair(student_BXE, teacher_BXE, LOGITS, region),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,13 +123,13 @@ class Positives:
         return x_BA[images_B1, self.index_BP]
 
 
-def positives(batch: Batch) -> Positives:
+def positives(inputs: TermInputs) -> Positives:
     """Found once a batch. They are few: what looks at them alone costs little."""
-    return batch.shared("positives", lambda: _find_positives(batch))
+    return inputs.shared("positives", lambda: _find_positives(inputs))
 
 
-def _find_positives(batch: Batch) -> Positives:
-    candidates_BA4, truth = batch.tap("boxes")[1], batch.boxes
+def _find_positives(inputs: TermInputs) -> Positives:
+    candidates_BA4, truth = inputs.tap("boxes")[1], inputs.boxes
     if truth.padded_BM4.shape[1] == 0:
         nothing_B1 = candidates_BA4.new_zeros((len(candidates_BA4), 1), dtype=torch.int64)
         return Positives(nothing_B1, nothing_B1 - 1, nothing_B1)
@@ -148,17 +148,17 @@ def top_scores(logits_BAK: Tensor) -> Tensor:
     return logits_BAK.amax(-1).sigmoid()
 
 
-def candidate_knowledge(
+def candidate_pair(
     student_BAX: Tensor,
     teacher_BAX: Tensor,
     layout: Layout,
     region: Region | None = None,
     labels_SHW: Tensor | None = None,
-) -> Knowledge:
+) -> FeaturePair:
     """The predictions of both sides as a row of cells, (B, X, 1, A)."""
     student_SCHW, teacher_SCHW = (x_BAX.transpose(1, 2)[:, :, None] for x_BAX in (student_BAX, teacher_BAX))
     grid = Grid(1, student_BAX.shape[1])
-    return Knowledge(student_SCHW, teacher_SCHW, grid, region, layout, labels_SHW=labels_SHW)
+    return FeaturePair(student_SCHW, teacher_SCHW, grid, region, layout, labels_SHW=labels_SHW)
 
 
 def require_equal_candidates(context: BuildContext, *taps: str) -> None:

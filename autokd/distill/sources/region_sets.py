@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autokd.distill.batch import Batch
 from autokd.distill.geometry.regions import Instances
 from autokd.distill.geometry.roi_align import roi_align, roi_align_at_levels
+from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 
@@ -41,20 +41,20 @@ class RegionSet:
         return x_SX.unflatten(0, (num_images, num_regions))[:, : self.num_truth].flatten(0, 1)
 
 
-def regions_of(batch: Batch) -> RegionSet:
+def regions_of(inputs: TermInputs) -> RegionSet:
     """Ground-truth boxes, and the student's own proposals where it gives them.
 
     Proposals that overlap no ground truth by more than 0.5 are background (class -1): the best of them are
     taken, three for each other region of the image. G-DetKD, section 3.3. Computed once a batch.
     """
-    return batch.shared("regions", lambda: _regions_of(batch))
+    return inputs.shared("regions", lambda: _regions_of(inputs))
 
 
-def _regions_of(batch: Batch) -> RegionSet:
-    truth = batch.boxes
-    proposals_BR4 = batch.student.proposals
+def _regions_of(inputs: TermInputs) -> RegionSet:
+    truth = inputs.boxes
+    proposals_BR4 = inputs.student.proposals
     if proposals_BR4 is None or proposals_BR4.shape[1] == 0:
-        return RegionSet(truth.padded_BM4.nan_to_num(0.0), batch.instances, truth.padded_BM4.shape[1])
+        return RegionSet(truth.padded_BM4.nan_to_num(0.0), inputs.instances, truth.padded_BM4.shape[1])
     proposals_BR4 = proposals_BR4.detach().to(truth.padded_BM4)
     taken_BR, labels_BR = _choose(proposals_BR4, truth.padded_BM4, truth.labels_BM, truth.there_BM)
     boxes_BM4 = torch.cat([truth.padded_BM4, torch.where(taken_BR[..., None], proposals_BR4, torch.nan)], 1)
@@ -105,18 +105,18 @@ def region_levels(boxes_S4: Tensor, strides: Mapping[str, int]) -> Tensor:
 
 
 def regions_on_levels(
-    batch: Batch, maps: Mapping[str, Tensor], strides: Mapping[str, int], size: int, side: str
+    inputs: TermInputs, maps: Mapping[str, Tensor], strides: Mapping[str, int], size: int, side: str
 ) -> list[Tensor]:
     """RoIAlign of every region on every level, each (S, C, size, size); computed once a batch for a ``side``."""
-    boxes_BM4 = regions_of(batch).boxes_BM4
-    return batch.shared(
+    boxes_BM4 = regions_of(inputs).boxes_BM4
+    return inputs.shared(
         ("regions on levels", side, size),
         lambda: [roi_align(map_BCHW, boxes_BM4, strides[level], size) for level, map_BCHW in maps.items()],
     )
 
 
 def regions_at_own_level(
-    batch: Batch,
+    inputs: TermInputs,
     maps: Mapping[str, Tensor],
     strides: Mapping[str, int],
     size: int,
@@ -124,7 +124,7 @@ def regions_at_own_level(
     samples_per_cell: int = 2,
 ) -> Tensor:
     """(S, C, size, size): RoIAlign of every region on the level to which it belongs; once a batch for a ``side``."""
-    regions = regions_of(batch)
+    regions = regions_of(inputs)
 
     def compute() -> Tensor:
         levels_S = region_levels(regions.instances.boxes_S4, strides).argmax(1)
@@ -132,12 +132,12 @@ def regions_at_own_level(
         of_maps = [strides[level] for level in maps]
         return roi_align_at_levels(list(maps.values()), regions.boxes_BM4, of_maps, levels_BM, size, samples_per_cell)
 
-    return batch.shared(("regions at own level", side, size, samples_per_cell), compute)
+    return inputs.shared(("regions at own level", side, size, samples_per_cell), compute)
 
 
-def region_vectors(batch: Batch, maps: Mapping[str, Tensor], strides: Mapping[str, int], side: str) -> Tensor:
+def region_vectors(inputs: TermInputs, maps: Mapping[str, Tensor], strides: Mapping[str, int], side: str) -> Tensor:
     """(S, C): the mean of each region on the level of its size, that of 7 x 7 cells of RoIAlign; once a batch."""
-    return regions_at_own_level(batch, maps, strides, 1, side, samples_per_cell=_SAMPLES_OF_A_MEAN).flatten(1)
+    return regions_at_own_level(inputs, maps, strides, 1, side, samples_per_cell=_SAMPLES_OF_A_MEAN).flatten(1)
 
 
 def common_channels(outputs: DetectorOutputs | None, side: str, source: str) -> int:

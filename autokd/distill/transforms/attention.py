@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from autokd.distill.batch import Batch
-from autokd.distill.knowledge import Knowledge
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import BuildContext, Transform
 from autokd.distill.statistics import Weights, log_softmax_over_cells, mean_over_cells, num_cells
+from autokd.distill.term_inputs import TermInputs
 from autokd.distill.transforms.energies import magnitude
 from autokd.distill.transforms.learned import draw_kept
 
@@ -29,8 +29,8 @@ class SampleAttention(Transform):
         super().__init__(context)
         self.temperature = temperature
 
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
-        members = knowledge.members_SHW
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
+        members = features.members_SHW
         energy_S111 = mean_over_cells(x_SCHW.abs().mean(1, keepdim=True), members) / self.temperature
         if members is None:
             return x_SCHW * (len(x_SCHW) * energy_S111.softmax(0))
@@ -49,10 +49,10 @@ class RandomMask(Transform):
         super().__init__(context)
         self.drop = drop
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        dropped_S1HW = ~draw_kept(knowledge.student_SCHW, self.drop, batch)
-        return knowledge.with_maps(
-            knowledge.student_SCHW.masked_fill(dropped_S1HW, 0.0), knowledge.teacher_SCHW.masked_fill(dropped_S1HW, 0.0)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        dropped_S1HW = ~draw_kept(features.student_SCHW, self.drop, inputs)
+        return features.with_maps(
+            features.student_SCHW.masked_fill(dropped_S1HW, 0.0), features.teacher_SCHW.masked_fill(dropped_S1HW, 0.0)
         )
 
 
@@ -67,9 +67,9 @@ class TeacherAttention(Transform):
         super().__init__(context)
         self.temperature = temperature
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        of_cells_S1HW, of_channels_SC11 = _energies(knowledge.teacher_SCHW, knowledge.members_SHW, batch)
-        return _weighted(knowledge, of_cells_S1HW / self.temperature, of_channels_SC11 / self.temperature)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        of_cells_S1HW, of_channels_SC11 = _energies(features.teacher_SCHW, features.members_SHW, inputs)
+        return _weighted(features, of_cells_S1HW / self.temperature, of_channels_SC11 / self.temperature)
 
 
 class SharedAttention(Transform):
@@ -83,26 +83,26 @@ class SharedAttention(Transform):
         super().__init__(context)
         self.temperature = temperature
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        members = knowledge.members_SHW
-        student = (energy.detach() for energy in _energies(knowledge.student_SCHW, members, batch))
-        teacher = _energies(knowledge.teacher_SCHW, members, batch)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        members = features.members_SHW
+        student = (energy.detach() for energy in _energies(features.student_SCHW, members, inputs))
+        teacher = _energies(features.teacher_SCHW, members, inputs)
         of_cells_S1HW, of_channels_SC11 = ((s + t) / self.temperature for s, t in zip(student, teacher))
-        return _weighted(knowledge, of_cells_S1HW, of_channels_SC11)
+        return _weighted(features, of_cells_S1HW, of_channels_SC11)
 
 
-def _energies(x_SCHW: Tensor, members: Weights, batch: Batch) -> tuple[Tensor, Tensor]:
+def _energies(x_SCHW: Tensor, members: Weights, inputs: TermInputs) -> tuple[Tensor, Tensor]:
     """(S, 1, H, W), (S, C, 1, 1): mean |x| over the channels of a cell, and over the cells of a channel."""
-    size = magnitude(x_SCHW, 1, batch)
+    size = magnitude(x_SCHW, 1, inputs)
     return size.mean(1, keepdim=True), mean_over_cells(size, members)
 
 
-def _weighted(knowledge: Knowledge, cell_logits_S1HW: Tensor, channel_logits_SC11: Tensor) -> Knowledge:
+def _weighted(features: FeaturePair, cell_logits_S1HW: Tensor, channel_logits_SC11: Tensor) -> FeaturePair:
     """Both sides times the roots of the softmaxes, each softmax 1 on average; halved as logarithms."""
-    student, teacher = knowledge.student_SCHW, knowledge.teacher_SCHW
-    members = knowledge.members_SHW
+    student, teacher = features.student_SCHW, features.teacher_SCHW
+    members = features.members_SHW
     count = torch.as_tensor(num_cells(student, members), dtype=student.dtype, device=student.device)
     of_cells_S1HW = (log_softmax_over_cells(cell_logits_S1HW, members) / 2).exp() * count.sqrt()
     of_channels_SC11 = (channel_logits_SC11.log_softmax(1) / 2).exp() * student.shape[1] ** 0.5
     factor_SCHW = of_cells_S1HW * of_channels_SC11
-    return knowledge.with_maps(student * factor_SCHW, teacher * factor_SCHW)
+    return features.with_maps(student * factor_SCHW, teacher * factor_SCHW)

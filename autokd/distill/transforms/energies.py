@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from autokd.distill.batch import Batch
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.regions import Given
-from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Transform
 from autokd.distill.statistics import log_softmax_over_cells, mean_over_cells, num_cells
+from autokd.distill.term_inputs import TermInputs
 from autokd.spec.operator import SCALAR_MAP
 
 
@@ -28,10 +28,10 @@ class ChannelMean(Transform):
         super().__init__(context)
         self.power = power
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        channels = knowledge.student_SCHW.shape[1]
-        student, teacher = (x.sum(1, keepdim=True) / channels for x in magnitudes(knowledge, self.power, batch))
-        return knowledge.with_maps(student, teacher, layout=SCALAR_MAP)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        channels = features.student_SCHW.shape[1]
+        student, teacher = (x.sum(1, keepdim=True) / channels for x in magnitudes(features, self.power, inputs))
+        return features.with_maps(student, teacher, layout=SCALAR_MAP)
 
 
 class CellMean(Transform):
@@ -45,16 +45,16 @@ class CellMean(Transform):
         super().__init__(context)
         self.power = power
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        weights, channels = knowledge.members_SHW, knowledge.student_SCHW.shape[1]
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        weights, channels = features.members_SHW, features.student_SCHW.shape[1]
         student, teacher = (
-            mean_over_cells(x, weights).flatten(1)[:, None, None] for x in magnitudes(knowledge, self.power, batch)
+            mean_over_cells(x, weights).flatten(1)[:, None, None] for x in magnitudes(features, self.power, inputs)
         )
         region = None
         if weights is not None:
             has_cells_S11 = weights.flatten(1).amax(1)[:, None, None]
             region = Given(has_cells_S11.expand(-1, 1, channels))
-        return knowledge.with_maps(student, teacher, grid=Grid(1, channels), region=region, layout=SCALAR_MAP)
+        return features.with_maps(student, teacher, grid=Grid(1, channels), region=region, layout=SCALAR_MAP)
 
 
 class Shares(Transform):
@@ -68,17 +68,17 @@ class Shares(Transform):
         super().__init__(context)
         self.temperature = temperature
 
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
-        members = knowledge.members_SHW
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
+        members = features.members_SHW
         return num_cells(x_SCHW, members) * log_softmax_over_cells(x_SCHW / self.temperature, members).exp()
 
 
-def magnitudes(knowledge: Knowledge, power: int, batch: Batch) -> tuple[Tensor, Tensor]:
+def magnitudes(features: FeaturePair, power: int, inputs: TermInputs) -> tuple[Tensor, Tensor]:
     """|x| or x^2 of student and teacher."""
-    return magnitude(knowledge.student_SCHW, power, batch), magnitude(knowledge.teacher_SCHW, power, batch)
+    return magnitude(features.student_SCHW, power, inputs), magnitude(features.teacher_SCHW, power, inputs)
 
 
-def magnitude(x: Tensor, power: int, batch: Batch) -> Tensor:
+def magnitude(x: Tensor, power: int, inputs: TermInputs) -> Tensor:
     """|x| or x^2; the teacher's is made once a batch for all steps that look at the same map."""
 
     def made() -> Tensor:
@@ -87,4 +87,4 @@ def magnitude(x: Tensor, power: int, batch: Batch) -> Tensor:
     if x.requires_grad:
         return made()
     # x is kept beside what is made of it: an id names a tensor only as long as that lives.
-    return batch.shared(("magnitude", power, id(x)), lambda: (x, made()))[1]
+    return inputs.shared(("magnitude", power, id(x)), lambda: (x, made()))[1]

@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from autokd.distill.batch import Batch
-from autokd.distill.knowledge import Knowledge
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import BuildContext, Transform
 from autokd.distill.statistics import centred, log_softmax_over_cells, unit
+from autokd.distill.term_inputs import TermInputs
 from autokd.spec.operator import BINARY, CELL_DISTRIBUTION, CHANNEL_DISTRIBUTION
 
 _ROUNDING = 1e-6
@@ -29,8 +29,8 @@ class Standardise(Transform):
     PKD, arXiv:2207.02039, section 3.2.
     """
 
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
-        difference, deviation, varies = centred(x_SCHW, knowledge.members_SHW)
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
+        difference, deviation, varies = centred(x_SCHW, features.members_SHW)
         return difference * torch.where(varies, 1.0 / (deviation + 1e-6), 0.0)
 
 
@@ -40,7 +40,7 @@ class L2Channels(Transform):
     Layout stays. A cell of zeros stays as it is. DetKDS, ICML 2024.
     """
 
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
         return unit(x_SCHW, (1,))
 
 
@@ -50,8 +50,8 @@ class L2Cells(Transform):
     Layout stays. A channel of zeros stays as it is. DetKDS, ICML 2024.
     """
 
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
-        return unit(x_SCHW, (2, 3), knowledge.members_SHW)
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
+        return unit(x_SCHW, (2, 3), features.members_SHW)
 
 
 class L2Samples(Transform):
@@ -61,8 +61,8 @@ class L2Samples(Transform):
     remains, with no gradient. DetKDS, ICML 2024 ("L2 over samples").
     """
 
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
-        members = knowledge.members_SHW
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
+        members = features.members_SHW
         if members is None:
             return x_SCHW.sign() if len(x_SCHW) == 1 else unit(x_SCHW, (0,))
         is_alone_HW = members.sum(0) <= 1
@@ -75,8 +75,8 @@ class MinMax(Transform):
     Layout stays. A channel that is constant up to rounding becomes 0, with no gradient. DetKDS, ICML 2024.
     """
 
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
-        low_SC11, high_SC11 = _extremes(x_SCHW, knowledge.members_SHW)
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
+        low_SC11, high_SC11 = _extremes(x_SCHW, features.members_SHW)
         span_SC11 = high_SC11 - low_SC11
         greatest_SC11 = torch.maximum(low_SC11.abs(), high_SC11.abs())
         varies = (span_SC11 > _ROUNDING * greatest_SC11) & (span_SC11 > _NO_SPAN)
@@ -102,7 +102,7 @@ class Power(Transform):
         super().__init__(context)
         self.exponent = exponent
 
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
         return x_SCHW * x_SCHW.abs() ** (self.exponent - 1)
 
 
@@ -116,7 +116,7 @@ class Root(Transform):
         super().__init__(context)
         self.degree = degree
 
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
         size = x_SCHW.abs().clamp_min(_LEAST_ROOT)
         return x_SCHW * size ** (1 / self.degree - 1)
 
@@ -124,7 +124,7 @@ class Root(Transform):
 class Log(Transform):
     """sign(x) log(1 + |x|). Layout stays. Auto-KD, ICCV 2023 (global transformations)."""
 
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
         return x_SCHW.sign() * x_SCHW.abs().log1p()
 
 
@@ -138,9 +138,9 @@ class Sigmoid(Transform):
         super().__init__(context)
         self.temperature = temperature
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        student_SCHW, teacher_SCHW = knowledge.student_SCHW, knowledge.teacher_SCHW
-        return knowledge.with_maps(
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        student_SCHW, teacher_SCHW = features.student_SCHW, features.teacher_SCHW
+        return features.with_maps(
             student_SCHW / self.temperature,
             teacher_SCHW / self.temperature,
             layout=BINARY,
@@ -158,11 +158,11 @@ class SoftmaxCells(Transform):
         super().__init__(context)
         self.temperature = temperature
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        weights = knowledge.members_SHW
-        return knowledge.with_maps(
-            log_softmax_over_cells(knowledge.student_SCHW / self.temperature, weights),
-            log_softmax_over_cells(knowledge.teacher_SCHW / self.temperature, weights),
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        weights = features.members_SHW
+        return features.with_maps(
+            log_softmax_over_cells(features.student_SCHW / self.temperature, weights),
+            log_softmax_over_cells(features.teacher_SCHW / self.temperature, weights),
             layout=CELL_DISTRIBUTION,
             temperature=self.temperature,
         )
@@ -178,10 +178,10 @@ class SoftmaxChannels(Transform):
         super().__init__(context)
         self.temperature = temperature
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        return knowledge.with_maps(
-            (knowledge.student_SCHW / self.temperature).log_softmax(1),
-            (knowledge.teacher_SCHW / self.temperature).log_softmax(1),
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        return features.with_maps(
+            (features.student_SCHW / self.temperature).log_softmax(1),
+            (features.teacher_SCHW / self.temperature).log_softmax(1),
             layout=CHANNEL_DISTRIBUTION,
             temperature=self.temperature,
         )

@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from autokd.distill.batch import Batch
-from autokd.distill.knowledge import Knowledge
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import BuildContext, Transform
 from autokd.distill.statistics import log_softmax_over_cells
+from autokd.distill.term_inputs import TermInputs
 
 
 class Affine(Transform):
@@ -28,10 +28,10 @@ class Affine(Transform):
         self.log_scales = nn.ParameterList(nn.Parameter(torch.zeros(pair.channels)) for pair in context.pairs)
         self.shifts = nn.ParameterList(nn.Parameter(torch.zeros(pair.channels)) for pair in context.pairs)
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        scale_C11 = self.log_scales[knowledge.level].exp()[:, None, None]
-        shift_C11 = self.shifts[knowledge.level][:, None, None]
-        return knowledge.with_maps(knowledge.student_SCHW * scale_C11 + shift_C11, knowledge.teacher_SCHW)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        scale_C11 = self.log_scales[features.level].exp()[:, None, None]
+        shift_C11 = self.shifts[features.level][:, None, None]
+        return features.with_maps(features.student_SCHW * scale_C11 + shift_C11, features.teacher_SCHW)
 
 
 class MaskedGeneration(Transform):
@@ -46,19 +46,19 @@ class MaskedGeneration(Transform):
         self.drop = drop
         self.generators = nn.ModuleList(_generator(pair.channels) for pair in context.pairs)
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        student_SCHW = knowledge.student_SCHW
-        kept_S1HW = draw_kept(student_SCHW, self.drop, batch)
-        if knowledge.members_SHW is not None:
-            kept_S1HW = kept_S1HW & (knowledge.members_SHW[:, None] > 0)
-        generated = self.generators[knowledge.level](student_SCHW.masked_fill(~kept_S1HW, 0.0))
-        return knowledge.with_maps(generated, knowledge.teacher_SCHW)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        student_SCHW = features.student_SCHW
+        kept_S1HW = draw_kept(student_SCHW, self.drop, inputs)
+        if features.members_SHW is not None:
+            kept_S1HW = kept_S1HW & (features.members_SHW[:, None] > 0)
+        generated = self.generators[features.level](student_SCHW.masked_fill(~kept_S1HW, 0.0))
+        return features.with_maps(generated, features.teacher_SCHW)
 
 
-def draw_kept(x_SCHW: Tensor, drop: float, batch: Batch) -> Tensor:
+def draw_kept(x_SCHW: Tensor, drop: float, inputs: TermInputs) -> Tensor:
     """(S, 1, H, W): which cells are kept, each with probability 1 - drop, drawn from the batch's generator."""
     shape = (len(x_SCHW), 1, *x_SCHW.shape[2:])
-    return torch.rand(shape, generator=batch.generator, device=x_SCHW.device) >= drop
+    return torch.rand(shape, generator=inputs.generator, device=x_SCHW.device) >= drop
 
 
 def _generator(channels: int) -> nn.Sequential:
@@ -82,10 +82,10 @@ class GlobalContext(Transform):
         self.student = nn.ModuleList(ContextBlock(pair.channels) for pair in context.pairs)
         self.teacher = nn.ModuleList(ContextBlock(pair.channels) for pair in context.pairs)
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        members, level = knowledge.members_SHW, knowledge.level
-        return knowledge.with_maps(
-            self.student[level](knowledge.student_SCHW, members), self.teacher[level](knowledge.teacher_SCHW, members)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        members, level = features.members_SHW, features.level
+        return features.with_maps(
+            self.student[level](features.student_SCHW, members), self.teacher[level](features.teacher_SCHW, members)
         )
 
 

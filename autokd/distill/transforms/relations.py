@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
-from autokd.distill.batch import Batch
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.regions import Given
-from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Transform
+from autokd.distill.term_inputs import TermInputs
 from autokd.spec.operator import SCALAR_MAP
 
 
@@ -31,13 +31,13 @@ class GramChannels(Transform):
     eq. 3.
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        members, channels = knowledge.members_SHW, knowledge.student_SCHW.shape[1]
-        student, teacher = (_gram_channels(x, members).flatten(0, 1) for x in _sides(knowledge))
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        members, channels = features.members_SHW, features.student_SCHW.shape[1]
+        student, teacher = (_gram_channels(x, members).flatten(0, 1) for x in _sides(features))
         weights_RM = None
         if members is not None:
             weights_RM = _has_cells(members)[:, None].expand(-1, channels).reshape(-1, 1).expand(-1, channels)
-        return as_relations(knowledge, student, teacher, weights_RM)
+        return as_relations(features, student, teacher, weights_RM)
 
 
 class GramSamples(Transform):
@@ -47,11 +47,11 @@ class GramSamples(Transform):
     Distillation, arXiv:1907.09682, section 3.
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        members = knowledge.members_SHW
-        student, teacher = (self_product(vectors(x, members)) for x in _sides(knowledge))
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        members = features.members_SHW
+        student, teacher = (self_product(vectors(x, members)) for x in _sides(features))
         weights_RM = None if members is None else outer(_has_cells(members))
-        return as_relations(knowledge, student, teacher, weights_RM)
+        return as_relations(features, student, teacher, weights_RM)
 
 
 class GramCells(Transform):
@@ -67,14 +67,14 @@ class GramCells(Transform):
         super().__init__(context)
         self.side = side
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        members = knowledge.members_SHW
-        student, teacher = (self._gram_cells(x, members).flatten(0, 1) for x in _sides(knowledge))
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        members = features.members_SHW
+        student, teacher = (self._gram_cells(x, members).flatten(0, 1) for x in _sides(features))
         weights_RM = None
         if members is not None:
             counts_SN = (self._pooled(members[:, None]) > 0).flatten(1).to(members.dtype)
             weights_RM = (counts_SN[:, :, None] * counts_SN[:, None]).flatten(0, 1)
-        return as_relations(knowledge, student, teacher, weights_RM)
+        return as_relations(features, student, teacher, weights_RM)
 
     def _gram_cells(self, x_SCHW: Tensor, members_SHW: Tensor | None) -> Tensor:
         """(S, N, N)."""
@@ -91,16 +91,18 @@ class GramCells(Transform):
         return x_SCHW if window == [1, 1] else functional.avg_pool2d(x_SCHW, window, ceil_mode=True)
 
 
-def as_relations(knowledge: Knowledge, student_RM: Tensor, teacher_RM: Tensor, weights_RM: Tensor | None) -> Knowledge:
-    """The matrix of relations that ``knowledge`` becomes: a row is a sample, a column is a cell."""
+def as_relations(
+    features: FeaturePair, student_RM: Tensor, teacher_RM: Tensor, weights_RM: Tensor | None
+) -> FeaturePair:
+    """The matrix of relations that ``features`` becomes: a row is a sample, a column is a cell."""
     weights_R1M = None if weights_RM is None else weights_RM[:, None]
-    return as_scalar_map(knowledge, student_RM[:, None], teacher_RM[:, None], weights_R1M)
+    return as_scalar_map(features, student_RM[:, None], teacher_RM[:, None], weights_R1M)
 
 
 def as_scalar_map(
-    knowledge: Knowledge, student_RHM: Tensor, teacher_RHM: Tensor, weights_RHM: Tensor | None
-) -> Knowledge:
-    """The scalar map of H x M cells a row that ``knowledge`` becomes.
+    features: FeaturePair, student_RHM: Tensor, teacher_RHM: Tensor, weights_RHM: Tensor | None
+) -> FeaturePair:
+    """The scalar map of H x M cells a row that ``features`` becomes.
 
     Where there are no cells (a batch without boxes) it gets one of weight 0: later steps have something to look at.
     """
@@ -111,7 +113,7 @@ def as_scalar_map(
         student_RHM, teacher_RHM, weights_RHM = (
             functional.pad(x, missing) for x in (student_RHM, teacher_RHM, weights_RHM)
         )
-    return knowledge.with_maps(
+    return features.with_maps(
         student_RHM[:, None],
         teacher_RHM[:, None],
         grid=Grid(height, width),
@@ -150,8 +152,8 @@ def outer(weights_S: Tensor) -> Tensor:
     return weights_S[:, None] * weights_S
 
 
-def _sides(knowledge: Knowledge) -> tuple[Tensor, Tensor]:
-    return knowledge.student_SCHW, knowledge.teacher_SCHW
+def _sides(features: FeaturePair) -> tuple[Tensor, Tensor]:
+    return features.student_SCHW, features.teacher_SCHW
 
 
 def _has_cells(members_SHW: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from autokd.distill.batch import Batch
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import patch_indices
-from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Transform
 from autokd.distill.statistics import log_softmax_over_cells, mean_over_cells, num_cells
+from autokd.distill.term_inputs import TermInputs
 from autokd.spec.operator import MAP, REGIONS
 
 
@@ -33,8 +33,8 @@ class SpatialAttention(Transform):
         super().__init__(context)
         self.temperature = temperature
 
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
-        weights = knowledge.members_SHW
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
+        weights = features.members_SHW
         energy_S1HW = x_SCHW.abs().mean(1, keepdim=True) / self.temperature
         share_S1HW = log_softmax_over_cells(energy_S1HW, weights).exp()
         return x_SCHW * (num_cells(x_SCHW, weights) * share_S1HW)
@@ -50,8 +50,8 @@ class ChannelAttention(Transform):
         super().__init__(context)
         self.temperature = temperature
 
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
-        energy_SC11 = mean_over_cells(x_SCHW.abs(), knowledge.members_SHW) / self.temperature
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
+        energy_SC11 = mean_over_cells(x_SCHW.abs(), features.members_SHW) / self.temperature
         return x_SCHW * (x_SCHW.shape[1] * energy_SC11.softmax(1))
 
 
@@ -65,12 +65,12 @@ class MaxPool(Transform):
         super().__init__(context)
         self.window = window
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        grid = knowledge.grid.pooled(self.window)
-        pooled = knowledge.with_maps(knowledge.student_SCHW, knowledge.teacher_SCHW, grid=grid)
-        padding, empty = _padding(knowledge), _padding(pooled)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        grid = features.grid.pooled(self.window)
+        pooled = features.with_maps(features.student_SCHW, features.teacher_SCHW, grid=grid)
+        padding, empty = _padding(features), _padding(pooled)
         return pooled.with_maps(
-            self._pool(knowledge.student_SCHW, padding, empty), self._pool(knowledge.teacher_SCHW, padding, empty)
+            self._pool(features.student_SCHW, padding, empty), self._pool(features.teacher_SCHW, padding, empty)
         )
 
     def _pool(self, x_SCHW: Tensor, padding_S1HW: Tensor | None, empty_S1HW: Tensor | None) -> Tensor:
@@ -111,12 +111,12 @@ class _WindowMax(torch.autograd.Function):
         return found, None
 
 
-def _padding(knowledge: Knowledge) -> Tensor | None:
+def _padding(features: FeaturePair) -> Tensor | None:
     """(S, 1, H, W): which cells only fill up a patch; None where there are none."""
-    valid_PHW = knowledge.cells.valid_PHW
+    valid_PHW = features.cells.valid_PHW
     if valid_PHW is None:
         return None
-    return ~valid_PHW.repeat(len(knowledge.student_SCHW) // len(valid_PHW), 1, 1)[:, None]
+    return ~valid_PHW.repeat(len(features.student_SCHW) // len(valid_PHW), 1, 1)[:, None]
 
 
 class LocalPatches(Transform):
@@ -130,12 +130,12 @@ class LocalPatches(Transform):
         super().__init__(context)
         self.grid = grid
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        return knowledge.with_maps(
-            self._cut(knowledge.student_SCHW),
-            self._cut(knowledge.teacher_SCHW),
-            grid=knowledge.grid.cut(self.grid),
-            layout=MAP if knowledge.layout == REGIONS else knowledge.layout,
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        return features.with_maps(
+            self._cut(features.student_SCHW),
+            self._cut(features.teacher_SCHW),
+            grid=features.grid.cut(self.grid),
+            layout=MAP if features.layout == REGIONS else features.layout,
             instances=None,
         )
 

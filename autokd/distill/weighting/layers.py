@@ -4,7 +4,7 @@ gap: in proportion to the representation gap 1 - CKA(student, teacher) of the le
 taught most. gradient: in inverse proportion to the norm of the level's gradient on the student's taps, so that
 each level pulls equally. Factors have mean 1. Auto-KD, ICCV 2023 (weights from statistics, not from training).
 
-Legend: P pieces of knowledge of a term (its levels), S samples, C channels, H x W cells, R rows.
+Legend: P feature pairs of a term (its levels), S samples, C channels, H x W cells, R rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from autokd.distill.knowledge import Knowledge
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.linear_cka import LinearCKA
 
 _RATE = 0.5
@@ -37,7 +37,7 @@ class LayerFactors(nn.Module):
         self.register_buffer("was_measured", torch.zeros(()))
 
     @torch.no_grad()
-    def measure(self, pieces: Sequence[Knowledge], values: Sequence[Tensor], taps: Sequence[Tensor]) -> None:
+    def measure(self, pieces: Sequence[FeaturePair], values: Sequence[Tensor], taps: Sequence[Tensor]) -> None:
         """Follow this batch. pieces: as the source gave them. values: the term's value on each. taps: the student's."""
         found = _gaps(pieces) if self.kind == "gap" else _inverse_norms(values, taps)
         measured_P = torch.stack([torch.as_tensor(value, dtype=torch.float32) for value in found]).to(self.factors_P)
@@ -51,11 +51,11 @@ class LayerFactors(nn.Module):
         self.was_measured.fill_(1.0)
 
 
-def _gaps(pieces: Sequence[Knowledge]) -> list[float]:
+def _gaps(pieces: Sequence[FeaturePair]) -> list[float]:
     return [max(1.0 - _cka(piece), _LEAST_GAP) for piece in pieces]
 
 
-def _cka(piece: Knowledge) -> float:
+def _cka(piece: FeaturePair) -> float:
     cka = LinearCKA()
     members = piece.members_SHW
     cka.add(*(_rows(x_SCHW, members) for x_SCHW in (piece.student_SCHW, piece.teacher_SCHW)))

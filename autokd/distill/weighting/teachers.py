@@ -29,12 +29,12 @@ import torch
 from torch import Tensor, nn
 
 from autokd.config import TeacherFactors
-from autokd.distill.batch import device_of
 from autokd.distill.build import RECALIBRATE_EVERY, build_distiller
 from autokd.distill.distiller import Distiller, DistillResult, TermValue
 from autokd.distill.geometry.levels import cropped_alike, pair_levels
 from autokd.distill.geometry.regions import Targets
 from autokd.distill.linear_cka import LinearCKA
+from autokd.distill.term_inputs import device_of
 from autokd.distill.weighting.balance import HALF_PRECISION_SCALE, gradient_norm, is_due
 from autokd.errors import DistillError, NonFiniteError
 from autokd.outputs import DetectorOutputs

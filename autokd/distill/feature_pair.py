@@ -1,4 +1,4 @@
-"""What flows through a term: the same knowledge of student and teacher, and which of its cells count.
+"""What flows through a term: features of student and teacher of equal shape, and which of their cells count.
 
 Legend: S samples (images, regions or patches), C channels, H x W cells.
 """
@@ -17,8 +17,10 @@ from autokd.spec.operator import BINARY, DISTRIBUTIONS, MAP, Layout
 
 
 @dataclass(frozen=True, eq=False)
-class Knowledge:
-    """One piece of knowledge, usually one pyramid level. Every operator changes both sides together.
+class FeaturePair:
+    """Features of student and teacher that a term compares, usually of one pyramid level.
+
+    Every operator changes both sides together.
 
     student_SCHW, teacher_SCHW: equal shapes; the teacher's is detached. Distributions are log-probabilities.
     grid: where the cells lie on the source's map, so that a region can be made anew at the size of the moment.
@@ -68,7 +70,7 @@ class Knowledge:
             return self.student_SCHW.sigmoid(), self.teacher_SCHW.sigmoid()
         return self.student_SCHW, self.teacher_SCHW
 
-    def with_maps(self, student_SCHW: Tensor, teacher_SCHW: Tensor, **changes: Any) -> Knowledge:
+    def with_maps(self, student_SCHW: Tensor, teacher_SCHW: Tensor, **changes: Any) -> FeaturePair:
         """Return a copy that carries other maps (and other fields)."""
         changed = replace(self, student_SCHW=student_SCHW, teacher_SCHW=teacher_SCHW, **changes)
         if "grid" not in changes and "region" not in changes:

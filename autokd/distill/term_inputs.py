@@ -20,7 +20,7 @@ from autokd.outputs import DetectorOutputs
 Value = TypeVar("Value")
 
 
-class Batch:
+class TermInputs:
     """Made anew in each forward of a distiller; nothing of it outlives the step but the graph."""
 
     def __init__(
