@@ -10,31 +10,11 @@ from __future__ import annotations
 
 from autokd.spec.operator import Kind, Operator
 from autokd.spec.registry import OperatorRegistry
-from autokd.spec.tables import (
-    contrast,
-    distances,
-    global_steps,
-    maps,
-    predictions,
-    prototypes,
-    relations,
-    semantic_guided,
-    spatial_steps,
-)
+from autokd.spec.tables import distances, sources, transforms
 
-_FAMILIES = (
-    maps,
-    semantic_guided,
-    prototypes,
-    predictions,
-    contrast,
-    spatial_steps,
-    relations,
-    global_steps,
-    distances,
+REGISTRY = OperatorRegistry(
+    row for kind in (sources, transforms, distances) for family in kind.FAMILIES for row in family.ROWS
 )
-
-REGISTRY = OperatorRegistry(row for family in _FAMILIES for row in family.ROWS)
 """The one registry of a process."""
 
 SOURCES = REGISTRY.table("source")

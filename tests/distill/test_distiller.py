@@ -13,7 +13,7 @@ from torch import nn
 
 from autokd.distill import build_distiller
 from autokd.distill.geometry.levels import pair_levels
-from autokd.distill.transforms.spatial import SpatialAttention
+from autokd.distill.transforms.attention import SpatialAttention
 from autokd.errors import DistillError, NonFiniteError, SpecError
 from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset

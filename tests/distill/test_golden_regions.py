@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from autokd.distill import build_distiller
 from autokd.distill.operators import BuildContext, make_operator
-from autokd.distill.sources.region_sets import pairwise_iou, region_levels, regions_of
+from autokd.distill.region_sets import pairwise_iou, region_levels, regions_of
 from autokd.errors import DistillError
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec, Step, Weight
@@ -237,7 +237,7 @@ def test_g_detkd_presets_teach_with_and_without_proposals_and_without_boxes(name
 
 
 def test_terms_of_g_detkd_share_the_regions_of_a_step(monkeypatch):
-    from autokd.distill.sources import region_sets
+    from autokd.distill import region_sets
 
     calls = []
     for name in ("roi_align", "roi_align_at_levels"):

@@ -8,7 +8,8 @@ from autokd.distill import build_distiller
 from autokd.distill.geometry import regions as region_module
 from autokd.distill.sources import maps as map_sources
 from autokd.distill.term_inputs import TermInputs
-from autokd.distill.transforms import attention, learned, spatial
+from autokd.distill.transforms import joint_attention, masks
+from autokd.distill.transforms.attention import SpatialAttention
 from autokd.spec import TRANSFORMS, DistillerSpec, Step, TermSpec, Weight
 from tests.support import distill_cases as cases
 
@@ -46,9 +47,14 @@ def calls_in_a_step(monkeypatch, owner, name: str, wanted: DistillerSpec) -> int
         (region_module, "covering", [("foreground", "l1"), ("foreground", "l2")], LEVELS),
         (region_module, "covering", [("foreground", "l1"), ("background", "l1")], LEVELS),
         (region_module, "covering", [("foreground", "spatial_attention", "l1"), ("background", "l2")], LEVELS),
-        (spatial.SpatialAttention, "change", [("whole", "spatial_attention", d) for d in ("l1", "l2")], SIDES * LEVELS),
-        (attention, "_weighted", [("foreground", "teacher_attention", d) for d in ("l1_sum", "l2_sum")], LEVELS),
-        (attention, "_weighted", [("whole", "shared_attention", d) for d in ("l2", "l2_norm")], LEVELS),
+        (
+            SpatialAttention,
+            "change",
+            [("whole", "spatial_attention", d) for d in ("l1", "l2")],
+            SIDES * LEVELS,
+        ),
+        (joint_attention, "_weighted", [("foreground", "teacher_attention", d) for d in ("l1_sum", "l2_sum")], LEVELS),
+        (joint_attention, "_weighted", [("whole", "shared_attention", d) for d in ("l2", "l2_norm")], LEVELS),
         (TermInputs, "_paired_maps", [("whole", "l1"), ("foreground", "l1"), ("instance", "l1")], LEVELS),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -65,12 +71,12 @@ def test_terms_of_different_parameters_share_no_attention(monkeypatch):
         return TermSpec(Step.of("whole"), (step,), Step.of("l2"), Weight("absolute", 1.0))
 
     two = DistillerSpec((attending(0.5), attending(1.0)))
-    assert calls_in_a_step(monkeypatch, spatial.SpatialAttention, "change", two) == 2 * SIDES * LEVELS
+    assert calls_in_a_step(monkeypatch, SpatialAttention, "change", two) == 2 * SIDES * LEVELS
 
 
 def test_terms_that_draw_at_random_draw_each_for_itself(monkeypatch):
     two = spec(*(("whole", "masked_generation", distance) for distance in ("l1", "l2")))
-    assert calls_in_a_step(monkeypatch, learned, "draw_kept", two) == 2 * LEVELS
+    assert calls_in_a_step(monkeypatch, masks, "draw_kept", two) == 2 * LEVELS
 
 
 def pairs_that_begin_alike() -> list[tuple[tuple[str, ...], tuple[str, str]]]:

@@ -1,2 +1,1 @@
-"""Sources: what a term compares of student and teacher. One module a table of rows, one class a row.
-"""
+"""Sources: what a term compares of student and teacher. One module a table of rows, one class a row."""

@@ -15,7 +15,7 @@ from autokd.distill.weighting.scale_weights import ScaleWeights
 from autokd.spec.operator import REGIONS
 
 
-class Whole(Source):
+class FeatureMap(Source):
     """Every cell of every paired level, equally.
 
     FitNets, arXiv:1412.6550.
@@ -36,7 +36,7 @@ class Whole(Source):
         )
 
 
-class Foreground(Whole):
+class Foreground(FeatureMap):
     """The cells inside ground-truth boxes, on every paired level.
 
     FGD, arXiv:2111.11837, eq. 2.
@@ -46,7 +46,7 @@ class Foreground(Whole):
         return Inside(inputs.boxes, inputs.pairs[level].stride)
 
 
-class Background(Whole):
+class Background(FeatureMap):
     """The cells outside all ground-truth boxes, on every paired level.
 
     FGD, arXiv:2111.11837, eq. 2.
@@ -56,7 +56,7 @@ class Background(Whole):
         return Outside(inputs.boxes, inputs.pairs[level].stride)
 
 
-class ForegroundBackground(Whole):
+class ForegroundBackground(FeatureMap):
     """Every cell of every paired level, boxes weighing alike whatever their size, and the background besides.
 
     A cell inside boxes weighs 1 / (number of cells of the box), the greatest of its boxes; the cells outside together

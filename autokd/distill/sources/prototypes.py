@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from autokd.distill.candidates import candidate_pair, positives, require_equal_candidates
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.regions import Boxes, Given, Region, covering
 from autokd.distill.operators import BuildContext, Source
 from autokd.distill.prototype_bank import Instances, PrototypeBank, cosines
-from autokd.distill.sources.maps import Whole
-from autokd.distill.sources.predictions import candidate_pair, positives, require_equal_candidates
-from autokd.distill.sources.region_sets import common_channels, region_levels, region_vectors, regions_of
+from autokd.distill.region_sets import common_channels, region_levels, region_vectors, regions_of
+from autokd.distill.sources.maps import FeatureMap
 from autokd.distill.term_inputs import TermInputs
 from autokd.spec.operator import LOGITS, SCALAR_MAP
 
@@ -67,7 +67,7 @@ class _WithPrototypes:
         return found
 
 
-class ReliableForeground(Whole):
+class ReliableForeground(FeatureMap):
     """The cells inside ground-truth boxes, on every paired level, each weighted by the reliability of its instance.
 
     r = 1 - |q_S - q_T|, q the greatest cosine of an instance's vector to a prototype of its class and level, in the

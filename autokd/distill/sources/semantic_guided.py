@@ -13,7 +13,7 @@ from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.levels import own_random_numbers
 from autokd.distill.geometry.regions import Present
 from autokd.distill.operators import BuildContext, Source
-from autokd.distill.sources.region_sets import common_channels, regions_at_own_level, regions_of, regions_on_levels
+from autokd.distill.region_sets import common_channels, regions_at_own_level, regions_of, regions_on_levels
 from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
 from autokd.spec.operator import REGIONS

@@ -57,7 +57,7 @@ class CellMean(Transform):
         return features.with_maps(student, teacher, grid=Grid(1, channels), region=region, layout=SCALAR_MAP)
 
 
-class Shares(Transform):
+class SpatialSoftmax(Transform):
     """N * softmax over cells of x / temperature: each cell's share, 1 on average.
 
     Layout scalar_map -> scalar_map. N is the number of cells that count. FGD, arXiv:2111.11837, section 3.1: the

@@ -15,8 +15,8 @@ from torch.nn import functional
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.regions import Instances
 from autokd.distill.operators import BuildContext, Transform
+from autokd.distill.relation_matrices import as_relations, as_scalar_map, outer, self_product, vectors
 from autokd.distill.term_inputs import TermInputs
-from autokd.distill.transforms.relations import as_relations, as_scalar_map, outer, self_product, vectors
 
 _NO_LENGTH = 1e-12
 """A distance shorter than this is none: regions are equal."""

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from autokd.distill.candidates import candidate_pair, top_scores
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.levels import own_random_numbers
 from autokd.distill.geometry.regions import Given
 from autokd.distill.operators import BuildContext, Source
-from autokd.distill.sources.predictions import candidate_pair, top_scores
 from autokd.distill.statistics import centred
 from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError

@@ -1,9 +1,6 @@
-"""Transformations of the second kind: within the map. One class a row of ``tables/spatial_steps``.
+"""Windows of a map: pooled to a cell each, or cut into samples of their own.
 
-"Cells" are the cells of the region: with a source that masks, statistics, attention and distributions are
-over the cells that count, and the others do not exist for them.
-
-Legend: S samples (images, regions or patches), C channels, H x W cells, N = H * W.
+Legend: S samples (images, regions or patches), C channels, H x W cells.
 """
 
 from __future__ import annotations
@@ -18,41 +15,8 @@ from torch.nn import functional
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import patch_indices
 from autokd.distill.operators import BuildContext, Transform
-from autokd.distill.statistics import log_softmax_over_cells, mean_over_cells, num_cells
 from autokd.distill.term_inputs import TermInputs
 from autokd.spec.operator import MAP, REGIONS
-
-
-class SpatialAttention(Transform):
-    """Scale each cell by N * softmax over cells of mean_c |x| / temperature.
-
-    Layout map -> map. FGD, arXiv:2111.11837, eq. 3. Each side by its own attention.
-    """
-
-    def __init__(self, context: BuildContext, temperature: float) -> None:
-        super().__init__(context)
-        self.temperature = temperature
-
-    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
-        weights = features.members_SHW
-        energy_S1HW = x_SCHW.abs().mean(1, keepdim=True) / self.temperature
-        share_S1HW = log_softmax_over_cells(energy_S1HW, weights).exp()
-        return x_SCHW * (num_cells(x_SCHW, weights) * share_S1HW)
-
-
-class ChannelAttention(Transform):
-    """Scale each channel by C * softmax over channels of mean_s |x| / temperature.
-
-    Layout map -> map. FGD, arXiv:2111.11837, eq. 4. Each side by its own attention.
-    """
-
-    def __init__(self, context: BuildContext, temperature: float) -> None:
-        super().__init__(context)
-        self.temperature = temperature
-
-    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
-        energy_SC11 = mean_over_cells(x_SCHW.abs(), features.members_SHW) / self.temperature
-        return x_SCHW * (x_SCHW.shape[1] * energy_SC11.softmax(1))
 
 
 class MaxPool(Transform):

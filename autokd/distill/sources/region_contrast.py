@@ -13,7 +13,7 @@ from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.regions import Given, Instances
 from autokd.distill.operators import BuildContext, Source
-from autokd.distill.sources.region_sets import (
+from autokd.distill.region_sets import (
     SAME_OBJECT_IOU,
     common_channels,
     pairwise_iou,

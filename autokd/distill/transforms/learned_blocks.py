@@ -1,37 +1,17 @@
-"""Transformations that learn, with parts of their own for each paired level.
-
-Rows of ``tables/global_steps`` and ``tables/spatial_steps``.
+"""Small learned networks on a map, with parameters of their own for each paired level.
 
 Legend: S samples (images, regions or patches), C channels, H x W cells.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import BuildContext, Transform
 from autokd.distill.statistics import log_softmax_over_cells
 from autokd.distill.term_inputs import TermInputs
-
-
-class Affine(Transform):
-    """The student's channels scaled by exp(a) and shifted by b, both learned, starting at the identity.
-
-    Layout map -> map; the teacher stays as it is. The scale is positive, so that a channel cannot change its
-    meaning. DetKDS, ICML 2024.
-    """
-
-    def __init__(self, context: BuildContext) -> None:
-        super().__init__(context)
-        self.log_scales = nn.ParameterList(nn.Parameter(torch.zeros(pair.channels)) for pair in context.pairs)
-        self.shifts = nn.ParameterList(nn.Parameter(torch.zeros(pair.channels)) for pair in context.pairs)
-
-    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
-        scale_C11 = self.log_scales[features.level].exp()[:, None, None]
-        shift_C11 = self.shifts[features.level][:, None, None]
-        return features.with_maps(features.student_SCHW * scale_C11 + shift_C11, features.teacher_SCHW)
+from autokd.distill.transforms.masks import draw_kept
 
 
 class MaskedGeneration(Transform):
@@ -53,12 +33,6 @@ class MaskedGeneration(Transform):
             kept_S1HW = kept_S1HW & (features.members_SHW[:, None] > 0)
         generated = self.generators[features.level](student_SCHW.masked_fill(~kept_S1HW, 0.0))
         return features.with_maps(generated, features.teacher_SCHW)
-
-
-def draw_kept(x_SCHW: Tensor, drop: float, inputs: TermInputs) -> Tensor:
-    """(S, 1, H, W): which cells are kept, each with probability 1 - drop, drawn from the batch's generator."""
-    shape = (len(x_SCHW), 1, *x_SCHW.shape[2:])
-    return torch.rand(shape, generator=inputs.generator, device=x_SCHW.device) >= drop
 
 
 def _generator(channels: int) -> nn.Sequential:
