@@ -16,8 +16,9 @@ from autokd.distill.geometry.levels import LevelPair
 from autokd.distill.geometry.regions import Targets
 from autokd.distill.operators import Distance, Memory, Source, Transform
 from autokd.distill.term_inputs import TermInputs
-from autokd.distill.weighting.balance import GradientBalance, is_due
-from autokd.distill.weighting.layers import LayerFactors
+from autokd.distill.weighting.balance import GradientBalance, SumOverProcesses
+from autokd.distill.weighting.level_factors import LevelFactors
+from autokd.distill.weighting.measured import is_due
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec, Weight
@@ -63,7 +64,7 @@ class Term(nn.Module):
         self.transforms = nn.ModuleList(transforms)
         self.distance = distance
         self.weight = weight
-        self.layers = None if weight.layers == "equal" else LayerFactors(weight.layers, num_pieces)
+        self.layers = None if weight.layers == "equal" else LevelFactors(weight.layers, num_pieces)
 
     def forward(self, inputs: TermInputs) -> Tensor:
         """The value before the weight, a scalar."""
@@ -109,6 +110,7 @@ class Distiller(nn.Module):
         pairs: tuple[LevelPair, ...],
         adapters: nn.ModuleList,
         recalibrate_every: int | None,
+        sum_over_processes: SumOverProcesses | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -123,7 +125,7 @@ class Distiller(nn.Module):
         self._recalibrate_every = recalibrate_every
         self._relative = [i for i, term in enumerate(terms.values()) if term.weight.kind == "relative"]
         ratios = [list(terms.values())[i].weight.value for i in self._relative]
-        self.balance = GradientBalance(ratios, recalibrate_every) if ratios else None
+        self.balance = GradientBalance(ratios, recalibrate_every, sum_over_processes) if ratios else None
         self._absolute: Tensor
         absolute = [1.0 if term.weight.kind == "relative" else term.weight.value for term in terms.values()]
         self.register_buffer("_absolute", torch.tensor(absolute), persistent=False)
@@ -172,7 +174,9 @@ class Distiller(nn.Module):
             weights = self._weights(inputs, values) * self._schedule()
             raw = torch.stack(values)
             weighted = raw * weights
-            self._inspect(inputs, raw)
+            is_waiting = self._inspect(inputs, raw)
+            if self.balance is not None:
+                self.balance.is_waiting = is_waiting
         if self.training:
             self.step += 1
             self.progress = min(self.progress + self._progress_per_step, 1.0)
@@ -207,16 +211,16 @@ class Distiller(nn.Module):
             )
         return self._absolute.index_copy(0, self._relative_index, self.balance.factors)
 
-    def _inspect(self, inputs: TermInputs, raw: Tensor) -> None:
-        """Look at everything with one transfer from the device: is it finite, has every term been measured?"""
+    def _inspect(self, inputs: TermInputs, raw: Tensor) -> bool:
+        """Check that everything is finite; return whether a relative term has never been measured.
+
+        Both are read with one transfer: each transfer from a GPU waits for all that was queued there.
+        """
         report = summary(inputs, raw)
-        if self.balance is not None:
-            report = torch.cat([report, self.balance.num_measured])
-        numbers = report.tolist()
-        if self.balance is not None:
-            self.balance.is_waiting = 0.0 in numbers[-len(self._relative) :]
-            numbers = numbers[: -len(self._relative)]
-        raise_if_not_finite(numbers, inputs, dict(zip(self.names, raw)))
+        counts = report.new_zeros(0) if self.balance is None else self.balance.num_measured
+        numbers = torch.cat([report, counts]).tolist()
+        raise_if_not_finite(numbers[: len(report)], inputs, dict(zip(self.names, raw)))
+        return 0.0 in numbers[len(report) :]
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a checkpoint holds beside parameters and buffers."""
