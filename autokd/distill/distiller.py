@@ -15,6 +15,7 @@ from autokd.distill.finite import raise_if_not_finite, summary
 from autokd.distill.geometry.levels import LevelPair
 from autokd.distill.geometry.regions import Targets
 from autokd.distill.operators import Distance, Memory, Source, Transform
+from autokd.distill.step_memo import Observer
 from autokd.distill.term_inputs import TermInputs
 from autokd.distill.weighting.balance import GradientBalance, SumOverProcesses
 from autokd.distill.weighting.level_factors import LevelFactors
@@ -68,7 +69,8 @@ class Term(nn.Module):
 
     def forward(self, inputs: TermInputs) -> Tensor:
         """The value before the weight, a scalar."""
-        key: tuple[Hashable, ...] = (self.source,)
+        # The key is the chain of modules itself: terms that begin alike hold the same ones.
+        key: tuple[Hashable, ...] = ("operators", self.source)
         given = pieces = cast(tuple[FeaturePair, ...], inputs.shared(key, lambda: self.source(inputs)))
         for transform in self.transforms:
             key = (*key, transform)
@@ -121,6 +123,8 @@ class Distiller(nn.Module):
         self.step = 0
         self.progress = 0.0
         """Part of the training that is over, 0 to 1; schedules of weights follow it."""
+        self.observer: Observer | None = None
+        """Called with the key of each value that terms share, when it is computed: see ``StepMemo``."""
         self._progress_per_step = 0.0
         self._recalibrate_every = recalibrate_every
         self._relative = [i for i, term in enumerate(terms.values()) if term.weight.kind == "relative"]
@@ -168,6 +172,7 @@ class Distiller(nn.Module):
             progress=self.progress,
             is_training=is_training,
             measures=is_training and is_due(self.step, self._recalibrate_every),
+            observer=self.observer,
         )
         with torch.autocast(inputs.device.type, enabled=False):
             values = [term(inputs) for term in self.terms]

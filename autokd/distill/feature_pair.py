@@ -5,8 +5,8 @@ Legend: S samples (images, regions or patches), C channels, H x W cells.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -39,10 +39,15 @@ class FeaturePair:
     """Layout ``regions``: whose regions the samples are."""
     labels_SHW: Tensor | None = None
     """Layout ``logits``: the class that each candidate box should have, -1 for none; int64."""
+    maps_key: Hashable = field(default_factory=object)
+    """Names the two maps among all that flow in one step: equal keys, the very same tensors. For values shared by key
+    (``TermInputs.shared``). A source that gives one map in several pairs sets it; ``with_maps`` sets a new one, so maps
+    are never changed by ``dataclasses.replace``. An ``object()`` equals itself alone, and a memo that holds it as a key
+    keeps it from being freed and its identity from being given out again."""
 
-    @cached_property
+    @property
     def weights_SHW(self) -> Tensor | None:
-        """How much each cell counts in a distance; None where all count alike."""
+        """How much each cell counts in a distance, (S, H, W); None if all count alike."""
         if self.region is not None:
             return self.region.weights_SHW(self.grid)
         if self.cells.valid_PHW is None:
@@ -50,13 +55,10 @@ class FeaturePair:
         num_patches = len(self.cells.rows_PH2)
         return Everywhere(len(self.student_SCHW) // num_patches, self.student_SCHW.device).weights_SHW(self.grid)
 
-    @cached_property
+    @property
     def members_SHW(self) -> Tensor | None:
-        """1 for the cells that count at all, 0 for the others; None where all count. Statistics are over these."""
-        weights = self.weights_SHW
-        if weights is None or self.region is None or not self.region.is_graded:
-            return weights
-        return (weights > 0).to(weights.dtype)
+        """1 for the cells that count at all, 0 for the others; None if all count. Statistics are over these."""
+        return self.weights_SHW if self.region is None else self.region.members_SHW(self.grid)
 
     @property
     def cells(self) -> Cells:
@@ -71,10 +73,10 @@ class FeaturePair:
         return self.student_SCHW, self.teacher_SCHW
 
     def with_maps(self, student_SCHW: Tensor, teacher_SCHW: Tensor, **changes: Any) -> FeaturePair:
-        """Return a copy that carries other maps (and other fields)."""
-        changed = replace(self, student_SCHW=student_SCHW, teacher_SCHW=teacher_SCHW, **changes)
-        if "grid" not in changes and "region" not in changes:
-            for name in ("weights_SHW", "members_SHW"):  # equal cells, equal weights: not made again
-                if name in self.__dict__:
-                    changed.__dict__[name] = self.__dict__[name]
-        return changed
+        """Return a pair of other maps, which is otherwise this one but for ``changes``.
+
+        Args:
+            student_SCHW, teacher_SCHW: the new maps, equal in shape.
+            changes: other fields with their new values.
+        """
+        return replace(self, student_SCHW=student_SCHW, teacher_SCHW=teacher_SCHW, maps_key=object(), **changes)

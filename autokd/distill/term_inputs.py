@@ -1,4 +1,4 @@
-"""One batch as the operators see it: paired maps, boxes, random numbers, and what was computed already.
+"""What the terms of a distiller read in one step: paired maps, boxes, random numbers, and values computed already.
 
 Legend: B images, C channels, H x W cells.
 """
@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import cached_property
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from autokd.distill.geometry.levels import LevelPair, cropped_alike
 from autokd.distill.geometry.regions import Boxes, Instances, Targets
+from autokd.distill.step_memo import Observer, StepMemo, Value
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
-
-Value = TypeVar("Value")
 
 
 class TermInputs:
@@ -34,19 +32,30 @@ class TermInputs:
         progress: float = 0.0,
         is_training: bool = False,
         measures: bool = False,
+        observer: Observer | None = None,
     ) -> None:
+        """Hold the outputs of one batch.
+
+        Args:
+            student, teacher: outputs for the same images.
+            targets: ground truth of each image, if any term reads it.
+            pairs: levels that are compared.
+            adapters: a module a pair, which brings the student's map to the teacher's channels.
+            seed: of ``generator``, the step's own random numbers.
+            progress: part of the training that is over, 0 to 1.
+            is_training: whether this is a step of training; memories store what they see only then.
+            measures: whether training-free factors are measured in this step.
+            observer: called with the key of each shared value when it is computed.
+        """
         self.student, self.teacher = student, teacher
         self.pairs = pairs
         self.progress = progress
-        """Part of the training that is over, 0 to 1."""
         self.is_training = is_training
-        """Whether this is a step of a training: memories take in what they see."""
         self.measures = measures
-        """Whether training-free factors are measured in this step."""
         self.read_taps: dict[str, tuple[Tensor, Tensor]] = {}
-        """What ``tap`` has given so far, by name."""
+        """Taps that ``tap`` has returned so far, by name: those that are checked for NaN."""
         self._targets, self._adapters, self._seed = targets, adapters, seed
-        self._shared: dict[Hashable, Any] = {}
+        self._memo = StepMemo(observer)
 
     @cached_property
     def student_maps(self) -> dict[str, Tensor]:
@@ -110,7 +119,7 @@ class TermInputs:
                 "Call distiller(outputs_s, outputs_t, targets)."
             )
         num_images = num_images_of(self.student)
-        return Boxes(self._targets, num_images, self.student.input_size_px, self.device)
+        return Boxes(self._targets, num_images, self.student.input_size_px, self.device, self._memo)
 
     @cached_property
     def generator(self) -> torch.Generator:
@@ -118,11 +127,8 @@ class TermInputs:
         return torch.Generator(self.device).manual_seed(self._seed)
 
     def shared(self, key: Hashable, compute: Callable[[], Value]) -> Value:
-        """Return ``compute()``, done once a batch for each ``key``, so that terms share what they share."""
-        if key not in self._shared:
-            self._shared[key] = compute()
-        value: Value = self._shared[key]
-        return value
+        """Return the value of ``key``, which is ``compute()`` at the first call in this step; see ``StepMemo``."""
+        return self._memo.get(key, compute)
 
     def _paired_maps(self, level: int) -> tuple[Tensor, Tensor]:
         pair = self.pairs[level]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.levels import LevelPair, make_adapters
-from autokd.distill.geometry.regions import Instances
+from autokd.distill.geometry.regions import Instances, Region
 from autokd.distill.operators import BuildContext, Distance, make_operator
 from autokd.distill.statistics import log_softmax_over_cells
 from autokd.distill.term_inputs import TermInputs
@@ -171,17 +171,16 @@ class HalfL2(Distance):
         return (features.student_SCHW - features.teacher_SCHW).square().mean() / 2
 
 
-class FixedRegion:
+class FixedRegion(Region):
     """Weights that are written down, for steps that keep the grid."""
 
-    is_graded = False
-
     def __init__(self, weights_SHW: Tensor) -> None:
-        self._weights_SHW = weights_SHW
+        super().__init__()
+        self._given_SHW = weights_SHW
 
-    def weights_SHW(self, grid: Grid) -> Tensor:
+    def make_SHW(self, grid: Grid) -> Tensor:
         assert not grid.steps
-        return self._weights_SHW
+        return self._given_SHW
 
 
 def inputs_of(

@@ -25,10 +25,11 @@ class L2Vectors(Distance):
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
         student, teacher = features.values()
-        gap_SHW = inputs.shared(  # both sides are kept beside it: an id names a tensor only as long as that lives
-            ("squared gap", id(student), id(teacher)),
-            lambda: (student, teacher, sum_of_squares(student - teacher, (1,))[:, 0]),
-        )[2]
+        # The key is of the maps alone: the pairs of a foreground and a background differ in their weights, not in them.
+        gap_SHW = inputs.shared(
+            ("squared gap", features.maps_key, features.layout),
+            lambda: sum_of_squares(student - teacher, (1,))[:, 0],
+        )
         weights_SHW = features.weights_SHW
         if weights_SHW is None:
             return gap_SHW.sum() / max(gap_SHW.numel(), 1)

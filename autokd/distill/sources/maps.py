@@ -31,9 +31,10 @@ class FeatureMap(Source):
     def _level(self, inputs: TermInputs, level: int) -> FeaturePair:
         student_BCHW, teacher_BCHW = inputs.maps(level)
         height, width = student_BCHW.shape[-2:]
-        return FeaturePair(
-            student_BCHW, teacher_BCHW, Grid(height, width), region=self.region(inputs, level), level=level
-        )
+        # Foreground and background of a level are pairs of the same maps, and may share what is made of those.
+        maps_key = ("maps", level)
+        grid, region = Grid(height, width), self.region(inputs, level)
+        return FeaturePair(student_BCHW, teacher_BCHW, grid, region=region, level=level, maps_key=maps_key)
 
 
 class Foreground(FeatureMap):

@@ -109,15 +109,16 @@ class ReliableLogits(Source):
         return (candidate_pair(student_BPK, teacher_BPK, LOGITS, region, labels_SHW=labels_B1P),)
 
 
-class _Reliable:
+class _Reliable(Region):
     """Cells inside boxes, weighted by the most reliable of those that cover them."""
 
     is_graded = True
 
     def __init__(self, boxes: Boxes, stride: float, reliability_BM: Tensor) -> None:
+        super().__init__()
         self._boxes, self._stride, self._reliability_BM = boxes, stride, reliability_BM
 
-    def weights_SHW(self, grid: Grid) -> Tensor:
+    def make_SHW(self, grid: Grid) -> Tensor:
         rows_BPMH, columns_BPMW = covering(self._boxes, self._stride, grid)
         covered = rows_BPMH[..., None] & columns_BPMW[..., None, :]
         if covered.shape[2] == 0:

@@ -74,17 +74,21 @@ class SpatialSoftmax(Transform):
 
 
 def magnitudes(features: FeaturePair, power: int, inputs: TermInputs) -> tuple[Tensor, Tensor]:
-    """|x| or x^2 of student and teacher."""
-    return magnitude(features.student_SCHW, power, inputs), magnitude(features.teacher_SCHW, power, inputs)
+    """Return |x| (power 1) or x^2 (power 2) of student and teacher.
+
+    The student's is not shared between terms: its gradient would be summed in another order than term by term.
+    """
+    return magnitude(features.student_SCHW, power), teacher_magnitude(features, power, inputs)
 
 
-def magnitude(x: Tensor, power: int, inputs: TermInputs) -> Tensor:
-    """|x| or x^2; the teacher's is made once a batch for all steps that look at the same map."""
+def teacher_magnitude(features: FeaturePair, power: int, inputs: TermInputs) -> Tensor:
+    """Return |t| or t^2, computed once in a step for all pairs of the same maps."""
+    teacher_SCHW = features.teacher_SCHW
+    if teacher_SCHW.requires_grad:  # a learned step on the teacher's side: as for the student
+        return magnitude(teacher_SCHW, power)
+    return inputs.shared(("teacher's magnitude", power, features.maps_key), lambda: magnitude(teacher_SCHW, power))
 
-    def made() -> Tensor:
-        return x.abs() if power == 1 else x.square()
 
-    if x.requires_grad:
-        return made()
-    # x is kept beside what is made of it: an id names a tensor only as long as that lives.
-    return inputs.shared(("magnitude", power, id(x)), lambda: (x, made()))[1]
+def magnitude(x_SCHW: Tensor, power: int) -> Tensor:
+    """Return |x| (power 1) or x^2 (power 2)."""
+    return x_SCHW.abs() if power == 1 else x_SCHW.square()

@@ -15,7 +15,7 @@ from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import BuildContext, Transform
 from autokd.distill.statistics import Weights, log_softmax_over_cells, mean_over_cells, num_cells
 from autokd.distill.term_inputs import TermInputs
-from autokd.distill.transforms.energies import magnitude
+from autokd.distill.transforms.energies import magnitude, teacher_magnitude
 
 
 class SampleAttention(Transform):
@@ -51,7 +51,7 @@ class TeacherAttention(Transform):
         self.temperature = temperature
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
-        of_cells_S1HW, of_channels_SC11 = _energies(features.teacher_SCHW, features.members_SHW, inputs)
+        of_cells_S1HW, of_channels_SC11 = _energies(teacher_magnitude(features, 1, inputs), features.members_SHW)
         return _weighted(features, of_cells_S1HW / self.temperature, of_channels_SC11 / self.temperature)
 
 
@@ -68,16 +68,15 @@ class SharedAttention(Transform):
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
         members = features.members_SHW
-        student = (energy.detach() for energy in _energies(features.student_SCHW, members, inputs))
-        teacher = _energies(features.teacher_SCHW, members, inputs)
+        student = (energy.detach() for energy in _energies(magnitude(features.student_SCHW, 1), members))
+        teacher = _energies(teacher_magnitude(features, 1, inputs), members)
         of_cells_S1HW, of_channels_SC11 = ((s + t) / self.temperature for s, t in zip(student, teacher))
         return _weighted(features, of_cells_S1HW, of_channels_SC11)
 
 
-def _energies(x_SCHW: Tensor, members: Weights, inputs: TermInputs) -> tuple[Tensor, Tensor]:
+def _energies(magnitude_SCHW: Tensor, members: Weights) -> tuple[Tensor, Tensor]:
     """(S, 1, H, W), (S, C, 1, 1): mean |x| over the channels of a cell, and over the cells of a channel."""
-    size = magnitude(x_SCHW, 1, inputs)
-    return size.mean(1, keepdim=True), mean_over_cells(size, members)
+    return magnitude_SCHW.mean(1, keepdim=True), mean_over_cells(magnitude_SCHW, members)
 
 
 def _weighted(features: FeaturePair, cell_logits_S1HW: Tensor, channel_logits_SC11: Tensor) -> FeaturePair:
