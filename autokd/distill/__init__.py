@@ -1,6 +1,6 @@
 """The loss itself: a distiller built from a spec for a pair of detectors.
 
-    knowledge   what flows through a term        regions, grid   which cells count, at any step
+    feature_pair  what flows through a term      geometry      which cells count, at any step
     operators   the three base classes           sources, transforms, distances   one class a row
     levels      which level teaches which        balance         relative weights
     distiller   the module                       build           spec -> distiller

@@ -6,11 +6,12 @@ from typing import Any, cast
 
 from torch import nn
 
-from autokd.distill.batch import device_of
 from autokd.distill.distiller import Distiller, Term
 from autokd.distill.geometry.levels import make_adapters, own_random_numbers, pair_levels
 from autokd.distill.operators import BuildContext, Distance, Source, Transform, make_operator
 from autokd.distill.probe import refuse_constant_terms
+from autokd.distill.term_inputs import device_of
+from autokd.distill.weighting.balance import SumOverProcesses
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec, Operator, Step, TermSpec, operator_of
@@ -26,12 +27,26 @@ def build_distiller(
     teacher: DetectorOutputs,
     num_classes: int,
     recalibrate_every: int | None = RECALIBRATE_EVERY,
+    sum_over_processes: SumOverProcesses | None = None,
 ) -> Distiller:
     """Build the distiller of ``spec`` for a pair of detectors, on the student's device.
 
-    student, teacher: any outputs of the two; their levels, strides and channels are what matters. Learned parts
-    start equal for equal specs and pairs, whatever was drawn before. SpecError if the spec is ill-typed;
-    DistillError if the pair lacks a tap that it needs, shares no stride, or makes a term constant.
+    Learned parts start equal for equal specs and pairs, whatever was drawn before.
+
+    Args:
+        spec: the distiller; its canonical form is built.
+        student, teacher: any outputs of the two; only their levels, strides and shapes matter.
+        num_classes: classes of the data set.
+        recalibrate_every: steps between two measurements of relative weights; None: the first ones stay.
+        sum_over_processes: adds up a tensor over processes that train one student, so that relative weights are
+            measured on the whole batch; None if there is one process.
+
+    Returns:
+        A module that is called with both detectors' outputs and the targets of a batch.
+
+    Raises:
+        SpecError: if the spec is ill-typed.
+        DistillError: if the pair lacks a tap that a term needs, shares no stride, or makes a term constant.
     """
     spec = spec.canonical()
     _check_taps(spec, student, teacher)
@@ -39,7 +54,9 @@ def build_distiller(
     pairs = pair_levels(student, teacher, must_share=looks_at_levels)
     workshop = _Workshop(BuildContext(pairs, num_classes, student, teacher))
     terms = {name: workshop.term(term, i) for i, (name, term) in enumerate(zip(term_names(spec), spec.terms))}
-    distiller = Distiller(spec, terms, pairs, make_adapters(pairs if looks_at_levels else ()), recalibrate_every)
+    distiller = Distiller(
+        spec, terms, pairs, make_adapters(pairs if looks_at_levels else ()), recalibrate_every, sum_over_processes
+    )
     distiller.to(device_of(student))
     refuse_constant_terms(distiller, student, teacher, num_classes)
     return distiller

@@ -10,18 +10,20 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from autokd.distill.batch import Batch
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.finite import raise_if_not_finite, summary
 from autokd.distill.geometry.levels import LevelPair
 from autokd.distill.geometry.regions import Targets
-from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import Distance, Memory, Source, Transform
-from autokd.distill.weighting.balance import GradientBalance, is_due
-from autokd.distill.weighting.layers import LayerFactors
+from autokd.distill.step_memo import Observer
+from autokd.distill.term_inputs import TermInputs
+from autokd.distill.weighting.balance import GradientBalance, SumOverProcesses
+from autokd.distill.weighting.level_factors import LevelFactors
+from autokd.distill.weighting.measured import is_due
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec, Weight
-from autokd.spec.model import Schedule
+from autokd.spec.terms import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class DistillResult:
 
 
 class Term(nn.Module):
-    """Source -> transforms -> distance, summed over the pieces of knowledge. Its weight is the distiller's affair.
+    """Source -> transforms -> distance, summed over the source's feature pairs. The distiller applies the weight.
 
     Terms that begin alike hold the same modules, and what they share is computed once a batch.
     """
@@ -63,19 +65,20 @@ class Term(nn.Module):
         self.transforms = nn.ModuleList(transforms)
         self.distance = distance
         self.weight = weight
-        self.layers = None if weight.layers == "equal" else LayerFactors(weight.layers, num_pieces)
+        self.layers = None if weight.layers == "equal" else LevelFactors(weight.layers, num_pieces)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, inputs: TermInputs) -> Tensor:
         """The value before the weight, a scalar."""
-        key: tuple[Hashable, ...] = (self.source,)
-        given = pieces = cast(tuple[Knowledge, ...], batch.shared(key, lambda: self.source(batch)))
+        # The key is the chain of modules itself: terms that begin alike hold the same ones.
+        key: tuple[Hashable, ...] = ("operators", self.source)
+        given = pieces = cast(tuple[FeaturePair, ...], inputs.shared(key, lambda: self.source(inputs)))
         for transform in self.transforms:
             key = (*key, transform)
-            pieces = batch.shared(key, partial(_changed, pieces, transform, batch))
-        values = [self.distance(piece, batch) for piece in pieces]
+            pieces = inputs.shared(key, partial(_changed, pieces, transform, inputs))
+        values = [self.distance(piece, inputs) for piece in pieces]
         if self.layers is not None:
-            if batch.measures:
-                taps = [tap for tap in batch.student_maps.values() if tap.requires_grad]
+            if inputs.measures:
+                taps = [tap for tap in inputs.student_maps.values() if tap.requires_grad]
                 self.layers.measure(given, values, taps)
             values = [value * factor for value, factor in zip(values, self.layers.factors_P, strict=True)]
         first, *rest = values
@@ -90,8 +93,8 @@ _SCHEDULES: Mapping[Schedule, Callable[[float], float]] = {
 }
 
 
-def _changed(pieces: tuple[Knowledge, ...], transform: nn.Module, batch: Batch) -> tuple[Knowledge, ...]:
-    return tuple(transform(piece, batch) for piece in pieces)
+def _changed(pieces: tuple[FeaturePair, ...], transform: nn.Module, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+    return tuple(transform(piece, inputs) for piece in pieces)
 
 
 class Distiller(nn.Module):
@@ -109,6 +112,7 @@ class Distiller(nn.Module):
         pairs: tuple[LevelPair, ...],
         adapters: nn.ModuleList,
         recalibrate_every: int | None,
+        sum_over_processes: SumOverProcesses | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -119,11 +123,13 @@ class Distiller(nn.Module):
         self.step = 0
         self.progress = 0.0
         """Part of the training that is over, 0 to 1; schedules of weights follow it."""
+        self.observer: Observer | None = None
+        """Called with the key of each value that terms share, when it is computed: see ``StepMemo``."""
         self._progress_per_step = 0.0
         self._recalibrate_every = recalibrate_every
         self._relative = [i for i, term in enumerate(terms.values()) if term.weight.kind == "relative"]
         ratios = [list(terms.values())[i].weight.value for i in self._relative]
-        self.balance = GradientBalance(ratios, recalibrate_every) if ratios else None
+        self.balance = GradientBalance(ratios, recalibrate_every, sum_over_processes) if ratios else None
         self._absolute: Tensor
         absolute = [1.0 if term.weight.kind == "relative" else term.weight.value for term in terms.values()]
         self.register_buffer("_absolute", torch.tensor(absolute), persistent=False)
@@ -156,7 +162,7 @@ class Distiller(nn.Module):
         NonFiniteError names the tap or term that holds NaN or infinity; DistillError if the outputs do not fit.
         """
         is_training = self.training and torch.is_grad_enabled()
-        batch = Batch(
+        inputs = TermInputs(
             outputs_s,
             outputs_t,
             targets,
@@ -166,13 +172,16 @@ class Distiller(nn.Module):
             progress=self.progress,
             is_training=is_training,
             measures=is_training and is_due(self.step, self._recalibrate_every),
+            observer=self.observer,
         )
-        with torch.autocast(batch.device.type, enabled=False):
-            values = [term(batch) for term in self.terms]
-            weights = self._weights(batch, values) * self._schedule()
+        with torch.autocast(inputs.device.type, enabled=False):
+            values = [term(inputs) for term in self.terms]
+            weights = self._weights(inputs, values) * self._schedule()
             raw = torch.stack(values)
             weighted = raw * weights
-            self._inspect(batch, raw)
+            is_waiting = self._inspect(inputs, raw)
+            if self.balance is not None:
+                self.balance.is_waiting = is_waiting
         if self.training:
             self.step += 1
             self.progress = min(self.progress + self._progress_per_step, 1.0)
@@ -184,20 +193,20 @@ class Distiller(nn.Module):
         factors = [_SCHEDULES[cast(Term, term).weight.schedule](self.progress) for term in self.terms]
         return torch.tensor(factors, device=self._absolute.device)
 
-    def _weights(self, batch: Batch, values: Sequence[Tensor]) -> Tensor:
+    def _weights(self, inputs: TermInputs, values: Sequence[Tensor]) -> Tensor:
         """(terms,): each term's factor, measured anew where that is due."""
         if self.balance is None:
             return self._absolute
-        task_loss = batch.student.task_loss
-        taps = [level for level, tap in batch.student.pyramid.items() if tap.requires_grad]
+        task_loss = inputs.student.task_loss
+        taps = [level for level, tap in inputs.student.pyramid.items() if tap.requires_grad]
         can_measure = torch.is_grad_enabled() and task_loss is not None and task_loss.requires_grad and bool(taps)
         if self.training and can_measure and self.balance.is_due(self.step):
             assert task_loss is not None
             self.balance.measure(
                 task_loss,
                 [values[i] for i in self._relative],
-                [batch.student.pyramid[level] for level in taps],
-                [batch.student_maps[level] for level in taps],
+                [inputs.student.pyramid[level] for level in taps],
+                [inputs.student_maps[level] for level in taps],
             )
         if not self.balance.was_measured:
             raise DistillError(
@@ -207,16 +216,16 @@ class Distiller(nn.Module):
             )
         return self._absolute.index_copy(0, self._relative_index, self.balance.factors)
 
-    def _inspect(self, batch: Batch, raw: Tensor) -> None:
-        """Look at everything with one transfer from the device: is it finite, has every term been measured?"""
-        report = summary(batch, raw)
-        if self.balance is not None:
-            report = torch.cat([report, self.balance.num_measured])
-        numbers = report.tolist()
-        if self.balance is not None:
-            self.balance.is_waiting = 0.0 in numbers[-len(self._relative) :]
-            numbers = numbers[: -len(self._relative)]
-        raise_if_not_finite(numbers, batch, dict(zip(self.names, raw)))
+    def _inspect(self, inputs: TermInputs, raw: Tensor) -> bool:
+        """Check that everything is finite; return whether a relative term has never been measured.
+
+        Both are read with one transfer: each transfer from a GPU waits for all that was queued there.
+        """
+        report = summary(inputs, raw)
+        counts = report.new_zeros(0) if self.balance is None else self.balance.num_measured
+        numbers = torch.cat([report, counts]).tolist()
+        raise_if_not_finite(numbers[: len(report)], inputs, dict(zip(self.names, raw)))
+        return 0.0 in numbers[len(report) :]
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a checkpoint holds beside parameters and buffers."""

@@ -8,31 +8,31 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from autokd.distill.batch import Batch
+from autokd.distill.term_inputs import TermInputs
 from autokd.errors import NonFiniteError
 
 
-def summary(batch: Batch, raw: Tensor) -> Tensor:
+def summary(inputs: TermInputs, raw: Tensor) -> Tensor:
     """Numbers that are all finite if every tap of the pyramids and every term is: sums, still on the device."""
     with torch.no_grad():
-        taps = [tap for _, tap in _taps(batch)]
+        taps = [tap for _, tap in _taps(inputs)]
         return torch.stack([tap.sum().float() for tap in taps] + list(raw.float().unbind()))
 
 
-def _taps(batch: Batch) -> Iterator[tuple[str, Tensor]]:
+def _taps(inputs: TermInputs) -> Iterator[tuple[str, Tensor]]:
     """Every tap that was looked at, with its name."""
-    for side, maps in (("student", batch.student_maps), ("teacher", batch.teacher_maps)):
+    for side, maps in (("student", inputs.student_maps), ("teacher", inputs.teacher_maps)):
         yield from ((f"{side} fpn {level}", map_BCHW) for level, map_BCHW in maps.items())
-    for name, (student, teacher) in batch.read_taps.items():
+    for name, (student, teacher) in inputs.read_taps.items():
         yield f"student {name}", student
         yield f"teacher {name}", teacher
 
 
-def raise_if_not_finite(numbers: Sequence[float], batch: Batch, terms: Mapping[str, Tensor]) -> None:
+def raise_if_not_finite(numbers: Sequence[float], inputs: TermInputs, terms: Mapping[str, Tensor]) -> None:
     """Raise NonFiniteError, naming the tap or else the term, if ``numbers`` (a summary) are not all finite."""
     if all(math.isfinite(number) for number in numbers):
         return
-    for name, tap in _taps(batch):
+    for name, tap in _taps(inputs):
         found = _found(tap)
         if found:
             raise NonFiniteError(
@@ -43,7 +43,7 @@ def raise_if_not_finite(numbers: Sequence[float], batch: Batch, terms: Mapping[s
         if not torch.isfinite(value):
             raise NonFiniteError(
                 f"term {name} is {value.item()}, though every tap is finite: the taps are too large for it "
-                f"(greatest magnitude {_greatest(batch):.3g}). Lower the learning rate, or use another distance."
+                f"(greatest magnitude {_greatest(inputs):.3g}). Lower the learning rate, or use another distance."
             )
 
 
@@ -53,5 +53,5 @@ def _found(map_BCHW: Tensor) -> str:
     return " and ".join(parts)
 
 
-def _greatest(batch: Batch) -> float:
-    return max(float(tap.detach().abs().max()) for _, tap in _taps(batch) if tap.numel())
+def _greatest(inputs: TermInputs) -> float:
+    return max(float(tap.detach().abs().max()) for _, tap in _taps(inputs) if tap.numel())

@@ -3,7 +3,7 @@
 An operator is a subclass in ``sources``, ``transforms`` or ``distances`` and a row in
 ``autokd.spec.tables``. Its constructor takes the ``BuildContext`` and the row's parameters by keyword; it may
 hold parameters (seen by the optimiser) and buffers (saved with checkpoints), and finds random numbers, boxes
-and what other terms have computed already in the ``Batch``.
+and what other terms have computed already in the ``TermInputs``.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from torch import Tensor, nn
 
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.levels import LevelPair
-from autokd.distill.knowledge import Knowledge
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import Operator, Step, operator_of
 from autokd.spec.operator import Kind
 
 if TYPE_CHECKING:
-    from autokd.distill.batch import Batch
+    from autokd.distill.term_inputs import TermInputs
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -58,17 +58,17 @@ class Memory(nn.Module, ABC):
 
 
 class Source(nn.Module, ABC):
-    """Gives the pieces of knowledge of a batch, usually one a paired level; a term is the sum over them."""
+    """Gives the feature pairs of a batch, usually one a paired level; a term is the sum over them."""
 
     def __init__(self, context: BuildContext) -> None:
         super().__init__()
 
     @abstractmethod
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]: ...
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]: ...
 
 
 class Transform(nn.Module, ABC):
-    """Changes a piece of knowledge, student and teacher together.
+    """Changes a feature pair, student and teacher together.
 
     Most transforms treat both sides by one formula and override ``change``; those that draw random numbers or
     change grid, layout or weights override ``forward``.
@@ -77,11 +77,11 @@ class Transform(nn.Module, ABC):
     def __init__(self, context: BuildContext) -> None:
         super().__init__()
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        student = self.change(knowledge.student_SCHW, knowledge)
-        return knowledge.with_maps(student, self.change(knowledge.teacher_SCHW, knowledge))
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        student = self.change(features.student_SCHW, features)
+        return features.with_maps(student, self.change(features.teacher_SCHW, features))
 
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
         """Return the new map of one side."""
         raise NotImplementedError
 
@@ -96,7 +96,7 @@ class Distance(nn.Module, ABC):
         super().__init__()
 
     @abstractmethod
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor: ...
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor: ...
 
 
 _BASES: dict[Kind, type[nn.Module]] = {"source": Source, "transform": Transform, "distance": Distance}

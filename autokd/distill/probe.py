@@ -13,9 +13,9 @@ import copy
 import torch
 from torch import nn
 
-from autokd.distill.batch import Batch
 from autokd.distill.distiller import Distiller
 from autokd.distill.geometry.levels import own_random_numbers
+from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 
@@ -40,9 +40,9 @@ def refuse_constant_terms(
     others = [min(i + 1, num_classes - 1) for i in range(_NUM_IMAGES)]  # one class has three boxes, the others one
     targets = [{"boxes": boxes, "labels": torch.tensor([0, other])} for other in others]
     exact = copy.deepcopy(distiller).double()
-    batch = Batch(outputs_s, outputs_t, targets, exact.pairs, exact.adapters)
+    inputs = TermInputs(outputs_s, outputs_t, targets, exact.pairs, exact.adapters)
     for name, term in exact.named_terms():
-        if term.taps == {"fpn"} and _sensitivity(term, batch) < _LEAST_SENSITIVITY:
+        if term.taps == {"fpn"} and _sensitivity(term, inputs) < _LEAST_SENSITIVITY:
             sizes = [f"{pair.student}: {tuple(student.pyramid[pair.student].shape[-2:])}" for pair in exact.pairs]
             raise DistillError(
                 f"term {name} does not depend on the student, on this pair with maps of {', '.join(sizes)} cells: its "
@@ -50,11 +50,11 @@ def refuse_constant_terms(
             )
 
 
-def _sensitivity(term: nn.Module, batch: Batch) -> float:
+def _sensitivity(term: nn.Module, inputs: TermInputs) -> float:
     """|gradient| * |maps| / value: by what part the value changes when the student's maps change by all."""
-    taps = list(batch.student.pyramid.values())
-    with torch.enable_grad(), torch.autocast(batch.device.type, enabled=False):
-        value = term(batch)
+    taps = list(inputs.student.pyramid.values())
+    with torch.enable_grad(), torch.autocast(inputs.device.type, enabled=False):
+        value = term(inputs)
         if not value.requires_grad or value == 0:
             return 0.0
         gradients = torch.autograd.grad(value, taps, retain_graph=True, allow_unused=True)

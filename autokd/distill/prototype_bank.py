@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from autokd.distill.operators import Memory
-from autokd.distill.prototypes import select_prototypes
+from autokd.distill.prototype_selection import select_prototypes
 from autokd.distill.statistics import unit
 
 INSTANCES_OF_A_CLASS = 800

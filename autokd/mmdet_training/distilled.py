@@ -69,10 +69,12 @@ class DistilledDetector(BaseModel):
                 outputs_s = reader(pixels_BCHW.flip(1) / 255, taps=self._taps)
                 reader.train()
             self.distiller: Distiller = build_distiller(
-                spec, outputs_s, live(pixels_BCHW, [probe_size_px] * 2), num_classes
+                spec,
+                outputs_s,
+                live(pixels_BCHW, [probe_size_px] * 2),
+                num_classes,
+                sum_over_processes=_summed_over_processes,
             )
-        if self.distiller.balance is not None:
-            self.distiller.balance.pool = _summed_over_processes
         # Hidden from torch: their weights are the student's, which are here already, and the teacher's, which stay out.
         self._hidden = (reader, live)
         self._epoch: int | None = None

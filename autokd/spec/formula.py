@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from autokd.spec.model import DistillerSpec, Step, TermSpec
+from autokd.spec.distiller_spec import DistillerSpec
 from autokd.spec.operator import Kind
+from autokd.spec.terms import Step, TermSpec
 from autokd.spec.vocabulary import IDENTITY, operator_of
 
 

@@ -124,7 +124,7 @@ class Operator:
     zero_at_equality: bool = True
     """False: a term with it is not 0 where student equals teacher (contrast against negatives, a generator)."""
     by_level: bool = False
-    """Sources only: it gives a piece of knowledge for each paired level."""
+    """Sources only: it gives a feature pair for each paired level."""
     side: str = ""
     """Sources only: the parameter that says how many cells a sample has per side."""
     divides_side: str = ""

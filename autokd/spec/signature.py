@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autokd.errors import SpecError
-from autokd.spec.model import TermSpec
 from autokd.spec.operator import (
     CONTRAST,
     DISTRIBUTIONS,
@@ -18,12 +17,10 @@ from autokd.spec.operator import (
     LOGITS,
     MAP,
     Effect,
-    Kind,
     Layout,
     Number,
     Operator,
 )
-from autokd.spec.vocabulary import operator_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +68,6 @@ def _side_after(state: FlowState, operator: Operator, settings: Mapping[str, Num
     if operator.divides_side and state.side is not None:
         return -(-state.side // int(settings[operator.divides_side])) if settings else None
     return state.side if operator.gives_same or operator.gives in FEATURES else None
-
-
-def check_term(term: TermSpec) -> None:
-    """Raise SpecError naming the step ("transforms[1]") if ``term`` combines what cannot be combined."""
-    state = flow(FlowState(), operator_of("source", term.source.name), term.source.settings("source"))
-    if term.weight.layers != "equal" and not operator_of("source", term.source.name).by_level:
-        raise SpecError(
-            f"weight: layers is {term.weight.layers!r}, but source '{term.source.name}' gives a single piece of "
-            "knowledge, not one a level. Use layers: equal."
-        )
-    steps: list[tuple[str, Kind, int]] = [(f"transforms[{i}]", "transform", i) for i in range(len(term.transforms))]
-    for place, kind, i in [*steps, ("distance", "distance", -1)]:
-        step = term.distance if kind == "distance" else term.transforms[i]
-        try:
-            state = flow(state, operator_of(kind, step.name), step.settings(kind))
-        except SpecError as error:
-            raise SpecError(f"{place}: {error}") from None
 
 
 _REASONS: dict[Effect, str] = {

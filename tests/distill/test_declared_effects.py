@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autokd.distill.knowledge import Knowledge
+from autokd.distill.feature_pair import FeaturePair
 from autokd.spec import DISTANCES, TRANSFORMS, Operator
 from tests.support import distill_cases as cases
 
@@ -79,11 +79,11 @@ def operate(row: Operator, x: Tensor) -> Tensor:
         for parameter in transform.parameters():
             parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5), dtype=x.dtype)
     layout = "map" if "map" in row.takes else row.takes[0]
-    return transform(cases.piece(x, x, None, layout), cases.NO_BATCH).student_SCHW
+    return transform(cases.piece(x, x, None, layout), cases.NO_INPUTS).student_SCHW
 
 
 def patched(x: Tensor) -> Tensor:
-    return PATCHES(cases.piece(x, x), cases.NO_BATCH).student_SCHW
+    return PATCHES(cases.piece(x, x), cases.NO_INPUTS).student_SCHW
 
 
 def declared(field: str, table: dict[str, Operator]) -> list[tuple[str, str]]:
@@ -111,7 +111,7 @@ def test_a_step_that_keeps_an_effect_commutes_with_it(effect, name):
 def test_a_step_that_is_blind_to_an_effect_undoes_it(effect, name):
     row = TRANSFORMS[name]
     if effect == "grouping":
-        fourths = cases.operator("transform", name, grid=4)(cases.piece(X, X), cases.NO_BATCH).student_SCHW
+        fourths = cases.operator("transform", name, grid=4)(cases.piece(X, X), cases.NO_INPUTS).student_SCHW
         assert sorted(map(tuple, patched(patched(X)).flatten(1).tolist())) == sorted(
             map(tuple, fourths.flatten(1).tolist())
         )
@@ -129,7 +129,7 @@ def test_a_distance_is_blind_to_every_effect_that_it_declares(name, field):
             if effect == "grouping":
                 if layout not in ("map", "channel_distribution", "binary"):
                     continue  # nothing groups the cells of another layout: no transform takes it
-                changed = PATCHES(cases.piece(student, teacher, None, layout), cases.NO_BATCH)
+                changed = PATCHES(cases.piece(student, teacher, None, layout), cases.NO_INPUTS)
             elif layout == "map":
                 changed = cases.piece(CHANGES[effect](student), CHANGES[effect](teacher))
             else:
@@ -148,8 +148,8 @@ def test_a_distance_sees_every_effect_that_it_does_not_declare(name, effect):
     assert value_of(distance, changed) != pytest.approx(value_of(distance, cases.piece(X, Y)), rel=1e-5)
 
 
-def value_of(distance: torch.nn.Module, knowledge: Knowledge) -> float:
-    return float(distance(knowledge, cases.NO_BATCH))
+def value_of(distance: torch.nn.Module, features: FeaturePair) -> float:
+    return float(distance(features, cases.NO_INPUTS))
 
 
 @pytest.mark.parametrize("effect", CHANGES)

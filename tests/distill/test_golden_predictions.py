@@ -15,8 +15,8 @@ from torch import Tensor
 from autokd.config import Backbone, TorchvisionDetector
 from autokd.detectors import build_detector
 from autokd.distill import build_distiller
-from autokd.distill.batch import Batch
 from autokd.distill.operators import BuildContext, make_operator
+from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
 from autokd.outputs import TAPS, DetectorOutputs
 from autokd.spec import DistillerSpec, Step, Weight
@@ -59,7 +59,7 @@ def value_of(name, student, teacher, weights, layout, labels=None, **params) -> 
     piece = cases.piece(torch.from_numpy(student), torch.from_numpy(teacher), given, layout)
     if labels is not None:
         piece = replace(piece, labels_SHW=torch.from_numpy(labels))
-    return cases.operator("distance", name, **params)(piece, cases.NO_BATCH).item()
+    return cases.operator("distance", name, **params)(piece, cases.NO_INPUTS).item()
 
 
 # ---------------------------------------------------------------------------------------- distances
@@ -92,7 +92,7 @@ def test_binary_distances_make_up_for_the_temperature_by_its_square(name):
     softened = [torch.from_numpy(x) / 3 for x in (STUDENT, TEACHER)]
     piece = cases.piece(*softened, None, "binary")
     plain, warm = (
-        cases.operator("distance", name)(replace(piece, temperature=temperature), cases.NO_BATCH)
+        cases.operator("distance", name)(replace(piece, temperature=temperature), cases.NO_INPUTS)
         for temperature in (1.0, 3.0)
     )
     assert warm.item() == pytest.approx(9 * plain.item())
@@ -101,7 +101,7 @@ def test_binary_distances_make_up_for_the_temperature_by_its_square(name):
 def test_disagreement_in_binary_cross_entropy_is_a_factor_and_has_no_gradient_of_its_own():
     student = torch.from_numpy(STUDENT).requires_grad_()
     piece = cases.piece(student, torch.from_numpy(TEACHER), None, "binary")
-    value = cases.operator("distance", "binary_cross_entropy")(piece, cases.NO_BATCH)
+    value = cases.operator("distance", "binary_cross_entropy")(piece, cases.NO_INPUTS)
     (found,) = torch.autograd.grad(value, student)
     p, q = sigmoid(TEACHER), sigmoid(STUDENT)
     np.testing.assert_allclose(found.numpy(), abs(p - q) * (q - p) / p.max(1).sum(), rtol=1e-9)
@@ -145,7 +145,7 @@ def test_decoupled_kl_takes_the_teachers_likeliest_class_where_there_are_no_labe
         for s, w in np.ndindex(3, 9)
     ]
     piece = cases.piece(torch.from_numpy(STUDENT), torch.from_numpy(TEACHER), None, "logits")
-    found = cases.operator("distance", "decoupled_kl")(replace(piece, labels_SHW=None), cases.NO_BATCH)
+    found = cases.operator("distance", "decoupled_kl")(replace(piece, labels_SHW=None), cases.NO_INPUTS)
     np.testing.assert_allclose(found.item(), np.mean(wants), rtol=1e-9)
 
 
@@ -162,7 +162,7 @@ def test_decoupled_kl_without_labels_that_count_is_zero_and_connected():
     student = torch.from_numpy(STUDENT).requires_grad_()
     piece = cases.piece(student, torch.from_numpy(TEACHER), None, "logits")
     distance = cases.operator("distance", "decoupled_kl")
-    value = distance(replace(piece, labels_SHW=torch.full((3, 1, 9), -1)), cases.NO_BATCH)
+    value = distance(replace(piece, labels_SHW=torch.full((3, 1, 9), -1)), cases.NO_INPUTS)
     assert value == 0
     assert not torch.autograd.grad(value, student)[0].any()
 
@@ -208,7 +208,7 @@ def test_distances_between_boxes_by_hand_also_without_area(student, teacher, iou
     pair = [torch.tensor(box, dtype=torch.float64).view(1, 4, 1, 1) for box in (student, teacher)]
     pair[0].requires_grad_()
     for name, want in (("iou", iou), ("giou", giou)):
-        value = cases.operator("distance", name)(cases.piece(*pair, None, "boxes"), cases.NO_BATCH)
+        value = cases.operator("distance", name)(cases.piece(*pair, None, "boxes"), cases.NO_INPUTS)
         assert value.item() == pytest.approx(want)
         assert torch.autograd.grad(value, pair[0])[0].isfinite().all()
 
@@ -222,7 +222,7 @@ def source_of(name: str, student: DetectorOutputs, teacher: DetectorOutputs):
 
 
 def piece_of(name: str, student: DetectorOutputs, teacher: DetectorOutputs, targets):
-    (piece,) = source_of(name, student, teacher)(Batch(student, teacher, targets, (), torch.nn.ModuleList()))
+    (piece,) = source_of(name, student, teacher)(TermInputs(student, teacher, targets, (), torch.nn.ModuleList()))
     return piece
 
 

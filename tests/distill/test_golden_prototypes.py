@@ -210,5 +210,5 @@ def test_l2_vectors_is_twice_the_published_mean_with_its_floor(masked):
         want = 2 * (factor * weights * squares).sum() / max(1, 2 * (factor * weights).sum())
         given = torch.from_numpy(factor * weights) if masked or factor != 1 else None
         piece = cases.piece(torch.from_numpy(student), torch.from_numpy(teacher), given)
-        found = cases.operator("distance", "l2_vectors")(piece, cases.NO_BATCH)
+        found = cases.operator("distance", "l2_vectors")(piece, cases.NO_INPUTS)
         np.testing.assert_allclose(found.item(), want, rtol=1e-9)

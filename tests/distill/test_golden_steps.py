@@ -19,7 +19,7 @@ EVERYWHERE = np.ones_like(MASK)
 REGIONS = {"everywhere": None, "masked": MASK}
 
 
-def knowledge_of(student, teacher, mask, layout="map"):
+def features_of(student, teacher, mask, layout="map"):
     weights = None if mask is None else torch.from_numpy(mask.astype(np.float64))
     return cases.piece(torch.from_numpy(student), torch.from_numpy(teacher), weights, layout)
 
@@ -33,7 +33,7 @@ def channel_mean(x, power):
 @pytest.mark.parametrize("power", [1, 2])
 def test_channel_mean_equals_its_formula(power, region):
     changed = cases.operator("transform", "channel_mean", power=power)(
-        knowledge_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_BATCH
+        features_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_INPUTS
     )
     for found, given in zip(changed.values(), (STUDENT, TEACHER)):
         np.testing.assert_allclose(found.numpy(), channel_mean(given, power), rtol=1e-12)
@@ -45,7 +45,7 @@ def test_channel_mean_equals_its_formula(power, region):
 def test_cell_mean_equals_its_formula_and_weighs_the_channels_of_a_sample_alike(power, region):
     mask = EVERYWHERE if REGIONS[region] is None else REGIONS[region]
     changed = cases.operator("transform", "cell_mean", power=power)(
-        knowledge_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_BATCH
+        features_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_INPUTS
     )
     for found, given in zip(changed.values(), (STUDENT, TEACHER)):
         assert found.shape == (3, 1, 1, 4)
@@ -61,7 +61,7 @@ def test_cell_mean_equals_its_formula_and_weighs_the_channels_of_a_sample_alike(
 def test_l2_cells_of_a_scalar_map_is_the_unit_vector_over_the_cells(region):
     mask = EVERYWHERE if REGIONS[region] is None else REGIONS[region]
     changed = cases.operator("transform", "l2_cells")(
-        knowledge_of(STUDENT[:, :1], TEACHER[:, :1], REGIONS[region], "scalar_map"), cases.NO_BATCH
+        features_of(STUDENT[:, :1], TEACHER[:, :1], REGIONS[region], "scalar_map"), cases.NO_INPUTS
     )
     assert changed.layout == "scalar_map"
     for found, given in zip(changed.values(), (STUDENT, TEACHER)):
@@ -128,7 +128,7 @@ def test_transform_equals_its_formula(name, region):
     expected, params = ONE_SIDED[name]
     mask = EVERYWHERE if REGIONS[region] is None else REGIONS[region]
     changed = cases.operator("transform", name, **params)(
-        knowledge_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_BATCH
+        features_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_INPUTS
     )
     for found, given in zip(changed.values(), (STUDENT, TEACHER)):
         want = expected(given, mask, **params)
@@ -140,7 +140,7 @@ def test_transform_equals_its_formula(name, region):
 
 def test_root_is_a_straight_line_near_zero_where_its_slope_would_be_infinite():
     x = torch.tensor([[[[0.0, 5e-7, -5e-7, 1e-6, 4e-6]]]], dtype=torch.float64, requires_grad=True)
-    changed = cases.operator("transform", "root", degree=2)(cases.piece(x, x.detach()), cases.NO_BATCH).student_SCHW
+    changed = cases.operator("transform", "root", degree=2)(cases.piece(x, x.detach()), cases.NO_INPUTS).student_SCHW
     np.testing.assert_allclose(changed.flatten().tolist(), [0.0, 5e-4, -5e-4, 1e-3, 2e-3])
     (slope,) = torch.autograd.grad(changed.sum(), x)
     np.testing.assert_allclose(slope[0, 0, 0, :3].tolist(), [1e3] * 3)
@@ -148,7 +148,7 @@ def test_root_is_a_straight_line_near_zero_where_its_slope_would_be_infinite():
 
 def test_l2_samples_of_a_single_image_is_its_sign_without_gradient():
     x = torch.tensor([[[[3.0, -2.0]]]], requires_grad=True)
-    changed = cases.operator("transform", "l2_samples")(cases.piece(x, x.detach()), cases.NO_BATCH).student_SCHW
+    changed = cases.operator("transform", "l2_samples")(cases.piece(x, x.detach()), cases.NO_INPUTS).student_SCHW
     assert changed.flatten().tolist() == [1.0, -1.0]
     assert torch.autograd.grad(changed.sum(), x)[0].abs().sum() == 0
 
@@ -184,8 +184,8 @@ def shared_attention(student, teacher, mask):
 @pytest.mark.parametrize("formula", [teacher_attention, shared_attention])
 def test_attention_that_is_shared_weighs_both_sides_alike(formula, region):
     mask = EVERYWHERE if REGIONS[region] is None else REGIONS[region]
-    knowledge = knowledge_of(STUDENT, TEACHER, REGIONS[region])
-    changed = cases.operator("transform", formula.__name__)(knowledge, cases.NO_BATCH)
+    features = features_of(STUDENT, TEACHER, REGIONS[region])
+    changed = cases.operator("transform", formula.__name__)(features, cases.NO_INPUTS)
     for sample in range(3):
         if mask[sample].any():
             factor = formula(STUDENT[sample], TEACHER[sample], mask[sample])
@@ -198,16 +198,16 @@ def test_attention_that_is_shared_weighs_both_sides_alike(formula, region):
 def test_no_gradient_passes_through_shared_attention():
     student = torch.from_numpy(STUDENT).requires_grad_()
     changed = cases.operator("transform", "shared_attention")(
-        cases.piece(student, torch.from_numpy(TEACHER)), cases.NO_BATCH
+        cases.piece(student, torch.from_numpy(TEACHER)), cases.NO_INPUTS
     )
     (found,) = torch.autograd.grad(changed.student_SCHW.sum(), student)
     factor = np.stack([shared_attention(*pair, EVERYWHERE[0]) for pair in zip(STUDENT, TEACHER)])
     np.testing.assert_allclose(found.numpy(), factor, rtol=1e-9)
 
 
-def fresh_batch():
+def fresh_inputs():
     """A batch whose generator has drawn nothing yet."""
-    return cases.batch_of(cases.outputs(), cases.outputs(seed=1))
+    return cases.inputs_of(cases.outputs(), cases.outputs(seed=1))
 
 
 def kept_cells(drop):
@@ -218,8 +218,8 @@ def kept_cells(drop):
 def test_random_mask_zeroes_the_same_cells_on_both_sides_from_the_batchs_generator():
     kept = kept_cells(0.7)
     assert 0 < kept.mean() < 0.5
-    knowledge = knowledge_of(STUDENT, TEACHER, None)
-    changed = cases.operator("transform", "random_mask", drop=0.7)(knowledge, fresh_batch())
+    features = features_of(STUDENT, TEACHER, None)
+    changed = cases.operator("transform", "random_mask", drop=0.7)(features, fresh_inputs())
     np.testing.assert_array_equal(changed.student_SCHW.numpy(), STUDENT * kept)
     np.testing.assert_array_equal(changed.teacher_SCHW.numpy(), TEACHER * kept)
 
@@ -238,11 +238,11 @@ def randomised(name, **params):
 
 
 def test_affine_scales_and_shifts_the_students_channels_and_starts_as_the_identity():
-    knowledge = knowledge_of(STUDENT, TEACHER, None)
-    started = cases.operator("transform", "affine")(knowledge, cases.NO_BATCH)
+    features = features_of(STUDENT, TEACHER, None)
+    started = cases.operator("transform", "affine")(features, cases.NO_INPUTS)
     np.testing.assert_array_equal(started.student_SCHW.detach().numpy(), STUDENT)
     step, of = randomised("affine")
-    changed = step(knowledge, cases.NO_BATCH)
+    changed = step(features, cases.NO_INPUTS)
     scale, shift = np.exp(of["log_scales.0"]), of["shifts.0"]
     want = np.stack([[scale[c] * channel + shift[c] for c, channel in enumerate(sample)] for sample in STUDENT])
     np.testing.assert_allclose(changed.student_SCHW.detach().numpy(), want, rtol=1e-12)
@@ -262,7 +262,7 @@ def test_masked_generation_completes_the_student_from_the_cells_that_are_left(re
     """MGD, section 3.1: mask, convolution, ReLU, convolution."""
     mask = EVERYWHERE if REGIONS[region] is None else REGIONS[region]
     step, of = randomised("masked_generation", drop=0.4)
-    changed = step(knowledge_of(STUDENT, TEACHER, REGIONS[region]), fresh_batch())
+    changed = step(features_of(STUDENT, TEACHER, REGIONS[region]), fresh_inputs())
     parts = [of[f"generators.0.{i}.{kind}"] for i in (0, 2) for kind in ("weight", "bias")]
     for sample, left in enumerate(STUDENT * kept_cells(0.4) * mask[:, None]):
         want = conv3(np.maximum(conv3(left, *parts[:2]), 0), *parts[2:])
@@ -282,12 +282,12 @@ def context_block(x_CHW, mask, of):
 @pytest.mark.parametrize("region", REGIONS)
 def test_global_context_adds_what_each_sides_block_says_and_starts_as_the_identity(region):
     mask = EVERYWHERE if REGIONS[region] is None else REGIONS[region]
-    knowledge = knowledge_of(STUDENT, TEACHER, REGIONS[region])
-    started = cases.operator("transform", "global_context").double()(knowledge, cases.NO_BATCH)
+    features = features_of(STUDENT, TEACHER, REGIONS[region])
+    started = cases.operator("transform", "global_context").double()(features, cases.NO_INPUTS)
     np.testing.assert_array_equal(started.student_SCHW.detach().numpy(), STUDENT)
     np.testing.assert_array_equal(started.teacher_SCHW.detach().numpy(), TEACHER)
     step, of = randomised("global_context")
-    changed = step(knowledge, cases.NO_BATCH)
+    changed = step(features, cases.NO_INPUTS)
     for side, found, given in zip(("student", "teacher"), changed.values(), (STUDENT, TEACHER)):
         block = {key.removeprefix(f"{side}.0."): value for key, value in of.items() if key.startswith(side)}
         for sample in range(2):
@@ -325,8 +325,8 @@ BOXES = [[[4, 4, 44, 30], [10, 6, 28, 28], [60, 30, 120, 90]], [], [[0, 0, 128, 
 def test_foreground_background_weighs_boxes_alike_on_every_level(background):
     levels = {"p3": ((12, 16), 8), "p4": ((6, 8), 16)}
     sides = (cases.outputs(num_images=3, seed=seed, levels=levels) for seed in (0, 1))
-    batch = cases.batch_of(*sides, cases.boxes(*BOXES))
-    for piece, stride in zip(cases.operator("source", "foreground_background", background=background)(batch), (8, 16)):
+    inputs = cases.inputs_of(*sides, cases.boxes(*BOXES))
+    for piece, stride in zip(cases.operator("source", "foreground_background", background=background)(inputs), (8, 16)):
         grid = tuple(piece.student_SCHW.shape[2:])
         want = np.stack([scale_mask(boxes, grid, stride, background) for boxes in BOXES])
         np.testing.assert_allclose(piece.weights_SHW.numpy(), want, rtol=1e-6)
@@ -338,9 +338,9 @@ def test_foreground_background_weighs_boxes_alike_on_every_level(background):
 def test_foreground_background_keeps_its_weights_when_the_map_is_cut_into_patches():
     levels = {"p3": ((12, 16), 8)}
     sides = (cases.outputs(num_images=3, seed=seed, levels=levels) for seed in (0, 1))
-    batch = cases.batch_of(*sides, cases.boxes(*BOXES))
-    (piece,) = cases.operator("source", "foreground_background")(batch)
-    patches = cases.operator("transform", "local_patches", grid=2)(piece, batch)
+    inputs = cases.inputs_of(*sides, cases.boxes(*BOXES))
+    (piece,) = cases.operator("source", "foreground_background")(inputs)
+    patches = cases.operator("transform", "local_patches", grid=2)(piece, inputs)
     laid = piece.weights_SHW.unflatten(1, (2, 6)).unflatten(3, (2, 8)).permute(0, 1, 3, 2, 4).flatten(0, 2)
     np.testing.assert_allclose(patches.weights_SHW.numpy(), laid.numpy())
 

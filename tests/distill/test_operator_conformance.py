@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from autokd.distill import build_distiller
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.regions import Inside
-from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, make_operator
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, Step, Weight
@@ -56,7 +56,7 @@ def gradient(value: Tensor, tap: Tensor) -> Tensor:
     return found
 
 
-def in_layout(student: Tensor, teacher: Tensor, weights: Tensor | None, layout: Layout) -> Knowledge:
+def in_layout(student: Tensor, teacher: Tensor, weights: Tensor | None, layout: Layout) -> FeaturePair:
     sides = (cases.as_layout(side, layout, weights) for side in (student, teacher))
     return cases.piece(*sides, cases.weights_as(layout, weights), layout)
 
@@ -74,8 +74,8 @@ def test_distance_is_zero_with_zero_gradient_where_student_equals_teacher(name, 
             for weights in regions_for(shape).values():
                 student, _ = pair_of_maps(shape, fill)
                 teacher = student.detach().clone()
-                knowledge = in_layout(student, teacher, weights, layout)
-                value = distance(knowledge, cases.NO_BATCH)
+                features = in_layout(student, teacher, weights, layout)
+                value = distance(features, cases.NO_INPUTS)
                 assert value.item() == 0.0, (shape, fill)
                 assert gradient(value, student).abs().sum() < 1e-5, (shape, fill)
 
@@ -86,8 +86,8 @@ def test_distance_is_positive_where_student_differs(name, layout):
     for shape_name in ("ordinary", "odd", "one image"):
         student, teacher = pair_of_maps(SHAPES[shape_name])
         for region, weights in regions_for(SHAPES[shape_name]).items():
-            knowledge = in_layout(student, teacher, weights, layout)
-            value = distance(knowledge, cases.NO_BATCH)
+            features = in_layout(student, teacher, weights, layout)
+            value = distance(features, cases.NO_INPUTS)
             assert value > 1e-4 if region != "no cell" else value == 0
 
 
@@ -98,8 +98,8 @@ def test_distance_and_its_gradient_are_finite_and_connected_on_every_map(name, l
         for fill in FILLS:
             for weights in regions_for(shape).values():
                 student, teacher = pair_of_maps(shape, fill)
-                knowledge = in_layout(student, teacher, weights, layout)
-                value = distance(knowledge, cases.NO_BATCH)
+                features = in_layout(student, teacher, weights, layout)
+                value = distance(features, cases.NO_INPUTS)
                 assert value.shape == ()
                 assert value.isfinite()
                 assert value >= -1e-6
@@ -113,7 +113,7 @@ def test_a_small_step_down_the_gradient_lessens_the_distance(name, layout):
     teacher_value = cases.as_layout(teacher, layout)
 
     def value_of(x: Tensor) -> Tensor:
-        return distance(cases.piece(cases.as_layout(x, layout), teacher_value, None, layout), cases.NO_BATCH)
+        return distance(cases.piece(cases.as_layout(x, layout), teacher_value, None, layout), cases.NO_INPUTS)
 
     before = value_of(student)
     direction = gradient(before, student)
@@ -128,7 +128,7 @@ def test_a_small_step_down_the_gradient_lessens_the_distance(name, layout):
 def test_transform_changes_something_on_every_layout_that_it_takes(name, layout):
     transform = disturbed(cases.operator("transform", name, channels=SHAPES["ordinary"][1]))
     student, teacher = (cases.as_layout(x, layout) for x in pair_of_maps(SHAPES["ordinary"]))
-    changed = transform(cases.piece(student, teacher, None, layout), cases.NO_BATCH)
+    changed = transform(cases.piece(student, teacher, None, layout), cases.NO_INPUTS)
     sides = [(student, changed.student_SCHW), (teacher, changed.teacher_SCHW)]
     for before, after in sides[: 1 if TRANSFORMS[name].learns else 2]:
         is_read_otherwise = changed.layout != layout
@@ -154,7 +154,7 @@ def test_transform_treats_both_sides_alike(name, layout):
         weights = cases.weights_as(layout, weights_SHW)
         if weights is not None and TRANSFORMS[name].name in ("max_pool", "local_patches"):
             continue  # these need a region that can be made anew; see test_regions
-        changed = transform(cases.piece(student, student.detach(), weights, layout), cases.NO_BATCH)
+        changed = transform(cases.piece(student, student.detach(), weights, layout), cases.NO_INPUTS)
         assert torch.equal(changed.student_SCHW, changed.teacher_SCHW)
         assert not changed.teacher_SCHW.requires_grad
 
@@ -163,7 +163,7 @@ def test_transform_treats_both_sides_alike(name, layout):
 def test_transform_gives_the_declared_layout_with_distributions_that_sum_to_1(name, layout):
     transform = cases.operator("transform", name, channels=SHAPES["odd"][1])
     student, teacher = (cases.as_layout(x, layout) for x in pair_of_maps(SHAPES["odd"]))
-    changed = transform(cases.piece(student, teacher, None, layout), cases.NO_BATCH)
+    changed = transform(cases.piece(student, teacher, None, layout), cases.NO_INPUTS)
     row = TRANSFORMS[name]
     assert changed.layout == (layout if row.gives_same else row.gives)
     sums = {"cell_distribution": (2, 3), "channel_distribution": (1,)}.get(changed.layout)
@@ -182,11 +182,11 @@ def test_transform_and_its_gradient_are_finite_on_every_map(name, layout):
             for targets in (cases.boxes(*[[[0, 0, 2, 2]]] * shape[0]), cases.boxes(*[[]] * shape[0])):
                 region = None
                 if shape[0]:
-                    region = Inside(cases.batch_of(*[pair(shape)] * 2, targets).boxes, stride=1)
-                knowledge = cases.piece(student, teacher, None, layout)
+                    region = Inside(cases.inputs_of(*[pair(shape)] * 2, targets).boxes, stride=1)
+                features = cases.piece(student, teacher, None, layout)
                 if layout not in cases.FLAT:
-                    knowledge = replace(knowledge, region=region)
-                changed = transform(knowledge, cases.NO_BATCH)
+                    features = replace(features, region=region)
+                changed = transform(features, cases.NO_INPUTS)
                 assert changed.student_SCHW.isfinite().all(), (shape, fill)
                 assert changed.student_SCHW.shape == changed.teacher_SCHW.shape
                 value = (changed.student_SCHW * torch.randn_like(changed.student_SCHW)).sum()
@@ -265,17 +265,17 @@ def is_zero_at_equality(form: tuple[str, tuple[str, ...], str]) -> bool:
 @pytest.mark.parametrize("source", SOURCES)
 def test_source_gives_pieces_of_equal_shape_that_look_at_the_student(source):
     student, teacher = cases.outputs(5), cases.outputs(7, seed=1)
-    batch = cases.batch_of(student, teacher)
-    context = BuildContext(batch.pairs, cases.NUM_CLASSES, student, teacher)
-    pieces = make_operator("source", Step.of(source), context)(batch)
+    inputs = cases.inputs_of(student, teacher)
+    context = BuildContext(inputs.pairs, cases.NUM_CLASSES, student, teacher)
+    pieces = make_operator("source", Step.of(source), context)(inputs)
     assert pieces
-    assert not SOURCES[source].by_level or len(pieces) == len(batch.pairs)
-    for knowledge in pieces:
-        assert knowledge.layout == SOURCES[source].gives
-        assert knowledge.student_SCHW.shape == knowledge.teacher_SCHW.shape
-        if knowledge.layout in ("map", "regions"):
-            assert knowledge.student_SCHW.shape[1] == 7
-        assert knowledge.student_SCHW.requires_grad
-        assert not knowledge.teacher_SCHW.requires_grad
-        weights = knowledge.weights_SHW
-        assert weights is None or weights.shape == knowledge.student_SCHW[:, 0].shape
+    assert not SOURCES[source].by_level or len(pieces) == len(inputs.pairs)
+    for features in pieces:
+        assert features.layout == SOURCES[source].gives
+        assert features.student_SCHW.shape == features.teacher_SCHW.shape
+        if features.layout in ("map", "regions"):
+            assert features.student_SCHW.shape[1] == 7
+        assert features.student_SCHW.requires_grad
+        assert not features.teacher_SCHW.requires_grad
+        weights = features.weights_SHW
+        assert weights is None or weights.shape == features.student_SCHW[:, 0].shape

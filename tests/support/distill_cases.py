@@ -1,4 +1,4 @@
-"""Pairs of outputs, targets and pieces of knowledge for the tests of ``autokd.distill``.
+"""Pairs of outputs, targets and feature pairs for the tests of ``autokd.distill``.
 
 Legend: B images, S samples, C channels, H x W cells.
 """
@@ -13,13 +13,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from autokd.distill.batch import Batch
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.levels import LevelPair, make_adapters
-from autokd.distill.geometry.regions import Instances
-from autokd.distill.knowledge import Knowledge
+from autokd.distill.geometry.regions import Instances, Region
 from autokd.distill.operators import BuildContext, Distance, make_operator
 from autokd.distill.statistics import log_softmax_over_cells
+from autokd.distill.term_inputs import TermInputs
 from autokd.errors import SpecError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, DistillerSpec, FlowState, Operator, Step, TermSpec, Weight, flow
@@ -142,18 +142,18 @@ def operator(kind: Kind, name: str, channels: int = 4, **params: float) -> nn.Mo
 
 def piece(
     student_SCHW: Tensor, teacher_SCHW: Tensor, weights_SHW: Tensor | None = None, layout: Layout = MAP
-) -> Knowledge:
-    """Knowledge on a grid of its own size, with given weights; regions have boxes, logits have labels."""
+) -> FeaturePair:
+    """A feature pair on a grid of its own size, with given weights; regions have boxes, logits have labels."""
     region = None if weights_SHW is None else FixedRegion(weights_SHW)
-    knowledge = Knowledge(student_SCHW, teacher_SCHW, Grid(*student_SCHW.shape[-2:]), region=region, layout=layout)
+    features = FeaturePair(student_SCHW, teacher_SCHW, Grid(*student_SCHW.shape[-2:]), region=region, layout=layout)
     if layout == "regions":
         there_S = torch.ones(len(student_SCHW), dtype=torch.bool)
         if weights_SHW is not None:
             there_S = weights_SHW.flatten(1).any(1)
-        return replace(knowledge, instances=instances(there_S))
+        return replace(features, instances=instances(there_S))
     if layout == "logits":
-        return replace(knowledge, labels_SHW=teacher_SCHW.argmax(1) if teacher_SCHW.numel() else None)
-    return knowledge
+        return replace(features, labels_SHW=teacher_SCHW.argmax(1) if teacher_SCHW.numel() else None)
+    return features
 
 
 def instances(there_S: Tensor) -> Instances:
@@ -167,34 +167,33 @@ def instances(there_S: Tensor) -> Instances:
 class HalfL2(Distance):
     """A distance as another package would bring it."""
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        return (knowledge.student_SCHW - knowledge.teacher_SCHW).square().mean() / 2
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        return (features.student_SCHW - features.teacher_SCHW).square().mean() / 2
 
 
-class FixedRegion:
+class FixedRegion(Region):
     """Weights that are written down, for steps that keep the grid."""
 
-    is_graded = False
-
     def __init__(self, weights_SHW: Tensor) -> None:
-        self._weights_SHW = weights_SHW
+        super().__init__()
+        self._given_SHW = weights_SHW
 
-    def weights_SHW(self, grid: Grid) -> Tensor:
+    def make_SHW(self, grid: Grid) -> Tensor:
         assert not grid.steps
-        return self._weights_SHW
+        return self._given_SHW
 
 
-def batch_of(
+def inputs_of(
     student: DetectorOutputs, teacher: DetectorOutputs, targets: Sequence[Mapping[str, Tensor]] = TARGETS
-) -> Batch:
+) -> TermInputs:
     pairs = tuple(
         LevelPair(name, name, stride, student.pyramid[name].shape[1], teacher.pyramid[name].shape[1])
         for name, stride in student.strides.items()
     )
-    return Batch(student, teacher, targets, pairs, make_adapters(pairs))
+    return TermInputs(student, teacher, targets, pairs, make_adapters(pairs))
 
 
-NO_BATCH = batch_of(outputs(), outputs(seed=1))
+NO_INPUTS = inputs_of(outputs(), outputs(seed=1))
 """For operators that do not look at the batch."""
 
 

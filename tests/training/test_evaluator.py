@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from autokd.detectors import build_detector
-from autokd.distill.distances.general import L2
+from autokd.distill.distances.elementwise import L2
 from autokd.errors import DistillError
 from autokd.outcomes import Job, WorkerResources
 from autokd.presets import load_preset

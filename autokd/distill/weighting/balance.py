@@ -13,18 +13,18 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from autokd.distill.weighting.measured import FIRST_STEPS, RATE, gradient_norm, is_due, scale_for
 from autokd.errors import DistillError
 
-_FIRST_STEPS = 3
+SumOverProcesses = Callable[[Tensor], Tensor]
+"""Adds up a tensor over the processes that share a batch."""
+
 _RETRY_STEPS = 60
-"""A term that has had no gradient yet (no boxes so far) is measured again in each of so many first steps."""
-_RATE = 0.5
-"""Part of the newest measurement in the moving mean, once the first steps are over."""
+"""A term without a gradient so far (no boxes yet) is measured in each step before this one."""
 _MAX_GROWTH = 10.0
-"""The most that a factor may grow from one measurement to the next: a term that is nearly 0 is not blown up."""
+"""The most that a factor may grow from one measurement to the next: a term near 0 would otherwise get a factor that
+is far too large for the next batch."""
 _MAX_FACTOR = 1e12
-HALF_PRECISION_SCALE = 1024.0
-"""Keeps the task's gradient on float16 taps above that format's smallest number."""
 
 
 class GradientBalance(nn.Module):
@@ -34,15 +34,23 @@ class GradientBalance(nn.Module):
     num_measured: Tensor
     ratios: Tensor
 
-    def __init__(self, ratios: Sequence[float], every: int | None) -> None:
+    def __init__(
+        self, ratios: Sequence[float], every: int | None, sum_over_processes: SumOverProcesses | None = None
+    ) -> None:
+        """Begin without a measurement.
+
+        Args:
+            ratios: the ratio of each relative term's gradient norm to the task's.
+            every: steps between two measurements after the first ones; None for no further measurement.
+            sum_over_processes: joins the squared norms of processes that train one student; None if there is one.
+        """
         super().__init__()
         self.every = every
+        self._sum_over_processes = sum_over_processes
         self.was_measured = False
         """Whether a measurement has taken place at all."""
         self.is_waiting = True
         """Whether some term has had no gradient in any measurement so far."""
-        self.pool: Callable[[Tensor], Tensor] | None = None
-        """Adds up, over processes that share a batch, the squared norms of the task and of each term; None: alone."""
         self.register_buffer("ratios", torch.tensor(ratios, dtype=torch.float32), persistent=False)
         self.register_buffer("log_factors", torch.zeros(len(ratios)))
         self.register_buffer("num_measured", torch.zeros(len(ratios)))
@@ -63,7 +71,7 @@ class GradientBalance(nn.Module):
 
         taps: what the task loss was computed from. float_taps: the same in float32, what the terms were.
         """
-        scale = HALF_PRECISION_SCALE if any(tap.dtype == torch.float16 for tap in taps) else 1.0
+        scale = scale_for(taps)
         task_norm = gradient_norm(task_loss * scale, taps)
         if task_norm is None:
             raise DistillError(
@@ -73,8 +81,9 @@ class GradientBalance(nn.Module):
         found = [gradient_norm(value, float_taps) for value in values]
         norms = torch.stack([torch.zeros_like(task_norm) if norm is None else norm for norm in found])
         task_norm = task_norm / scale
-        if self.pool is not None:
-            squares = self.pool(torch.cat([task_norm[None], norms]).double().square())
+        if self._sum_over_processes is not None:
+            # Squares add up over parts of a batch, norms do not; in float64, as squares of float32 can overflow.
+            squares = self._sum_over_processes(torch.cat([task_norm[None], norms]).double().square())
             task_norm, norms = squares[0].sqrt().float(), squares[1:].sqrt().float()
         self._follow(self.ratios * task_norm / norms)
         self.was_measured = True
@@ -86,22 +95,8 @@ class GradientBalance(nn.Module):
         ceiling = torch.where(is_first, _MAX_FACTOR, (self.log_factors.exp() * _MAX_GROWTH).clamp_max(_MAX_FACTOR))
         is_valid = measured.isfinite() & (measured > 0)
         log_measured = torch.where(is_valid, torch.minimum(measured, ceiling), 1.0).log()
-        rate = torch.where(self.num_measured < _FIRST_STEPS, 1.0 / (self.num_measured + 1), _RATE)
+        # 1 / (n + 1) makes the moving mean a plain mean of the first logarithms: their geometric mean.
+        rate = torch.where(self.num_measured < FIRST_STEPS, 1.0 / (self.num_measured + 1), RATE)
         followed = torch.lerp(self.log_factors, log_measured, rate)
         self.log_factors.copy_(torch.where(is_valid, followed, self.log_factors))
         self.num_measured.add_(is_valid)
-
-
-def is_due(step: int, every: int | None) -> bool:
-    """Whether training-free factors are measured at ``step`` (counted from 0): at the first, then now and then (None:
-    never again)."""
-    return step < _FIRST_STEPS or (every is not None and step % every == 0)
-
-
-def gradient_norm(value: Tensor, taps: Sequence[Tensor]) -> Tensor | None:
-    """The norm of d value / d taps, all taps together; None where the value does not come from them."""
-    if not value.requires_grad:
-        return None
-    gradients = torch.autograd.grad(value, taps, retain_graph=True, allow_unused=True)
-    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients if gradient is not None]
-    return torch.linalg.vector_norm(torch.stack(norms)) if norms else None

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from autokd.distill.geometry.grid import Grid
-from autokd.distill.geometry.regions import Boxes, Outside, covering
+from autokd.distill.geometry.regions import Boxes, Outside, Region, covering
 
 
-class ScaleWeights:
+class ScaleWeights(Region):
     """Cells inside boxes weigh the greatest 1 / (cells of the box); those outside share ``background`` evenly.
 
     A box that covers the rows y .. y + h and the columns x .. x + w has (h + 1)(w + 1) cells, as FGD counts them.
@@ -23,17 +23,14 @@ class ScaleWeights:
     is_graded = True
 
     def __init__(self, boxes: Boxes, stride: float, background: float) -> None:
+        super().__init__()
         self._boxes, self._stride, self._background = boxes, stride, background
         self._outside = Outside(boxes, stride)
-        self._made: dict[Grid, Tensor] = {}
 
-    def weights_SHW(self, grid: Grid) -> Tensor:
-        if grid not in self._made:
-            outside_SHW = self._outside.weights_SHW(grid)
-            outside_BPHW = outside_SHW.unflatten(0, (self._boxes.num_images, -1))
-            share_B111 = self._background / outside_BPHW.sum((1, 2, 3), keepdim=True).clamp_min(1)
-            self._made[grid] = (self._inside_BPHW(grid) + outside_BPHW * share_B111).flatten(0, 1)
-        return self._made[grid]
+    def make_SHW(self, grid: Grid) -> Tensor:
+        outside_BPHW = self._outside.weights_SHW(grid).unflatten(0, (self._boxes.num_images, -1))
+        share_B111 = self._background / outside_BPHW.sum((1, 2, 3), keepdim=True).clamp_min(1)
+        return (self._inside_BPHW(grid) + outside_BPHW * share_B111).flatten(0, 1)
 
     def _inside_BPHW(self, grid: Grid) -> Tensor:
         rows_BPMH, columns_BPMW = (part.float() for part in covering(self._boxes, self._stride, grid))

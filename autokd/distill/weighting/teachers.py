@@ -29,31 +29,28 @@ import torch
 from torch import Tensor, nn
 
 from autokd.config import TeacherFactors
-from autokd.distill.batch import device_of
 from autokd.distill.build import RECALIBRATE_EVERY, build_distiller
 from autokd.distill.distiller import Distiller, DistillResult, TermValue
 from autokd.distill.geometry.levels import cropped_alike, pair_levels
 from autokd.distill.geometry.regions import Targets
 from autokd.distill.linear_cka import LinearCKA
-from autokd.distill.weighting.balance import HALF_PRECISION_SCALE, gradient_norm, is_due
+from autokd.distill.term_inputs import device_of
+from autokd.distill.weighting.measured import LEAST_GAP, MeasuredFactors, inverse_gradient_norms, is_due
 from autokd.errors import DistillError, NonFiniteError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec
 
-_RATE = 0.5
-"""Part of the newest measurement in the moving mean."""
-_LEAST_GAP = 0.01
-"""A teacher with whom the student agrees entirely still teaches a little."""
+
+class TeacherShares(MeasuredFactors):
+    """The shares of several teachers in the loss, 1 in sum."""
+
+    def normalized(self, measured_P: Tensor, is_valid_P: Tensor) -> Tensor:
+        measured_P = torch.where(is_valid_P, measured_P, measured_P[is_valid_P].mean())
+        return measured_P / measured_P.sum()
 
 
 class TeacherEnsemble(nn.Module):
-    """What a student learns from several teachers, built by ``build_ensemble``; called as a distiller is.
-
-    The shares are buffers: they survive checkpoints and are never differentiated.
-    """
-
-    shares_T: Tensor
-    was_measured: Tensor
+    """What a student learns from several teachers, built by ``build_ensemble``; called as a distiller is."""
 
     def __init__(
         self,
@@ -69,13 +66,18 @@ class TeacherEnsemble(nn.Module):
         given = [1.0] * len(distillers) if isinstance(factors, str) else list(factors)
         if len(given) != len(distillers):
             raise DistillError(f"found {len(given)} factors for {len(distillers)} teachers. Give one a teacher.")
-        self.register_buffer("shares_T", torch.tensor([factor / math.fsum(given) for factor in given]))
-        self.register_buffer("was_measured", torch.zeros(()))
+        shares = [factor / math.fsum(given) for factor in given]
+        self.shares = TeacherShares(shares, least=LEAST_GAP if self.rule == "gap" else 0.0)
 
     def named_distillers(self) -> Iterator[tuple[str, Distiller]]:
         """Each distiller with its teacher's name: "teacher 1", in the order in which they were given."""
         for k, distiller in enumerate(self.distillers, start=1):
             yield f"teacher {k}", cast(Distiller, distiller)
+
+    @property
+    def shares_T(self) -> Tensor:
+        """(T,): the share of each teacher in the loss, above 0, with sum 1."""
+        return self.shares.factors_P
 
     @property
     def step(self) -> int:
@@ -106,9 +108,10 @@ class TeacherEnsemble(nn.Module):
                 results[name] = distiller(outputs_s, outputs_t, targets)
         totals = [result.total for result in results.values()]
         if measures and self.rule == "gap":
-            self._follow([representation_gap(outputs_s, outputs_t) for outputs_t in outputs_T], least=_LEAST_GAP)
+            self.shares.follow([representation_gap(outputs_s, outputs_t) for outputs_t in outputs_T])
         elif measures and self.rule == "gradient":
-            self._follow(_inverse_norms(outputs_s, totals))
+            taps = [tap for tap in outputs_s.pyramid.values() if tap.requires_grad]
+            self.shares.follow(inverse_gradient_norms(totals, taps))
         shares_T = self.shares_T.clone()  # the graph keeps them as they are now
         terms = {
             f"{name}/{term}": TermValue(value.raw, share * value.weighted, share * value.weight)
@@ -116,19 +119,6 @@ class TeacherEnsemble(nn.Module):
             for term, value in result.terms.items()
         }
         return DistillResult((torch.stack(totals) * shares_T).sum(), terms)
-
-    @torch.no_grad()
-    def _follow(self, measured: Sequence[Tensor | float], least: float = 0.0) -> None:
-        """Move the shares towards ``measured``, in proportion; what is 0 or not finite counts as the others' mean."""
-        measured_T = torch.stack([torch.as_tensor(value, dtype=torch.float32).to(self.shares_T) for value in measured])
-        measured_T = measured_T.clamp_min(least)
-        is_valid = measured_T.isfinite() & (measured_T > 0)
-        if not bool(is_valid.any()):
-            return
-        measured_T = torch.where(is_valid, measured_T, measured_T[is_valid].mean())
-        rate = torch.where(self.was_measured > 0, _RATE, 1.0)
-        self.shares_T.lerp_(measured_T / measured_T.sum(), rate)
-        self.was_measured.fill_(1.0)
 
 
 def build_ensemble(
@@ -159,13 +149,6 @@ def representation_gap(student: DetectorOutputs, teacher: DetectorOutputs) -> fl
         cka.add(*(map_BCHW.detach().permute(0, 2, 3, 1).flatten(0, 2).to(maps[0].device) for map_BCHW in maps))
         gaps.append(1.0 - cka.value())
     return sum(gaps) / len(gaps) if gaps else math.nan
-
-
-def _inverse_norms(student: DetectorOutputs, totals: Sequence[Tensor]) -> list[Tensor | float]:
-    taps = [tap for tap in student.pyramid.values() if tap.requires_grad]
-    scale = HALF_PRECISION_SCALE if any(tap.dtype == torch.float16 for tap in taps) else 1.0
-    norms = [gradient_norm(total * scale, taps) if taps else None for total in totals]
-    return [0.0 if norm is None else scale / norm for norm in norms]
 
 
 @contextmanager

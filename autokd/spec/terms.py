@@ -1,0 +1,138 @@
+"""The values that describe one term of a distiller: Step, Weight, TermSpec."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from autokd.errors import SpecError, one_of
+from autokd.spec.operator import Kind, Number
+from autokd.spec.signature import FlowState, flow
+from autokd.spec.vocabulary import IDENTITY, operator_of
+
+WeightKind = Literal["absolute", "relative"]
+Schedule = Literal["constant", "linear_decay", "warm_up"]
+Layers = Literal["equal", "gap", "gradient"]
+WEIGHT_KINDS: tuple[WeightKind, ...] = ("absolute", "relative")
+SCHEDULES: tuple[Schedule, ...] = ("constant", "linear_decay", "warm_up")
+LAYERS: tuple[Layers, ...] = ("equal", "gap", "gradient")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Step:
+    """An operator's name with its parameters, sorted by name; those left out have their defaults."""
+
+    name: str
+    params: tuple[tuple[str, Number], ...] = ()
+
+    @classmethod
+    def of(cls, name: str, **params: Number) -> Step:
+        return cls(name, tuple(sorted(params.items())))
+
+    def settings(self, kind: Kind) -> dict[str, Number]:
+        """Every parameter of the operator, defaults filled in."""
+        operator = operator_of(kind, self.name)
+        settings = {parameter.name: parameter.default for parameter in operator.parameters}
+        return settings | dict(self.params)
+
+    def checked(self, kind: Kind) -> Step:
+        """Return this step with every parameter written out; SpecError if a name or a value is wrong."""
+        operator = operator_of(kind, self.name)
+        for name, value in self.params:
+            parameter = operator.parameter(name)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            if not is_number or not parameter.low <= value <= parameter.high:
+                raise SpecError(
+                    f"{kind} '{self.name}': {name} = {value!r} is not a number in "
+                    f"[{parameter.low}, {parameter.high}] ({parameter.meaning}; default {parameter.default})."
+                )
+            if parameter.is_integer and int(value) != value:
+                raise SpecError(f"{kind} '{self.name}': {name} = {value!r} must be a whole number.")
+        settings = self.settings(kind)
+        exact = {p.name: int(settings[p.name]) if p.is_integer else rounded(settings[p.name])
+                 for p in operator.parameters}  # fmt: skip
+        return Step.of(self.name, **exact)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Weight:
+    """How strong a term is, at which time of the training, and how its levels share that.
+
+    kind: relative, the ratio of the term's gradient norm to the task loss's, on the student's taps, kept during
+    training; or absolute, a plain factor, as published distillers use.
+    schedule: constant; linear_decay, from the full weight at the start down to 0 at the end of the training;
+    warm_up, from 0 up to the full weight over the first tenth.
+    layers: how the pieces of a term (its pyramid levels) are weighed against each other: equal; gap, in proportion
+    to the representation gap (1 - CKA) between student and teacher; gradient, so that each has the same gradient
+    norm on the student's taps. Both are measured, never trained (Auto-KD's training-free factors), with mean 1.
+    """
+
+    kind: WeightKind
+    value: float
+    schedule: Schedule = "constant"
+    layers: Layers = "equal"
+
+    def __post_init__(self) -> None:
+        choices = (("", self.kind, WEIGHT_KINDS), ("schedule: ", self.schedule, SCHEDULES))
+        for place, found, allowed in (*choices, ("layers: ", self.layers, LAYERS)):
+            if found not in allowed:
+                raise SpecError(f"weight: {place}" + one_of(found, allowed, noun="choice"))
+        is_number = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
+        if not is_number or not math.isfinite(self.value) or self.value <= 0:
+            raise SpecError(f"weight: {self.value!r} is not a finite number above 0. Drop the term to switch it off.")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TermSpec:
+    """Knowledge source -> transformations -> distance -> weight."""
+
+    source: Step
+    transforms: tuple[Step, ...]
+    distance: Step
+    weight: Weight
+
+    def canonical(self) -> TermSpec:
+        """Identity steps gone, parameters written out, numbers to 6 digits; SpecError if ill-typed."""
+        written = tuple(step for step in self.transforms if step.name != IDENTITY)
+        term = TermSpec(
+            self.source.checked("source"),
+            tuple(_at(f"transforms[{i}]", step, "transform") for i, step in enumerate(written)),
+            self.distance.checked("distance"),
+            replace(self.weight, value=rounded(self.weight.value)),
+        )
+        check_term(term)
+        return term
+
+    @property
+    def form(self) -> TermSpec:
+        """The term with unit constant relative weight: what it computes, apart from how strongly."""
+        return replace(self, weight=Weight("relative", 1.0, layers=self.weight.layers))
+
+
+def check_term(term: TermSpec) -> None:
+    """Raise SpecError naming the step ("transforms[1]") if ``term`` combines what cannot be combined."""
+    state = flow(FlowState(), operator_of("source", term.source.name), term.source.settings("source"))
+    if term.weight.layers != "equal" and not operator_of("source", term.source.name).by_level:
+        raise SpecError(
+            f"weight: layers is {term.weight.layers!r}, but source '{term.source.name}' gives a single feature "
+            "pair, not one a level. Use layers: equal."
+        )
+    steps: list[tuple[str, Kind, int]] = [(f"transforms[{i}]", "transform", i) for i in range(len(term.transforms))]
+    for place, kind, i in [*steps, ("distance", "distance", -1)]:
+        step = term.distance if kind == "distance" else term.transforms[i]
+        try:
+            state = flow(state, operator_of(kind, step.name), step.settings(kind))
+        except SpecError as error:
+            raise SpecError(f"{place}: {error}") from None
+
+
+def rounded(value: Number) -> float:
+    return float(f"{float(value):.6g}")
+
+
+def _at(place: str, step: Step, kind: Kind) -> Step:
+    try:
+        return step.checked(kind)
+    except SpecError as error:
+        raise SpecError(f"{place}: {error}") from None
