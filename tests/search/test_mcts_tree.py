@@ -10,9 +10,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from autokd.errors import ConfigError
-from autokd.search import FORGET_ATTR, UCT, MCTSSampler, ModelPolicy, TreeNode, tree
-from autokd.search.nodes import Move, Record, State, Tree
+from autokd.search import FORGET_ATTR, UCT, MCTSSampler, ModelPolicy, TreeNode, read_tree
+from autokd.search.mcts.tree import Move, Record, State, Tree
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 Objective = Callable[[optuna.Trial], float]
@@ -43,7 +42,7 @@ def test_every_leaf_is_visited_once_before_any_is_repeated(policy: str, seed: in
     study = new_study(seed, policy=policy)
     study.optimize(conditional, n_trials=11)
     assert len({leaf(trial) for trial in study.trials}) == 11
-    assert tree(study).closed
+    assert read_tree(study).closed
     study.optimize(conditional, n_trials=4)
     assert len(study.trials) == 15
 
@@ -52,14 +51,14 @@ def test_every_leaf_is_visited_once_before_any_is_repeated(policy: str, seed: in
 def test_a_leaf_with_a_number_is_never_closed(policy: str) -> None:
     study = new_study(policy=policy)
     study.optimize(lambda t: t.suggest_categorical("a", [0, 1]) + t.suggest_float("u", 0, 1), n_trials=12)
-    assert not tree(study).closed
+    assert not read_tree(study).closed
     assert len({trial.params["u"] for trial in study.trials}) == 12
 
 
 def test_a_number_with_one_value_does_not_keep_a_leaf_open() -> None:
     study = new_study()
     study.optimize(lambda t: t.suggest_categorical("a", [0, 1]) + t.suggest_float("u", 1, 1), n_trials=2)
-    assert tree(study).closed
+    assert read_tree(study).closed
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -160,7 +159,7 @@ def test_failed_trials_count_as_visits_unless_left_out() -> None:
         conditional(trial)
         trial.set_user_attr(FORGET_ATTR, forget)
         study.tell(trial, state=TrialState.FAIL)
-    assert tree(study).visits == 1
+    assert read_tree(study).visits == 1
 
     again = new_study(failed_counts=False)
     seen = []
@@ -181,7 +180,7 @@ def test_a_pruned_trial_has_its_last_intermediate_value() -> None:
     trial.report(1.5, 1)
     trial.report(2.5, 2)
     study.tell(trial, state=TrialState.PRUNED)
-    assert tree(study).mean_value == 2.5
+    assert read_tree(study).mean_value == 2.5
 
 
 def test_a_pruned_trial_without_reports_counts_as_the_worst() -> None:
@@ -190,7 +189,7 @@ def test_a_pruned_trial_without_reports_counts_as_the_worst() -> None:
         trial = study.ask()
         trial.suggest_categorical("a", [0, 1])
         study.tell(trial, value, state=None if value else TrialState.PRUNED)
-    root = tree(study)
+    root = read_tree(study)
     assert (root.visits, root.mean_value, root.closed) == (2, 3.0, True)
 
 
@@ -224,7 +223,7 @@ def test_a_decision_fixed_below_an_open_one_keeps_its_place_in_the_path() -> Non
     study.optimize(
         lambda t: float(t.suggest_categorical("a", [0, 1]) + t.suggest_categorical("b", [0, 1, 2])), n_trials=1
     )
-    [below] = tree(study).children
+    [below] = read_tree(study).children
     assert (below.decision, below.children[0].decision, below.children[0].choice) == ("a", "b", 2)
 
 
@@ -254,7 +253,7 @@ def test_the_view_counts_and_averages_in_the_units_of_the_study() -> None:
     running = study.ask()
     running.suggest_categorical("a", [0, 1])
 
-    root = tree(study)
+    root = read_tree(study)
     zero, one = root.children
     assert (root.visits, root.running, root.best_value, root.best_trial) == (3, 1, 2.0, 1)
     assert root.mean_value == pytest.approx(13 / 3)
@@ -264,9 +263,9 @@ def test_the_view_counts_and_averages_in_the_units_of_the_study() -> None:
 
 
 def test_a_study_in_which_nothing_happened_is_one_open_node() -> None:
-    assert tree(new_study()) == TreeNode(None, None, 0, 0, None, None, None, False, ())
+    assert read_tree(new_study()) == TreeNode(None, None, 0, 0, None, None, None, False, ())
 
 
 def test_an_unknown_policy_is_refused_with_the_allowed_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'uctt' is not one of model, uct\. Did you mean 'uct'"):
+    with pytest.raises(ValueError, match=r"'uctt' is not one of model, uct\. Did you mean 'uct'"):
         MCTSSampler(policy="uctt")  # type: ignore[arg-type]

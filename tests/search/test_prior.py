@@ -10,8 +10,8 @@ import pytest
 from autokd.config import SearchConfig, load_space
 from autokd.presets import load_preset, preset_names
 from autokd.search import MCTSSampler, decision_role, make_sampler, published_prior
-from autokd.search.nodes import Move, Record, Tree
-from autokd.search.policy import fading
+from autokd.search.mcts.policy import fading
+from autokd.search.mcts.tree import Move, Record, Tree
 from autokd.spec import DistillerSpec
 
 SPACE = load_space("""
@@ -46,7 +46,7 @@ def test_its_names_are_those_of_the_tree():
     sampler = study.sampler
     assert isinstance(sampler, MCTSSampler)
     from autokd.search import suggest
-    from autokd.search.history import read_decisions
+    from autokd.search.mcts.history import read_decisions
 
     seen = set()
     for _ in range(12):

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from autokd.search.history import rewards
-from autokd.search.model import KERNELS, Kernel, ValueModel, Walk
-from autokd.search.nodes import Move, Record
+from autokd.search.mcts.history import rewards
+from autokd.search.mcts.tree import Move, Record
+from autokd.search.mcts.value_model import KERNELS, Kernel, ValueModel, Walk
 
 RNG = np.random.default_rng(0)
 

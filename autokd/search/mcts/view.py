@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from optuna.study import Study, StudyDirection
 
-from autokd.search.history import History
-from autokd.search.nodes import Node
+from .history import History
+from .tree import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class TreeNode:
     children: tuple[TreeNode, ...]
 
 
-def tree(study: Study) -> TreeNode:
+def read_tree(study: Study) -> TreeNode:
     """The root of the tree of ``study`` as its trials stand now; children in the order of the choices."""
     history = History()
     found = history.refresh(study, asking=None)

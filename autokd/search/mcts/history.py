@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from autokd.search.nodes import Move, Record, Tree
+from .tree import Move, Record, Tree
 
 FORGET_ATTR = "mcts:forget"
 """User attribute of a failed trial that the tree shall leave out (lost worker, interrupted run), so that the

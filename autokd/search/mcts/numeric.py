@@ -13,9 +13,9 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from autokd.search.history import History
-from autokd.search.nodes import Move, Tree
-from autokd.search.policy import Judge, Walk
+from .history import History
+from .policy import Judge, Walk
+from .tree import Move, Tree
 
 NUM_CANDIDATES = 20
 """Candidates, one from each of as many equal parts of the range, among which the value model chooses."""

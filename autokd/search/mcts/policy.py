@@ -20,9 +20,9 @@ from typing import Protocol
 import numpy as np
 from scipy.special import ndtri
 
-from autokd.search.history import Normalisation, rewards
-from autokd.search.model import ValueModel, Walk
-from autokd.search.nodes import Move, Record, Tree
+from .history import Normalisation, rewards
+from .tree import Move, Record, Tree
+from .value_model import ValueModel, Walk
 
 BIAS = 0.25
 """Of the prior, in deviations of all rewards: it decides the first trials, and a handful of trials overrule it."""

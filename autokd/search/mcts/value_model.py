@@ -28,8 +28,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autokd.search.blocks import cholesky, product, solve_lower
-from autokd.search.nodes import Move
+from .linear_algebra import cholesky, product, solve_lower
+from .tree import Move
 
 Walk = tuple[tuple[Move, ...], tuple[tuple[str, float], ...]]
 """Decisions in order, and numbers in [0, 1] by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import threading
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -12,11 +13,10 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from autokd.errors import ConfigError, one_of
-from autokd.search.history import History, Role, move_of, read_decisions
-from autokd.search.nodes import Move, Node, Tree
-from autokd.search.numbers import choose_number, sample_nested
-from autokd.search.policy import UCT, Judge, ModelPolicy, Policy, Prior
+from .history import History, Role, move_of, read_decisions
+from .numeric import choose_number, sample_nested
+from .policy import UCT, Judge, ModelPolicy, Policy, Prior
+from .tree import Move, Node, Tree
 
 
 class MCTSSampler(BaseSampler):
@@ -48,7 +48,7 @@ class MCTSSampler(BaseSampler):
             ``"distance='l2'"``; it fades as options are tried. None: nothing is.
 
     Raises:
-        ValueError: from a study with more than one objective.
+        ValueError: for an unknown policy, and from a study with more than one objective.
     """
 
     def __init__(
@@ -126,7 +126,9 @@ class MCTSSampler(BaseSampler):
 
 def _named_policy(name: Literal["model", "uct"]) -> Policy:
     if name not in ("model", "uct"):
-        raise ConfigError("policy: " + one_of(name, ("model", "uct")))
+        close = difflib.get_close_matches(str(name), ("model", "uct"), n=1)
+        remedy = f"Did you mean {close[0]!r}?" if close else "Or pass a ModelPolicy(...) or a UCT(...)."
+        raise ValueError(f"policy: {name!r} is not one of model, uct. {remedy}")
     return UCT() if name == "uct" else ModelPolicy()
 
 
