@@ -114,9 +114,9 @@ def test_a_recreated_study_of_the_same_name_is_not_mistaken_for_the_first() -> N
     for offset in (0, 100):
         study = optuna.create_study(study_name="same", direction="maximize", sampler=sampler)
         study.optimize(lambda trial, offset=offset: offset + objective(trial), n_trials=12)
-        found = sampler._history.refresh(study, None)
-        assert len(found.records) == 12
-        assert min(record.value or 0 for record in found.records.values()) >= offset - 10
+        found = sampler._history.update(study, None)
+        assert len(found.rollouts) == 12
+        assert min(rollout.value or 0 for rollout in found.rollouts.values()) >= offset - 10
 
 
 def test_threads_may_share_a_sampler() -> None:

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from autokd.search import FORGET_ATTR, UCT, MCTSSampler, ModelPolicy, TreeNode, read_tree
-from autokd.search.mcts.tree import Move, Record, State, Tree
+from autokd.search.mcts.tree import Action, Rollout, State, Tree
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 Objective = Callable[[optuna.Trial], float]
@@ -75,24 +75,26 @@ def test_asks_without_tells_go_to_distinct_leaves(policy: str, told_before: int)
     assert len({leaf(trial) for trial in study.trials}) == told_before + 16
 
 
-def scores_of_three(policy: ModelPolicy | UCT, num_running: int) -> np.ndarray:
+def scores_of_three(policy: ModelPolicy | UCT, num_pending: int) -> np.ndarray:
     """Of the choices of one decision after nine trials, of which choice 2 did best; it also has the running trials.
 
     Numbers keep all leaves open.
     """
 
-    def move(choice: int) -> Move:
-        return Move("a", choice, 3, f"a={choice}")
+    def action(choice: int) -> Action:
+        return Action("a", choice, 3, f"a={choice}")
 
-    def record(number: int, choice: int, value: float | None, state: State) -> Record:
-        return Record(number, (move(choice),), (("u", 0.5),), value, state)
+    def rollout(number: int, choice: int, value: float | None, state: State) -> Rollout:
+        return Rollout(number, (action(choice),), (("u", 0.5),), value, state)
 
     found = Tree()
     for number in range(9):
-        found.fold(record(number, number % 3, float(number % 3), "finished"))
-    found.lay_over(record(9 + i, 2, None, "running") for i in range(num_running))
-    walk = ((), (("u", 0.5),))
-    return policy.prepare(found, {}).score(walk, [move(choice) for choice in range(3)], np.random.default_rng(0))
+        found.backpropagate(rollout(number, number % 3, float(number % 3), "finished"))
+    found.set_pending(rollout(9 + i, 2, None, "running") for i in range(num_pending))
+    trajectory = ((), (("u", 0.5),))
+    return policy.make_scorer(found, {}).score_actions(
+        trajectory, [action(choice) for choice in range(3)], np.random.default_rng(0)
+    )
 
 
 @pytest.mark.parametrize("policy", [ModelPolicy(draw=0.0), UCT()])
@@ -168,9 +170,9 @@ def test_failed_trials_count_as_visits_unless_left_out() -> None:
         conditional(trial)
         seen.append(leaf(trial))
         again.tell(trial, state=TrialState.FAIL)
-    fresh = MCTSSampler(0)._history.refresh(again, None)
-    assert len(fresh.records) == 3
-    assert len(again.sampler._history.refresh(again, None).records) == 0  # type: ignore[attr-defined]
+    fresh = MCTSSampler(0)._history.update(again, None)
+    assert len(fresh.rollouts) == 3
+    assert len(again.sampler._history.update(again, None).rollouts) == 0  # type: ignore[attr-defined]
 
 
 def test_a_pruned_trial_has_its_last_intermediate_value() -> None:

@@ -10,8 +10,8 @@ import pytest
 from autokd.config import SearchConfig, load_space
 from autokd.presets import load_preset, preset_names
 from autokd.search import MCTSSampler, decision_role, make_sampler, published_prior
-from autokd.search.mcts.policy import fading
-from autokd.search.mcts.tree import Move, Record, Tree
+from autokd.search.mcts.policy import progressive_bias
+from autokd.search.mcts.tree import Action, Rollout, Tree
 from autokd.spec import DistillerSpec
 
 SPACE = load_space("""
@@ -46,14 +46,14 @@ def test_its_names_are_those_of_the_tree():
     sampler = study.sampler
     assert isinstance(sampler, MCTSSampler)
     from autokd.search import suggest
-    from autokd.search.mcts.history import read_decisions
+    from autokd.search.mcts.history import read_trajectory
 
     seen = set()
     for _ in range(12):
         trial = study.ask()
         suggest(trial, SPACE)
-        moves, _ = read_decisions(trial.params, trial.distributions, decision_role)
-        seen |= {move.option for move in moves}
+        actions, _ = read_trajectory(trial.params, trial.distributions, decision_role)
+        seen |= {action.option for action in actions}
         study.tell(trial, 0.0)
     assert {option for option in seen if not option.startswith("strength")} <= set(prior)
 
@@ -74,14 +74,14 @@ def test_the_first_trial_is_what_is_thought_best_and_the_opinion_is_overruled(po
 
 
 def test_it_fades_with_trials_that_take_the_option_anywhere_running_ones_among_them():
-    move, other = Move("t1.a", 0, 2, "a=1"), Move("t2.a", 1, 2, "a=1")
+    action, other = Action("t1.a", 0, 2, "a=1"), Action("t2.a", 1, 2, "a=1")
     tree = Tree()
-    tree.fold(Record(0, (move,), (), 1.0, "finished"))
-    tree.fold(Record(1, (other,), (), None, "failed"))
-    tree.lay_over([Record(2, (other,), (), None, "running")])
-    fresh = Move("t1.a", 1, 2, "a=2")
-    assert fading({"a=1": 8.0, "a=2": -3.0}, tree, [move, fresh]).tolist() == [8.0 / 4, -3.0]
-    assert fading({}, tree, [move, fresh]).tolist() == [0.0, 0.0]
+    tree.backpropagate(Rollout(0, (action,), (), 1.0, "finished"))
+    tree.backpropagate(Rollout(1, (other,), (), None, "failed"))
+    tree.set_pending([Rollout(2, (other,), (), None, "running")])
+    fresh = Action("t1.a", 1, 2, "a=2")
+    assert progressive_bias({"a=1": 8.0, "a=2": -3.0}, tree, [action, fresh]).tolist() == [8.0 / 4, -3.0]
+    assert progressive_bias({}, tree, [action, fresh]).tolist() == [0.0, 0.0]
 
 
 def test_a_space_file_may_do_without():

@@ -1,4 +1,4 @@
-"""From an Optuna study to the tree: trials become records, values become rewards.
+"""From an Optuna study to the tree: trials become rollouts, values become rewards.
 
 The order of a trial's decisions is the order of ``trial.params``: every storage of Optuna keeps it (the
 relational one sorts by the parameter's row).
@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from .tree import Move, Record, Tree
+from .tree import Action, Rollout, Tree
 
 FORGET_ATTR = "mcts:forget"
 """User attribute of a failed trial that the tree shall leave out (lost worker, interrupted run), so that the
@@ -41,16 +41,16 @@ class History:
         self.tree = Tree()
         self.labels: dict[str, tuple[object, ...]] = {}
         self.trials: list[FrozenTrial] = []
-        """As they were at the last refresh."""
+        """As they were at the last update."""
         self._seen: dict[int, object] = {}
         """Number of each trial dealt with -> when it was completed, to notice another study of the same name."""
         self._num_settled = 0
         """Leading trials of the study that are all dealt with."""
 
-    def refresh(self, study: Study, asking: int | None) -> Tree:
+    def update(self, study: Study, asking: int | None) -> Tree:
         """Fold what has finished since; lay over the running trials, without ``asking`` itself."""
         trials = study.get_trials(deepcopy=False)
-        if study.study_name != self.study_name or not self._goes_on(trials):
+        if study.study_name != self.study_name or not self._continues(trials):
             self._start(study.study_name)
         self.trials = trials
         is_maximised = study.direction == StudyDirection.MAXIMIZE
@@ -61,12 +61,12 @@ class History:
             if trial.state.is_finished():
                 self._seen[trial.number] = trial.datetime_complete
                 if self._counts(trial):
-                    self.tree.fold(self._record(trial, is_maximised))
+                    self.tree.backpropagate(self._rollout(trial, is_maximised))
             elif trial.state == TrialState.RUNNING and trial.number != asking:
-                running.append(self._record(trial, is_maximised))
+                running.append(self._rollout(trial, is_maximised))
         while self._num_settled < len(trials) and trials[self._num_settled].number in self._seen:
             self._num_settled += 1
-        self.tree.lay_over(running)
+        self.tree.set_pending(running)
         return self.tree
 
     def trials_of(self, numbers: Iterable[int]) -> list[FrozenTrial]:
@@ -77,7 +77,7 @@ class History:
         among = set(wanted)
         return [trial for trial in self.trials if trial.number in among]
 
-    def _goes_on(self, trials: Sequence[FrozenTrial]) -> bool:
+    def _continues(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether ``trials`` begin with all that was settled: not another study of the same name, and not another
         part of it (Hyperband shows a bracket at a time)."""
         if len(trials) < self._num_settled:
@@ -93,8 +93,8 @@ class History:
             return True
         return self.failed_counts and bool(trial.params) and not trial.user_attrs.get(FORGET_ATTR)
 
-    def _record(self, trial: FrozenTrial, is_maximised: bool) -> Record:
-        moves, numbers = read_decisions(trial.params, trial.distributions, self.role)
+    def _rollout(self, trial: FrozenTrial, is_maximised: bool) -> Rollout:
+        actions, numbers = read_trajectory(trial.params, trial.distributions, self.role)
         for name, distribution in trial.distributions.items():
             if isinstance(distribution, CategoricalDistribution) and name not in self.labels:
                 self.labels[name] = tuple(distribution.choices)
@@ -102,7 +102,7 @@ class History:
         if value is not None and not is_maximised:
             value = -value
         state = "running" if not trial.state.is_finished() else "finished" if value is not None else "failed"
-        return Record(trial.number, moves, numbers, value, state)  # type: ignore[arg-type]
+        return Rollout(trial.number, actions, numbers, value, state)  # type: ignore[arg-type]
 
     def _value(self, trial: FrozenTrial) -> float | None:
         if trial.state == TrialState.COMPLETE:
@@ -115,27 +115,27 @@ class History:
         return None if value is None or math.isnan(value) else value
 
 
-def move_of(name: str, distribution: CategoricalDistribution, choice: int, role: Role | None) -> Move:
-    """The move that takes the choice of that index; its option is the decision's role and the choice itself."""
+def make_action(name: str, distribution: CategoricalDistribution, choice: int, role: Role | None) -> Action:
+    """The action that takes the choice of that index; its option is the decision's role and the choice itself."""
     known_as = name if role is None else role(name)
-    return Move(name, choice, len(distribution.choices), f"{known_as}={distribution.choices[choice]!r}")
+    return Action(name, choice, len(distribution.choices), f"{known_as}={distribution.choices[choice]!r}")
 
 
-def read_decisions(
+def read_trajectory(
     params: Mapping[str, object], distributions: Mapping[str, BaseDistribution], role: Role | None
-) -> tuple[tuple[Move, ...], tuple[tuple[str, float], ...]]:
+) -> tuple[tuple[Action, ...], tuple[tuple[str, float], ...]]:
     """The categorical decisions in order, and the free numbers in [0, 1]; what has one value only is neither."""
-    moves, numbers = [], []
+    actions, numbers = [], []
     for name, value in params.items():
         distribution = distributions[name]
         if distribution.single():
             continue
         if isinstance(distribution, CategoricalDistribution):
             index = int(distribution.to_internal_repr(value))  # type: ignore[arg-type]
-            moves.append(move_of(name, distribution, index, role))
+            actions.append(make_action(name, distribution, index, role))
         else:
             numbers.append((name, to_unit(distribution, float(value))))  # type: ignore[arg-type]
-    return tuple(moves), tuple(numbers)
+    return tuple(actions), tuple(numbers)
 
 
 def to_unit(distribution: BaseDistribution, value: float) -> float:
@@ -147,15 +147,15 @@ def to_unit(distribution: BaseDistribution, value: float) -> float:
     return (value - low) / (high - low)
 
 
-def rewards(records: Sequence[Record], normalisation: Normalisation) -> np.ndarray:
-    """The reward of each finished record in [0, 1] or, standardised, with mean 0 and deviation 1.
+def compute_rewards(rollouts: Sequence[Rollout], normalisation: Normalisation) -> np.ndarray:
+    """The reward of each finished rollout in [0, 1] or, standardised, with mean 0 and deviation 1.
 
     rank: (average rank + 1/2) / n, so that neither the scale nor an outlier matters. min_max: by the range of the
-    finite values. A record without a value is as bad as the worst one that has a value.
+    finite values. A rollout without a value is as bad as the worst one that has a value.
     """
-    if not records:
+    if not rollouts:
         return np.zeros(0)
-    values = np.array([math.nan if record.value is None else record.value for record in records])
+    values = np.array([math.nan if rollout.value is None else rollout.value for rollout in rollouts])
     finite = values[np.isfinite(values)]
     worst, best = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
     values = np.clip(np.where(np.isnan(values), worst, values), worst, best)

@@ -14,8 +14,8 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from .history import History
-from .policy import Judge, Walk
-from .tree import Move, Tree
+from .policy import Scorer, Trajectory
+from .tree import Action, Tree
 
 NUM_CANDIDATES = 20
 """Candidates, one from each of as many equal parts of the range, among which the value model chooses."""
@@ -26,11 +26,11 @@ MAX_CONTEXT = 250
 
 
 def choose_number(
-    judge: Judge, walk: Walk, name: str, distribution: BaseDistribution, rng: np.random.Generator
+    scorer: Scorer, trajectory: Trajectory, name: str, distribution: BaseDistribution, rng: np.random.Generator
 ) -> float | int:
-    """The candidate with the greatest score by ``judge``."""
+    """The candidate with the greatest score by ``scorer``."""
     units = (np.arange(NUM_CANDIDATES) + rng.random(NUM_CANDIDATES)) / NUM_CANDIDATES
-    return from_unit(distribution, float(units[int(np.argmax(judge.score_numbers(walk, name, units, rng)))]))
+    return from_unit(distribution, float(units[int(np.argmax(scorer.score_numbers(trajectory, name, units, rng)))]))
 
 
 def from_unit(distribution: BaseDistribution, unit: float) -> float | int:
@@ -51,24 +51,24 @@ def sample_nested(
     name: str,
     distribution: BaseDistribution,
     history: History,
-    moves: tuple[Move, ...],
+    actions: tuple[Action, ...],
     seed: int,
 ) -> Any:
     """Ask ``sampler`` (None: a TPE seeded anew) in the view of the deepest context with enough trials."""
     sampler = sampler or TPESampler(seed=seed, n_startup_trials=MIN_CONTEXT, multivariate=False)
-    numbers = {*_context(history.tree, moves, name), *(record.number for record in history.tree.running)}
+    numbers = {*_context(history.tree, actions, name), *(rollout.number for rollout in history.tree.pending)}
     seen = [t for t in history.trials_of(numbers) if t.distributions.get(name) == distribution]
     return sampler.sample_independent(StudyView(study, seen), trial, name, distribution)  # type: ignore[arg-type]
 
 
-def _context(tree: Tree, moves: tuple[Move, ...], name: str) -> list[int]:
+def _context(tree: Tree, actions: tuple[Action, ...], name: str) -> list[int]:
     """Numbers of the latest trials that share the longest path with enough trials that have ``name``."""
-    for depth in range(len(moves), -1, -1):
-        node = tree.descend(moves[:depth])
-        if node is None or (len(node.visits) < MIN_CONTEXT and depth > 0):
+    for depth in range(len(actions), -1, -1):
+        node = tree.node_at(actions[:depth])
+        if node is None or (len(node.trial_numbers) < MIN_CONTEXT and depth > 0):
             continue
-        latest = reversed(node.visits)
-        with_name = (n for n in latest if any(name == found for found, _ in tree.records[n].numbers))
+        latest = reversed(node.trial_numbers)
+        with_name = (n for n in latest if any(name == found for found, _ in tree.rollouts[n].numbers))
         found = list(itertools.islice(with_name, MAX_CONTEXT))
         if len(found) >= MIN_CONTEXT or depth == 0:
             return found

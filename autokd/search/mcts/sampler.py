@@ -13,10 +13,10 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from .history import History, Role, move_of, read_decisions
+from .history import History, Role, make_action, read_trajectory
 from .numeric import choose_number, sample_nested
-from .policy import UCT, Judge, ModelPolicy, Policy, Prior
-from .tree import Move, Node, Tree
+from .policy import UCT, ModelPolicy, Policy, Prior, Scorer
+from .tree import Action, Node, Tree
 
 
 class MCTSSampler(BaseSampler):
@@ -68,7 +68,7 @@ class MCTSSampler(BaseSampler):
         self._continuous = default if continuous is None else continuous
         self._history = History(role=role, failed_counts=failed_counts, pruned_has_value=pruned_has_value)
         self._prior = dict(prior or {})
-        self._ask: tuple[str, int, Judge] | None = None
+        self._ask: tuple[str, int, Scorer] | None = None
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,27 +100,31 @@ class MCTSSampler(BaseSampler):
         """Suggest one parameter, in the context of those that ``trial`` has already (fixed ones included)."""
         self._raise_error_if_multi_objective(study)
         with self._lock:
-            judge = self._judge(study, trial)
-            walk = read_decisions(trial.params, trial.distributions, self._history.role)
+            scorer = self._get_scorer(study, trial)
+            trajectory = read_trajectory(trial.params, trial.distributions, self._history.role)
             source = np.random.SeedSequence((self._seed, trial.number, len(trial.params)))
             rng = np.random.default_rng(source)
             if isinstance(param_distribution, CategoricalDistribution):
                 indices = range(len(param_distribution.choices))
-                moves = [move_of(param_name, param_distribution, i, self._history.role) for i in indices]
-                chosen = select(self._history.tree, walk[0], moves, judge.score(walk, moves, rng))
+                actions = [make_action(param_name, param_distribution, i, self._history.role) for i in indices]
+                chosen = select(
+                    self._history.tree, trajectory[0], actions, scorer.score_actions(trajectory, actions, rng)
+                )
                 return param_distribution.choices[chosen.choice]
             if self._continuous == "model":
-                return choose_number(judge, walk, param_name, param_distribution, rng)
+                return choose_number(scorer, trajectory, param_name, param_distribution, rng)
             nested = None if self._continuous == "tpe" else self._continuous
             assert nested is None or isinstance(nested, BaseSampler)
             seed = int(source.generate_state(1)[0])
-            return sample_nested(nested, study, trial, param_name, param_distribution, self._history, walk[0], seed)
+            return sample_nested(
+                nested, study, trial, param_name, param_distribution, self._history, trajectory[0], seed
+            )
 
-    def _judge(self, study: Study, trial: FrozenTrial) -> Judge:
-        """The judge for this trial: made at its first decision, kept for the others."""
+    def _get_scorer(self, study: Study, trial: FrozenTrial) -> Scorer:
+        """The scorer for this trial: made at its first decision, kept for the others."""
         if self._ask is None or self._ask[:2] != (study.study_name, trial.number):
-            tree = self._history.refresh(study, asking=trial.number)
-            self._ask = (study.study_name, trial.number, self._policy.prepare(tree, self._prior))
+            tree = self._history.update(study, asking=trial.number)
+            self._ask = (study.study_name, trial.number, self._policy.make_scorer(tree, self._prior))
         return self._ask[2]
 
 
@@ -132,21 +136,21 @@ def _named_policy(name: Literal["model", "uct"]) -> Policy:
     return UCT() if name == "uct" else ModelPolicy()
 
 
-def select(tree: Tree, above: tuple[Move, ...], moves: Sequence[Move], scores: np.ndarray) -> Move:
-    """The move with the greatest score among those neither closed nor busy; failing that, among those not
+def select(tree: Tree, above: tuple[Action, ...], actions: Sequence[Action], scores: np.ndarray) -> Action:
+    """The action with the greatest score among those neither closed nor busy; failing that, among those not
     closed; failing that, among all."""
-    node = tree.descend(above)
-    children = [None if node is None else node.child(move) for move in moves]
-    for is_shut in (_is_busy, _is_closed):
+    node = tree.node_at(above)
+    children = [None if node is None else node.child(action) for action in actions]
+    for is_shut in (_is_claimed, _is_exhausted):
         free = [i for i, child in enumerate(children) if not is_shut(child)]
         if free:
-            return moves[max(free, key=lambda i: float(scores[i]))]
-    return moves[int(np.argmax(scores))]
+            return actions[max(free, key=lambda i: float(scores[i]))]
+    return actions[int(np.argmax(scores))]
 
 
-def _is_busy(node: Node | None) -> bool:
-    return node is not None and node.busy
+def _is_claimed(node: Node | None) -> bool:
+    return node is not None and node.is_claimed
 
 
-def _is_closed(node: Node | None) -> bool:
-    return node is not None and node.closed
+def _is_exhausted(node: Node | None) -> bool:
+    return node is not None and node.is_exhausted

@@ -1,22 +1,22 @@
-"""A value model of walks: what a choice is worth in the context of the choices above it.
+"""A value model of trajectories: what a choice is worth in the context of the choices above it.
 
-A Gaussian process over walks (complete or not), conditioned on all trials, plays the part that a value network
+A Gaussian process over trajectories (complete or not), conditioned on all trials, plays the part that a value network
 plays in AlphaZero. With few trials and many leaves a node's own visits say little; the model lets a node learn
-from every trial that shares some of its decisions. Its kernel between two walks a, b is
+from every trial that shares some of its decisions. Its kernel between two trajectories a, b is
 
     k(a, b) = (w_option m + w_pair m^2 + w_prefix p) / 1  +  w_number * mean over numbers of exp(-(u_a - u_b)^2 / 2 l^2)
 
-    m = sum over decisions taken alike in a and b, anywhere ("all moves as first")  of decay^depth / total
+    m = sum over decisions taken alike in a and b, anywhere ("all actions as first")  of decay^depth / total
     p = sum over the decisions down to the first that differs (the tree's own view)  of decay^depth / total
 
-The weights, the decay and the noise are those of a short list with the greatest marginal likelihood. A walk that
+The weights, the decay and the noise are those of a short list with the greatest marginal likelihood. A trajectory that
 is not yet complete has no part in the decisions still to come: its value is that of an average completion.
 
-A pending walk, whose value is still to come, is believed to turn out as expected: it leaves the mean alone and
+A pending trajectory, whose value is still to come, is believed to turn out as expected: it leaves the mean alone and
 takes away the deviation that its value will (Desautels, Krause, Burdick, JMLR 15, 2014, section 3: hallucinated
 observations).
 
-Legend: N walks with a value, P pending ones, K walks to be judged, M decisions in all of them, F options
+Legend: N trajectories with a value, P pending ones, K trajectories to be judged, M decisions in all of them, F options
 known, D depth, U numeric parameters.
 """
 
@@ -29,9 +29,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .linear_algebra import cholesky, product, solve_lower
-from .tree import Move
+from .tree import Action
 
-Walk = tuple[tuple[Move, ...], tuple[tuple[str, float], ...]]
+Trajectory = tuple[tuple[Action, ...], tuple[tuple[str, float], ...]]
 """Decisions in order, and numbers in [0, 1] by name."""
 
 
@@ -63,7 +63,7 @@ MAX_TO_CHOOSE = 48
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """Walks as arrays. ``taken_M3``: (walk, option, depth) of each decision. ``nodes_ND``: a number for each
+    """Walks as arrays. ``taken_M3``: (trajectory, option, depth) of each decision. ``nodes_ND``: a number for each
     prefix, -1 below the end. ``numbers_NU``: NaN where absent."""
 
     taken_M3: np.ndarray
@@ -72,56 +72,56 @@ class Encoded:
 
 
 class ValueModel:
-    """Fitted to walks and their targets (mean 0, deviation about 1) and to pending walks; ``posterior`` judges others.
+    """Fitted to trajectories and their targets (mean 0, deviation about 1) and to pending trajectories; ``posterior`` judges others.
 
-    There must be at least one walk, of either sort.
+    There must be at least one trajectory, of either sort.
     """
 
     def __init__(
         self,
-        walks: Sequence[Walk],
+        trajectories: Sequence[Trajectory],
         targets_N: np.ndarray,
         kernel: Kernel | None = None,
         *,
-        pending: Sequence[Walk] = (),
+        pending: Sequence[Trajectory] = (),
     ) -> None:
         self._options: dict[str, int] = {}
         self._nodes: dict[tuple[int, str, int], int] = {}
         self._names: dict[str, int] = {}
-        every = [*walks, *pending]
+        every = [*trajectories, *pending]
         for _, numbers in every:
             for name, _ in numbers:
                 self._names.setdefault(name, len(self._names))
-        self._depth = max(2.0, float(np.mean([len(moves) for moves, _ in every])))
+        self._depth = max(2.0, float(np.mean([len(actions) for actions, _ in every])))
         self._seen = self._encode(every)
-        self.kernel = kernel or self._likeliest(targets_N)
+        self.kernel = kernel or self._select_kernel(targets_N)
         covariance = self._covariance(self.kernel, self._seen, self._seen)
         covariance[np.diag_indices_from(covariance)] += self.kernel.noise
         self._lower = cholesky(covariance)
-        # The whitened target of a pending walk is its surprise, which is 0 for one that turns out as expected.
+        # The whitened target of a pending trajectory is its surprise, which is 0 for one that turns out as expected.
         self._whitened = np.zeros(len(every))
-        num_told = len(walks)
+        num_told = len(trajectories)
         told = solve_lower(self._lower[:num_told, :num_told], targets_N[:, None])[:, 0]
         self._whitened[:num_told] = told
 
-    def posterior(self, walks: Sequence[Walk]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (K,) and covariance (K, K) of the values of ``walks``."""
-        asked = self._encode(walks)
+    def posterior(self, trajectories: Sequence[Trajectory]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (K,) and covariance (K, K) of the values of ``trajectories``."""
+        asked = self._encode(trajectories)
         explained = solve_lower(self._lower, self._covariance(self.kernel, self._seen, asked))
         own_KK = self._covariance(self.kernel, asked, asked)
         return explained.T @ self._whitened, own_KK - explained.T @ explained
 
-    def _encode(self, walks: Sequence[Walk]) -> Encoded:
+    def _encode(self, trajectories: Sequence[Trajectory]) -> Encoded:
         taken: list[tuple[int, int, int]] = []
-        nodes_ND = np.full((len(walks), max((len(moves) for moves, _ in walks), default=0)), -1)
-        numbers_NU = np.full((len(walks), len(self._names)), np.nan)
-        for i, (moves, _) in enumerate(walks):
+        nodes_ND = np.full((len(trajectories), max((len(actions) for actions, _ in trajectories), default=0)), -1)
+        numbers_NU = np.full((len(trajectories), len(self._names)), np.nan)
+        for i, (actions, _) in enumerate(trajectories):
             node = -1
-            for depth, move in enumerate(moves):
-                taken.append((i, self._options.setdefault(move.option, len(self._options)), depth))
-                node = self._nodes.setdefault((node, move.name, move.choice), len(self._nodes))
+            for depth, action in enumerate(actions):
+                taken.append((i, self._options.setdefault(action.option, len(self._options)), depth))
+                node = self._nodes.setdefault((node, action.name, action.choice), len(self._nodes))
                 nodes_ND[i, depth] = node
-        for i, (_, numbers) in enumerate(walks):
+        for i, (_, numbers) in enumerate(trajectories):
             for name, unit in numbers:
                 if name in self._names:
                     numbers_NU[i, self._names[name]] = unit
@@ -134,17 +134,17 @@ class ValueModel:
     def _agreement(self, decay: float, a: Encoded, b: Encoded) -> tuple[np.ndarray, np.ndarray]:
         """The matrices m and p of the module's formula."""
         total = sum(decay**depth for depth in range(round(self._depth)))
-        alike = product(self._faded(a, decay), self._faded(b, decay))
+        alike = product(self._discounted(a, decay), self._discounted(b, decay))
         prefix = np.zeros_like(alike)
         for depth in range(min(a.nodes_ND.shape[1], b.nodes_ND.shape[1])):
             column_a, column_b = a.nodes_ND[:, depth, None], b.nodes_ND[None, :, depth]
             prefix += decay**depth * ((column_a == column_b) & (column_a >= 0))
         return alike / total, prefix / total
 
-    def _faded(self, walks: Encoded, decay: float) -> np.ndarray:
-        """(N, F): decay^(depth / 2) for each option taken, so that a product of two walks gives decay^depth."""
-        rows, columns, depths = walks.taken_M3.T
-        faded_NF = np.zeros((len(walks.nodes_ND), len(self._options)))
+    def _discounted(self, trajectories: Encoded, decay: float) -> np.ndarray:
+        """(N, F): decay^(depth / 2) for each option taken, so that a product of two trajectories gives decay^depth."""
+        rows, columns, depths = trajectories.taken_M3.T
+        faded_NF = np.zeros((len(trajectories.nodes_ND), len(self._options)))
         np.add.at(faded_NF, (rows, columns), decay ** (depths / 2))
         return faded_NF
 
@@ -155,7 +155,7 @@ class ValueModel:
             covariance += np.nan_to_num(np.exp(-(gap**2) / (2 * kernel.length**2)))
         return kernel.number * covariance / max(1, len(self._names))
 
-    def _likeliest(self, targets_N: np.ndarray) -> Kernel:
+    def _select_kernel(self, targets_N: np.ndarray) -> Kernel:
         """The kernel of KERNELS with the greatest marginal likelihood, the scale of the targets profiled out."""
         if len(targets_N) < MIN_TO_CHOOSE:
             return DEFAULT_KERNEL
@@ -176,7 +176,7 @@ class ValueModel:
 
 
 def _part(encoded: Encoded, start: int, stop: int) -> Encoded:
-    """The walks from ``start`` up to ``stop``."""
-    walk = encoded.taken_M3[:, 0]
-    taken = encoded.taken_M3[(walk >= start) & (walk < stop)] - np.array([start, 0, 0])
+    """The trajectories from ``start`` up to ``stop``."""
+    trajectory = encoded.taken_M3[:, 0]
+    taken = encoded.taken_M3[(trajectory >= start) & (trajectory < stop)] - np.array([start, 0, 0])
     return Encoded(taken, encoded.nodes_ND[start:stop], encoded.numbers_NU[start:stop])

@@ -34,11 +34,11 @@ class TreeNode:
 def read_tree(study: Study) -> TreeNode:
     """The root of the tree of ``study`` as its trials stand now; children in the order of the choices."""
     history = History()
-    found = history.refresh(study, asking=None)
+    found = history.update(study, asking=None)
     sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
 
     def picture(node: Node, decision: str | None, choice: object) -> TreeNode:
-        values = [(record.value, -n) for n in node.visits if (record := found.records[n]).value is not None]
+        values = [(rollout.value, -n) for n in node.trial_numbers if (rollout := found.rollouts[n]).value is not None]
         best = max(values, default=None)  # type: ignore[type-var]
         finite = [value for value, _ in values if value is not None and math.isfinite(value)]
         children = tuple(
@@ -49,12 +49,12 @@ def read_tree(study: Study) -> TreeNode:
         return TreeNode(
             decision=decision,
             choice=choice,
-            visits=len(node.visits),
-            running=node.num_running,
+            visits=len(node.trial_numbers),
+            running=node.num_pending,
             mean_value=sign * math.fsum(finite) / len(finite) if finite else None,
             best_value=None if best is None or best[0] is None else sign * best[0],
             best_trial=None if best is None else -best[1],
-            closed=node.closed,
+            closed=node.is_exhausted,
             children=children,
         )
 
