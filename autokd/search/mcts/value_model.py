@@ -1,23 +1,22 @@
-"""A value model of trajectories: what a choice is worth in the context of the choices above it.
+"""A value model of trajectories: the value of an action in the context of the actions above it.
 
-A Gaussian process over trajectories (complete or not), conditioned on all trials, plays the part that a value network
-plays in AlphaZero. With few trials and many leaves a node's own visits say little; the model lets a node learn
-from every trial that shares some of its decisions. Its kernel between two trajectories a, b is
+A Gaussian process over trajectories (complete or not), conditioned on all rollouts, plays the part of AlphaZero's value
+network. With few trials and many leaves a node's own visits say little; the model lets a node learn from every trial
+that shares some of its actions. Its kernel between two trajectories a, b is
 
-    k(a, b) = (w_option m + w_pair m^2 + w_prefix p) / 1  +  w_number * mean over numbers of exp(-(u_a - u_b)^2 / 2 l^2)
+    k(a, b) = w_option m + w_pair m^2 + w_prefix p + w_number * mean over numbers of exp(-(u_a - u_b)^2 / 2 l^2)
 
-    m = sum over decisions taken alike in a and b, anywhere ("all actions as first")  of decay^depth / total
-    p = sum over the decisions down to the first that differs (the tree's own view)  of decay^depth / total
+    m = sum over options that a and b both take, anywhere (all moves as first), of decay^depth, / total
+    p = sum over the actions down to the first that differs (the tree's own view) of decay^depth, / total
 
-The weights, the decay and the noise are those of a short list with the greatest marginal likelihood. A trajectory that
-is not yet complete has no part in the decisions still to come: its value is that of an average completion.
+The weights, the decay and the noise are those of a short list (``KERNELS``) with the greatest marginal likelihood. A
+trajectory that is not complete has no part in the decisions still to come: its value is that of an average completion.
 
-A pending trajectory, whose value is still to come, is believed to turn out as expected: it leaves the mean alone and
-takes away the deviation that its value will (Desautels, Krause, Burdick, JMLR 15, 2014, section 3: hallucinated
-observations).
+A pending trajectory has the value that the model expects of it: it leaves every mean alone and removes the deviation
+that its reward will remove (hallucinated observations: Desautels, Krause, Burdick, JMLR 15, 2014, section 3).
 
-Legend: N trajectories with a value, P pending ones, K trajectories to be judged, M decisions in all of them, F options
-known, D depth, U numeric parameters.
+Legend: N trajectories with a value (in shapes of what the model has seen: and pending ones), K candidates, M actions in
+all of them, F known options, D depth, U numeric parameters.
 """
 
 from __future__ import annotations
@@ -29,15 +28,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from .linear_algebra import cholesky, product, solve_lower
-from .tree import Action
-
-Trajectory = tuple[tuple[Action, ...], tuple[tuple[str, float], ...]]
-"""Decisions in order, and numbers in [0, 1] by name."""
+from .tree import Trajectory
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Weights of the kernel's parts, decay with depth, and the variance of the noise."""
+    """Parameters of the kernel in the module's formula.
+
+    Attributes:
+        option, pair, prefix, number: weights of its parts; the first three sum to 1, so that the prior variance of a
+            trajectory of average depth is about that of the targets.
+        decay: weight of an action relative to the one above it.
+        noise: variance of a reward about its trajectory's value.
+        length: length scale l of numbers, whose range is 1.
+    """
 
     option: float
     pair: float
@@ -56,15 +60,20 @@ KERNELS = tuple(
 )
 DEFAULT_KERNEL = Kernel(0.5, 0.3, 0.2, 0.85, 0.3)
 MIN_TO_CHOOSE = 8
-"""Finished trials before the kernel is chosen by marginal likelihood."""
+"""Finished trials below which ``DEFAULT_KERNEL`` is taken: a likelihood of fewer chooses by chance."""
 MAX_TO_CHOOSE = 48
-"""Latest trials by which it is chosen, so that the choice stays cheap."""
+"""Latest trials in the likelihood, so that the factorization of all kernels stays cheap."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """Walks as arrays. ``taken_M3``: (trajectory, option, depth) of each decision. ``nodes_ND``: a number for each
-    prefix, -1 below the end. ``numbers_NU``: NaN where absent."""
+    """Trajectories as arrays.
+
+    Attributes:
+        taken_M3: (trajectory, option, depth) of each action.
+        nodes_ND: a number for each prefix, -1 below a trajectory's end.
+        numbers_NU: numeric parameters in [0, 1], NaN if absent.
+    """
 
     taken_M3: np.ndarray
     nodes_ND: np.ndarray
@@ -72,9 +81,14 @@ class Encoded:
 
 
 class ValueModel:
-    """Fitted to trajectories and their targets (mean 0, deviation about 1) and to pending trajectories; ``posterior`` judges others.
+    """A Gaussian process fitted to trajectories.
 
-    There must be at least one trajectory, of either sort.
+    Args:
+        trajectories: N finished trajectories.
+        targets_N: their values, mean 0 and standard deviation about 1.
+        kernel: the kernel; None: that of ``KERNELS`` with the greatest marginal likelihood.
+        pending: trajectories whose values are still to come. There must be one trajectory at least, finished or
+            pending.
     """
 
     def __init__(
@@ -98,14 +112,22 @@ class ValueModel:
         covariance = self._covariance(self.kernel, self._seen, self._seen)
         covariance[np.diag_indices_from(covariance)] += self.kernel.noise
         self._lower = cholesky(covariance)
-        # The whitened target of a pending trajectory is its surprise, which is 0 for one that turns out as expected.
+        # The whitened target of a pending trajectory is its surprise: 0 for one that turns out as expected. Finished
+        # ones come first, so their block of the factor is the factor of their own covariance.
         self._whitened = np.zeros(len(every))
-        num_told = len(trajectories)
-        told = solve_lower(self._lower[:num_told, :num_told], targets_N[:, None])[:, 0]
-        self._whitened[:num_told] = told
+        num_finished = len(trajectories)
+        whitened = solve_lower(self._lower[:num_finished, :num_finished], targets_N[:, None])[:, 0]
+        self._whitened[:num_finished] = whitened
 
     def posterior(self, trajectories: Sequence[Trajectory]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (K,) and covariance (K, K) of the values of ``trajectories``."""
+        """Return the posterior of K trajectories' values.
+
+        Args:
+            trajectories: complete or not. Options and numbers that the model has not seen correlate with nothing.
+
+        Returns:
+            Mean of shape (K,) and covariance of shape (K, K), without the noise of rewards.
+        """
         asked = self._encode(trajectories)
         explained = solve_lower(self._lower, self._covariance(self.kernel, self._seen, asked))
         own_KK = self._covariance(self.kernel, asked, asked)
@@ -121,6 +143,7 @@ class ValueModel:
                 taken.append((i, self._options.setdefault(action.option, len(self._options)), depth))
                 node = self._nodes.setdefault((node, action.name, action.choice), len(self._nodes))
                 nodes_ND[i, depth] = node
+        # ``_names`` is fixed by what the model was fitted to: a candidate's unknown number has no column to compare.
         for i, (_, numbers) in enumerate(trajectories):
             for name, unit in numbers:
                 if name in self._names:
@@ -132,36 +155,43 @@ class ValueModel:
         return kernel.option * alike + kernel.pair * alike**2 + kernel.prefix * prefix + self._numeric(kernel, a, b)
 
     def _agreement(self, decay: float, a: Encoded, b: Encoded) -> tuple[np.ndarray, np.ndarray]:
-        """The matrices m and p of the module's formula."""
+        """Return the matrices m and p of the module's formula, each (N, K)."""
         total = sum(decay**depth for depth in range(round(self._depth)))
         alike = product(self._discounted(a, decay), self._discounted(b, decay))
         prefix = np.zeros_like(alike)
+        # A prefix has a number of its own, so equal numbers at a depth mean equal actions at all depths above.
         for depth in range(min(a.nodes_ND.shape[1], b.nodes_ND.shape[1])):
             column_a, column_b = a.nodes_ND[:, depth, None], b.nodes_ND[None, :, depth]
             prefix += decay**depth * ((column_a == column_b) & (column_a >= 0))
         return alike / total, prefix / total
 
     def _discounted(self, trajectories: Encoded, decay: float) -> np.ndarray:
-        """(N, F): decay^(depth / 2) for each option taken, so that a product of two trajectories gives decay^depth."""
+        """Return (N, F): decay^(depth / 2) for each option taken; the product of two rows then has decay^depth."""
         rows, columns, depths = trajectories.taken_M3.T
-        faded_NF = np.zeros((len(trajectories.nodes_ND), len(self._options)))
-        np.add.at(faded_NF, (rows, columns), decay ** (depths / 2))
-        return faded_NF
+        discounted_NF = np.zeros((len(trajectories.nodes_ND), len(self._options)))
+        np.add.at(discounted_NF, (rows, columns), decay ** (depths / 2))
+        return discounted_NF
 
     def _numeric(self, kernel: Kernel, a: Encoded, b: Encoded) -> np.ndarray:
         covariance = np.zeros((len(a.numbers_NU), len(b.numbers_NU)))
         for column in range(len(self._names)):
             gap = a.numbers_NU[:, column, None] - b.numbers_NU[None, :, column]
+            # NaN where either lacks the number: no similarity, instead of one to a value that it does not have.
             covariance += np.nan_to_num(np.exp(-(gap**2) / (2 * kernel.length**2)))
         return kernel.number * covariance / max(1, len(self._names))
 
     def _select_kernel(self, targets_N: np.ndarray) -> Kernel:
-        """The kernel of KERNELS with the greatest marginal likelihood, the scale of the targets profiled out."""
+        """Return the kernel of ``KERNELS`` with the greatest marginal likelihood.
+
+        The scale of the targets is profiled out: its best value for each kernel has a closed form, which leaves
+        -N/2 log(y' K^-1 y) - 1/2 log det K. So only the ratios of the weights are compared.
+        """
         if len(targets_N) < MIN_TO_CHOOSE:
             return DEFAULT_KERNEL
         first, targets = max(0, len(targets_N) - MAX_TO_CHOOSE), targets_N[-MAX_TO_CHOOSE:]
         seen = _part(self._seen, first, len(targets_N))
         numeric = self._numeric(DEFAULT_KERNEL, seen, seen)
+        # Agreement depends on the decay alone: two computations serve all kernels.
         agreements = {decay: self._agreement(decay, seen, seen) for decay in sorted({k.decay for k in KERNELS})}
         scores = []
         for kernel in KERNELS:
@@ -170,13 +200,14 @@ class ValueModel:
             covariance[np.diag_indices_from(covariance)] += kernel.noise
             lower = cholesky(covariance)
             whitened = solve_lower(lower, targets[:, None])[:, 0]
+            # Equal rewards whiten to 0, whose logarithm would be infinite for every kernel.
             fit = 0.5 * len(targets) * np.log(max(float(whitened @ whitened), 1e-12))
             scores.append(-fit - float(np.log(np.diag(lower)).sum()))
         return KERNELS[int(np.argmax(scores))]
 
 
 def _part(encoded: Encoded, start: int, stop: int) -> Encoded:
-    """The trajectories from ``start`` up to ``stop``."""
+    """Return the trajectories from ``start`` up to ``stop``."""
     trajectory = encoded.taken_M3[:, 0]
     taken = encoded.taken_M3[(trajectory >= start) & (trajectory < stop)] - np.array([start, 0, 0])
     return Encoded(taken, encoded.nodes_ND[start:stop], encoded.numbers_NU[start:stop])

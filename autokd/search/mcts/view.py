@@ -1,4 +1,4 @@
-"""A read-only picture of the tree, for drawing."""
+"""A read-only snapshot of the tree, for drawing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ from .tree import Node
 
 @dataclass(frozen=True, slots=True)
 class TreeNode:
-    """A place in the tree and what trials found below it; values are in the study's own units.
+    """A node and the results of the trials below it; values are in the study's own units.
 
-    ``decision`` and ``choice`` are the last step to this node (None at the root). ``visits`` counts finished
-    trials, failed ones among them; ``mean_value`` and ``best_value`` are of those that have a value, None where
-    there is none. ``best_trial`` is the number of the best. ``closed``: exhausted, not entered again.
+    Attributes:
+        decision: name of the decision above this node; None at the root.
+        choice: the choice that leads here; None at the root.
+        visits: finished trials, failed ones included.
+        running: running trials.
+        mean_value: mean of the trials that have a finite value; None if none has.
+        best_value: best of the trials that have a value; None if none has.
+        best_trial: number of the trial with that value, the first of equals; None if none has a value.
+        is_exhausted: whether every leaf below was visited, so that the search does not enter it again.
+        children: nodes below, in the order of decisions' names and of choices.
     """
 
     decision: str | None
@@ -27,22 +34,29 @@ class TreeNode:
     mean_value: float | None
     best_value: float | None
     best_trial: int | None
-    closed: bool
+    is_exhausted: bool
     children: tuple[TreeNode, ...]
 
 
 def read_tree(study: Study) -> TreeNode:
-    """The root of the tree of ``study`` as its trials stand now; children in the order of the choices."""
+    """Return the root of the tree of ``study`` from its trials as they are now.
+
+    Args:
+        study: a study with one objective; any sampler may have made its trials.
+
+    Returns:
+        The root, with all nodes below it.
+    """
     history = History()
     found = history.update(study, asking=None)
     sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
 
-    def picture(node: Node, decision: str | None, choice: object) -> TreeNode:
+    def snapshot(node: Node, decision: str | None, choice: object) -> TreeNode:
         values = [(rollout.value, -n) for n in node.trial_numbers if (rollout := found.rollouts[n]).value is not None]
         best = max(values, default=None)  # type: ignore[type-var]
         finite = [value for value, _ in values if value is not None and math.isfinite(value)]
         children = tuple(
-            picture(below.children[index], name, history.labels[name][index])
+            snapshot(below.children[index], name, history.labels[name][index])
             for name, below in sorted(node.decisions.items())
             for index in sorted(below.children)
         )
@@ -54,8 +68,8 @@ def read_tree(study: Study) -> TreeNode:
             mean_value=sign * math.fsum(finite) / len(finite) if finite else None,
             best_value=None if best is None or best[0] is None else sign * best[0],
             best_trial=None if best is None else -best[1],
-            closed=node.is_exhausted,
+            is_exhausted=node.is_exhausted,
             children=children,
         )
 
-    return picture(found.root, None, None)
+    return snapshot(found.root, None, None)
