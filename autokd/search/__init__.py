@@ -1,7 +1,8 @@
-"""Which spec to try next: Monte Carlo tree search as an Optuna sampler, and the other samplers by name.
+"""Samplers that choose the next spec: Monte Carlo tree search, and Optuna's own by name.
 
-``mcts`` is the tree search; it knows Optuna and nothing of AutoKD. ``suggest``, ``samplers`` and ``prior`` are where
-the two meet.
+``mcts`` is the tree search, an Optuna sampler that imports nothing of AutoKD. Three modules connect Optuna with AutoKD:
+``suggest`` (the space walked by a trial), ``samplers`` (samplers and pruners by the configuration's names) and
+``prior`` (options counted over published distillers).
 """
 
 from autokd.search.mcts import FORGET_ATTR, UCT, MCTSSampler, ModelPolicy, TreeNode, read_tree
