@@ -8,7 +8,7 @@ from autokd.runtime.choose import make_runtime
 from autokd.runtime.containment import contained
 from autokd.runtime.contract import WAIT, Driver, Runtime, Wait
 from autokd.runtime.local import InProcessRuntime
-from autokd.runtime.ray.jobs import follow_job, job_status, stop_job, submit_job
+from autokd.runtime.ray.submission import follow_job, job_status, stop_job, submit_job
 from autokd.runtime.simulated import SimulatedRuntime
 
 __all__ = [

@@ -139,7 +139,7 @@ LEFT_ALONE = "RuntimeError: [third_party/gloo/gloo/transport/tcp/pair.cc:545] Co
 )
 def test_of_several_ranks_failures_the_one_that_caused_the_others_is_told(told, lost, cause, rank) -> None:
     pytest.importorskip("ray")
-    from autokd.runtime.ray.rank import RankFailed, failure_of
+    from autokd.runtime.ray.train_rank import RankFailed, failure_of
 
     failures: dict[int, BaseException] = {r: RankFailed(_failed(c, text), at_s) for r, c, text, at_s in told}
     failures |= {r: RuntimeError("health check") for r in lost}

@@ -29,9 +29,9 @@ from autokd.errors import RuntimeUnavailableError
 from autokd.outcomes import EvaluatorFactory, Job, Outcome, WorkerResources
 from autokd.runtime.containment import pruned, shortened
 from autokd.runtime.contract import Driver, Runtime, Wait
-from autokd.runtime.ray.rank import TASK, RankTask, failure_of, require_first, train_rank
 from autokd.runtime.ray.session import RaySession, quiet_environment
-from autokd.runtime.ray.worker import WorkerSetup
+from autokd.runtime.ray.train_rank import TASK, RankTask, failure_of, require_first, train_rank
+from autokd.runtime.ray.worker_process import WorkerSetup
 
 _ASK_AGAIN_S = 1.0
 _NO_RETRIES = FailureConfig(max_failures=0, controller_failure_limit=0)

@@ -21,9 +21,10 @@ except ImportError as error:
 
 from autokd.outcomes import EvaluatorFactory
 from autokd.runtime.contract import Driver, Runtime
-from autokd.runtime.ray.bridge import Bridge, JobScheduler, JobSearcher, RunAborted, StartWatch
 from autokd.runtime.ray.session import RaySession, quiet_environment
-from autokd.runtime.ray.worker import JobTrainable, WorkerSetup
+from autokd.runtime.ray.tune_bridge import Bridge, JobScheduler, JobSearcher, RunAborted, StartWatch
+from autokd.runtime.ray.tune_worker import JobTrainable
+from autokd.runtime.ray.worker_process import WorkerSetup
 
 
 class RayTuneRuntime(Runtime):

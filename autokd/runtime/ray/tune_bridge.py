@@ -21,7 +21,8 @@ from ray.tune.search import Searcher
 from autokd.outcomes import Job, Outcome, Report
 from autokd.runtime.containment import pruned, shortened
 from autokd.runtime.contract import Driver, Wait
-from autokd.runtime.ray.worker import Assignment, Broken, Event
+from autokd.runtime.ray.tune_worker import Assignment, Event
+from autokd.runtime.ray.worker_process import Broken
 
 _T = TypeVar("_T")
 

@@ -6,19 +6,17 @@ A step is one event: a report, the outcome, or, where the driver has no work for
 from __future__ import annotations
 
 import faulthandler
-import os
 import sys
 import time
-import traceback
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
 from ray import cloudpickle, tune
 
-from autokd.errors import AutoKDError
-from autokd.outcomes import Evaluator, Job, Outcome, Report, WorkerResources
+from autokd.outcomes import Evaluator, Job, Outcome, Report
 from autokd.runtime.containment import contained, worker_name
+from autokd.runtime.ray.worker_process import Broken, WorkerSetup, pickled_error, prepare_process
 
 IDLE_STEP_S = 0.1
 
@@ -32,28 +30,11 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
-    """The factory raised: no job can ever run. ``pickled`` is the exception."""
-
-    pickled: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Event:
     """What a step gives: a report, an outcome, a broken factory, or None (idle)."""
 
     worker: str
     content: Report | Outcome | Broken | None
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSetup:
-    """What an actor needs before its first job; the factory is pickled so that the environment is set first."""
-
-    factory: bytes
-    resources: WorkerResources
-    working_directory: str
-    import_paths: tuple[str, ...]
 
 
 class JobTrainable(tune.Trainable):
@@ -106,24 +87,3 @@ class JobTrainable(tune.Trainable):
         training, self._training = self._training, None
         if training is not None:
             training.close()
-
-
-def prepare_process(worker: WorkerSetup) -> None:
-    """Threads, import paths and working directory as the driver's, before anything heavy is imported."""
-    if worker.resources.num_threads:
-        os.environ["OMP_NUM_THREADS"] = str(worker.resources.num_threads)
-        os.environ["MKL_NUM_THREADS"] = str(worker.resources.num_threads)
-    sys.path.extend(path for path in worker.import_paths if path not in sys.path and os.path.isdir(path))
-    if os.path.isdir(worker.working_directory):
-        os.chdir(worker.working_directory)
-
-
-def pickled_error(error: Exception) -> bytes:
-    """The exception itself where it can travel, else its text."""
-    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    try:
-        data: bytes = cloudpickle.dumps(error)
-        cloudpickle.loads(data)
-    except Exception:  # noqa: BLE001 - exceptions with odd constructors do not survive pickling
-        data = cloudpickle.dumps(AutoKDError(f"the evaluator could not be built in a worker:\n{trace}"))
-    return data

@@ -14,7 +14,7 @@ from ray import cloudpickle
 from autokd.errors import AutoKDError
 from autokd.outcomes import Cause, Job, Outcome, WorkerResources
 from autokd.runtime.containment import contained, shortened
-from autokd.runtime.ray.worker import Broken, WorkerSetup, pickled_error, prepare_process
+from autokd.runtime.ray.worker_process import Broken, WorkerSetup, pickled_error, prepare_process
 
 TASK = "task"
 _NAMED_CAUSES: tuple[Cause, ...] = ("non_finite", "out_of_memory", "timeout", "cannot_build")
