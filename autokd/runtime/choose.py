@@ -6,7 +6,7 @@ from autokd.config import RuntimeConfig
 from autokd.runtime.contract import Runtime
 from autokd.runtime.local import InProcessRuntime
 from autokd.runtime.resources import own_resources
-from autokd.runtime.routed import ByRecipeRuntime
+from autokd.runtime.routed import RoutedRuntime
 
 
 def make_runtime(config: RuntimeConfig) -> Runtime:
@@ -15,7 +15,7 @@ def make_runtime(config: RuntimeConfig) -> Runtime:
     With ``full_processes`` above 1, full trainings go to Ray Train, whatever ``workers`` says of the other jobs.
     Ray starts when the context is entered, or at the first ``run``.
     """
-    searching = _one_process_a_job(config)
+    searching = _search_runtime(config)
     if config.full_processes == 1:
         return searching
     from autokd.runtime.ray.train import RayTrainRuntime
@@ -28,10 +28,10 @@ def make_runtime(config: RuntimeConfig) -> Runtime:
         max_worker_losses=config.max_worker_losses,
         num_cpus=config.workers,
     )
-    return ByRecipeRuntime(searching, training)
+    return RoutedRuntime(searching, training)
 
 
-def _one_process_a_job(config: RuntimeConfig) -> Runtime:
+def _search_runtime(config: RuntimeConfig) -> Runtime:
     if config.workers == 0:
         return InProcessRuntime(own_resources(config.threads_per_worker, config.gpus_per_worker))
     from autokd.runtime.ray.tune import RayTuneRuntime

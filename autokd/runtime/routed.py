@@ -8,14 +8,14 @@ from autokd.outcomes import EvaluatorFactory, Job, Outcome, Report
 from autokd.runtime.contract import WAIT, Driver, Runtime, Wait
 
 
-class ByRecipeRuntime(Runtime):
+class RoutedRuntime(Runtime):
     """One of the two runs at a time, so that either may have the whole machine."""
 
     def __init__(self, searching: Runtime, training: Runtime) -> None:
         self.num_workers = searching.num_workers
         self._searching, self._training = searching, training
 
-    def __enter__(self) -> ByRecipeRuntime:
+    def __enter__(self) -> RoutedRuntime:
         self._training.__enter__()
         try:
             self._searching.__enter__()

@@ -93,7 +93,7 @@ class _Simulation:
         self._timeouts_s = timeouts_s
         self._free = list(range(runtime.num_workers))
         self._queue: list[tuple[float, int, _Running]] = []
-        self._heard: _Running | None = None
+        self._current: _Running | None = None
         self._num_started = 0
         self._has_more = True
 
@@ -101,7 +101,7 @@ class _Simulation:
         self._assign()
         while self._queue:
             self._runtime.now_s, order, running = heapq.heappop(self._queue)
-            event, self._heard = running.next_event, running
+            event, self._current = running.next_event, running
             if isinstance(event, Report):
                 running.reports.append(event)
                 if self._driver.on_report(event):
@@ -115,7 +115,7 @@ class _Simulation:
 
     def stop(self) -> None:
         """Close what still runs, where the driver has raised."""
-        for running in (self._heard, *(running for _, _, running in self._queue)):
+        for running in (self._current, *(running for _, _, running in self._queue)):
             if running is not None:
                 running.training.close()
 

@@ -92,7 +92,7 @@ class RaySession:
             self.close()
             raise
         self._owned = True
-        _divert_messages()
+        _redirect_worker_messages()
 
     def close(self) -> None:
         """Leave Ray, and stop it and remove its files if it was started here."""
@@ -150,8 +150,8 @@ class RaySession:
             ) from error
 
     def _join(self, address: str) -> None:
-        _check_answers(address)
-        show_own_token(address.rpartition(":")[0])
+        _require_cluster(address)
+        enable_local_token(address.rpartition(":")[0])
         try:
             ray.init(address=address, configure_logging=False, logging_level=logging.ERROR, log_to_driver=False)
         except RayError as error:
@@ -160,7 +160,7 @@ class RaySession:
             raise RuntimeUnavailableError(_no_answer(address, str(error))) from error
 
 
-def show_own_token(host: str) -> None:
+def enable_local_token(host: str) -> None:
     """Let a cluster on this very machine see the user's Ray token, as Ray's own commands do.
 
     Other machines see it only if the user asks for it with RAY_AUTH_MODE=token, which is Ray's rule.
@@ -175,7 +175,7 @@ def show_own_token(host: str) -> None:
         authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
-def _divert_messages() -> None:
+def _redirect_worker_messages() -> None:
     """Send Ray's messages about dead workers to our log: they would be printed into the live view, whatever
     ``log_to_driver`` says. Where Ray has changed inside, they are printed."""
     from ray._private import worker
@@ -188,7 +188,7 @@ def _divert_messages() -> None:
         worker.print_to_stdstream = _log
 
 
-def _check_answers(address: str) -> None:
+def _require_cluster(address: str) -> None:
     """Fail soon where nobody listens: Ray itself would try for minutes."""
     if address.startswith("ray://"):
         raise RuntimeUnavailableError(

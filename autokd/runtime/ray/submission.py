@@ -73,14 +73,14 @@ def _client(address: str) -> JobSubmissionClient:
         from ray.exceptions import RayError
         from ray.job_submission import JobSubmissionClient
 
-        from autokd.runtime.ray.session import TOKEN_REMEDY, show_own_token
+        from autokd.runtime.ray.session import TOKEN_REMEDY, enable_local_token
     except ImportError as error:
         raise RuntimeUnavailableError(
             f'Ray\'s job client cannot be imported ({error}). Install it: pip install "ray[tune,default]".'
         ) from error
     if not address.startswith(("http://", "https://")):
         address = f"http://{address}"
-    show_own_token(urlsplit(address).hostname or "")
+    enable_local_token(urlsplit(address).hostname or "")
     try:
         return JobSubmissionClient(address)
     except RayError as error:

@@ -30,7 +30,7 @@ from autokd.outcomes import EvaluatorFactory, Job, Outcome, WorkerResources
 from autokd.runtime.containment import pruned, shortened
 from autokd.runtime.contract import Driver, Runtime, Wait
 from autokd.runtime.ray.session import RaySession, quiet_environment
-from autokd.runtime.ray.train_rank import TASK, RankTask, failure_of, require_first, train_rank
+from autokd.runtime.ray.train_rank import TASK, RankTask, outcome_of_failures, require_outcome, train_rank
 from autokd.runtime.ray.worker_process import WorkerSetup
 
 _ASK_AGAIN_S = 1.0
@@ -91,7 +91,7 @@ class RayTrainRuntime(Runtime):
                 if isinstance(job, Wait):
                     time.sleep(_ASK_AGAIN_S)
                     continue
-                _tell(driver, job, self._outcome(job, factory, (job_timeouts_s or {}).get(job.recipe)))
+                _hand_over(driver, job, self._outcome(job, factory, (job_timeouts_s or {}).get(job.recipe)))
         except BaseException:
             self._session.close()  # ends ranks in the middle of a training; the next run starts afresh
             raise
@@ -132,12 +132,12 @@ class RayTrainRuntime(Runtime):
                 )
                 result: Any = trainer.fit()
         except WorkerGroupError as error:
-            return failure_of(error.worker_failures, task.job)
+            return outcome_of_failures(error.worker_failures, task.job)
         except TrainingFailedError as error:
             return Outcome(task.job.id, "failed", cause="worker_lost", message=shortened(str(error)))
         finally:
             shutil.rmtree(files, ignore_errors=True)
-        return require_first(getattr(result, "return_value", None), task.job)
+        return require_outcome(getattr(result, "return_value", None), task.job)
 
     def _scaling(self, resources: WorkerResources) -> ScalingConfig:
         each: dict[str, float] = {"CPU": self._session.cpus_of(resources)}
@@ -158,7 +158,7 @@ def _backend(resources: WorkerResources) -> str:
     return "nccl" if resources.gpu_fraction >= 1 else "gloo"
 
 
-def _tell(driver: Driver, job: Job, outcome: Outcome) -> None:
+def _hand_over(driver: Driver, job: Job, outcome: Outcome) -> None:
     for number, report in enumerate(outcome.reports, start=1):
         if not driver.on_report(report):
             driver.on_outcome(pruned(job, list(outcome.reports[:number]), outcome.worker))

@@ -14,7 +14,7 @@ from ray import cloudpickle
 from autokd.errors import AutoKDError
 from autokd.outcomes import Cause, Job, Outcome, WorkerResources
 from autokd.runtime.containment import contained, shortened
-from autokd.runtime.ray.worker_process import Broken, WorkerSetup, pickled_error, prepare_process
+from autokd.runtime.ray.worker_process import FactoryFailure, WorkerSetup, pickled_error, prepare_process
 
 TASK = "task"
 _NAMED_CAUSES: tuple[Cause, ...] = ("non_finite", "out_of_memory", "timeout", "cannot_build")
@@ -33,7 +33,7 @@ class RankTask:
 class RankFailed(Exception):
     """Ends a rank, and with it all others. ``told``: a failed outcome, or a factory that could not build."""
 
-    def __init__(self, told: Outcome | Broken, at_s: float) -> None:
+    def __init__(self, told: Outcome | FactoryFailure, at_s: float) -> None:
         super().__init__(told, at_s)
         self.told, self.at_s = told, at_s
 
@@ -49,9 +49,9 @@ def train_rank(config: Mapping[str, Any]) -> Outcome:
         faulthandler.dump_traceback_later(task.timeout_s, exit=True, file=sys.__stderr__ or 2)
     try:
         try:
-            evaluator = cloudpickle.loads(task.worker.factory)(_on_own_card(task.worker.resources))
+            evaluator = cloudpickle.loads(task.worker.factory)(_with_own_gpu(task.worker.resources))
         except Exception as error:  # noqa: BLE001 - carried to the driver, which raises it
-            raise RankFailed(Broken(pickled_error(error)), time.time()) from None
+            raise RankFailed(FactoryFailure(pickled_error(error)), time.time()) from None
         training = contained(evaluator, task.job)
         while True:
             try:
@@ -66,7 +66,7 @@ def train_rank(config: Mapping[str, Any]) -> Outcome:
     return outcome
 
 
-def _on_own_card(resources: WorkerResources) -> WorkerResources:
+def _with_own_gpu(resources: WorkerResources) -> WorkerResources:
     """Workers of a node may see all of its cards; each has one of them."""
     if resources.device == "cpu":
         return resources
@@ -77,7 +77,7 @@ def _on_own_card(resources: WorkerResources) -> WorkerResources:
     return replace(resources, device=str(get_device()))
 
 
-def failure_of(failures: Mapping[int, BaseException], job: Job) -> Outcome:
+def outcome_of_failures(failures: Mapping[int, BaseException], job: Job) -> Outcome:
     """How a job ended whose ranks failed so; several do, since a rank that is left alone fails too.
 
     A named cause goes first, then a rank whose process died, then the earliest bug. AutoKDError, or whatever the
@@ -85,17 +85,17 @@ def failure_of(failures: Mapping[int, BaseException], job: Job) -> Outcome:
     """
     told = {rank: error for rank, error in failures.items() if isinstance(error, RankFailed)}
     for error in told.values():
-        if isinstance(error.told, Broken):
+        if isinstance(error.told, FactoryFailure):
             raise cloudpickle.loads(error.told.pickled)
     ended = sorted((error.at_s, rank, error.told) for rank, error in told.items() if isinstance(error.told, Outcome))
     for _, rank, outcome in ended:
         if outcome.cause in _NAMED_CAUSES:
-            return _of_rank(outcome, rank, job)
+            return _with_rank(outcome, rank, job)
     lost = {rank: error for rank, error in failures.items() if rank not in told}
-    bugs = [(rank, outcome) for _, rank, outcome in ended if not _is_left_alone(outcome)]
+    bugs = [(rank, outcome) for _, rank, outcome in ended if not _is_consequence(outcome)]
     if bugs and not lost:
         rank, outcome = bugs[0]
-        return _of_rank(outcome, rank, job)
+        return _with_rank(outcome, rank, job)
     names = ", ".join(str(rank) for rank in sorted(lost)) or "another"
     reason = "; ".join(str(error) for error in lost.values()) or (ended[0][2].message if ended else "")
     message = shortened(f"rank {names} was lost. {reason}")
@@ -103,16 +103,16 @@ def failure_of(failures: Mapping[int, BaseException], job: Job) -> Outcome:
     return Outcome(job.id, "failed", cause="worker_lost", message=message, seconds=seconds)
 
 
-def _is_left_alone(outcome: Outcome) -> bool:
+def _is_consequence(outcome: Outcome) -> bool:
     """Whether a rank failed because another one no longer answered."""
     return any(sign in outcome.message for sign in _SIGNS_OF_A_LOST_PEER)
 
 
-def _of_rank(outcome: Outcome, rank: int, job: Job) -> Outcome:
+def _with_rank(outcome: Outcome, rank: int, job: Job) -> Outcome:
     return replace(outcome, job_id=job.id, message=f"rank {rank}: {outcome.message}", artifacts={})
 
 
-def require_first(value: object, job: Job) -> Outcome:
+def require_outcome(value: object, job: Job) -> Outcome:
     """The first rank's outcome; AutoKDError where this Ray does not hand it back."""
     if not isinstance(value, Outcome):
         raise AutoKDError(

@@ -22,7 +22,7 @@ except ImportError as error:
 from autokd.outcomes import EvaluatorFactory
 from autokd.runtime.contract import Driver, Runtime
 from autokd.runtime.ray.session import RaySession, quiet_environment
-from autokd.runtime.ray.tune_bridge import Bridge, JobScheduler, JobSearcher, RunAborted, StartWatch
+from autokd.runtime.ray.tune_bridge import Bridge, JobScheduler, JobSearcher, RunAborted, TrialStartCallback
 from autokd.runtime.ray.tune_worker import JobTrainable
 from autokd.runtime.ray.worker_process import WorkerSetup
 
@@ -93,7 +93,7 @@ class RayTuneRuntime(Runtime):
             num_samples=-1,
             search_alg=JobSearcher(bridge),
             scheduler=JobScheduler(bridge),
-            callbacks=[StartWatch(bridge)],
+            callbacks=[TrialStartCallback(bridge)],
             max_concurrent_trials=self.num_workers,
             reuse_actors=True,
             raise_on_failed_trial=False,

@@ -22,7 +22,7 @@ from autokd.outcomes import Job, Outcome, Report
 from autokd.runtime.containment import pruned, shortened
 from autokd.runtime.contract import Driver, Wait
 from autokd.runtime.ray.tune_worker import Assignment, Event
-from autokd.runtime.ray.worker_process import Broken
+from autokd.runtime.ray.worker_process import FactoryFailure
 
 _T = TypeVar("_T")
 
@@ -60,52 +60,52 @@ class Bridge:
         self._to_start: deque[Job] = deque()
         self._losses: Counter[str] = Counter()
         self._last_epoch: Counter[str] = Counter()
-        self._exhausted = False
+        self._is_exhausted = False
         self._ask_at_s = 0.0
 
-    def suggest(self, trial_id: str) -> Assignment | None:
+    def next_assignment(self, trial_id: str) -> Assignment | None:
         """The next assignment; None when all is done, or when the last jobs are still in flight."""
         if not self.has_work():
-            return None if self._exhausted else Assignment(None)
+            return None if self._is_exhausted else Assignment(None)
         job = self._to_start.popleft()
         timeout_s = self._job_timeouts_s.get(job.recipe)
         self._running[trial_id] = _Running(job, timeout_s, time.monotonic())
         return Assignment(job, timeout_s)
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """No job is in flight and none will come."""
-        return self._exhausted and not self._running and not self._to_start
+        return self._is_exhausted and not self._running and not self._to_start
 
     @property
     def exhausted(self) -> bool:
         """The driver said that there are no more jobs ever."""
-        return self._exhausted
+        return self._is_exhausted
 
     def has_work(self) -> bool:
         """Whether a job is ready to start; asks the driver where it may have changed its mind."""
-        if not self._to_start and not self._exhausted and time.monotonic() >= self._ask_at_s:
+        if not self._to_start and not self._is_exhausted and time.monotonic() >= self._ask_at_s:
             job = self._call(self._driver.next_job)
             if job is None:
-                self._exhausted = True
+                self._is_exhausted = True
             elif isinstance(job, Wait):
                 self._ask_at_s = time.monotonic() + _ASK_AGAIN_S
             else:
                 self._to_start.append(job)
         return bool(self._to_start)
 
-    def started(self, trial_id: str) -> None:
+    def mark_started(self, trial_id: str) -> None:
         """The actor of a trial is there: its job's time counts from now."""
         if trial_id in self._running:
             self._running[trial_id].began_s = time.monotonic()
 
-    def take(self, trial_id: str, event: Event) -> bool:
+    def handle_event(self, trial_id: str, event: Event) -> bool:
         """Hand an event to the driver; False ends the trial."""
-        if isinstance(event.content, Broken):
+        if isinstance(event.content, FactoryFailure):
             raise RunAborted(cloudpickle.loads(event.content.pickled))
         running = self._running.get(trial_id)
         if running is None:  # an idle trial
-            return not (self.has_work() or self._exhausted)
+            return not (self.has_work() or self._is_exhausted)
         content = event.content
         assert content is not None, "a job's events are reports and an outcome"
         if isinstance(content, Outcome):
@@ -120,7 +120,7 @@ class Bridge:
         self._end(trial_id, pruned(running.job, running.reports, event.worker))
         return False
 
-    def lost(self, trial_id: str, reason: str) -> None:
+    def handle_lost_worker(self, trial_id: str, reason: str) -> None:
         """The actor of a trial died: start its job again, or give it up."""
         running = self._running.pop(trial_id, None)
         if running is None:
@@ -166,10 +166,10 @@ class JobSearcher(Searcher):
         self._bridge = bridge
 
     def suggest(self, trial_id: str) -> Any:
-        assignment = self._bridge.suggest(trial_id)
+        assignment = self._bridge.next_assignment(trial_id)
         if assignment is not None:
             return {"assignment": assignment}
-        return Searcher.FINISHED if self._bridge.finished else None
+        return Searcher.FINISHED if self._bridge.is_finished else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: the scheduler has handed over the outcome already."""
@@ -198,18 +198,18 @@ class JobScheduler(FIFOScheduler):
         self._bridge = bridge
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        goes_on = self._bridge.take(trial.trial_id, result["event"])
+        goes_on = self._bridge.handle_event(trial.trial_id, result["event"])
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        self._bridge.lost(trial.trial_id, str(trial.get_error() or ""))
+        self._bridge.handle_lost_worker(trial.trial_id, str(trial.get_error() or ""))
 
 
-class StartWatch(Callback):
+class TrialStartCallback(Callback):
     """Tells the bridge when a trial's actor starts on it."""
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._bridge.started(trial.trial_id)
+        self._bridge.mark_started(trial.trial_id)

@@ -16,7 +16,7 @@ from ray import cloudpickle, tune
 
 from autokd.outcomes import Evaluator, Job, Outcome, Report
 from autokd.runtime.containment import contained, worker_name
-from autokd.runtime.ray.worker_process import Broken, WorkerSetup, pickled_error, prepare_process
+from autokd.runtime.ray.worker_process import FactoryFailure, WorkerSetup, pickled_error, prepare_process
 
 IDLE_STEP_S = 0.1
 
@@ -34,7 +34,7 @@ class Event:
     """What a step gives: a report, an outcome, a broken factory, or None (idle)."""
 
     worker: str
-    content: Report | Outcome | Broken | None
+    content: Report | Outcome | FactoryFailure | None
 
 
 class JobTrainable(tune.Trainable):
@@ -59,7 +59,7 @@ class JobTrainable(tune.Trainable):
     def cleanup(self) -> None:
         self._end_training()
 
-    def _advance(self) -> Report | Outcome | Broken | None:
+    def _advance(self) -> Report | Outcome | FactoryFailure | None:
         job, timeout_s = self._assignment.job, self._assignment.timeout_s
         if self._training is None and job is not None and timeout_s is not None:
             # A thread of C code: it ends this process even where Python itself hangs.
@@ -69,7 +69,7 @@ class JobTrainable(tune.Trainable):
                 self._evaluator = cloudpickle.loads(self._worker.factory)(self._worker.resources)
             except Exception as error:  # noqa: BLE001 - carried to the driver, which raises it
                 self._end_training()
-                return Broken(pickled_error(error))
+                return FactoryFailure(pickled_error(error))
         if job is None:
             time.sleep(IDLE_STEP_S)
             return None

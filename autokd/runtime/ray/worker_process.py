@@ -24,7 +24,7 @@ class WorkerSetup:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class FactoryFailure:
     """The factory raised: no job can ever run. ``pickled`` is the exception."""
 
     pickled: bytes
