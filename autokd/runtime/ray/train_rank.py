@@ -1,4 +1,4 @@
-"""One rank of a full training that several processes share: what Ray Train runs in each of its workers."""
+"""One rank of a full training that several processes share; Ray Train runs ``train_rank`` in each of its workers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,19 @@ from autokd.runtime.ray.worker_process import FactoryFailure, WorkerSetup, pickl
 
 TASK = "task"
 _NAMED_CAUSES: tuple[Cause, ...] = ("non_finite", "out_of_memory", "timeout", "cannot_build")
+# Texts in which gloo and NCCL complain that another rank is gone; they have no exception of their own.
 _SIGNS_OF_A_LOST_PEER = ("gloo/transport", "DistBackendError", "NCCL", "Connection closed by peer")
 
 
 @dataclass(frozen=True, slots=True)
 class RankTask:
-    """A job as every rank is given it. ``timeout_s``: the hard limit after which a rank ends itself."""
+    """A job as every rank receives it.
+
+    Attributes:
+        worker: setup of the process.
+        job: the job, the same for all ranks.
+        timeout_s: hard limit in seconds after which a rank kills itself.
+    """
 
     worker: WorkerSetup
     job: Job
@@ -31,17 +38,30 @@ class RankTask:
 
 
 class RankFailed(Exception):
-    """Ends a rank, and with it all others. ``told``: a failed outcome, or a factory that could not build."""
+    """Ends a rank, and with it all others.
 
-    def __init__(self, told: Outcome | FactoryFailure, at_s: float) -> None:
-        super().__init__(told, at_s)
-        self.told, self.at_s = told, at_s
+    Args:
+        content: a failed outcome, or the failure of the factory.
+        at_s: time of the failure, seconds since the epoch; the ranks may be on several machines.
+    """
+
+    def __init__(self, content: Outcome | FactoryFailure, at_s: float) -> None:
+        super().__init__(content, at_s)  # pickling an exception calls its class with these
+        self.content, self.at_s = content, at_s
 
 
 def train_rank(config: Mapping[str, Any]) -> Outcome:
-    """Run the job within the process group that Ray Train has made; the first rank's outcome is the job's.
+    """Run the job in the process group that Ray Train has made.
 
-    RankFailed where this rank fails: the others wait for it in an exchange and would wait for long.
+    Args:
+        config: the ``RankTask`` under ``TASK``.
+
+    Returns:
+        This rank's outcome; that of the first rank is the job's.
+
+    Raises:
+        RankFailed: if this rank fails. A failed outcome is raised, not returned: the other ranks wait for this one in a
+            collective operation, and only an exception makes Ray Train stop them.
     """
     task: RankTask = config[TASK]
     prepare_process(task.worker)
@@ -55,7 +75,7 @@ def train_rank(config: Mapping[str, Any]) -> Outcome:
         training = contained(evaluator, task.job)
         while True:
             try:
-                next(training)
+                next(training)  # the outcome has all reports; the driver gets them after the job
             except StopIteration as end:
                 outcome: Outcome = end.value
                 break
@@ -67,7 +87,7 @@ def train_rank(config: Mapping[str, Any]) -> Outcome:
 
 
 def _with_own_gpu(resources: WorkerResources) -> WorkerResources:
-    """Workers of a node may see all of its cards; each has one of them."""
+    """Name this rank's own GPU: a worker may see all of its node's, and "cuda" would mean the first for every rank."""
     if resources.device == "cpu":
         return resources
     import torch
@@ -78,20 +98,29 @@ def _with_own_gpu(resources: WorkerResources) -> WorkerResources:
 
 
 def outcome_of_failures(failures: Mapping[int, BaseException], job: Job) -> Outcome:
-    """How a job ended whose ranks failed so; several do, since a rank that is left alone fails too.
+    """Find the failure that caused the others: ranks that wait for a failed one fail too.
 
-    A named cause goes first, then a rank whose process died, then the earliest bug. AutoKDError, or whatever the
-    factory raised, where no evaluator could be built.
+    A named cause comes first, then a rank whose process died, then the earliest bug.
+
+    Args:
+        failures: rank -> its exception.
+        job: the job.
+
+    Returns:
+        The job's outcome, whose message begins with the rank.
+
+    Raises:
+        Exception: whatever the factory raised, if an evaluator could not be built.
     """
-    told = {rank: error for rank, error in failures.items() if isinstance(error, RankFailed)}
-    for error in told.values():
-        if isinstance(error.told, FactoryFailure):
-            raise cloudpickle.loads(error.told.pickled)
-    ended = sorted((error.at_s, rank, error.told) for rank, error in told.items() if isinstance(error.told, Outcome))
+    reported = {rank: error for rank, error in failures.items() if isinstance(error, RankFailed)}
+    for error in reported.values():
+        if isinstance(error.content, FactoryFailure):
+            raise cloudpickle.loads(error.content.pickled)
+    ended = sorted((e.at_s, rank, e.content) for rank, e in reported.items() if isinstance(e.content, Outcome))
     for _, rank, outcome in ended:
         if outcome.cause in _NAMED_CAUSES:
             return _with_rank(outcome, rank, job)
-    lost = {rank: error for rank, error in failures.items() if rank not in told}
+    lost = {rank: error for rank, error in failures.items() if rank not in reported}
     bugs = [(rank, outcome) for _, rank, outcome in ended if not _is_consequence(outcome)]
     if bugs and not lost:
         rank, outcome = bugs[0]
@@ -104,7 +133,7 @@ def outcome_of_failures(failures: Mapping[int, BaseException], job: Job) -> Outc
 
 
 def _is_consequence(outcome: Outcome) -> bool:
-    """Whether a rank failed because another one no longer answered."""
+    """Whether a rank failed only because another one was gone."""
     return any(sign in outcome.message for sign in _SIGNS_OF_A_LOST_PEER)
 
 
@@ -113,10 +142,14 @@ def _with_rank(outcome: Outcome, rank: int, job: Job) -> Outcome:
 
 
 def require_outcome(value: object, job: Job) -> Outcome:
-    """The first rank's outcome; AutoKDError where this Ray does not hand it back."""
+    """Return ``value`` if it is the first rank's outcome.
+
+    Raises:
+        AutoKDError: if this version of Ray does not return it.
+    """
     if not isinstance(value, Outcome):
         raise AutoKDError(
-            f"Ray Train gave {type(value).__name__} for {job.id}, not the first rank's outcome. Use Ray 2.60 or later, "
-            "or set runtime.full_processes: 1."
+            f"Ray Train returned {type(value).__name__} for {job.id}, not the first rank's outcome. Use Ray 2.60 or "
+            "later, or set runtime.full_processes: 1."
         )
     return value
