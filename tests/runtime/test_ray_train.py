@@ -16,7 +16,7 @@ from autokd.config import RuntimeConfig
 from autokd.errors import RuntimeUnavailableError
 from autokd.outcomes import Job, Outcome
 from autokd.runtime import InProcessRuntime, Runtime, make_runtime
-from autokd.runtime.routed import ByRecipeRuntime
+from autokd.runtime.routed import RoutedRuntime
 from tests.support.rank_fakes import of_ranks
 from tests.support.runtime_fakes import SPEC, ListDriver, scripted
 
@@ -105,7 +105,7 @@ class Noting(InProcessRuntime):
 
 def test_jobs_go_to_the_runtime_of_their_recipe_in_the_drivers_order() -> None:
     log: list[str] = []
-    runtime: Runtime = ByRecipeRuntime(Noting("search", log), Noting("train", log))
+    runtime: Runtime = RoutedRuntime(Noting("search", log), Noting("train", log))
     names = ["ok:1 proxy a", "ok:1 proxy b", "ok:1 c", "ok:1 d", "ok:1 proxy e", "ok:1 f"]
     driver = FullDriver(names, barriers=(2, 4))
     runtime.run(driver, scripted)
@@ -115,7 +115,7 @@ def test_jobs_go_to_the_runtime_of_their_recipe_in_the_drivers_order() -> None:
 
 def test_a_driver_without_jobs_starts_neither_runtime() -> None:
     log: list[str] = []
-    ByRecipeRuntime(Noting("search", log), Noting("train", log)).run(FullDriver([]), scripted)
+    RoutedRuntime(Noting("search", log), Noting("train", log)).run(FullDriver([]), scripted)
     assert log == []
 
 
@@ -139,11 +139,11 @@ LEFT_ALONE = "RuntimeError: [third_party/gloo/gloo/transport/tcp/pair.cc:545] Co
 )
 def test_of_several_ranks_failures_the_one_that_caused_the_others_is_told(told, lost, cause, rank) -> None:
     pytest.importorskip("ray")
-    from autokd.runtime.ray.rank import RankFailed, failure_of
+    from autokd.runtime.ray.train_rank import RankFailed, outcome_of_failures
 
     failures: dict[int, BaseException] = {r: RankFailed(_failed(c, text), at_s) for r, c, text, at_s in told}
     failures |= {r: RuntimeError("health check") for r in lost}
-    outcome = failure_of(failures, Job("full-1", SPEC, "full"))
+    outcome = outcome_of_failures(failures, Job("full-1", SPEC, "full"))
     assert (outcome.job_id, outcome.status, outcome.cause) == ("full-1", "failed", cause)
     assert outcome.message.startswith(rank)
 

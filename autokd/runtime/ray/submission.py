@@ -1,4 +1,4 @@
-"""Sending a whole search to a cluster as a Ray job (``autokd submit``)."""
+"""Submission of a whole search to a cluster as a Ray job (``autokd submit``)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,20 @@ def submit_job(
     env_vars: Mapping[str, str] | None = None,
     job_id: str | None = None,
 ) -> str:
-    """Start the shell command ``entrypoint`` on the cluster at ``address`` (http://host:8265); its id.
+    """Start a shell command on a Ray cluster.
 
-    ``working_dir`` is packed, sent and made the command's directory. RuntimeUnavailableError if the cluster
-    does not answer or refuses.
+    Args:
+        address: of the cluster's dashboard, http://host:8265.
+        entrypoint: the command.
+        working_dir: folder that is packed, sent and made the command's working directory; None: none.
+        env_vars: environment variables of the command.
+        job_id: id of the job; None: Ray chooses one.
+
+    Returns:
+        The job's id.
+
+    Raises:
+        RuntimeUnavailableError: if the cluster does not answer or refuses.
     """
     client = _client(address)
     runtime_env: dict[str, object] = {}
@@ -40,10 +50,22 @@ def submit_job(
 
 
 def follow_job(address: str, job_id: str) -> Iterator[str]:
-    """Yield the job's log as it grows, until the job ends; ``job_status`` then says how."""
+    """Follow a job's log until the job ends; ``job_status`` has the result.
+
+    Args:
+        address: of the cluster's dashboard.
+        job_id: the job.
+
+    Yields:
+        Parts of the log as they are written.
+
+    Raises:
+        RuntimeUnavailableError: if the cluster does not answer.
+    """
     import asyncio
 
     client = _client(address)
+    # Ray has the log as an asynchronous generator only; a loop of its own drives it one part at a time.
     loop = asyncio.new_event_loop()
     lines = client.tail_job_logs(job_id)
     try:
@@ -58,13 +80,32 @@ def follow_job(address: str, job_id: str) -> Iterator[str]:
 
 
 def job_status(address: str, job_id: str) -> tuple[str, str]:
-    """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED, with the cluster's message."""
+    """Read a job's status.
+
+    Args:
+        address: of the cluster's dashboard.
+        job_id: the job.
+
+    Returns:
+        PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED, and the cluster's message.
+
+    Raises:
+        RuntimeUnavailableError: if the cluster does not answer.
+    """
     info = _client(address).get_job_info(job_id)
     return str(info.status.value), str(info.message or "")
 
 
 def stop_job(address: str, job_id: str) -> None:
-    """Ask the cluster to end the job."""
+    """Ask the cluster to end a job.
+
+    Args:
+        address: of the cluster's dashboard.
+        job_id: the job.
+
+    Raises:
+        RuntimeUnavailableError: if the cluster does not answer.
+    """
     _client(address).stop_job(job_id)
 
 
@@ -73,14 +114,14 @@ def _client(address: str) -> JobSubmissionClient:
         from ray.exceptions import RayError
         from ray.job_submission import JobSubmissionClient
 
-        from autokd.runtime.ray.session import TOKEN_REMEDY, show_own_token
+        from autokd.runtime.ray.session import TOKEN_REMEDY, enable_local_token
     except ImportError as error:
         raise RuntimeUnavailableError(
             f'Ray\'s job client cannot be imported ({error}). Install it: pip install "ray[tune,default]".'
         ) from error
     if not address.startswith(("http://", "https://")):
         address = f"http://{address}"
-    show_own_token(urlsplit(address).hostname or "")
+    enable_local_token(urlsplit(address).hostname or "")
     try:
         return JobSubmissionClient(address)
     except RayError as error:
