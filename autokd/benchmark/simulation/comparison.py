@@ -1,76 +1,106 @@
-"""Which sampler finds the good distillers first? Searches on the recorded table, on a virtual clock.
+"""Samplers compared by searches on a recorded table: which one finds the good distillers first?
 
-    python experiments/distiller_benchmark/compare.py [--repeats 100] [--workers 1 4 16] [--objective proxy | full]
-        [--samplers mcts random ...] [--reward val_loss cka ap] [--epochs 2] [--trials 120] [--output FOLDER]
-
-Repeat r has sampler seed r, the same for every sampler. A search sees the proxy's reward (or, with --objective full,
-the full training's AP). It ends when it has found a spec of the top 1% by the full training's score and the very best
-by the proxy's reward, since neither regret nor anything else that is measured changes after that, and at the latest
-after --trials (slow samplers earlier). Trials are evaluated specs in the order in which they end; duplicates are
-answered from the database and count for nothing. Regret is the best of the table less what the spec with the best proxy
-reward so far scores. Writes comparison.json (everything), comparison.csv (the table) and comparison.svg into --output,
-and where that is this folder, the table into README.md.
+Repeat r has sampler seed r, the same for every sampler. A search ends when it has found one of the best specs by the
+full training's score and the very best by the proxy's reward, since nothing that is measured changes after that, and at
+the latest after ``Settings.cap`` trials.
 """
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import optuna
-from measures import MEASURES, measure, ratios, summary_of, table_text, write_csv_and_plot
-from on_table import parser_of, quiet, report_on_table
-from simulate import SAMPLERS, Objective, Trace, Truth, cut_after, run_search
 
-from autokd.benchmark import current_commit, load_benchmark
+from autokd.benchmark.file import load_benchmark
+from autokd.benchmark.identity import current_commit
+from autokd.benchmark.simulation.measures import MEASURES, measure, ratios, summary_of
+from autokd.benchmark.simulation.reports import Report, quiet
+from autokd.benchmark.simulation.samplers import SAMPLERS
+from autokd.benchmark.simulation.search import Trace, run_search
+from autokd.benchmark.simulation.truth import Objective, Truth, cut_after
 
 SLOW_TRIALS = {"tpe": 80, "tpe_univariate": 80, "gp": 80}
-"""Samplers that give up earlier: Optuna's TPE comes to suggest known specs hundreds of times before a new one. What a
-search has not found by then counts as found at that trial, which is in the sampler's favour."""
+"""Sampler -> trials after which it gives up: Optuna's TPE comes to suggest known specs hundreds of times before a new
+one. What a search has not found by then counts as found at that trial, which is in the sampler's favour."""
 SLOW_REPEATS = {"gp": 10}
-"""Samplers with fewer repeats: an ask of Optuna's GP takes a tenth of a second."""
+"""Sampler -> repeats: an ask of Optuna's GP takes a tenth of a second."""
+REPEATS_A_TASK = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings that all searches of a comparison share."""
+
+    table: str
+    """Path of the recorded table."""
+    reward: tuple[str, ...] = ("val_loss", "cka", "ap")
+    """Metrics of the proxy that the reward adds."""
+    metric: str = "val_ap"
+    """Metric of the full training that gives the score: val_ap or test_ap."""
+    top: float = 0.01
+    """Share of the specs that count as the best."""
+    objective: Objective = "proxy"
+    """What a search sees: the proxy's reward, or the full training's metric."""
+    trials: int = 120
+    """Evaluated specs of a search at most."""
+    regret_at: tuple[int, ...] = (20, 40, 80)
+    """Numbers of trials after which the regret is read."""
+    only: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Slot and options of the part of the space that is searched; empty: the whole space."""
+    epochs: int | None = None
+    """Epochs of a proxy training; None: all that were recorded."""
+
+    def cap(self, sampler: str) -> int:
+        """Return the evaluated specs of a search at most."""
+        return max(min(self.trials, SLOW_TRIALS.get(sampler, self.trials)), max(self.regret_at))
+
+    def truth(self) -> Truth:
+        """Load the table and read scores and rewards from it."""
+        table = cut_after(load_benchmark(self.table), self.epochs)
+        return Truth(table, self.reward, self.metric, self.top, dict(self.only))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Searches of a comparison: samplers, numbers of workers, repeats of each, and processes that share them."""
+
+    samplers: tuple[str, ...] = tuple(SAMPLERS)
+    workers: tuple[int, ...] = (1, 4, 16)
+    repeats: int = 100
+    processes: int = 2
+
+    def tasks(self) -> list[Task]:
+        """Return the work in small pieces, the slow ones first, so that the processes end together."""
+        tasks = []
+        for sampler in sorted(self.samplers, key=lambda name: (name not in SLOW_REPEATS, name not in SLOW_TRIALS)):
+            num_repeats = min(self.repeats, SLOW_REPEATS.get(sampler, self.repeats))
+            for workers in self.workers:
+                for start in range(0, num_repeats, REPEATS_A_TASK):
+                    seeds = tuple(range(start, min(start + REPEATS_A_TASK, num_repeats)))
+                    tasks.append(Task(sampler, workers, seeds))
+        return tasks
 
 
 @dataclass(frozen=True)
 class Task:
-    """Some repeats of one sampler with one number of workers."""
+    """Repeats of one sampler with one number of workers, by seed."""
 
     sampler: str
     num_workers: int
     seeds: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What all searches share."""
-
-    table: str
-    reward: tuple[str, ...]
-    metric: str
-    top: float
-    objective: Objective
-    trials: int
-    regret_at: tuple[int, ...]
-    only: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    epochs: int | None = None
-
-    def cap(self, sampler: str) -> int:
-        """Evaluated specs of a search at most."""
-        return max(min(self.trials, SLOW_TRIALS.get(sampler, self.trials)), max(self.regret_at))
-
-    def truth(self) -> Truth:
-        table = cut_after(load_benchmark(self.table), self.epochs)
-        return Truth(table, self.reward, self.metric, self.top, dict(self.only))
-
-
 _shared: dict[str, Any] = {}
+"""Settings and truth of this process: set once, since they take longer to load than a search."""
 
 
 def _set_up(settings: Settings) -> None:
@@ -78,8 +108,8 @@ def _set_up(settings: Settings) -> None:
     _shared["settings"], _shared["truth"] = settings, settings.truth()
 
 
-def run_task(task: Task) -> tuple[Task, list[dict[str, Any]], float]:
-    """The repeats' measurements, and the seconds that they took."""
+def _run_task(task: Task) -> tuple[Task, list[dict[str, Any]], float]:
+    """Return the repeats' measurements, and the seconds that they took."""
     settings, truth = _shared["settings"], _shared["truth"]
     began = time.perf_counter()
     found = []
@@ -97,64 +127,74 @@ def run_task(task: Task) -> tuple[Task, list[dict[str, Any]], float]:
 
 
 def is_enough(trace: Trace, truth: Truth) -> bool:
-    """Whether no further trial can change what is measured: both tops are met, and the last incumbent."""
+    """Return whether no further trial can change what is measured.
+
+    The best spec by reward is then known, so the incumbent stays, and with it the regret; and one of the best by score.
+    """
     seen = set(trace.rows)
     return int(np.argmax(truth.reward)) in seen and bool(seen & truth.top_score)
 
 
-def tasks_of(options: argparse.Namespace) -> list[Task]:
-    """Small pieces, the slow ones first, so that processes end together."""
-    tasks = []
-    for sampler in sorted(options.samplers, key=lambda name: (name not in SLOW_REPEATS, name not in SLOW_TRIALS)):
-        num = min(options.repeats, SLOW_REPEATS.get(sampler, options.repeats))
-        for workers in options.workers:
-            for start in range(0, num, 5):
-                tasks.append(Task(sampler, workers, tuple(range(start, min(start + 5, num)))))
-    return tasks
-
-
-def run_all(
+@contextmanager
+def _results(
     tasks: Sequence[Task], settings: Settings, num_processes: int
-) -> tuple[dict[tuple[str, int], list[dict[str, Any]]], dict[str, float]]:
-    """Measurements by (sampler, workers) in the order of seeds, and seconds by sampler."""
-    by_task: dict[Task, list[dict[str, Any]]] = {}
-    seconds: dict[str, float] = {}
+) -> Iterator[Iterator[tuple[Task, list[dict[str, Any]], float]]]:
     if num_processes == 1:
         _set_up(settings)
-        results = map(run_task, tasks)
-        pool = None
-    else:
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(num_processes, mp_context=context, initializer=_set_up, initargs=(settings,))
-        results = pool.map(run_task, tasks)
-    for task, found, took in results:
-        by_task[task] = found
-        seconds[task.sampler] = seconds.get(task.sampler, 0.0) + took
-        if len(by_task) * 10 // len(tasks) > (len(by_task) - 1) * 10 // len(tasks):
-            print(f"{len(by_task)} of {len(tasks)} pieces", file=sys.stderr, flush=True)
-    if pool is not None:
-        pool.shutdown()
+        yield map(_run_task, tasks)
+        return
+    # Spawned, not forked: a fork would copy the threads' locks of NumPy and torch in whatever state they are.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_processes, mp_context=context, initializer=_set_up, initargs=(settings,)) as pool:
+        yield pool.map(_run_task, tasks)
+
+
+def _run_all(
+    tasks: Sequence[Task], settings: Settings, num_processes: int
+) -> tuple[dict[tuple[str, int], list[dict[str, Any]]], dict[str, float]]:
+    """Return the measurements by (sampler, workers) in the order of seeds, and the seconds by sampler."""
+    by_task: dict[Task, list[dict[str, Any]]] = {}
+    seconds: dict[str, float] = {}
+    with _results(tasks, settings, num_processes) as results:
+        for task, found, took in results:
+            by_task[task] = found
+            seconds[task.sampler] = seconds.get(task.sampler, 0.0) + took
+            if len(by_task) * 10 // len(tasks) > (len(by_task) - 1) * 10 // len(tasks):
+                print(f"{len(by_task)} of {len(tasks)} pieces", file=sys.stderr, flush=True)
     found_of: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for task in sorted(by_task, key=lambda t: t.seeds):
         found_of.setdefault((task.sampler, task.num_workers), []).extend(by_task[task])
     return found_of, seconds
 
 
-def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """Run everything; return what is written."""
-    settings = Settings(
-        str(options.table), tuple(options.reward), options.metric, options.top, options.objective, options.trials,
-        tuple(sorted(options.regret_at)), tuple(options.only), options.epochs,
-    )  # fmt: skip
+def compare_samplers(settings: Settings, plan: Plan) -> Report:
+    """Run all searches of a comparison.
+
+    Args:
+        settings: what the searches share.
+        plan: samplers, workers, repeats and processes.
+
+    Returns:
+        Rows of the comparison ("rows"), ratios of medians ("ratios"), the measurements of every repeat ("repeats"), and
+        what they were made from, as plain data.
+
+    Raises:
+        BenchmarkError: if the table does not allow it.
+    """
+    # For the processes that are spawned below: their NumPy would else start a thread a core each.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    quiet()
     truth, began = settings.truth(), time.perf_counter()
     header = truth.benchmark.header
-    print(f"{options.table}: {len(truth.index)} specs, top {truth.num_top}; recorded at "
-          f"{', '.join(header.commits)}, this is {current_commit() or 'no checkout'}")  # fmt: skip
-    found, seconds = run_all(tasks_of(options), settings, options.processes)
+    print(
+        f"{settings.table}: {len(truth.index)} specs, top {truth.num_top}; recorded at {', '.join(header.commits)}, "
+        f"this is {current_commit() or 'no checkout'}"
+    )
+    found, seconds = _run_all(plan.tasks(), settings, plan.processes)
     rows = [
         {"cap": settings.cap(sampler), **summary_of(sampler, workers, found[sampler, workers], settings.regret_at)}
-        for workers in options.workers
-        for sampler in options.samplers
+        for workers in plan.workers
+        for sampler in plan.samplers
     ]
     return {
         "commit": current_commit(),
@@ -172,38 +212,3 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             for (s, w), rs in found.items()
         ],
     }
-
-
-def _only(text: str) -> tuple[str, tuple[str, ...]]:
-    slot, _, labels = text.partition("=")
-    return slot, tuple(labels.split(","))
-
-
-def comparison_parser(doc: str | None) -> argparse.ArgumentParser:
-    parser = parser_of(doc)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--samplers", nargs="+", default=[*SAMPLERS], choices=[*SAMPLERS])
-    parser.add_argument("--objective", choices=("proxy", "full"), default="proxy")
-    parser.add_argument("--metric", default="val_ap", help="of the full training: val_ap or test_ap")
-    parser.add_argument("--top", type=float, default=0.01)
-    parser.add_argument("--trials", type=int, default=120, help="at most so many evaluated specs a search")
-    parser.add_argument("--regret-at", type=int, nargs="+", default=[20, 40, 80])
-    parser.add_argument("--only", type=_only, nargs="*", default=[], help="slot=label,label: a part of the space")
-    parser.add_argument("--processes", type=int, default=2)
-    return parser
-
-
-def main() -> int:
-    options = comparison_parser(__doc__).parse_args()
-    report = report_on_table("comparison", options, compare, table_text)
-    if report is None:
-        return 2
-    write_csv_and_plot(options.output, report)
-    for ratio in report["ratios"]:
-        print(f"{ratio['measure']}, {ratio['workers']} workers: {ratio['sampler']} / random {ratio['to_random']:.2f}, "
-              f"/ {ratio['best_other']} {ratio['to_best_other']:.2f}")  # fmt: skip
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
