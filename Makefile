@@ -46,7 +46,7 @@ slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m ray
 
 bench: $(VENV)/installed
-	$(BIN)/python experiments/distiller_benchmark/compare.py
+	$(BIN)/autokd benchmark compare experiments/distiller_benchmark/table.jsonl.gz
 
 clean:
 	rm -rf $(VENV) build *.egg-info

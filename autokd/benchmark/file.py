@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from autokd.benchmark.identity import Header, check_identity, text_digest
+from autokd.benchmark.job_ids import job_id
 from autokd.benchmark.table import BenchmarkRow, DistillerBenchmark
 from autokd.config import NO_DISTILLATION, RunConfig
 from autokd.errors import BenchmarkError, SpecError
-from autokd.outcomes import TRAINING_VERSION, Outcome
+from autokd.outcomes import TRAINING_VERSION, Outcome, RecipeName
 from autokd.space import Space
 from autokd.spec import DistillerSpec
 from autokd.storage.plain import to_plain
 from autokd.storage.record import outcome_from_plain, outcome_to_plain
 
+RECIPES: tuple[RecipeName, ...] = ("full", "proxy")
 _DIGITS = 6
 _ABSENT: dict[str, Any] = {"cause": None, "message": "", "artifacts": {}, "worker": ""}
 """What of an outcome is not written where it is empty. Its job's id follows from the row."""
@@ -73,7 +75,7 @@ def _lines(path: Path) -> list[str]:
     try:
         text = gzip.decompress(path.read_bytes()).decode()
     except FileNotFoundError:
-        raise BenchmarkError(f"{path}: there is no such file. A table is made by 'record.py collect'.") from None
+        raise BenchmarkError(f"{path}: there is no such file. 'autokd benchmark collect' makes a table.") from None
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise BenchmarkError(f"{path}: not a benchmark table, or cut short ({error}).") from None
     lines = text.splitlines()
@@ -111,8 +113,8 @@ def _row(data: Mapping[str, Any], where: str, number: int) -> BenchmarkRow:
         digest = data["digest"]
         spec = None if digest == NO_DISTILLATION else DistillerSpec.from_data(data["spec"]).canonical()
         full, proxy = (
-            {int(seed): _outcome(found, f"{recipe}-{digest}-s{seed}") for seed, found in data[recipe].items()}
-            for recipe in ("full", "proxy")
+            {int(seed): _outcome(found, job_id(recipe, digest, int(seed))) for seed, found in data[recipe].items()}
+            for recipe in RECIPES
         )
     except SpecError as error:
         raise BenchmarkError(
@@ -128,8 +130,8 @@ def _row(data: Mapping[str, Any], where: str, number: int) -> BenchmarkRow:
     return BenchmarkRow(spec, full, proxy)
 
 
-def _outcome(data: Mapping[str, Any], job_id: str) -> Outcome:
-    return outcome_from_plain(_ABSENT | dict(data) | {"job_id": job_id})
+def _outcome(data: Mapping[str, Any], id_: str) -> Outcome:
+    return outcome_from_plain(_ABSENT | dict(data) | {"job_id": id_})
 
 
 def _rounded(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
+from autokd.cli.benchmark import benchmark_app
 from autokd.errors import AutoKDError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(benchmark_app, name="benchmark")
 
 SpaceFile = Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="Data, detectors, space and recipes.")]
 RunDir = Annotated[

@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from recorded.scratch import Scratch
-from recording import Amount, job_of, planned_jobs, rows_of, shuffled_specs
 
 from autokd.benchmark import load_benchmark
+from autokd.benchmark.job_ids import job_of
+from autokd.benchmark.recording.plan import Amount, planned_jobs, rows_of, shuffled_specs
+from autokd.benchmark.recording.scratch import Scratch
 from autokd.config import load_config, space_of
 from autokd.errors import BenchmarkError
 from autokd.outcomes import Outcome
@@ -26,12 +27,10 @@ AMOUNT = Amount(seeded=3, best=2, seeds=(1, 2), none_seeds=5)
 HOLDER = """
 import sys, time
 from pathlib import Path
-sys.path[:0] = sys.argv[1:4]
-from tests.support.benchmark_samples import SMALL
-from recorded.scratch import Scratch
-from recording import job_of
+from autokd.benchmark.job_ids import job_of
+from autokd.benchmark.recording.scratch import Scratch
 from autokd.config import load_config
-with Scratch(Path(sys.argv[4]), load_config(SMALL)).claim(job_of(None, "proxy", 0)) as is_ours:
+with Scratch(Path(sys.argv[1]), load_config(sys.argv[2])).claim(job_of(None, "proxy", 0)) as is_ours:
     print(is_ours, flush=True)
     time.sleep(600)
 """
@@ -65,8 +64,7 @@ def test_the_best_join_when_all_have_been_trained_with_seed_0():
 
 def test_a_claim_holds_while_its_process_lives_and_is_free_when_it_is_killed(tmp_path):
     scratch, job = Scratch(tmp_path, CONFIG), job_of(None, "proxy", 0)
-    arguments = [str(Path(__file__).parents[2]), str(EXPERIMENT.parent), str(EXPERIMENT), str(tmp_path)]
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, *arguments], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path), SMALL], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline().strip() == "True"
@@ -143,17 +141,16 @@ full: {epochs: 2, batch_size: 4}
 @pytest.mark.slow
 def test_a_killed_recording_is_finished_by_the_next_process(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
-    places = {"config": "tiny.yaml", "scratch": "scratch", "cache-dir": "cache", "table": "table.jsonl.gz"}
-    settings = ["--seeded", "1", "--best", "0", "--seeds", "1", "--none-seeds", "2"]
-    for name, place in places.items():
-        settings += [f"--{name}", str(tmp_path / place)]
+    amount = ["--seeded", "1", "--best", "0", "--seeds", "1", "--none-seeds", "2"]
+    cache = ["--cache-dir", str(tmp_path / "cache")]
+    recording = ["record", str(tmp_path / "tiny.yaml"), "--scratch", str(tmp_path / "scratch"), *cache, *amount]
 
     def command(name: str, *more: str) -> list[str]:
-        return [sys.executable, str(EXPERIMENT / "record.py"), name, *settings, *more]
+        return [sys.executable, "-m", "autokd", "benchmark", name, *more]
 
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     results = tmp_path / "scratch" / "results"
-    first = subprocess.Popen(command("work"), env=environment)
+    first = subprocess.Popen(command(*recording), env=environment)
     deadline = time.monotonic() + 120
     while not (results.exists() and len(list(results.glob("*.json"))) >= 3) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -164,12 +161,18 @@ def test_a_killed_recording_is_finished_by_the_next_process(tmp_path):
     assert 3 <= len(kept) < 14
     assert len(begun) - len(kept) in (0, 1), "at most the training under way is lost"
 
-    done = subprocess.run(command("work"), env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command(*recording), env=environment, capture_output=True, text=True, check=True)
     assert f"{14 - len(kept)} trainings done here" in done.stdout
     assert len(list(results.glob("*.json"))) == 14, "2 x (4 specs and none with seed 0, one spec and none with seed 1)"
     assert all((results / name).read_bytes() == content for name, content in kept.items())
 
-    subprocess.run(command("collect"), env=environment, capture_output=True, text=True, check=True)
+    status = ["status", str(tmp_path / "tiny.yaml"), "--scratch", str(tmp_path / "scratch"), *amount]
+    said = subprocess.run(command(*status), env=environment, capture_output=True, text=True, check=True).stdout
+    assert "full: 7 of 7 done, 0 of them failed, 0 running" in said
+    assert "left: 0.0 hours of one process; 0 to try again" in said
+    collecting = ["collect", str(tmp_path / "tiny.yaml"), str(tmp_path / "scratch")]
+    said = subprocess.run(command(*collecting), env=environment, capture_output=True, text=True, check=True).stdout
+    assert "table.jsonl.gz: 4 specs, " in said
     table = load_benchmark(tmp_path / "table.jsonl.gz", config=load_config(TINY))
     table.require("proxy", 0)
     table.require("full", 0)
@@ -179,7 +182,8 @@ def test_a_killed_recording_is_finished_by_the_next_process(tmp_path):
     assert all({"val_loss", "cka", "ap", "train_seconds"} <= set(m) for m in row.curve(0).values())
     assert sorted(row.curve(0)) == [1, 2]
 
-    checked = subprocess.run(command("check", "--rows", "1"), env=environment, capture_output=True, text=True)
+    checking = ["check", str(tmp_path / "tiny.yaml"), *cache, "--rows", "1"]
+    checked = subprocess.run(command(*checking), env=environment, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
@@ -191,7 +195,9 @@ def test_rows_of_the_recorded_table_come_out_again_within_the_seeds_noise():
     if cache is None or not (Path(cache) / "teachers").is_dir():
         pytest.skip("set AUTOKD_CACHE to the folder with the table's teacher: to train it takes long")
     done = subprocess.run(
-        [sys.executable, str(EXPERIMENT / "record.py"), "check", "--rows", "3"], capture_output=True, text=True,
+        [sys.executable, "-m", "autokd", "benchmark", "check", str(EXPERIMENT / "space.yaml"), "--rows", "3"],
+        capture_output=True,
+        text=True,
         cwd=EXPERIMENT.parents[1],
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout + done.stderr

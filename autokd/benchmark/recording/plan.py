@@ -1,4 +1,4 @@
-"""Which trainings a table needs, in which order, and the rows that they give."""
+"""The trainings that a table needs, their order, and the rows that they give."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from autokd.benchmark import BenchmarkRow
+from autokd.benchmark.job_ids import job_of, split_job_id
+from autokd.benchmark.table import BenchmarkRow
 from autokd.config import NO_DISTILLATION, RunConfig, space_of
 from autokd.outcomes import Job, Outcome, RecipeName
 from autokd.spec import DistillerSpec
@@ -16,22 +17,22 @@ RECIPES: tuple[RecipeName, ...] = ("proxy", "full")
 
 @dataclass(frozen=True)
 class Amount:
-    """How much is recorded beyond every spec with seed 0: ``seeded`` specs, a uniform sample, with every seed of
-    ``seeds``, the ``best`` by then as well, and "none" with ``none_seeds`` seeds."""
+    """The trainings that are recorded beyond every spec with seed 0."""
 
     seeded: int = 108
+    """Specs, a uniform sample of the space, that are trained with every seed of ``seeds``."""
     best: int = 12
+    """Specs with the best val AP that are trained with these seeds as well."""
     seeds: tuple[int, ...] = (1, 2)
     none_seeds: int = 8
-
-
-def job_of(spec: DistillerSpec | None, recipe: RecipeName, seed: int) -> Job:
-    return Job(f"{recipe}-{NO_DISTILLATION if spec is None else spec.digest}-s{seed}", spec, recipe, seed)
+    """Seeds, from 0 on, of the training without distillation."""
 
 
 def shuffled_specs(config: RunConfig) -> list[DistillerSpec]:
-    """Every spec of the space in an order that looks random and never changes: what is recorded first is a uniform
-    sample of the space."""
+    """Return every spec of the space in the order of recording.
+
+    The order is that of a hash: it never changes, and whatever is recorded first is a uniform sample of the space.
+    """
     return sorted(space_of(config).specs(), key=lambda s: hashlib.sha256(f"order-{s.digest}".encode()).digest())
 
 
@@ -41,8 +42,14 @@ def planned_jobs(
     outcomes: Mapping[str, Outcome],
     recipes: Sequence[RecipeName] = RECIPES,
 ) -> list[Job]:
-    """All trainings of a table by ``recipes``, in the order of work. The best specs join when all are trained in full
-    with seed 0."""
+    """Return all trainings of a table, each once, in the order of work.
+
+    Args:
+        specs: specs of the space, as ``shuffled_specs`` orders them.
+        amount: further seeds.
+        outcomes: known outcomes by job id. The best specs join as soon as every spec has a full training with seed 0.
+        recipes: recipes of the trainings.
+    """
     jobs = [job_of(spec, recipe, 0) for spec in [None, *specs] for recipe in recipes]
     for seed in amount.seeds:
         jobs += [job_of(spec, recipe, seed) for spec in [None, *specs[: amount.seeded]] for recipe in recipes]
@@ -56,12 +63,11 @@ def planned_jobs(
 
 
 def rows_of(specs: Sequence[DistillerSpec], outcomes: Mapping[str, Outcome]) -> list[BenchmarkRow]:
-    """The rows that the outcomes give, "none" first; specs without any have no row."""
+    """Return the rows that the outcomes give, "none" first; specs without any outcome have no row."""
     by_spec: dict[str, dict[RecipeName, dict[int, Outcome]]] = {}
     for job_id, outcome in outcomes.items():
-        recipe, digest, seed = job_id.split("-")
-        found = by_spec.setdefault(digest, {"proxy": {}, "full": {}})
-        found["proxy" if recipe == "proxy" else "full"][int(seed[1:])] = outcome
+        recipe, digest, seed = split_job_id(job_id)
+        by_spec.setdefault(digest, {"proxy": {}, "full": {}})[recipe][seed] = outcome
     rows = []
     for spec in [None, *specs]:
         found = by_spec.get(NO_DISTILLATION if spec is None else spec.digest, {})

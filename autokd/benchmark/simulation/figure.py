@@ -1,6 +1,6 @@
-"""The comparison as one SVG: regret by trials above, the part of searches that have found the top below.
+"""The comparison as one SVG: regret by trials above, the share of searches that have found the top below.
 
-Drawn by hand: a page of plotly's would carry four megabytes of script, and its pictures need another package.
+Drawn by hand: a page of plotly's carries four megabytes of script, and plotly's pictures need another package.
 """
 
 from __future__ import annotations
@@ -11,17 +11,25 @@ from xml.sax.saxutils import escape
 
 COLOURS = ("#16a34a", "#94a3b8", "#2563eb", "#f59e0b", "#7c3aed", "#ec4899", "#0891b2", "#84cc16")
 WIDTH, HEIGHT, LEFT, TOP, GAP_X, GAP_Y = 300, 190, 60, 60, 60, 70
-"""Of a panel, and around it, in px."""
+"""Size of a panel, margins of the picture, and gaps between panels, in px."""
 
 Point = tuple[float, float]
 
 
 def comparison_svg(report: dict[str, Any]) -> str:
-    """An SVG document; a column of two panels for each number of workers."""
+    """Draw a comparison: a column of two panels for each number of workers.
+
+    Args:
+        report: what ``comparison.compare_samplers`` returns.
+
+    Returns:
+        Text of an SVG document.
+    """
     rows, cap = report["rows"], report["settings"]["trials"]
     samplers = list(dict.fromkeys(row["sampler"] for row in rows))
     colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(samplers)}
     all_workers = list(dict.fromkeys(row["workers"] for row in rows))
+    # The first four trials' regret would stretch the axis so far that the lines after them could not be told apart.
     greatest = max(high for row in rows for _, high in row["curve_95"][4:]) or 1.0
     trials = {(r["sampler"], r["workers"]): zip(r["found_full"], r["trials_full"]) for r in report["repeats"]}
     parts = []
@@ -54,7 +62,7 @@ def comparison_svg(report: dict[str, Any]) -> str:
 
 
 class _Panel:
-    """Axes with their scales; ``domain`` and ``range_`` are (low, high) of x and y."""
+    """Axes with their scales; ``domain`` and ``range_`` are (low, high) of x and y in data units."""
 
     def __init__(self, x: float, y: float, domain: tuple[float, float], range_: tuple[float, float]) -> None:
         self._x, self._y, self._domain, self._range = x, y, domain, range_
@@ -62,7 +70,7 @@ class _Panel:
         self._to_y = _scale(range_, (y + HEIGHT, y))
 
     def frame(self, title: str, y_label: str, x_label: str = "") -> list[str]:
-        """The box, its ticks and labels."""
+        """Draw the box, its ticks and labels."""
         x, y = self._x, self._y
         parts = [f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" fill="none" stroke="#cbd5e1"/>']
         parts.append(_text(x + WIDTH / 2, y - 8, title, "middle"))
@@ -78,9 +86,11 @@ class _Panel:
         return parts
 
     def line(self, points: Sequence[Point], colour: str) -> str:
+        """Draw a line through points in data units."""
         return f'<polyline points="{self._points(points)}" fill="none" stroke="{colour}" stroke-width="1.8"/>'
 
     def area(self, points: Sequence[Point], colour: str) -> str:
+        """Fill the polygon of points in data units."""
         return f'<polygon points="{self._points(points)}" fill="{colour}" fill-opacity="0.15" stroke="none"/>'
 
     def _points(self, points: Sequence[Point]) -> str:
@@ -89,7 +99,7 @@ class _Panel:
 
 
 def _steps(hits: Sequence[int], num_repeats: int, cap: int) -> list[Point]:
-    """The part of all repeats that had found one by each number of trials."""
+    """Return the share of all repeats that had found a top spec by each number of trials."""
     return [(n, sum(hit <= n for hit in hits) / num_repeats) for n in range(1, cap + 1)]
 
 

@@ -1,6 +1,6 @@
 """Regularised evolution (Real et al., AAAI 2019, arXiv:1802.01548, algorithm 1) as an Optuna sampler.
 
-Optuna has none. It stands here, and not among the samplers that a space file can name, because it is a yardstick.
+Optuna has no such sampler. A space file cannot name it: it is a baseline of the comparison.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 
 class RegularisedEvolutionSampler(BaseSampler):
-    """Of the youngest ``population_size`` finished trials, ``tournament_size`` are drawn with replacement; the best of
-    them is copied with one decision changed. Before the population is full, trials are random.
+    """Mutates the best of a tournament among the youngest finished trials; trials are random until they are enough.
 
-    ``role`` maps a decision's name to what it means, so that a child whose tree offers the same choice under
-    another name inherits it. Random numbers come from (seed, trial number, decision) alone.
+    Random numbers come from (seed, trial number, decision) alone, so that a trial does not depend on the order in which
+    workers ask.
     """
 
     def __init__(
@@ -31,6 +30,15 @@ class RegularisedEvolutionSampler(BaseSampler):
         tournament_size: int = 5,
         role: Callable[[str], str] = str,
     ) -> None:
+        """Make the sampler.
+
+        Args:
+            seed: seed of all random numbers.
+            population_size: youngest finished trials that may become parents.
+            tournament_size: trials that are drawn from them, with replacement; the best becomes the parent.
+            role: name of a decision -> what it decides. Where the child's tree offers a choice under another name than
+                the parent's, the child inherits by role.
+        """
         self._seed = seed
         self._population_size = population_size
         self._tournament_size = tournament_size
@@ -38,18 +46,20 @@ class RegularisedEvolutionSampler(BaseSampler):
         self._plan: tuple[int, FrozenTrial | None, str] = (-1, None, "")
 
     def reseed_rng(self) -> None:
-        """Nothing to do: trials differ by their numbers."""
+        """Do nothing: random numbers differ by the number of the trial."""
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return no decision: every one is sampled by itself, since the tree is known only as it is walked."""
         return {}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict:
+        """Return nothing: no decision is sampled jointly."""
         return {}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """The parent's choice, or another one where this decision is the one to change, or a random one."""
+        """Return the parent's choice, another one for the decision to mutate, or a random one without a parent."""
         rng = np.random.default_rng((self._seed, trial.number, 1 + len(trial.params)))
         parent, mutated = self._parent(study, trial)
         inherited = None if parent is None else self._inherited(parent, param_name)
@@ -58,6 +68,7 @@ class RegularisedEvolutionSampler(BaseSampler):
         return inherited
 
     def _parent(self, study: Study, trial: FrozenTrial) -> tuple[FrozenTrial | None, str]:
+        # Chosen once a trial: the decisions of one trial must not see trials that end while it is being asked for.
         if self._plan[0] != trial.number:
             self._plan = (trial.number, *self._choose(study, trial))
         return self._plan[1:]
@@ -81,7 +92,7 @@ class RegularisedEvolutionSampler(BaseSampler):
         return next((value for key, value in parent.params.items() if self._role(key) == role), None)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Nothing to do: the population is read from the study."""
+        """Do nothing: the population is read from the study."""
 
 
 def _offers(distribution: BaseDistribution, value: Any) -> bool:
@@ -91,7 +102,7 @@ def _offers(distribution: BaseDistribution, value: Any) -> bool:
 
 
 def _draw(rng: np.random.Generator, distribution: BaseDistribution, *, other_than: Any) -> Any:
-    """A uniform draw, from the other choices where the decision has choices."""
+    """Draw uniformly; a choice is drawn from the others, unless it is the only one."""
     if isinstance(distribution, CategoricalDistribution):
         choices = [choice for choice in distribution.choices if choice != other_than] or list(distribution.choices)
         return choices[int(rng.integers(len(choices)))]
