@@ -75,8 +75,7 @@ class MmdetAdapter(Detector):
     def __init__(self, model: Any, architecture: str, labels: LabelMap) -> None:
         super().__init__()
         self.model = model
-        if self._is_known:  # saves a tenth of a step on a CPU; some heads of MMDetection cannot read such maps
-            model.to(memory_format=torch.channels_last)
+        self._choose_memory_format()
         self.architecture = architecture
         self.num_classes = len(labels.order)
         self._labels = labels
@@ -183,6 +182,10 @@ class MmdetAdapter(Detector):
         return nullcontext()
 
     # ----------------------------------------------------------------------------------------- inside
+
+    def _choose_memory_format(self) -> None:
+        if self._is_known:  # some other heads of MMDetection call ``view`` on maps, which channels-last maps refuse
+            super()._choose_memory_format()
 
     def _run(
         self, images_BCHW: Tensor, targets: Sequence[Target] | None, taps: Sequence[str], wants_detections: bool
