@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from autokd.detectors.contract import Detections, Detector, Target, evaluating, full_precision
 from autokd.detectors.labels import LabelMap
-from autokd.detectors.mmdet.intercept import answered, training_form
+from autokd.detectors.mmdet.intercept import patched_methods, training_form
 from autokd.detectors.mmdet.library import PROGRAM_ERRORS
 from autokd.errors import DetectorError, NonFiniteError
 from autokd.outputs import TAPS, DetectorOutputs, HeadMaps
@@ -46,15 +46,19 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """The maps of the pyramid, and the methods of the model that must give them back for its heads to consume them."""
+    """The maps of the pyramid.
+
+    replacements: methods of the model (name -> function) that return these very maps, for ``patched_methods``: with
+    them ``model.loss`` and ``model.predict`` start from the maps instead of computing them again.
+    """
 
     maps: tuple[Tensor, ...]
-    answers: Mapping[str, Callable[..., Any]]
+    replacements: Mapping[str, Callable[..., Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class HeadReading:
-    """What was heard from the heads: mmdet's losses as they are, taps as the contract has them, the model's classes."""
+    """Outputs of the heads: mmdet's losses unchanged, taps in the form of the contract, with the model's classes."""
 
     losses: Mapping[str, Any] = field(default_factory=dict)
     class_logits: Tensor | None = None
@@ -257,11 +261,11 @@ class MmdetAdapter(Detector):
 
     def _losses_of_model(self, features: Features, batch: Batch) -> dict[str, Any]:
         """mmdet's own loss, from our maps."""
-        with answered(self.model, features.answers), training_form(self._formed_parts, True):
+        with patched_methods(self.model, features.replacements), training_form(self._formed_parts, True):
             return self.model.loss(batch.inputs_BCHW, batch.samples)
 
     def _detections(self, features: Features, batch: Batch) -> list[Detections]:
-        with answered(self.model, features.answers):
+        with patched_methods(self.model, features.replacements):
             found = self.model.predict(batch.inputs_BCHW, batch.samples, rescale=False)
         return [self._detections_of(sample.pred_instances) for sample in found]
 
