@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from autokd.errors import SpecError, one_of
+from autokd.files import text_digest
 from autokd.spec.operator import Kind, Number
 from autokd.spec.vocabulary import IDENTITY, operator_of
 
@@ -165,7 +165,7 @@ class DistillerSpec:
         """16 hexadecimal digits, equal for equal losses, stable between machines and versions of Python."""
         terms = self.canonical().to_data()["terms"]
         text = json.dumps(terms, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return text_digest(text)
 
     def to_data(self) -> dict[str, Any]:
         from autokd.spec.text import spec_to_data

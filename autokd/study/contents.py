@@ -11,8 +11,8 @@ from autokd.config import Detector, RunConfig
 from autokd.data import Datasets
 from autokd.detectors import structure_text
 from autokd.errors import StorageError
+from autokd.files import digest_of
 from autokd.training import file_digest
-from autokd.training.content import digest_of
 
 
 def contents_of(config: RunConfig, datasets: Datasets) -> dict[str, str]:

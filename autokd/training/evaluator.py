@@ -20,9 +20,9 @@ from autokd.data import Datasets
 from autokd.detectors import Detector
 from autokd.distill import TeacherEnsemble, build_distiller, build_ensemble
 from autokd.errors import DetectorError, DistillError, NonFiniteError, SpecError
+from autokd.files import write_text_atomically
 from autokd.outcomes import Cause, Job, Outcome, Report, WorkerResources
 from autokd.spec import DistillerSpec
-from autokd.training.content import save_weights, write_whole
 from autokd.training.loader import Loader
 from autokd.training.loop import EpochResult, Lesson, train
 from autokd.training.measure.average_precision import AveragePrecision, detect_split
@@ -35,6 +35,7 @@ from autokd.training.seeds import random_stream, stream_seed
 from autokd.training.teacher.cache import SeveralTeachersTaps
 from autokd.training.teacher.obtain import Teacher
 from autokd.training.teacher.wanted_taps import student_taps, teacher_taps
+from autokd.training.weights import save_weights
 
 PROMOTED_FOLDER = "promoted"
 """Of the run directory: a folder for each promoted student, named by its digest."""
@@ -291,7 +292,7 @@ class _Trial:
             self._keep(f"detections_{split}", f"detections_{split}.json", precision.save_detections)
         self._keep("weights", "student.pt", lambda path: save_weights(path, student.plain_state_dict()))
         if (spec := self._job.spec) is not None:
-            self._keep("distiller", "distiller.yaml", lambda path: write_whole(path, spec.to_yaml().encode()))
+            self._keep("distiller", "distiller.yaml", lambda path: write_text_atomically(path, spec.to_yaml()))
 
     def _may_be_promoted(self) -> bool:
         """Whether this is a trial without whose weights a promotion could not take place."""

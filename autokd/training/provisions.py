@@ -18,9 +18,9 @@ from autokd.config import ProxyRecipe, Recipe, RunConfig
 from autokd.data import Datasets, DetectionDataset, ViewPlan, k_centre_indices, load_datasets, stratified_indices
 from autokd.detectors import Detector, build_detector
 from autokd.errors import DetectorError
+from autokd.files import digest_of, exclusive_lock
 from autokd.outcomes import TRAINING_VERSION
 from autokd.outputs import CrossHead
-from autokd.training.content import digest_of, exclusive, load_weights, save_weights
 from autokd.training.loader import Loader, identity_plan, training_plan
 from autokd.training.loop import PYRAMID_TAP, TeacherTaps, train
 from autokd.training.measure.average_precision import PrecisionMeter
@@ -38,6 +38,7 @@ from autokd.training.teacher.obtain import (
     obtain_teacher,
 )
 from autokd.training.teacher.wanted_taps import teacher_taps_of_run
+from autokd.training.weights import load_weights, save_weights
 
 EVALUATION_BATCH_SIZE = 16
 
@@ -238,7 +239,7 @@ class Provisions:
     def _obtain_warm_start(self, seed: int) -> dict[str, Tensor]:
         path = self.cache_dir / "warm_starts" / f"{self._warm_start_key(seed)}.pt"
         if not path.exists():
-            with exclusive(path):
+            with exclusive_lock(path):
                 if not path.exists():
                     save_weights(path, self._train_warm_start(seed))
         return load_weights(path)

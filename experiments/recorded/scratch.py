@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from autokd.benchmark import recipe_digest
-from autokd.benchmark.identity import text_digest
 from autokd.config import RunConfig, config_data
 from autokd.documents import dump_yaml
 from autokd.errors import BenchmarkError
+from autokd.files import text_digest, write_text_atomically
 from autokd.outcomes import TRAINING_VERSION, Job, Outcome, RecipeName
-from autokd.storage import write_text_atomically
 from autokd.storage.record import outcome_from_plain, outcome_to_plain
 
 ITS_OWN_FAULT = ("non_finite", "cannot_build")

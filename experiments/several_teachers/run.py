@@ -26,10 +26,10 @@ from recorded.work import record
 
 from autokd.config import RunConfig, load_config
 from autokd.documents import dump_yaml, load_document
+from autokd.files import write_text_atomically
 from autokd.outcomes import Job, Outcome
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
-from autokd.storage import write_text_atomically
 from autokd.training import PROMOTED_FOLDER
 
 SPACE = Path("search_spaces/bccd.yaml")

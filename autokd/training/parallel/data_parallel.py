@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from autokd.detectors import Detector
-from autokd.detectors.contract import full_precision
 from autokd.outputs import DetectorOutputs
+from autokd.tensors import full_precision
 from autokd.training.lesson import Lesson, task_loss_of, term_parts, wanted_taps
 from autokd.training.loader import Batch
 from autokd.training.optim.update import TASK, TOTAL

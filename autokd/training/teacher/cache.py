@@ -26,8 +26,8 @@ from torch import Tensor
 from autokd.data import ViewPlan
 from autokd.detectors import Detector
 from autokd.errors import DataError, NonFiniteError
+from autokd.files import META_FILE, atomic_folder, exclusive_lock, read_meta, write_json_atomically
 from autokd.outputs import TAPS, CrossHead, DetectorOutputs
-from autokd.training.content import META_FILE, exclusive, read_meta, whole_folder, write_json
 from autokd.training.loader import Batch, Loader, Pairs, chunks, num_chunks
 from autokd.training.loop import PYRAMID_TAP
 from autokd.training.teacher.key import FORMAT_VERSION, HELD_TAP, TapsKey, stored_taps
@@ -159,11 +159,11 @@ def open_or_build(
     folder = root / key.folder_name
     meta = sound_meta(folder)
     if meta is None:
-        with exclusive(folder):
+        with exclusive_lock(folder):
             meta = sound_meta(folder)
             if meta is None:
                 shutil.rmtree(folder, ignore_errors=True)
-                with whole_folder(folder) as temporary:
+                with atomic_folder(folder) as temporary:
                     _build(temporary, key, loader, make_teacher(), on_progress)
                 meta = sound_meta(folder)
     if meta is None:
@@ -215,7 +215,7 @@ def _build(folder: Path, key: TapsKey, loader: Loader, teacher: Detector, on_pro
         "input_size_px": list(outputs.input_size_px),
         "arrays": {n: {"bytes": p.stat().st_size, "checksum": _checksum(p)} for n, p in files.items()},
     }
-    write_json(folder / META_FILE, meta)
+    write_json_atomically(folder / META_FILE, meta)
 
 
 def _wanted(outputs: DetectorOutputs, taps: Sequence[str]) -> dict[str, Tensor]:

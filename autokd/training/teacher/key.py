@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from autokd.errors import DataError
-from autokd.training.content import digest_of
+from autokd.files import digest_of
 from autokd.training.loop import PYRAMID_TAP
 
 FORMAT_VERSION = 2
