@@ -20,14 +20,15 @@ from autokd.detectors import Detector, build_detector
 from autokd.errors import DetectorError
 from autokd.files import digest_of, exclusive_lock
 from autokd.outcomes import TRAINING_VERSION
-from autokd.outputs import CrossHead
+from autokd.outputs import PYRAMID_TAP, CrossHead
+from autokd.training.distillation import TeacherTaps
 from autokd.training.loader import Loader, identity_plan, training_plan
-from autokd.training.loop import PYRAMID_TAP, TeacherTaps, train
+from autokd.training.loop import train
 from autokd.training.measure.average_precision import PrecisionMeter
 from autokd.training.optim.optimizer import idle_fields
 from autokd.training.seeds import random_stream
 from autokd.training.teacher.cache import SeveralTeachersTaps, TeacherCache, open_or_build
-from autokd.training.teacher.key import HELD_TAP, TapsKey, stored_taps
+from autokd.training.teacher.cache_key import HELD_TAP, CacheKey, stored_taps
 from autokd.training.teacher.obtain import (
     WEIGHTS_FILE,
     OnProgress,
@@ -37,7 +38,7 @@ from autokd.training.teacher.obtain import (
     no_progress,
     obtain_teacher,
 )
-from autokd.training.teacher.wanted_taps import teacher_taps_of_run
+from autokd.training.teacher.required_taps import teacher_taps_of_run
 from autokd.training.weights import load_weights, save_weights
 
 EVALUATION_BATCH_SIZE = 16
@@ -187,7 +188,7 @@ class Provisions:
     def _taps_of(
         self, teacher: Teacher, dataset: DetectionDataset, plan: ViewPlan, stage: str, wanted: set[str]
     ) -> TeacherCache:
-        key = TapsKey(
+        key = CacheKey(
             teacher_digest=teacher.digest,
             teacher_config=detector_text(teacher.config),
             dataset_fingerprint=dataset.fingerprint,

@@ -27,10 +27,9 @@ from autokd.data import ViewPlan
 from autokd.detectors import Detector
 from autokd.errors import DataError, NonFiniteError
 from autokd.files import META_FILE, atomic_folder, exclusive_lock, read_meta, write_json_atomically
-from autokd.outputs import TAPS, CrossHead, DetectorOutputs
+from autokd.outputs import PYRAMID_TAP, TAPS, CrossHead, DetectorOutputs
 from autokd.training.loader import Batch, Loader, Pairs, chunks, num_chunks
-from autokd.training.loop import PYRAMID_TAP
-from autokd.training.teacher.key import FORMAT_VERSION, HELD_TAP, TapsKey, stored_taps
+from autokd.training.teacher.cache_key import FORMAT_VERSION, HELD_TAP, CacheKey, stored_taps
 
 LEVEL_PREFIX = "level."
 CHECKED_BLOCKS, BLOCK_BYTES = 512, 1 << 16
@@ -144,7 +143,7 @@ class LiveTeacher:
 
 def open_or_build(
     root: Path,
-    key: TapsKey,
+    key: CacheKey,
     loader: Loader,
     make_teacher: Callable[[], Detector],
     on_progress: Progress | None = None,
@@ -187,7 +186,7 @@ def sound_meta(folder: Path) -> dict[str, Any] | None:
 
 
 @torch.no_grad()
-def _build(folder: Path, key: TapsKey, loader: Loader, teacher: Detector, on_progress: Progress | None) -> None:
+def _build(folder: Path, key: CacheKey, loader: Loader, teacher: Detector, on_progress: Progress | None) -> None:
     """Run the teacher over every view of the plan and write ``folder``."""
     teacher = teacher.to(loader.device).eval()
     plan = loader.plan
@@ -228,7 +227,7 @@ def _wanted(outputs: DetectorOutputs, taps: Sequence[str]) -> dict[str, Tensor]:
     return found
 
 
-def _allocate(folder: Path, taps: Mapping[str, Tensor], plan: ViewPlan, key: TapsKey) -> dict[str, np.memmap]:
+def _allocate(folder: Path, taps: Mapping[str, Tensor], plan: ViewPlan, key: CacheKey) -> dict[str, np.memmap]:
     shapes = {name: (plan.num_images, plan.num_views, *tap.shape[1:]) for name, tap in taps.items()}
     needed = sum(key.dtype_of(name).itemsize * math.prod(shape) for name, shape in shapes.items())
     free = shutil.disk_usage(folder).free
