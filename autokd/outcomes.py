@@ -21,7 +21,7 @@ TRAINING_VERSION = 1
 outcomes are then not taken."""
 
 
-def lesson_digest(spec: DistillerSpec | None, promoted: str = "") -> str:
+def job_digest(spec: DistillerSpec | None, promoted: str = "") -> str:
     """The spec's digest; "+" and a promoted student's digest behind it, where one teaches; empty: no distillation."""
     if spec is None:
         return ""
@@ -42,7 +42,7 @@ class Job:
     @property
     def digest(self) -> str:
         """Identifies what the student learns from."""
-        return lesson_digest(self.spec, self.promoted)
+        return job_digest(self.spec, self.promoted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from autokd.errors import DetectorError
 
-TAPS = ("fpn", "class_logits", "boxes", "proposals", "edge_logits", "head_maps", "head")
+PYRAMID_TAP = "fpn"
+TAPS = (PYRAMID_TAP, "class_logits", "boxes", "proposals", "edge_logits", "head_maps", "head")
 """Names of what a detector may expose; ``fpn`` is the pyramid, one map a level."""
 
 HeadMaps = Mapping[str, tuple[Tensor, Tensor]]

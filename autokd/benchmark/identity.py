@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 from autokd.config import RunConfig, config_data, space_of
 from autokd.documents import dump_yaml, load_document
 from autokd.errors import BenchmarkError
+from autokd.files import text_digest
 from autokd.outcomes import TRAINING_VERSION, RecipeName
 from autokd.space import Space, space_from_document
 
@@ -93,11 +93,6 @@ def recipe_digest(config: RunConfig, recipe: RecipeName | None = None) -> str:
     if recipe is not None:
         trained_by.pop("full" if recipe == "proxy" else "proxy")
     return text_digest(json.dumps(trained_by, sort_keys=True))
-
-
-def text_digest(text: str) -> str:
-    """16 hexadecimal digits."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def current_commit() -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
 from autokd.config.model import RunConfig
 from autokd.config.proxy import ProxyRecipe
 from autokd.documents import dump_yaml
+from autokd.files import text_digest
 from autokd.space import DEFAULT_SPACE
 
 _LATER_PROXY_KEYS = ("of_epochs", "steps", "measure", "image_size_px", "subset_rule", "frozen")
@@ -40,4 +40,4 @@ def config_digest(config: RunConfig) -> str:
     data = config_data(config)
     del data["runtime"]
     data["search"] = {key: value for key, value in data["search"].items() if key != "trials"}
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+    return text_digest(json.dumps(data, sort_keys=True))

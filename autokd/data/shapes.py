@@ -7,7 +7,6 @@ written under a temporary name and renamed when whole, so that several processes
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from PIL import Image
 
 from autokd.config import ShapesData
 from autokd.data.scene import SHAPES, SceneObject, draw_scene
+from autokd.files import text_digest
 
 GENERATOR_VERSION = 1
 """Raised when the same settings give other images."""
@@ -29,7 +29,7 @@ SPLITS = ("train", "val", "test")
 def shapes_digest(config: ShapesData) -> str:
     """16 hexadecimal digits of the settings and the generator's version."""
     settings = json.dumps([GENERATOR_VERSION, config.model_dump(mode="json")], sort_keys=True)
-    return hashlib.sha256(settings.encode()).hexdigest()[:16]
+    return text_digest(settings)
 
 
 def write_shapes(config: ShapesData, cache_dir: Path) -> Path:

@@ -8,7 +8,6 @@ Legend: C, H, W are the network input's channels, height and width; h, w the par
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import asdict, dataclass
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from autokd.data.geometry import BoxMap, Size, rounded
+from autokd.files import text_digest
 
 PAD_RGB = (124, 116, 104)
 """Colour of the padding: ImageNet's mean, which detectors' normalisation makes zero."""
@@ -72,7 +72,7 @@ class ViewPlan:
     @property
     def digest(self) -> str:
         """16 hexadecimal digits, equal for equal plans; for content-addressed caches."""
-        return hashlib.sha256(repr(sorted(asdict(self).items())).encode()).hexdigest()[:16]
+        return text_digest(repr(sorted(asdict(self).items())))
 
 
 def plan_views(

@@ -207,13 +207,6 @@ class Detector(nn.Module, ABC):
         return [{"boxes": target["boxes"], "labels": target["labels"]} for target in targets]
 
 
-def full_precision(value: Any) -> Any:
-    """Half-precision tensors as float32, anything else as it is."""
-    if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
-        return value.float()
-    return value
-
-
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; each submodule's own mode afterwards (some may be frozen)."""

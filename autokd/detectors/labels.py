@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autokd.errors import DetectorError
+from autokd.errors import DetectorError, name_list
 
 _SHOWN = 10
 
@@ -33,17 +33,13 @@ def class_order(model_classes: Sequence[str], data_classes: Sequence[str], where
         hints = {name: difflib.get_close_matches(name, model_classes, n=1) for name in lacking}
         meant = [f"{name!r} its {close[0]!r}" for name, close in hints.items() if close]
         raise DetectorError(
-            f"{where}: does not know {_listed(lacking)} of the data set's classes; it knows {_listed(model_classes)}. "
+            f"{where}: does not know {name_list(map(repr, lacking), limit=_SHOWN)} of the data set's classes; it knows "
+            f"{name_list(map(repr, model_classes), limit=_SHOWN, empty='no classes')}. "
             + (f"Is {' and '.join(meant)}? " if meant else "")
             + "Rename the categories in the annotation files, give the checkpoint's names as 'classes', or start a new "
             "head with 'new_head: true' and train it."
         )
     return tuple(index[name] for name in data_classes)
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:_SHOWN]))
-    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown or "no classes"
 
 
 @dataclass(frozen=True, slots=True)

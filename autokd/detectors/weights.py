@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from autokd.detectors.contract import Detector
-from autokd.errors import DetectorError
+from autokd.errors import DetectorError, name_list
 
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 _PREFIXES = ("module.", "model.")
@@ -38,7 +38,7 @@ def load_weights(detector: Detector, path: Path | str) -> None:
         if name in found and found[name].shape != expected[name].shape
     ]
     problems = [
-        f"{len(names)} {kind} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
+        f"{len(names)} {kind} ({name_list(names, limit=_SHOWN)})"
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
         if names
     ]
@@ -51,8 +51,8 @@ def load_weights(detector: Detector, path: Path | str) -> None:
     spoilt = [name for name, value in found.items() if value.is_floating_point() and not value.isfinite().all()]
     if spoilt:
         raise DetectorError(
-            f"{path}: {len(spoilt)} tensors hold NaN or infinity ({', '.join(spoilt[:_SHOWN])}). The training that "
-            "wrote them diverged: take an earlier checkpoint."
+            f"{path}: {len(spoilt)} tensors hold NaN or infinity ({name_list(spoilt, limit=_SHOWN)}). The training "
+            "that wrote them diverged: take an earlier checkpoint."
         )
     detector.model.load_state_dict(found, strict=False)
 

@@ -12,7 +12,7 @@ from autokd.distill.operators import BuildContext, Distance, Source, Transform, 
 from autokd.distill.probe import refuse_constant_terms
 from autokd.distill.term_inputs import device_of
 from autokd.distill.weighting.balance import SumOverProcesses
-from autokd.errors import DistillError
+from autokd.errors import DistillError, name_list
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec, Operator, Step, TermSpec, operator_of
 from autokd.spec.operator import Kind
@@ -123,10 +123,7 @@ def _check_taps(spec: DistillerSpec, student: DetectorOutputs, teacher: Detector
     ]
     if lacks:
         raise DistillError(
-            f"this pair cannot supply the distiller: {'; '.join(lacks)} (student has {_listed(student)}; teacher has "
-            f"{_listed(teacher)}). Choose other terms or other detectors."
+            f"this pair cannot supply the distiller: {'; '.join(lacks)} "
+            f"(student has {name_list(student.taps(), empty='no taps')}; teacher has "
+            f"{name_list(teacher.taps(), empty='no taps')}). Choose other terms or other detectors."
         )
-
-
-def _listed(outputs: DetectorOutputs) -> str:
-    return ", ".join(outputs.taps()) or "no taps"

@@ -16,6 +16,7 @@ from autokd.distill.geometry.regions import Boxes, Instances, Targets
 from autokd.distill.step_memo import Observer, StepMemo, Value
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
+from autokd.tensors import full_precision
 
 
 class TermInputs:
@@ -60,14 +61,13 @@ class TermInputs:
     @cached_property
     def student_maps(self) -> dict[str, Tensor]:
         """The student's pyramid in float32, before the adapters."""
-        return {level: _full_precision(map_BCHW) for level, map_BCHW in self.student.pyramid.items()}
+        return {level: full_precision(map_BCHW) for level, map_BCHW in self.student.pyramid.items()}
 
     @cached_property
     def teacher_maps(self) -> dict[str, Tensor]:
         """The teacher's pyramid in float32, detached, on the student's device."""
         return {
-            level: _full_precision(map_BCHW.detach().to(self.device))
-            for level, map_BCHW in self.teacher.pyramid.items()
+            level: full_precision(map_BCHW.detach().to(self.device)) for level, map_BCHW in self.teacher.pyramid.items()
         }
 
     @property
@@ -94,7 +94,7 @@ class TermInputs:
                     "they must agree in images, candidate boxes and classes. Use detectors with the same head layout, "
                     "or a distiller that looks at feature maps."
                 )
-            self.read_taps[name] = (_full_precision(student), _full_precision(teacher.detach().to(self.device)))
+            self.read_taps[name] = (full_precision(student), full_precision(teacher.detach().to(self.device)))
         return self.read_taps[name]
 
     @cached_property
@@ -175,7 +175,3 @@ def _level_of(maps: dict[str, Tensor], level: str, side: str, channels: int) -> 
             "Build it anew for this pair."
         )
     return maps[level]
-
-
-def _full_precision(map_BCHW: Tensor) -> Tensor:
-    return map_BCHW if map_BCHW.dtype == torch.float64 else map_BCHW.float()

@@ -21,7 +21,7 @@ from autokd.distill import Distiller, DistillResult, build_distiller
 from autokd.mmdet_training.extra_state import as_tensor, from_tensor
 from autokd.mmdet_training.live_teacher import LiveTeacher
 from autokd.presets import load_distiller
-from autokd.training.teacher.wanted_taps import student_taps, teacher_taps
+from autokd.training.teacher.required_taps import student_taps, teacher_taps
 
 STUDENT = "student."
 """Prefix of the student's weights in a checkpoint."""

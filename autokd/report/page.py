@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 import gzip
-import os
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autokd.files import write_text_atomically
 from autokd.report.charts import fidelity_figure, per_class_figure, results_figure
 from autokd.report.curve import search_curve
 from autokd.report.headline import headline
@@ -89,9 +89,7 @@ def render_report(data: ReportData, path: Path) -> Path:
         trial_rows=trial_rows(data),
         seeds_words=seeds_words(data),
     )
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_text_atomically(path, text)
     return path
 
 

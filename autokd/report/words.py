@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autokd.errors import name_list
 from autokd.report.charts import class_names
 from autokd.report.headline import headline, subject_of
 from autokd.report.statistics import Gain, summarise
@@ -139,7 +140,12 @@ def failures(trials: Sequence[TrialView]) -> list[FailureRow]:
         if trial.status == "failed":
             by_cause.setdefault(trial.cause or "unknown", []).append(trial)
     listed = [
-        FailureRow(cause, len(failed), _listed(failed), next((t.message for t in failed if t.message), ABSENT)[:400])
+        FailureRow(
+            cause,
+            len(failed),
+            name_list((t.number for t in failed), limit=12),
+            next((t.message for t in failed if t.message), ABSENT)[:400],
+        )
         for cause, failed in by_cause.items()
     ]
     return sorted(listed, key=lambda row: (-row.count, row.cause))
@@ -193,11 +199,6 @@ def _gap_closed(data: ReportData, subject: EntryView | None) -> str:
         return ""
     share = (ours.mean - low.mean) / (data.teacher_test_ap - low.mean)
     return f"{share:.0%} of the gap from none is closed"
-
-
-def _listed(trials: Sequence[TrialView]) -> str:
-    numbers = [str(trial.number) for trial in trials[:12]]
-    return ", ".join(numbers) + (", …" if len(trials) > 12 else "")
 
 
 def _trial_row(trial: TrialView) -> TrialRow:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 
 from autokd.documents import Document, dump_yaml, load_document
 from autokd.errors import SpecError
+from autokd.files import text_digest
 from autokd.spec.terms import TermSpec, rounded
 from autokd.spec.text import distiller_from_document, distiller_to_data
 
@@ -62,7 +62,7 @@ class DistillerSpec:
         """16 hexadecimal digits, equal for equal losses, stable between machines and versions of Python."""
         terms = self.canonical().to_data()["terms"]
         text = json.dumps(terms, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return text_digest(text)
 
     def to_data(self) -> dict[str, Any]:
         """Return the distiller as plain data, as its YAML file holds it."""

@@ -5,7 +5,6 @@ Torch-free. ``record`` and ``facts`` hold the names of all attributes; nothing e
 
 from autokd.storage.digests import find_by_digest
 from autokd.storage.facts import Fact, get_fact, load_job_outcomes, save_job_outcome, set_fact
-from autokd.storage.files import write_text_atomically
 from autokd.storage.reclaim import Reclaimed, reclaim_running
 from autokd.storage.record import NO_DISTILLATION, TrialRecord, read_record, record_job, record_outcome
 from autokd.storage.results import (
@@ -47,5 +46,4 @@ __all__ = [
     "save_job_outcome",
     "set_fact",
     "storage_url",
-    "write_text_atomically",
 ]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from autokd.errors import StorageError
-from autokd.storage.files import write_text_atomically
+from autokd.files import write_text_atomically
 
 SCHEMA = 1
 

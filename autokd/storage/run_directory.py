@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from autokd.config import RunConfig, config_data, config_yaml
 from autokd.errors import StorageError
-from autokd.storage.files import write_text_atomically
+from autokd.files import write_text_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from autokd.config import DetectorSection, RunConfig
 from autokd.data import Datasets
 from autokd.detectors import framework_of
 from autokd.errors import StorageError
+from autokd.files import digest_of
 from autokd.training import file_digest
-from autokd.training.content import digest_of
 
 
 def contents_of(config: RunConfig, datasets: Datasets) -> dict[str, str]:

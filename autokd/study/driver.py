@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
-from autokd.outcomes import Job, Outcome, Report, lesson_digest
+from autokd.outcomes import Job, Outcome, Report, job_digest
 from autokd.search import FORGET_ATTR, suggest
 from autokd.spec import DistillerSpec, formula
 from autokd.storage import TrialRecord, find_by_digest, get_fact, read_record, record_job, record_outcome, set_fact
@@ -45,7 +45,7 @@ class OpenTrial:
     @property
     def digest(self) -> str:
         """What the student learns from: ``Job.digest``."""
-        return lesson_digest(self.spec, self.promoted)
+        return job_digest(self.spec, self.promoted)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autokd.config import NO_DISTILLATION, FullRecipe
-from autokd.outcomes import Job, Outcome, lesson_digest
+from autokd.outcomes import Job, Outcome, job_digest
 from autokd.presets import load_distiller
 from autokd.spec import DistillerSpec
 
@@ -25,7 +25,7 @@ class Entry:
     @property
     def digest(self) -> str:
         """What the student learns from: ``Job.digest``."""
-        return lesson_digest(self.spec, self.promoted)
+        return job_digest(self.spec, self.promoted)
 
     def jobs(self, seeds: Sequence[int]) -> list[Job]:
         """One full training a seed; entries of equal digest share theirs."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from optuna.trial import TrialState
 
 from autokd.config import NO_DISTILLATION
-from autokd.outcomes import Job, lesson_digest
+from autokd.outcomes import Job, job_digest
 from autokd.spec import DistillerSpec
 from autokd.storage import read_record
 from autokd.study.entries import full_job_id
@@ -30,7 +30,7 @@ class Finalist:
     @property
     def digest(self) -> str:
         """What the student learns from: ``Job.digest``."""
-        return lesson_digest(self.spec, self.promoted)
+        return job_digest(self.spec, self.promoted)
 
 
 def best_trials(study: optuna.Study, count: int | None = None) -> list[Finalist]:

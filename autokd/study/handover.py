@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from optuna.trial import TrialState
 
 from autokd.config import RunConfig
+from autokd.files import write_text_atomically
 from autokd.outcomes import Outcome
 from autokd.report import SEARCHED
 from autokd.spec import DistillerSpec, formula
 from autokd.storage import Entry as EntryResult
-from autokd.storage import Results, SearchSummary, TeacherResult, read_record, write_text_atomically
+from autokd.storage import Results, SearchSummary, TeacherResult, read_record
 from autokd.study.entries import Entry, winner_of
 from autokd.study.fidelity import proxy_fidelity
 from autokd.study.framework_files import export_student

@@ -8,14 +8,12 @@ finalist or winner that learned from it learns from it again in every further tr
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
+from autokd.files import copy_file_atomically
 from autokd.storage import TrialRecord, get_fact, read_record, set_fact
 from autokd.study.observer import Observer
 from autokd.training import PROMOTED_FOLDER, STUDENT_ARTIFACT, WEIGHTS_FILE, file_digest
@@ -55,7 +53,7 @@ class Promotion:
         weights = _weights_of(best)
         assert weights is not None
         digest = file_digest(weights)
-        _copy_whole(weights, self._folder / digest / WEIGHTS_FILE)
+        copy_file_atomically(weights, self._folder / digest / WEIGHTS_FILE)
         set_fact(self._study, "promoted", {"digest": digest, "trial": best.number, "value": best.value})
         self._observer.say(
             f"the student of trial {best.number} ({best.value:+.3f}) teaches from now on: {best.formula}"
@@ -72,13 +70,6 @@ def promoted_trial(study: optuna.Study) -> int | None:
 def _weights_of(record: TrialRecord) -> Path | None:
     path = record.outcome.artifacts.get(STUDENT_ARTIFACT) if record.outcome is not None else None
     return Path(path) if path and Path(path).is_file() else None
-
-
-def _copy_whole(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
 
 
 __all__ = ["Promotion", "promoted_trial"]

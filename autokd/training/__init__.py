@@ -5,8 +5,9 @@
 before a search; ``TrainingEvaluatorFactory`` is what a runtime carries to its workers.
 """
 
+from autokd.training.distillation import Distillation
 from autokd.training.evaluator import PROMOTED_FOLDER, STUDENT_ARTIFACT, TrainingEvaluator, TrainingEvaluatorFactory
-from autokd.training.loop import EpochResult, Lesson, train
+from autokd.training.loop import EpochResult, train
 from autokd.training.measure.average_precision import AveragePrecision, PrecisionMeter
 from autokd.training.measure.validation import Validation, validate
 from autokd.training.preparation import Preparation, prepare
@@ -19,7 +20,7 @@ __all__ = [
     "WEIGHTS_FILE",
     "AveragePrecision",
     "EpochResult",
-    "Lesson",
+    "Distillation",
     "LiveTeacher",
     "OnProgress",
     "PrecisionMeter",

@@ -20,21 +20,23 @@ from autokd.data import Datasets
 from autokd.detectors import Detector
 from autokd.distill import TeacherEnsemble, build_distiller, build_ensemble
 from autokd.errors import DetectorError, DistillError, NonFiniteError, SpecError
+from autokd.files import write_text_atomically
 from autokd.outcomes import Cause, Job, Outcome, Report, WorkerResources
 from autokd.spec import DistillerSpec
-from autokd.training.content import save_weights, write_whole
+from autokd.training.distillation import Distillation
 from autokd.training.loader import Loader
-from autokd.training.loop import EpochResult, Lesson, train
+from autokd.training.loop import EpochResult, train
 from autokd.training.measure.average_precision import AveragePrecision, detect_split
 from autokd.training.measure.validation import validate
 from autokd.training.optim.averaging import WeightAverage
 from autokd.training.optim.frozen import parts_of
-from autokd.training.parallel.shares import Ranks
+from autokd.training.parallel.shards import RankGroup
 from autokd.training.provisions import EVALUATION_BATCH_SIZE, Provisions
 from autokd.training.seeds import random_stream, stream_seed
 from autokd.training.teacher.cache import SeveralTeachersTaps
 from autokd.training.teacher.obtain import Teacher
-from autokd.training.teacher.wanted_taps import student_taps, teacher_taps
+from autokd.training.teacher.required_taps import student_taps, teacher_taps
+from autokd.training.weights import save_weights
 
 PROMOTED_FOLDER = "promoted"
 """Of the run directory: a folder for each promoted student, named by its digest."""
@@ -119,7 +121,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory"))
 
 
-def make_lesson(
+def build_distillation(
     spec: DistillerSpec,
     student: Detector,
     loader: Loader,
@@ -127,7 +129,7 @@ def make_lesson(
     recipe: Recipe,
     seed: int,
     promoted: Teacher | None = None,
-) -> Lesson:
+) -> Distillation:
     """Build the distiller for the pair; its weights depend on ``seed`` alone, and the student is left as it was.
 
     Several teachers, a ``promoted`` student among them, have a distiller each, and share the loss as the
@@ -146,12 +148,12 @@ def make_lesson(
         num_classes = len(provisions.datasets.train.classes)
         if len(teachers) == 1:
             distiller = build_distiller(spec, outputs, teachers[0](batch), num_classes, recipe.recalibrate_every)
-            return Lesson(distiller.to(provisions.device), teachers[0], taps)
+            return Distillation(distiller.to(provisions.device), teachers[0], taps)
         several, factors = SeveralTeachersTaps(teachers), provisions.config.teacher_factors
         if promoted is not None and not isinstance(factors, str):
             factors = (*factors, math.fsum(factors) / len(factors))
         ensemble = build_ensemble(spec, outputs, several(batch), num_classes, factors, recipe.recalibrate_every)
-    return Lesson(ensemble.to(provisions.device), several, taps)
+    return Distillation(ensemble.to(provisions.device), several, taps)
 
 
 def _file_name(job_id: str) -> str:
@@ -168,7 +170,7 @@ class _Trial:
         self._promoted_folder = run_dir / PROMOTED_FOLDER / job.promoted if job.promoted else None
         self._began = time.monotonic()
         self._student: Detector | None = None
-        self._lesson: Lesson | None = None
+        self._distillation: Distillation | None = None
         self._average: WeightAverage | None = None
         config = provisions.config
         self._recipe = config.proxy if job.recipe == "proxy" else config.full
@@ -190,10 +192,10 @@ class _Trial:
         self._student = student
         loader = provisions.training_loader(recipe, provisions.config.proxy.subset if is_proxy else 1.0)
         if not is_proxy:
-            loader = replace(loader, ranks=Ranks.current())
+            loader = replace(loader, ranks=RankGroup.current())
         if job.spec is not None:
             promoted = None if self._promoted_folder is None else provisions.promoted(self._promoted_folder)
-            self._lesson = make_lesson(job.spec, student, loader, provisions, recipe, job.seed, promoted)
+            self._distillation = build_distillation(job.spec, student, loader, provisions, recipe, job.seed, promoted)
         # The proxy goes on where the warm start ended, but not over the same order of images again.
         seed = stream_seed(job.seed, "proxy") if is_proxy else job.seed
         cheaper: dict[str, Any] = {}
@@ -207,15 +209,17 @@ class _Trial:
             }
             if proxy.weight_average is not None:
                 self._average = cheaper["average"] = WeightAverage(student, proxy.weight_average)
-        return train(student, loader, recipe, seed=seed, lesson=self._lesson, deadline=self._deadline, **cheaper)
+        return train(
+            student, loader, recipe, seed=seed, distillation=self._distillation, deadline=self._deadline, **cheaper
+        )
 
     def report(self, result: EpochResult) -> Report:
         """Measure what the recipe asks for after an epoch."""
         metrics = {"train_loss": result.task_loss, "train_seconds": result.seconds}
         if self._job.spec is not None:
             metrics["distill_loss"] = result.distill_loss
-        if self._lesson is not None and isinstance(self._lesson.distiller, TeacherEnsemble):
-            shares = self._lesson.distiller.shares_T.tolist()
+        if self._distillation is not None and isinstance(self._distillation.distiller, TeacherEnsemble):
+            shares = self._distillation.distiller.shares_T.tolist()
             metrics |= {f"teacher_share_{k}": share for k, share in enumerate(shares, start=1)}
         if self._job.recipe == "proxy":
             proxy = self._provisions.config.proxy
@@ -266,7 +270,7 @@ class _Trial:
             if self._may_be_promoted():
                 self._keep(STUDENT_ARTIFACT, "student_state.pt", lambda path: save_weights(path, student.state_dict()))
             return
-        if Ranks.current().rank > 0:
+        if RankGroup.current().rank > 0:
             return
         validation = validate(
             student,
@@ -291,7 +295,7 @@ class _Trial:
             self._keep(f"detections_{split}", f"detections_{split}.json", precision.save_detections)
         self._keep("weights", "student.pt", lambda path: save_weights(path, student.plain_state_dict()))
         if (spec := self._job.spec) is not None:
-            self._keep("distiller", "distiller.yaml", lambda path: write_whole(path, spec.to_yaml().encode()))
+            self._keep("distiller", "distiller.yaml", lambda path: write_text_atomically(path, spec.to_yaml()))
 
     def _may_be_promoted(self) -> bool:
         """Whether this is a trial without whose weights a promotion could not take place."""

@@ -25,7 +25,7 @@ from autokd.data import (
     plan_views,
     subset_indices,
 )
-from autokd.training.parallel.shares import ALONE, Ranks, Share
+from autokd.training.parallel.shards import ALONE, BatchShard, RankGroup
 
 PLAN_SEED = 0
 """Every seed of a search shares one plan of views, so that the teacher's taps are computed once."""
@@ -41,15 +41,15 @@ Pairs = Sequence[tuple[int, int]]
 class Batch:
     """images_BCHW: float32 in [0, 1]. ``pairs``: (image index, view number) of each image.
 
-    Where ranks share the training, ``share`` says what of the global batch this is, and ``whole_targets`` are those
+    Where ranks share the training, ``shard`` says what of the global batch this is, and ``global_targets`` are those
     of all its images.
     """
 
     pairs: tuple[tuple[int, int], ...]
     images_BCHW: Tensor
     targets: list[Target]
-    share: Share | None = None
-    whole_targets: list[Target] = field(default_factory=list)
+    shard: BatchShard | None = None
+    global_targets: list[Target] = field(default_factory=list)
 
     @property
     def num_images(self) -> int:
@@ -79,7 +79,7 @@ class Loader:
     batch_size: int
     device: torch.device
     subset: float = 1.0
-    ranks: Ranks = ALONE
+    ranks: RankGroup = ALONE
     choose: Callable[[int], Sequence[int]] | None = None
 
     def steps_per_epoch(self, seed: int) -> int:
@@ -93,15 +93,15 @@ class Loader:
         batches = self._epoch_pairs(seed, epoch)[:max_steps]
         if self.ranks.is_alone:
             return self.of_pairs(batches)
-        shares = [self.ranks.share(pairs) for pairs in batches]
-        return map(self._with_share, self.of_pairs([share.own for share in shares]), shares)
+        shards = [self.ranks.shard(pairs) for pairs in batches]
+        return map(self._with_shard, self.of_pairs([shard.local_pairs for shard in shards]), shards)
 
-    def _with_share(self, batch: Batch, share: Share) -> Batch:
-        targets = [self.dataset.target(index, self.plan.view(index, number)) for index, number in share.whole]
+    def _with_shard(self, batch: Batch, shard: BatchShard) -> Batch:
+        targets = [self.dataset.target(index, self.plan.view(index, number)) for index, number in shard.global_pairs]
         on_device: list[Target] = [
             {"boxes": target["boxes"].to(self.device), "labels": target["labels"].to(self.device)} for target in targets
         ]
-        return replace(batch, share=share, whole_targets=on_device)
+        return replace(batch, shard=shard, global_targets=on_device)
 
     def indices(self) -> tuple[int, ...]:
         """The images that ``in_order`` gives: the subset is the same for every seed of training."""

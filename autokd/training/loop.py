@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from autokd.config import Recipe
 from autokd.detectors import Detector
 from autokd.errors import NonFiniteError
-from autokd.training.lesson import PYRAMID_TAP, Lesson, TeacherTaps, losses_of
+from autokd.training.distillation import Distillation, losses_of
 from autokd.training.loader import Loader
 from autokd.training.optim.averaging import WeightAverage
 from autokd.training.optim.optimizer import rate_factor
-from autokd.training.optim.update import DISTILL, TASK, TOTAL, make_descent
+from autokd.training.optim.update import DISTILL, TASK, TOTAL, make_update_rule
 from autokd.training.parallel.data_parallel import SharedStep
 from autokd.training.seeds import seed_stream
 
@@ -30,8 +30,6 @@ GPU_CHECK_STEPS = 20
 """On a GPU the losses are looked at this often, since each look waits for the card. On a CPU: at every step."""
 
 GRADIENT = "gradient norm"
-
-__all__ = ["PYRAMID_TAP", "EpochResult", "Lesson", "LossRecord", "TeacherTaps", "train"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def train(
     recipe: Recipe,
     *,
     seed: int,
-    lesson: Lesson | None = None,
+    distillation: Distillation | None = None,
     stop_after: int | None = None,
     schedule_epochs: int | None = None,
     max_steps: int | None = None,
@@ -70,17 +68,17 @@ def train(
     ``max_steps`` are fewer, it spans these, and the part of an epoch that remains at the end is an epoch's result.
     ``frozen``: parts of the student that get no gradient and stay in eval mode, so that norm statistics stand still.
     ``average`` takes in the weights after every step.
-    Everything random is a function of ``seed``, whatever the lesson draws. ``deadline`` is a value of
+    Everything random is a function of ``seed``, whatever the distillation draws. ``deadline`` is a value of
     ``time.monotonic``. Raises NonFiniteError naming the part, and TimeoutError.
 
     Where the loader shares its batches between ranks, every rank calls this, and all end with the same weights.
     """
     device = loader.device
-    distiller = lesson.distiller if lesson else None
-    shared = None if loader.ranks.is_alone else SharedStep(student, lesson, loader.ranks, seed, device)
+    distiller = distillation.distiller if distillation else None
+    shared = None if loader.ranks.is_alone else SharedStep(student, distillation, loader.ranks, seed, device)
     for part in frozen:
         part.requires_grad_(False)
-    descent = make_descent(student, distiller, recipe, device)
+    update_rule = make_update_rule(student, distiller, recipe, device)
     steps_per_epoch = loader.steps_per_epoch(seed)
     num_epochs = schedule_epochs or recipe.epochs
     num_steps, span = num_epochs * steps_per_epoch, float(num_epochs)
@@ -99,15 +97,15 @@ def train(
         record = LossRecord(epoch, check_every=1 if device.type == "cpu" else GPU_CHECK_STEPS)
         for batch in loader.epoch(seed, epoch, num_steps - step):
             rate = recipe.learning_rate * rate_factor(step, num_steps, recipe, steps_per_epoch)
-            descent.set_rate(rate)
+            update_rule.set_rate(rate)
             seed_stream(device, seed, "step", step)
-            with descent.autocast():
-                parts = losses_of(student, batch, lesson) if shared is None else shared.losses(batch, step)
-            norm = descent.differentiate(parts)
+            with update_rule.autocast():
+                parts = losses_of(student, batch, distillation) if shared is None else shared.losses(batch, step)
+            norm = update_rule.differentiate(parts)
             if norm is not None:
                 parts[GRADIENT] = norm
             record.add(parts)
-            descent.step()
+            update_rule.step()
             step += 1
             if average is not None:
                 average.update()

@@ -18,16 +18,17 @@ from autokd.config import ProxyRecipe, Recipe, RunConfig
 from autokd.data import Datasets, DetectionDataset, ViewPlan, k_centre_indices, load_datasets, stratified_indices
 from autokd.detectors import Detector, build_detector
 from autokd.errors import DetectorError
+from autokd.files import digest_of, exclusive_lock
 from autokd.outcomes import TRAINING_VERSION
-from autokd.outputs import CrossHead
-from autokd.training.content import digest_of, exclusive, load_weights, save_weights
+from autokd.outputs import PYRAMID_TAP, CrossHead
+from autokd.training.distillation import TeacherTaps
 from autokd.training.loader import Loader, identity_plan, training_plan
-from autokd.training.loop import PYRAMID_TAP, TeacherTaps, train
+from autokd.training.loop import train
 from autokd.training.measure.average_precision import PrecisionMeter
 from autokd.training.optim.optimizer import idle_fields
 from autokd.training.seeds import random_stream
 from autokd.training.teacher.cache import SeveralTeachersTaps, TeacherCache, open_or_build
-from autokd.training.teacher.key import HELD_TAP, TapsKey, stored_taps
+from autokd.training.teacher.cache_key import HELD_TAP, CacheKey, stored_taps
 from autokd.training.teacher.obtain import (
     WEIGHTS_FILE,
     OnProgress,
@@ -37,7 +38,8 @@ from autokd.training.teacher.obtain import (
     no_progress,
     obtain_teacher,
 )
-from autokd.training.teacher.wanted_taps import teacher_taps_of_run
+from autokd.training.teacher.required_taps import teacher_taps_of_run
+from autokd.training.weights import load_weights, save_weights
 
 EVALUATION_BATCH_SIZE = 16
 
@@ -186,7 +188,7 @@ class Provisions:
     def _taps_of(
         self, teacher: Teacher, dataset: DetectionDataset, plan: ViewPlan, stage: str, wanted: set[str]
     ) -> TeacherCache:
-        key = TapsKey(
+        key = CacheKey(
             teacher_digest=teacher.digest,
             teacher_config=detector_text(teacher.config),
             dataset_fingerprint=dataset.fingerprint,
@@ -238,7 +240,7 @@ class Provisions:
     def _obtain_warm_start(self, seed: int) -> dict[str, Tensor]:
         path = self.cache_dir / "warm_starts" / f"{self._warm_start_key(seed)}.pt"
         if not path.exists():
-            with exclusive(path):
+            with exclusive_lock(path):
                 if not path.exists():
                     save_weights(path, self._train_warm_start(seed))
         return load_weights(path)

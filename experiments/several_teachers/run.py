@@ -22,10 +22,10 @@ from autokd.benchmark.recording.scratch import Scratch
 from autokd.benchmark.recording.settings import read_data
 from autokd.config import RunConfig, load_config
 from autokd.documents import dump_yaml
+from autokd.files import write_text_atomically
 from autokd.outcomes import Job, Outcome
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
-from autokd.storage import write_text_atomically
 from autokd.training import PROMOTED_FOLDER
 
 HERE = Path(__file__).parent

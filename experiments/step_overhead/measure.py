@@ -29,7 +29,7 @@ from autokd.config import Backbone, CocoData, FullRecipe, RunConfig, TeacherReci
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec, Weight
 from autokd.training import LiveTeacher, train
-from autokd.training.evaluator import make_lesson
+from autokd.training.evaluator import build_distillation
 from autokd.training.provisions import Provisions
 
 KINDS = ("none", "cached", "live")
@@ -72,12 +72,12 @@ def measure(config: RunConfig, cache_dir: Path, rounds: int, clock: Clock) -> di
     trainings = {}
     for kind in KINDS:
         student = provisions.new_student(seed=0)
-        lesson = None
+        distillation = None
         if kind != "none":
-            lesson = make_lesson(fitnet(config), student, loader, provisions, recipe, seed=0)
+            distillation = build_distillation(fitnet(config), student, loader, provisions, recipe, seed=0)
             if kind == "live":
-                lesson = replace(lesson, teacher=running)
-        trainings[kind] = train(student, loader, recipe, seed=0, lesson=lesson)
+                distillation = replace(distillation, teacher=running)
+        trainings[kind] = train(student, loader, recipe, seed=0, distillation=distillation)
     assert loader.steps_per_epoch(0) == STEPS
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     order = random.Random(0)

@@ -16,7 +16,7 @@ from autokd.outcomes import Job, WorkerResources
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
 from autokd.training import PrecisionMeter, TrainingEvaluatorFactory, prepare, train
-from autokd.training.evaluator import make_lesson
+from autokd.training.evaluator import build_distillation
 from autokd.training.optim.averaging import WeightAverage
 from autokd.training.optim.frozen import parts_of
 from autokd.training.optim.optimizer import rate_factor
@@ -163,8 +163,8 @@ def test_frozen_parts_are_bit_equal_after_training_and_the_rest_has_moved(provis
     recipe = provisions.config.proxy
     student, loader = provisions.warm_student(0), provisions.training_loader(recipe)
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    lesson = make_lesson(spec, student, loader, provisions, recipe, 0) if spec else None
-    for _ in train(student, loader, recipe, seed=0, lesson=lesson, frozen=parts_of(student, (part,))):
+    distillation = build_distillation(spec, student, loader, provisions, recipe, 0) if spec else None
+    for _ in train(student, loader, recipe, seed=0, distillation=distillation, frozen=parts_of(student, (part,))):
         student.eval().train()  # as measuring does
     changed = moved(before, student.state_dict())
     body = "model.backbone.body."
@@ -294,11 +294,11 @@ class Rates:
     """The learning rates of a training's steps, as its optimiser gets them."""
 
     def __init__(self, monkeypatch) -> None:
-        from autokd.training.optim.update import Descent
+        from autokd.training.optim.update import UpdateRule
 
         self.found: list[float] = []
-        set_rate = Descent.set_rate
-        monkeypatch.setattr(Descent, "set_rate", lambda this, rate: self.found.append(rate) or set_rate(this, rate))
+        set_rate = UpdateRule.set_rate
+        monkeypatch.setattr(UpdateRule, "set_rate", lambda this, rate: self.found.append(rate) or set_rate(this, rate))
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (2, 1), (3, 2), (4, 2), (9, 2)])
@@ -349,10 +349,10 @@ def test_a_distillers_schedule_ends_with_the_steps(provisions_of):
         "weight: {absolute: 1.0, schedule: linear_decay}}]}"
     )
     student, loader = provisions.warm_student(0), provisions.training_loader(recipe)
-    lesson = make_lesson(DistillerSpec.from_yaml(text), student, loader, provisions, recipe, 0)
+    distillation = build_distillation(DistillerSpec.from_yaml(text), student, loader, provisions, recipe, 0)
     progress = []
-    lesson.distiller.register_forward_pre_hook(lambda module, *_: progress.append(module.progress))
-    results = list(train(student, loader, recipe, seed=0, lesson=lesson, max_steps=3))
+    distillation.distiller.register_forward_pre_hook(lambda module, *_: progress.append(module.progress))
+    results = list(train(student, loader, recipe, seed=0, distillation=distillation, max_steps=3))
     np.testing.assert_allclose(progress, [0, 1 / 3, 2 / 3], rtol=1e-12)
     assert [(result.epoch, result.num_epochs) for result in results] == [(1, 2), (2, 2)]
 

@@ -8,9 +8,9 @@ import torch
 from autokd.data import load_datasets
 from autokd.errors import AutoKDError, ConfigError
 from autokd.training import PrecisionMeter, prepare
-from autokd.training.content import weights_digest
 from autokd.training.loop import train
 from autokd.training.provisions import Provisions
+from autokd.training.weights import weights_digest
 
 CPU = torch.device("cpu")
 

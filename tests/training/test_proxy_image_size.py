@@ -13,8 +13,8 @@ from autokd.detectors import build_detector, prediction_layout_of, unpaired_taps
 from autokd.outcomes import Job, WorkerResources
 from autokd.presets import load_preset
 from autokd.training import LiveTeacher, TrainingEvaluatorFactory, prepare
-from autokd.training.content import weights_digest
 from autokd.training.provisions import Provisions
+from autokd.training.weights import weights_digest
 
 CPU = torch.device("cpu")
 SMALL = (32, 48)

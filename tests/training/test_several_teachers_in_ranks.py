@@ -11,9 +11,9 @@ import torch
 
 from autokd.config import RunConfig
 from autokd.presets import load_preset
-from autokd.training.evaluator import make_lesson
+from autokd.training.evaluator import build_distillation
 from autokd.training.loop import train
-from autokd.training.parallel.shares import Ranks
+from autokd.training.parallel.shards import RankGroup
 from autokd.training.provisions import Provisions
 from tests.support.rank_processes import in_ranks
 from tests.support.training_samples import make_config
@@ -26,10 +26,10 @@ def train_with_two_teachers(cache: Path, factors: str) -> dict[str, Any]:
     provisions = Provisions(RunConfig.model_validate(data), cache, torch.device("cpu"))
     recipe = provisions.config.full
     student = provisions.new_student(0)
-    loader = replace(provisions.training_loader(recipe), ranks=Ranks.current())
-    lesson = make_lesson(load_preset("fitnet"), student, loader, provisions, recipe, 0)
-    losses = [dict(result.losses) for result in train(student, loader, recipe, seed=0, lesson=lesson)]
-    return {"losses": losses, "shares": lesson.distiller.shares_T.tolist(), "weights": student.plain_state_dict()}
+    loader = replace(provisions.training_loader(recipe), ranks=RankGroup.current())
+    distillation = build_distillation(load_preset("fitnet"), student, loader, provisions, recipe, 0)
+    losses = [dict(result.losses) for result in train(student, loader, recipe, seed=0, distillation=distillation)]
+    return {"losses": losses, "shares": distillation.distiller.shares_T.tolist(), "weights": student.plain_state_dict()}
 
 
 @pytest.mark.slow

@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from autokd.benchmark.identity import recipe_digest, text_digest
+from autokd.benchmark.identity import recipe_digest
 from autokd.config import RunConfig, config_data
 from autokd.documents import dump_yaml
 from autokd.errors import BenchmarkError
+from autokd.files import text_digest, write_text_atomically
 from autokd.outcomes import TRAINING_VERSION, Job, Outcome, RecipeName
-from autokd.storage import write_text_atomically
 from autokd.storage.record import outcome_from_plain, outcome_to_plain
 
 RESULT_CAUSES = ("non_finite", "cannot_build")

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autokd.detectors.contract import Detections, Detector, Target, evaluating, full_precision
+from autokd.detectors.contract import Detections, Detector, Target, evaluating
 from autokd.detectors.labels import LabelMap
 from autokd.detectors.mmdet.intercept import patched_methods, training_form
 from autokd.detectors.mmdet.library import PROGRAM_ERRORS
 from autokd.errors import DetectorError, NonFiniteError
 from autokd.outputs import TAPS, DetectorOutputs, HeadMaps
+from autokd.tensors import full_precision
 
 _PROBE_PX = 128
 """Side of the empty image that tells channels and strides: the coarsest levels in use have a stride of 128."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from autokd.detectors.mmdet import safe_unpickler
 from autokd.detectors.mmdet.library import PROGRAM_ERRORS
-from autokd.errors import DetectorError
+from autokd.errors import DetectorError, name_list
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     spoilt = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     if spoilt:
         raise DetectorError(
-            f"{path}: {len(spoilt)} tensors hold NaN or infinity ({_listed(spoilt)}). The training that wrote them "
-            "diverged: take an earlier checkpoint."
+            f"{path}: {len(spoilt)} tensors hold NaN or infinity ({name_list(spoilt, limit=_SHOWN)}). The training "
+            "that wrote them diverged: take an earlier checkpoint."
         )
     return Checkpoint(path, _without_prefix(weights), _classes(content.get("meta")))
 
@@ -128,7 +128,7 @@ def load_checkpoint(model: Any, checkpoint: Checkpoint, *, new_head: bool) -> No
 
 def _report(missing: list[str], unexpected: list[str], misshapen: list[str]) -> str:
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-    return "; ".join(f"{len(names)} {kind} ({_listed(names)})" for kind, names in kinds if names)
+    return "; ".join(f"{len(names)} {kind} ({name_list(names, limit=_SHOWN)})" for kind, names in kinds if names)
 
 
 def _verdict(missing: list[str], misshapen: list[str], expected: Mapping[str, Tensor]) -> str:
@@ -146,7 +146,3 @@ def _remedy(misshapen: list[str]) -> str:
             "layers anew with 'new_head: true'."
         )
     return "Name the config with which the checkpoint was made, and the same 'options'."
-
-
-def _listed(names: list[str]) -> str:
-    return f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"

@@ -15,11 +15,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from autokd.detectors.contract import full_precision
 from autokd.detectors.cross_head import check_head_maps
 from autokd.detectors.labels import LabelMap
 from autokd.detectors.mmdet.dense_heads import DenseHead
 from autokd.outputs import HeadMaps
+from autokd.tensors import full_precision
 
 CUT_HEADS = ("RetinaHead", "FCOSHead", "ATSSHead", "GFLHead", "RepPointsHead")
 """Heads whose branches ``cls_convs`` and ``reg_convs`` serve all levels and meet nowhere before their last block."""

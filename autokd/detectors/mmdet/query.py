@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autokd.detectors.contract import full_precision
 from autokd.detectors.mmdet.adapter import Batch, Features, HeadReading, MmdetAdapter
 from autokd.detectors.mmdet.intercept import patched_methods, recorded_outputs, training_form
 from autokd.detectors.proposals import best_boxes
+from autokd.tensors import full_precision
 
 QUERY_HEADS = ("DETRHead", "ConditionalDETRHead", "DABDETRHead", "DeformableDETRHead", "DINOHead")
 """Heads whose outputs are layers of (class scores, boxes), the matching queries last. Others give the pyramid only."""

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autokd.detectors.contract import full_precision
 from autokd.detectors.labels import LabelMap
 from autokd.detectors.mmdet.adapter import Batch, Features, HeadReading, MmdetAdapter
 from autokd.detectors.mmdet.dense import strides_of_priors
 from autokd.detectors.mmdet.intercept import masked_children, patched_methods
 from autokd.detectors.proposals import stacked
+from autokd.tensors import full_precision
 
 _MASK_PARTS = ("mask_head", "mask_roi_extractor", "mask_iou_head", "semantic_head", "semantic_roi_extractor")
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autokd.detectors.contract import Detections, Detector, Target, full_precision
+from autokd.detectors.contract import Detections, Detector, Target
 from autokd.detectors.torchvision.anchors import AnchorTable
 from autokd.detectors.torchvision.layout import Layout
 from autokd.outputs import DetectorOutputs, HeadMaps
+from autokd.tensors import full_precision
 
 _HEAD_TAPS = frozenset({"class_logits", "boxes", "proposals", "head_maps"})
 """Taps for which the head must run."""

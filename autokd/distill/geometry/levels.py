@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from autokd.errors import DistillError
+from autokd.errors import DistillError, name_list
 from autokd.outputs import DetectorOutputs
 
 
@@ -53,8 +53,8 @@ def pair_levels(student: DetectorOutputs, teacher: DetectorOutputs, must_share: 
     )
     if not pairs and must_share:
         raise DistillError(
-            f"no level of the student (strides {_listed(student)}) has the stride of one of the teacher "
-            f"(strides {_listed(teacher)}). Choose a pair whose pyramids share a stride."
+            f"no level of the student (strides {_strides(student)}) has the stride of one of the teacher "
+            f"(strides {_strides(teacher)}). Choose a pair whose pyramids share a stride."
         )
     return pairs
 
@@ -107,5 +107,5 @@ def own_random_numbers(name: str) -> Iterator[None]:
         torch.default_generator.set_state(state)
 
 
-def _listed(outputs: DetectorOutputs) -> str:
-    return ", ".join(f"{level}: {stride}" for level, stride in outputs.strides.items()) or "none"
+def _strides(outputs: DetectorOutputs) -> str:
+    return name_list(f"{level}: {stride}" for level, stride in outputs.strides.items())

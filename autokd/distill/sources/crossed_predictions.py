@@ -24,6 +24,7 @@ from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
 from autokd.outputs import CrossHead, DetectorOutputs, HeadMaps
 from autokd.spec.operator import BOXES, LOGITS
+from autokd.tensors import full_precision
 
 _EPSILON = 1e-6
 
@@ -98,7 +99,7 @@ class Crossing(nn.Module):
         entering: dict[str, tuple[Tensor, Tensor]] = {}
         for (name_t, name_s), adapters in zip(self.levels, self._adapters_by_level()):
             class_map, box_map = (
-                _aligned(adapter(_full_precision(x_s)), x_t.detach(), name_t)
+                _aligned(adapter(full_precision(x_s)), x_t.detach(), name_t)
                 for adapter, x_s, x_t in zip(adapters, maps_s[name_s], maps_t[name_t])
             )
             entering[name_t] = class_map, box_map
@@ -167,7 +168,3 @@ def _teachers(inputs: TermInputs, name: str, crossed: Tensor) -> Tensor:
             f"tap has {tuple(tap.shape)}. The head must be the teacher's own, for the same images at the same size."
         )
     return tap.detach().to(crossed)
-
-
-def _full_precision(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

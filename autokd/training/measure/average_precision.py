@@ -21,7 +21,7 @@ from torch import Tensor
 
 from autokd.data import DetectionDataset, collate
 from autokd.detectors import Detector
-from autokd.training.content import write_whole
+from autokd.files import write_text_atomically
 from autokd.training.loader import chunks
 
 MAX_DETECTIONS = 100
@@ -46,7 +46,7 @@ class AveragePrecision:
         return min(self.per_class.values(), default=0.0)
 
     def save_detections(self, path: Path) -> None:
-        write_whole(path, json.dumps(list(self.detections)).encode())
+        write_text_atomically(path, json.dumps(list(self.detections)))
 
 
 class PrecisionMeter:

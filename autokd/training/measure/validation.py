@@ -11,8 +11,9 @@ import torch
 
 from autokd.detectors import Detections, Detector, Target
 from autokd.errors import DetectorError, NonFiniteError
+from autokd.outputs import PYRAMID_TAP
+from autokd.training.distillation import TeacherTaps
 from autokd.training.loader import Loader
-from autokd.training.loop import PYRAMID_TAP, TeacherTaps
 from autokd.training.measure.average_precision import coco_results
 from autokd.training.measure.cka import Rows, TeachersCKA
 from autokd.training.seeds import random_stream, seed_stream

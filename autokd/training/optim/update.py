@@ -1,6 +1,6 @@
 """From the parts of a loss to moved parameters: gradients, clipping, the optimiser's step.
 
-``JointDescent`` follows the sum of all parts, as most optimisers do; ``SeparateDescent`` keeps the gradients of task
+``StandardUpdate`` follows the sum of all parts, as most optimisers do; ``DotUpdate`` keeps the gradients of task
 and distillation apart, as DOT wants them, at the price of a second backward pass.
 """
 
@@ -25,7 +25,7 @@ _CLIP_EPSILON = 1e-6
 """As in torch's ``clip_grad_norm_``."""
 
 
-class Descent(ABC):
+class UpdateRule(ABC):
     """Moves the trainable parameters of student and distiller; the distiller's never get the task's gradient."""
 
     can_scale = True
@@ -57,7 +57,7 @@ class Descent(ABC):
         """Move the parameters along the gradients last taken."""
 
 
-class JointDescent(Descent):
+class StandardUpdate(UpdateRule):
     """One backward pass for the sum of all parts."""
 
     def differentiate(self, parts: Mapping[str, Tensor]) -> Tensor | None:
@@ -70,7 +70,7 @@ class JointDescent(Descent):
         self.optimiser.zero_grad(set_to_none=True)  # now, so that the next forward has the memory
 
 
-class SeparateDescent(Descent):
+class DotUpdate(UpdateRule):
     """The task's gradient and distillation's, each for itself, for DOT.
 
     They are clipped by one common factor, which their sum's norm decides: their ratio stays, and with
@@ -83,9 +83,9 @@ class SeparateDescent(Descent):
         student, distiller = self._owners
         self._task: dict[nn.Parameter, Tensor]
         self._distill: dict[nn.Parameter, Tensor]
-        has_lesson = DISTILL in parts and parts[DISTILL].requires_grad
-        self._task = _gradients(parts[TASK], student, keep_graph=has_lesson)
-        self._distill = _gradients(parts[DISTILL], student + distiller) if has_lesson else {}
+        has_distillation = DISTILL in parts and parts[DISTILL].requires_grad
+        self._task = _gradients(parts[TASK], student, keep_graph=has_distillation)
+        self._distill = _gradients(parts[DISTILL], student + distiller) if has_distillation else {}
         norms = [self._clip(parameters) for parameters in self._owners]
         return norms[0]
 
@@ -117,7 +117,9 @@ def _gradients(loss: Tensor, parameters: list[nn.Parameter], keep_graph: bool = 
     return {p: gradient for p, gradient in zip(parameters, found) if gradient is not None}
 
 
-def make_descent(student: nn.Module, distiller: nn.Module | None, recipe: Recipe, device: torch.device) -> Descent:
-    """The descent that the recipe's optimiser wants. ConfigError where it cannot work in the recipe's precision."""
-    kind = SeparateDescent if recipe.optimiser == "dot" else JointDescent
+def make_update_rule(
+    student: nn.Module, distiller: nn.Module | None, recipe: Recipe, device: torch.device
+) -> UpdateRule:
+    """The update_rule that the recipe's optimiser wants. ConfigError where it cannot work in the recipe's precision."""
+    kind = DotUpdate if recipe.optimiser == "dot" else StandardUpdate
     return kind(student, distiller, recipe, device)

@@ -26,11 +26,10 @@ from torch import Tensor
 from autokd.data import ViewPlan
 from autokd.detectors import Detector
 from autokd.errors import DataError, NonFiniteError
-from autokd.outputs import TAPS, CrossHead, DetectorOutputs
-from autokd.training.content import META_FILE, exclusive, read_meta, whole_folder, write_json
+from autokd.files import META_FILE, atomic_folder, exclusive_lock, read_meta, write_json_atomically
+from autokd.outputs import PYRAMID_TAP, TAPS, CrossHead, DetectorOutputs
 from autokd.training.loader import Batch, Loader, Pairs, chunks, num_chunks
-from autokd.training.loop import PYRAMID_TAP
-from autokd.training.teacher.key import FORMAT_VERSION, HELD_TAP, TapsKey, stored_taps
+from autokd.training.teacher.cache_key import FORMAT_VERSION, HELD_TAP, CacheKey, stored_taps
 
 LEVEL_PREFIX = "level."
 CHECKED_BLOCKS, BLOCK_BYTES = 512, 1 << 16
@@ -144,7 +143,7 @@ class LiveTeacher:
 
 def open_or_build(
     root: Path,
-    key: TapsKey,
+    key: CacheKey,
     loader: Loader,
     make_teacher: Callable[[], Detector],
     on_progress: Progress | None = None,
@@ -159,11 +158,11 @@ def open_or_build(
     folder = root / key.folder_name
     meta = sound_meta(folder)
     if meta is None:
-        with exclusive(folder):
+        with exclusive_lock(folder):
             meta = sound_meta(folder)
             if meta is None:
                 shutil.rmtree(folder, ignore_errors=True)
-                with whole_folder(folder) as temporary:
+                with atomic_folder(folder) as temporary:
                     _build(temporary, key, loader, make_teacher(), on_progress)
                 meta = sound_meta(folder)
     if meta is None:
@@ -187,7 +186,7 @@ def sound_meta(folder: Path) -> dict[str, Any] | None:
 
 
 @torch.no_grad()
-def _build(folder: Path, key: TapsKey, loader: Loader, teacher: Detector, on_progress: Progress | None) -> None:
+def _build(folder: Path, key: CacheKey, loader: Loader, teacher: Detector, on_progress: Progress | None) -> None:
     """Run the teacher over every view of the plan and write ``folder``."""
     teacher = teacher.to(loader.device).eval()
     plan = loader.plan
@@ -215,7 +214,7 @@ def _build(folder: Path, key: TapsKey, loader: Loader, teacher: Detector, on_pro
         "input_size_px": list(outputs.input_size_px),
         "arrays": {n: {"bytes": p.stat().st_size, "checksum": _checksum(p)} for n, p in files.items()},
     }
-    write_json(folder / META_FILE, meta)
+    write_json_atomically(folder / META_FILE, meta)
 
 
 def _wanted(outputs: DetectorOutputs, taps: Sequence[str]) -> dict[str, Tensor]:
@@ -228,7 +227,7 @@ def _wanted(outputs: DetectorOutputs, taps: Sequence[str]) -> dict[str, Tensor]:
     return found
 
 
-def _allocate(folder: Path, taps: Mapping[str, Tensor], plan: ViewPlan, key: TapsKey) -> dict[str, np.memmap]:
+def _allocate(folder: Path, taps: Mapping[str, Tensor], plan: ViewPlan, key: CacheKey) -> dict[str, np.memmap]:
     shapes = {name: (plan.num_images, plan.num_views, *tap.shape[1:]) for name, tap in taps.items()}
     needed = sum(key.dtype_of(name).itemsize * math.prod(shape) for name, shape in shapes.items())
     free = shutil.disk_usage(folder).free

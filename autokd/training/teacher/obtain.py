@@ -6,7 +6,6 @@ file of AP for each pair of validation and test sets that it was measured on.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,24 +18,23 @@ from autokd.config import Detector as DetectorConfig
 from autokd.data import Datasets, DetectionDataset
 from autokd.detectors import Detector, build_detector, structure_text, taps_of
 from autokd.errors import ConfigError
+from autokd.files import (
+    META_FILE,
+    atomic_folder,
+    content_digest,
+    digest_of,
+    exclusive_lock,
+    read_meta,
+    write_json_atomically,
+)
 from autokd.outcomes import TRAINING_VERSION
 from autokd.outputs import CrossHead
-from autokd.training.content import (
-    META_FILE,
-    digest_of,
-    exclusive,
-    load_weights,
-    read_meta,
-    save_weights,
-    weights_digest,
-    whole_folder,
-    write_json,
-)
 from autokd.training.loader import Loader, training_plan
 from autokd.training.loop import train
 from autokd.training.measure.average_precision import AveragePrecision, PrecisionMeter
 from autokd.training.optim.optimizer import idle_fields
 from autokd.training.seeds import random_stream
+from autokd.training.weights import load_weights, save_weights, weights_digest
 
 WEIGHTS_FILE = "weights.pt"
 
@@ -94,14 +92,10 @@ def file_digest(path: Path | None) -> str:
     """16 hexadecimal digits of a file's content; empty for no file. ConfigError if it cannot be read."""
     if path is None:
         return ""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return content_digest(path)
     except OSError as error:
         raise ConfigError(f"checkpoint: {path} cannot be read ({error.strerror}). Correct the path.") from None
-    return digest.hexdigest()[:16]
 
 
 def obtain_teacher(
@@ -128,10 +122,10 @@ def obtain_teacher(
     folder = cache_dir / "teachers" / key
     meta = _sound_meta(folder)
     if meta is None:
-        with exclusive(folder):
+        with exclusive_lock(folder):
             meta = _sound_meta(folder)
             if meta is None:
-                with whole_folder(folder) as temporary:
+                with atomic_folder(folder) as temporary:
                     _train(config, dataset, temporary, device, on_progress)
                 meta = _sound_meta(folder)
     assert meta is not None, "a folder just written is whole"
@@ -164,7 +158,7 @@ def _train(
     state = model.state_dict()
     save_weights(folder / WEIGHTS_FILE, state)
     seconds = round(time.monotonic() - began, 3)
-    write_json(folder / META_FILE, {"digest": weights_digest(state), "train_seconds": seconds})
+    write_json_atomically(folder / META_FILE, {"digest": weights_digest(state), "train_seconds": seconds})
 
 
 def _build(teacher: Teacher, device: torch.device) -> Detector:
@@ -187,12 +181,12 @@ def measure_teacher(
     name = "ap-" + digest_of(**{split: dataset.fingerprint for split, dataset in splits.items()})
     folder = teacher.folder / name
     if (kept := read_meta(folder)) is None:
-        with exclusive(folder):
+        with exclusive_lock(folder):
             if (kept := read_meta(folder)) is None:
                 model = teacher.build(device)
-                with whole_folder(folder) as temporary:
+                with atomic_folder(folder) as temporary:
                     kept = _measure(model, splits, temporary, batch_size, device, on_progress)
-                    write_json(temporary / META_FILE, kept)
+                    write_json_atomically(temporary / META_FILE, kept)
     return TeacherScore(
         kept["val"]["ap"],
         kept["test"]["ap"],

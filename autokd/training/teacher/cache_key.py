@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from autokd.errors import DataError
-from autokd.training.content import digest_of
-from autokd.training.loop import PYRAMID_TAP
+from autokd.files import digest_of
+from autokd.outputs import PYRAMID_TAP
 
 FORMAT_VERSION = 2
 STORED_TAPS = (PYRAMID_TAP, "class_logits", "boxes", "edge_logits")
@@ -26,7 +26,7 @@ def stored_taps(wanted: Iterable[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class TapsKey:
+class CacheKey:
     """All that the cached taps depend on; ``folder_name`` is its digest. ``taps``: of ``STORED_TAPS``."""
 
     teacher_digest: str

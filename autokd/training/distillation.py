@@ -1,4 +1,4 @@
-"""What the student learns from in a step: the targets' losses, and beside them a lesson from the teacher."""
+"""What the student learns from in a step: the targets' losses, and beside them a distillation from the teacher."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from torch import Tensor
 from autokd.detectors import Detector
 from autokd.distill import Distiller, DistillResult, TeacherEnsemble
 from autokd.errors import DetectorError
-from autokd.outputs import DetectorOutputs
+from autokd.outputs import PYRAMID_TAP, DetectorOutputs
 from autokd.training.loader import Batch
 from autokd.training.optim.update import DISTILL, TASK, TOTAL
-
-PYRAMID_TAP = "fpn"
 
 
 class TeacherTaps(Protocol):
@@ -27,7 +25,7 @@ class TeacherTaps(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class Distillation:
     """What the student learns from beside the targets: the loss and where the teacher's taps come from.
 
     ``taps``: those of the student that the loss reads.
@@ -38,22 +36,22 @@ class Lesson:
     taps: tuple[str, ...] = (PYRAMID_TAP,)
 
 
-def losses_of(student: Detector, batch: Batch, lesson: Lesson | None) -> dict[str, Tensor]:
+def losses_of(student: Detector, batch: Batch, distillation: Distillation | None) -> dict[str, Tensor]:
     """Every part of the loss by name, and their total with its graph."""
-    outputs = student(batch.images_BCHW, batch.targets, taps=wanted_taps(lesson))
+    outputs = student(batch.images_BCHW, batch.targets, taps=required_taps(distillation))
     task_loss = task_loss_of(outputs, student)
     parts = {f"task/{name}": loss for name, loss in (outputs.losses or {}).items()}
     parts[TASK] = task_loss
     parts[TOTAL] = task_loss
-    if lesson is not None:
-        result = lesson.distiller(outputs, lesson.teacher(batch), batch.targets)
+    if distillation is not None:
+        result = distillation.distiller(outputs, distillation.teacher(batch), batch.targets)
         parts |= term_parts(result)
         parts[TOTAL] = task_loss + result.total
     return parts
 
 
-def wanted_taps(lesson: Lesson | None) -> tuple[str, ...]:
-    return lesson.taps if lesson else (PYRAMID_TAP,)
+def required_taps(distillation: Distillation | None) -> tuple[str, ...]:
+    return distillation.taps if distillation else (PYRAMID_TAP,)
 
 
 def task_loss_of(outputs: DetectorOutputs, student: Detector) -> Tensor:

@@ -1,4 +1,4 @@
-"""Whole folders or none, digests of content."""
+"""Files and folders whole or not at all, locks, digests of content."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ import threading
 import time
 
 import pytest
-import torch
 
-from autokd.training.content import (
+from autokd.files import (
+    atomic_file,
+    atomic_folder,
+    content_digest,
+    copy_file_atomically,
     digest_of,
-    exclusive,
-    load_weights,
+    exclusive_lock,
     read_meta,
-    save_weights,
-    weights_digest,
-    whole_folder,
-    write_json,
+    text_digest,
+    write_json_atomically,
+    write_text_atomically,
 )
 
 
 def test_an_interrupted_folder_leaves_nothing_behind(tmp_path):
     def interrupted() -> None:
-        with whole_folder(tmp_path / "thing") as temporary:
+        with atomic_folder(tmp_path / "thing") as temporary:
             (temporary / "half").write_text("half")
             raise KeyboardInterrupt
 
@@ -33,9 +34,9 @@ def test_an_interrupted_folder_leaves_nothing_behind(tmp_path):
 
 
 def test_the_first_of_two_makers_wins_and_the_second_is_dropped(tmp_path):
-    with whole_folder(tmp_path / "thing") as slow:
+    with atomic_folder(tmp_path / "thing") as slow:
         (slow / "who").write_text("second")
-        with whole_folder(tmp_path / "thing") as quick:
+        with atomic_folder(tmp_path / "thing") as quick:
             (quick / "who").write_text("first")
     assert (tmp_path / "thing" / "who").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["thing"]
@@ -46,7 +47,7 @@ def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path):
         (tmp_path / name).mkdir()
         then = time.time() - age_h * 3600
         os.utime(tmp_path / name, (then, then))
-    with whole_folder(tmp_path / "thing"):
+    with atomic_folder(tmp_path / "thing"):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.cccc.part", ".thing.bbbb.part", "thing"]
 
@@ -56,7 +57,7 @@ def test_one_holder_of_a_lock_at_a_time(tmp_path):
 
     def hold() -> None:
         nonlocal inside, most
-        with exclusive(tmp_path / "thing"):
+        with exclusive_lock(tmp_path / "thing"):
             inside += 1
             most = max(most, inside)
             time.sleep(0.02)
@@ -70,24 +71,34 @@ def test_one_holder_of_a_lock_at_a_time(tmp_path):
     assert most == 1
 
 
-def test_digests_depend_on_content_and_not_on_order():
+def test_digests_depend_on_content_and_not_on_order(tmp_path):
     assert digest_of(a=1, b=[2, 3]) == digest_of(b=[2, 3], a=1) != digest_of(a=1, b=[3, 2])
-    weights = {"w": torch.tensor([1.0, 2.0]), "n": torch.tensor(3)}
-    assert weights_digest(weights) == weights_digest(dict(reversed(weights.items())))
-    for other in (
-        {**weights, "w": torch.tensor([1.0, 2.1])},
-        {**weights, "w": torch.tensor([[1.0, 2.0]])},
-        {**weights, "w": torch.tensor([1.0, 2.0], dtype=torch.float64)},
-        {"v": weights["w"], "n": weights["n"]},
-    ):
-        assert weights_digest(other) != weights_digest(weights)
+    (tmp_path / "abc").write_text("abc")
+    assert text_digest("abc") == content_digest(tmp_path / "abc") == "ba7816bf8f01cfea"  # SHA-256 of "abc", FIPS 180-4
 
 
-def test_weights_and_meta_come_back_as_they_were(tmp_path):
-    save_weights(tmp_path / "w.pt", {"w": torch.nn.Parameter(torch.tensor([1.5]))})
-    assert load_weights(tmp_path / "w.pt")["w"].tolist() == [1.5]
-    write_json(tmp_path / "meta.json", {"a": 1})
+def test_an_interrupted_file_leaves_the_old_content_and_nothing_else(tmp_path):
+    path = tmp_path / "new folder" / "text"
+    write_text_atomically(path, "old")
+
+    def interrupted() -> None:
+        with atomic_file(path) as temporary:
+            temporary.write_text("ha")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    write_text_atomically(path, "new")
+    copy_file_atomically(path, tmp_path / "copy")
+    assert (tmp_path / "copy").read_text() == "new"
+    assert [file.name for file in path.parent.iterdir()] == ["text"]
+
+
+def test_meta_data_come_back_and_damaged_ones_are_none(tmp_path):
+    write_json_atomically(tmp_path / "meta.json", {"a": 1})
     assert read_meta(tmp_path) == {"a": 1}
-    (tmp_path / "meta.json").write_text('{"a": ')
-    assert read_meta(tmp_path) is None
+    for damaged in ('{"a": ', "[1]"):
+        (tmp_path / "meta.json").write_text(damaged)
+        assert read_meta(tmp_path) is None
     assert read_meta(tmp_path / "nowhere") is None
