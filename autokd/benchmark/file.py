@@ -19,13 +19,14 @@ from autokd.benchmark.identity import Header, check_identity, text_digest
 from autokd.benchmark.table import BenchmarkRow, DistillerBenchmark
 from autokd.config import NO_DISTILLATION, RunConfig
 from autokd.errors import BenchmarkError, SpecError
-from autokd.outcomes import TRAINING_VERSION, Outcome
+from autokd.outcomes import TRAINING_VERSION, JobId, Outcome, RecipeName
 from autokd.space import Space
 from autokd.spec import DistillerSpec
 from autokd.storage.plain import to_plain
 from autokd.storage.record import outcome_from_plain, outcome_to_plain
 
 _DIGITS = 6
+_RECIPES: tuple[RecipeName, ...] = ("full", "proxy")
 _ABSENT: dict[str, Any] = {"cause": None, "message": "", "artifacts": {}, "worker": ""}
 """What of an outcome is not written where it is empty. Its job's id follows from the row."""
 
@@ -111,8 +112,8 @@ def _row(data: Mapping[str, Any], where: str, number: int) -> BenchmarkRow:
         digest = data["digest"]
         spec = None if digest == NO_DISTILLATION else DistillerSpec.from_data(data["spec"]).canonical()
         full, proxy = (
-            {int(seed): _outcome(found, f"{recipe}-{digest}-s{seed}") for seed, found in data[recipe].items()}
-            for recipe in ("full", "proxy")
+            {int(seed): _outcome(found, JobId(recipe, digest, int(seed))) for seed, found in data[recipe].items()}
+            for recipe in _RECIPES
         )
     except SpecError as error:
         raise BenchmarkError(
@@ -128,8 +129,8 @@ def _row(data: Mapping[str, Any], where: str, number: int) -> BenchmarkRow:
     return BenchmarkRow(spec, full, proxy)
 
 
-def _outcome(data: Mapping[str, Any], job_id: str) -> Outcome:
-    return outcome_from_plain(_ABSENT | dict(data) | {"job_id": job_id})
+def _outcome(data: Mapping[str, Any], job_id: JobId) -> Outcome:
+    return outcome_from_plain(_ABSENT | dict(data) | {"job_id": str(job_id)})
 
 
 def _rounded(value: Any) -> Any:

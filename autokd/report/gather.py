@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from autokd.errors import AutoKDError
+from autokd.metrics import TEST_AP, part_of
 from autokd.report.pictures import ComparisonImage
 from autokd.report.statistics import summarise
 from autokd.report.view import (
@@ -210,8 +211,8 @@ def _judged_on(config: Mapping[str, Any]) -> Literal["test", "val"]:
 
 def _teacher_per_class(results: Results) -> dict[str, float]:
     """Return the teacher's test AP by class, kept under names such as "test_ap/cat"."""
-    kept = {name.partition("/")[2]: value for name, value in results.teacher.metrics.items() if "test_ap/" in name}
-    return {name: value for name, value in kept.items() if value is not None}
+    by_class = {part_of(name, TEST_AP): value for name, value in results.teacher.metrics.items()}
+    return {name: value for name, value in by_class.items() if name is not None and value is not None}
 
 
 def _numbers(values: Sequence[float | None]) -> tuple[float, ...]:

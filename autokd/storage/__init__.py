@@ -7,7 +7,7 @@ from autokd.storage.digests import find_by_digest
 from autokd.storage.facts import Fact, get_fact, load_job_outcomes, save_job_outcome, set_fact
 from autokd.storage.files import write_text_atomically
 from autokd.storage.reclaim import Reclaimed, reclaim_running
-from autokd.storage.record import NO_DISTILLATION, TrialRecord, read_record, record_job, record_outcome
+from autokd.storage.record import TrialRecord, read_record, record_job, record_outcome
 from autokd.storage.results import (
     Entry,
     FinalistResult,
@@ -22,7 +22,6 @@ from autokd.storage.run_directory import RunDirectory
 from autokd.storage.studies import open_existing, open_study, storage_url
 
 __all__ = [
-    "NO_DISTILLATION",
     "Entry",
     "Fact",
     "FinalistResult",

@@ -14,8 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autokd.config import NO_DISTILLATION
-from autokd.outcomes import Job, Outcome, RecipeName, Report
+from autokd.outcomes import NO_DISTILLATION, Job, Outcome, RecipeName, Report
 from autokd.spec import DistillerSpec, formula, formula_lines
 from autokd.storage.plain import from_plain, to_plain
 

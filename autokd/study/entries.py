@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autokd.config import NO_DISTILLATION, FullRecipe
-from autokd.outcomes import Job, Outcome, lesson_digest
+from autokd.config import FullRecipe
+from autokd.metrics import VAL_AP
+from autokd.outcomes import NO_DISTILLATION, Job, JobId, Outcome, lesson_digest, make_job
 from autokd.presets import load_distiller
 from autokd.spec import DistillerSpec
 
@@ -29,19 +30,11 @@ class Entry:
 
     def jobs(self, seeds: Sequence[int]) -> list[Job]:
         """One full training a seed; entries of equal digest share theirs."""
-        return [Job(self._job_id(seed), self.spec, "full", seed, self.promoted) for seed in seeds]
+        return [make_job(self.spec, "full", seed, self.promoted) for seed in seeds]
 
     def outcomes(self, outcomes: Mapping[str, Outcome], seeds: Sequence[int]) -> list[Outcome]:
         """Those of this entry, in the order of the seeds."""
-        return [outcomes[self._job_id(seed)] for seed in seeds]
-
-    def _job_id(self, seed: int) -> str:
-        return full_job_id(self.digest, seed)
-
-
-def full_job_id(digest: str, seed: int) -> str:
-    """Names a full training: entries of equal digest share it. An empty digest: no distillation."""
-    return f"full-{digest or NO_DISTILLATION}-s{seed}"
+        return [outcomes[str(JobId("full", self.digest, seed))] for seed in seeds]
 
 
 def baseline_entries(recipe: FullRecipe) -> list[Entry]:
@@ -61,7 +54,7 @@ def winner_of(entries: Sequence[Entry], outcomes: Mapping[str, Outcome], seeds: 
     """The entry with the greatest mean val AP over its finished trainings; test AP has no say."""
 
     def mean_val_ap(entry: Entry) -> float:
-        values = [o.metrics["val_ap"] for o in entry.outcomes(outcomes, seeds) if o.status == "finished"]
+        values = [o.metrics[VAL_AP] for o in entry.outcomes(outcomes, seeds) if o.status == "finished"]
         return statistics.fmean(values) if values else float("-inf")
 
     return max(entries, key=mean_val_ap)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from optuna.trial import TrialState
 
 from autokd.config import RunConfig
-from autokd.outcomes import Outcome
-from autokd.report import SEARCHED
+from autokd.metrics import TEST_AP, TRAIN_SECONDS, VAL_AP, class_ap, is_part, part_of
+from autokd.outcomes import SEARCHED, Outcome
 from autokd.spec import DistillerSpec, formula
 from autokd.storage import Entry as EntryResult
 from autokd.storage import Results, SearchSummary, TeacherResult, read_record, write_text_atomically
@@ -81,8 +81,8 @@ def search_summary(study: optuna.Study, sampler: str, seconds: float) -> SearchS
 
 
 def _teacher_result(score: TeacherScore) -> TeacherResult:
-    per_class: dict[str, float | None] = {f"val_ap/{name}": value for name, value in score.val_per_class.items()}
-    per_class |= {f"test_ap/{name}": value for name, value in score.test_per_class.items()}
+    per_class: dict[str, float | None] = {class_ap("val", name): ap for name, ap in score.val_per_class.items()}
+    per_class |= {class_ap("test", name): ap for name, ap in score.test_per_class.items()}
     return TeacherResult(val_ap=score.val_ap, test_ap=score.test_ap, metrics=per_class)
 
 
@@ -91,20 +91,23 @@ def _entry_result(study: optuna.Study, entry: Entry, outcomes: Sequence[Outcome]
         return tuple(o.metrics.get(name) if o.status == "finished" else None for o in outcomes)
 
     names = sorted({name for outcome in outcomes for name in outcome.metrics})
-    per_class = {split: [n for n in names if n.startswith(f"{split}_ap/")] for split in ("val", "test")}
-    others = [n for n in names if "/" not in n and n not in ("val_ap", "test_ap", "train_seconds")]
+    others = [n for n in names if not is_part(n) and n not in (VAL_AP, TEST_AP, TRAIN_SECONDS)]
+
+    def per_class(whole: str) -> dict[str, tuple[float | None, ...]]:
+        return {part: column(name) for name in names if (part := part_of(name, whole)) is not None}
+
     return EntryResult(
         name=entry.name,
         spec=entry.spec.to_data() if entry.spec is not None else {},
         digest=entry.digest,
         seeds=tuple(seeds),
-        val_ap=column("val_ap"),
-        test_ap=column("test_ap"),
-        train_seconds=column("train_seconds"),
+        val_ap=column(VAL_AP),
+        test_ap=column(TEST_AP),
+        train_seconds=column(TRAIN_SECONDS),
         formula=formula(entry.spec) if entry.spec is not None else "",
         metrics={name: column(name) for name in others},
-        val_ap_per_class={name.partition("/")[2]: column(name) for name in per_class["val"]},
-        test_ap_per_class={name.partition("/")[2]: column(name) for name in per_class["test"]},
+        val_ap_per_class=per_class(VAL_AP),
+        test_ap_per_class=per_class(TEST_AP),
         proxy_reward=_proxy_reward(study, entry),
     )
 
@@ -173,7 +176,7 @@ def _write_student(run: Run, winner: Entry, outcomes: Mapping[str, Outcome]) -> 
     if not finished:
         run.observer.say("no full training finished: there is no student to hand over.")
         return
-    best = max(finished, key=lambda outcome: outcome.metrics["val_ap"])
+    best = max(finished, key=lambda outcome: outcome.metrics[VAL_AP])
     shutil.copyfile(best.artifacts["weights"], run.directory.weights_path)
     hand_over_mmdet(run.config, run.datasets, run.directory.weights_path, run.directory.path)
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autokd.config import NO_DISTILLATION, RunConfig, load_config
+from autokd.config import RunConfig, load_config
 from autokd.data import DetectionDataset, load_datasets
 from autokd.errors import AutoKDError
+from autokd.outcomes import NO_DISTILLATION, JobId
 from autokd.report import Boxes, ComparisonImage, write_report
 from autokd.storage import Results, RunDirectory, open_existing
-from autokd.study.entries import full_job_id
 from autokd.study.ledger import Ledger
 
 NUM_IMAGES = 6
@@ -56,7 +56,7 @@ def _comparison_images(
         entry = next((entry for entry in results.entries if entry.name == name), None)
         if entry is None:
             continue
-        job_id = full_job_id(entry.digest, entry.seeds[0])
+        job_id = str(JobId("full", entry.digest, entry.seeds[0]))
         path = artifacts.get(job_id, {}).get("detections_test")
         if path and Path(path).exists():
             files[name] = Path(path)

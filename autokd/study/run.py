@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autokd.config import NO_DISTILLATION, RunConfig, config_digest, space_of
+from autokd.config import RunConfig, config_digest, space_of
 from autokd.data import Datasets, load_datasets
 from autokd.detectors import FirstTrials, check_trainable, first_trials, pair_of, settle_recipes, try_detectors
 from autokd.errors import AutoKDError
-from autokd.outcomes import Job, Outcome
+from autokd.outcomes import NO_DISTILLATION, SEARCHED, Job, Outcome
 from autokd.presets import load_distiller
-from autokd.report import SEARCHED
 from autokd.runtime import make_runtime
 from autokd.runtime.resources import own_resources
 from autokd.search import make_pruner, make_sampler

@@ -17,6 +17,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
@@ -34,7 +35,7 @@ from recorded.work import record
 from autokd.config import NO_DISTILLATION, RunConfig, load_config
 from autokd.detectors import pair_of
 from autokd.documents import dump_yaml
-from autokd.outcomes import Job, Outcome
+from autokd.outcomes import Job, JobId, Outcome, make_job
 from autokd.presets import load_distiller, load_preset
 from autokd.report.statistics import gain_by_seed
 from autokd.spec import DistillerSpec
@@ -76,6 +77,10 @@ def labelled_at(name: str, strength: float | None) -> str:
     return f"{name}@{strength or 'published'}"
 
 
+def _proxy_id(name: str, strength: float | None) -> str:
+    return str(JobId("proxy", labelled_at(name, strength), 0))
+
+
 # ---------------------------------------------------------------------------------------------- stages
 
 
@@ -85,10 +90,10 @@ def short_jobs() -> Iterator[Job]:
 
 
 def tune_jobs(strengths: Mapping[str, Sequence[float | None]]) -> Iterator[Job]:
-    yield Job(f"proxy-{NO_DISTILLATION}-s0", None, "proxy", 0)
+    yield make_job(None, "proxy", 0)
     for name, its_strengths in strengths.items():
         for strength in its_strengths:
-            yield Job(f"proxy-{labelled_at(name, strength)}-s0", at_strength(name, strength), "proxy", 0)
+            yield Job(_proxy_id(name, strength), at_strength(name, strength), "proxy", 0)
 
 
 def full_jobs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
@@ -96,7 +101,7 @@ def full_jobs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
     for seed in seeds:
         for name in names:
             labelled = labelled_at(name, strengths[name]) if name in strengths else name
-            yield Job(f"full-{labelled}-s{seed}", known[name], "full", seed)
+            yield Job(str(JobId("full", labelled, seed)), known[name], "full", seed)
 
 
 def distillers() -> dict[str, DistillerSpec | None]:
@@ -117,9 +122,9 @@ def of_the_run() -> dict[str, Outcome]:
         ours[spec.digest] = SEARCHED_NAME
     found = {}
     for job_id, outcome in load_job_outcomes(open_existing(RUN)).items():
-        recipe, digest, seed = job_id.split("-")
-        if recipe == "full" and digest in ours and int(seed[1:]) in SEEDS:
-            found[f"full-{ours[digest]}-{seed}"] = outcome
+        identity = JobId.parse(job_id)
+        if identity.recipe == "full" and identity.digest in ours and identity.seed in SEEDS:
+            found[str(replace(identity, digest=ours[identity.digest]))] = outcome
     return found
 
 
@@ -137,13 +142,13 @@ def best_strengths(stage: str, jobs: Iterable[Job], count: int) -> dict[str, lis
     missing = [job_id for job_id in wanted if job_id not in outcomes]
     if missing:
         sys.exit(f"{stage}: {len(missing)} proxies are missing, {missing[0]} the first. Run: gain.py tune")
-    none = outcomes[f"proxy-{NO_DISTILLATION}-s0"]
+    none = outcomes[str(JobId("proxy", NO_DISTILLATION, 0))]
     finished = {job_id: outcomes[job_id] for job_id in wanted if outcomes[job_id].status == "finished"}
     reward = Reward(config.proxy.reward, reference_curve(none))
     reward = reward.calibrated(reward.gains(o.metrics, reward.num_epochs) for o in finished.values())
 
     def value(name: str, strength: float | None) -> float:
-        outcome = finished.get(f"proxy-{labelled_at(name, strength)}-s0")
+        outcome = finished.get(_proxy_id(name, strength))
         return -float("inf") if outcome is None else reward.value(outcome.metrics, reward.num_epochs)
 
     return {n: sorted(STRENGTHS, key=lambda strength: -value(n, strength))[:count] for n in presets()}
@@ -208,7 +213,9 @@ def searches() -> list[dict[str, Any]]:
         about = {
             d: {"formula": r.formula, "trial_ap": r.outcome and r.outcome.metrics.get("ap")} for d, r in tried.items()
         }
-        rows = _rows({job_id: o for job_id, o in load_job_outcomes(study).items() if job_id.startswith("full-")})
+        rows = _rows(
+            {job_id: o for job_id, o in load_job_outcomes(study).items() if JobId.parse(job_id).recipe == "full"}
+        )
         found.append(
             {
                 "run": run.name,
@@ -260,10 +267,10 @@ def _difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
 def _rows(outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
     rows = []
     for job_id, outcome in sorted(outcomes.items()):
-        _, labelled, seed = job_id.split("-")
-        name = labelled.partition("@")[0]
+        identity = JobId.parse(job_id)
+        name = identity.digest.partition("@")[0]
         metrics = {k: v for k, v in outcome.metrics.items() if k.partition("/")[0] in ("val_ap", "test_ap")}
-        rows.append({"name": name, "seed": int(seed[1:]), "status": outcome.status, "cause": outcome.cause} | metrics)
+        rows.append({"name": name, "seed": identity.seed, "status": outcome.status, "cause": outcome.cause} | metrics)
     return rows
 
 

@@ -35,7 +35,7 @@ from recording import RECIPES, Amount, planned_jobs, rows_of, shuffled_specs
 from autokd.benchmark import DistillerBenchmark, current_commit, load_benchmark, make_header, save_benchmark
 from autokd.config import RunConfig, space_of
 from autokd.errors import AutoKDError, BenchmarkError
-from autokd.outcomes import Job, Outcome
+from autokd.outcomes import Job, JobId, Outcome
 from autokd.spec import DistillerSpec
 
 MAX_FAILURES = 3
@@ -98,7 +98,7 @@ def _next_job(
         # Which specs are best, the last to join, is known where all are recorded; reading them costs more.
         outcomes = scratch.read()[0] if known else {}
         for job in planned_jobs(specs, amount, outcomes, options.recipes):
-            ours = zlib.crc32(job.id.split("-")[1].encode()) % num_parts == index
+            ours = zlib.crc32(JobId.parse(job.id).digest.encode()) % num_parts == index
             if ours and job.id not in finished and not scratch.is_claimed(job):
                 return job
     return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from autokd.benchmark import BenchmarkRow
 from autokd.config import NO_DISTILLATION, RunConfig, space_of
-from autokd.outcomes import Job, Outcome, RecipeName
+from autokd.outcomes import Job, JobId, Outcome, RecipeName, make_job
 from autokd.spec import DistillerSpec
 
 RECIPES: tuple[RecipeName, ...] = ("proxy", "full")
@@ -26,7 +26,7 @@ class Amount:
 
 
 def job_of(spec: DistillerSpec | None, recipe: RecipeName, seed: int) -> Job:
-    return Job(f"{recipe}-{NO_DISTILLATION if spec is None else spec.digest}-s{seed}", spec, recipe, seed)
+    return make_job(spec, recipe, seed)
 
 
 def shuffled_specs(config: RunConfig) -> list[DistillerSpec]:
@@ -59,9 +59,9 @@ def rows_of(specs: Sequence[DistillerSpec], outcomes: Mapping[str, Outcome]) -> 
     """The rows that the outcomes give, "none" first; specs without any have no row."""
     by_spec: dict[str, dict[RecipeName, dict[int, Outcome]]] = {}
     for job_id, outcome in outcomes.items():
-        recipe, digest, seed = job_id.split("-")
-        found = by_spec.setdefault(digest, {"proxy": {}, "full": {}})
-        found["proxy" if recipe == "proxy" else "full"][int(seed[1:])] = outcome
+        identity = JobId.parse(job_id)
+        found = by_spec.setdefault(identity.digest, {"proxy": {}, "full": {}})
+        found[identity.recipe][identity.seed] = outcome
     rows = []
     for spec in [None, *specs]:
         found = by_spec.get(NO_DISTILLATION if spec is None else spec.digest, {})

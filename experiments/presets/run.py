@@ -26,7 +26,7 @@ from recorded.scratch import Scratch
 from recorded.trainer import read_config
 from recorded.work import record
 
-from autokd.outcomes import Job, Outcome
+from autokd.outcomes import Job, JobId, Outcome
 from autokd.presets import load_preset, preset_names
 from autokd.spec import DistillerSpec
 
@@ -53,12 +53,12 @@ def entries() -> Iterator[tuple[str, DistillerSpec | None, int]]:
 
 
 def jobs() -> list[Job]:
-    return [Job(f"full-{name}-s{seed}", spec, "full", seed) for name, spec, seed in entries()]
+    return [Job(str(JobId("full", name, seed)), spec, "full", seed) for name, spec, seed in entries()]
 
 
 def _row(job: Job, outcome: Outcome, commit: str) -> dict[str, Any]:
     return {
-        "name": job.id.removeprefix("full-").rpartition("-s")[0],
+        "name": JobId.parse(job.id).digest,
         "seed": job.seed,
         "commit": commit,
         "status": outcome.status,

@@ -32,7 +32,7 @@ from truths import Entry, preset_entries, shapes_entries, table_entries, table_p
 from autokd.config import RunConfig
 from autokd.detectors import pair_of
 from autokd.documents import load_document
-from autokd.outcomes import Job, Outcome, RecipeName
+from autokd.outcomes import Job, JobId, Outcome, RecipeName
 
 PAIRS = {
     "presets": HERE / "pair.yaml",
@@ -92,7 +92,7 @@ def work(options: argparse.Namespace) -> None:
 
 def _job(entry: Entry | None, seed: int, recipe: RecipeName = "proxy") -> Job:
     name = "none" if entry is None else entry.name.replace("-", "_")
-    return Job(f"{recipe}-{name}-s{seed}", None if entry is None else entry.spec, recipe, seed)
+    return Job(str(JobId(recipe, name, seed)), None if entry is None else entry.spec, recipe, seed)
 
 
 def collect(options: argparse.Namespace) -> None:

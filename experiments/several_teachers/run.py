@@ -26,7 +26,7 @@ from recorded.work import record
 
 from autokd.config import RunConfig, load_config
 from autokd.documents import dump_yaml, load_document
-from autokd.outcomes import Job, Outcome
+from autokd.outcomes import Job, JobId, Outcome
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
 from autokd.storage import write_text_atomically
@@ -117,7 +117,7 @@ def _measure_teachers(scratch: Path, cache: Path) -> None:
 
 
 def _job_id(distiller: str, seed: int) -> str:
-    return f"full-{distiller}-s{seed}"
+    return str(JobId("full", distiller, seed))
 
 
 def _spec(distiller: str) -> DistillerSpec | None:
