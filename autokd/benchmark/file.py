@@ -22,8 +22,8 @@ from autokd.errors import BenchmarkError, SpecError
 from autokd.outcomes import TRAINING_VERSION, JobId, Outcome, RecipeName
 from autokd.space import Space
 from autokd.spec import DistillerSpec
-from autokd.storage.plain import to_plain
-from autokd.storage.record import outcome_from_plain, outcome_to_plain
+from autokd.storage.json_codec import to_json
+from autokd.storage.record import outcome_from_json, outcome_to_json
 
 _DIGITS = 6
 _RECIPES: tuple[RecipeName, ...] = ("full", "proxy")
@@ -65,7 +65,7 @@ def save_benchmark(path: str | Path, benchmark: DistillerBenchmark) -> None:
     """Write a table; equal tables give equal bytes. Numbers keep six digits."""
     rows = [benchmark.none] if None in benchmark else []
     rows += sorted(benchmark, key=lambda row: row.digest)
-    lines = [to_plain(benchmark.header.to_data()), *map(_row_data, rows)]
+    lines = [to_json(benchmark.header.to_data()), *map(_row_data, rows)]
     text = "".join(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n" for line in lines)
     Path(path).write_bytes(gzip.compress(text.encode(), 9, mtime=0))
 
@@ -103,7 +103,7 @@ def _row_data(row: BenchmarkRow) -> dict[str, Any]:
 
 
 def _outcome_data(outcome: Outcome) -> dict[str, Any]:
-    data = _rounded(outcome_to_plain(outcome))
+    data = _rounded(outcome_to_json(outcome))
     return {key: value for key, value in data.items() if key != "job_id" and (value or key not in _ABSENT)}
 
 
@@ -130,7 +130,7 @@ def _row(data: Mapping[str, Any], where: str, number: int) -> BenchmarkRow:
 
 
 def _outcome(data: Mapping[str, Any], job_id: JobId) -> Outcome:
-    return outcome_from_plain(_ABSENT | dict(data) | {"job_id": str(job_id)})
+    return outcome_from_json(_ABSENT | dict(data) | {"job_id": str(job_id)})
 
 
 def _rounded(value: Any) -> Any:

@@ -24,7 +24,7 @@ from autokd.report.view import (
     TrialView,
 )
 from autokd.spec import DistillerSpec, formula_lines
-from autokd.storage import Entry, Race, Results, RunDirectory, SearchSummary, TrialRecord, get_fact, read_record
+from autokd.storage import Entry, Race, Results, RunDirectory, SearchSummary, StudyFacts, TrialRecord, read_record
 
 if TYPE_CHECKING:
     import optuna
@@ -58,7 +58,7 @@ def gather(
         teacher_val_ap=found.teacher.val_ap,
         teacher_test_ap=found.teacher.test_ap,
         teacher_per_class=_teacher_per_class(found),
-        race=_race_view(found.race or _race_so_far(study)),
+        race=_race_view(found.race or StudyFacts(study).race),
         kendall_tau=fidelity.kendall_tau,
         tau_interval=None if fidelity.low is None or fidelity.high is None else (fidelity.low, fidelity.high),
         fidelity_pairs=fidelity.pairs,
@@ -168,16 +168,10 @@ def _search_view(
         failed=sum(trial.status == "failed" and trial.cause != "interrupted" for trial in trials),
         pruned=sum(trial.status == "pruned" for trial in trials),
         reused=sum(trial.reused_from is not None for trial in trials),
-        seconds=results.search.seconds if results is not None else float(get_fact(study, "seconds_used", 0.0) or 0.0),
+        seconds=results.search.seconds if results is not None else StudyFacts(study).seconds_used,
         direction="minimize" if study.direction.name == "MINIMIZE" else "maximize",
         none_value=0.0,
     )
-
-
-def _race_so_far(study: optuna.Study) -> Race | None:
-    """What the database knows of the finalists before there are results."""
-    data = get_fact(study, "race")
-    return None if data is None else Race.model_validate(data)
 
 
 def _race_view(race: Race | None) -> RaceView | None:

@@ -4,7 +4,7 @@ Torch-free. ``record`` and ``facts`` hold the names of all attributes; nothing e
 """
 
 from autokd.storage.digests import find_by_digest
-from autokd.storage.facts import Fact, get_fact, load_job_outcomes, save_job_outcome, set_fact
+from autokd.storage.facts import PromotedStudent, StudyFacts
 from autokd.storage.files import write_text_atomically
 from autokd.storage.reclaim import Reclaimed, reclaim_running
 from autokd.storage.record import TrialRecord, read_record, record_job, record_outcome
@@ -23,8 +23,8 @@ from autokd.storage.studies import open_existing, open_study, storage_url
 
 __all__ = [
     "Entry",
-    "Fact",
     "FinalistResult",
+    "PromotedStudent",
     "ProxyFidelity",
     "Race",
     "RaceRound",
@@ -32,19 +32,16 @@ __all__ = [
     "Results",
     "RunDirectory",
     "SearchSummary",
+    "StudyFacts",
     "TeacherResult",
     "TrialRecord",
     "find_by_digest",
-    "get_fact",
-    "load_job_outcomes",
     "open_existing",
     "open_study",
     "read_record",
     "reclaim_running",
     "record_job",
     "record_outcome",
-    "save_job_outcome",
-    "set_fact",
     "storage_url",
     "write_text_atomically",
 ]

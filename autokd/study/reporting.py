@@ -13,8 +13,7 @@ from autokd.data import DetectionDataset, load_datasets
 from autokd.errors import AutoKDError
 from autokd.outcomes import NO_DISTILLATION, JobId
 from autokd.report import Boxes, ComparisonImage, write_report
-from autokd.storage import Results, RunDirectory, open_existing
-from autokd.study.ledger import Ledger
+from autokd.storage import Results, RunDirectory, StudyFacts, open_existing
 
 NUM_IMAGES = 6
 TEACHER_DETECTIONS = "teacher_detections_test.json"
@@ -31,7 +30,7 @@ def write_run_report(directory: str | Path, *, cache_dir: Path, storage_url: str
     results = Results.read(run.results_path) if run.results_path.exists() else None
     images: Sequence[ComparisonImage] = ()
     if results is not None:
-        artifacts = {job_id: outcome.artifacts for job_id, outcome in Ledger(study, "").outcomes().items()}
+        artifacts = {job_id: outcome.artifacts for job_id, outcome in StudyFacts(study).finished_outcomes().items()}
         try:
             images = _comparison_images(load_config(run.config_path), run.path, cache_dir, results, artifacts)
         except (AutoKDError, OSError) as error:

@@ -39,7 +39,7 @@ from autokd.outcomes import Job, JobId, Outcome, make_job
 from autokd.presets import load_distiller, load_preset
 from autokd.report.statistics import gain_by_seed
 from autokd.spec import DistillerSpec
-from autokd.storage import load_job_outcomes, open_existing, read_record
+from autokd.storage import StudyFacts, open_existing, read_record
 from autokd.study.reward import Reward, reference_curve
 
 SPACE = HERE / "space.yaml"
@@ -121,7 +121,7 @@ def of_the_run() -> dict[str, Outcome]:
     if (spec := distillers().get(SEARCHED_NAME)) is not None:
         ours[spec.digest] = SEARCHED_NAME
     found = {}
-    for job_id, outcome in load_job_outcomes(open_existing(RUN)).items():
+    for job_id, outcome in StudyFacts(open_existing(RUN)).job_outcomes().items():
         identity = JobId.parse(job_id)
         if identity.recipe == "full" and identity.digest in ours and identity.seed in SEEDS:
             found[str(replace(identity, digest=ours[identity.digest]))] = outcome
@@ -214,7 +214,11 @@ def searches() -> list[dict[str, Any]]:
             d: {"formula": r.formula, "trial_ap": r.outcome and r.outcome.metrics.get("ap")} for d, r in tried.items()
         }
         rows = _rows(
-            {job_id: o for job_id, o in load_job_outcomes(study).items() if JobId.parse(job_id).recipe == "full"}
+            {
+                job_id: o
+                for job_id, o in StudyFacts(study).job_outcomes().items()
+                if JobId.parse(job_id).recipe == "full"
+            }
         )
         found.append(
             {

@@ -21,7 +21,7 @@ from autokd.documents import dump_yaml
 from autokd.errors import BenchmarkError
 from autokd.outcomes import TRAINING_VERSION, Job, Outcome, RecipeName
 from autokd.storage import write_text_atomically
-from autokd.storage.record import outcome_from_plain, outcome_to_plain
+from autokd.storage.record import outcome_from_json, outcome_to_json
 
 ITS_OWN_FAULT = ("non_finite", "cannot_build")
 """Failures that are a distiller's result. Others (memory, time, a bug) say nothing of it and are tried again."""
@@ -77,7 +77,7 @@ class Scratch:
         """Keep how a training ended; False if it failed through no fault of its distiller, and is not done."""
         counts = outcome.status == "finished" or outcome.cause in ITS_OWN_FAULT
         path = self._result(outcome.job_id) if counts else self.folder / "failed" / f"{outcome.job_id}.json"
-        data = {"outcome": outcome_to_plain(outcome), "training_version": TRAINING_VERSION, **about}
+        data = {"outcome": outcome_to_json(outcome), "training_version": TRAINING_VERSION, **about}
         write_text_atomically(path, json.dumps(data) + "\n")
         if counts:
             (self.folder / "failed" / f"{outcome.job_id}.json").unlink(missing_ok=True)
@@ -96,7 +96,7 @@ class Scratch:
         outcomes, commits, machines = {}, set(), set()
         for path in sorted((self.folder / "results").glob("*.json")):
             data = json.loads(path.read_text(encoding="utf-8"))
-            outcomes[path.stem] = outcome_from_plain(data["outcome"])
+            outcomes[path.stem] = outcome_from_json(data["outcome"])
             commits.add(str(data["commit"]))
             machines.add(str(data["machine"]))
         return outcomes, commits, machines

@@ -12,6 +12,7 @@ import json
 import os
 import statistics
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from recorded.readme import write_table
 
 from autokd.config import load_config
 from autokd.data import load_datasets
-from autokd.storage import get_fact, open_existing, read_record
+from autokd.storage import StudyFacts, open_existing, read_record
 from autokd.training import PROMOTED_FOLDER
 from autokd.training.provisions import Provisions
 from autokd.training.teacher.obtain import measure_teacher
@@ -71,10 +72,11 @@ def _read(run: Path) -> dict[str, Any]:
         }
         for entry in results["entries"]
     ]
+    facts = StudyFacts(study)
     return {
-        "scales": get_fact(study, "reward_scales"),
-        "race": get_fact(study, "race"),
-        "student": get_fact(study, "promoted", {}),
+        "scales": facts.reward_scales,
+        "race": None if facts.race is None else facts.race.model_dump(mode="json"),
+        "student": {} if facts.promoted is None else asdict(facts.promoted),
         "trials": trials,
         "entries": entries,
     }
