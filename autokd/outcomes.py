@@ -6,15 +6,21 @@ answers with reports (one an epoch) and one outcome. A failed trial is an outcom
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from autokd.spec import DistillerSpec
 
 Status = Literal["finished", "pruned", "failed"]
 Cause = Literal["non_finite", "out_of_memory", "timeout", "worker_lost", "cannot_build", "interrupted", "error"]
 RecipeName = Literal["proxy", "full"]
+
+NO_DISTILLATION = "none"
+"""Name of the baseline that every run has: training without distillation."""
+SEARCHED = "searched"
+"""Name of the distiller that a search found, among the entries of the results."""
 
 TRAINING_VERSION = 1
 """Raised when the same job would train other weights, or end with other numbers: older cached weights and recorded
@@ -43,6 +49,61 @@ class Job:
     def digest(self) -> str:
         """Identifies what the student learns from."""
         return job_digest(self.spec, self.promoted)
+
+
+@dataclass(frozen=True, slots=True)
+class JobId:
+    """Identity of a job by what it trains; ``str()`` gives the job's id, for example "full-none-s0".
+
+    Equal trainings have equal ids, so a stored outcome answers for every later job of the same id. Trials of a search
+    are named by their number instead, because a search may evaluate one digest in several trials.
+
+    Args:
+        recipe: "proxy" or "full".
+        digest: ``Job.digest``, or another name of the distiller; empty is read as NO_DISTILLATION.
+        seed: training seed.
+    """
+
+    recipe: RecipeName
+    digest: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not self.digest:  # one spelling only: ids of equal trainings must compare equal
+            object.__setattr__(self, "digest", NO_DISTILLATION)
+
+    def __str__(self) -> str:
+        return f"{self.recipe}-{self.digest}-s{self.seed}"
+
+    @classmethod
+    def parse(cls, text: str) -> JobId:
+        """Return the identity that ``text`` was made from.
+
+        Args:
+            text: result of ``str()``. The digest may hold dashes itself.
+
+        Raises:
+            ValueError: if ``text`` names something else, for example a trial.
+        """
+        found = _JOB_ID.fullmatch(text)
+        if found is None:
+            raise ValueError(f"{text!r} is not a job's id of the form RECIPE-DIGEST-sSEED.")
+        return cls(cast(RecipeName, found["recipe"]), found["digest"], int(found["seed"]))
+
+
+_JOB_ID = re.compile(r"(?P<recipe>proxy|full)-(?P<digest>.+)-s(?P<seed>\d+)")
+
+
+def make_job(spec: DistillerSpec | None, recipe: RecipeName, seed: int = 0, promoted: str = "") -> Job:
+    """Return the job of a training, with its ``JobId`` as id.
+
+    Args:
+        spec: distiller; None trains without distillation.
+        recipe: "proxy" or "full".
+        seed: training seed.
+        promoted: digest of an earlier trial's student that teaches beside the teachers; empty: none does.
+    """
+    return Job(str(JobId(recipe, job_digest(spec, promoted), seed)), spec, recipe, seed, promoted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from autokd.benchmark.identity import Header, check_identity, text_digest
-from autokd.benchmark.job_ids import job_id
 from autokd.benchmark.table import BenchmarkRow, DistillerBenchmark
 from autokd.config import NO_DISTILLATION, RunConfig
 from autokd.errors import BenchmarkError, SpecError
-from autokd.outcomes import TRAINING_VERSION, Outcome, RecipeName
+from autokd.outcomes import TRAINING_VERSION, JobId, Outcome, RecipeName
 from autokd.space import Space
 from autokd.spec import DistillerSpec
-from autokd.storage.plain import to_plain
-from autokd.storage.record import outcome_from_plain, outcome_to_plain
+from autokd.storage.json_codec import to_json
+from autokd.storage.record import outcome_from_json, outcome_to_json
 
 RECIPES: tuple[RecipeName, ...] = ("full", "proxy")
 _DIGITS = 6
@@ -66,7 +65,7 @@ def save_benchmark(path: str | Path, benchmark: DistillerBenchmark) -> None:
     """Write a table; equal tables give equal bytes. Numbers keep six digits."""
     rows = [benchmark.none] if None in benchmark else []
     rows += sorted(benchmark, key=lambda row: row.digest)
-    lines = [to_plain(benchmark.header.to_data()), *map(_row_data, rows)]
+    lines = [to_json(benchmark.header.to_data()), *map(_row_data, rows)]
     text = "".join(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n" for line in lines)
     Path(path).write_bytes(gzip.compress(text.encode(), 9, mtime=0))
 
@@ -104,7 +103,7 @@ def _row_data(row: BenchmarkRow) -> dict[str, Any]:
 
 
 def _outcome_data(outcome: Outcome) -> dict[str, Any]:
-    data = _rounded(outcome_to_plain(outcome))
+    data = _rounded(outcome_to_json(outcome))
     return {key: value for key, value in data.items() if key != "job_id" and (value or key not in _ABSENT)}
 
 
@@ -113,7 +112,7 @@ def _row(data: Mapping[str, Any], where: str, number: int) -> BenchmarkRow:
         digest = data["digest"]
         spec = None if digest == NO_DISTILLATION else DistillerSpec.from_data(data["spec"]).canonical()
         full, proxy = (
-            {int(seed): _outcome(found, job_id(recipe, digest, int(seed))) for seed, found in data[recipe].items()}
+            {int(seed): _outcome(found, JobId(recipe, digest, int(seed))) for seed, found in data[recipe].items()}
             for recipe in RECIPES
         )
     except SpecError as error:
@@ -130,8 +129,8 @@ def _row(data: Mapping[str, Any], where: str, number: int) -> BenchmarkRow:
     return BenchmarkRow(spec, full, proxy)
 
 
-def _outcome(data: Mapping[str, Any], id_: str) -> Outcome:
-    return outcome_from_plain(_ABSENT | dict(data) | {"job_id": id_})
+def _outcome(data: Mapping[str, Any], job_id: JobId) -> Outcome:
+    return outcome_from_json(_ABSENT | dict(data) | {"job_id": str(job_id)})
 
 
 def _rounded(value: Any) -> Any:

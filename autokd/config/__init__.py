@@ -12,7 +12,7 @@ from autokd.config.load import load_config, load_space, space_of
 from autokd.config.model import RunConfig, RuntimeConfig, SearchConfig
 from autokd.config.proxy import ProxyRecipe, WarmStart
 from autokd.config.recipes import FullRecipe, Recipe, TeacherRecipe
-from autokd.config.section import NO_DISTILLATION
+from autokd.outcomes import NO_DISTILLATION
 
 __all__ = [
     "NO_DISTILLATION",

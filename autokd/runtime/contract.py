@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from autokd.outcomes import EvaluatorFactory, Job, Outcome, Report
 
@@ -45,6 +45,9 @@ class Driver(Protocol):
     def on_outcome(self, outcome: Outcome) -> None:
         """Receive the outcome of a job that has ended."""
         ...
+
+
+RuntimeT = TypeVar("RuntimeT", bound="Runtime")
 
 
 class Runtime(ABC):
@@ -85,7 +88,7 @@ class Runtime(ABC):
     def close(self) -> None:  # noqa: B027 - a default for runtimes that hold nothing
         """Release what the runtime holds; called when the context is left."""
 
-    def __enter__(self) -> Runtime:
+    def __enter__(self: RuntimeT) -> RuntimeT:
         return self
 
     def __exit__(

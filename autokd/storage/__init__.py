@@ -4,9 +4,9 @@ Torch-free. ``record`` and ``facts`` hold the names of all attributes; nothing e
 """
 
 from autokd.storage.digests import find_by_digest
-from autokd.storage.facts import Fact, get_fact, load_job_outcomes, save_job_outcome, set_fact
+from autokd.storage.facts import PromotedStudent, StudyFacts
 from autokd.storage.reclaim import Reclaimed, reclaim_running
-from autokd.storage.record import NO_DISTILLATION, TrialRecord, read_record, record_job, record_outcome
+from autokd.storage.record import TrialRecord, read_record, record_job, record_outcome
 from autokd.storage.results import (
     Entry,
     FinalistResult,
@@ -21,10 +21,9 @@ from autokd.storage.run_directory import RunDirectory
 from autokd.storage.studies import open_existing, open_study, storage_url
 
 __all__ = [
-    "NO_DISTILLATION",
     "Entry",
-    "Fact",
     "FinalistResult",
+    "PromotedStudent",
     "ProxyFidelity",
     "Race",
     "RaceRound",
@@ -32,18 +31,15 @@ __all__ = [
     "Results",
     "RunDirectory",
     "SearchSummary",
+    "StudyFacts",
     "TeacherResult",
     "TrialRecord",
     "find_by_digest",
-    "get_fact",
-    "load_job_outcomes",
     "open_existing",
     "open_study",
     "read_record",
     "reclaim_running",
     "record_job",
     "record_outcome",
-    "save_job_outcome",
-    "set_fact",
     "storage_url",
 ]

@@ -11,7 +11,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autokd.outcomes import Outcome
-from autokd.storage.record import JOB, OUTCOME, TrialRecord, outcome_to_plain, read_record
+from autokd.storage.optuna_private import set_trial_attr
+from autokd.storage.record import JOB, OUTCOME, TrialRecord, outcome_to_json, read_record
 
 _GRACE = timedelta(seconds=60)
 """A younger trial without an owner may be one that another driver is just asking for."""
@@ -47,10 +48,8 @@ def reclaim_running(study: optuna.Study, owner: str | None = None, marks: Mappin
             cause="interrupted",
             message="the search ended before this trial did.",
         )
-        # Through the storage: optuna.Trial's constructor would ask the sampler again.
-        study._storage.set_trial_user_attr(trial._trial_id, OUTCOME, outcome_to_plain(outcome))
-        for name, value in (marks or {}).items():
-            study._storage.set_trial_user_attr(trial._trial_id, name, value)
+        for name, value in {OUTCOME: outcome_to_json(outcome), **(marks or {})}.items():
+            set_trial_attr(study, trial.number, name, value)
         study.tell(trial.number, state=TrialState.FAIL)
         interrupted.append(trial.number)
     return Reclaimed(tuple(to_tell), tuple(interrupted))

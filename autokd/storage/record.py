@@ -14,10 +14,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autokd.config import NO_DISTILLATION
-from autokd.outcomes import Job, Outcome, RecipeName, Report
+from autokd.outcomes import NO_DISTILLATION, Job, Outcome, RecipeName, Report
 from autokd.spec import DistillerSpec, formula, formula_lines
-from autokd.storage.plain import from_plain, to_plain
+from autokd.storage.json_codec import from_json, to_json
+from autokd.storage.optuna_private import set_dashboard_note
 
 JOB = "autokd:job"
 OUTCOME = "autokd:outcome"
@@ -80,7 +80,7 @@ def record_job(
 
 def record_outcome(trial: optuna.Trial, outcome: Outcome) -> None:
     """Write how ``trial`` ended, before it is told."""
-    trial.set_user_attr(OUTCOME, outcome_to_plain(outcome))
+    trial.set_user_attr(OUTCOME, outcome_to_json(outcome))
 
 
 def read_record(trial: FrozenTrial) -> TrialRecord:
@@ -99,14 +99,14 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
         spec_yaml=job.get("spec", ""),
         formula=job.get("formula", ""),
         reused_from=job.get("reused_from"),
-        outcome=None if stored is None else outcome_from_plain(stored),
+        outcome=None if stored is None else outcome_from_json(stored),
         promoted=job.get("promoted", ""),
     )
 
 
-def outcome_to_plain(outcome: Outcome) -> dict[str, Any]:
+def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     """An outcome as strict JSON."""
-    data: dict[str, Any] = to_plain(
+    data: dict[str, Any] = to_json(
         {
             "job_id": outcome.job_id,
             "status": outcome.status,
@@ -122,9 +122,9 @@ def outcome_to_plain(outcome: Outcome) -> dict[str, Any]:
     return data
 
 
-def outcome_from_plain(data: dict[str, Any]) -> Outcome:
-    """The inverse of ``outcome_to_plain``."""
-    plain = from_plain(data)
+def outcome_from_json(data: dict[str, Any]) -> Outcome:
+    """The inverse of ``outcome_to_json``."""
+    plain = from_json(data)
     return Outcome(
         plain["job_id"],
         plain["status"],
@@ -139,10 +139,8 @@ def outcome_from_plain(data: dict[str, Any]) -> Outcome:
 
 
 def _write_note(trial: optuna.Trial, lines: Iterable[str]) -> None:
-    """As ``optuna_dashboard.save_note`` would for a new note, without its reading of every trial's note."""
-    storage, study_id, trial_id = trial.study._storage, trial.study._study_id, trial._trial_id
+    """Write a new note of a trial for optuna-dashboard, in a block of code so that Markdown leaves formulas alone."""
     body = "\n".join(["```", *lines, "```"])
-    for i, start in enumerate(range(0, len(body), _NOTE_CHUNK)):
-        chunk = body[start : start + _NOTE_CHUNK]
-        storage.set_study_system_attr(study_id, f"dashboard:{trial_id}:note_str:{i}", chunk)
-    storage.set_study_system_attr(study_id, f"dashboard:{trial_id}:note_ver", 1)
+    chunks = [body[start : start + _NOTE_CHUNK] for start in range(0, len(body), _NOTE_CHUNK)]
+    # The version last: the dashboard reads a note as soon as it has one.
+    set_dashboard_note(trial, {f"note_str:{i}": chunk for i, chunk in enumerate(chunks)} | {"note_ver": 1})

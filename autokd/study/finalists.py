@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from autokd.config import NO_DISTILLATION
-from autokd.outcomes import Job, job_digest
+from autokd.outcomes import Job, job_digest, make_job
 from autokd.spec import DistillerSpec
 from autokd.storage import read_record
-from autokd.study.entries import full_job_id
 
 if TYPE_CHECKING:
     import optuna
@@ -46,15 +44,15 @@ def best_trials(study: optuna.Study, count: int | None = None) -> list[Finalist]
 
 def reference_job(seed: int) -> Job:
     """The proxy training without distillation, against which all of this seed are judged."""
-    return Job(f"proxy-{NO_DISTILLATION}-s{seed}", None, "proxy", seed)
+    return make_job(None, "proxy", seed)
 
 
 def finalist_job(finalist: Finalist, seed: int) -> Job:
-    return Job(f"proxy-{finalist.digest}-s{seed}", finalist.spec, "proxy", seed, finalist.promoted)
+    return make_job(finalist.spec, "proxy", seed, finalist.promoted)
 
 
 def full_finalist_job(finalist: Finalist, seed: int) -> Job:
-    return Job(full_job_id(finalist.digest, seed), finalist.spec, "full", seed, finalist.promoted)
+    return make_job(finalist.spec, "full", seed, finalist.promoted)
 
 
 def full_finalist_seed(seeds: Sequence[int]) -> int:

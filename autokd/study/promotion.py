@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from optuna.trial import TrialState
 
 from autokd.files import copy_file_atomically
-from autokd.storage import TrialRecord, get_fact, read_record, set_fact
+from autokd.storage import PromotedStudent, StudyFacts, TrialRecord, read_record
 from autokd.study.observer import Observer
 from autokd.training import PROMOTED_FOLDER, STUDENT_ARTIFACT, WEIGHTS_FILE, file_digest
 
@@ -41,7 +41,8 @@ class Promotion:
 
     def _known(self) -> str:
         """What an earlier sitting, or another driver of the study, has promoted."""
-        return str(get_fact(self._study, "promoted", {}).get("digest", ""))
+        known = StudyFacts(self._study).promoted
+        return known.digest if known is not None else ""
 
     def _promote(self) -> str:
         found = [read_record(t) for t in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
@@ -50,21 +51,17 @@ class Promotion:
         if len(trained) < self._after or not candidates:
             return ""
         best = max(candidates, key=lambda record: (record.value, -record.number))
-        weights = _weights_of(best)
-        assert weights is not None
+        weights, value = _weights_of(best), best.value
+        assert weights is not None, "candidates have weights"
+        assert value is not None, "candidates have a value"
         digest = file_digest(weights)
         copy_file_atomically(weights, self._folder / digest / WEIGHTS_FILE)
-        set_fact(self._study, "promoted", {"digest": digest, "trial": best.number, "value": best.value})
+        StudyFacts(self._study).set_promoted(PromotedStudent(digest, best.number, value))
         self._observer.say(
-            f"the student of trial {best.number} ({best.value:+.3f}) teaches from now on: {best.formula}"
+            f"promotion: the student of trial {best.number} (reward {value:+.3f}) joins the teachers of all later "
+            f"trials: {best.formula}"
         )
         return digest
-
-
-def promoted_trial(study: optuna.Study) -> int | None:
-    """Number of the trial whose student was promoted, or None."""
-    found = get_fact(study, "promoted", {}).get("trial")
-    return None if found is None else int(found)
 
 
 def _weights_of(record: TrialRecord) -> Path | None:
@@ -72,4 +69,4 @@ def _weights_of(record: TrialRecord) -> Path | None:
     return Path(path) if path and Path(path).is_file() else None
 
 
-__all__ = ["Promotion", "promoted_trial"]
+__all__ = ["Promotion"]

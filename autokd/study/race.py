@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from scipy.special import stdtr
 
+from autokd.metrics import VAL_AP
 from autokd.outcomes import Job, Outcome
 from autokd.spec import formula
 from autokd.storage import FinalistResult, Race, RaceRound
@@ -123,7 +124,7 @@ class FinalistRace:
         for digest, finalist in self._finalists.items():
             outcome = outcomes.get(full_finalist_job(finalist, seed).id)
             if outcome is not None and outcome.status == "finished":
-                self._full_val_ap[digest] = outcome.metrics["val_ap"]
+                self._full_val_ap[digest] = outcome.metrics[VAL_AP]
 
     # -------------------------------------------------------------------------------------- deciding
 

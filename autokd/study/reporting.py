@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autokd.config import NO_DISTILLATION, RunConfig, load_config
+from autokd.config import RunConfig, load_config
 from autokd.data import DetectionDataset, load_datasets
 from autokd.errors import AutoKDError
+from autokd.outcomes import NO_DISTILLATION, JobId
 from autokd.report import Boxes, ComparisonImage, write_report
-from autokd.storage import Results, RunDirectory, open_existing
-from autokd.study.entries import full_job_id
-from autokd.study.ledger import Ledger
+from autokd.storage import Results, RunDirectory, StudyFacts, open_existing
 
 NUM_IMAGES = 6
 TEACHER_DETECTIONS = "teacher_detections_test.json"
@@ -31,7 +30,7 @@ def write_run_report(directory: str | Path, *, cache_dir: Path, storage_url: str
     results = Results.read(run.results_path) if run.results_path.exists() else None
     images: Sequence[ComparisonImage] = ()
     if results is not None:
-        artifacts = {job_id: outcome.artifacts for job_id, outcome in Ledger(study, "").outcomes().items()}
+        artifacts = {job_id: outcome.artifacts for job_id, outcome in StudyFacts(study).finished_outcomes().items()}
         try:
             images = _comparison_images(load_config(run.config_path), run.path, cache_dir, results, artifacts)
         except (AutoKDError, OSError) as error:
@@ -56,7 +55,7 @@ def _comparison_images(
         entry = next((entry for entry in results.entries if entry.name == name), None)
         if entry is None:
             continue
-        job_id = full_job_id(entry.digest, entry.seeds[0])
+        job_id = str(JobId("full", entry.digest, entry.seeds[0]))
         path = artifacts.get(job_id, {}).get("detections_test")
         if path and Path(path).exists():
             files[name] = Path(path)

@@ -13,13 +13,12 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from autokd.metrics import CKA, VAL_LOSS, part_of
 from autokd.outcomes import Outcome
 
 EACH_LOSS = "val_loss_parts"
 """Stands for every part of the validation loss, each with a scale of its own: the sum lets the largest speak alone."""
-OF_THE_LOSS = "val_loss/"
-"""What the names of those parts begin with."""
-SIGNS: Mapping[str, float] = {"val_loss": -1.0, "cka": 1.0, "ap": 1.0, "ap_50": 1.0, "ap_worst_class": 1.0}
+SIGNS: Mapping[str, float] = {VAL_LOSS: -1.0, CKA: 1.0, "ap": 1.0, "ap_50": 1.0, "ap_worst_class": 1.0}
 """Whether more of a metric is better; of a part of the loss less is."""
 
 Metrics = Mapping[str, float]
@@ -43,8 +42,8 @@ class Reward:
         """The parts by the names of what is measured; a loss without parts is its own."""
         if EACH_LOSS not in self.parts:
             return self.parts
-        losses = sorted(name for name in self.reference[self.num_epochs] if name.startswith(OF_THE_LOSS))
-        expanded = ((losses or ["val_loss"]) if part == EACH_LOSS else [part] for part in self.parts)
+        losses = sorted(name for name in self.reference[self.num_epochs] if part_of(name, VAL_LOSS) is not None)
+        expanded = ((losses or [VAL_LOSS]) if part == EACH_LOSS else [part] for part in self.parts)
         return tuple(dict.fromkeys(itertools.chain.from_iterable(expanded)))
 
     def is_known(self, metrics: Metrics) -> bool:

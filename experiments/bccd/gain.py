@@ -17,12 +17,12 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from autokd.benchmark.job_ids import job_id, split_job_id
 from autokd.benchmark.markdown import interval_text, markdown_table, mean_text, paired_gain, write_table
 from autokd.benchmark.recording.jobs import record_jobs
 from autokd.benchmark.recording.scratch import Scratch
@@ -30,10 +30,10 @@ from autokd.benchmark.recording.settings import read_config, read_data
 from autokd.config import NO_DISTILLATION, RunConfig, load_config
 from autokd.detectors import pair_of
 from autokd.documents import dump_yaml
-from autokd.outcomes import Job, Outcome
+from autokd.outcomes import Job, JobId, Outcome, make_job
 from autokd.presets import load_distiller, load_preset
 from autokd.spec import DistillerSpec
-from autokd.storage import load_job_outcomes, open_existing, read_record
+from autokd.storage import StudyFacts, open_existing, read_record
 from autokd.study.reward import Reward, reference_curve
 
 HERE = Path(__file__).parent
@@ -72,6 +72,10 @@ def labelled_at(name: str, strength: float | None) -> str:
     return f"{name}@{strength or 'published'}"
 
 
+def _proxy_id(name: str, strength: float | None) -> str:
+    return str(JobId("proxy", labelled_at(name, strength), 0))
+
+
 # ---------------------------------------------------------------------------------------------- stages
 
 
@@ -81,10 +85,10 @@ def short_jobs() -> Iterator[Job]:
 
 
 def tune_jobs(strengths: Mapping[str, Sequence[float | None]]) -> Iterator[Job]:
-    yield Job(job_id("proxy", NO_DISTILLATION, 0), None, "proxy", 0)
+    yield make_job(None, "proxy", 0)
     for name, its_strengths in strengths.items():
         for strength in its_strengths:
-            yield Job(job_id("proxy", labelled_at(name, strength), 0), at_strength(name, strength), "proxy", 0)
+            yield Job(_proxy_id(name, strength), at_strength(name, strength), "proxy", 0)
 
 
 def full_jobs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
@@ -92,7 +96,7 @@ def full_jobs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
     for seed in seeds:
         for name in names:
             labelled = labelled_at(name, strengths[name]) if name in strengths else name
-            yield Job(job_id("full", labelled, seed), known[name], "full", seed)
+            yield Job(str(JobId("full", labelled, seed)), known[name], "full", seed)
 
 
 def distillers() -> dict[str, DistillerSpec | None]:
@@ -112,10 +116,10 @@ def of_the_run() -> dict[str, Outcome]:
     if (spec := distillers().get(SEARCHED_NAME)) is not None:
         ours[spec.digest] = SEARCHED_NAME
     found = {}
-    for id_, outcome in load_job_outcomes(open_existing(RUN)).items():
-        recipe, digest, seed = split_job_id(id_)
-        if recipe == "full" and digest in ours and seed in SEEDS:
-            found[job_id("full", ours[digest], seed)] = outcome
+    for job_id, outcome in StudyFacts(open_existing(RUN)).job_outcomes().items():
+        identity = JobId.parse(job_id)
+        if identity.recipe == "full" and identity.digest in ours and identity.seed in SEEDS:
+            found[str(replace(identity, digest=ours[identity.digest]))] = outcome
     return found
 
 
@@ -133,13 +137,13 @@ def best_strengths(stage: str, jobs: Iterable[Job], count: int) -> dict[str, lis
     missing = [id_ for id_ in wanted if id_ not in outcomes]
     if missing:
         sys.exit(f"{stage}: {len(missing)} proxies are missing, {missing[0]} the first. Run: gain.py tune")
-    none = outcomes[job_id("proxy", NO_DISTILLATION, 0)]
-    finished = {id_: outcomes[id_] for id_ in wanted if outcomes[id_].status == "finished"}
+    none = outcomes[str(JobId("proxy", NO_DISTILLATION, 0))]
+    finished = {job_id: outcomes[job_id] for job_id in wanted if outcomes[job_id].status == "finished"}
     reward = Reward(config.proxy.reward, reference_curve(none))
     reward = reward.calibrated(reward.gains(o.metrics, reward.num_epochs) for o in finished.values())
 
     def value(name: str, strength: float | None) -> float:
-        outcome = finished.get(job_id("proxy", labelled_at(name, strength), 0))
+        outcome = finished.get(_proxy_id(name, strength))
         return -float("inf") if outcome is None else reward.value(outcome.metrics, reward.num_epochs)
 
     return {n: sorted(STRENGTHS, key=lambda strength: -value(n, strength))[:count] for n in presets()}
@@ -207,7 +211,13 @@ def searches() -> list[dict[str, Any]]:
         about = {
             d: {"formula": r.formula, "trial_ap": r.outcome and r.outcome.metrics.get("ap")} for d, r in tried.items()
         }
-        rows = _rows({id_: o for id_, o in load_job_outcomes(study).items() if id_.startswith("full-")})
+        rows = _rows(
+            {
+                job_id: o
+                for job_id, o in StudyFacts(study).job_outcomes().items()
+                if JobId.parse(job_id).recipe == "full"
+            }
+        )
         found.append(
             {
                 "run": run.name,
@@ -251,11 +261,11 @@ def _difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
 
 def _rows(outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
     rows = []
-    for id_, outcome in sorted(outcomes.items()):
-        _, labelled, seed = split_job_id(id_)
-        name = labelled.partition("@")[0]
+    for job_id, outcome in sorted(outcomes.items()):
+        identity = JobId.parse(job_id)
+        name = identity.digest.partition("@")[0]
         metrics = {k: v for k, v in outcome.metrics.items() if k.partition("/")[0] in ("val_ap", "test_ap")}
-        rows.append({"name": name, "seed": seed, "status": outcome.status, "cause": outcome.cause} | metrics)
+        rows.append({"name": name, "seed": identity.seed, "status": outcome.status, "cause": outcome.cause} | metrics)
     return rows
 
 

@@ -16,12 +16,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from autokd.benchmark.job_ids import job_id, split_job_id
 from autokd.benchmark.markdown import gain_text, markdown_table, mean_text, paired_gain, write_table
 from autokd.benchmark.recording.jobs import record_jobs
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.benchmark.recording.settings import read_config
-from autokd.outcomes import Job, Outcome
+from autokd.outcomes import Job, JobId, Outcome
 from autokd.presets import load_preset, preset_names
 from autokd.spec import DistillerSpec
 
@@ -49,12 +48,12 @@ def entries() -> Iterator[tuple[str, DistillerSpec | None, int]]:
 
 
 def jobs() -> list[Job]:
-    return [Job(job_id("full", name, seed), spec, "full", seed) for name, spec, seed in entries()]
+    return [Job(str(JobId("full", name, seed)), spec, "full", seed) for name, spec, seed in entries()]
 
 
 def _row(job: Job, outcome: Outcome, commit: str) -> dict[str, Any]:
     return {
-        "name": split_job_id(job.id)[1],
+        "name": JobId.parse(job.id).digest,
         "seed": job.seed,
         "commit": commit,
         "status": outcome.status,

@@ -11,9 +11,8 @@ import numpy as np
 from scipy.stats import kendalltau
 from truths import Entry
 
-from autokd.benchmark.job_ids import job_id
 from autokd.benchmark.markdown import markdown_table
-from autokd.outcomes import Outcome
+from autokd.outcomes import JobId, Outcome
 
 SIGNS = {"val_loss": -1.0, "cka": 1.0, "ap": 1.0, "ap_50": 1.0, "ap_worst_class": 1.0}
 REWARDS: dict[str, tuple[str, ...]] = {
@@ -49,7 +48,7 @@ def report(
         for epoch in range(1, num_reports + 1):
             cost = statistics.median(sum(run.reports[epoch - 1].seconds for run in each) for each in runs.values())
             about = {"variant": name, "epoch": epoch, "entries": len(known), "seeds": group}
-            none = [outcomes[job_id("proxy", "none", seed)].reports[epoch - 1].metrics["ap"] for seed in group]
+            none = [outcomes[str(JobId("proxy", "", seed))].reports[epoch - 1].metrics["ap"] for seed in group]
             about |= {"cost": round(cost / full_seconds, 3), "none_ap": [round(ap, 4) for ap in none]}
             rows.append(about | _taus(known, runs, epoch))
     return {
@@ -91,7 +90,7 @@ def _cell(taus: Sequence[Mapping[str, float]]) -> str:
 
 
 def _id(entry: Entry, seed: int) -> str:
-    return job_id("proxy", entry.name.replace("-", "_"), seed)
+    return str(JobId("proxy", entry.name.replace("-", "_"), seed))
 
 
 def _is_there(outcomes: Mapping[str, Outcome], entry: Entry, seed: int) -> bool:

@@ -22,7 +22,6 @@ from fidelity import report, table
 from fidelity_figure import draw
 from truths import Entry, preset_entries, shapes_entries, table_entries, table_proxies
 
-from autokd.benchmark.job_ids import job_id
 from autokd.benchmark.markdown import write_table
 from autokd.benchmark.recording.jobs import record_jobs
 from autokd.benchmark.recording.scratch import Scratch
@@ -30,7 +29,7 @@ from autokd.benchmark.recording.settings import proxy_variants, read_config
 from autokd.config import RunConfig
 from autokd.detectors import pair_of
 from autokd.documents import load_document
-from autokd.outcomes import Job, Outcome, RecipeName
+from autokd.outcomes import Job, JobId, Outcome, RecipeName
 
 HERE = Path(__file__).parent
 PAIRS = {
@@ -85,7 +84,7 @@ def work(options: argparse.Namespace) -> None:
 
 def _job(entry: Entry | None, seed: int, recipe: RecipeName = "proxy") -> Job:
     name = "none" if entry is None else entry.name.replace("-", "_")
-    return Job(job_id(recipe, name, seed), None if entry is None else entry.spec, recipe, seed)
+    return Job(str(JobId(recipe, name, seed)), None if entry is None else entry.spec, recipe, seed)
 
 
 def collect(options: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import statistics
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from autokd.benchmark.markdown import gain_text, markdown_table, paired_gain, write_table
 from autokd.config import load_config
 from autokd.data import load_datasets
-from autokd.storage import get_fact, open_existing, read_record
+from autokd.storage import StudyFacts, open_existing, read_record
 from autokd.training import PROMOTED_FOLDER
 from autokd.training.provisions import Provisions
 from autokd.training.teacher.obtain import measure_teacher
@@ -67,10 +68,11 @@ def _read(run: Path) -> dict[str, Any]:
         }
         for entry in results["entries"]
     ]
+    facts = StudyFacts(study)
     return {
-        "scales": get_fact(study, "reward_scales"),
-        "race": get_fact(study, "race"),
-        "student": get_fact(study, "promoted", {}),
+        "scales": facts.reward_scales,
+        "race": None if facts.race is None else facts.race.model_dump(mode="json"),
+        "student": {} if facts.promoted is None else asdict(facts.promoted),
         "trials": trials,
         "entries": entries,
     }

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from autokd.benchmark.job_ids import job_id
 from autokd.benchmark.markdown import gain_text, markdown_table, paired_gain, write_table
 from autokd.benchmark.recording.jobs import record_jobs
 from autokd.benchmark.recording.scratch import Scratch
@@ -23,7 +22,7 @@ from autokd.benchmark.recording.settings import read_data
 from autokd.config import RunConfig, load_config
 from autokd.documents import dump_yaml
 from autokd.files import write_text_atomically
-from autokd.outcomes import Job, Outcome
+from autokd.outcomes import Job, JobId, Outcome
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
 from autokd.training import PROMOTED_FOLDER
@@ -90,7 +89,7 @@ def work(distillers: tuple[str, ...], scratch: Path, cache: Path) -> None:
             if not promoted:
                 continue
         jobs = [
-            Job(job_id("full", distiller, seed), _spec(distiller), "full", seed, promoted)
+            Job(str(JobId("full", distiller, seed)), _spec(distiller), "full", seed, promoted)
             for distiller, its_arm, seed in entries(distillers)
             if its_arm == arm
         ]
@@ -125,7 +124,7 @@ def _rows(scratch: Path) -> list[dict[str, Any]]:
         folder = Scratch(scratch / arm, config(arm), ["full"])
         outcomes, commits = folder.read()[0], folder.commits()
         for distiller, its_arm, seed in entries(DISTILLERS):
-            id_ = job_id("full", distiller, seed)
+            id_ = str(JobId("full", distiller, seed))
             if its_arm == arm and id_ in outcomes:
                 about = {"distiller": distiller, "arm": arm, "seed": seed, "commit": commits[id_]}
                 rows.append(about | _plain(outcomes[id_]))

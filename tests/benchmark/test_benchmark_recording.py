@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 
 from autokd.benchmark import load_benchmark
-from autokd.benchmark.job_ids import job_of
 from autokd.benchmark.recording.plan import Amount, planned_jobs, rows_of, shuffled_specs
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.config import load_config, space_of
 from autokd.errors import BenchmarkError
-from autokd.outcomes import Outcome
+from autokd.outcomes import Outcome, make_job
 from tests.support.benchmark_samples import EXPERIMENT, SMALL, outcomes_of
 
 CONFIG = load_config(SMALL)
@@ -27,10 +26,10 @@ AMOUNT = Amount(seeded=3, best=2, seeds=(1, 2), none_seeds=5)
 HOLDER = """
 import sys, time
 from pathlib import Path
-from autokd.benchmark.job_ids import job_of
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.config import load_config
-with Scratch(Path(sys.argv[1]), load_config(sys.argv[2])).claim(job_of(None, "proxy", 0)) as is_ours:
+from autokd.outcomes import make_job
+with Scratch(Path(sys.argv[1]), load_config(sys.argv[2])).claim(make_job(None, "proxy", 0)) as is_ours:
     print(is_ours, flush=True)
     time.sleep(600)
 """
@@ -52,8 +51,8 @@ def test_the_plan_holds_everything_once_and_seed_0_first():
 
 
 def test_the_best_join_when_all_have_been_trained_with_seed_0():
-    outcomes = {job_of(s, "full", 0).id: outcomes_of(s, "full", 0, 4) for s in SPECS}
-    ranked = sorted(SPECS, key=lambda s: outcomes[job_of(s, "full", 0).id].metrics["val_ap"], reverse=True)
+    outcomes = {make_job(s, "full", 0).id: outcomes_of(s, "full", 0, 4) for s in SPECS}
+    ranked = sorted(SPECS, key=lambda s: outcomes[make_job(s, "full", 0).id].metrics["val_ap"], reverse=True)
     added = set(planned_jobs(SPECS, AMOUNT, outcomes)) - set(planned_jobs(SPECS, AMOUNT, {}))
     expected = set(ranked[:2]) - set(SPECS[:3])
     assert {job.spec for job in added} == expected
@@ -63,7 +62,7 @@ def test_the_best_join_when_all_have_been_trained_with_seed_0():
 
 
 def test_a_claim_holds_while_its_process_lives_and_is_free_when_it_is_killed(tmp_path):
-    scratch, job = Scratch(tmp_path, CONFIG), job_of(None, "proxy", 0)
+    scratch, job = Scratch(tmp_path, CONFIG), make_job(None, "proxy", 0)
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path), SMALL], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None
@@ -81,14 +80,14 @@ def test_a_claim_holds_while_its_process_lives_and_is_free_when_it_is_killed(tmp
 
 
 def test_what_has_ended_is_not_claimed_again(tmp_path):
-    scratch, job = Scratch(tmp_path, CONFIG), job_of(SPECS[0], "full", 0)
+    scratch, job = Scratch(tmp_path, CONFIG), make_job(SPECS[0], "full", 0)
     assert scratch.save(Outcome(job.id, "failed", cause="non_finite", message="nan"), {"commit": "", "machine": ""})
     with scratch.claim(job) as is_ours:
         assert not is_ours
 
 
 def test_a_failure_that_says_nothing_of_the_distiller_is_tried_again(tmp_path):
-    scratch, job = Scratch(tmp_path, CONFIG), job_of(SPECS[0], "full", 0)
+    scratch, job = Scratch(tmp_path, CONFIG), make_job(SPECS[0], "full", 0)
     about = {"commit": "abc", "machine": "m"}
     assert not scratch.save(Outcome(job.id, "failed", cause="out_of_memory"), about)
     with scratch.claim(job) as is_ours:

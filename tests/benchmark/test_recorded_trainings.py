@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from autokd.benchmark import current_commit
-from autokd.benchmark.job_ids import job_id, job_of, split_job_id
 from autokd.benchmark.markdown import gain_text, interval_text, markdown_table, mean_text, paired_gain, write_table
 from autokd.benchmark.recording.jobs import record_jobs
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.config import load_config, space_of
 from autokd.errors import BenchmarkError
+from autokd.outcomes import make_job
 from tests.support.benchmark_samples import SMALL
 
 CONFIG = load_config(SMALL)
@@ -19,7 +19,7 @@ CONFIG = load_config(SMALL)
 @pytest.mark.slow
 def test_jobs_are_trained_once_and_kept_with_their_commit(tmp_path, capsys):
     spec = next(iter(space_of(CONFIG).specs()))
-    jobs = [job_of(None, "full", 0), job_of(spec, "full", 0)]
+    jobs = [make_job(None, "full", 0), make_job(spec, "full", 0)]
     record_jobs(CONFIG, jobs[:1], tmp_path / "scratch", tmp_path / "cache")
     record_jobs(CONFIG, jobs, tmp_path / "scratch", tmp_path / "cache")
     said = capsys.readouterr().out.splitlines()
@@ -33,7 +33,7 @@ def test_jobs_are_trained_once_and_kept_with_their_commit(tmp_path, capsys):
 
 
 def test_no_training_is_begun_when_time_is_over(tmp_path):
-    record_jobs(CONFIG, [job_of(None, "full", 0)], tmp_path / "scratch", tmp_path / "cache", minutes=-1.0)
+    record_jobs(CONFIG, [make_job(None, "full", 0)], tmp_path / "scratch", tmp_path / "cache", minutes=-1.0)
     assert Scratch(tmp_path / "scratch", CONFIG).finished_ids() == set()
 
 
@@ -64,14 +64,3 @@ def test_cells_of_a_table_hold_means_gains_and_intervals():
     assert paired_gain({7: 0.4}, theirs) is None
     assert (gain_text(None, 3), interval_text(paired_gain({0: 0.4}, theirs), 4)) == ("", "")
     assert markdown_table(("a", "b"), [("x", ""), (1, 2)]) == ["| a | b |", "|---|---|", "| x | |", "| 1 | 2 |"]
-
-
-@pytest.mark.parametrize("distiller", ["none", "0123456789abcdef", "g_detkd@300.0", "with-hyphens-s"])
-def test_the_id_of_a_training_is_taken_apart_as_it_was_put_together(distiller):
-    assert split_job_id(job_id("proxy", distiller, 12)) == ("proxy", distiller, 12)
-
-
-@pytest.mark.parametrize("text", ["opening", "check-none", "half-none-s0"])
-def test_other_ids_are_refused(text):
-    with pytest.raises(ValueError, match="looks like 'full-none-s0'"):
-        split_job_id(text)

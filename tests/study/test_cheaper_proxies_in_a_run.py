@@ -8,7 +8,7 @@ from autokd.config import load_config
 from autokd.errors import StorageError
 from autokd.outcomes import Outcome, Report
 from autokd.search import MCTSSampler
-from autokd.storage import get_fact, open_study, read_record
+from autokd.storage import StudyFacts, open_study, read_record
 from autokd.study import Reward, run_search
 from tests.support.study_fakes import NONE, FakeEvaluator, make_driver, run
 
@@ -35,7 +35,7 @@ def test_a_search_by_last_epochs_has_the_values_of_one_by_every_epoch(tmp_path):
         study = open_study(tmp_path / f"{type(evaluator).__name__}.db", "s", sampler=MCTSSampler(seed=0))
         run(make_driver(study, trials=6), evaluator)
         values.append([(trial.params, trial.value) for trial in study.trials])
-        assert set(get_fact(study, "reward_scales")) == {"val_loss", "cka"}
+        assert set(StudyFacts(study).reward_scales) == {"val_loss", "cka"}
     assert values[0] == values[1]
     for trial in study.trials:
         assert trial.intermediate_values == {2: trial.value}

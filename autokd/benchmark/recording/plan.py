@@ -6,10 +6,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from autokd.benchmark.job_ids import job_of, split_job_id
 from autokd.benchmark.table import BenchmarkRow
 from autokd.config import NO_DISTILLATION, RunConfig, space_of
-from autokd.outcomes import Job, Outcome, RecipeName
+from autokd.outcomes import Job, JobId, Outcome, RecipeName, make_job
 from autokd.spec import DistillerSpec
 
 RECIPES: tuple[RecipeName, ...] = ("proxy", "full")
@@ -50,15 +49,15 @@ def planned_jobs(
         outcomes: known outcomes by job id. The best specs join as soon as every spec has a full training with seed 0.
         recipes: recipes of the trainings.
     """
-    jobs = [job_of(spec, recipe, 0) for spec in [None, *specs] for recipe in recipes]
+    jobs = [make_job(spec, recipe, 0) for spec in [None, *specs] for recipe in recipes]
     for seed in amount.seeds:
-        jobs += [job_of(spec, recipe, seed) for spec in [None, *specs[: amount.seeded]] for recipe in recipes]
-    jobs += [job_of(None, recipe, seed) for seed in range(amount.none_seeds) for recipe in recipes]
-    full = {spec: outcomes.get(job_of(spec, "full", 0).id) for spec in specs}
+        jobs += [make_job(spec, recipe, seed) for spec in [None, *specs[: amount.seeded]] for recipe in recipes]
+    jobs += [make_job(None, recipe, seed) for seed in range(amount.none_seeds) for recipe in recipes]
+    full = {spec: outcomes.get(make_job(spec, "full", 0).id) for spec in specs}
     if all(outcome is not None for outcome in full.values()):
         score = {spec: outcome.metrics.get("val_ap", -1.0) for spec, outcome in full.items() if outcome is not None}
         best = sorted(specs, key=lambda spec: -score[spec])[: amount.best]
-        jobs += [job_of(spec, recipe, seed) for seed in amount.seeds for spec in best for recipe in recipes]
+        jobs += [make_job(spec, recipe, seed) for seed in amount.seeds for spec in best for recipe in recipes]
     return list({job.id: job for job in jobs}.values())
 
 
@@ -66,8 +65,9 @@ def rows_of(specs: Sequence[DistillerSpec], outcomes: Mapping[str, Outcome]) -> 
     """Return the rows that the outcomes give, "none" first; specs without any outcome have no row."""
     by_spec: dict[str, dict[RecipeName, dict[int, Outcome]]] = {}
     for job_id, outcome in outcomes.items():
-        recipe, digest, seed = split_job_id(job_id)
-        by_spec.setdefault(digest, {"proxy": {}, "full": {}})[recipe][seed] = outcome
+        identity = JobId.parse(job_id)
+        found = by_spec.setdefault(identity.digest, {"proxy": {}, "full": {}})
+        found[identity.recipe][identity.seed] = outcome
     rows = []
     for spec in [None, *specs]:
         found = by_spec.get(NO_DISTILLATION if spec is None else spec.digest, {})

@@ -20,7 +20,7 @@ from autokd.documents import dump_yaml
 from autokd.errors import BenchmarkError
 from autokd.files import text_digest, write_text_atomically
 from autokd.outcomes import TRAINING_VERSION, Job, Outcome, RecipeName
-from autokd.storage.record import outcome_from_plain, outcome_to_plain
+from autokd.storage.record import outcome_from_json, outcome_to_json
 
 RESULT_CAUSES = ("non_finite", "cannot_build")
 """Causes of failure that are a result of the distiller. The others (memory, time, a bug) are tried again."""
@@ -103,7 +103,7 @@ class Scratch:
         """
         is_result = outcome.status == "finished" or outcome.cause in RESULT_CAUSES
         path = self._result(outcome.job_id) if is_result else self.folder / "failed" / f"{outcome.job_id}.json"
-        data = {"outcome": outcome_to_plain(outcome), "training_version": TRAINING_VERSION, **about}
+        data = {"outcome": outcome_to_json(outcome), "training_version": TRAINING_VERSION, **about}
         write_text_atomically(path, json.dumps(data) + "\n")
         if is_result:
             (self.folder / "failed" / f"{outcome.job_id}.json").unlink(missing_ok=True)
@@ -125,8 +125,9 @@ class Scratch:
     def read(self) -> tuple[dict[str, Outcome], set[str], set[str]]:
         """Return the outcomes by job id, the commits that made them, and the machines."""
         outcomes, commits, machines = {}, set(), set()
-        for job_id, data in self._results():
-            outcomes[job_id] = outcome_from_plain(data["outcome"])
+        for path in sorted((self.folder / "results").glob("*.json")):
+            data = json.loads(path.read_text(encoding="utf-8"))
+            outcomes[path.stem] = outcome_from_json(data["outcome"])
             commits.add(str(data["commit"]))
             machines.add(str(data["machine"]))
         return outcomes, commits, machines

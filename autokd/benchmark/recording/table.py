@@ -18,16 +18,15 @@ from pathlib import Path
 
 from autokd.benchmark.file import save_benchmark
 from autokd.benchmark.identity import current_commit, make_header
-from autokd.benchmark.job_ids import split_job_id
 from autokd.benchmark.recording.machine import machine_name
 from autokd.benchmark.recording.plan import RECIPES, Amount, planned_jobs, rows_of, shuffled_specs
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.benchmark.recording.trainer import Trainer
 from autokd.benchmark.table import DistillerBenchmark
 from autokd.config import RunConfig, space_of
-from autokd.detectors import taps_of
+from autokd.detectors import pair_of
 from autokd.errors import BenchmarkError
-from autokd.outcomes import Job, Outcome, RecipeName
+from autokd.outcomes import Job, JobId, Outcome, RecipeName
 from autokd.spec import DistillerSpec
 
 MAX_FAILURES = 3
@@ -44,7 +43,7 @@ class Part:
 
     def has(self, job: Job) -> bool:
         """Return whether the job is of this part; all trainings of one spec are of one part."""
-        return zlib.crc32(split_job_id(job.id)[1].encode()) % self.count == self.index
+        return zlib.crc32(JobId.parse(job.id).digest.encode()) % self.count == self.index
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def require_supply(config: RunConfig) -> None:
     Raises:
         BenchmarkError: if it lacks a part.
     """
-    _, reasons = space_of(config).supplied_by(taps_of(config.student), taps_of(config.teacher))
+    _, reasons = pair_of(config).part_of(space_of(config))
     if reasons:
         raise BenchmarkError(
             "the table must hold the whole space, but this pair lacks a part of it: " + "; ".join(reasons) + ". "

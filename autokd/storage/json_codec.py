@@ -12,26 +12,26 @@ from typing import Any
 _KEY = "float"
 
 
-def to_plain(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """Mappings, sequences and numbers (NumPy's scalars too) as what ``json.dumps(allow_nan=False)`` takes."""
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
+        return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [to_plain(item) for item in value]
+        return [to_json(item) for item in value]
     if isinstance(value, int):
         return int(value)
     number = float(value)
     return number if math.isfinite(number) else {_KEY: str(number)}
 
 
-def from_plain(value: Any) -> Any:
-    """The inverse of ``to_plain``; tuples come back as lists."""
+def from_json(value: Any) -> Any:
+    """The inverse of ``to_json``; tuples come back as lists."""
     if isinstance(value, dict):
         if value.keys() == {_KEY} and isinstance(value[_KEY], str):
             return float(value[_KEY])
-        return {key: from_plain(item) for key, item in value.items()}
+        return {key: from_json(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [from_plain(item) for item in value]
+        return [from_json(item) for item in value]
     return value
