@@ -14,7 +14,7 @@ from autokd.detectors.rows import unpaired_taps
 from autokd.detectors.supply import taps_of, taps_of_teachers
 from autokd.errors import ConfigError, DetectorError, SpaceError
 from autokd.presets import load_distiller, load_preset, preset_names
-from autokd.space import Space, lacks_of
+from autokd.space import Space, decisions_of, lacks_of
 from autokd.spec import DistillerSpec
 
 
@@ -112,7 +112,7 @@ def first_trials(config: RunConfig, pair: Pair, space: Space) -> FirstTrials:
             notes.append(f"search.enqueue: {name} is not tried first: {'; '.join(lacks)}. Leave it out.")
             continue
         try:
-            decisions[name] = space.decisions(space.with_offered_strengths(spec))
+            decisions[name] = decisions_of(space, space.with_offered_strengths(spec))
         except SpaceError as error:
             notes.append(
                 f"search.enqueue: {name} is not tried first, it lies outside the space: {error} Offer that in 'space', "

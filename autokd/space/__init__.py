@@ -5,6 +5,7 @@ spec in the tree, and says why where it is not there.
 """
 
 from autokd.space.domains import Choices, Domain, Range
+from autokd.space.locate import decisions_of, validate
 from autokd.space.model import Chooser, Option, Slot, Space
 from autokd.space.supply import lacks_of
 from autokd.space.text import DEFAULT_SPACE, space_from_document
@@ -18,6 +19,8 @@ __all__ = [
     "Range",
     "Slot",
     "Space",
+    "decisions_of",
     "lacks_of",
     "space_from_document",
+    "validate",
 ]

@@ -12,8 +12,16 @@ from autokd.spec import DistillerSpec, FlowState, Step, TermSpec
 from autokd.spec.vocabulary import IDENTITY
 
 
-def paths_of(space: Space, spec: DistillerSpec) -> list[Path]:
-    """Return the path of each canonical term; SpaceError names the first thing that the space does not offer."""
+def validate(space: Space, spec: DistillerSpec) -> None:
+    """Check that ``spec`` lies in ``space``.
+
+    Raises:
+        SpaceError: if it does not; the message names the first thing that the space does not offer.
+    """
+    _paths_of(space, spec)
+
+
+def _paths_of(space: Space, spec: DistillerSpec) -> list[Path]:
     exact = spec.canonical()
     if not space.min_terms <= len(exact.terms) <= space.max_terms:
         raise SpaceError(
@@ -23,8 +31,20 @@ def paths_of(space: Space, spec: DistillerSpec) -> list[Path]:
 
 
 def decisions_of(space: Space, spec: DistillerSpec) -> dict[str, Any]:
+    """Return the decisions that lead to a given spec: a trial's parameters, with which Optuna can enqueue it.
+
+    Args:
+        space: the space that offers the decisions.
+        spec: a distiller; its canonical form is looked for.
+
+    Returns:
+        Parameter name -> value, in the order in which ``Space.walk`` asks for them.
+
+    Raises:
+        SpaceError: if the spec lies outside the space; the message names the first thing that is not offered.
+    """
     exact = spec.canonical()
-    script = _Script(space, list(zip(exact.terms, paths_of(space, exact), strict=True)))
+    script = _Script(space, list(zip(exact.terms, _paths_of(space, exact), strict=True)))
     walked = space.walk(script)
     assert walked == exact, f"the walk led to {walked}, not to {exact}"
     return script.decisions

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import comb
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from autokd.errors import SpaceError, SpecError
 from autokd.space.domains import Choices, Domain, Range
@@ -274,12 +274,6 @@ class Space:
 
     # ------------------------------------------------------------------------------ a given spec, a given pair
 
-    def validate(self, spec: DistillerSpec) -> None:
-        """Raise SpaceError, saying what is not offered, unless ``spec`` lies in this space."""
-        from autokd.space.locate import paths_of
-
-        paths_of(self, spec)
-
     def with_offered_strengths(self, spec: DistillerSpec) -> DistillerSpec:
         """The same distiller with each strength moved to the nearest that the space offers."""
         terms = (
@@ -287,12 +281,6 @@ class Space:
             for term in spec.terms
         )
         return replace(spec, terms=tuple(terms))
-
-    def decisions(self, spec: DistillerSpec) -> dict[str, Any]:
-        """The decisions (Optuna parameters) that lead to ``spec``, in the order of the walk; SpaceError if none do."""
-        from autokd.space.locate import decisions_of
-
-        return decisions_of(self, spec)
 
     def supplied_by(
         self, student: Iterable[str], *teachers: Iterable[str], unpaired: Mapping[str, str] | None = None
