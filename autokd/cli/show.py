@@ -10,7 +10,7 @@ from rich.tree import Tree
 
 from autokd.config import RunConfig, space_of
 from autokd.presets import load_preset, preset_names
-from autokd.space import Slot
+from autokd.space import Slot, count_specs
 from autokd.spec import formula, operator_of
 from autokd.spec.vocabulary import IDENTITY
 
@@ -38,7 +38,7 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
     tree.add(f"strength: {supplied.strength}")
     tree.add(f"schedule: {', '.join(supplied.schedules)}")
     tree.add(f"layers: {', '.join(supplied.layers)}")
-    lines = [f"{supplied.count():,} distinct distillers (a range of numbers counts as one)"]
+    lines = [f"{count_specs(supplied):,} distinct distillers (a range of numbers counts as one)"]
     lines += [f"left out: {reason}" for reason in reasons] or ["the pair supplies all of it"]
     lines += first_trials(config, pair, supplied).notes
     if unfit := unfit_baselines(config):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from autokd.errors import SpaceError, SpecError
 from autokd.space.domains import Choices
-from autokd.space.model import Option, Path, Slot, Space
+from autokd.space.slots import Option, Path, Slot
+from autokd.space.space import Space, advance
 from autokd.spec import DistillerSpec, FlowState, Step, TermSpec
 from autokd.spec.vocabulary import IDENTITY
 
@@ -21,13 +23,13 @@ def validate(space: Space, spec: DistillerSpec) -> None:
     _paths_of(space, spec)
 
 
-def _paths_of(space: Space, spec: DistillerSpec) -> list[Path]:
-    exact = spec.canonical()
-    if not space.min_terms <= len(exact.terms) <= space.max_terms:
-        raise SpaceError(
-            f"the spec has {len(exact.terms)} terms; the space takes {space.min_terms} to {space.max_terms}."
-        )
-    return [_path_of(space, term, i) for i, term in enumerate(exact.terms)]
+def with_offered_strengths(space: Space, spec: DistillerSpec) -> DistillerSpec:
+    """Return the same distiller with each strength moved to the nearest that the space offers."""
+    terms = (
+        replace(term, weight=replace(term.weight, value=float(space.strength.clip(term.weight.value))))
+        for term in spec.terms
+    )
+    return replace(spec, terms=tuple(terms))
 
 
 def decisions_of(space: Space, spec: DistillerSpec) -> dict[str, Any]:
@@ -48,6 +50,15 @@ def decisions_of(space: Space, spec: DistillerSpec) -> dict[str, Any]:
     walked = space.walk(script)
     assert walked == exact, f"the walk led to {walked}, not to {exact}"
     return script.decisions
+
+
+def _paths_of(space: Space, spec: DistillerSpec) -> list[Path]:
+    exact = spec.canonical()
+    if not space.min_terms <= len(exact.terms) <= space.max_terms:
+        raise SpaceError(
+            f"the spec has {len(exact.terms)} terms; the space takes {space.min_terms} to {space.max_terms}."
+        )
+    return [_path_of(space, term, i) for i, term in enumerate(exact.terms)]
 
 
 def _path_of(space: Space, term: TermSpec, index: int) -> Path:
@@ -116,7 +127,7 @@ def _refusal(space: Space, labels: Path) -> str:
     state = FlowState()
     try:
         for slot, label in zip(space.slots, labels, strict=True):
-            state = space.advanced(state, slot, slot.option(label))
+            state = advance(state, slot, slot.option(label))
     except SpecError as error:
         return str(error)
     return ""

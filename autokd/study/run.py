@@ -21,7 +21,7 @@ from autokd.report import SEARCHED
 from autokd.runtime import make_runtime
 from autokd.runtime.resources import own_resources
 from autokd.search import make_pruner, make_sampler
-from autokd.space import Space
+from autokd.space import Space, count_specs
 from autokd.spec import DistillerSpec
 from autokd.storage import Results, RunDirectory, open_study
 from autokd.study.batch import BatchDriver
@@ -180,7 +180,7 @@ class Run:
     def search(self, space: Space, first: FirstTrials) -> Phases[Reward]:
         """Run the search until its budget is spent; return the reward with its scales."""
         proxy = self.config.proxy
-        self.observer.say(f"{space.count():,} distinct distillers (strengths aside)")
+        self.observer.say(f"{count_specs(space):,} distinct distillers (strengths aside)")
         outcomes = yield from self.run_jobs("reference", [reference_job(SEARCH_SEED)])
         none = outcomes[reference_job(SEARCH_SEED).id]
         if none.status != "finished":

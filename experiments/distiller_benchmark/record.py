@@ -36,6 +36,7 @@ from autokd.benchmark import DistillerBenchmark, current_commit, load_benchmark,
 from autokd.config import RunConfig, space_of
 from autokd.errors import AutoKDError, BenchmarkError
 from autokd.outcomes import Job, Outcome
+from autokd.space import restrict_to_taps
 from autokd.spec import DistillerSpec
 
 MAX_FAILURES = 3
@@ -80,7 +81,7 @@ def check_supply(config: RunConfig) -> None:
     """BenchmarkError if the pair cannot supply all of the space."""
     from autokd.detectors import taps_of
 
-    _, reasons = space_of(config).supplied_by(taps_of(config.student), taps_of(config.teacher))
+    _, reasons = restrict_to_taps(space_of(config), taps_of(config.student), taps_of(config.teacher))
     if reasons:
         raise BenchmarkError(
             "the table must hold the whole space, but this pair lacks a part of it: " + "; ".join(reasons) + ". "

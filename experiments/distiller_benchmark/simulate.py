@@ -20,7 +20,7 @@ from autokd.outcomes import EvaluatorFactory, Job, Outcome, Report, WorkerResour
 from autokd.runtime import SimulatedRuntime
 from autokd.search import make_sampler
 from autokd.search.samplers import decision_role
-from autokd.space import Space
+from autokd.space import Space, enumerate_specs
 from autokd.study import Reward, SearchDriver, SearchPlan, SilentObserver
 
 Objective = Literal["proxy", "full"]
@@ -113,7 +113,7 @@ class Truth:
             raise BenchmarkError(f"{benchmark.source}: no {', '.join(lacking)} was recorded of the proxy trainings.")
         self.num_epochs = len(none.reports)
         self.reference = Reward(self.parts, benchmark.none.curve(0))
-        kept = {spec.digest for spec in self.space.specs()}
+        kept = {spec.digest for spec in enumerate_specs(self.space)}
         self.rows = rows = [row for row in benchmark if row.digest in kept]
         self.index = {row.digest: i for i, row in enumerate(rows)}
         self.score = self._filled([row.gain(benchmark.none, metric) for row in rows])

@@ -17,6 +17,7 @@ from autokd.benchmark import load_benchmark
 from autokd.config import load_config, space_of
 from autokd.errors import BenchmarkError
 from autokd.outcomes import Outcome
+from autokd.space import enumerate_specs
 from tests.support.benchmark_samples import EXPERIMENT, SMALL, outcomes_of
 
 CONFIG = load_config(SMALL)
@@ -38,8 +39,8 @@ with Scratch(Path(sys.argv[4]), load_config(SMALL)).claim(job_of(None, "proxy", 
 
 
 def test_every_spec_stands_once_in_an_order_that_is_not_the_spaces():
-    assert sorted(s.digest for s in SPECS) == sorted(s.digest for s in space_of(CONFIG).specs())
-    assert [*SPECS] != [*space_of(CONFIG).specs()]
+    assert sorted(s.digest for s in SPECS) == sorted(s.digest for s in enumerate_specs(space_of(CONFIG)))
+    assert [*SPECS] != [*enumerate_specs(space_of(CONFIG))]
     assert shuffled_specs(CONFIG) == SPECS
 
 

@@ -16,6 +16,7 @@ from autokd.config import load_config, space_of
 from autokd.errors import BenchmarkError
 from autokd.outcomes import TRAINING_VERSION, Job, Outcome, WorkerResources
 from autokd.runtime import SimulatedRuntime
+from autokd.space import enumerate_specs
 from autokd.spec import DistillerSpec
 from tests.support.benchmark_samples import LARGE, SMALL, outcomes_of, synthetic
 
@@ -29,7 +30,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def specs():
-    return list(space_of(load_config(SMALL)).specs())
+    return list(enumerate_specs(space_of(load_config(SMALL))))
 
 
 def rewritten(path, tmp_path, change):

@@ -14,6 +14,7 @@ from autokd.errors import ConfigError
 from autokd.outcomes import Job, Outcome, Report, WorkerResources
 from autokd.runtime import InProcessRuntime
 from autokd.search import MCTSSampler
+from autokd.space import enumerate_specs
 from autokd.storage import Race, open_study
 from autokd.study import Reward, SilentObserver
 from autokd.study.finalists import Finalist, full_finalist_seed
@@ -23,7 +24,7 @@ from autokd.study.race import FinalistRace, round_words, winner_words
 from autokd.study.run import Run
 from tests.support.study_fakes import SPACE, FakeEvaluator, make_driver, run
 
-SPECS = sorted(load_space(SPACE).specs(), key=lambda spec: spec.digest)
+SPECS = sorted(enumerate_specs(load_space(SPACE)), key=lambda spec: spec.digest)
 REWARD = Reward(("ap",), {1: {"ap": 0.0}}, {"ap": 1.0})
 NONE_AP = 0.5
 
