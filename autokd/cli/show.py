@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from autokd.config import RunConfig, space_of
+from autokd.config import RunConfig
 from autokd.presets import load_preset, preset_names
 from autokd.space import Slot, count_specs
 from autokd.spec import formula, operator_of
@@ -31,7 +31,7 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
     from autokd.detectors import first_trials, pair_of, unfit_baselines
 
     pair = pair_of(config)
-    supplied, reasons = pair.part_of(space_of(config))
+    supplied, reasons = pair.part_of(config.space)
     tree = Tree(Text(f"{config.name}: {supplied.min_terms} to {supplied.max_terms} terms"))
     for slot in supplied.slots:
         tree.add(_slot_branch(slot))

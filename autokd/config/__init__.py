@@ -6,7 +6,7 @@ Unknown keys are refused, units stand in names, every error names file and line.
 from autokd.config.data import CocoData, ShapesData
 from autokd.config.detectors import Backbone, Detector, MmdetDetector, TeacherFactors, TorchvisionDetector
 from autokd.config.dump import config_data, config_digest, config_yaml
-from autokd.config.load import load_config, load_space, space_of
+from autokd.config.load import load_config, load_space
 from autokd.config.model import RunConfig, RuntimeConfig, SearchConfig
 from autokd.config.proxy import ProxyRecipe, WarmStart
 from autokd.config.recipes import FullRecipe, Recipe, TeacherRecipe
@@ -34,5 +34,4 @@ __all__ = [
     "config_yaml",
     "load_config",
     "load_space",
-    "space_of",
 ]

@@ -16,6 +16,7 @@ docs/operators.md lists what operators take.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from autokd.documents import Document, Location
@@ -74,7 +75,7 @@ def space_from_document(document: Document) -> Space:
     unused = [(slot, option) for slot, option in unreachable_options(space) if _given(slot, data) == "all"]
     space = without_options(space, unused)
     _refuse_unreachable(space, data, document)
-    return space
+    return replace(space, document=DEFAULT_SPACE | data)
 
 
 def _given(slot: Slot, data: dict[str, Any]) -> Any:

@@ -56,7 +56,7 @@ def without_options(space: Space, options: Iterable[tuple[Slot, Option]]) -> Spa
         replace(slot, options=tuple(o for o in slot.options if (slot.name, o.label) not in dropped))
         for slot in space.slots
     )
-    return replace(space, slots=tuple(slots))
+    return replace(space, slots=tuple(slots), document=None)
 
 
 def unreachable_options(space: Space) -> list[tuple[Slot, Option]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
@@ -56,6 +56,7 @@ class Space:
         strength: gradient ratios of a term.
         schedules: schedules of a term's weight.
         layers: ways in which the levels of a term share its weight; a source of a single piece always has "equal".
+        document: the plain data that the space was read from, defaults written out; None for a part of a space.
     """
 
     min_terms: int
@@ -64,6 +65,7 @@ class Space:
     strength: Domain
     schedules: tuple[Schedule, ...] = ("constant",)
     layers: tuple[Layers, ...] = ("equal",)
+    document: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     def walk(self, chooser: Chooser) -> DistillerSpec:
         """Make every decision through ``chooser``, each depending on those before it.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autokd.config import NO_DISTILLATION, RunConfig, config_digest, space_of
+from autokd.config import NO_DISTILLATION, RunConfig, config_digest
 from autokd.data import Datasets, load_datasets
 from autokd.detectors import FirstTrials, check_trainable, first_trials, pair_of, settle_recipes, try_detectors
 from autokd.errors import AutoKDError
@@ -69,7 +69,7 @@ def run_search(
     config, taken = settle_recipes(config)
     check_trainable(config)
     pair = pair_of(config)
-    space, reasons = pair.part_of(space_of(config))
+    space, reasons = pair.part_of(config.space)
     first = first_trials(config, pair, space)
     for note in (*taken, *(f"left out of the space: {reason}" for reason in reasons), *first.notes):
         observer.say(note)

@@ -33,7 +33,7 @@ from recorded.trainer import Trainer, machine_name, read_config
 from recording import RECIPES, Amount, planned_jobs, rows_of, shuffled_specs
 
 from autokd.benchmark import DistillerBenchmark, current_commit, load_benchmark, make_header, save_benchmark
-from autokd.config import RunConfig, space_of
+from autokd.config import RunConfig
 from autokd.errors import AutoKDError, BenchmarkError
 from autokd.outcomes import Job, Outcome
 from autokd.space import restrict_to_taps
@@ -81,7 +81,7 @@ def check_supply(config: RunConfig) -> None:
     """BenchmarkError if the pair cannot supply all of the space."""
     from autokd.detectors import taps_of
 
-    _, reasons = restrict_to_taps(space_of(config), taps_of(config.student), taps_of(config.teacher))
+    _, reasons = restrict_to_taps(config.space, taps_of(config.student), taps_of(config.teacher))
     if reasons:
         raise BenchmarkError(
             "the table must hold the whole space, but this pair lacks a part of it: " + "; ".join(reasons) + ". "
@@ -156,7 +156,7 @@ def collect(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Train a few rows again and compare with what is recorded; 1 if one lies outside the noise."""
     config = read_config(options.config)
-    table = load_benchmark(options.table, config=config, space=space_of(config))
+    table = load_benchmark(options.table, config=config, space=config.space)
     rows = random.Random(options.random_seed).sample(list(table), options.rows)
     metrics = {"proxy": ("val_loss", "cka"), "full": ("val_ap", "val_loss", "cka")}[options.recipe]
     num_outside = 0

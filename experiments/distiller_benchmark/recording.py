@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autokd.benchmark import BenchmarkRow
-from autokd.config import NO_DISTILLATION, RunConfig, space_of
+from autokd.config import NO_DISTILLATION, RunConfig
 from autokd.outcomes import Job, Outcome, RecipeName
 from autokd.space import enumerate_specs
 from autokd.spec import DistillerSpec
@@ -33,9 +33,7 @@ def job_of(spec: DistillerSpec | None, recipe: RecipeName, seed: int) -> Job:
 def shuffled_specs(config: RunConfig) -> list[DistillerSpec]:
     """Every spec of the space in an order that looks random and never changes: what is recorded first is a uniform
     sample of the space."""
-    return sorted(
-        enumerate_specs(space_of(config)), key=lambda s: hashlib.sha256(f"order-{s.digest}".encode()).digest()
-    )
+    return sorted(enumerate_specs(config.space), key=lambda s: hashlib.sha256(f"order-{s.digest}".encode()).digest())
 
 
 def planned_jobs(

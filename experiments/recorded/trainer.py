@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from autokd.config import RunConfig, load_config, space_of
+from autokd.config import RunConfig, load_config
 from autokd.documents import dump_yaml, load_document
 from autokd.outcomes import Evaluator, Job, Outcome, WorkerResources
 from autokd.space import enumerate_specs
@@ -99,7 +99,7 @@ class Trainer:
             self._seeds.add(job.seed)
         if is_first and self._evaluator is not None:
             # An epoch that counts for nothing: it opens the data and the teacher's taps.
-            spec = job.spec or next(iter(enumerate_specs(space_of(self._config))))
+            spec = job.spec or next(iter(enumerate_specs(self._config.space)))
             opening = self._evaluator.evaluate(Job("opening", spec, "proxy", job.seed))
             next(opening, None)
             opening.close()

@@ -14,7 +14,7 @@ from recorded.scratch import Scratch
 from recording import Amount, job_of, planned_jobs, rows_of, shuffled_specs
 
 from autokd.benchmark import load_benchmark
-from autokd.config import load_config, space_of
+from autokd.config import load_config
 from autokd.errors import BenchmarkError
 from autokd.outcomes import Outcome
 from autokd.space import enumerate_specs
@@ -39,8 +39,8 @@ with Scratch(Path(sys.argv[4]), load_config(SMALL)).claim(job_of(None, "proxy", 
 
 
 def test_every_spec_stands_once_in_an_order_that_is_not_the_spaces():
-    assert sorted(s.digest for s in SPECS) == sorted(s.digest for s in enumerate_specs(space_of(CONFIG)))
-    assert [*SPECS] != [*enumerate_specs(space_of(CONFIG))]
+    assert sorted(s.digest for s in SPECS) == sorted(s.digest for s in enumerate_specs(CONFIG.space))
+    assert [*SPECS] != [*enumerate_specs(CONFIG.space)]
     assert shuffled_specs(CONFIG) == SPECS
 
 

@@ -8,7 +8,7 @@ from recorded.scratch import Scratch
 from recorded.work import record
 
 from autokd.benchmark import current_commit
-from autokd.config import load_config, space_of
+from autokd.config import load_config
 from autokd.outcomes import Job
 from autokd.space import enumerate_specs
 from tests.support.benchmark_samples import SMALL
@@ -18,7 +18,7 @@ CONFIG = load_config(SMALL)
 
 @pytest.mark.slow
 def test_jobs_are_trained_once_and_kept_with_their_commit(tmp_path, capsys):
-    spec = next(iter(enumerate_specs(space_of(CONFIG))))
+    spec = next(iter(enumerate_specs(CONFIG.space)))
     jobs = [Job("full-none-s0", None, "full", 0), Job(f"full-{spec.digest}-s0", spec, "full", 0)]
     record(CONFIG, jobs[:1], tmp_path / "scratch", tmp_path / "cache")
     record(CONFIG, jobs, tmp_path / "scratch", tmp_path / "cache")
