@@ -50,17 +50,13 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
 
 
 def _recipe_lines(config: RunConfig) -> list[str]:
-    """What trainings take of the config of an MMDetection student beside its model."""
-    from autokd.detectors import settle_recipes
+    """Sentences on what trainings take of the files that the student's section names, beside its model."""
+    from autokd.detectors import framework_of, settle_recipes
 
-    if config.student.framework != "mmdet":
+    if not config.student.has_recipe:
         return []
     _, notes = settle_recipes(config)
-    return list(notes) or [
-        f"trainings take the model of {config.student.config}; optimiser, schedule and augmentation are those of "
-        "'proxy' and 'full'. 'full: {from_student_config: true}' takes optimiser and schedule of the config too, and "
-        "DistilledDetector all of it: docs/mmdetection.md"
-    ]
+    return list(notes or framework_of(config.student).training_notes(config.student))
 
 
 def _slot_branch(slot: Slot) -> Tree:

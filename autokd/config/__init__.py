@@ -4,8 +4,10 @@ Unknown keys are refused, units stand in names, every error names file and line.
 """
 
 from autokd.config.data import CocoData, ShapesData
-from autokd.config.detectors import Backbone, Detector, MmdetDetector, TeacherFactors, TorchvisionDetector
+from autokd.config.detector_sections import Backbone, DetectorSection, MmdetDetector, TorchvisionDetector
+from autokd.config.detectors import Detector, TeacherFactors
 from autokd.config.dump import config_data, config_digest, config_yaml
+from autokd.config.frameworks import FrameworkRow, framework_row, register_framework, registered_framework
 from autokd.config.load import load_config, load_space
 from autokd.config.model import RunConfig, RuntimeConfig, SearchConfig
 from autokd.config.proxy import ProxyRecipe, WarmStart
@@ -17,6 +19,8 @@ __all__ = [
     "Backbone",
     "CocoData",
     "Detector",
+    "DetectorSection",
+    "FrameworkRow",
     "FullRecipe",
     "MmdetDetector",
     "ProxyRecipe",
@@ -32,6 +36,9 @@ __all__ = [
     "config_data",
     "config_digest",
     "config_yaml",
+    "framework_row",
     "load_config",
     "load_space",
+    "register_framework",
+    "registered_framework",
 ]

@@ -1,8 +1,9 @@
-"""The sections ``teacher`` and ``student``: detectors of each framework, one teacher or several."""
+"""A teacher or student of any framework, one teacher or several, and how several share the loss."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import cache, reduce
+from operator import or_
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -10,83 +11,38 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
-    NonNegativeFloat,
-    PositiveInt,
-    SerializerFunctionWrapHandler,
+    SerializeAsAny,
     Tag,
-    model_serializer,
-    model_validator,
+    TypeAdapter,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 
-from autokd.config.recipes import TeacherRecipe
-from autokd.config.section import Section
+from autokd.config.detector_sections import DetectorSection
+from autokd.config.frameworks import ORDINARY_FRAMEWORK, framework_rows
 from autokd.errors import one_of
 
 
-class Backbone(Section):
-    """A ResNet of basic blocks of a chosen depth and width, or an official one by name."""
-
-    name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] | None = None
-    """An official torchvision ResNet; ``blocks`` and ``width`` are then fixed."""
-    blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (1, 1, 1, 1)
-    """Residual blocks in each of the four stages."""
-    width: PositiveInt = 16
-    """Channels of the first stage; each further stage doubles them."""
+def section_classes() -> tuple[type[DetectorSection], ...]:
+    """Return the section class of each framework."""
+    return tuple(row.section for row in framework_rows())
 
 
-class TorchvisionDetector(Section):
-    """A torchvision detector over a feature pyramid."""
-
-    framework: Literal["torchvision"] = "torchvision"
-    """Who builds the model."""
-    architecture: Literal["fcos", "retinanet", "faster_rcnn"] = "fcos"
-    """The detector, over a feature pyramid."""
-    backbone: Backbone = Backbone()
-    """A ResNet."""
-    fpn_channels: PositiveInt = 64
-    """Channels of every level of the pyramid, and of the head."""
-    head_convs: PositiveInt = 2
-    """Convolutions in each branch of a dense head."""
-    box_start: NonNegativeFloat = 0.0
-    """FCOS only: distance of a box's sides from its cell at the first step, in strides. From 0, torchvision's own, one
-    side of all boxes may come to stay at 0 where the rate rises fast; 1 keeps it alive."""
-    checkpoint: Path | None = None
-    """Weights to start from (a state dict, read with weights_only)."""
-    train: TeacherRecipe | None = None
-    """Teacher only: train it, when there is no checkpoint."""
-
-    @model_validator(mode="after")
-    def _only_fcos_has_sides(self) -> TorchvisionDetector:
-        if self.box_start and self.architecture != "fcos":
-            raise ValueError(f"box_start is for fcos, whose boxes are distances; leave it out of a {self.architecture}")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _without_an_unused_start(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in handler(self).items() if name != "box_start" or value}
+@cache
+def _reader_of(sections: tuple[type[DetectorSection], ...]) -> TypeAdapter[Any]:
+    # Made anew for each set of frameworks: pydantic's unions are fixed when they are built, and a framework may be
+    # registered after the configuration's models were.
+    return TypeAdapter(Annotated[reduce(or_, sections), Field(discriminator="framework")])
 
 
-class MmdetDetector(Section):
-    """A detector of MMDetection 3.x: the user's own config, whose file is Python and runs as such."""
-
-    framework: Literal["mmdet"]
-    """Who builds the model."""
-    config: Annotated[str, Field(min_length=1)]
-    """Path of a config, or its name in MMDetection's zoo (``retinanet_r50_fpn_1x_coco``). The file's Python is run."""
-    options: dict[str, Any] = Field(default={})
-    """Keys of the config to set anew, by dotted name: ``{model.neck.out_channels: 64}``."""
-    checkpoint: Path | None = None
-    """Weights to start from, as mmengine saves them (data only: no code is run)."""
-    classes: tuple[str, ...] | None = None
-    """Names of the checkpoint's classes, in its order, where the checkpoint itself does not say."""
-    new_head: bool = False
-    """Take a checkpoint of other classes, and start the layers that depend on the classes anew."""
-    train: TeacherRecipe | None = None
-    """Teacher only: train it, when there is no checkpoint."""
+def _of_its_framework(found: Any, _: ValidatorFunctionWrapHandler) -> DetectorSection:
+    """Read a section by the class of its framework; pydantic adds its errors to those of the whole file."""
+    section: DetectorSection = _reader_of(section_classes()).validate_python(found)
+    return section
 
 
-Detector = Annotated[TorchvisionDetector | MmdetDetector, Field(discriminator="framework")]
-"""Every framework's section, told apart by ``framework``; left out in a file, it is torchvision."""
+Detector = Annotated[SerializeAsAny[DetectorSection], WrapValidator(_of_its_framework)]
+"""Any framework's section, told apart by ``framework``; a section without it in a file is torchvision's."""
 
 
 def _distinct_teachers(teachers: tuple[Detector, ...]) -> tuple[Detector, ...]:
@@ -138,5 +94,5 @@ TeacherFactors = Annotated[TeacherRule | tuple[float, ...], BeforeValidator(_kno
 def with_framework(section: Any) -> Any:
     """A detector's section with the ordinary framework where it names none."""
     if isinstance(section, dict) and "framework" not in section:
-        return {"framework": "torchvision"} | section
+        return {"framework": ORDINARY_FRAMEWORK} | section
     return section

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from autokd.config.data import CocoData
-from autokd.config.detectors import Detector, MmdetDetector, TeacherTag
+from autokd.config.detectors import Detector, DetectorSection, TeacherTag, section_classes
 from autokd.config.model import RunConfig
 from autokd.documents import Document, Location, format_location, load_document
 from autokd.errors import ConfigError, one_of
@@ -90,9 +90,7 @@ def _with_paths_of(detector: Detector, document: Document, location: Location) -
     if detector.checkpoint is not None:
         place = _written((*location, "checkpoint"), document)
         changed["checkpoint"] = _existing(detector.checkpoint, document, place, "file")
-    if isinstance(detector, MmdetDetector) and (path := Path(detector.config).expanduser()).is_file():
-        changed["config"] = os.path.abspath(path)  # what is no file may be a name from MMDetection's zoo
-    return detector.model_copy(update=changed)
+    return detector.model_copy(update=changed | detector.absolute_paths())
 
 
 def _teachers_of(config: RunConfig) -> list[tuple[Location, Detector]]:
@@ -175,7 +173,7 @@ def _real_location(loc: tuple[int | str, ...]) -> tuple[Location, type[BaseModel
 
 
 def _model_of(annotation: Any, tag: int | str) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation is not DetectorSection:
         return annotation
     candidates = [a for a in _flattened(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
     for candidate in candidates:
@@ -186,6 +184,8 @@ def _model_of(annotation: Any, tag: int | str) -> type[BaseModel] | None:
 
 
 def _flattened(annotation: Any) -> list[Any]:
+    if annotation is DetectorSection:
+        return list(section_classes())
     arguments = getattr(annotation, "__args__", ())
     return [annotation, *(leaf for argument in arguments for leaf in _flattened(argument))]
 

@@ -125,9 +125,10 @@ class RunConfig(Section):
     @classmethod
     def _asks_a_config_that_tells(cls, full: FullRecipe, info: ValidationInfo) -> FullRecipe:
         student = info.data.get("student")
-        if full.from_student_config and student is not None and student.framework != "mmdet":
+        if full.from_student_config and student is not None and not student.has_recipe:
             raise ValueError(
-                "from_student_config is true, but the student is no MMDetection config and has no recipe. Leave it out"
+                f"from_student_config is true, but a section of framework {student.framework} names no file that says "
+                "how it trains. Leave it out"
             )
         return full
 
@@ -137,10 +138,10 @@ class RunConfig(Section):
         student, full = info.data.get("student"), info.data.get("full")
         if runtime.full_processes == 1 or student is None or full is None:
             return runtime
-        if student.framework != "torchvision":
+        if not student.can_share_trainings:
             raise ValueError(
-                f"full_processes is {runtime.full_processes}, but only trainings of torchvision students are shared. "
-                "Set it to 1, and train a student of MMDetection by mmengine's own launcher"
+                f"full_processes is {runtime.full_processes}, but trainings of students of framework "
+                f"{student.framework} cannot be shared. {student.sharing_remedy}"
             )
         if full.optimiser == "dot":
             raise ValueError("full_processes above 1 and 'full.optimiser: dot' do not go together. Choose one of them")

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from autokd.config.data import CocoData, ShapesData
-from autokd.config.detectors import Backbone, MmdetDetector, TorchvisionDetector
+from autokd.config.detector_sections import Backbone, MmdetDetector, TorchvisionDetector
 from autokd.config.model import RuntimeConfig, SearchConfig
 from autokd.config.proxy import ProxyRecipe, WarmStart
 from autokd.config.recipes import FullRecipe, Recipe, TeacherRecipe

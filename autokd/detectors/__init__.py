@@ -1,11 +1,15 @@
 """Detectors behind the ``DetectorOutputs`` contract: one forward for losses and taps.
 
-Adapters hold a plain model of torchvision or MMDetection, so that its weights load anywhere and nobody else needs
-to know how a detector is made. Only this package imports ``torchvision.models``, and only ``mmdet`` within it mmdet.
+A framework (``Framework``) builds detectors from configuration sections. Its adapters (``Detector``) hold a plain model
+of the framework, so that weights load there without AutoKD. Only this package imports ``torchvision.models``, and only
+its folder ``mmdet`` imports mmdet.
 """
 
 from autokd.detectors.build import Description, build_detector, describe
+from autokd.detectors.candidates import PredictionLayout, grid_cells
+from autokd.detectors.capabilities import structure_text, taps_of, taps_of_teachers
 from autokd.detectors.contract import Detections, Detector, Target
+from autokd.detectors.framework import ConfigRecipe, Framework, framework_of
 from autokd.detectors.labels import class_order
 from autokd.detectors.mmdet.student_recipe import settle_recipes
 from autokd.detectors.pair import (
@@ -17,21 +21,24 @@ from autokd.detectors.pair import (
     try_detectors,
     unfit_baselines,
 )
-from autokd.detectors.rows import Rows, rows_of, unpaired_taps
-from autokd.detectors.supply import structure_text, taps_of, taps_of_teachers
-from autokd.detectors.torchvision.checkpoint import load_weights
+from autokd.detectors.prediction_layout import prediction_layout_of, unpaired_taps
 from autokd.detectors.torchvision.layout import Layout, choose_layout
 from autokd.detectors.torchvision.plain import plain_torchvision_model
 from autokd.detectors.torchvision.source import plain_torchvision_source
+from autokd.detectors.weights import load_weights
 
 __all__ = [
+    "ConfigRecipe",
     "FirstTrials",
+    "Framework",
     "Pair",
-    "Rows",
+    "PredictionLayout",
     "check_trainable",
     "first_trials",
+    "framework_of",
+    "grid_cells",
     "pair_of",
-    "rows_of",
+    "prediction_layout_of",
     "settle_recipes",
     "try_detectors",
     "unfit_baselines",

@@ -5,45 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autokd.config import Detector as DetectorConfig
+from autokd.config import DetectorSection
 from autokd.detectors.contract import Detector
-from autokd.detectors.torchvision.adapter import TorchvisionAdapter
-from autokd.detectors.torchvision.checkpoint import load_weights
-from autokd.detectors.torchvision.dense import FcosDetector, RetinaNetDetector
-from autokd.detectors.torchvision.layout import choose_layout
-from autokd.detectors.torchvision.plain import plain_torchvision_model
-from autokd.detectors.torchvision.two_stage import FasterRcnnDetector
+from autokd.detectors.framework import framework_of
 from autokd.errors import DetectorError
-
-ADAPTERS: dict[str, type[TorchvisionAdapter]] = {
-    "fcos": FcosDetector,
-    "retinanet": RetinaNetDetector,
-    "faster_rcnn": FasterRcnnDetector,
-}
 
 
 def build_detector(
-    config: DetectorConfig, num_classes: int, image_size_px: tuple[int, int], classes: Sequence[str] | None = None
+    config: DetectorSection, num_classes: int, image_size_px: tuple[int, int], classes: Sequence[str] | None = None
 ) -> Detector:
     """Build the detector of a section ``teacher`` or ``student``; weights come from its ``checkpoint``, if any.
 
-    num_classes: object classes, without a background. image_size_px: (height, width) of the network's input,
-    which decides levels and anchors; other sizes may be fed later. classes: their names, by which a checkpoint of
-    MMDetection is matched to the data set; None: its labels are taken to be the data set's. Random weights come from
-    torch's global generator: seed it for equal detectors. DetectorError for a bad number of classes or checkpoint.
+    Args:
+        config: the section.
+        num_classes: object classes, without a background.
+        image_size_px: (height, width) of the network's input, which decides levels and anchors; other sizes may be
+            fed later.
+        classes: the data set's names, by which the classes of a checkpoint of MMDetection are found; None: its labels
+            are taken to be the data set's.
+
+    Returns:
+        A detector in training mode, on the CPU. Random weights come from torch's global generator: seed it for equal
+        detectors.
+
+    Raises:
+        DetectorError: for a bad number of classes, or a config or checkpoint that cannot be used.
     """
     if num_classes < 1:
         raise DetectorError(f"num_classes is {num_classes}; a detector needs at least one object class.")
-    if config.framework == "mmdet":
-        from autokd.detectors.mmdet import build_mmdet_detector
-
-        return build_mmdet_detector(config, num_classes, image_size_px, classes)
-    model = plain_torchvision_model(config, num_classes, image_size_px)
-    layout = choose_layout(config.architecture, image_size_px)
-    detector = ADAPTERS[config.architecture](model, config.architecture, num_classes, layout)
-    if config.checkpoint is not None:
-        load_weights(detector, config.checkpoint)
-    return detector
+    return framework_of(config).build(config, num_classes, image_size_px, classes)
 
 
 @dataclass(frozen=True, slots=True)

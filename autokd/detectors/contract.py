@@ -6,13 +6,14 @@ Legend: B images, H x W pixels, n boxes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from autokd.detectors.memory_format import memory_format_of
 from autokd.errors import DetectorError, one_of
 from autokd.outputs import TAPS, CrossHead, DetectorOutputs
 
@@ -39,6 +40,8 @@ class Detector(nn.Module, ABC):
     """The plain model of the framework; ``Any``, since its parts are reached by name."""
     architecture: str
     num_classes: int
+    memory_format: torch.memory_format = torch.contiguous_format
+    """Layout of maps in memory, chosen for the device that the weights are on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +127,22 @@ class Detector(nn.Module, ABC):
             for name, value in self.model.state_dict().items()
         }
 
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Detector:
+        """Choose the layout of maps again, since ``to``, ``cpu`` and ``cuda`` all end here.
+
+        A detector is built on the CPU and moved later, and what is safe differs between devices.
+        """
+        super()._apply(fn, recurse)
+        self._choose_memory_format()
+        return self
+
     # ------------------------------------------------------------------------------------ for adapters
+
+    def _choose_memory_format(self) -> None:
+        """Lay the weights out as ``memory_format_of`` says; an adapter calls it once its ``model`` is there."""
+        self.memory_format = memory_format_of(self.model, next(self.model.parameters()).device)
+        # Weights too: torch runs a convolution channels-last if either its input or its weight is laid out so.
+        self.model.to(memory_format=self.memory_format)
 
     def _cross_head(self) -> CrossHead | None:
         """A new frozen copy of the head, or None."""

@@ -1,23 +1,22 @@
-"""What stands behind the paths of a space file: a run that is resumed must find the same there.
+"""Digests of the files that a configuration names: a run that is resumed must find the same contents there.
 
-The configuration names files; its digest sees their names alone. So the digests of their contents are kept beside it.
+The digest of the configuration sees the names of these files alone, so digests of their contents are kept beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autokd.config import Detector, RunConfig
+from autokd.config import DetectorSection, RunConfig
 from autokd.data import Datasets
-from autokd.detectors import structure_text
+from autokd.detectors import framework_of
 from autokd.errors import StorageError
 from autokd.training import file_digest
 from autokd.training.content import digest_of
 
 
 def contents_of(config: RunConfig, datasets: Datasets) -> dict[str, str]:
-    """Place in the space file -> digest of what it names: models as MMDetection's configs describe them, with their
-    bases and options; checkpoints; data."""
+    """Return place in the space file -> digest of what it names: data, checkpoints, and a framework's own files."""
     found = {f"data.{name}": getattr(datasets, name).fingerprint for name in ("train", "val", "test")}
     found |= _of_detector("student", config.student)
     for i, teacher in enumerate(config.teachers):
@@ -25,17 +24,25 @@ def contents_of(config: RunConfig, datasets: Datasets) -> dict[str, str]:
     return found
 
 
-def _of_detector(place: str, section: Detector) -> dict[str, str]:
-    found = {}
-    if section.framework == "mmdet":
-        found[f"{place}.config"] = digest_of(structure=structure_text(section))
+def _of_detector(place: str, section: DetectorSection) -> dict[str, str]:
+    texts = framework_of(section).contents(section)
+    found = {f"{place}.{field}": digest_of(structure=text) for field, text in texts.items()}
     if section.checkpoint is not None:
         found[f"{place}.checkpoint"] = file_digest(section.checkpoint)
     return found
 
 
 def check_same_contents(there: Mapping[str, str], here: Mapping[str, str]) -> None:
-    """StorageError, naming the places, where a run began with other contents; what is new to it is no difference."""
+    """Check that a run continues with the contents with which it began.
+
+    Args:
+        there: place -> digest, as stored when the run began.
+        here: place -> digest now. A place that ``there`` lacks counts as unchanged: its run began before AutoKD
+            recorded such a place.
+
+    Raises:
+        StorageError: naming the places whose contents differ.
+    """
     changed = [place for place in here if there.get(place, here[place]) != here[place]]
     if changed:
         raise StorageError(

@@ -20,7 +20,7 @@ from autokd.storage import Entry as EntryResult
 from autokd.storage import Results, SearchSummary, TeacherResult, read_record, write_text_atomically
 from autokd.study.entries import Entry, winner_of
 from autokd.study.fidelity import proxy_fidelity
-from autokd.study.mmdet_student import hand_over_mmdet
+from autokd.study.framework_files import export_student
 from autokd.study.promotion import promoted_trial
 from autokd.study.reporting import TEACHER_DETECTIONS, write_run_report
 from autokd.training import TeacherScore
@@ -168,14 +168,14 @@ def _versions() -> dict[str, str]:
 
 
 def _write_student(run: Run, winner: Entry, outcomes: Mapping[str, Outcome]) -> None:
-    """Copy the winner's weights of the seed with the best val AP; a student of MMDetection in its own format too."""
+    """Copy the winner's weights of the seed with the best val AP; and the files of its own framework, if it has any."""
     finished = [o for o in winner.outcomes(outcomes, run.config.full.seeds) if "weights" in o.artifacts]
     if not finished:
         run.observer.say("no full training finished: there is no student to hand over.")
         return
     best = max(finished, key=lambda outcome: outcome.metrics["val_ap"])
     shutil.copyfile(best.artifacts["weights"], run.directory.weights_path)
-    hand_over_mmdet(run.config, run.datasets, run.directory.weights_path, run.directory.path)
+    export_student(run.config, run.datasets, run.directory.weights_path, run.directory.path)
 
 
 def _write_distiller(run: Run, winner: Entry, entries: Sequence[Entry]) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from autokd.config import RunConfig
 from autokd.data import Datasets
-from autokd.detectors import build_detector
+from autokd.detectors import framework_of
 from autokd.errors import DetectorError
 from autokd.training.optim.frozen import parts_of
 from autokd.training.provisions import EVALUATION_BATCH_SIZE, Provisions
@@ -96,12 +96,12 @@ def prepare(
 
 
 def _try_smaller_images(config: RunConfig, datasets: Datasets) -> None:
-    """Models of MMDetection are tried once on images of the size that they are built for; torchvision's take any."""
+    """Have each framework check that its detectors work on the proxy's images."""
     size, full = config.proxy.image_size_px, datasets.train.image_size_px
-    for section in (config.student, *config.teachers) if size not in (None, full) else ():
-        if section.framework != "mmdet" or size is None:
-            continue
+    if size is None or size == full:
+        return
+    for section in (config.student, *config.teachers):
         try:
-            build_detector(section, datasets.num_classes, size, datasets.classes)
+            framework_of(section).check_image_size(section, datasets.num_classes, size, datasets.classes)
         except DetectorError as error:
             raise DetectorError(f"proxy.image_size_px is {list(size)}: {error}") from error

@@ -39,7 +39,7 @@ def _pair(architecture, size_px):
     detector = _lively(build_detector(config, 5, size_px)).eval()
     plain = plain_torchvision_model(config, 5, size_px)
     plain.load_state_dict(detector.plain_state_dict())
-    return detector, plain.to(memory_format=torch.channels_last).eval()  # the same order of sums: no ties flip
+    return detector, plain.to(memory_format=detector.memory_format).eval()  # the same order of sums: no ties flip
 
 
 def _shifted(architecture, labels):
@@ -139,7 +139,7 @@ def test_weights_load_in_the_written_script_of_pure_torchvision(
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(compile(source, "rebuild.py", "exec"), names)
-    model = names["model"].to(memory_format=torch.channels_last)
+    model = names["model"].to(memory_format=detector.memory_format)
     assert not model.training
     image = torch.rand(3, *size_px)
     with torch.no_grad():

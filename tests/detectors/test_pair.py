@@ -32,7 +32,7 @@ def test_a_baseline_without_its_taps_is_refused_with_what_it_lacks_and_what_to_w
 def test_a_baseline_that_compares_rows_of_other_anchors_is_refused():
     """FCOS has one candidate a cell, RetinaNet nine."""
     unfit = unfit_baselines(config_of("retinanet", "full: {baselines: [none, kd, fitnet]}\n"))
-    assert "kd: source 'positive_logits' compares class_logits, but rows do not correspond" in unfit
+    assert "kd: source 'positive_logits' compares class_logits, but prediction layouts do not match" in unfit
     assert "fitnet:" not in unfit
 
 

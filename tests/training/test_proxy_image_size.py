@@ -9,7 +9,7 @@ import torch
 
 from autokd.config import TorchvisionDetector
 from autokd.data import load_datasets
-from autokd.detectors import build_detector, rows_of, unpaired_taps
+from autokd.detectors import build_detector, prediction_layout_of, unpaired_taps
 from autokd.outcomes import Job, WorkerResources
 from autokd.presets import load_preset
 from autokd.training import LiveTeacher, TrainingEvaluatorFactory, prepare
@@ -109,7 +109,7 @@ def test_a_student_built_for_large_images_learns_from_small_ones(architecture):
     outputs = detector(torch.rand(2, 3, 96, 110), [target, target])
     outputs.task_loss.backward()
     assert bool(torch.isfinite(outputs.task_loss))
-    rows = rows_of(config, (352, 416), (96, 110))
+    rows = prediction_layout_of(config, (352, 416), (96, 110))
     assert rows is None if architecture == "faster_rcnn" else rows.number == outputs.class_logits.shape[1]
 
 
@@ -127,7 +127,7 @@ def test_predictions_leave_the_space_where_padding_parts_the_rows_of_the_proxys_
 
     assert "class_logits" not in unpaired(None)
     assert "class_logits" not in unpaired((256, 384))
-    assert "rows do not correspond" in unpaired((352, 416))["class_logits"]
+    assert "prediction layouts do not match" in unpaired((352, 416))["class_logits"]
 
 
 @pytest.fixture

@@ -7,21 +7,20 @@ losses are mmdet's to the last bit, and weights load in ``mmdet.apis.init_detect
 
 from autokd.detectors.mmdet.adapter import MmdetAdapter
 from autokd.detectors.mmdet.build import adapter_of, build_mmdet_detector, build_mmdet_model
+from autokd.detectors.mmdet.capabilities import mmdet_prediction_layout, mmdet_taps
 from autokd.detectors.mmdet.checkpoint import read_checkpoint
 from autokd.detectors.mmdet.config_file import config_text, read_config, resolve_config
 from autokd.detectors.mmdet.export import export_student
-from autokd.detectors.mmdet.recipe import ConfigRecipe, recipe_of_config
-from autokd.detectors.mmdet.supply import mmdet_rows, mmdet_taps
+from autokd.detectors.mmdet.recipe import recipe_of_config
 
 __all__ = [
-    "ConfigRecipe",
     "MmdetAdapter",
     "adapter_of",
     "build_mmdet_detector",
     "build_mmdet_model",
     "config_text",
     "export_student",
-    "mmdet_rows",
+    "mmdet_prediction_layout",
     "mmdet_taps",
     "read_checkpoint",
     "read_config",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from autokd.detectors.contract import Detections, Detector, Target, evaluating, full_precision
 from autokd.detectors.labels import LabelMap
-from autokd.detectors.mmdet.intercept import answered, training_form
+from autokd.detectors.mmdet.intercept import patched_methods, training_form
 from autokd.detectors.mmdet.library import PROGRAM_ERRORS
 from autokd.errors import DetectorError, NonFiniteError
 from autokd.outputs import TAPS, DetectorOutputs, HeadMaps
@@ -46,15 +46,19 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """The maps of the pyramid, and the methods of the model that must give them back for its heads to consume them."""
+    """The maps of the pyramid.
+
+    replacements: methods of the model (name -> function) that return these very maps, for ``patched_methods``: with
+    them ``model.loss`` and ``model.predict`` start from the maps instead of computing them again.
+    """
 
     maps: tuple[Tensor, ...]
-    answers: Mapping[str, Callable[..., Any]]
+    replacements: Mapping[str, Callable[..., Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class HeadReading:
-    """What was heard from the heads: mmdet's losses as they are, taps as the contract has them, the model's classes."""
+    """Outputs of the heads: mmdet's losses unchanged, taps in the form of the contract, with the model's classes."""
 
     losses: Mapping[str, Any] = field(default_factory=dict)
     class_logits: Tensor | None = None
@@ -75,8 +79,7 @@ class MmdetAdapter(Detector):
     def __init__(self, model: Any, architecture: str, labels: LabelMap) -> None:
         super().__init__()
         self.model = model
-        if self._is_known:  # saves a tenth of a step on a CPU; some heads of MMDetection cannot read such maps
-            model.to(memory_format=torch.channels_last)
+        self._choose_memory_format()
         self.architecture = architecture
         self.num_classes = len(labels.order)
         self._labels = labels
@@ -184,6 +187,10 @@ class MmdetAdapter(Detector):
 
     # ----------------------------------------------------------------------------------------- inside
 
+    def _choose_memory_format(self) -> None:
+        if self._is_known:  # some other heads of MMDetection call ``view`` on maps, which channels-last maps refuse
+            super()._choose_memory_format()
+
     def _run(
         self, images_BCHW: Tensor, targets: Sequence[Target] | None, taps: Sequence[str], wants_detections: bool
     ) -> tuple[DetectorOutputs, list[Detections]]:
@@ -254,11 +261,11 @@ class MmdetAdapter(Detector):
 
     def _losses_of_model(self, features: Features, batch: Batch) -> dict[str, Any]:
         """mmdet's own loss, from our maps."""
-        with answered(self.model, features.answers), training_form(self._formed_parts, True):
+        with patched_methods(self.model, features.replacements), training_form(self._formed_parts, True):
             return self.model.loss(batch.inputs_BCHW, batch.samples)
 
     def _detections(self, features: Features, batch: Batch) -> list[Detections]:
-        with answered(self.model, features.answers):
+        with patched_methods(self.model, features.replacements):
             found = self.model.predict(batch.inputs_BCHW, batch.samples, rescale=False)
         return [self._detections_of(sample.pred_instances) for sample in found]
 

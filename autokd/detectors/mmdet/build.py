@@ -11,10 +11,10 @@ from typing import Any
 from autokd.config import MmdetDetector
 from autokd.detectors.labels import LabelMap, class_order, same_labels
 from autokd.detectors.mmdet.adapter import MmdetAdapter
+from autokd.detectors.mmdet.capabilities import family_of
 from autokd.detectors.mmdet.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
 from autokd.detectors.mmdet.config_file import config_text, resolve_config
 from autokd.detectors.mmdet.library import PROGRAM_ERRORS, require_mmdet
-from autokd.detectors.mmdet.supply import family_of
 from autokd.errors import DetectorError
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autokd.detectors.mmdet import inert_pickle
+from autokd.detectors.mmdet import safe_unpickler
 from autokd.detectors.mmdet.library import PROGRAM_ERRORS
 from autokd.errors import DetectorError
 
@@ -64,7 +64,7 @@ def _read(path: Path) -> Any:
         raise DetectorError(f"{path}: there is no such checkpoint. Correct the path, or leave 'checkpoint' out.")
     try:
         # mmengine keeps the log of a training and much else beside the weights, which ``weights_only`` refuses.
-        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=inert_pickle)
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=safe_unpickler)
     except (pickle.UnpicklingError, *PROGRAM_ERRORS, EOFError) as error:
         raise DetectorError(
             f"{path}: not a checkpoint that torch can read ({error}). Give a file that mmengine wrote."

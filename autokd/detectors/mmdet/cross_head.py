@@ -16,9 +16,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from autokd.detectors.contract import full_precision
+from autokd.detectors.cross_head import check_head_maps
 from autokd.detectors.labels import LabelMap
 from autokd.detectors.mmdet.dense_heads import DenseHead
-from autokd.detectors.torchvision.cross_head import check_head_maps
 from autokd.outputs import HeadMaps
 
 CUT_HEADS = ("RetinaHead", "FCOSHead", "ATSSHead", "GFLHead", "RepPointsHead")
@@ -29,13 +29,13 @@ CUT_HEADS = ("RetinaHead", "FCOSHead", "ATSSHead", "GFLHead", "RepPointsHead")
 def maps_at_cut(head: Any, levels: Sequence[str]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
     """Within, one forward of ``head`` fills what is given: level -> (class branch's map, box branch's map)."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
-    heard: tuple[list[Tensor], list[Tensor]] = ([], [])
+    by_branch: tuple[list[Tensor], list[Tensor]] = ([], [])
     with ExitStack() as hooks:
-        for branch, maps in zip((head.cls_convs, head.reg_convs), heard):
+        for branch, maps in zip((head.cls_convs, head.reg_convs), by_branch):
             hook = branch[-1].register_forward_pre_hook(lambda _, arguments, to=maps: to.append(arguments[0]))
             hooks.callback(hook.remove)
         yield found
-    found.update((level, (full_precision(one), full_precision(other))) for level, one, other in zip(levels, *heard))
+    found.update((level, (full_precision(one), full_precision(other))) for level, one, other in zip(levels, *by_branch))
 
 
 class FrozenMmdetHead(nn.Module):

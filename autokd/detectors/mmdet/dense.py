@@ -17,7 +17,7 @@ from autokd.detectors.contract import full_precision
 from autokd.detectors.mmdet.adapter import Batch, Features, HeadReading, MmdetAdapter
 from autokd.detectors.mmdet.cross_head import CUT_HEADS, FrozenMmdetHead, maps_at_cut
 from autokd.detectors.mmdet.dense_heads import DENSE_HEADS, DenseHead, centreness
-from autokd.detectors.mmdet.intercept import heard, training_form
+from autokd.detectors.mmdet.intercept import recorded_outputs, training_form
 from autokd.detectors.proposals import best_boxes
 from autokd.outputs import CrossHead
 
@@ -40,9 +40,9 @@ class OneStageAdapter(MmdetAdapter):
         losses: dict[str, Any] = {}
         with maps_at_cut(head, self.level_names) if "head_maps" in taps else nullcontext() as head_maps:
             if batch.has_targets:
-                with heard(head) as said, _main_phase(head):
+                with recorded_outputs(head) as recorded, _main_phase(head):
                     losses = self._losses_of_model(features, batch)
-                (outputs,) = said
+                (outputs,) = recorded
             else:
                 with training_form(self._formed_parts, True):
                     outputs = head(features.maps)

@@ -1,8 +1,9 @@
-"""Listening to a model's parts, and answering for its methods, without changing the model.
+"""Reading a model of MMDetection while it runs, and giving its methods other results, without changing the model.
 
-mmdet's ``loss`` computes maps, runs the heads, and gives only numbers. To have it start from maps that were already
-computed, its ``extract_feat`` is answered by us for the time of the call; to have the heads' outputs, a
-hook remembers them.
+``model.loss`` of MMDetection computes maps, runs the heads and returns only losses. AutoKD needs three more things of
+the same pass: losses that start from maps which were computed before (so that the gradient on exactly these maps can
+be measured), the outputs of the heads, and heads that run as in training although the model is in evaluation mode.
+Each context manager here does one of these for the time of a call, and leaves nothing behind when an error ends it.
 """
 
 from __future__ import annotations
@@ -15,20 +16,27 @@ from torch import nn
 
 
 @contextmanager
-def answered(part: nn.Module, answers: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-    """Inside, methods of ``part`` are those of ``answers``; afterwards its own again."""
-    for name, answer in answers.items():
-        object.__setattr__(part, name, answer)
+def patched_methods(part: nn.Module, replacements: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Replace methods of one module within the context.
+
+    Args:
+        part: the module; other instances of its class keep their methods.
+        replacements: method name -> function, called without ``self``.
+    """
+    # An attribute of the instance hides the method of the class. ``object.__setattr__`` goes past the one of
+    # ``nn.Module``, which registers parameters and modules by their type: a replacement is neither, whatever it is.
+    for name, replacement in replacements.items():
+        object.__setattr__(part, name, replacement)
     try:
         yield
     finally:
-        for name in answers:
-            object.__delattr__(part, name)
+        for name in replacements:
+            object.__delattr__(part, name)  # the method of the class is visible again
 
 
 @contextmanager
-def heard(part: nn.Module) -> Iterator[list[Any]]:
-    """A list that fills with what each call of ``part`` returns."""
+def recorded_outputs(part: nn.Module) -> Iterator[list[Any]]:
+    """Yield a list to which each call of ``part`` within the context appends what it returns."""
     outputs: list[Any] = []
     handle = part.register_forward_hook(lambda module, arguments, output: outputs.append(output))
     try:
@@ -39,11 +47,13 @@ def heard(part: nn.Module) -> Iterator[list[Any]]:
 
 @contextmanager
 def training_form(parts: list[nn.Module], training: bool) -> Iterator[None]:
-    """Inside, the parts themselves - not their children, so neither norms nor dropout - count as training or not.
+    """Set the flag ``training`` of the given modules, and not of their children, within the context.
 
-    Some heads say other things in training than in detection (RepPoints its points instead of boxes, FCOS distances in
-    strides instead of pixels), and only the former has a loss.
+    Some heads return other quantities in training than in detection (RepPoints points instead of boxes, FCOS distances
+    in strides instead of pixels), and only the former have a loss.
     """
+    # Not ``Module.train``, which would reach the children: batch norms would then update their statistics in
+    # evaluation, and dropout would draw random numbers.
     before = [part.training for part in parts]
     for part in parts:
         part.training = training
@@ -55,8 +65,10 @@ def training_form(parts: list[nn.Module], training: bool) -> Iterator[None]:
 
 
 @contextmanager
-def without(part: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
-    """Inside, the children ``names`` of ``part`` are None; their weights stay where they are."""
+def masked_children(part: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
+    """Let the children ``names`` of ``part`` be None within the context."""
+    # In ``_modules`` itself: assigning None to the attribute would drop the child, and with it the place of its weights
+    # in the order of the state dict.
     held = {name: part._modules[name] for name in names if part._modules.get(name) is not None}
     with ExitStack() as stack:
         for name, child in held.items():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from autokd.detectors.contract import full_precision
 from autokd.detectors.mmdet.adapter import Batch, Features, HeadReading, MmdetAdapter
-from autokd.detectors.mmdet.intercept import answered, heard, training_form
+from autokd.detectors.mmdet.intercept import patched_methods, recorded_outputs, training_form
 from autokd.detectors.proposals import best_boxes
 
 QUERY_HEADS = ("DETRHead", "ConditionalDETRHead", "DABDETRHead", "DeformableDETRHead", "DINOHead")
@@ -40,13 +40,13 @@ class QueryAdapter(MmdetAdapter):
 
     def _read_heads(self, features: Features, batch: Batch, taps: Sequence[str]) -> HeadReading:
         losses: dict[str, Any] = {}
-        with heard(self.model.bbox_head) as said:
+        with recorded_outputs(self.model.bbox_head) as recorded:
             if batch.has_targets:
                 losses = self._losses_of_model(features, batch)
-                outputs = said[0]
+                outputs = recorded[0]
             else:
                 # Denoising queries are made of targets: without, the detector says what it says in detection.
-                with answered(self.model, features.answers), training_form(self._formed_parts, False):
+                with patched_methods(self.model, features.replacements), training_form(self._formed_parts, False):
                     outputs = self.model(batch.inputs_BCHW, batch.samples, mode="tensor")
         if not taps:
             return HeadReading(losses)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from autokd.config import MmdetDetector, Recipe
+from autokd.detectors.framework import ConfigRecipe
 from autokd.detectors.mmdet.config_file import find_config, read_config
 from autokd.detectors.mmdet.schedule import Length, Schedule, read_schedule, type_name
 from autokd.errors import ConfigError
@@ -16,15 +16,6 @@ _PLAIN = ("LoadImageFromFile", "LoadAnnotations", "PackDetInputs", "Resize", "Pa
 """Transforms that AutoKD's own loading does too, or that change nothing in its images."""
 _OF_RATES = ("bias_lr_mult", "dcn_offset_lr_mult", "dwconv_decay_mult", "flat_decay_mult", "custom_keys")
 """What ``paramwise_cfg`` may say that recipes do not."""
-
-
-@dataclass(frozen=True)
-class ConfigRecipe:
-    """Fields of a recipe as the config says them; sources: a remark on some; left: what of it is not taken."""
-
-    fields: Mapping[str, Any]
-    sources: Mapping[str, str]
-    left: tuple[str, ...]
 
 
 def recipe_of_config(section: MmdetDetector, given: Mapping[str, Any]) -> ConfigRecipe:

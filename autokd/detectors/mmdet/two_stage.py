@@ -16,7 +16,7 @@ from autokd.detectors.contract import full_precision
 from autokd.detectors.labels import LabelMap
 from autokd.detectors.mmdet.adapter import Batch, Features, HeadReading, MmdetAdapter
 from autokd.detectors.mmdet.dense import strides_of_priors
-from autokd.detectors.mmdet.intercept import answered, without
+from autokd.detectors.mmdet.intercept import masked_children, patched_methods
 from autokd.detectors.proposals import stacked
 
 _MASK_PARTS = ("mask_head", "mask_roi_extractor", "mask_iou_head", "semantic_head", "semantic_roi_extractor")
@@ -55,12 +55,12 @@ class TwoStageAdapter(MmdetAdapter):
             proposals.extend(full_precision(one.bboxes) for one in found)  # the head takes them out of ``found``
             return loss_of_regions(maps, found, samples)
 
-        with answered(self.model.roi_head, {"loss": listen}):
+        with patched_methods(self.model.roi_head, {"loss": listen}):
             losses = self._losses_of_model(features, batch)
         return HeadReading(losses, proposals=stacked(proposals) if wants_proposals else None)
 
     def _unused_children(self) -> AbstractContextManager[None]:
-        return without(self.model.roi_head, _MASK_PARTS)
+        return masked_children(self.model.roi_head, _MASK_PARTS)
 
     @property
     def _head_taps(self) -> tuple[str, ...]:

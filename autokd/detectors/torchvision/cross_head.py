@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from autokd.detectors.cross_head import check_head_maps
 from autokd.detectors.torchvision.anchors import AnchorTable
-from autokd.errors import DetectorError
 from autokd.outputs import HeadMaps
 
 Decode = Callable[[Tensor, Tensor], Tensor]
@@ -37,9 +37,9 @@ def _cut(tower: nn.Sequential) -> int:
 def maps_at_cut(head: Any, pyramid: Mapping[str, Tensor]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
     """Within, one forward of ``head`` fills what is given: level -> (class branch's map, box branch's map)."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
-    heard: tuple[list[Tensor], list[Tensor]] = ([], [])
+    by_branch: tuple[list[Tensor], list[Tensor]] = ([], [])
     hooks = []
-    for branch, maps in zip(_branches(head), heard):
+    for branch, maps in zip(_branches(head), by_branch):
         cut = _cut(branch.conv)
         if cut == 0:
             maps.extend(pyramid.values())
@@ -50,7 +50,7 @@ def maps_at_cut(head: Any, pyramid: Mapping[str, Tensor]) -> Iterator[dict[str, 
     finally:
         for hook in hooks:
             hook.remove()
-    found.update(zip(pyramid, zip(*heard)))
+    found.update(zip(pyramid, zip(*by_branch)))
 
 
 class FrozenCrossHead(nn.Module):
@@ -99,22 +99,3 @@ class FrozenCrossHead(nn.Module):
         cells = tuple((map_BCHW.shape[-2], map_BCHW.shape[-1]) for map_BCHW in box_maps)
         anchors_A4, _ = self._anchors(cells, deltas_BA4.device)
         return class_logits_BAK.float(), self._decode(deltas_BA4.float(), anchors_A4)
-
-
-def check_head_maps(head_maps: HeadMaps, strides: Mapping[str, int], input_size_px: tuple[int, int]) -> None:
-    """DetectorError unless the maps are those of a frozen head's levels, and their cells cover the input.
-
-    strides: level -> pixels of a cell. input_size_px: (height, width) of the padded input.
-    """
-    if set(head_maps) != set(strides):
-        raise DetectorError(
-            f"the frozen head takes maps of the levels {', '.join(strides)} and got "
-            f"{', '.join(head_maps) or 'none'}. Pair detectors whose heads look at the same levels."
-        )
-    for level, (_, map_BCHW) in head_maps.items():
-        expected = tuple(-(-side // strides[level]) for side in input_size_px)
-        if tuple(map_BCHW.shape[-2:]) != expected:
-            raise DetectorError(
-                f"the frozen head got a map of {tuple(map_BCHW.shape[-2:])} cells at {level}; for an input of "
-                f"{tuple(input_size_px)} pixels at stride {strides[level]} it takes {expected}. Resize it first."
-            )

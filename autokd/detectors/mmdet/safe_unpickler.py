@@ -2,7 +2,7 @@
 
 A pickle is a program: it names functions and calls them. This one finds only what rebuilds tensors; any other name
 stands for ``Placeholder``, which takes whatever is done to it and does nothing. So a checkpoint of any origin is read
-without running what it brings. For ``torch.load(..., pickle_module=inert_pickle)``.
+without running what it brings. For ``torch.load(..., pickle_module=safe_unpickler)``.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autokd.config import load_config
-from autokd.detectors import rows_of, taps_of, taps_of_teachers, unpaired_taps
+from autokd.detectors import prediction_layout_of, taps_of, taps_of_teachers, unpaired_taps
 from autokd.space import restrict_to_taps
 from tests.support.mmdet_cases import DENSE, NUM_CLASSES, QUERY, TWO_STAGE, section
 
@@ -19,17 +19,17 @@ def test_a_heads_rows_are_as_many_as_it_gives(name, size, make):
     detector = make(name)
     with torch.no_grad():
         outputs = detector.eval()(torch.rand(1, 3, *size))
-    assert rows_of(section(name), size).number == outputs.class_logits.shape[1]
+    assert prediction_layout_of(section(name), size).number == outputs.class_logits.shape[1]
 
 
 @pytest.mark.parametrize("name", TWO_STAGE)
 def test_two_stages_have_no_rows(name):
-    assert rows_of(section(name), (96, 128)) is None
+    assert prediction_layout_of(section(name), (96, 128)) is None
 
 
 @pytest.mark.parametrize("name", QUERY)
 def test_queries_stand_for_no_place(name):
-    assert rows_of(section(name), (96, 128)).cells == ()
+    assert prediction_layout_of(section(name), (96, 128)).cells == ()
 
 
 @pytest.mark.parametrize("architecture", ["fcos", "retinanet"])
@@ -42,7 +42,7 @@ def test_torchvision_heads_have_the_rows_that_they_give(architecture, size):
     detector = build_detector(config, NUM_CLASSES, size).eval()
     with torch.no_grad():
         outputs = detector(torch.rand(1, 3, *size))
-    assert rows_of(config, size).number == outputs.class_logits.shape[1]
+    assert prediction_layout_of(config, size).number == outputs.class_logits.shape[1]
 
 
 def reasons_of(teacher: str, student: str, size=(96, 128)) -> list[str]:
@@ -62,13 +62,15 @@ def of_mmdet(name: str, checkpoint: str = "null") -> str:
     ("teacher", "student", "why"),
     [
         ("retinanet", "gfl", "257 (1 a cell on strides 8, 16, 32, 64, 128), the teacher's 2313 (9 a cell"),
-        ("deformable_detr", "dino", "queries, which stand for no place"),
+        ("deformable_detr", "dino", "queries, which have no place of their own"),
         ("yolox", "gfl", "the teacher's 252 (1 a cell on strides 8, 16, 32)"),
     ],
 )
 def test_predictions_of_other_rows_leave_the_space_with_the_reason(teacher, student, why):
     found = [
-        reason for reason in reasons_of(of_mmdet(teacher), of_mmdet(student)) if "rows do not correspond" in reason
+        reason
+        for reason in reasons_of(of_mmdet(teacher), of_mmdet(student))
+        if "prediction layouts do not match" in reason
     ]
     assert {"class_logits", "localisation"} == {reason.split("'")[1] for reason in found}
     assert all(why in reason for reason in found)
@@ -76,17 +78,17 @@ def test_predictions_of_other_rows_leave_the_space_with_the_reason(teacher, stud
 
 @pytest.mark.parametrize("teacher", ["fcos", "gfl", "tood", "reppoints"])
 def test_heads_of_one_box_a_cell_are_compared(teacher):
-    assert not any("correspond" in reason for reason in reasons_of(of_mmdet(teacher), of_mmdet("atss")))
+    assert not any("do not match" in reason for reason in reasons_of(of_mmdet(teacher), of_mmdet("atss")))
 
 
 def test_torchvision_heads_of_other_rows_are_not_compared():
     fcos, retinanet = "{architecture: fcos, train: {}}", "{architecture: retinanet, train: {}}"
     assert any("9 a cell" in reason for reason in reasons_of(retinanet, fcos))
-    assert not any("correspond" in reason for reason in reasons_of(fcos, fcos))
-    assert not any("correspond" in reason for reason in reasons_of(retinanet, retinanet))
+    assert not any("do not match" in reason for reason in reasons_of(fcos, fcos))
+    assert not any("do not match" in reason for reason in reasons_of(retinanet, retinanet))
 
 
 def test_a_head_of_mmdet_and_one_of_torchvision_are_compared_where_their_cells_agree():
     fcos = "{architecture: fcos, train: {}}"
-    assert any("correspond" in reason for reason in reasons_of(of_mmdet("gfl"), fcos))  # p3 to p7 against p3 to p5
-    assert not any("correspond" in reason for reason in reasons_of(of_mmdet("yolox"), fcos))
+    assert any("do not match" in reason for reason in reasons_of(of_mmdet("gfl"), fcos))  # p3 to p7 against p3 to p5
+    assert not any("do not match" in reason for reason in reasons_of(of_mmdet("yolox"), fcos))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from autokd.config import MmdetDetector
+from autokd.detectors.candidates import PredictionLayout, grid_cells
 from autokd.detectors.mmdet.adapter import MmdetAdapter
 from autokd.detectors.mmdet.config_file import read_config
 from autokd.detectors.mmdet.dense import OneStageAdapter, dense_taps
 from autokd.detectors.mmdet.library import PROGRAM_ERRORS
 from autokd.detectors.mmdet.query import QUERY_HEADS, QueryAdapter, query_taps
 from autokd.detectors.mmdet.two_stage import TwoStageAdapter
-from autokd.detectors.rows import Rows, grid_cells
 from autokd.errors import DetectorError
 
 _FAMILIES: dict[str, type[MmdetAdapter]] = {
@@ -52,14 +52,21 @@ def mmdet_taps(section: MmdetDetector) -> tuple[str, ...]:
     return ("fpn", *taps_of_head(_name_of(config.model["bbox_head"]["type"])))
 
 
-def mmdet_rows(section: MmdetDetector, image_size_px: tuple[int, int]) -> Rows | None:
-    """See ``autokd.detectors.rows``; the head is built, without the rest of the model."""
+def mmdet_prediction_layout(section: MmdetDetector, image_size_px: tuple[int, int]) -> PredictionLayout | None:
+    """Return how a config's detector lists its candidates; the head is built, without the rest of the model.
+
+    Returns:
+        The layout for images of (height, width) pixels; None if the detector has no class logits.
+
+    Raises:
+        DetectorError: if the head cannot be built, or says no strides.
+    """
     taps = mmdet_taps(section)
     if "class_logits" not in taps:
         return None
     model = read_config(section).model
     if _name_of(model["bbox_head"]["type"]) in QUERY_HEADS:
-        return Rows(())
+        return PredictionLayout(())
     import torch
     from mmdet.registry import MODELS
 
@@ -77,9 +84,9 @@ def mmdet_rows(section: MmdetDetector, image_size_px: tuple[int, int]) -> Rows |
         anchors = tuple((float(width), float(height)) for width, height in sides)
     multiple = model.get("data_preprocessor", {}).get("pad_size_divisor", 1)
     if multiple < max(strides) and _name_of(model.get("neck", {}).get("type", "")) in _EVEN_NECKS:
-        multiple = max(strides)  # as the adapter settles it
+        multiple = max(strides)  # as ``MmdetAdapter`` pads for these necks
     num_bins = head.reg_max + 1 if "edge_logits" in taps else 0
-    return Rows(grid_cells(strides, image_size_px, multiple), number, anchors, num_bins)
+    return PredictionLayout(grid_cells(strides, image_size_px, multiple), number, anchors, num_bins)
 
 
 def _name_of(kind: str | type) -> str:

@@ -1,0 +1,22 @@
+"""What a configuration says of its detector without building it: its taps, and what decides its structure."""
+
+from __future__ import annotations
+
+from autokd.config import DetectorSection, RunConfig
+from autokd.detectors.framework import framework_of
+
+
+def taps_of(config: DetectorSection) -> tuple[str, ...]:
+    """Return the names of the taps that a training forward can give, in the order of ``autokd.outputs.TAPS``."""
+    return framework_of(config).taps(config)
+
+
+def taps_of_teachers(config: RunConfig) -> tuple[tuple[str, ...], ...]:
+    """Return ``taps_of`` of every teacher; a student that may be promoted comes last."""
+    sections = [*config.teachers, *([config.student] if config.search.promote_after else [])]
+    return tuple(map(taps_of, sections))
+
+
+def structure_text(config: DetectorSection) -> str:
+    """Return what of a section decides the model's structure: detectors of equal texts take each other's weights."""
+    return framework_of(config).structure(config)

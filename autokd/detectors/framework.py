@@ -1,0 +1,163 @@
+"""What a detector framework owes: one class a framework, found by the ``framework`` of a configuration's section."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from autokd.config import DetectorSection, framework_row
+from autokd.detectors.candidates import PredictionLayout
+from autokd.detectors.contract import Detector
+from autokd.errors import DetectorError
+
+S = TypeVar("S", bound=DetectorSection)
+
+
+@dataclass(frozen=True)
+class ConfigRecipe:
+    """What the files of a section say of their training, in the fields of a recipe.
+
+    Args:
+        fields: field of ``autokd.config.Recipe`` -> value.
+        sources: field -> a remark on where its value comes from, for some.
+        left: sentences on what the files say and a recipe does not take.
+    """
+
+    fields: Mapping[str, Any]
+    sources: Mapping[str, str]
+    left: tuple[str, ...]
+
+
+class Framework(ABC, Generic[S]):
+    """A detector framework, such as torchvision or MMDetection. It has no state: any instance is as good as another.
+
+    ``build`` and ``taps`` suffice for a detector that can be searched and trained. The other methods have defaults for
+    a framework whose sections name no files but checkpoints, and whose predictions nobody compares row by row.
+    ``autokd.testing.frameworks`` has the tests that every framework passes.
+    """
+
+    @abstractmethod
+    def build(
+        self, section: S, num_classes: int, image_size_px: tuple[int, int], classes: Sequence[str] | None
+    ) -> Detector:
+        """Build the detector of a section.
+
+        Args:
+            section: the configuration; weights come from its ``checkpoint``, if it has one.
+            num_classes: object classes, without a background; at least 1.
+            image_size_px: (height, width) of the network's input in full trainings. Other sizes may follow.
+            classes: the data set's names, by which the classes of a checkpoint are found; None: the checkpoint has
+                the data set's classes in its order.
+
+        Returns:
+            A detector in training mode, on the CPU. Random weights come from torch's global generator.
+
+        Raises:
+            DetectorError: if a config or a checkpoint is missing, broken or of another model.
+        """
+
+    @abstractmethod
+    def taps(self, section: S) -> tuple[str, ...]:
+        """Return the names of the taps that a forward with targets can give, in the order of ``TAPS``."""
+
+    def layout(
+        self, section: S, image_size_px: tuple[int, int], seen_size_px: tuple[int, int]
+    ) -> PredictionLayout | None:
+        """Return how the detector lists its candidates, without building it.
+
+        Args:
+            section: the configuration.
+            image_size_px: (height, width) for which the detector is built.
+            seen_size_px: (height, width) of the images that it is fed with.
+
+        Returns:
+            The layout; None if the detector has no taps that are compared row by row.
+        """
+        return None
+
+    def structure(self, section: S) -> str:
+        """Return a text for keys of caches: models of equal texts take each other's weights.
+
+        It depends on the content of the files that a section names, and not on their paths.
+        """
+        return section.model_dump_json(exclude={"checkpoint", "train"})
+
+    def contents(self, section: S) -> Mapping[str, str]:
+        """Return field of the section -> text of the files that it names, for a run that is resumed.
+
+        ``checkpoint`` is left out: its bytes are compared for every framework.
+        """
+        return {}
+
+    def check_image_size(
+        self, section: S, num_classes: int, image_size_px: tuple[int, int], classes: Sequence[str] | None
+    ) -> None:
+        """Check that the detector works on images of another size than it is built for.
+
+        Raises:
+            DetectorError: if it does not.
+        """
+        return None
+
+    def recipe(self, section: S, given: Mapping[str, Any]) -> ConfigRecipe | None:
+        """Return what the files of a section say of their training; None if they say nothing.
+
+        Args:
+            section: the configuration; its class has ``has_recipe`` set if this method ever returns a recipe.
+            given: fields of a recipe that the user's file says, which are left out of the result.
+
+        Raises:
+            ConfigError: if the files say something that a recipe cannot.
+        """
+        return None
+
+    def training_notes(self, section: S) -> tuple[str, ...]:
+        """Return sentences for ``autokd space`` on what trainings take of the section's files beside the model."""
+        return ()
+
+    def export(
+        self,
+        section: S,
+        load_detector: Callable[[], Detector],
+        classes: Sequence[str],
+        image_size_px: tuple[int, int],
+        folder: Path,
+        *,
+        pad_rgb: tuple[int, int, int],
+        original_sizes: Iterable[tuple[int, int]],
+    ) -> tuple[Path, ...]:
+        """Write the trained student as the framework's own tools load it, beside ``student.pt``; return the paths.
+
+        Args:
+            section: the student's configuration.
+            load_detector: builds the student with its trained weights; a framework without files leaves it uncalled.
+            classes: the data set's names.
+            image_size_px: (height, width) into which images are scaled.
+            folder: where the files go.
+            pad_rgb: color of the padding beside an image, 0 to 255.
+            original_sizes: (height, width) of the data set's images before scaling.
+        """
+        return ()
+
+
+def framework_of(section: DetectorSection) -> Framework[Any]:
+    """Return the framework of a section; its package is imported here, at the first use.
+
+    Raises:
+        ConfigError: if no framework of that name is known.
+        DetectorError: if the row of the framework names no ``Framework``.
+    """
+    found = framework_row(section.framework).implementation
+    if isinstance(found, str):
+        module, _, attribute = found.partition(":")
+        found = getattr(import_module(module), attribute)
+    if not (isinstance(found, type) and issubclass(found, Framework)):
+        raise DetectorError(
+            f"framework {section.framework!r}: its implementation {found!r} is no subclass of "
+            "autokd.detectors.Framework. Correct the row in its package."
+        )
+    return found()
