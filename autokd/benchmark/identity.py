@@ -10,12 +10,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from autokd.config import RunConfig, config_data, space_of
+from autokd.config import RunConfig, config_data
 from autokd.documents import dump_yaml, load_document
 from autokd.errors import BenchmarkError
 from autokd.files import text_digest
 from autokd.outcomes import TRAINING_VERSION, RecipeName
-from autokd.space import Space, space_from_document
+from autokd.space import Space, count_specs, space_from_document
 
 SCHEMA = 1
 """Of the file; raised when its meaning changes."""
@@ -82,7 +82,7 @@ def make_header(config: RunConfig, *, commits: Sequence[str], machines: Sequence
         recipe_digest=recipe_digest(config),
         machines=tuple(sorted(set(machines))),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        num_specs=space_of(config).count(),
+        num_specs=count_specs(config.space),
     )
 
 

@@ -161,10 +161,9 @@ def check(
     """Train a few rows again and compare; exit code 1 if a number lies outside the noise between seeds."""
     from autokd.benchmark import load_benchmark
     from autokd.benchmark.recording.check import NUM_DEVIATIONS, check_rows
-    from autokd.config import space_of
 
     config = _config(config_file)
-    recorded = load_benchmark(table or _table_beside(config_file), config=config, space=space_of(config))
+    recorded = load_benchmark(table or _table_beside(config_file), config=config, space=config.space)
     num_outside = 0
     for found in check_rows(
         recorded,

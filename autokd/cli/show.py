@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from autokd.config import RunConfig, space_of
+from autokd.config import RunConfig
 from autokd.presets import load_preset, preset_names
-from autokd.space import Slot
+from autokd.space import Slot, count_specs
 from autokd.spec import formula, operator_of
 from autokd.spec.vocabulary import IDENTITY
 
@@ -31,14 +31,14 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
     from autokd.detectors import first_trials, pair_of, unfit_baselines
 
     pair = pair_of(config)
-    supplied, reasons = pair.part_of(space_of(config))
+    supplied, reasons = pair.part_of(config.space)
     tree = Tree(Text(f"{config.name}: {supplied.min_terms} to {supplied.max_terms} terms"))
     for slot in supplied.slots:
         tree.add(_slot_branch(slot))
     tree.add(f"strength: {supplied.strength}")
     tree.add(f"schedule: {', '.join(supplied.schedules)}")
     tree.add(f"layers: {', '.join(supplied.layers)}")
-    lines = [f"{supplied.count():,} distinct distillers (a range of numbers counts as one)"]
+    lines = [f"{count_specs(supplied):,} distinct distillers (a range of numbers counts as one)"]
     lines += [f"left out: {reason}" for reason in reasons] or ["the pair supplies all of it"]
     lines += first_trials(config, pair, supplied).notes
     if unfit := unfit_baselines(config):

@@ -8,7 +8,7 @@ from autokd.config.detector_sections import Backbone, DetectorSection, MmdetDete
 from autokd.config.detectors import Detector, TeacherFactors
 from autokd.config.dump import config_data, config_digest, config_yaml
 from autokd.config.frameworks import FrameworkRow, framework_row, register_framework, registered_framework
-from autokd.config.load import load_config, load_space, space_of
+from autokd.config.load import load_config, load_space
 from autokd.config.model import RunConfig, RuntimeConfig, SearchConfig
 from autokd.config.proxy import ProxyRecipe, WarmStart
 from autokd.config.recipes import FullRecipe, Recipe, TeacherRecipe
@@ -41,5 +41,4 @@ __all__ = [
     "load_space",
     "register_framework",
     "registered_framework",
-    "space_of",
 ]

@@ -9,7 +9,6 @@ from autokd.config.model import RunConfig
 from autokd.config.proxy import ProxyRecipe
 from autokd.documents import dump_yaml
 from autokd.files import text_digest
-from autokd.space import DEFAULT_SPACE
 
 _LATER_PROXY_KEYS = ("of_epochs", "steps", "measure", "image_size_px", "subset_rule", "frozen")
 """Ways of making the proxy cheaper that change nothing where they are left at their defaults."""
@@ -18,7 +17,6 @@ _LATER_PROXY_KEYS = ("of_epochs", "steps", "measure", "image_size_px", "subset_r
 def config_data(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain data, the default space written out."""
     data = config.model_dump(mode="json")
-    data["space"] = DEFAULT_SPACE | config.space
     # What is switched off is not written, so that it says nothing new of configurations without it.
     if config.search.promote_after is None:
         del data["search"]["promote_after"]

@@ -25,11 +25,11 @@ def load_config(path_or_text: str | Path) -> RunConfig:
     document = load_document(path_or_text)
     if not isinstance(document.data, dict):
         raise document.error((), "a space file is a mapping with data, teacher and student.")
+    space = _space_of(document)
     try:
-        config = RunConfig.model_validate(document.data)
+        config = RunConfig.model_validate(document.data | {"space": space})
     except ValidationError as error:
         raise _located(error, document) from None
-    _space_of(document)
     for location, teacher in _teachers_of(config):
         if teacher.checkpoint is None and teacher.train is None:
             raise document.error(
@@ -60,11 +60,6 @@ def load_space(path_or_text: str | Path) -> Space:
         if key not in RunConfig.model_fields:
             raise document.error((key,), one_of(key, list(RunConfig.model_fields), noun="key"))
     return _space_of(document)
-
-
-def space_of(config: RunConfig) -> Space:
-    """Return the space of a configuration that was read before."""
-    return space_from_document(Document(config.space, "space"))
 
 
 def _space_of(document: Document) -> Space:

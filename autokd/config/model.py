@@ -11,6 +11,7 @@ from autokd.config.detectors import Detector, TeacherFactors, Teachers, with_fra
 from autokd.config.proxy import ProxyRecipe
 from autokd.config.recipes import FullRecipe, Recipe
 from autokd.config.section import DistillerName, Section, Seeds
+from autokd.config.space_section import SpaceSection, default_space
 
 
 class SearchConfig(Section):
@@ -73,8 +74,8 @@ class RunConfig(Section):
     teacher: Teachers
     teacher_factors: TeacherFactors = "equal"
     student: Detector
-    space: dict[str, Any] = Field(default_factory=dict)
-    """Read by ``autokd.space``; empty: the default space."""
+    space: SpaceSection = Field(default_factory=default_space)
+    """Tree of choices; left out: the default space."""
     search: SearchConfig = SearchConfig()
     proxy: ProxyRecipe = ProxyRecipe()
     full: FullRecipe = FullRecipe()

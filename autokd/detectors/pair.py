@@ -14,7 +14,7 @@ from autokd.detectors.capabilities import taps_of, taps_of_teachers
 from autokd.detectors.prediction_layout import unpaired_taps
 from autokd.errors import ConfigError, DetectorError, SpaceError
 from autokd.presets import load_distiller, load_preset, preset_names
-from autokd.space import Space, lacks_of
+from autokd.space import Space, decisions_of, lacks_of, restrict_to_taps, with_offered_strengths
 from autokd.spec import DistillerSpec
 
 
@@ -28,7 +28,7 @@ class Pair:
 
     def part_of(self, space: Space) -> tuple[Space, tuple[str, ...]]:
         """What of a space these detectors supply, and a sentence for each option left out; SpaceError for nothing."""
-        return space.supplied_by(self.student, *self.teachers, unpaired=self.unpaired)
+        return restrict_to_taps(space, self.student, *self.teachers, unpaired=self.unpaired)
 
     def lacks(self, spec: DistillerSpec) -> tuple[str, ...]:
         """A sentence for each step of a distiller that these detectors cannot supply."""
@@ -112,7 +112,7 @@ def first_trials(config: RunConfig, pair: Pair, space: Space) -> FirstTrials:
             notes.append(f"search.enqueue: {name} is not tried first: {'; '.join(lacks)}. Leave it out.")
             continue
         try:
-            decisions[name] = space.decisions(space.with_offered_strengths(spec))
+            decisions[name] = decisions_of(space, with_offered_strengths(space, spec))
         except SpaceError as error:
             notes.append(
                 f"search.enqueue: {name} is not tried first, it lies outside the space: {error} Offer that in 'space', "

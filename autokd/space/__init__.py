@@ -1,13 +1,17 @@
-"""The tree of choices, read from YAML; torch-free.
+"""The tree of choices that a search samples, read from YAML; torch-free.
 
-``model`` holds the space and the one function that walks it; ``text`` reads YAML; ``locate`` finds a given
-spec in the tree, and says why where it is not there.
+``space`` holds the tree and the walk through it, ``parse`` reads YAML, ``locate`` finds the decisions that lead to a
+given spec, ``count`` enumerates, ``restrict`` drops what a pair of detectors cannot supply.
 """
 
+from autokd.space.count import count_specs, enumerate_forms, enumerate_paths, enumerate_specs
 from autokd.space.domains import Choices, Domain, Range
-from autokd.space.model import Chooser, Option, Slot, Space
+from autokd.space.locate import decisions_of, validate, with_offered_strengths
+from autokd.space.parse import DEFAULT_SPACE, space_from_document
+from autokd.space.restrict import restrict_to_taps
+from autokd.space.slots import Option, Slot
+from autokd.space.space import Chooser, Space
 from autokd.space.supply import lacks_of
-from autokd.space.text import DEFAULT_SPACE, space_from_document
 
 __all__ = [
     "DEFAULT_SPACE",
@@ -18,6 +22,14 @@ __all__ = [
     "Range",
     "Slot",
     "Space",
+    "count_specs",
+    "decisions_of",
+    "enumerate_forms",
+    "enumerate_paths",
+    "enumerate_specs",
     "lacks_of",
+    "restrict_to_taps",
     "space_from_document",
+    "validate",
+    "with_offered_strengths",
 ]

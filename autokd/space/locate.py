@@ -3,31 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from autokd.errors import SpaceError, SpecError
 from autokd.space.domains import Choices
-from autokd.space.model import Option, Path, Slot, Space
+from autokd.space.slots import Option, Path, Slot
+from autokd.space.space import Space, advance
 from autokd.spec import DistillerSpec, FlowState, Step, TermSpec
 from autokd.spec.vocabulary import IDENTITY
 
 
-def paths_of(space: Space, spec: DistillerSpec) -> list[Path]:
-    """Return the path of each canonical term; SpaceError names the first thing that the space does not offer."""
+def validate(space: Space, spec: DistillerSpec) -> None:
+    """Check that ``spec`` lies in ``space``.
+
+    Raises:
+        SpaceError: if it does not; the message names the first thing that the space does not offer.
+    """
+    _paths_of(space, spec)
+
+
+def with_offered_strengths(space: Space, spec: DistillerSpec) -> DistillerSpec:
+    """Return the same distiller with each strength moved to the nearest that the space offers."""
+    terms = (
+        replace(term, weight=replace(term.weight, value=float(space.strength.clip(term.weight.value))))
+        for term in spec.terms
+    )
+    return replace(spec, terms=tuple(terms))
+
+
+def decisions_of(space: Space, spec: DistillerSpec) -> dict[str, Any]:
+    """Return the decisions that lead to a given spec: a trial's parameters, with which Optuna can enqueue it.
+
+    Args:
+        space: the space that offers the decisions.
+        spec: a distiller; its canonical form is looked for.
+
+    Returns:
+        Parameter name -> value, in the order in which ``Space.walk`` asks for them.
+
+    Raises:
+        SpaceError: if the spec lies outside the space; the message names the first thing that is not offered.
+    """
+    exact = spec.canonical()
+    script = _Script(space, list(zip(exact.terms, _paths_of(space, exact), strict=True)))
+    walked = space.walk(script)
+    assert walked == exact, f"the walk led to {walked}, not to {exact}"
+    return script.decisions
+
+
+def _paths_of(space: Space, spec: DistillerSpec) -> list[Path]:
     exact = spec.canonical()
     if not space.min_terms <= len(exact.terms) <= space.max_terms:
         raise SpaceError(
             f"the spec has {len(exact.terms)} terms; the space takes {space.min_terms} to {space.max_terms}."
         )
     return [_path_of(space, term, i) for i, term in enumerate(exact.terms)]
-
-
-def decisions_of(space: Space, spec: DistillerSpec) -> dict[str, Any]:
-    exact = spec.canonical()
-    script = _Script(space, list(zip(exact.terms, paths_of(space, exact), strict=True)))
-    walked = space.walk(script)
-    assert walked == exact, f"the walk led to {walked}, not to {exact}"
-    return script.decisions
 
 
 def _path_of(space: Space, term: TermSpec, index: int) -> Path:
@@ -96,7 +127,7 @@ def _refusal(space: Space, labels: Path) -> str:
     state = FlowState()
     try:
         for slot, label in zip(space.slots, labels, strict=True):
-            state = space.advanced(state, slot, slot.option(label))
+            state = advance(state, slot, slot.option(label))
     except SpecError as error:
         return str(error)
     return ""

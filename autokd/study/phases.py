@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from autokd.detectors import FirstTrials
 from autokd.errors import AutoKDError
 from autokd.outcomes import SEARCHED, Job, Outcome
-from autokd.space import Space
+from autokd.space import Space, count_specs
 from autokd.study.context import SEARCH_SEED, FullResults, RunContext
 from autokd.study.distillers import NamedDistiller, baseline_distillers
 from autokd.study.driver import SearchDriver, SearchPlan
@@ -50,7 +50,7 @@ def search(run: RunContext, space: Space, first: FirstTrials) -> Phases[Reward]:
         AutoKDError: if the training without distillation fails, against which all trials are compared.
     """
     config = run.config
-    run.observer.say(f"space: {space.count():,} distinct distillers (a range of numbers counts as one)")
+    run.observer.say(f"space: {count_specs(space):,} distinct distillers (a range of numbers counts as one)")
     outcomes = yield from run_jobs(run, "reference", [reference_job(SEARCH_SEED)])
     none = outcomes[reference_job(SEARCH_SEED).id]
     if none.status != "finished":

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from autokd.config import RunConfig, config_digest, space_of
+from autokd.config import RunConfig, config_digest
 from autokd.data import load_datasets
 from autokd.detectors import check_trainable, first_trials, pair_of, settle_recipes, try_detectors
 from autokd.outcomes import NO_DISTILLATION
@@ -62,7 +62,7 @@ def run_search(
     config, recipe_notes = settle_recipes(config)
     check_trainable(config)
     pair = pair_of(config)
-    space, reasons = pair.part_of(space_of(config))
+    space, reasons = pair.part_of(config.space)
     first = first_trials(config, pair, space)
     for note in (*recipe_notes, *(f"left out of the space: {reason}" for reason in reasons), *first.notes):
         observer.say(note)

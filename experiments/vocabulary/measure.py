@@ -22,7 +22,7 @@ from autokd.config import load_space
 from autokd.distill import build_distiller
 from autokd.errors import DistillError, NonFiniteError
 from autokd.outputs import DetectorOutputs
-from autokd.space import Space
+from autokd.space import Space, count_specs
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, DistillerSpec
 
 HERE = Path(__file__).parent
@@ -51,7 +51,7 @@ def main() -> None:
     torch.set_num_threads(1)
     space = load_space(SPACE)
     began = time.monotonic()
-    count = space.count()
+    count = count_specs(space)
     seconds = time.monotonic() - began
     combinations = 1
     for slot in space.slots:
@@ -95,9 +95,9 @@ def commit() -> str:
 
 def weighted(space: Space) -> int:
     """The count with every schedule and way of the levels as a choice."""
-    return replace(
-        space, schedules=("constant", "linear_decay", "warm_up"), layers=("equal", "gap", "gradient")
-    ).count()
+    return count_specs(
+        replace(space, schedules=("constant", "linear_decay", "warm_up"), layers=("equal", "gap", "gradient"))
+    )
 
 
 def try_spec(spec: DistillerSpec) -> Counter[str]:

@@ -14,9 +14,10 @@ import pytest
 from autokd.benchmark import load_benchmark
 from autokd.benchmark.recording.plan import Amount, planned_jobs, rows_of, shuffled_specs
 from autokd.benchmark.recording.scratch import Scratch
-from autokd.config import load_config, space_of
+from autokd.config import load_config
 from autokd.errors import BenchmarkError
 from autokd.outcomes import Outcome, make_job
+from autokd.space import enumerate_specs
 from tests.support.benchmark_samples import EXPERIMENT, SMALL, outcomes_of
 
 CONFIG = load_config(SMALL)
@@ -36,8 +37,8 @@ with Scratch(Path(sys.argv[1]), load_config(sys.argv[2])).claim(make_job(None, "
 
 
 def test_every_spec_stands_once_in_an_order_that_is_not_the_spaces():
-    assert sorted(s.digest for s in SPECS) == sorted(s.digest for s in space_of(CONFIG).specs())
-    assert [*SPECS] != [*space_of(CONFIG).specs()]
+    assert sorted(s.digest for s in SPECS) == sorted(s.digest for s in enumerate_specs(CONFIG.space))
+    assert [*SPECS] != [*enumerate_specs(CONFIG.space)]
     assert shuffled_specs(CONFIG) == SPECS
 
 

@@ -12,10 +12,11 @@ import time
 import pytest
 
 from autokd.benchmark import BenchmarkEvaluatorFactory, BenchmarkRow, load_benchmark, save_benchmark
-from autokd.config import load_config, space_of
+from autokd.config import load_config
 from autokd.errors import BenchmarkError
 from autokd.outcomes import TRAINING_VERSION, Job, Outcome, WorkerResources
 from autokd.runtime import SimulatedRuntime
+from autokd.space import enumerate_specs
 from autokd.spec import DistillerSpec
 from tests.support.benchmark_samples import LARGE, SMALL, outcomes_of, synthetic
 
@@ -29,7 +30,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def specs():
-    return list(space_of(load_config(SMALL)).specs())
+    return list(enumerate_specs(load_config(SMALL).space))
 
 
 def rewritten(path, tmp_path, change):
@@ -164,9 +165,9 @@ def test_another_commit_is_refused_only_where_one_is_asked_for(path):
 )
 def test_another_space_is_refused_with_the_difference_named(path, old, new, difference):
     assert old in SMALL
-    assert len(load_benchmark(path, space=space_of(load_config(SMALL)))) == 24
+    assert len(load_benchmark(path, space=load_config(SMALL).space)) == 24
     with pytest.raises(BenchmarkError) as caught:
-        load_benchmark(path, space=space_of(load_config(SMALL.replace(old, new))))
+        load_benchmark(path, space=load_config(SMALL.replace(old, new)).space)
     assert difference in str(caught.value)
 
 

@@ -13,7 +13,7 @@ from scipy.stats import wilcoxon
 from autokd.benchmark import load_benchmark
 from autokd.benchmark.recording.settings import read_config
 from autokd.benchmark.simulation import SAMPLERS, Truth, run_search
-from autokd.config import space_of
+from autokd.space import enumerate_specs
 from experiments.distiller_benchmark import parts
 from tests.support.benchmark_samples import EXPERIMENT
 
@@ -25,11 +25,11 @@ pytestmark = pytest.mark.skipif(not TABLE.exists(), reason="no table is recorded
 @pytest.fixture(scope="module")
 def table():
     config = read_config(EXPERIMENT / "space.yaml")
-    return load_benchmark(TABLE, config=config, space=space_of(config))
+    return load_benchmark(TABLE, config=config, space=config.space)
 
 
 def test_it_holds_every_distiller_of_its_space(table):
-    specs = list(space_of(read_config(EXPERIMENT / "space.yaml")).specs())
+    specs = list(enumerate_specs(read_config(EXPERIMENT / "space.yaml").space))
     assert len(specs) == len(table) >= 400
     assert all(spec in table for spec in specs)
     for recipe in ("full", "proxy"):

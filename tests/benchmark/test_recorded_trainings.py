@@ -8,9 +8,10 @@ from autokd.benchmark import current_commit
 from autokd.benchmark.markdown import gain_text, interval_text, markdown_table, mean_text, paired_gain, write_table
 from autokd.benchmark.recording.jobs import record_jobs
 from autokd.benchmark.recording.scratch import Scratch
-from autokd.config import load_config, space_of
+from autokd.config import load_config
 from autokd.errors import BenchmarkError
 from autokd.outcomes import make_job
+from autokd.space import enumerate_specs
 from tests.support.benchmark_samples import SMALL
 
 CONFIG = load_config(SMALL)
@@ -18,7 +19,7 @@ CONFIG = load_config(SMALL)
 
 @pytest.mark.slow
 def test_jobs_are_trained_once_and_kept_with_their_commit(tmp_path, capsys):
-    spec = next(iter(space_of(CONFIG).specs()))
+    spec = next(iter(enumerate_specs(CONFIG.space)))
     jobs = [make_job(None, "full", 0), make_job(spec, "full", 0)]
     record_jobs(CONFIG, jobs[:1], tmp_path / "scratch", tmp_path / "cache")
     record_jobs(CONFIG, jobs, tmp_path / "scratch", tmp_path / "cache")

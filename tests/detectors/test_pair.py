@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autokd.config import load_config, space_of
+from autokd.config import load_config
 from autokd.detectors import check_trainable, first_trials, pair_of, unfit_baselines
 from autokd.errors import ConfigError
 from autokd.presets import load_preset
@@ -58,7 +58,7 @@ def test_enqueued_distillers_that_cannot_be_tried_are_named_each_with_its_reason
     space = "space: {terms: 1, sources: [whole], transforms: {normalise: [none, standardise]}, distances: [l2]}\n"
     config = config_of("fcos", space + "search: {enqueue: [ld, fitnet, cwd]}\n")
     pair = pair_of(config)
-    first = first_trials(config, pair, pair.part_of(space_of(config))[0])
+    first = first_trials(config, pair, pair.part_of(config.space)[0])
     assert list(first.decisions) == ["fitnet"]
     unsupplied, outside = first.notes
     assert "ld is not tried first: source 'edges' needs the student's edge_logits" in unsupplied

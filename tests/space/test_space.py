@@ -16,6 +16,15 @@ from hypothesis import strategies as st
 from autokd.config import load_space
 from autokd.errors import ConfigError, SpaceError, SpecError
 from autokd.presets import load_preset, preset_names
+from autokd.space import (
+    count_specs,
+    decisions_of,
+    enumerate_forms,
+    enumerate_specs,
+    restrict_to_taps,
+    validate,
+    with_offered_strengths,
+)
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, DistillerSpec, Step, TermSpec, Weight
 
 SMALL = """
@@ -54,7 +63,7 @@ seeds = st.integers(0, 2**32 - 1)
 @given(seed=seeds)
 def test_every_sample_validates_round_trips_and_is_canonical(space, seed):
     spec = space.sample(np.random.default_rng(seed))
-    space.validate(spec)
+    validate(space, spec)
     assert spec.canonical() == spec
     assert DistillerSpec.from_yaml(spec.to_yaml()).digest == spec.digest
     assert space.min_terms <= len(spec.terms) <= space.max_terms
@@ -80,7 +89,7 @@ class Replay:
 @given(seed=seeds)
 def test_decisions_of_a_sample_lead_back_to_it(space, seed):
     spec = space.sample(np.random.default_rng(seed))
-    replay = Replay(space.decisions(spec))
+    replay = Replay(decisions_of(space, spec))
     assert space.walk(replay) == spec
     assert not replay.decisions, "a decision was recorded that the walk does not ask for"
 
@@ -89,7 +98,7 @@ def test_a_decision_of_one_name_always_offers_the_same_options(space):
     rng = np.random.default_rng(0)
     known = {}
     for _ in range(300):
-        replay = Replay(space.decisions(space.sample(rng)))
+        replay = Replay(decisions_of(space, space.sample(rng)))
         space.walk(replay)
         for name, options in replay.options.items():
             assert known.setdefault(name, options) == options
@@ -111,15 +120,15 @@ def test_count_equals_brute_force_over_the_vocabulary():
         except SpecError:
             continue
     expected = len(forms) * 2 + math.comb(len(forms), 2) * 4
-    assert space.count() == expected
-    digests = [spec.digest for spec in space.specs()]
+    assert count_specs(space) == expected
+    digests = [spec.digest for spec in enumerate_specs(space)]
     assert len(digests) == len(set(digests)) == expected
 
 
 def test_samples_reach_every_form_of_a_small_space():
     space = load_space(SMALL.replace("max: 2", "max: 1"))
     rng = np.random.default_rng(0)
-    expected = {spec.digest for spec in space.specs()}
+    expected = {spec.digest for spec in enumerate_specs(space)}
     # 400 draws over some 30 leaves of unequal probability (least about 1/100): a miss has probability < 2%.
     assert {space.sample(rng).digest for _ in range(1500)} == expected
 
@@ -130,7 +139,7 @@ def test_two_equal_terms_are_never_drawn():
     )
     rng = np.random.default_rng(0)
     assert {len(space.sample(rng).terms) for _ in range(50)} == {2}
-    assert space.count() == 1
+    assert count_specs(space) == 1
 
 
 def test_all_stands_for_the_whole_table():
@@ -158,17 +167,17 @@ def test_schedules_and_layers_are_decisions_where_they_make_a_difference():
     one, other = 2 * 2 * 3, 2 * 2
     singles = 2 * one + 2 * other
     pairs = one * one + other * other + 4 * one * other
-    assert space.count() == singles + pairs
-    specs = list(space.specs())
-    assert len(specs) == len({spec.digest for spec in specs}) == space.count()
+    assert count_specs(space) == singles + pairs
+    specs = list(enumerate_specs(space))
+    assert len(specs) == len({spec.digest for spec in specs}) == count_specs(space)
     for spec in specs[:: len(specs) // 40]:
-        space.validate(spec)
+        validate(space, spec)
         assert DistillerSpec.from_yaml(spec.to_yaml()) == spec
-    decisions = space.decisions(specs[5])
+    decisions = decisions_of(space, specs[5])
     assert {"t1.schedule", "t1.layers"} <= set(decisions)
     warm = DistillerSpec((TermSpec(Step.of("whole"), (), Step.of("l1"), Weight("relative", 10, "warm_up")),))
     with pytest.raises(SpaceError, match=r"weight.schedule: 'warm_up' is not offered"):
-        space.validate(warm)
+        validate(space, warm)
 
 
 @pytest.mark.parametrize(
@@ -186,23 +195,23 @@ def test_words_of_weights_are_checked(line, words):
 
 def test_what_a_pair_cannot_supply_is_dropped_with_a_reason():
     space = load_space(SMALL)
-    whole, reasons = space.supplied_by({"fpn"})
+    whole, reasons = restrict_to_taps(space, {"fpn"})
     assert whole == space
     assert reasons == ()
     with pytest.raises(SpaceError, match="needs the student's fpn"):
-        space.supplied_by({"class_logits"})
+        restrict_to_taps(space, {"class_logits"})
 
 
 def test_what_one_of_several_teachers_cannot_supply_is_dropped_and_the_teacher_is_named():
     space = load_space("space:\n  sources: [whole, class_logits, crossed_logits]\n")
     everything = {"fpn", "class_logits", "head_maps", "head"}
-    part, reasons = space.supplied_by(everything, everything, {"fpn", "class_logits"}, {"fpn", "head"})
+    part, reasons = restrict_to_taps(space, everything, everything, {"fpn", "class_logits"}, {"fpn", "head"})
     assert [option.label for slot in part.slots if slot.kind == "source" for option in slot.options] == ["whole"]
     assert reasons[:2] == (
         "source 'class_logits' needs teacher 3's class_logits, which these detectors lack",
         "source 'crossed_logits' needs teacher 2's head, teacher 3's class_logits, which these detectors lack",
     )
-    assert space.supplied_by(everything, everything, everything) == (space, ())
+    assert restrict_to_taps(space, everything, everything, everything) == (space, ())
 
 
 @pytest.mark.parametrize(
@@ -219,7 +228,7 @@ def test_what_one_of_several_teachers_cannot_supply_is_dropped_and_the_teacher_i
 def test_a_spec_outside_the_space_is_refused_with_what_is_offered(change, found):
     parts = dict(source=Step("whole"), transforms=(), distance=Step("l2"), weight=Weight("relative", 10)) | change
     with pytest.raises(SpaceError) as error:
-        load_space(SMALL).validate(DistillerSpec((TermSpec(**parts),)))
+        validate(load_space(SMALL), DistillerSpec((TermSpec(**parts),)))
     assert found in str(error.value)
 
 
@@ -280,17 +289,17 @@ space:
 
 def test_a_restricted_step_is_offered_for_what_it_is_restricted_to_alone():
     space = load_space(RESTRICTED)
-    forms = {(f.source.name, *(s.name for s in f.transforms), f.distance.name) for f in space.forms()}
+    forms = {(f.source.name, *(s.name for s in f.transforms), f.distance.name) for f in enumerate_forms(space)}
     assert forms == {
         ("whole", "l2"), ("whole", "standardise", "l2"), ("semantic_guided", "l2"),
         ("semantic_guided", "standardise", "l2"), ("crossed_logits", "sigmoid", "binary_cross_entropy"),
         ("crossed_boxes", "giou"),
     }  # fmt: skip
-    assert len(space.forms()) == 7, "two focuses"
-    assert space.count() == sum(math.comb(7, n) * 2**n for n in (1, 2, 3))
+    assert len(enumerate_forms(space)) == 7, "two focuses"
+    assert count_specs(space) == sum(math.comb(7, n) * 2**n for n in (1, 2, 3))
     rng = np.random.default_rng(0)
     for spec in (space.sample(rng) for _ in range(200)):
-        assert space.decisions(spec)
+        assert decisions_of(space, spec)
         assert all(term.distance.name != "binary_cross_entropy" or term.source.name == "crossed_logits"
                    for term in spec.terms)  # fmt: skip
 
@@ -299,21 +308,21 @@ def test_a_spec_that_meets_a_restriction_is_told_of_it():
     sigmoid = TermSpec(Step.of("whole"), (Step.of("sigmoid"),), Step.of("binary_cross_entropy", focus=1),
                        Weight("relative", 10.0))  # fmt: skip
     with pytest.raises(SpaceError, match=r"terms\[0\]: transform 'sigmoid' is offered for logits only, but gets map"):
-        load_space(RESTRICTED).validate(DistillerSpec((sigmoid,)))
+        validate(load_space(RESTRICTED), DistillerSpec((sigmoid,)))
 
 
 def test_the_example_of_the_documentation_reads():
-    from autokd.space import text
+    from autokd.space import parse
 
-    example = text.__doc__.split("\n\n")[1]
+    example = parse.__doc__.split("\n\n")[1]
     load_space("space:\n" + textwrap.indent(textwrap.dedent(example), "  "))
 
 
 def test_every_preset_lies_in_the_space_of_the_whole_vocabulary():
     space = load_space(Path(__file__).parents[2] / "search_spaces" / "detectors.yaml")
     for name in preset_names():
-        spec = space.with_offered_strengths(load_preset(name).with_strength(40))
-        space.validate(spec)
-        assert space.decisions(spec)["terms"] == str(len(spec.terms))
+        spec = with_offered_strengths(space, load_preset(name).with_strength(40))
+        validate(space, spec)
+        assert decisions_of(space, spec)["terms"] == str(len(spec.terms))
     offered = {option.step.name for slot in space.slots for option in slot.options}
     assert offered == {"none", *SOURCES, *TRANSFORMS, *DISTANCES}, "an operator is missing from the file"

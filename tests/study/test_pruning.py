@@ -10,6 +10,7 @@ from autokd.config import load_space
 from autokd.config.model import SearchConfig
 from autokd.outcomes import Job, Outcome, Report
 from autokd.search import make_pruner, make_sampler
+from autokd.space import enumerate_specs
 from autokd.storage import find_by_digest, open_study, read_record, record_job, record_outcome
 from autokd.study import Reward, SearchDriver, SearchPlan, SilentObserver
 from tests.support.study_fakes import NONE, FakeEvaluator, make_driver, quality, run
@@ -63,7 +64,7 @@ def test_a_twin_of_a_trial_that_is_pruned_is_pruned_with_it(study):
 
 
 def test_a_digest_finds_what_finished_before_what_was_pruned_before_what_failed(study):
-    spec = next(iter(load_space(SPACE).specs()))
+    spec = next(iter(enumerate_specs(load_space(SPACE))))
     ends = (("failed", "non_finite"), ("pruned", None), ("finished", None))
     for number, (status, cause) in enumerate(ends):
         trial = study.ask()

@@ -23,7 +23,7 @@ from autokd.study.race import FinalistRace, round_words, winner_words
 from autokd.study.resume import RunClock
 from tests.support.study_fakes import SPACE, FakeEvaluator, make_driver, run
 
-SPECS = sorted(load_space(SPACE).specs(), key=lambda spec: spec.digest)
+SPECS = sorted(enumerate_specs(load_space(SPACE)), key=lambda spec: spec.digest)
 REWARD = Reward(("ap",), {1: {"ap": 0.0}}, {"ap": 1.0})
 NONE_AP = 0.5
 

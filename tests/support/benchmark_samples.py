@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from autokd.benchmark import BenchmarkRow, DistillerBenchmark, make_header
-from autokd.config import RunConfig, load_config, space_of
+from autokd.config import RunConfig, load_config
 from autokd.outcomes import Outcome, Report
+from autokd.space import enumerate_specs
 from autokd.spec import DistillerSpec
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "distiller_benchmark"
@@ -95,7 +96,7 @@ def synthetic_row(spec: DistillerSpec | None, config: RunConfig, seeds: tuple[in
 def synthetic(text: str = SMALL, *, seeds: tuple[int, ...] = (0, 1), leave_out: int = 0) -> DistillerBenchmark:
     """A table of all specs of a space, but for the last ``leave_out``."""
     config = load_config(text)
-    specs = list(space_of(config).specs())
+    specs = list(enumerate_specs(config.space))
     header = make_header(config, commits=["0123456789ab"], machines=["synthetic"])
     rows = [synthetic_row(spec, config, seeds) for spec in [None, *specs[: len(specs) - leave_out]]]
     return DistillerBenchmark(header, rows)

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autokd.benchmark.table import BenchmarkRow
-from autokd.config import NO_DISTILLATION, RunConfig, space_of
+from autokd.config import NO_DISTILLATION, RunConfig
 from autokd.outcomes import Job, JobId, Outcome, RecipeName, make_job
+from autokd.space import enumerate_specs
 from autokd.spec import DistillerSpec
 
 RECIPES: tuple[RecipeName, ...] = ("proxy", "full")
@@ -32,7 +33,7 @@ def shuffled_specs(config: RunConfig) -> list[DistillerSpec]:
 
     The order is that of a hash: it never changes, and whatever is recorded first is a uniform sample of the space.
     """
-    return sorted(space_of(config).specs(), key=lambda s: hashlib.sha256(f"order-{s.digest}".encode()).digest())
+    return sorted(enumerate_specs(config.space), key=lambda s: hashlib.sha256(f"order-{s.digest}".encode()).digest())
 
 
 def planned_jobs(

@@ -23,7 +23,7 @@ from autokd.benchmark.recording.plan import RECIPES, Amount, planned_jobs, rows_
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.benchmark.recording.trainer import Trainer
 from autokd.benchmark.table import DistillerBenchmark
-from autokd.config import RunConfig, space_of
+from autokd.config import RunConfig
 from autokd.detectors import pair_of
 from autokd.errors import BenchmarkError
 from autokd.outcomes import Job, JobId, Outcome, RecipeName
@@ -122,7 +122,7 @@ def require_supply(config: RunConfig) -> None:
     Raises:
         BenchmarkError: if it lacks a part.
     """
-    _, reasons = pair_of(config).part_of(space_of(config))
+    _, reasons = pair_of(config).part_of(config.space)
     if reasons:
         raise BenchmarkError(
             "the table must hold the whole space, but this pair lacks a part of it: " + "; ".join(reasons) + ". "

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from autokd.config import RunConfig, space_of
+from autokd.config import RunConfig
 from autokd.data import load_datasets
 from autokd.outcomes import Evaluator, Job, Outcome, WorkerResources
 from autokd.runtime import contained
+from autokd.space import enumerate_specs
 from autokd.training import TrainingEvaluatorFactory, prepare
 
 TRAIN_SECONDS = "train_seconds"
@@ -81,7 +82,7 @@ class Trainer:
         if is_first and self._evaluator is not None:
             # One epoch that is thrown away: it decodes the images and maps the teacher's taps into memory, which would
             # otherwise lengthen the first training that is recorded.
-            spec = job.spec or next(iter(space_of(self._config).specs()))
+            spec = job.spec or next(iter(enumerate_specs(self._config.space)))
             opening = self._evaluator.evaluate(Job("opening", spec, "proxy", job.seed))
             next(opening, None)
             opening.close()

@@ -13,7 +13,7 @@ from autokd.benchmark.replay import BenchmarkEvaluatorFactory
 from autokd.benchmark.table import DistillerBenchmark
 from autokd.errors import BenchmarkError
 from autokd.outcomes import EvaluatorFactory, Job, Outcome, Report, WorkerResources
-from autokd.space import Space
+from autokd.space import Space, enumerate_specs
 from autokd.study import Reward
 
 Objective = Literal["proxy", "full"]
@@ -65,7 +65,7 @@ class Truth:
             raise BenchmarkError(f"{benchmark.source}: no {', '.join(lacking)} was recorded of the proxy trainings.")
         self.num_epochs = len(none.reports)
         self.reference = Reward(self.parts, benchmark.none.curve(0))
-        kept = {spec.digest for spec in self.space.specs()}
+        kept = {spec.digest for spec in enumerate_specs(self.space)}
         self.rows = rows = [row for row in benchmark if row.digest in kept]
         self.index = {row.digest: i for i, row in enumerate(rows)}
         self.score = self._filled([row.gain(benchmark.none, metric) for row in rows])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from autokd.config import NO_DISTILLATION, RunConfig, space_of
+from autokd.config import NO_DISTILLATION, RunConfig
 from autokd.presets import load_distiller
 from autokd.spec import DistillerSpec, Operator, Step, operator_of
 from autokd.spec.operator import Kind
@@ -25,7 +25,7 @@ def teacher_taps_of_run(config: RunConfig) -> tuple[str, ...]:
     """Those that some distiller of the run may read: of its space, its enqueued presets and its baselines; sorted."""
     offered = [
         operator_of(slot.kind, option.step.name)
-        for slot in space_of(config).slots
+        for slot in config.space.slots
         for option in slot.options
         if option.step.name != IDENTITY
     ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from autokd.config import load_config, space_of
+from autokd.config import load_config
 from autokd.detectors import prediction_layout_of, taps_of, taps_of_teachers, unpaired_taps
+from autokd.space import restrict_to_taps
 from tests.support.mmdet_cases import DENSE, NUM_CLASSES, QUERY, TWO_STAGE, section
 
 DATA = "data: {{format: shapes, image_size_px: [{}, {}]}}\n"
@@ -49,7 +50,7 @@ def reasons_of(teacher: str, student: str, size=(96, 128)) -> list[str]:
     text = DATA.format(*size) + f"teacher: {teacher}\nstudent: {student}\n" + space
     config = load_config(text)
     taps = taps_of(config.student), *taps_of_teachers(config)
-    return list(space_of(config).supplied_by(*taps, unpaired=unpaired_taps(config))[1])
+    return list(restrict_to_taps(config.space, *taps, unpaired=unpaired_taps(config))[1])
 
 
 def of_mmdet(name: str, checkpoint: str = "null") -> str:

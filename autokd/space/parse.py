@@ -16,12 +16,15 @@ docs/operators.md lists what operators take.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from autokd.documents import Document, Location
 from autokd.errors import SpaceError, SpecError, one_of
 from autokd.space.domains import Choices, Domain, Range, parse_domain
-from autokd.space.model import Option, Slot, Space
+from autokd.space.restrict import unreachable_options, without_options
+from autokd.space.slots import Option, Slot
+from autokd.space.space import Space
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, FlowState, Step, flow, operator_of
 from autokd.spec.operator import Kind, Layout, Operator
 from autokd.spec.terms import LAYERS, SCHEDULES
@@ -69,9 +72,10 @@ def space_from_document(document: Document) -> Space:
     schedules = _words("schedule", SCHEDULES, data, document)
     layers = _words("layers", LAYERS, data, document)
     space = Space(low, high, (sources, *transforms, distances), strength, schedules, layers)
-    space = space.without((slot, option) for slot, option in space.unreachable() if _given(slot, data) == "all")
+    unused = [(slot, option) for slot, option in unreachable_options(space) if _given(slot, data) == "all"]
+    space = without_options(space, unused)
     _refuse_unreachable(space, data, document)
-    return space
+    return replace(space, document=DEFAULT_SPACE | data)
 
 
 def _given(slot: Slot, data: dict[str, Any]) -> Any:
@@ -206,7 +210,7 @@ def _ends(domain: Domain) -> tuple[float, ...]:
 
 
 def _refuse_unreachable(space: Space, data: dict[str, Any], document: Document) -> None:
-    for slot, option in space.unreachable():
+    for slot, option in unreachable_options(space):
         location: Location
         location = ("transforms", slot.name) if slot.kind == "transform" else (f"{slot.kind}s",)
         if location[0] not in data:

@@ -1,0 +1,96 @@
+"""Enumerates and counts the distillers of a space."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from math import comb
+
+from autokd.space.domains import Choices
+from autokd.space.slots import Option, Path
+from autokd.space.space import Space
+from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight
+from autokd.spec.model import Layers
+from autokd.spec.operator import Kind, Number
+from autokd.spec.vocabulary import IDENTITY
+
+_MIDDLE_STRENGTH = 40.0
+"""The gradient ratio that stands for a range of strengths; presets are tried at it by default."""
+
+
+def enumerate_paths(space: Space) -> Iterator[Path]:
+    """Yield every well-typed path of one term."""
+    yield from _paths_from(space, 0, FlowState(), ())
+
+
+def enumerate_forms(space: Space) -> list[TermSpec]:
+    """Return every distinct term apart from its weight; a parameter with a range takes the range's low end."""
+    weight = Weight("relative", 1.0)
+    return [TermSpec(steps[0], steps[1:-1], steps[-1], weight).canonical() for steps in _distinct_steps(space)]
+
+
+def enumerate_specs(space: Space) -> Iterator[DistillerSpec]:
+    """Yield every canonical spec of the space, in a fixed order.
+
+    Ranges are not enumerated: a parameter with a range takes its low end, a range of strengths a middle strength.
+    """
+    forms = enumerate_forms(space)
+    for n in range(space.min_terms, space.max_terms + 1):
+        for chosen in itertools.combinations(forms, n):
+            for drawn in itertools.product(*(_weights_of(space, form) for form in chosen)):
+                terms = (replace(form, weight=weight) for form, weight in zip(chosen, drawn, strict=True))
+                yield DistillerSpec(tuple(terms)).canonical()
+
+
+def count_specs(space: Space) -> int:
+    """Return the number of distinct canonical specs; a range of numbers counts as one."""
+    num_weights = len(_strengths(space)) * len(space.schedules)
+    forms = Counter(num_weights * len(space.layers_of(steps[0])) for steps in _distinct_steps(space))
+    # A spec takes n forms and a weight for each. The number of such sets is the coefficient of x^n in the product of
+    # (1 + w x) over all forms, w being the form's number of weights; forms with equal w are multiplied in at once, by
+    # the binomial theorem, since enumerating the sets of a large space would never end.
+    coefficients = [1] + [0] * space.max_terms
+    for weights, num_forms in forms.items():
+        of_kind = [comb(num_forms, n) * weights**n for n in range(space.max_terms + 1)]
+        coefficients = [sum(coefficients[i] * of_kind[n - i] for i in range(n + 1)) for n in range(space.max_terms + 1)]
+    return sum(coefficients[space.min_terms :])
+
+
+def _paths_from(space: Space, index: int, state: FlowState, path: Path) -> Iterator[Path]:
+    if index == len(space.slots):
+        yield path
+        return
+    for successor in space.successors(index, state):
+        if successor.num_completions:
+            yield from _paths_from(space, index + 1, successor.state, (*path, successor.label))
+
+
+def _distinct_steps(space: Space) -> dict[tuple[Step, ...], None]:
+    """Return the steps of every form; paths that differ only in where they do nothing give the same steps."""
+    written: list[dict[str, tuple[Step, ...]]] = [
+        {option.label: _steps_of(slot.kind, option) for option in slot.options} for slot in space.slots
+    ]
+    paths = (tuple(table[label] for table, label in zip(written, path)) for path in enumerate_paths(space))
+    # A dict, not a set: it keeps the order of the paths, on which the order of forms and specs rests.
+    return {tuple(itertools.chain.from_iterable(steps)): None for steps in paths}
+
+
+def _steps_of(kind: Kind, option: Option) -> tuple[Step, ...]:
+    if option.step.name == IDENTITY:
+        return ()
+    free = {name: domain.low for name, domain in option.free}
+    return (Step.of(option.step.name, **(dict(option.step.params) | free)).checked(kind),)
+
+
+def _strengths(space: Space) -> tuple[Number, ...]:
+    if isinstance(space.strength, Choices):
+        return space.strength.values
+    return (space.strength.clip(_MIDDLE_STRENGTH),)
+
+
+def _weights_of(space: Space, form: TermSpec) -> list[Weight]:
+    layers: tuple[Layers, ...] = space.layers_of(form.source)
+    return [Weight("relative", float(value), schedule, word)
+            for value, schedule, word in itertools.product(_strengths(space), space.schedules, layers)]  # fmt: skip

@@ -1,0 +1,225 @@
+"""The space: the tree of choices that describes every distiller, and the walk through it, decision by decision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+
+from autokd.errors import SpecError
+from autokd.space.domains import Domain, Range
+from autokd.space.slots import Option, Path, Slot
+from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight, flow, operator_of
+from autokd.spec.model import Layers, Schedule
+from autokd.spec.vocabulary import IDENTITY
+
+if TYPE_CHECKING:
+    import numpy
+
+
+class Chooser(Protocol):
+    """Makes the decisions of a walk: an Optuna trial, a random generator or a list of known decisions."""
+
+    def categorical(self, name: str, options: tuple[str, ...]) -> str:
+        """Return one of ``options`` for the decision ``name``."""
+        ...
+
+    def number(self, name: str, low: float, high: float, *, log: bool) -> float:
+        """Return a number in [low, high] for the decision ``name``; log: the scale of the range is logarithmic."""
+        ...
+
+
+class Successor(NamedTuple):
+    """An option of a slot that can be taken after the steps before it."""
+
+    label: str
+    state: FlowState
+    """The state after the option."""
+    num_completions: int
+    """Well-typed ways to complete the term after it, at least 1."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """A tree of choices: a number of terms; for each a source, an option of every slot, a distance, a weight.
+
+    Only well-typed paths are offered (``autokd.spec.signature``): each decision offers those options from which a term
+    can be completed. If these are fewer than the slot's, the decision's name lists them, since Optuna demands that
+    decisions of one name always offer the same options. No two terms of a spec are equal.
+
+    Args:
+        min_terms: least number of terms of a spec.
+        max_terms: greatest number of terms of a spec.
+        slots: source, then the slots of transformations in the order of their application, then distance.
+        strength: gradient ratios of a term.
+        schedules: schedules of a term's weight.
+        layers: ways in which the levels of a term share its weight; a source of a single piece always has "equal".
+        document: the plain data that the space was read from, defaults written out; None for a part of a space.
+    """
+
+    min_terms: int
+    max_terms: int
+    slots: tuple[Slot, ...]
+    strength: Domain
+    schedules: tuple[Schedule, ...] = ("constant",)
+    layers: tuple[Layers, ...] = ("equal",)
+    document: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+
+    def walk(self, chooser: Chooser) -> DistillerSpec:
+        """Make every decision through ``chooser``, each depending on those before it.
+
+        Args:
+            chooser: is asked once a decision, in a fixed order; a decision with a single option is not asked for.
+
+        Returns:
+            The canonical spec at the end of the walk.
+        """
+        counts = tuple(str(n) for n in range(self.min_terms, self.max_terms + 1))
+        count = int(chooser.categorical("terms", counts)) if len(counts) > 1 else self.min_terms
+        terms: list[TermSpec] = []
+        taken: list[Path] = []
+        for index in range(1, count + 1):
+            term, path = self._walk_term(chooser, f"t{index}", taken)
+            terms.append(term)
+            taken.append(path)
+        return DistillerSpec(tuple(terms)).canonical()
+
+    def sample(self, rng: numpy.random.Generator) -> DistillerSpec:
+        """Draw a spec: every decision is uniform over what it offers."""
+        return self.walk(_RandomChooser(rng))
+
+    def layers_of(self, source: Step) -> tuple[Layers, ...]:
+        """Return the ways in which the levels of a term with this source may share its weight."""
+        return self.layers if operator_of("source", source.name).by_level else ("equal",)
+
+    def successors(self, index: int, state: FlowState) -> tuple[Successor, ...]:
+        """Return the options of slot ``index`` from which a term can be completed, in the slot's order.
+
+        Args:
+            index: position in ``slots``.
+            state: the state after the slots before it.
+        """
+        # Every decision of every walk asks this, and the answer needs all decisions below it: without the memory a
+        # walk would take as long as an enumeration of the space.
+        key = (index, state)
+        if key not in self._memory:
+            slot = self.slots[index]
+            after = ((option.label, _advance_or_none(state, slot, option)) for option in slot.options)
+            self._memory[key] = tuple(
+                Successor(label, reached, count)
+                for label, reached in after
+                if reached is not None and (count := self.num_completions(index + 1, reached))
+            )
+        return self._memory[key]
+
+    def num_completions(self, index: int, state: FlowState) -> int:
+        """Return the number of well-typed ways to fill the slots from ``index`` on."""
+        if index == len(self.slots):
+            return 1
+        return sum(successor.num_completions for successor in self.successors(index, state))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: a process that receives the space fills a memory of its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_memory"}
+
+    @cached_property
+    def _memory(self) -> dict[tuple[int, FlowState], tuple[Successor, ...]]:
+        # A cached property writes to __dict__ directly, which a frozen dataclass allows; it is no field, so that equal
+        # spaces stay equal. It lives as long as the space.
+        return {}
+
+    def _walk_term(self, chooser: Chooser, prefix: str, taken: list[Path]) -> tuple[TermSpec, Path]:
+        state = FlowState()
+        path: Path = ()
+        steps: list[Step] = []
+        for index, slot in enumerate(self.slots):
+            offered = self._offered(index, state, path, taken)
+            if len(offered) > 1:
+                label = chooser.categorical(f"{prefix}.{_decision_name(slot, offered)}", offered)
+            else:
+                [label] = offered
+            option = slot.option(label)
+            drawn = {name: _choose_number(chooser, f"{prefix}.{slot.name}.{option.step.name}.{name}", domain)
+                     for name, domain in option.free}  # fmt: skip
+            steps.append(Step.of(option.step.name, **(dict(option.step.params) | drawn)))
+            path = (*path, label)
+            state = advance(state, slot, option)
+        source, *transforms, distance = steps
+        written = tuple(step for step in transforms if step.name != IDENTITY)
+        return TermSpec(source, written, distance, self._walk_weight(chooser, prefix, source)), path
+
+    def _walk_weight(self, chooser: Chooser, prefix: str, source: Step) -> Weight:
+        strength = _choose_number(chooser, f"{prefix}.strength", self.strength)
+        schedule, layers = self.schedules[0], self.layers_of(source)[0]
+        if len(self.schedules) > 1:
+            schedule = cast(Schedule, chooser.categorical(f"{prefix}.schedule", self.schedules))
+        if len(self.layers_of(source)) > 1:
+            layers = cast(Layers, chooser.categorical(f"{prefix}.layers", self.layers))
+        return Weight("relative", strength, schedule, layers)
+
+    def _offered(self, index: int, state: FlowState, path: Path, taken: Iterable[Path]) -> tuple[str, ...]:
+        """Return the labels at slot ``index`` from which a term can be completed that is not taken yet.
+
+        A path with free parameters is never used up: two terms of it differ in their numbers.
+        """
+        offered = []
+        for label, _, num_completions in self.successors(index, state):
+            used = sum(other[: index + 1] == (*path, label) and self._is_discrete(other) for other in taken)
+            if num_completions > used:
+                offered.append(label)
+        return tuple(offered)
+
+    def _is_discrete(self, path: Path) -> bool:
+        return not any(slot.option(label).free for slot, label in zip(self.slots, path, strict=True))
+
+
+def advance(state: FlowState, slot: Slot, option: Option) -> FlowState:
+    """Return the state after an option of a slot.
+
+    Raises:
+        SpecError: if the option cannot follow the steps that led to ``state``.
+    """
+    if option.only and state.layout not in option.only:
+        raise SpecError(
+            f"{slot.kind} '{option.label}' is offered for {' or '.join(option.only)} only, but gets {state.layout}."
+        )
+    if option.step.name == IDENTITY:
+        return state
+    # Free parameters are drawn after the option is chosen, so that its signature may not depend on them.
+    settings = None if option.free else option.step.settings(slot.kind)
+    return flow(state, operator_of(slot.kind, option.step.name), settings)
+
+
+def _advance_or_none(state: FlowState, slot: Slot, option: Option) -> FlowState | None:
+    try:
+        return advance(state, slot, option)
+    except SpecError:
+        return None
+
+
+def _decision_name(slot: Slot, offered: tuple[str, ...]) -> str:
+    return slot.name if len(offered) == len(slot.options) else f"{slot.name}({'|'.join(offered)})"
+
+
+def _choose_number(chooser: Chooser, name: str, domain: Domain) -> float:
+    if isinstance(domain, Range):
+        return chooser.number(name, domain.low, domain.high, log=domain.log)
+    if len(domain.values) == 1:
+        return float(domain.values[0])
+    labels = tuple(f"{value:g}" for value in domain.values)
+    return float(domain.values[labels.index(chooser.categorical(name, labels))])
+
+
+class _RandomChooser:
+    def __init__(self, rng: numpy.random.Generator) -> None:
+        self._rng = rng
+
+    def categorical(self, name: str, options: tuple[str, ...]) -> str:
+        return options[int(self._rng.integers(len(options)))]
+
+    def number(self, name: str, low: float, high: float, *, log: bool) -> float:
+        if log:
+            return math.exp(self._rng.uniform(math.log(low), math.log(high)))
+        return float(self._rng.uniform(low, high))
