@@ -13,6 +13,7 @@ from autokd.errors import ConfigError
 from autokd.outcomes import Job, Outcome, Report, WorkerResources
 from autokd.runtime import InProcessRuntime
 from autokd.search import MCTSSampler
+from autokd.space import enumerate_specs
 from autokd.storage import Race, StudyFacts, open_study
 from autokd.study import Reward, SilentObserver
 from autokd.study.context import RunContext
