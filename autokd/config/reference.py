@@ -22,7 +22,7 @@ A YAML file that says what to search, with which data and detectors, and how to 
 `student` are needed. Unknown keys are refused; every error names its line. Paths are seen from the working
 directory; `~` and environment variables in them are expanded. `proxy` trains as `full` does wherever it does not say
 otherwise. The section `space` is described at the head of `autokd/space/parse.py`; its operators are listed in
-[operators.md](operators.md). `autokd space FILE` shows the tree that a file describes.
+[operators.md](operators.md). `autokd space CONFIG.yaml` shows the tree that a file describes.
 
 `teacher` is one section, or a list of them. Several teachers share the loss as `teacher_factors` says: `equal` (the
 default), `gap`, `gradient`, or a list of positive numbers, one a teacher:
