@@ -63,7 +63,7 @@ def build_distiller(
 
 
 def term_names(spec: DistillerSpec) -> tuple[str, ...]:
-    """A short name for each term, "whole.standardise.l2"; terms of the same operators are numbered from #2."""
+    """Return a short name for each term, "whole.standardise.l2"; terms of the same operators are numbered from #2."""
     names: list[str] = []
     for term in spec.terms:
         name = ".".join(step.name for step in (term.source, *term.transforms, term.distance))
@@ -73,7 +73,7 @@ def term_names(spec: DistillerSpec) -> tuple[str, ...]:
 
 
 class _Workshop:
-    """Makes operators; terms that begin alike get the same ones, so that they compute what they share once."""
+    """Makes operators; terms that begin alike get the same modules, so that their common beginning runs once."""
 
     def __init__(self, context: BuildContext) -> None:
         self._context = context
@@ -85,7 +85,7 @@ class _Workshop:
         transforms = []
         for step in term.transforms:
             if operator_of("transform", step.name).is_random:
-                beginning = (*beginning, index)  # each term draws for itself
+                beginning = (*beginning, index)  # each term has random numbers of its own
             beginning = (*beginning, step)
             transforms.append(cast(Transform, self._operator("transform", step, beginning)))
         distance = cast(Distance, self._operator("distance", term.distance, (*beginning, index, term.distance)))
@@ -96,6 +96,7 @@ class _Workshop:
 
     def _operator(self, kind: Kind, step: Step, key: tuple[Any, ...]) -> nn.Module:
         if key not in self._made:
+            # Seeded by what the operator is, not by when it is made: a term starts equal beside any other terms.
             with own_random_numbers(f"{kind} {step}"):
                 self._made[key] = make_operator(kind, step, self._context)
         return self._made[key]
@@ -106,7 +107,7 @@ def _is_by_level(term: TermSpec) -> bool:
 
 
 def needed_taps(term: TermSpec) -> frozenset[str]:
-    """The taps that a term's operators look at on both sides."""
+    """Return the taps that a term's operators read on both sides."""
     return frozenset(tap for row in _rows(term) for tap in row.needs_taps)
 
 

@@ -37,16 +37,16 @@ class TermValue:
 
 @dataclass(frozen=True, slots=True)
 class DistillResult:
-    """``total`` is the loss to add to the task's; ``terms`` are for the records."""
+    """The distillation loss of a batch: ``total`` to add to the task's loss, ``terms`` by name, for records."""
 
     total: Tensor
     terms: Mapping[str, TermValue]
 
 
 class Term(nn.Module):
-    """Source -> transforms -> distance, summed over the source's feature pairs. The distiller applies the weight.
+    """Source -> transformations -> distance, summed over the source's feature pairs. The distiller applies the weight.
 
-    Terms that begin alike hold the same modules, and what they share is computed once a batch.
+    Terms that begin alike hold the same modules, and their common beginning is computed once in a step.
     """
 
     def __init__(
@@ -58,7 +58,14 @@ class Term(nn.Module):
         taps: frozenset[str] = frozenset({"fpn"}),
         num_pieces: int = 1,
     ) -> None:
-        """num_pieces: how many pieces the source gives, for weights whose layers are not equal."""
+        """Join operators to a term.
+
+        Args:
+            source, transforms, distance: the operators.
+            weight: the term's weight.
+            taps: the taps that the operators read.
+            num_pieces: feature pairs that the source gives, for weights whose layers are not equal.
+        """
         super().__init__()
         self.taps = taps
         self.source = source
@@ -68,7 +75,7 @@ class Term(nn.Module):
         self.layers = None if weight.layers == "equal" else LevelFactors(weight.layers, num_pieces)
 
     def forward(self, inputs: TermInputs) -> Tensor:
-        """The value before the weight, a scalar."""
+        """Return the value before the weight, a scalar."""
         # The key is the chain of modules itself: terms that begin alike hold the same ones.
         key: tuple[Hashable, ...] = ("operators", self.source)
         given = pieces = cast(tuple[FeaturePair, ...], inputs.shared(key, lambda: self.source(inputs)))
@@ -98,11 +105,11 @@ def _changed(pieces: tuple[FeaturePair, ...], transform: nn.Module, inputs: Term
 
 
 class Distiller(nn.Module):
-    """What a student learns from, built by ``build_distiller``.
+    """The distillation loss of a student and a teacher, built by ``build_distiller``.
 
-    Its parameters (adapters, and operators' own) belong into the optimiser beside the student's. It computes in
-    float32 outside autocast. The teacher never gets a gradient. Calls in training mode count as steps, at
-    some of which the relative weights are measured; ``eval()`` and ``no_grad`` use the last ones.
+    Its parameters (adapters, and operators' own) belong into the optimizer beside the student's. It computes in float32
+    outside autocast. The teacher never gets a gradient. Calls in training mode count as steps, at some of which the
+    relative weights are measured; calls in evaluation mode or under ``no_grad`` use the last ones.
     """
 
     def __init__(
@@ -137,9 +144,12 @@ class Distiller(nn.Module):
         self.register_buffer("_relative_index", torch.tensor(self._relative, dtype=torch.int64), persistent=False)
 
     def begin_epoch(self, epoch: int, num_epochs: float, steps_per_epoch: int) -> None:
-        """Tell where the training stands: schedules follow it, memories are rebuilt. ``epoch`` is 1-based.
+        """Set the progress that schedules follow, and renew memories.
 
-        num_epochs: not whole where a training ends within an epoch.
+        Args:
+            epoch: the epoch that begins, from 1.
+            num_epochs: epochs of the whole training; not a whole number if the training ends within an epoch.
+            steps_per_epoch: calls in training mode in each epoch.
         """
         self.progress = (epoch - 1) / num_epochs
         self._progress_per_step = 1.0 / (num_epochs * steps_per_epoch)
@@ -148,18 +158,27 @@ class Distiller(nn.Module):
                 module.begin_epoch(epoch)
 
     def named_terms(self) -> Iterator[tuple[str, Term]]:
-        """Each term with its name, in the spec's canonical order."""
+        """Yield each term with its name, in the spec's canonical order."""
         for name, term in zip(self.names, self.terms):
             yield name, cast(Term, term)
 
     def forward(
         self, outputs_s: DetectorOutputs, outputs_t: DetectorOutputs, targets: Targets | None = None
     ) -> DistillResult:
-        """The distillation loss of a batch.
+        """Compute the distillation loss of a batch.
 
-        outputs_s, outputs_t: of student and teacher for the same images; the student's with ``losses`` where
-        weights are relative. targets: an image's boxes (xyxy px of the network's input) and labels.
-        NonFiniteError names the tap or term that holds NaN or infinity; DistillError if the outputs do not fit.
+        Args:
+            outputs_s, outputs_t: outputs of student and teacher for the same images; the student's with ``losses`` if
+                a weight is relative.
+            targets: for each image ``boxes`` (n, 4), xyxy pixels of the network's input, and ``labels`` (n,); needed
+                if a term reads them.
+
+        Returns:
+            The loss and each term's value.
+
+        Raises:
+            NonFiniteError: naming the tap or the term that holds NaN or infinity.
+            DistillError: if the outputs are not as those that the distiller was built for.
         """
         is_training = self.training and torch.is_grad_enabled()
         inputs = TermInputs(
@@ -174,6 +193,7 @@ class Distiller(nn.Module):
             measures=is_training and is_due(self.step, self._recalibrate_every),
             observer=self.observer,
         )
+        # Sums of squares and softmax statistics lose too much in float16; under autocast products would use it.
         with torch.autocast(inputs.device.type, enabled=False):
             values = [term(inputs) for term in self.terms]
             weights = self._weights(inputs, values) * self._schedule()
@@ -189,7 +209,7 @@ class Distiller(nn.Module):
         return DistillResult(weighted.sum(), {name: TermValue(r, w, f) for name, r, w, f in parts})
 
     def _schedule(self) -> Tensor:
-        """(terms,): what is left of each weight at this time of the training."""
+        """(terms,): the factor of each weight at this time of the training."""
         factors = [_SCHEDULES[cast(Term, term).weight.schedule](self.progress) for term in self.terms]
         return torch.tensor(factors, device=self._absolute.device)
 
@@ -228,7 +248,7 @@ class Distiller(nn.Module):
         return 0.0 in numbers[len(report) :]
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint holds beside parameters and buffers."""
+        """Return what a checkpoint holds beside parameters and buffers."""
         state: dict[str, Any] = {
             "step": self.step,
             "progress": self.progress,
@@ -239,6 +259,7 @@ class Distiller(nn.Module):
         return state
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore what ``get_extra_state`` returned: random numbers, schedules and measurements go on from there."""
         self.step = state["step"]
         self.progress = state["progress"]
         self._progress_per_step = state["progress_per_step"]

@@ -22,9 +22,12 @@ class FeaturePair:
 
     Every operator changes both sides together.
 
-    student_SCHW, teacher_SCHW: equal shapes; the teacher's is detached. Distributions are log-probabilities.
-    grid: where the cells lie on the source's map, so that a region can be made anew at the size of the moment.
-    region: what counts; None is everything. temperature: of the softmax that made a distribution.
+    Args:
+        student_SCHW, teacher_SCHW: maps of equal shape, the teacher's detached. Distributions are log-probabilities.
+        grid: where the cells lie on the source's map, so that a region can be made anew at another size.
+        region: the cells that count; None for all.
+        layout: the kind of the maps; see ``autokd.spec.operator``.
+        temperature: of the softmax that made a distribution, else 1.
     """
 
     student_SCHW: Tensor
@@ -36,7 +39,7 @@ class FeaturePair:
     level: int = 0
     """Index among the paired levels, for operators with parameters of their own for each level."""
     instances: Instances | None = None
-    """Layout ``regions``: whose regions the samples are."""
+    """Layout ``regions``: the boxes of the samples."""
     labels_SHW: Tensor | None = None
     """Layout ``logits``: the class that each candidate box should have, -1 for none; int64."""
     maps_key: Hashable = field(default_factory=object)
@@ -62,10 +65,11 @@ class FeaturePair:
 
     @property
     def cells(self) -> Cells:
+        """Where the cells lie on the source's map."""
         return cells_of(self.grid, self.student_SCHW.device)
 
     def values(self) -> tuple[Tensor, Tensor]:
-        """Student and teacher as plain numbers: probabilities where the layout holds logarithms of them."""
+        """Return student and teacher as plain numbers: probabilities if the layout holds their logarithms."""
         if self.layout in DISTRIBUTIONS:
             return self.student_SCHW.exp(), self.teacher_SCHW.exp()
         if self.layout == BINARY:

@@ -1,4 +1,4 @@
-"""NaN and infinity, found with one transfer from the device a step, and named."""
+"""A check for NaN and infinity that takes one transfer from the device a step, and names what it finds."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from autokd.errors import NonFiniteError
 
 
 def summary(inputs: TermInputs, raw: Tensor) -> Tensor:
-    """Numbers that are all finite if every tap of the pyramids and every term is: sums, still on the device."""
+    """Return numbers on the device that are all finite if every tap that was read and every term is.
+
+    A sum over a tap is not finite if any of its values is not; it may overflow on finite values too, which is why
+    ``raise_if_not_finite`` looks again before it raises.
+    """
     with torch.no_grad():
         taps = [tap for _, tap in _taps(inputs)]
         return torch.stack([tap.sum().float() for tap in taps] + list(raw.float().unbind()))
 
 
 def _taps(inputs: TermInputs) -> Iterator[tuple[str, Tensor]]:
-    """Every tap that was looked at, with its name."""
+    """Every tap that was read, with its name."""
     for side, maps in (("student", inputs.student_maps), ("teacher", inputs.teacher_maps)):
         yield from ((f"{side} fpn {level}", map_BCHW) for level, map_BCHW in maps.items())
     for name, (student, teacher) in inputs.read_taps.items():
@@ -29,7 +33,16 @@ def _taps(inputs: TermInputs) -> Iterator[tuple[str, Tensor]]:
 
 
 def raise_if_not_finite(numbers: Sequence[float], inputs: TermInputs, terms: Mapping[str, Tensor]) -> None:
-    """Raise NonFiniteError, naming the tap or else the term, if ``numbers`` (a summary) are not all finite."""
+    """Check a summary.
+
+    Args:
+        numbers: ``summary`` on the host.
+        inputs: of the step, whose taps are searched if a number is not finite.
+        terms: the value of each term.
+
+    Raises:
+        NonFiniteError: naming the tap, or else the term, that holds NaN or infinity.
+    """
     if all(math.isfinite(number) for number in numbers):
         return
     for name, tap in _taps(inputs):

@@ -1,7 +1,7 @@
-"""A term that is the same for every student is found before anything is trained.
+"""A check, before anything is trained, for terms that are the same for every student.
 
-Well-typed steps can leave nothing to compare on a particular pair: a region of 4 x 4 cells, pooled and cut
-into patches of one cell, has a softmax over cells that is always 1. Such a term would waste its trial.
+Well-typed steps can leave nothing to compare on a particular pair: a region of 4 x 4 cells, pooled and cut into patches
+of one cell, has a softmax over cells that is always 1. Such a term would waste its trial.
 
 Legend: B images, C channels, H x W cells.
 """
@@ -28,9 +28,10 @@ _LEAST_SENSITIVITY = 1e-8
 def refuse_constant_terms(
     distiller: Distiller, student: DetectorOutputs, teacher: DetectorOutputs, num_classes: int
 ) -> None:
-    """Raise DistillError, naming the term, if a term has no gradient on random maps of this pair's sizes.
+    """Check every term that reads the pyramid alone on random maps of this pair's sizes.
 
-    Terms that look at other taps than the pyramid are let pass.
+    Raises:
+        DistillError: naming the term, if its gradient is 0 up to rounding.
     """
     with own_random_numbers("probe"):
         outputs_s, outputs_t = _random_pyramid(student), _random_pyramid(teacher)
@@ -39,6 +40,8 @@ def refuse_constant_terms(
     boxes = torch.tensor([[0.25, 0.25, 0.75, 0.75], [0.25, 0.25, 0.5, 0.75]]) * size
     others = [min(i + 1, num_classes - 1) for i in range(_NUM_IMAGES)]  # one class has three boxes, the others one
     targets = [{"boxes": boxes, "labels": torch.tensor([0, other])} for other in others]
+    # A copy, so that memories and random numbers of the distiller stay as they are; in float64, so that rounding
+    # (about 1e-16) is far from an honest gradient (about 1), which float32 would not show.
     exact = copy.deepcopy(distiller).double()
     inputs = TermInputs(outputs_s, outputs_t, targets, exact.pairs, exact.adapters)
     for name, term in exact.named_terms():

@@ -20,7 +20,7 @@ from autokd.tensors import full_precision
 
 
 class TermInputs:
-    """Made anew in each forward of a distiller; nothing of it outlives the step but the graph."""
+    """The inputs of all terms in one forward of a distiller; only the graph outlives the step."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class TermInputs:
 
     @cached_property
     def student_maps(self) -> dict[str, Tensor]:
-        """The student's pyramid in float32, before the adapters."""
+        """The student's pyramid in float32, before the adapters: float16 overflows in a sum of squares."""
         return {level: full_precision(map_BCHW) for level, map_BCHW in self.student.pyramid.items()}
 
     @cached_property
@@ -75,13 +75,27 @@ class TermInputs:
         return device_of(self.student)
 
     def maps(self, level: int) -> tuple[Tensor, Tensor]:
-        """Student (adapted) and teacher at a paired level, equal in shape (B, C, H, W)."""
+        """Return student (adapted) and teacher at a paired level.
+
+        Args:
+            level: index among ``pairs``.
+
+        Returns:
+            Two maps of equal shape (B, C, H, W).
+
+        Raises:
+            DistillError: if the outputs do not have the levels, channels or images that the distiller was built for.
+        """
         return self.shared(("maps", level), lambda: self._paired_maps(level))
 
     def tap(self, name: str) -> tuple[Tensor, Tensor]:
-        """A tap of both sides other than the pyramid ("class_logits", "boxes", "edge_logits"), in float32.
+        """Return a tap of both sides other than the pyramid, in float32, the teacher's detached.
 
-        The teacher's is detached. DistillError if one side lacks it or their shapes differ.
+        Args:
+            name: "class_logits", "boxes", "edge_logits", or a key of ``DetectorOutputs.extras``.
+
+        Raises:
+            DistillError: if one side lacks it or their shapes differ.
         """
         if name not in self.read_taps:
             student, teacher = (_tap_of(outputs, name) for outputs in (self.student, self.teacher))
@@ -123,7 +137,11 @@ class TermInputs:
 
     @cached_property
     def generator(self) -> torch.Generator:
-        """Random numbers of this step, on the device: a function of the distiller's step alone."""
+        """Random numbers of this step, on the device.
+
+        Seeded by the distiller's step alone: a resumed training draws what the first would have drawn, and the
+        training's own random numbers (order of images, dropout) are the same with any distiller.
+        """
         return torch.Generator(self.device).manual_seed(self._seed)
 
     def shared(self, key: Hashable, compute: Callable[[], Value]) -> Value:
@@ -149,10 +167,12 @@ def _tap_of(outputs: DetectorOutputs, name: str) -> Tensor | None:
 
 
 def device_of(outputs: DetectorOutputs) -> torch.device:
+    """Return the device of a detector's taps; DistillError if it has none."""
     return _any_tap(outputs).device
 
 
 def num_images_of(outputs: DetectorOutputs) -> int:
+    """Return the number of images of a batch; DistillError if the outputs hold no tap."""
     return len(_any_tap(outputs))
 
 

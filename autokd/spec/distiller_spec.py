@@ -18,7 +18,15 @@ from autokd.spec.text import distiller_from_document, distiller_to_data
 
 @dataclass(frozen=True)
 class DistillerSpec:
-    """A sum of terms. ``name`` and ``paper`` label it and are no part of its identity."""
+    """A distiller: a sum of terms.
+
+    Args:
+        terms: one or more terms.
+        name, paper: labels; they take no part in equality, hash and digest.
+
+    Raises:
+        SpecError: if there is no term.
+    """
 
     terms: tuple[TermSpec, ...]
     name: str = ""
@@ -35,10 +43,12 @@ class DistillerSpec:
         return hash(self.terms)
 
     def canonical(self) -> DistillerSpec:
-        """The one representative of all specs with this loss: terms canonical, merged and sorted.
+        """Return the one representative of all specs with this loss: terms canonical, merged and sorted.
 
-        Terms equal but for the value of their weights merge, the values added. SpecError, naming the term, if any
-        cannot be.
+        Terms that are equal but for the value of their weights merge, and the values are added.
+
+        Raises:
+            SpecError: naming the term, if a term is ill-typed.
         """
         merged: dict[TermSpec, float] = {}
         for i, term in enumerate(self.terms):
@@ -52,14 +62,21 @@ class DistillerSpec:
         return DistillerSpec(tuple(sorted(terms)), self.name, self.paper)
 
     def with_strength(self, ratio: float) -> DistillerSpec:
-        """The same form with relative weights: the terms share ``ratio`` equally. Schedules and layers stay."""
+        """Return the same form with relative weights.
+
+        Args:
+            ratio: gradient norm of the whole distiller over the task loss's; each term gets an equal part of it.
+        """
         share = ratio / len(self.terms)
         terms = tuple(replace(term, weight=replace(term.weight, kind="relative", value=share)) for term in self.terms)
         return DistillerSpec(terms, self.name, self.paper)
 
     @cached_property
     def digest(self) -> str:
-        """16 hexadecimal digits, equal for equal losses, stable between machines and versions of Python."""
+        """16 hexadecimal digits, equal for equal losses, stable between machines and versions of Python.
+
+        A change of this scheme orphans every database and recorded table: they find their rows by it.
+        """
         terms = self.canonical().to_data()["terms"]
         text = json.dumps(terms, sort_keys=True, separators=(",", ":"))
         return text_digest(text)
@@ -74,7 +91,12 @@ class DistillerSpec:
 
     @classmethod
     def from_yaml(cls, path_or_text: str | Path) -> DistillerSpec:
-        """Read a distiller; SpecError or ConfigError with file and line if it is not one."""
+        """Read a distiller from a YAML file or from YAML text.
+
+        Raises:
+            ConfigError: with file and line, if the file is absent or no YAML.
+            SpecError: with file and line, if it is no distiller.
+        """
         return cls(*distiller_from_document(load_document(path_or_text)))
 
     @classmethod

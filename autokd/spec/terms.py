@@ -21,23 +21,28 @@ LAYERS: tuple[Layers, ...] = ("equal", "gap", "gradient")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Step:
-    """An operator's name with its parameters, sorted by name; those left out have their defaults."""
+    """An operator's name with its parameters, sorted by name; a parameter that is left out has its default."""
 
     name: str
     params: tuple[tuple[str, Number], ...] = ()
 
     @classmethod
     def of(cls, name: str, **params: Number) -> Step:
+        """Return the step of an operator with parameters by keyword."""
         return cls(name, tuple(sorted(params.items())))
 
     def settings(self, kind: Kind) -> dict[str, Number]:
-        """Every parameter of the operator, defaults filled in."""
+        """Return the value of every parameter of the operator, defaults filled in."""
         operator = operator_of(kind, self.name)
         settings = {parameter.name: parameter.default for parameter in operator.parameters}
         return settings | dict(self.params)
 
     def checked(self, kind: Kind) -> Step:
-        """Return this step with every parameter written out; SpecError if a name or a value is wrong."""
+        """Return this step with every parameter written out.
+
+        Raises:
+            SpecError: if the operator or a parameter does not exist, or a value is out of its range.
+        """
         operator = operator_of(kind, self.name)
         for name, value in self.params:
             parameter = operator.parameter(name)
@@ -57,15 +62,20 @@ class Step:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Weight:
-    """How strong a term is, at which time of the training, and how its levels share that.
+    """The weight of a term, its schedule over the training, and its distribution over the pyramid levels.
 
-    kind: relative, the ratio of the term's gradient norm to the task loss's, on the student's taps, kept during
-    training; or absolute, a plain factor, as published distillers use.
-    schedule: constant; linear_decay, from the full weight at the start down to 0 at the end of the training;
-    warm_up, from 0 up to the full weight over the first tenth.
-    layers: how the pieces of a term (its pyramid levels) are weighed against each other: equal; gap, in proportion
-    to the representation gap (1 - CKA) between student and teacher; gradient, so that each has the same gradient
-    norm on the student's taps. Both are measured, never trained (Auto-KD's training-free factors), with mean 1.
+    Args:
+        kind: ``relative``, the ratio of the term's gradient norm to the task loss's on the student's taps, kept during
+            training; or ``absolute``, a plain factor, as published distillers use.
+        value: the ratio or the factor, above 0.
+        schedule: ``constant``; ``linear_decay``, from the full weight at the start to 0 at the end of the training;
+            ``warm_up``, from 0 to the full weight over the first tenth.
+        layers: weights of a term's levels against each other: ``equal``; ``gap``, in proportion to the representation
+            gap (1 - CKA) between student and teacher; ``gradient``, so that each level has the same gradient norm on
+            the student's taps. Both are measured, never trained (Auto-KD's training-free factors), with mean 1.
+
+    Raises:
+        SpecError: if a choice does not exist, or the value is not a finite number above 0.
     """
 
     kind: WeightKind
@@ -85,7 +95,10 @@ class Weight:
 
 @dataclass(frozen=True, slots=True, order=True)
 class TermSpec:
-    """Knowledge source -> transformations -> distance -> weight."""
+    """One term of a distiller: source -> transformations -> distance -> weight.
+
+    Terms are ordered, by source, transformations, distance and weight; that order is part of the canonical form.
+    """
 
     source: Step
     transforms: tuple[Step, ...]
@@ -93,7 +106,13 @@ class TermSpec:
     weight: Weight
 
     def canonical(self) -> TermSpec:
-        """Identity steps gone, parameters written out, numbers to 6 digits; SpecError if ill-typed."""
+        """Return the one representative of all ways to write this term.
+
+        Identity steps are gone, every parameter is written out, and numbers have 6 digits.
+
+        Raises:
+            SpecError: naming the step, if an operator, a parameter or the order of steps is wrong.
+        """
         written = tuple(step for step in self.transforms if step.name != IDENTITY)
         term = TermSpec(
             self.source.checked("source"),
@@ -106,12 +125,16 @@ class TermSpec:
 
     @property
     def form(self) -> TermSpec:
-        """The term with unit constant relative weight: what it computes, apart from how strongly."""
+        """The term with a constant relative weight of 1: what it computes, without its strength."""
         return replace(self, weight=Weight("relative", 1.0, layers=self.weight.layers))
 
 
 def check_term(term: TermSpec) -> None:
-    """Raise SpecError naming the step ("transforms[1]") if ``term`` combines what cannot be combined."""
+    """Check that each step of ``term`` can follow the one before.
+
+    Raises:
+        SpecError: naming the step ("transforms[1]") that cannot, with the reason and a remedy.
+    """
     state = flow(FlowState(), operator_of("source", term.source.name), term.source.settings("source"))
     if term.weight.layers != "equal" and not operator_of("source", term.source.name).by_level:
         raise SpecError(
@@ -128,6 +151,11 @@ def check_term(term: TermSpec) -> None:
 
 
 def rounded(value: Number) -> float:
+    """Return ``value`` to 6 significant digits.
+
+    A digest is of the decimal text, so a number that differs only in its last bits (a parameter through YAML, a sum of
+    weights in another order) must not be another distiller.
+    """
     return float(f"{float(value):.6g}")
 
 

@@ -1,4 +1,4 @@
-"""Specs as YAML and as plain data, and steps as a person writes them.
+"""The text of a distiller: terms as YAML and as plain data.
 
 schema: 1
 name: cwd
@@ -27,7 +27,16 @@ _TERM_KEYS = ("source", "transforms", "distance", "weight")
 
 
 def parse_step(value: Any, kind: Kind, document: Document, location: Location) -> Step:
-    """Read ``name`` or ``{name: {parameter: number}}``; a located SpecError if it is neither."""
+    """Read a step, ``name`` or ``{name: {parameter: number}}``.
+
+    Args:
+        value: the plain data.
+        kind: the kind of operator that is allowed here.
+        document, location: where ``value`` is written, for errors.
+
+    Raises:
+        SpecError: with file and line, if it is neither, or the operator or a parameter does not exist.
+    """
     if isinstance(value, str):
         name, params = value, dict[str, Any]()
     elif isinstance(value, dict) and len(value) == 1:
@@ -149,7 +158,7 @@ def _term_data(term: TermSpec) -> dict[str, Any]:
 
 
 def _weight_data(weight: Weight) -> dict[str, Any]:
-    """What differs from the ordinary is written, so that old files and digests stay as they are."""
+    """Defaults are left out: a key that is added later then changes no digest of a distiller without it."""
     data: dict[str, Any] = {weight.kind: weight.value}
     if weight.schedule != "constant":
         data["schedule"] = weight.schedule

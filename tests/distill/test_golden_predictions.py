@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from autokd.config import Backbone, TorchvisionDetector
 from autokd.detectors import build_detector
@@ -21,6 +20,17 @@ from autokd.errors import DistillError
 from autokd.outputs import TAPS, DetectorOutputs
 from autokd.spec import DistillerSpec, Step, Weight
 from tests.support import distill_cases as cases
+from tests.support.numpy_formulas import (
+    crossed,
+    decoupled,
+    expected_labels,
+    generalized,
+    intersection_over_union,
+    labelled_targets,
+    numbers,
+    sigmoid,
+    softmax,
+)
 
 GOLDEN = {
     "class_logits",
@@ -40,14 +50,6 @@ RANDOM = np.random.default_rng(3)
 STUDENT, TEACHER = 2 * RANDOM.normal(size=(2, 3, 4, 1, 9))
 WEIGHTS = {"everywhere": None, "weighted": RANDOM.random((3, 1, 9)) * (RANDOM.random((3, 1, 9)) < 0.6)}
 LABELS = RANDOM.integers(-1, 4, size=(3, 1, 9))
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def softmax(x):
-    return np.exp(x) / np.exp(x).sum()
 
 
 def every(weights):
@@ -117,14 +119,6 @@ def test_binary_kl_is_the_divergence_of_each_yes_or_no_summed_over_classes(weigh
     np.testing.assert_allclose(found, total / given.sum(), rtol=1e-9)
 
 
-def decoupled(student_K, teacher_K, label, alpha, beta, temperature):
-    """DKD, eqs. 5-7, for one candidate."""
-    p, q = softmax(teacher_K / temperature), softmax(student_K / temperature)
-    among_p, among_q = (softmax(np.delete(x, label) / temperature) for x in (teacher_K, student_K))
-    target = p[label] * np.log(p[label] / q[label]) + (1 - p[label]) * np.log((1 - p[label]) / (1 - q[label]))
-    return temperature**2 * (alpha * target + beta * (among_p * np.log(among_p / among_q)).sum())
-
-
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_decoupled_kl_weighs_target_and_rest_apart_over_candidates_with_a_label(weights):
     given, total, count = every(WEIGHTS[weights]), 0.0, 0.0
@@ -165,18 +159,6 @@ def test_decoupled_kl_without_labels_that_count_is_zero_and_connected():
     value = distance(replace(piece, labels_SHW=torch.full((3, 1, 9), -1)), cases.NO_INPUTS)
     assert value == 0
     assert not torch.autograd.grad(value, student)[0].any()
-
-
-def intersection_over_union(a, b):
-    common = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common
-    return common / union, union
-
-
-def generalized(a, b):
-    iou, union = intersection_over_union(a, b)
-    hull = (max(a[2], b[2]) - min(a[0], b[0])) * (max(a[3], b[3]) - min(a[1], b[1]))
-    return iou - (hull - union) / hull
 
 
 BOX_FORMULAS = {"iou": lambda a, b: intersection_over_union(a, b)[0], "giou": generalized}
@@ -226,34 +208,7 @@ def piece_of(name: str, student: DetectorOutputs, teacher: DetectorOutputs, targ
     return piece
 
 
-def numbers(*tensors: Tensor) -> list[np.ndarray]:
-    return [tensor.detach().double().numpy() for tensor in tensors]
-
-
 PAIR = cases.outputs(seed=0), cases.outputs(seed=1)
-
-
-def labelled_targets(teacher: DetectorOutputs) -> list[dict[str, Tensor]]:
-    """Objects at some of the teacher's boxes, a little smaller than they are, of different classes."""
-    found = []
-    for image, candidates in enumerate(teacher.boxes.detach()):
-        inside = (candidates[:, :2] >= 0).all(1) & (candidates[:, 2] <= 128) & (candidates[:, 3] <= 96)
-        chosen = candidates[inside][3 :: 4 + image]
-        sides = chosen[:, 2:] - chosen[:, :2]
-        boxes = torch.cat([chosen[:, :2], chosen[:, :2] + 0.85 * sides], 1)
-        found.append({"boxes": boxes, "labels": torch.arange(len(boxes)) % cases.NUM_CLASSES})
-    return found
-
-
-def expected_labels(teacher: DetectorOutputs, targets) -> np.ndarray:
-    """(B, A): the class of the object that the teacher's box overlaps most, -1 below an IoU of 0.5."""
-    (candidates_BA4,) = numbers(teacher.boxes)
-    labels = np.full(candidates_BA4.shape[:2], -1)
-    for b, a in np.ndindex(*labels.shape):
-        overlaps = [intersection_over_union(candidates_BA4[b, a], box)[0] for box in numbers(*targets[b]["boxes"])]
-        if overlaps and max(overlaps) >= 0.5:
-            labels[b, a] = targets[b]["labels"][int(np.argmax(overlaps))]
-    return labels
 
 
 def test_class_logits_are_all_candidates_of_both_sides():
@@ -302,31 +257,6 @@ def test_edges_are_cells_whose_channels_are_bins_weighted_on_positive_candidates
                 cell += 1
         assert cell > 4
         assert not weights[b, 0, cell:].any()
-
-
-def crossed(student: DetectorOutputs, teacher: DetectorOutputs) -> tuple[np.ndarray, np.ndarray]:
-    """CrossKD, section 3.2: the student's maps, aligned, through the second half of ``cases.TinyHead`` by loops."""
-    head = teacher.head
-    logits_weight, sides_weight = numbers(head.logits, head.sides)
-    logits, boxes = [], []
-    for name, stride in teacher.strides.items():
-        class_map, box_map = (
-            aligned(*numbers(student.head_maps[name][branch], teacher.head_maps[name][branch])) for branch in (0, 1)
-        )
-        for row, column in np.ndindex(*class_map.shape[2:]):
-            left, top, right, bottom = (np.exp(box_map[:, :, row, column] @ sides_weight.T) * stride).T
-            x, y = (column + 0.5) * stride, (row + 0.5) * stride
-            logits.append(class_map[:, :, row, column] @ logits_weight.T)
-            boxes.append(np.stack([x - left, y - top, x + right, y + bottom], 1))
-    return np.stack(logits, 1), np.stack(boxes, 1)
-
-
-def aligned(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
-    out = np.empty_like(student)
-    for channel in range(student.shape[1]):
-        s, t = student[:, channel], teacher[:, channel]
-        out[:, channel] = (s - s.mean()) / (s.std(ddof=1) + 1e-6) * t.std(ddof=1) + t.mean()
-    return out
 
 
 def test_crossed_predictions_are_those_of_the_teachers_head_for_the_students_aligned_maps():

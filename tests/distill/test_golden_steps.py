@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.support import distill_cases as cases
+from tests.support.numpy_formulas import context_block, conv3, scale_mask, softmax
 
 RANDOM = np.random.default_rng(27)
 STUDENT, TEACHER = RANDOM.normal(size=(2, 3, 4, 5, 6))
@@ -104,10 +105,6 @@ def sample_attention(x, mask, temperature):
     for sample, share in zip(there, softmax(energies / temperature)):
         out[sample] = x[sample] * len(there) * share
     return out
-
-
-def softmax(x):
-    return np.exp(x) / np.exp(x).sum()
 
 
 ONE_SIDED = {
@@ -249,14 +246,6 @@ def test_affine_scales_and_shifts_the_students_channels_and_starts_as_the_identi
     np.testing.assert_array_equal(changed.teacher_SCHW.numpy(), TEACHER)
 
 
-def conv3(x_CHW, weight, bias):
-    padded = np.pad(x_CHW, ((0, 0), (1, 1), (1, 1)))
-    out = np.empty((len(weight), *x_CHW.shape[1:]))
-    for channel, row, column in np.ndindex(out.shape):
-        out[channel, row, column] = (weight[channel] * padded[:, row : row + 3, column : column + 3]).sum()
-    return out + bias[:, None, None]
-
-
 @pytest.mark.parametrize("region", REGIONS)
 def test_masked_generation_completes_the_student_from_the_cells_that_are_left(region):
     """MGD, section 3.1: mask, convolution, ReLU, convolution."""
@@ -268,15 +257,6 @@ def test_masked_generation_completes_the_student_from_the_cells_that_are_left(re
         want = conv3(np.maximum(conv3(left, *parts[:2]), 0), *parts[2:])
         np.testing.assert_allclose(changed.student_SCHW[sample].detach().numpy(), want, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(changed.teacher_SCHW.numpy(), TEACHER)
-
-
-def context_block(x_CHW, mask, of):
-    """GCNet's simplified block: softmax-weighted mean of the cells, two linear maps with LayerNorm and ReLU."""
-    cells = x_CHW[:, mask]
-    context = cells @ softmax(of["attention.weight"].ravel() @ cells + of["attention.bias"])
-    hidden = of["change.0.weight"] @ context + of["change.0.bias"]
-    hidden = (hidden - hidden.mean()) / np.sqrt(hidden.var() + 1e-5) * of["change.1.weight"] + of["change.1.bias"]
-    return x_CHW + (of["change.3.weight"] @ np.maximum(hidden, 0) + of["change.3.bias"])[:, None, None]
 
 
 @pytest.mark.parametrize("region", REGIONS)
@@ -296,26 +276,6 @@ def test_global_context_adds_what_each_sides_block_says_and_starts_as_the_identi
 
 
 # ------------------------------------------------------------------------------------------- sources
-
-
-def box_cells(box, grid, stride):
-    """(rows, columns) whose centres the box holds."""
-    x1, y1, x2, y2 = (edge / stride for edge in box)
-    return [r for r in range(grid[0]) if y1 <= r + 0.5 < y2], [c for c in range(grid[1]) if x1 <= c + 0.5 < x2]
-
-
-def scale_mask(boxes, grid, stride, background):
-    """FGD, section 3.1, for one image: foreground 1/((h + 1)(w + 1)), background share."""
-    mask = np.zeros(grid)
-    for box in boxes:
-        rows, columns = box_cells(box, grid, stride)
-        height, width = rows[-1] - rows[0], columns[-1] - columns[0]
-        for row in rows:
-            for column in columns:
-                mask[row, column] = max(mask[row, column], 1 / ((height + 1) * (width + 1)))
-    outside = mask == 0
-    mask[outside] = background / max(outside.sum(), 1)
-    return mask
 
 
 BOXES = [[[4, 4, 44, 30], [10, 6, 28, 28], [60, 30, 120, 90]], [], [[0, 0, 128, 96]]]

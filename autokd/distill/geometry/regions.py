@@ -1,4 +1,4 @@
-"""Which cells of a map count: ground-truth boxes, and regions made from them at whatever size the map has.
+"""The cells of a map that count: ground-truth boxes, and regions made from them at any size of the map.
 
 Legend: B images, M the most boxes of an image, P patches of a source's sample, S samples, H x W cells. Boxes are
 xyxy pixels of the network's input. No Python loop runs over boxes.
@@ -56,6 +56,7 @@ class Boxes:
                 "an image, empty ones as a tensor of shape (0, 4)."
             )
         listed = [target["boxes"].detach().to(device, torch.float32).reshape(-1, 4) for target in targets]
+        # NaN compares false with everything, so absent boxes cover no cell without a mask of their own.
         padded_BM4 = pad_sequence(listed, batch_first=True, padding_value=torch.nan)
         self.num_images = num_images
         self.padded_BM4 = _cleaned(padded_BM4, size_px)
@@ -70,7 +71,7 @@ class Boxes:
 
     @cached_property
     def labels_BM(self) -> Tensor:
-        """The class of each box, int64, -1 where there is no box; DistillError if the targets tell no labels."""
+        """The class of each box, int64, -1 for absent boxes; DistillError if a target has no labels."""
         if any("labels" not in target for target in self._targets):
             raise DistillError(
                 "this distiller looks at classes, but a target has no 'labels'. Give (n,) class numbers from 0."
@@ -116,14 +117,14 @@ def _covers(low_BM: Tensor, high_BM: Tensor, cells_PN2: Tensor, length: int) -> 
     low, high = low_BM[:, None, :, None], high_BM[:, None, :, None]
     start, end = cells_PN2[None, :, None, :, 0], cells_PN2[None, :, None, :, 1]
     cell_centre = (start + end) / 2
-    # A detector may round its maps down, so that a box begins beyond the last cell: that cell is then its own.
+    # A detector may round its maps down, so that a box begins beyond the last cell: then that cell belongs to it.
     box_centre = ((low + high) / 2).clamp(max=length - 0.5)
     return ((low <= cell_centre) & (cell_centre < high) | (start <= box_centre) & (box_centre < end)) & (end > start)
 
 
 @dataclass(frozen=True, eq=False)
 class Instances:
-    """Whose regions the samples are: boxes (S, 4) xyxy px (0 where absent), classes (S,) (-1: none), images (S,)."""
+    """The boxes of the samples: boxes (S, 4) xyxy px (0 if absent), classes (S,) (-1: none), images (S,)."""
 
     boxes_S4: Tensor
     labels_S: Tensor

@@ -16,7 +16,7 @@ from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.regions import Boxes, Given, Region, covering
 from autokd.distill.operators import BuildContext, Source
-from autokd.distill.prototype_bank import Instances, PrototypeBank, cosines
+from autokd.distill.prototype_bank import InstanceVectors, PrototypeBank, cosines
 from autokd.distill.region_sets import common_channels, region_levels, region_vectors, regions_of
 from autokd.distill.sources.maps import FeatureMap
 from autokd.distill.term_inputs import TermInputs
@@ -42,7 +42,7 @@ class _WithPrototypes:
             f"prototypes {num_prototypes}", lambda: PrototypeBank(widths[0], widths[1], num_classes, num_prototypes)
         )
 
-    def instances(self, inputs: TermInputs, bank: PrototypeBank) -> Instances:
+    def instances(self, inputs: TermInputs, bank: PrototypeBank) -> InstanceVectors:
         """The ground truth of the batch; in training the bank takes it in, once a batch."""
         return inputs.shared(("prototype instances", bank), lambda: self._instances(inputs, bank))
 
@@ -50,7 +50,7 @@ class _WithPrototypes:
         """(S,) of the batch's ground truth, computed once a batch."""
         return inputs.shared(("reliability", bank), lambda: bank.reliability(self.instances(inputs, bank)))
 
-    def _instances(self, inputs: TermInputs, bank: PrototypeBank) -> Instances:
+    def _instances(self, inputs: TermInputs, bank: PrototypeBank) -> InstanceVectors:
         regions = regions_of(inputs)
         boxes_S4 = regions.instances.boxes_S4
         vectors, levels = [], []
@@ -59,7 +59,7 @@ class _WithPrototypes:
             vectors.append(regions.truth(region_vectors(inputs, maps, strides, side)))
             levels.append(regions.truth(region_levels(boxes_S4, strides).argmax(1)))
         there_S, labels_S = (regions.truth(x) for x in (regions.instances.there_S, regions.instances.labels_S))
-        found = Instances(vectors[0], vectors[1], labels_S, levels[1], there_S)
+        found = InstanceVectors(vectors[0], vectors[1], labels_S, levels[1], there_S)
         if inputs.is_training:
             sides_S2 = regions.truth(boxes_S4[:, 2:] - boxes_S4[:, :2])
             smallest_px = _SMALLEST_PX * max(inputs.student.input_size_px) / _OF_PX

@@ -1,9 +1,10 @@
-"""Relative weights: each term's gradient held at a ratio to the task loss's, on the student's taps.
+"""Relative weights: a factor that keeps each term's gradient norm at a ratio to the task loss's.
 
 factor = ratio * ||d task / d taps|| / ||d term / d taps||, taps = all maps of the student's pyramid together. It is
-measured in each of the first steps (their geometric mean), then every ``every`` steps, and follows the drift as
-a moving mean of logarithms. So a ratio means the same for every form of term and at every time of the training.
-Without ``every`` the first factors stay, and the ratios drift.
+measured in each of the first steps (their geometric mean), then every ``every`` steps, and follows the drift as a
+moving mean of logarithms (factors range over decades, and a mean of factors would be the largest one). So a ratio means
+the same for every form of term and at every time of the training. Without ``every`` the first factors stay, and the
+ratios drift.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ _MAX_FACTOR = 1e12
 
 
 class GradientBalance(nn.Module):
-    """The factors of the relative terms, as buffers: they survive checkpoints and are never differentiated."""
+    """The factors of the relative terms.
+
+    They are buffers: checkpoints hold them, and no gradient reaches them.
+    """
 
     log_factors: Tensor
     num_measured: Tensor
@@ -48,16 +52,16 @@ class GradientBalance(nn.Module):
         self.every = every
         self._sum_over_processes = sum_over_processes
         self.was_measured = False
-        """Whether a measurement has taken place at all."""
+        """Whether there has been a measurement; without one a relative weight cannot be used."""
         self.is_waiting = True
-        """Whether some term has had no gradient in any measurement so far."""
+        """Whether a term has had no gradient in any measurement so far; set by the distiller after each step."""
         self.register_buffer("ratios", torch.tensor(ratios, dtype=torch.float32), persistent=False)
         self.register_buffer("log_factors", torch.zeros(len(ratios)))
         self.register_buffer("num_measured", torch.zeros(len(ratios)))
 
     @property
     def factors(self) -> Tensor:
-        """The factor of each term; 0 for one that has had no gradient yet."""
+        """The factor of each term; 0 for a term that has had no gradient yet."""
         return torch.where(self.num_measured > 0, self.log_factors.exp(), 0.0)
 
     def is_due(self, step: int) -> bool:
@@ -67,9 +71,16 @@ class GradientBalance(nn.Module):
     def measure(
         self, task_loss: Tensor, values: Sequence[Tensor], taps: Sequence[Tensor], float_taps: Sequence[Tensor]
     ) -> None:
-        """Take the factors from the gradients of this batch; the graph is kept for the training's own backward.
+        """Follow the gradients of this batch; the graph is kept for the training's own backward.
 
-        taps: what the task loss was computed from. float_taps: the same in float32, what the terms were.
+        Args:
+            task_loss: the student's own loss, a scalar.
+            values: each relative term's value, a scalar.
+            taps: the maps that the task loss was computed from.
+            float_taps: the same in float32, which the terms were computed from.
+
+        Raises:
+            DistillError: if the task loss does not depend on ``taps``.
         """
         scale = scale_for(taps)
         task_norm = gradient_norm(task_loss * scale, taps)
@@ -90,7 +101,7 @@ class GradientBalance(nn.Module):
 
     @torch.no_grad()
     def _follow(self, measured: Tensor) -> None:
-        """Move the factors towards ``measured``; what is 0 or not finite (no gradient) is passed over."""
+        """Move the factors towards ``measured``; one that is 0 or not finite (no gradient) stays as it is."""
         is_first = self.num_measured == 0
         ceiling = torch.where(is_first, _MAX_FACTOR, (self.log_factors.exp() * _MAX_GROWTH).clamp_max(_MAX_FACTOR))
         is_valid = measured.isfinite() & (measured > 0)

@@ -15,7 +15,7 @@ ROWS: tuple[Operator, ...] = (
     Operator(
         "giou", "distance", f"{_MODULE}:GIoU", takes=(BOXES,),
         formula="mean 1 - GIoU(s, t)",
-        meaning="one minus IoU, plus the share of the box around both that neither covers",
+        meaning="one minus IoU, plus the part of the enclosing box that neither box covers",
         paper="Generalized IoU, arXiv:1902.09630",
     ),
 )  # fmt: skip

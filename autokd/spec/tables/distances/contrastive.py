@@ -10,13 +10,14 @@ _TEMPERATURE = Parameter("temperature", 0.07, 0.01, 1.0, "divides the similariti
 ROWS: tuple[Operator, ...] = (
     Operator(
         "info_nce", "distance", f"{_MODULE}:InfoNCE", takes=(CONTRAST,),
-        formula="mean -log softmax(s / {temperature})_1", meaning="the partner told apart from the negatives",
+        formula="mean -log softmax(s / {temperature})_1",
+        meaning="cross entropy of the partner among partner and negatives",
         paper="CPC, arXiv:1807.03748, eq. 4", parameters=(_TEMPERATURE,), zero_at_equality=False,
     ),
     Operator(
         "smooth_contrastive", "distance", f"{_MODULE}:SmoothContrastive", takes=(CONTRAST,),
         formula="mean KL(softmax(t / {temperature}) || softmax(s / {temperature}))",
-        meaning="the teacher's own similarities to partner and negatives as soft targets",
+        meaning="KL divergence from the softmax of the teacher's similarities to that of the student's",
         paper="SEED, arXiv:2101.04731, eq. 3", parameters=(_TEMPERATURE,),
     ),
 )  # fmt: skip

@@ -10,22 +10,24 @@ ROWS: tuple[Operator, ...] = (
     Operator(
         "kl", "distance", f"{_MODULE}:KL",
         takes=DISTRIBUTIONS,
-        formula="tau^2 mean KL(t || s)", meaning="divergence from teacher to student, per distribution",
+        formula="tau^2 mean KL(t || s)", meaning="mean KL divergence of the student's distributions from the teacher's",
         paper="CWD, arXiv:2011.13256, eq. 3", keeps=effects("grouping"),
     ),
     Operator(
         "kl_reverse", "distance", f"{_MODULE}:KLReverse", takes=DISTRIBUTIONS,
-        formula="tau^2 mean KL(s || t)", meaning="divergence from student to teacher, per distribution",
+        formula="tau^2 mean KL(s || t)", meaning="mean KL divergence of the teacher's distributions from the student's",
         paper="DetKDS, ICML 2024", keeps=effects("grouping"),
     ),
     Operator(
         "js", "distance", f"{_MODULE}:JensenShannon", takes=DISTRIBUTIONS,
-        formula="tau^2 mean (KL(s || m) + KL(t || m)) / 2", meaning="divergence of both from their middle",
+        formula="tau^2 mean (KL(s || m) + KL(t || m)) / 2",
+        meaning="mean Jensen-Shannon divergence: of both from their average",
         paper="Lin, IEEE Trans. Inf. Theory, 1991", keeps=effects("grouping"),
     ),
     Operator(
         "cauchy_schwarz", "distance", f"{_MODULE}:CauchySchwarz", takes=DISTRIBUTIONS,
-        formula="tau^2 mean -log(<s, t> / (||s|| ||t||))", meaning="minus the logarithm of the distributions' cosine",
+        formula="tau^2 mean -log(<s, t> / (||s|| ||t||))",
+        meaning="mean of minus the logarithm of the cosine of the two distributions",
         paper="Principe, Information Theoretic Learning, 2010", keeps=effects("grouping"),
     ),
 )  # fmt: skip

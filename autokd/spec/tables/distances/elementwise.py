@@ -19,8 +19,8 @@ ROWS: tuple[Operator, ...] = (
     ),
     Operator(
         "smooth_l1", "distance", f"{_MODULE}:SmoothL1", takes=NUMBERS,
-        formula="mean huber_{beta}(s - t)", meaning="quadratic below beta, linear above",
+        formula="mean huber_{beta}(s - t)", meaning="mean Huber loss: quadratic below beta, linear above",
         paper="Fast R-CNN, arXiv:1504.08083, eq. 3", keeps=effects("grouping"),
-        parameters=(Parameter("beta", 1.0, 0.001, 100.0, "where the parabola ends"),),
+        parameters=(Parameter("beta", 1.0, 0.001, 100.0, "difference where quadratic turns to linear"),),
     ),
 )  # fmt: skip

@@ -10,7 +10,7 @@ ROWS: tuple[Operator, ...] = (
     Operator(
         "l2_vectors", "distance", f"{_MODULE}:L2Vectors",
         takes=(*FEATURES, LOGITS, CHANNEL_DISTRIBUTION),
-        formula="mean_s ||s - t||^2", meaning="mean over cells of the squared length of the difference",
+        formula="mean_s ||s - t||^2", meaning="mean over the cells of the squared length of the difference vector",
         paper="Global Knowledge, arXiv:2210.09022, eq. 8", keeps=effects("grouping"),
     ),
 )  # fmt: skip

@@ -9,7 +9,7 @@ _MODULE = "autokd.distill.sources.maps"
 ROWS: tuple[Operator, ...] = (
     Operator(
         "whole", "source", f"{_MODULE}:FeatureMap",
-        formula="F", meaning="every cell of the map, equally",
+        formula="F", meaning="every cell of the map, with equal weights",
         paper="FitNet, arXiv:1412.6550", needs_taps=("fpn",), by_level=True,
     ),
     Operator(
@@ -25,9 +25,12 @@ ROWS: tuple[Operator, ...] = (
     Operator(
         "foreground_background", "source", f"{_MODULE}:ForegroundBackground",
         formula="F by 1/|box|, {background}/|bg|",
-        meaning="every cell: those of a box weigh 1 together, those outside all boxes a part of that",
+        meaning=(
+            "every cell; the cells of a box have weights that sum to 1, the cells outside all boxes weights that "
+            "sum to `background`"
+        ),
         paper="FGD, arXiv:2111.11837, section 3.1", needs_taps=("fpn",), by_level=True,
-        parameters=(Parameter("background", 0.5, 0.01, 10.0, "what the background weighs in all, a box being 1"),),
+        parameters=(Parameter("background", 0.5, 0.01, 10.0, "sum of the background's weights, where a box has 1"),),
     ),
     Operator(
         "instance", "source", f"{_MODULE}:Instance",

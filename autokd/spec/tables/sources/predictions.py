@@ -9,13 +9,16 @@ _MODULE = "autokd.distill.sources.predictions"
 ROWS: tuple[Operator, ...] = (
     Operator(
         "class_logits", "source", f"{_MODULE}:ClassLogits", gives=LOGITS, needs_taps=("class_logits",),
-        formula="Z", meaning="the class logits of every candidate box, equally",
+        formula="Z", meaning="the class logits of every candidate box, with equal weights",
         paper="Hinton et al., arXiv:1503.02531",
     ),
     Operator(
         "positive_logits", "source", f"{_MODULE}:PositiveLogits", gives=LOGITS, needs_taps=("class_logits", "boxes"),
         formula="Z|positive",
-        meaning="the class logits of candidates whose box, by the teacher, has IoU >= 0.5 to an object",
+        meaning=(
+            "the class logits of positive candidates: those whose box, as the teacher decodes it, has IoU >= 0.5 "
+            "with an object"
+        ),
         paper="LD, arXiv:2102.12252, section 3.3",
     ),
     Operator(
@@ -26,7 +29,10 @@ ROWS: tuple[Operator, ...] = (
     Operator(
         "edges", "source", f"{_MODULE}:LocalizationDistribution", gives=LOGITS,
         needs_taps=("edge_logits", "boxes", "class_logits"), formula="E|positive, top score",
-        meaning="the bins of each edge of positive candidates, weighted by the teacher's top class probability",
+        meaning=(
+            "the logits of the bins of each box edge of positive candidates, weighted by the teacher's top class "
+            "probability"
+        ),
         paper="LD, arXiv:2102.12252, eq. 3",
     ),
 )  # fmt: skip
