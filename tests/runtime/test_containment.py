@@ -12,7 +12,7 @@ from autokd.config import RuntimeConfig
 from autokd.outcomes import Evaluator, Job, Outcome, Report, WorkerResources
 from autokd.runtime import InProcessRuntime, contained, make_runtime
 from autokd.runtime.resources import divide
-from tests.support.runtime_fakes import ListDriver, scripted
+from autokd.testing.scripted_jobs import ListDriver, scripted
 
 JOB = Job("j", None, "proxy")
 
