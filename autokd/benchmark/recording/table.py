@@ -123,7 +123,7 @@ def require_supply(config: RunConfig) -> None:
     Raises:
         BenchmarkError: if it lacks a part.
     """
-    _, reasons = space_of(config).supplied_by(taps_of(config.student), taps_of(config.teacher))
+    _, reasons = space_of(config).supplied_by(taps_of(config.student), *map(taps_of, config.teachers))
     if reasons:
         raise BenchmarkError(
             "the table must hold the whole space, but this pair lacks a part of it: " + "; ".join(reasons) + ". "
