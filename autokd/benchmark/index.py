@@ -28,7 +28,7 @@ Each folder asks one question, and holds the command, the data and the answer.
   folder. What two experiments share lives in `autokd.benchmark`: claims and trainings (`recording`), searches on a
   recorded table (`simulation`), tables in a README (`markdown`).
 - **Every number comes from a recorded run**, with command, commit, seeds and machine beside it. Recorded figures are
-  not edited: whoever doubts one runs the command again. Settings are chosen on val and reported on test.
+  not edited; to check one, run its command again. Settings are chosen on val and reported on test.
 - **Every README begins with the same six fields**: question, answer, command, commit, owner (the package whose change
   makes the figures stale), and the condition under which the folder may be removed.
 - **Large files stay out.** `python experiments/record_run.py RUN FOLDER` copies results, configuration, distiller and

@@ -106,7 +106,7 @@ class SamplerTestCase(BasicSamplerTestCase):
         for _ in range(self.num_trials):
             trial = study.ask()
             spec = suggest(trial, space)
-            space.validate(spec)
+            validate(space, spec)
             study.tell(trial, float(len(spec.terms)))
 
     def test_several_trials_may_run_at_once_and_end_in_any_order(self, sampler: NewSampler) -> None:

@@ -13,6 +13,7 @@ from autokd.errors import BenchmarkError
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"
+SCRIPTS = sorted(EXPERIMENTS.rglob("*.py"))
 READMES = sorted(EXPERIMENTS.glob("*/README.md"))
 HEAD = "---\nquestion: q\nanswer: a\ncommand: c\ncommit: '1e5'\nowner: autokd\nremovable_when: r\n---\n"
 
@@ -25,10 +26,8 @@ def test_the_index_is_up_to_date():
 
 
 def test_every_folder_of_experiments_has_a_readme():
-    folders = {path.parent for path in EXPERIMENTS.glob("*/*.py")} | {
-        path.parent for path in EXPERIMENTS.glob("*/*.json")
-    }
-    assert folders <= {path.parent for path in READMES}
+    files = [path for kind in ("py", "json", "yaml") for path in EXPERIMENTS.glob(f"*/*.{kind}")]
+    assert {path.parent for path in files} == {path.parent for path in READMES}
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
@@ -58,14 +57,12 @@ def test_a_readme_without_a_proper_head_is_refused(tmp_path, text, message):
         read_head(tmp_path / "README.md")
 
 
-@pytest.mark.parametrize(
-    "script", sorted(EXPERIMENTS.rglob("*.py")), ids=lambda path: str(path.relative_to(EXPERIMENTS))
-)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(EXPERIMENTS)))
 def test_a_script_imports_no_script_of_another_folder_and_edits_no_path(script):
     text = script.read_text(encoding="utf-8")
     assert "sys.path" not in text
     here = {path.stem for path in script.parent.glob("*.py")}
-    elsewhere = {path.stem for path in EXPERIMENTS.rglob("*.py")} - here
+    elsewhere = {path.stem for path in SCRIPTS} - here
     imported = {
         name.split(".")[0]
         for node in ast.walk(ast.parse(text))

@@ -96,7 +96,8 @@ def run_search(
     factory, reward, num_epochs = truth.objective(objective)
     plan = SearchPlan(num_trials, NUM_CALIBRATION_TRIALS, num_epochs, 0)
     driver = SearchDriver(study, truth.space, reward, plan, SilentObserver())
-    with SimulatedRuntime(num_workers) as runtime:
+    runtime = SimulatedRuntime(num_workers)
+    with runtime:
         tracing = _TracingDriver(driver, runtime, truth.index, is_enough)
         runtime.run(tracing, factory)
         tracing.trace.busy_s = runtime.busy_s
