@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 from autokd.detectors.memory_format import memory_format_of
 from autokd.errors import DetectorError, one_of
-from autokd.outputs import TAPS, CrossHead, DetectorOutputs
+from autokd.outputs import TAPS, CrossHead, DetectorOutputs, taps_where
 
 Target = Mapping[str, Tensor]
 """``boxes`` (n, 4) xyxy px, ``labels`` (n,) int64 from 0."""
 Detections = dict[str, Tensor]
 """``boxes`` (n, 4) xyxy px of the network's input, ``scores`` (n,), ``labels`` (n,) from 0."""
 
-DEFAULT_TAPS = ("fpn", "class_logits", "boxes")
-"""What a forward gives unasked: what the heads have computed anyway. Proposals cost a suppression, a head a copy."""
+DEFAULT_TAPS = taps_where(is_default=True)
+"""Taps of a forward that is asked for none: the cheap ones. Proposals cost a suppression, a head a copy."""
 
 _EVALUATION_SEED = 0
 
@@ -67,6 +67,17 @@ class Detector(nn.Module, ABC):
         self, images_BCHW: Tensor, targets: Sequence[Target] | None, taps: Sequence[str], wants_detections: bool
     ) -> tuple[DetectorOutputs, list[Detections]]:
         """One pass; images, targets and names of taps are still unchecked."""
+
+    @property
+    def body(self) -> nn.Module:
+        """Feature extractor under the pyramid, which ``proxy.frozen`` may keep as it is.
+
+        Raises:
+            DetectorError: if the framework knows no such part.
+        """
+        raise DetectorError(
+            f"proxy.frozen: no part of a {self.architecture} is known to be its backbone. Leave 'frozen' out."
+        )
 
     @property
     def level_names(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from autokd.config import Detector
+from autokd.config import Detector, MmdetDetector
 from autokd.detectors import build_detector
 from autokd.detectors.mmdet import MmdetAdapter
 from autokd.errors import ConfigError, DetectorError
@@ -66,7 +66,7 @@ class LiveTeacher:
             )
 
     def _classes_of_checkpoint(self, config: Any) -> tuple[str, ...] | None:
-        if config.framework != "mmdet" or config.new_head:
+        if not isinstance(config, MmdetDetector) or config.new_head:
             return None
         from autokd.detectors.mmdet import read_checkpoint
 

@@ -10,11 +10,9 @@ from torch import Tensor
 from autokd.detectors import Detector
 from autokd.distill import Distiller, DistillResult, TeacherEnsemble
 from autokd.errors import DetectorError
-from autokd.outputs import DetectorOutputs
+from autokd.outputs import PYRAMID_TAP, DetectorOutputs
 from autokd.training.loader import Batch
 from autokd.training.optim.update import DISTILL, TASK, TOTAL
-
-PYRAMID_TAP = "fpn"
 
 
 class TeacherTaps(Protocol):

@@ -20,10 +20,12 @@ from autokd.detectors.labels import LabelMap
 from autokd.detectors.mmdet.intercept import patched_methods, training_form
 from autokd.detectors.mmdet.library import PROGRAM_ERRORS
 from autokd.errors import DetectorError, NonFiniteError
-from autokd.outputs import TAPS, DetectorOutputs, HeadMaps
+from autokd.outputs import TAPS, DetectorOutputs, HeadMaps, taps_where
 
 _PROBE_PX = 128
 """Side of the empty image that tells channels and strides: the coarsest levels in use have a stride of 128."""
+
+_HEAD_TAPS = frozenset(taps_where(needs_head=True))
 
 _EVEN_PX = 32
 """Sides that are multiples of this suit every neck: what most configs pad to."""
@@ -102,6 +104,11 @@ class MmdetAdapter(Detector):
     @property
     def channels(self) -> int:
         return self._channels
+
+    @property
+    def body(self) -> nn.Module:
+        body: nn.Module = self.model.backbone  # the pyramid is the neck, beside it
+        return body
 
     @property
     def pad_multiple_px(self) -> int:
@@ -213,7 +220,7 @@ class MmdetAdapter(Detector):
 
     def _of_heads(self, taps: Sequence[str]) -> tuple[str, ...]:
         """Those of ``taps`` for which the heads must run."""
-        return tuple(tap for tap in self._head_taps if tap in taps and tap != "head")
+        return tuple(tap for tap in self._head_taps if tap in taps and tap in _HEAD_TAPS)
 
     def _outputs(self, features: Features, batch: Batch, reading: HeadReading, wants_head: bool) -> DetectorOutputs:
         logits = full_precision(reading.class_logits)

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autokd.detectors.contract import Detections, Detector, Target, full_precision
 from autokd.detectors.torchvision.anchors import AnchorTable
 from autokd.detectors.torchvision.layout import Layout
-from autokd.outputs import DetectorOutputs, HeadMaps
+from autokd.outputs import DetectorOutputs, HeadMaps, taps_where
 
-_HEAD_TAPS = frozenset({"class_logits", "boxes", "proposals", "head_maps"})
-"""Taps for which the head must run."""
+_HEAD_TAPS = frozenset(taps_where(needs_head=True))
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,11 @@ class TorchvisionAdapter(Detector):
     @property
     def channels(self) -> int:
         return int(self.model.backbone.out_channels)
+
+    @property
+    def body(self) -> nn.Module:
+        body: nn.Module = self.model.backbone.body  # torchvision's backbone is body and pyramid together
+        return body
 
     @property
     def pad_multiple_px(self) -> int:

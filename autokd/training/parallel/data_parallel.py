@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from autokd.detectors import Detector
 from autokd.detectors.contract import full_precision
-from autokd.outputs import DetectorOutputs
+from autokd.outputs import DetectorOutputs, taps_where
 from autokd.training.lesson import Lesson, task_loss_of, term_parts, wanted_taps
 from autokd.training.loader import Batch
 from autokd.training.optim.update import TASK, TOTAL
@@ -38,7 +38,7 @@ _KEEP_BUFFERS: dict[str, Any] = {
 }
 """Do not send rank 0's buffers before every forward; torch 2.15 has renamed it."""
 
-_TENSOR_TAPS = ("class_logits", "boxes", "edge_logits", "proposals")
+_TENSOR_TAPS = taps_where(form="tensor")
 
 
 class SharedStep:
