@@ -61,13 +61,27 @@ def test_a_detector_learns_two_images_by_heart(name, make):
     ]
     torch.manual_seed(0)
     detector = make(name).train()
-    optimiser = torch.optim.AdamW([p for p in detector.parameters() if p.requires_grad], lr=5e-3)
-    for _ in range(150):
+    optimizer = torch.optim.AdamW([p for p in detector.parameters() if p.requires_grad], lr=5e-3)
+    # The best of several looks, not one at a fixed step, since the overlap swings at this constant rate. YOLOX over four
+    # seeds, after 200, 250, 300 and 400 steps: single looks from .10 to .92, the best of each seed .81 or more. So other
+    # roundings, such as another processor's convolutions have, do not decide.
+    for step in range(1, 401):
         loss = detector(images, targets, taps=("fpn",)).task_loss
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(detector.parameters(), 10.0)
-        optimiser.step()
-    for found, target in zip(detector.detect(images), targets):
-        assert found["labels"][0] == target["labels"][0]
-        assert box_iou(found["boxes"][:1], target["boxes"]) > 0.6
+        optimizer.step()
+        if step >= 150 and step % 50 == 0 and _knows(detector, images, targets):
+            return
+    pytest.fail("in 400 steps the detector has not learned two images by heart")
+
+
+def _knows(detector, images, targets) -> bool:
+    """Whether the best detection of each image is its box with its label, at an IoU above .6."""
+    pairs = zip(detector.detect(images), targets)
+    return all(
+        len(found["boxes"])
+        and found["labels"][0] == target["labels"][0]
+        and box_iou(found["boxes"][:1], target["boxes"]) > 0.6
+        for found, target in pairs
+    )
