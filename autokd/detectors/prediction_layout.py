@@ -1,4 +1,4 @@
-"""Whether the predictions of two detectors may be compared row by row, as their configurations say.
+"""Checks by configuration whether the predictions of two detectors may be compared row by row.
 
 Rows of ``class_logits`` and ``boxes`` are candidates (``autokd.detectors.candidates``). Two prediction layouts match if
 both detectors have the same cells with the same anchors; layouts of queries never match.

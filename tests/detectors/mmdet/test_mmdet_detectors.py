@@ -62,9 +62,9 @@ def test_a_detector_learns_two_images_by_heart(name, make):
     torch.manual_seed(0)
     detector = make(name).train()
     optimizer = torch.optim.AdamW([p for p in detector.parameters() if p.requires_grad], lr=5e-3)
-    # The best of several looks, not one at a fixed step, since the overlap swings at this constant rate. YOLOX over four
-    # seeds, after 200, 250, 300 and 400 steps: single looks from .10 to .92, the best of each seed .81 or more. So other
-    # roundings, such as another processor's convolutions have, do not decide.
+    # The best of several looks, not one at a fixed step, since the overlap swings at this constant rate. YOLOX over
+    # four seeds, after 200, 250, 300 and 400 steps: single looks from .10 to .92, the best of each seed .81 or more.
+    # So other roundings, such as another processor's convolutions have, do not decide.
     for step in range(1, 401):
         loss = detector(images, targets, taps=("fpn",)).task_loss
         optimizer.zero_grad()
