@@ -32,8 +32,8 @@ class Detector(nn.Module, ABC):
     """Base of all adapters: a plain model of a framework, and the way from its parts to ``DetectorOutputs``.
 
     ``autokd.data`` has scaled the input already: adapters normalize colors and pad right and below, they never resize.
-    A forward in ``eval()`` mode returns losses too; it leaves the statistics of batch norms as they are, and samplers of
-    the loss draw the same numbers at every call. Taps are float32 also under autocast.
+    A forward in ``eval()`` mode returns losses too; it leaves the statistics of batch norms as they are, and samplers
+    of the loss draw the same numbers at every call. Taps are float32 also under autocast.
 
     A subclass implements the abstract members, sets ``model``, ``architecture`` and ``num_classes``, and then calls
     ``_choose_memory_format``.

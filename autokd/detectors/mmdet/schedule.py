@@ -28,7 +28,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Length:
-    """How long the config trains: epochs, or steps where it counts in these. 0: it does not say."""
+    """Length of the config's training in epochs, or in steps if it counts in these. 0: not stated."""
 
     epochs: int = 0
     steps: int = 0
@@ -57,7 +57,9 @@ def read_schedule(schedulers: Any, learning_rate: float, length: Length, where: 
         else:
             raise _unsaid(f"{place} is a {name} that", where)
     if found.fields.get("end_factor") and found.fields["warmup_steps"] != 0 and not found.fields["schedule_span"][0]:
-        found.notes.append("warm-up and fall overlap: their product stands for mmengine's recursion, 'eta_min' apart")
+        found.notes.append(
+            "warm-up and fall overlap: their product takes the place of mmengine's recursion, except for 'eta_min'"
+        )
     return found
 
 
@@ -93,7 +95,7 @@ def _read_rise(
     found.fields["warmup_start"] = float(scheduler.get("start_factor", scheduler.get("factor", 1 / 3)))
     if name != "LinearLR":
         found.fields["warmup_start"] *= name == "ConstantLR"
-        found.notes.append(f"{place} {name}: a linear rise of the same length stands for it")
+        found.notes.append(f"{place} {name}: a linear rise of the same length takes its place")
 
 
 def _read_fall(

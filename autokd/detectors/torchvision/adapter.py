@@ -132,7 +132,7 @@ class TorchvisionAdapter(Detector):
         padded_BCHW = self._normalise_and_pad(images_BCHW)
         pyramid = self.model.backbone(padded_BCHW)
         # The heads read the very tensors that are returned: gradients of the losses on the taps, which calibrate the
-        # weights of distillation, would be zero on copies.
+        # weights of distillation, do not exist for copies.
         pyramid = {level: full_precision(tap) for level, tap in zip(self.level_names, pyramid.values())}
         losses = class_logits = boxes = proposals = head_maps = None
         detections: list[Detections] = []
