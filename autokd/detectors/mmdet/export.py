@@ -60,7 +60,7 @@ def export_student(
 def scaling_pipeline(
     image_size_px: tuple[int, int], pad_rgb: tuple[int, int, int], lie_alike: bool = False
 ) -> list[dict[str, Any]]:
-    """Return a test pipeline that gives images as ``autokd.data`` does: scaled by Pillow's filter, padded right and below.
+    """Return a test pipeline that scales by Pillow's filter and pads right and below, as ``autokd.data`` does.
 
     Args:
         image_size_px: (height, width) of the frame.
@@ -86,7 +86,7 @@ def scaling_pipeline(
 
 
 def _lie_alike(frame: tuple[int, int], sizes: Iterable[tuple[int, int]]) -> bool:
-    """Return whether no image is upright in a frame that lies across, nor the other way round; False if none is known."""
+    """Whether all images lie as the frame does, upright or across; False if there is none."""
     turns = [(height - width) * (frame[0] - frame[1]) for height, width in sizes]
     return bool(turns) and min(turns) >= 0
 
