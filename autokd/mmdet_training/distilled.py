@@ -67,8 +67,8 @@ class DistilledDetector(BaseModel):
         reader = adapter_of(self.student, "student")
         spec = load_distiller(str(Path(distiller).expanduser()))
         num_classes = reader.num_classes
-        # The teacher and the distiller draw random numbers: without the fork, the student would start with other weights
-        # than in a training without distillation.
+        # The teacher and the distiller draw random numbers: without the fork, the student would start with other
+        # weights than in a training without distillation.
         with torch.random.fork_rng():
             live = LiveTeacher(teacher, num_classes, probe_size_px, classes, teacher_taps(spec))
             pixels_BCHW = torch.randint(0, 256, (2, 3, *probe_size_px)).float()
