@@ -42,7 +42,7 @@ def _of_its_framework(found: Any, _: ValidatorFunctionWrapHandler) -> DetectorSe
 
 
 Detector = Annotated[SerializeAsAny[DetectorSection], WrapValidator(_of_its_framework)]
-"""Any framework's section, told apart by ``framework``; a section without it in a file is torchvision's."""
+"""Section of any framework, read by the class that ``framework`` names; in a file, none means torchvision."""
 
 
 def _distinct_teachers(teachers: tuple[Detector, ...]) -> tuple[Detector, ...]:

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from autokd.config.data import CocoData, ShapesData
-from autokd.config.detector_sections import Backbone, MmdetDetector, TorchvisionDetector
+from autokd.config.detector_sections import Backbone, TorchvisionDetector
+from autokd.config.frameworks import FRAMEWORKS, ORDINARY_FRAMEWORK
 from autokd.config.model import RuntimeConfig, SearchConfig
 from autokd.config.proxy import ProxyRecipe, WarmStart
 from autokd.config.recipes import FullRecipe, Recipe, TeacherRecipe
@@ -36,7 +37,11 @@ _SECTIONS: list[tuple[str, type[BaseModel], type[BaseModel] | None]] = [
     ("`data` with `format: shapes` (generated)", ShapesData, None),
     ("`teacher` and `student`", TorchvisionDetector, None),
     ("`backbone` of a torchvision detector", Backbone, None),
-    ("`teacher` and `student` with `framework: mmdet`", MmdetDetector, None),
+    *(
+        (f"`teacher` and `student` with `framework: {row.name}`", row.section, None)
+        for row in FRAMEWORKS
+        if row.name != ORDINARY_FRAMEWORK
+    ),
     ("Every recipe: the teacher's `train`, `proxy`, `full`", Recipe, None),
     ("`train` of the teacher, besides", TeacherRecipe, Recipe),
     ("`search`", SearchConfig, None),

@@ -30,6 +30,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase
 
 from autokd.config import load_space
 from autokd.search import suggest
+from autokd.space import validate
 
 NewSampler = Callable[[], BaseSampler]
 """Makes a sampler, always with the same seed."""

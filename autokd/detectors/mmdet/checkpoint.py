@@ -1,4 +1,4 @@
-"""Weights that mmengine saved, read as data only: tensors, and the names of the classes that they know."""
+"""Weights that mmengine saved, read without running code: tensors, and the names of their classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PREFIXES = ("module.", "model.")
 _OPTIONAL_SUFFIX = "num_batches_tracked"
 _SHOWN = 5
 _CLASS_PARTS = ("bbox_head.", "mask_head.", "roi_head.", "dn_query_generator.")
-"""Where layers stand whose shape depends on the number of classes."""
+"""Parts that hold layers whose shape depends on the number of classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,11 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
-    """Read what mmengine (or mmcv 1.x) saved, without running any code; DetectorError for any other file."""
+    """Read a file that mmengine or mmcv 1.x saved, without running code in it.
+
+    Raises:
+        DetectorError: if there is no such file, or it is none of these, or it holds NaN or infinity.
+    """
     path = Path(path)
     content = _read(path)
     weights = content
@@ -84,7 +88,10 @@ def _classes(meta: Any) -> tuple[str, ...] | None:
 
 
 def _without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Strip what a wrapper put before every name; versions of modules, by which old names are translated, stay."""
+    """Strip the prefix that a wrapper put before every name, and keep the versions of modules.
+
+    ``_metadata`` holds these versions; modules translate old names of their parameters by them when they load.
+    """
     bare = OrderedDict(weights)
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in bare):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import takewhile
-from typing import Any
 
 from torch import nn
 
@@ -18,17 +17,10 @@ def parts_of(student: Detector, names: Iterable[str]) -> tuple[nn.Module, ...]:
     backbone: the body under the feature pyramid, which is not part of it. stem: what of the body comes before its
     stages. DetectorError where the body's stem is not known.
     """
-    body = _body(student)
     parts: list[nn.Module] = []
     for name in names:
-        parts += [body] if name == "backbone" else _stem(body, student.architecture)
+        parts += [student.body] if name == "backbone" else _stem(student.body, student.architecture)
     return tuple(parts)
-
-
-def _body(student: Detector) -> Any:
-    """MMDetection calls the pyramid a neck, beside the backbone; torchvision puts both together."""
-    backbone = student.model.backbone
-    return getattr(backbone, "body", backbone)
 
 
 def _stem(body: nn.Module, architecture: str) -> list[nn.Module]:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from autokd.detectors import Detector
-from autokd.outputs import DetectorOutputs
+from autokd.outputs import DetectorOutputs, taps_where
 from autokd.tensors import full_precision
 from autokd.training.distillation import Distillation, required_taps, task_loss_of, term_parts
 from autokd.training.loader import Batch
@@ -39,7 +39,7 @@ _KEEP_BUFFERS: dict[str, Any] = {
 }
 """Setting of DDP that stops it from sending rank 0's buffers before every forward; torch 2.15 renamed it."""
 
-_TENSOR_TAPS = ("class_logits", "boxes", "edge_logits", "proposals")
+_TENSOR_TAPS = taps_where(form="tensor")
 
 
 class SharedStep:

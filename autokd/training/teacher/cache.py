@@ -29,7 +29,7 @@ from autokd.errors import DataError, NonFiniteError
 from autokd.files import META_FILE, atomic_folder, exclusive_lock, read_meta, write_json_atomically
 from autokd.outputs import PYRAMID_TAP, TAPS, CrossHead, DetectorOutputs
 from autokd.training.loader import Batch, Loader, Pairs, chunks, num_chunks
-from autokd.training.teacher.cache_key import FORMAT_VERSION, HELD_TAP, CacheKey, stored_taps
+from autokd.training.teacher.cache_key import FORMAT_VERSION, HELD_TAP, STORED_TAPS, CacheKey, stored_taps
 
 LEVEL_PREFIX = "level."
 CHECKED_BLOCKS, BLOCK_BYTES = 512, 1 << 16
@@ -96,15 +96,14 @@ class TeacherCache:
                 return None
             return torch.from_numpy(self._arrays[name][images, views]).to(self._device).float()
 
+        stored: dict[str, Any] = {name: tap(name) for name in STORED_TAPS if name != PYRAMID_TAP}
         pyramid = {level: tap(LEVEL_PREFIX + level) for level in self._strides}
         return DetectorOutputs(
             pyramid={level: map_BCHW for level, map_BCHW in pyramid.items() if map_BCHW is not None},
             strides=self._strides,
-            class_logits=tap("class_logits"),
-            boxes=tap("boxes"),
             image_size_px=self._input_size_px,
-            edge_logits=tap("edge_logits"),
             head=self.head if HELD_TAP in taps else None,
+            **stored,
         )
 
 

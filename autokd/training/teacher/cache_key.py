@@ -10,14 +10,13 @@ import numpy as np
 
 from autokd.errors import DataError
 from autokd.files import digest_of
-from autokd.outputs import PYRAMID_TAP
+from autokd.outputs import PYRAMID_TAP, TAP_TABLE, taps_where
 
 FORMAT_VERSION = 2
-STORED_TAPS = (PYRAMID_TAP, "class_logits", "boxes", "edge_logits")
-"""What differs from image to image. ``proposals`` and ``head_maps`` are read of students only."""
-HELD_TAP = "head"
-"""The one for all images."""
-BOX_DTYPE = "float32"
+STORED_TAPS = tuple(tap.name for tap in TAP_TABLE if tap.stored_as is not None)
+(HELD_TAP,) = taps_where(is_per_image=False)
+"""The one tap that is the same for all images: it is held in memory."""
+_EXACT_TAPS = taps_where(stored_as="float32")
 
 
 def stored_taps(wanted: Iterable[str]) -> tuple[str, ...]:
@@ -50,4 +49,4 @@ class CacheKey:
         return digest_of(**{name: getattr(self, name) for name in self.__dataclass_fields__})
 
     def dtype_of(self, array: str) -> np.dtype[Any]:
-        return np.dtype(BOX_DTYPE if array == "boxes" else self.dtype)
+        return np.dtype("float32" if array in _EXACT_TAPS else self.dtype)
