@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
-from autokd.outcomes import Job, Outcome, Report, job_digest
+from autokd.outcomes import RECURRING_CAUSES, Job, Outcome, Report, is_external, job_digest
 from autokd.search import FORGET_ATTR, suggest
 from autokd.spec import DistillerSpec, formula
 from autokd.storage import TrialRecord, find_by_digest, get_fact, read_record, record_job, record_outcome, set_fact
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 MAX_REPEATS = 200
 """So many duplicates one after another mean that the space holds nothing new."""
-
-NOT_ITS_FAULT = ("worker_lost", "interrupted", "error")
-"""Causes that say nothing of the distiller: the sampler is told to forget such a trial."""
 
 
 @dataclass
@@ -114,7 +111,7 @@ class SearchDriver:
 
     def _is_answered(self, opened: OpenTrial) -> bool:
         """Answer a duplicate from the database, or let it wait for its twin that is being evaluated."""
-        known = find_by_digest(self._study, opened.digest, seed=self._plan.seed, causes=("non_finite", "cannot_build"))
+        known = find_by_digest(self._study, opened.digest, seed=self._plan.seed, causes=RECURRING_CAUSES)
         if known is not None:
             self._tell_reused(opened, known)
             return True
@@ -198,7 +195,7 @@ class SearchDriver:
             self._best = value if self._best is None else max(self._best, value)
         else:
             state = TrialState.PRUNED if outcome.status == "pruned" else TrialState.FAIL
-            if outcome.cause in NOT_ITS_FAULT:
+            if is_external(outcome.cause):
                 trial_id = self._study.get_trials(deepcopy=False)[opened.number]._trial_id
                 self._study._storage.set_trial_user_attr(trial_id, FORGET_ATTR, True)
             frozen = self._study.tell(opened.number, state=state)

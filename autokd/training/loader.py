@@ -25,10 +25,13 @@ from autokd.data import (
     plan_views,
     subset_indices,
 )
-from autokd.training.parallel.shards import ALONE, BatchShard, RankGroup
+from autokd.training.shards import ALONE, BatchShard, RankGroup
 
 PLAN_SEED = 0
 """Every seed of a search shares one plan of views, so that the teacher's taps are computed once."""
+
+EVALUATION_BATCH_SIZE = 16
+"""Images of a batch without gradients: validation, AP, a teacher that fills its cache."""
 
 SUBSET_SEED = 0
 """Chooses the part of the validation images that a proxy is judged by."""

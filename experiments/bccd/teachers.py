@@ -22,7 +22,7 @@ from autokd.benchmark import current_commit
 from autokd.config import load_config
 from autokd.data import load_datasets
 from autokd.documents import dump_yaml
-from autokd.training.provisions import EVALUATION_BATCH_SIZE
+from autokd.training.loader import EVALUATION_BATCH_SIZE
 from autokd.training.teacher.obtain import measure_teacher, obtain_teacher
 
 RECORD = HERE / "teachers.json"

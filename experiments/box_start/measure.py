@@ -35,7 +35,7 @@ from autokd.benchmark import current_commit
 from autokd.config import RunConfig
 from autokd.data import load_datasets
 from autokd.outcomes import Job, RecipeName, WorkerResources
-from autokd.runtime import contained
+from autokd.runtime import run_guarded
 from autokd.training import TrainingEvaluatorFactory, prepare
 
 CACHE = Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache"))
@@ -89,7 +89,7 @@ def measured(name: str, start: float, seed: int) -> dict[str, Any]:
     prepare(config, datasets, CACHE, seeds=(seed,), device="cpu")
     with tempfile.TemporaryDirectory() as files, counted_sides() as shares:
         evaluator = TrainingEvaluatorFactory(config, CACHE, Path(files), datasets)(WorkerResources(1, "cpu", 0.0))
-        training = contained(evaluator, Job(f"{recipe}-none-s{seed}", None, recipe, seed))
+        training = run_guarded(evaluator, Job(f"{recipe}-none-s{seed}", None, recipe, seed))
         while True:
             try:
                 next(training)

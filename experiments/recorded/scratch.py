@@ -19,11 +19,8 @@ from autokd.config import RunConfig, config_data
 from autokd.documents import dump_yaml
 from autokd.errors import BenchmarkError
 from autokd.files import text_digest, write_text_atomically
-from autokd.outcomes import TRAINING_VERSION, Job, Outcome, RecipeName
+from autokd.outcomes import RECURRING_CAUSES, TRAINING_VERSION, Job, Outcome, RecipeName
 from autokd.storage.record import outcome_from_plain, outcome_to_plain
-
-ITS_OWN_FAULT = ("non_finite", "cannot_build")
-"""Failures that are a distiller's result. Others (memory, time, a bug) say nothing of it and are tried again."""
 
 
 class Scratch:
@@ -74,7 +71,7 @@ class Scratch:
 
     def save(self, outcome: Outcome, about: Mapping[str, Any]) -> bool:
         """Keep how a training ended; False if it failed through no fault of its distiller, and is not done."""
-        counts = outcome.status == "finished" or outcome.cause in ITS_OWN_FAULT
+        counts = outcome.status == "finished" or outcome.cause in RECURRING_CAUSES
         path = self._result(outcome.job_id) if counts else self.folder / "failed" / f"{outcome.job_id}.json"
         data = {"outcome": outcome_to_plain(outcome), "training_version": TRAINING_VERSION, **about}
         write_text_atomically(path, json.dumps(data) + "\n")

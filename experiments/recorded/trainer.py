@@ -62,11 +62,11 @@ class Trainer:
 
     def run(self, job: Job) -> Outcome:
         """Train; what it rests on (teacher, taps, warm start) is made before, so that no training is charged for it."""
-        from autokd.runtime import contained
+        from autokd.runtime import run_guarded
 
         self._prepare(job)
         assert self._evaluator is not None
-        training = contained(self._evaluator, job)
+        training = run_guarded(self._evaluator, job)
         began = time.process_time()
         while True:
             try:
@@ -88,6 +88,7 @@ class Trainer:
         return replace(outcome, seconds=cpu_seconds, reports=reports, metrics=quiet(outcome.metrics))
 
     def _prepare(self, job: Job) -> None:
+        from autokd.runtime import run_guarded
         from autokd.training import prepare
 
         is_first = not self._seeds
@@ -99,6 +100,6 @@ class Trainer:
         if is_first and self._evaluator is not None:
             # An epoch that counts for nothing: it opens the data and the teacher's taps.
             spec = job.spec or next(iter(space_of(self._config).specs()))
-            opening = self._evaluator.evaluate(Job("opening", spec, "proxy", job.seed))
+            opening = run_guarded(self._evaluator, Job("opening", spec, "proxy", job.seed))
             next(opening, None)
             opening.close()

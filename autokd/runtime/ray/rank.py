@@ -12,12 +12,11 @@ from typing import Any
 from ray import cloudpickle
 
 from autokd.errors import AutoKDError
-from autokd.outcomes import Cause, Job, Outcome, WorkerResources
-from autokd.runtime.containment import contained, shortened
+from autokd.outcomes import Job, Outcome, WorkerResources, is_external
+from autokd.runtime.containment import run_guarded, shortened
 from autokd.runtime.ray.worker import Broken, WorkerSetup, pickled_error, prepare_process
 
 TASK = "task"
-_NAMED_CAUSES: tuple[Cause, ...] = ("non_finite", "out_of_memory", "timeout", "cannot_build")
 _SIGNS_OF_A_LOST_PEER = ("gloo/transport", "DistBackendError", "NCCL", "Connection closed by peer")
 
 
@@ -52,7 +51,7 @@ def train_rank(config: Mapping[str, Any]) -> Outcome:
             evaluator = cloudpickle.loads(task.worker.factory)(_on_own_card(task.worker.resources))
         except Exception as error:  # noqa: BLE001 - carried to the driver, which raises it
             raise RankFailed(Broken(pickled_error(error)), time.time()) from None
-        training = contained(evaluator, task.job)
+        training = run_guarded(evaluator, task.job)
         while True:
             try:
                 next(training)
@@ -89,7 +88,7 @@ def failure_of(failures: Mapping[int, BaseException], job: Job) -> Outcome:
             raise cloudpickle.loads(error.told.pickled)
     ended = sorted((error.at_s, rank, error.told) for rank, error in told.items() if isinstance(error.told, Outcome))
     for _, rank, outcome in ended:
-        if outcome.cause in _NAMED_CAUSES:
+        if not is_external(outcome.cause):
             return _of_rank(outcome, rank, job)
     lost = {rank: error for rank, error in failures.items() if rank not in told}
     bugs = [(rank, outcome) for _, rank, outcome in ended if not _is_left_alone(outcome)]

@@ -18,7 +18,7 @@ from ray import cloudpickle, tune
 
 from autokd.errors import AutoKDError
 from autokd.outcomes import Evaluator, Job, Outcome, Report, WorkerResources
-from autokd.runtime.containment import contained, worker_name
+from autokd.runtime.containment import run_guarded, worker_name
 
 IDLE_STEP_S = 0.1
 
@@ -93,7 +93,7 @@ class JobTrainable(tune.Trainable):
             time.sleep(IDLE_STEP_S)
             return None
         if self._training is None:
-            self._training = contained(self._evaluator, job)
+            self._training = run_guarded(self._evaluator, job)
         try:
             return next(self._training)
         except StopIteration as end:

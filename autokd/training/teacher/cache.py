@@ -62,10 +62,6 @@ class TeacherCache:
         self._input_size_px = (int(height), int(width))
         self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in meta["arrays"]}
 
-    @property
-    def num_bytes(self) -> int:
-        return sum(array.nbytes for array in self._arrays.values())
-
     @cached_property
     def head(self) -> CrossHead | None:
         """The teacher's own head, cut in two and frozen; None where nobody reads it or the teacher has none."""
@@ -178,7 +174,7 @@ def sound_meta(folder: Path) -> dict[str, Any] | None:
     for name, about in meta["arrays"].items():
         path = folder / f"{name}.npy"
         try:
-            if path.stat().st_size != about["bytes"] or _checksum(path) != about["checksum"]:
+            if path.stat().st_size != about["bytes"] or checksum(path) != about["checksum"]:
                 return None
         except OSError:
             return None
@@ -212,7 +208,7 @@ def _build(folder: Path, key: CacheKey, loader: Loader, teacher: Detector, on_pr
         "version": FORMAT_VERSION,
         "strides": strides,
         "input_size_px": list(outputs.input_size_px),
-        "arrays": {n: {"bytes": p.stat().st_size, "checksum": _checksum(p)} for n, p in files.items()},
+        "arrays": {n: {"bytes": p.stat().st_size, "checksum": checksum(p)} for n, p in files.items()},
     }
     write_json_atomically(folder / META_FILE, meta)
 
@@ -254,7 +250,7 @@ def _narrowed(tap: Tensor, name: str, dtype: np.dtype[Any]) -> np.ndarray:
     return narrow.cpu().numpy()
 
 
-def _checksum(path: Path) -> int:
+def checksum(path: Path) -> int:
     size = path.stat().st_size
     num_blocks = min(CHECKED_BLOCKS, max(1, math.ceil(size / BLOCK_BYTES)))
     value = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ class Teacher:
     is_trained_here: bool
     classes: tuple[str, ...] | None = None
     """Names of the data set's classes, by which a checkpoint of other classes is matched; None: its labels fit."""
+    name: str = "teacher"
+    """Name in reports of progress: "teacher", one of several "teacher 2", or "promoted student"."""
 
     def build(self, device: torch.device) -> Detector:
         """The model with its weights, in eval mode."""
@@ -81,11 +84,6 @@ class Teacher:
         if "head" not in taps_of(self.config):
             return None
         return self.build(device).cross_head()
-
-
-def detector_text(config: DetectorConfig) -> str:
-    """What of a detector's section decides its structure."""
-    return structure_text(config)
 
 
 def file_digest(path: Path | None) -> str:
@@ -104,14 +102,27 @@ def obtain_teacher(
     cache_dir: Path,
     device: torch.device,
     on_progress: OnProgress = no_progress,
+    name: str = "teacher",
 ) -> Teacher:
-    """Find the teacher, or train it on ``dataset`` (a second search finds it); ConfigError if there is no way."""
+    """Find a teacher in the cache folder, or train it (a second search finds it).
+
+    Args:
+        config: the teacher's section of the configuration.
+        dataset: the training images.
+        cache_dir: folder of the cache.
+        device: device of the training.
+        on_progress: called after each epoch.
+        name: name of the teacher in reports of progress.
+
+    Raises:
+        ConfigError: if there is neither a checkpoint nor a recipe, or the checkpoint cannot be read.
+    """
     size = dataset.image_size_px
-    common: dict[str, Any] = {"detector": detector_text(config), "classes": dataset.classes, "image_size_px": size}
+    common: dict[str, Any] = {"detector": structure_text(config), "classes": dataset.classes, "image_size_px": size}
     if config.checkpoint is not None:
         key = digest_of(checkpoint=file_digest(config.checkpoint), **common)
         folder = cache_dir / "teachers" / key
-        return Teacher(config, len(dataset.classes), size, folder, key, 0.0, False, dataset.classes)
+        return Teacher(config, len(dataset.classes), size, folder, key, 0.0, False, dataset.classes, name)
     if config.train is None:
         raise ConfigError(
             "teacher: there is neither a checkpoint nor a recipe. Add 'checkpoint: FILE', or 'train: {}' to have "
@@ -126,11 +137,11 @@ def obtain_teacher(
             meta = _sound_meta(folder)
             if meta is None:
                 with atomic_folder(folder) as temporary:
-                    _train(config, dataset, temporary, device, on_progress)
+                    _train(config, dataset, temporary, device, on_progress, name)
                 meta = _sound_meta(folder)
     assert meta is not None, "a folder just written is whole"
-    seconds = float(meta["train_seconds"])
-    return Teacher(config, len(dataset.classes), size, folder, str(meta["digest"]), seconds, True, dataset.classes)
+    seconds, digest = float(meta["train_seconds"]), str(meta["digest"])
+    return Teacher(config, len(dataset.classes), size, folder, digest, seconds, True, dataset.classes, name)
 
 
 def _sound_meta(folder: Path) -> dict[str, Any] | None:
@@ -144,6 +155,7 @@ def _train(
     folder: Path,
     device: torch.device,
     on_progress: OnProgress,
+    name: str,
 ) -> None:
     recipe = config.train
     assert recipe is not None
@@ -152,9 +164,9 @@ def _train(
         model = build_detector(config, len(classes), dataset.image_size_px, classes).to(device)
     loader = Loader(dataset, training_plan(dataset, recipe), recipe.batch_size, device)
     began = time.monotonic()
-    on_progress("teacher", 0, recipe.epochs, {})
+    on_progress(name, 0, recipe.epochs, {})
     for result in train(model, loader, recipe, seed=recipe.seed):
-        on_progress("teacher", result.epoch, recipe.epochs, {"train_loss": result.task_loss})
+        on_progress(name, result.epoch, recipe.epochs, {"train_loss": result.task_loss})
     state = model.state_dict()
     save_weights(folder / WEIGHTS_FILE, state)
     seconds = round(time.monotonic() - began, 3)
@@ -185,7 +197,9 @@ def measure_teacher(
             if (kept := read_meta(folder)) is None:
                 model = teacher.build(device)
                 with atomic_folder(folder) as temporary:
-                    kept = _measure(model, splits, temporary, batch_size, device, on_progress)
+                    kept = _measure(
+                        model, splits, temporary, batch_size, device, partial(on_progress, f"{teacher.name} AP")
+                    )
                     write_json_atomically(temporary / META_FILE, kept)
     return TeacherScore(
         kept["val"]["ap"],
@@ -202,15 +216,15 @@ def _measure(
     folder: Path,
     batch_size: int,
     device: torch.device,
-    on_progress: OnProgress,
+    on_progress: Callable[[int, int, Mapping[str, float]], None],
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     precision: AveragePrecision | None = None
     for done, (split, dataset) in enumerate(splits.items()):
-        on_progress("teacher AP", done, len(splits), {})
+        on_progress(done, len(splits), {})
         if precision is None or dataset is not splits["val"]:
             precision = PrecisionMeter(dataset).measure(model, batch_size=batch_size, device=device)
         precision.save_detections(folder / f"detections_{split}.json")
         found[split] = {"ap": precision.map_50_95, "per_class": dict(precision.per_class)}
-    on_progress("teacher AP", len(splits), len(splits), {f"{s}_ap": about["ap"] for s, about in found.items()})
+    on_progress(len(splits), len(splits), {f"{s}_ap": about["ap"] for s, about in found.items()})
     return found
