@@ -17,7 +17,7 @@ from autokd.distill import TeacherEnsemble
 from autokd.outcomes import Job, JobFailed, Outcome, RecipeName, Report, WorkerResources
 from autokd.training.assets import TrainingAssets
 from autokd.training.distillation import Distillation
-from autokd.training.jobs.build import build_distillation
+from autokd.training.jobs.build_distillation import build_distillation
 from autokd.training.jobs.contract import JobTraining
 from autokd.training.jobs.files import JobFiles
 from autokd.training.jobs.full_training import FullTraining

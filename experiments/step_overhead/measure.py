@@ -30,7 +30,7 @@ from autokd.presets import load_preset
 from autokd.spec import DistillerSpec, Weight
 from autokd.training import LiveTeacher, train
 from autokd.training.assets import TrainingAssets
-from autokd.training.jobs.build import build_distillation
+from autokd.training.jobs.build_distillation import build_distillation
 
 KINDS = ("none", "cached", "live")
 STEPS, BATCH_SIZE = 20, 8

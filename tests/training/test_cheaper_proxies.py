@@ -17,7 +17,7 @@ from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
 from autokd.training import PrecisionMeter, Schedule, StudentExtras, TrainingEvaluatorFactory, prepare, train
 from autokd.training.assets import TrainingAssets
-from autokd.training.jobs.build import build_distillation
+from autokd.training.jobs.build_distillation import build_distillation
 from autokd.training.optim.averaging import WeightAverage
 from autokd.training.optim.frozen import parts_of
 from autokd.training.optim.optimizer import rate_factor

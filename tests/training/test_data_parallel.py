@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from autokd.presets import load_preset
 from autokd.training.assets import TrainingAssets
-from autokd.training.jobs.build import build_distillation
+from autokd.training.jobs.build_distillation import build_distillation
 from autokd.training.loop import train
 from autokd.training.parallel.collectives import Measuring, gather_rows, local_rows, sum_over_ranks
 from autokd.training.parallel.shared_norms import share_batch_norms

@@ -164,7 +164,7 @@ def test_a_distiller_that_the_pair_cannot_supply_is_an_outcome(make_evaluator, r
     def refuse(*args, **settings):
         raise DistillError("no level has the stride")
 
-    monkeypatch.setattr("autokd.training.jobs.build.build_distiller", refuse)
+    monkeypatch.setattr("autokd.training.jobs.build_distillation.build_distiller", refuse)
     _, outcome = run_job(make_evaluator(), Job("t1", TWO_TERMS, "proxy"))
     assert (outcome.cause, outcome.message) == ("cannot_build", "no level has the stride")
 

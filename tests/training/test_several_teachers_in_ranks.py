@@ -12,7 +12,7 @@ import torch
 from autokd.config import RunConfig
 from autokd.presets import load_preset
 from autokd.training.assets import TrainingAssets
-from autokd.training.jobs.build import build_distillation
+from autokd.training.jobs.build_distillation import build_distillation
 from autokd.training.loop import train
 from autokd.training.shards import RankGroup
 from tests.support.rank_processes import in_ranks

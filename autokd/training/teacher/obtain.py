@@ -1,7 +1,7 @@
-"""The teacher: from a checkpoint, or trained when the file says so; kept by content, measured once.
+"""Teachers: loaded from a checkpoint or trained by a recipe, kept in the cache folder, measured once.
 
-A folder ``teachers/<key>`` under the cache holds ``weights.pt`` (trained teachers only), ``meta.json`` and one
-file of AP for each pair of validation and test sets that it was measured on.
+The folder ``teachers/<key>`` of the cache holds ``weights.pt`` and ``meta.json`` (of trained teachers), and a folder
+with AP and detections for each pair of validation and test sets.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from autokd.training.weights import load_weights, save_weights, weights_digest
 WEIGHTS_FILE = "weights.pt"
 
 OnProgress = Callable[[str, int, int, Mapping[str, float]], None]
-"""(stage, done, total, metrics): for a live view."""
+"""Called with (stage, done, total, metrics) for a live view."""
 
 
 def no_progress(stage: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
@@ -49,19 +49,39 @@ def no_progress(stage: str, done: int, total: int, metrics: Mapping[str, float])
 
 @dataclass(frozen=True)
 class TeacherScore:
-    """COCO AP of the teacher. Without a test set ``test_ap`` is that of val."""
+    """COCO AP of a teacher, from 0 to 1.
+
+    Attributes:
+        val_ap: AP on the validation images.
+        test_ap: AP on the test images; without a test set, that of validation.
+        val_per_class: AP by class.
+        test_per_class: AP by class.
+        detections_test: path of a file of COCO results.
+    """
 
     val_ap: float
     test_ap: float
     val_per_class: Mapping[str, float] = field(default_factory=dict)
     test_per_class: Mapping[str, float] = field(default_factory=dict)
     detections_test: str = ""
-    """A file of COCO results beside the weights."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """Where a teacher's weights are and what identifies them; the model is built when it is asked for."""
+    """A teacher's weights, and what identifies them. The model is built when it is asked for.
+
+    Attributes:
+        config: the detector's section of the configuration.
+        num_classes: classes of the data set.
+        image_size_px: height and width of the network's input.
+        folder: folder of the weights and measurements.
+        digest: digest of the weights, or of the checkpoint with all that it is used for.
+        train_seconds: time of its training; 0 for a checkpoint.
+        is_trained_here: whether the folder has the weights; if not, the checkpoint has.
+        classes: names of the data set's classes, by which a checkpoint of other classes is matched; None: its labels
+            fit as they are.
+        name: name in reports of progress: "teacher", one of several "teacher 2", or "promoted student".
+    """
 
     config: DetectorConfig
     num_classes: int
@@ -71,23 +91,25 @@ class Teacher:
     train_seconds: float
     is_trained_here: bool
     classes: tuple[str, ...] | None = None
-    """Names of the data set's classes, by which a checkpoint of other classes is matched; None: its labels fit."""
     name: str = "teacher"
-    """Name in reports of progress: "teacher", one of several "teacher 2", or "promoted student"."""
 
     def build(self, device: torch.device) -> Detector:
-        """The model with its weights, in eval mode."""
+        """Return the model with its weights, in eval mode."""
         return _build(self, device).to(device).eval()
 
     def build_head(self, device: torch.device) -> CrossHead | None:
-        """Its own head, cut in two and frozen, without the rest of the model; None where it has none to cut."""
+        """Return the head, cut in two and frozen, without the rest of the model; None if it has none to cut."""
         if "head" not in taps_of(self.config):
             return None
         return self.build(device).cross_head()
 
 
 def file_digest(path: Path | None) -> str:
-    """16 hexadecimal digits of a file's content; empty for no file. ConfigError if it cannot be read."""
+    """Return 16 hexadecimal digits of a file's content; empty for no file.
+
+    Raises:
+        ConfigError: if the file cannot be read.
+    """
     if path is None:
         return ""
     try:
@@ -145,6 +167,7 @@ def obtain_teacher(
 
 
 def _sound_meta(folder: Path) -> dict[str, Any] | None:
+    """Return the meta data of a trained teacher; None if meta data or weights are missing."""
     meta = read_meta(folder)
     return meta if meta is not None and (folder / WEIGHTS_FILE).exists() else None
 
@@ -188,7 +211,15 @@ def measure_teacher(
     device: torch.device,
     on_progress: OnProgress = no_progress,
 ) -> TeacherScore:
-    """AP on validation and test, measured once and kept beside the weights."""
+    """Return a teacher's AP on validation and test images, measured once and kept beside the weights.
+
+    Args:
+        teacher: the teacher, built only to be measured.
+        datasets: the data sets.
+        batch_size: images of a forward pass.
+        device: device of the measurement.
+        on_progress: called before each split and at the end.
+    """
     splits = {"val": datasets.val, "test": datasets.test}
     name = "ap-" + digest_of(**{split: dataset.fingerprint for split, dataset in splits.items()})
     folder = teacher.folder / name
