@@ -5,7 +5,7 @@
 """
 
 from autokd.runtime.choose import make_runtime
-from autokd.runtime.containment import contained
+from autokd.runtime.containment import run_guarded
 from autokd.runtime.contract import WAIT, Driver, Runtime, Wait
 from autokd.runtime.local import InProcessRuntime
 from autokd.runtime.ray.submission import follow_job, job_status, stop_job, submit_job
@@ -18,7 +18,7 @@ __all__ = [
     "Runtime",
     "SimulatedRuntime",
     "Wait",
-    "contained",
+    "run_guarded",
     "follow_job",
     "job_status",
     "make_runtime",

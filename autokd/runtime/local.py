@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 
 from autokd.outcomes import Evaluator, EvaluatorFactory, Job, Outcome, Report, WorkerResources
-from autokd.runtime.containment import contained, pruned, worker_name
+from autokd.runtime.containment import pruned, run_guarded, worker_name
 from autokd.runtime.contract import Driver, Runtime, Wait
 
 _POLL_S = 0.2
@@ -53,7 +53,7 @@ class InProcessRuntime(Runtime):
         return self._built[1]
 
     def _run_job(self, job: Job, driver: Driver, evaluator: Evaluator) -> Outcome:
-        training = contained(evaluator, job)
+        training = run_guarded(evaluator, job)
         reports: list[Report] = []
         try:
             while True:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from autokd.errors import AutoKDError
 from autokd.outcomes import Evaluator, EvaluatorFactory, Job, Outcome, Report, WorkerResources
-from autokd.runtime.containment import contained, pruned
+from autokd.runtime.containment import pruned, run_guarded
 from autokd.runtime.contract import Driver, Runtime, Wait
 
 
@@ -150,7 +150,7 @@ class _Simulation:
 
     def _start(self, job: Job, worker: int) -> None:
         evaluator = self._runtime.evaluator(self._factory, worker)
-        running = _Running(job, worker, self._runtime.now_s, contained(evaluator, job))
+        running = _Running(job, worker, self._runtime.now_s, run_guarded(evaluator, job))
         self._num_started += 1
         self._await_next(self._num_started, running)
 

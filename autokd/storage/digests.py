@@ -61,8 +61,8 @@ def find_by_digest(
     """The first trial of ``digest`` that finished with a value, under the same recipe and seed; or None.
 
     Where none finished, the first that was pruned: it would only lag behind again, against more rivals. Where none
-    was, one that failed with one of ``causes``, which would only repeat themselves (``{"non_finite",
-    "cannot_build"}``). The trial is shared with Optuna's cache: do not change it.
+    was, one that failed with one of ``causes``, which would only repeat themselves
+    (``autokd.outcomes.RECURRING_CAUSES``). The trial is shared with Optuna's cache: do not change it.
     """
     index = _indices.setdefault(study, _Index())
     index.update(study.get_trials(deepcopy=False))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
-from autokd.outcomes import Cause, Job, Outcome, Report
+from autokd.outcomes import RECURRING_CAUSES, Job, Outcome, Report, is_external
 from autokd.search import FORGET_ATTR, suggest
 from autokd.spec import formula
 from autokd.storage import StudyFacts, TrialRecord, find_by_digest, read_record, record_job, record_outcome
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 
 MAX_REPEATS = 200
 """Number of duplicates in a row after which the space counts as exhausted."""
-
-NOT_ITS_FAULT: tuple[Cause, ...] = ("worker_lost", "interrupted", "error")
-"""Causes that say nothing about the distiller: the sampler must not learn from such a trial."""
-
-REPEATS_ITSELF: tuple[Cause, ...] = ("non_finite", "cannot_build")
-"""Causes that would end a second training of the same distiller in the same way."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +111,7 @@ class SearchDriver:
 
     def _answer_duplicate(self, asked: AskedTrial) -> bool:
         """Answer a duplicate from the database, or let it wait for the equal trial that is in work."""
-        known = find_by_digest(self._study, asked.digest, seed=self._plan.seed, causes=REPEATS_ITSELF)
+        known = find_by_digest(self._study, asked.digest, seed=self._plan.seed, causes=RECURRING_CAUSES)
         if known is not None:
             self._tell_reused(asked, known)
             return True
@@ -202,7 +196,7 @@ class SearchDriver:
             self._best = value if self._best is None else max(self._best, value)
         else:
             state = TrialState.PRUNED if ended.outcome.status == "pruned" else TrialState.FAIL
-            if ended.outcome.cause in NOT_ITS_FAULT:
+            if is_external(ended.outcome.cause):
                 # Before the trial is told: Optuna lets nobody write on a finished trial.
                 set_trial_attr(self._study, ended.number, FORGET_ATTR, True)
             frozen = self._study.tell(ended.number, state=state)

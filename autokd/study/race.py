@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from scipy.special import stdtr
 
 from autokd.metrics import VAL_AP
-from autokd.outcomes import Job, Outcome
+from autokd.outcomes import Job, Outcome, is_external
 from autokd.spec import formula
 from autokd.storage import FinalistResult, Race, RaceRound
-from autokd.study.driver import NOT_ITS_FAULT
 from autokd.study.finalists import Finalist, finalist_job, finalist_jobs, full_finalist_job, reference_job
 from autokd.study.noise import Noise, Shrinkage, expected_rewards, mean_over, residual_noise
 from autokd.study.reward import Reward, reference_curve
@@ -77,7 +76,7 @@ class FinalistRace:
             outcome = outcomes[finalist_job(self._finalists[digest], seed).id]
             if outcome.status == "finished" and seeded.is_known(outcome.metrics):
                 self._rewards[digest][seed] = seeded.value(outcome.metrics, seeded.num_epochs)
-            elif outcome.cause not in NOT_ITS_FAULT:
+            elif not is_external(outcome.cause):
                 reasons[digest] = f"its training with seed {seed} failed ({outcome.cause or 'no finite reward'})"
         noise = residual_noise(self._rewards)
         standing = [digest for digest in entered if digest not in reasons]

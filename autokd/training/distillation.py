@@ -1,4 +1,4 @@
-"""What the student learns from in a step: the targets' losses, and beside them a distillation from the teacher."""
+"""What the student learns from in a step: the task losses of the targets and, beside them, a distillation loss."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from autokd.training.optim.update import DISTILL, TASK, TOTAL
 
 
 class TeacherTaps(Protocol):
-    """Gives the teacher's taps of a batch, without gradient: from the cache or from the running teacher.
+    """The taps of one teacher or of several, from a cache or from a teacher that runs beside the student."""
 
-    Of several teachers, a tuple in their order.
-    """
-
-    def __call__(self, batch: Batch) -> DetectorOutputs | tuple[DetectorOutputs, ...]: ...
+    def __call__(self, batch: Batch) -> DetectorOutputs | tuple[DetectorOutputs, ...]:
+        """Return the teacher's taps of a batch, without gradient; of several teachers, a tuple in their order."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Distillation:
-    """What the student learns from beside the targets: the loss and where the teacher's taps come from.
+    """A distiller, and where the teacher's taps come from.
 
-    ``taps``: those of the student that the loss reads.
+    Attributes:
+        distiller: the distillation loss, with parameters of its own.
+        teacher: returns the teacher's taps of a batch.
+        taps: names of the student's taps that the loss reads.
     """
 
     distiller: Distiller | TeacherEnsemble
@@ -37,7 +39,15 @@ class Distillation:
 
 
 def losses_of(student: Detector, batch: Batch, distillation: Distillation | None) -> dict[str, Tensor]:
-    """Every part of the loss by name, and their total with its graph."""
+    """Run the student on a batch.
+
+    Returns:
+        Every part of the loss by name, scalars: ``task/...`` and ``distill/...`` for logs, and ``TASK``, ``DISTILL``
+        and their sum ``TOTAL`` with their graphs.
+
+    Raises:
+        DetectorError: if the student returns no losses.
+    """
     outputs = student(batch.images_BCHW, batch.targets, taps=required_taps(distillation))
     task_loss = task_loss_of(outputs, student)
     parts = {f"task/{name}": loss for name, loss in (outputs.losses or {}).items()}
@@ -51,18 +61,23 @@ def losses_of(student: Detector, batch: Batch, distillation: Distillation | None
 
 
 def required_taps(distillation: Distillation | None) -> tuple[str, ...]:
+    """Return the names of the student's taps that a step reads."""
     return distillation.taps if distillation else (PYRAMID_TAP,)
 
 
 def task_loss_of(outputs: DetectorOutputs, student: Detector) -> Tensor:
-    """The sum of the task losses; DetectorError where there are none."""
+    """Return the sum of the task losses.
+
+    Raises:
+        DetectorError: if there are none.
+    """
     if (task_loss := outputs.task_loss) is None:
-        raise DetectorError(f"{type(student).__name__} gave no losses although it was given targets.")
+        raise DetectorError(f"{type(student).__name__} returned no losses although it was given targets.")
     return task_loss
 
 
 def term_parts(result: DistillResult) -> dict[str, Tensor]:
-    """The parts of a distiller's loss by name; DISTILL carries the graph."""
+    """Return the parts of a distiller's loss by name; ``DISTILL``, their sum, has the graph."""
     parts: dict[str, Tensor] = {}
     for name, value in result.terms.items():
         parts[f"distill/{name}"] = value.weighted

@@ -19,7 +19,7 @@ from autokd.benchmark.recording.settings import read_data
 from autokd.config import load_config
 from autokd.data import load_datasets
 from autokd.documents import dump_yaml
-from autokd.training.provisions import EVALUATION_BATCH_SIZE
+from autokd.training.loader import EVALUATION_BATCH_SIZE
 from autokd.training.teacher.obtain import measure_teacher, obtain_teacher
 
 HERE = Path(__file__).parent

@@ -30,7 +30,7 @@ from autokd.config import RunConfig
 from autokd.data import load_datasets
 from autokd.documents import load_document
 from autokd.outcomes import RecipeName, WorkerResources, make_job
-from autokd.runtime import contained
+from autokd.runtime import run_guarded
 from autokd.training import TrainingEvaluatorFactory, prepare
 
 HERE = Path(__file__).parent
@@ -92,7 +92,7 @@ def measured(name: str, start: float, seed: int) -> dict[str, Any]:
     prepare(config, datasets, CACHE, seeds=(seed,), device="cpu")
     with tempfile.TemporaryDirectory() as files, counted_sides() as shares:
         evaluator = TrainingEvaluatorFactory(config, CACHE, Path(files), datasets)(WorkerResources(1, "cpu", 0.0))
-        training = contained(evaluator, make_job(None, recipe, seed))
+        training = run_guarded(evaluator, make_job(None, recipe, seed))
         while True:
             try:
                 next(training)

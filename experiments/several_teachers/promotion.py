@@ -22,7 +22,7 @@ from autokd.config import load_config
 from autokd.data import load_datasets
 from autokd.storage import StudyFacts, open_existing, read_record
 from autokd.training import PROMOTED_FOLDER
-from autokd.training.provisions import Provisions
+from autokd.training.assets import TrainingAssets
 from autokd.training.teacher.obtain import measure_teacher
 
 HERE = Path(__file__).parent
@@ -82,7 +82,9 @@ def _precision(run: Path, digest: str, cache: Path) -> dict[str, float]:
     """Return val and test AP of the promoted student, with the weights it taught with."""
     data = load_config((run / "config.yaml").read_text(encoding="utf-8"))
     datasets = load_datasets(data.data, cache)
-    student = Provisions(data, cache, torch.device("cpu"), datasets).promoted(run / PROMOTED_FOLDER / digest)
+    student = TrainingAssets(data, cache, torch.device("cpu"), datasets).teachers.promoted(
+        run / PROMOTED_FOLDER / digest
+    )
     score = measure_teacher(student, datasets, 16, torch.device("cpu"))
     return {"val_ap": score.val_ap, "test_ap": score.test_ap}
 

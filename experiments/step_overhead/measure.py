@@ -29,8 +29,8 @@ from autokd.config import Backbone, CocoData, FullRecipe, RunConfig, TeacherReci
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec, Weight
 from autokd.training import LiveTeacher, train
-from autokd.training.evaluator import build_distillation
-from autokd.training.provisions import Provisions
+from autokd.training.assets import TrainingAssets
+from autokd.training.jobs.build_distillation import build_distillation
 
 KINDS = ("none", "cached", "live")
 STEPS, BATCH_SIZE = 20, 8
@@ -63,18 +63,18 @@ def fitnet(config: RunConfig) -> DistillerSpec:
 
 def measure(config: RunConfig, cache_dir: Path, rounds: int, clock: Clock) -> dict[str, list[float]]:
     """Seconds of each block, by kind; the first round warms up and is dropped."""
-    provisions = Provisions(config, cache_dir, torch.device("cpu"))
-    num_images = provisions.datasets.train.num_images
+    assets = TrainingAssets(config, cache_dir, torch.device("cpu"))
+    num_images = assets.data.full.train.num_images
     recipe = config.full.model_copy(update={"epochs": rounds + 1})
-    loader = provisions.training_loader(recipe, subset=STEPS * BATCH_SIZE / num_images)
-    provisions.datasets.train.preload()
-    running = LiveTeacher(provisions.teacher.build(provisions.device))
+    loader = assets.data.training_loader("full", subset=STEPS * BATCH_SIZE / num_images)
+    assets.data.full.train.preload()
+    running = LiveTeacher(assets.teachers.first.build(assets.device))
     trainings = {}
     for kind in KINDS:
-        student = provisions.new_student(seed=0)
+        student = assets.students.new(seed=0)
         distillation = None
         if kind != "none":
-            distillation = build_distillation(fitnet(config), student, loader, provisions, recipe, seed=0)
+            distillation = build_distillation(fitnet(config), student, loader, assets, "full", seed=0)
             if kind == "live":
                 distillation = replace(distillation, teacher=running)
         trainings[kind] = train(student, loader, recipe, seed=0, distillation=distillation)

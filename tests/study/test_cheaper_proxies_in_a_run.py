@@ -86,7 +86,8 @@ def test_a_run_with_every_saving_ends_and_is_resumed_without_training(tmp_path, 
     def never(*args, **settings):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("autokd.training.evaluator.train", never)
+    for kind in ("proxy_training", "full_training"):
+        monkeypatch.setattr(f"autokd.training.jobs.{kind}.train", never)
     again = run_search(config, tmp_path / "run", cache_dir=tmp_path / "cache", resume=True)
     assert [entry.model_dump() for entry in again.entries] == [entry.model_dump() for entry in results.entries]
     with pytest.raises(StorageError):

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from autokd.presets import load_preset
-from autokd.training.evaluator import build_distillation
+from autokd.training.assets import TrainingAssets
+from autokd.training.jobs.build_distillation import build_distillation
 from autokd.training.loop import train
 from autokd.training.parallel.collectives import Measuring, gather_rows, local_rows, sum_over_ranks
-from autokd.training.parallel.shards import RankGroup
 from autokd.training.parallel.shared_norms import share_batch_norms
-from autokd.training.provisions import Provisions
 from autokd.training.seeds import random_stream
+from autokd.training.shards import RankGroup
 from tests.support.rank_processes import in_ranks
 from tests.support.training_samples import make_config
 
@@ -71,15 +71,15 @@ SAMPLED = {"regions that ranks sample for themselves": Case("faster_rcnn", "pkd"
 def train_all(cases: dict[str, Case], cache: Path) -> dict[str, Trained]:
     trained = {}
     for name, case in cases.items():
-        provisions = Provisions(case.config, cache, CPU)
+        assets = TrainingAssets(case.config, cache, CPU)
         recipe = case.config.full
-        student = provisions.new_student(0)
+        student = assets.students.new(0)
         start = student.plain_state_dict()
-        loader = replace(provisions.training_loader(recipe), ranks=RankGroup.current())
+        loader = replace(assets.data.training_loader("full"), ranks=RankGroup.current())
         distillation = None
         if case.preset is not None:
             spec = load_preset(case.preset).with_strength(20.0)
-            distillation = build_distillation(spec, student, loader, provisions, recipe, 0)
+            distillation = build_distillation(spec, student, loader, assets, "full", 0)
         losses = [dict(result.losses) for result in train(student, loader, recipe, seed=0, distillation=distillation)]
         distiller = dict(distillation.distiller.state_dict()) if distillation is not None else {}
         trained[name] = Trained(losses, start, student.plain_state_dict(), distiller)

@@ -19,7 +19,7 @@ from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset
 from autokd.training.distillation import Distillation
 from autokd.training.loader import Loader, training_plan
-from autokd.training.loop import LossRecord, train
+from autokd.training.loop import LossRecord, Schedule, train
 from autokd.training.seeds import random_stream
 from autokd.training.teacher.cache import LiveTeacher
 
@@ -114,7 +114,7 @@ def test_the_distiller_is_told_of_each_epoch_of_the_whole_schedule(make_student,
     run(make_student(), loader, Distillation(distiller, no_teacher))
     assert distiller.epochs == [(1, 2, 2), (2, 2, 2)]
     cut = FakeDistiller()
-    run(make_student(), loader, Distillation(cut, no_teacher), stop_after=1, schedule_epochs=7)
+    run(make_student(), loader, Distillation(cut, no_teacher), schedule=Schedule(7, stop_after=1))
     assert cut.epochs == [(1, 7, 2)]
 
 
@@ -178,7 +178,9 @@ def test_dot_with_a_real_distiller_and_relative_weights_repeats_and_learns(make_
 
 def test_a_schedule_cut_off_is_the_beginning_of_the_whole(make_student, loader):
     whole = run(make_student(), loader)
-    cut = run(make_student(), loader, recipe=RECIPE.model_copy(update={"epochs": 9}), stop_after=1, schedule_epochs=2)
+    cut = run(
+        make_student(), loader, recipe=RECIPE.model_copy(update={"epochs": 9}), schedule=Schedule(2, stop_after=1)
+    )
     assert [replace(r, seconds=0) for r in cut] == [replace(whole[0], seconds=0)]
 
 

@@ -9,7 +9,7 @@ import torch
 
 from autokd.config import Recipe
 from autokd.training.loader import Loader, training_plan
-from autokd.training.parallel.shards import ALONE, RankGroup
+from autokd.training.shards import ALONE, RankGroup
 
 CPU = torch.device("cpu")
 

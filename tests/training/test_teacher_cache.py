@@ -257,12 +257,12 @@ def test_the_checksum_of_a_small_file_covers_every_byte(tmp_path):
     content = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     path = tmp_path / "file"
     path.write_bytes(content.tobytes())
-    whole = teacher_cache._checksum(path)
+    whole = teacher_cache.checksum(path)
     for position in [0, size - 1, *range(777, size, math.ceil(size / 40))]:
         changed = content.copy()
         changed[position] ^= 1
         path.write_bytes(changed.tobytes())
-        assert teacher_cache._checksum(path) != whole, position
+        assert teacher_cache.checksum(path) != whole, position
 
 
 class PaddingTeacher(torch.nn.Module):

@@ -19,11 +19,8 @@ from autokd.config import RunConfig, config_data
 from autokd.documents import dump_yaml
 from autokd.errors import BenchmarkError
 from autokd.files import text_digest, write_text_atomically
-from autokd.outcomes import TRAINING_VERSION, Job, Outcome, RecipeName
+from autokd.outcomes import RECURRING_CAUSES, TRAINING_VERSION, Job, Outcome, RecipeName
 from autokd.storage.record import outcome_from_json, outcome_to_json
-
-RESULT_CAUSES = ("non_finite", "cannot_build")
-"""Causes of failure that are a result of the distiller. The others (memory, time, a bug) are tried again."""
 
 
 class Scratch:
@@ -101,7 +98,7 @@ class Scratch:
         Returns:
             False if the training failed for a reason outside its distiller; it will be tried again.
         """
-        is_result = outcome.status == "finished" or outcome.cause in RESULT_CAUSES
+        is_result = outcome.status == "finished" or outcome.cause in RECURRING_CAUSES
         path = self._result(outcome.job_id) if is_result else self.folder / "failed" / f"{outcome.job_id}.json"
         data = {"outcome": outcome_to_json(outcome), "training_version": TRAINING_VERSION, **about}
         write_text_atomically(path, json.dumps(data) + "\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 from autokd.config import RunConfig
 from autokd.data import load_datasets
 from autokd.outcomes import Evaluator, Job, Outcome, WorkerResources
-from autokd.runtime import contained
+from autokd.runtime import run_guarded
 from autokd.space import enumerate_specs
 from autokd.training import TrainingEvaluatorFactory, prepare
 
@@ -48,7 +48,7 @@ class Trainer:
         """
         self._prepare(job)
         assert self._evaluator is not None
-        training = contained(self._evaluator, job)
+        training = run_guarded(self._evaluator, job)
         began = time.process_time()
         while True:
             try:
@@ -83,6 +83,6 @@ class Trainer:
             # One epoch that is thrown away: it decodes the images and maps the teacher's taps into memory, which would
             # otherwise lengthen the first training that is recorded.
             spec = job.spec or next(iter(enumerate_specs(self._config.space)))
-            opening = self._evaluator.evaluate(Job("opening", spec, "proxy", job.seed))
+            opening = run_guarded(self._evaluator, Job("opening", spec, "proxy", job.seed))
             next(opening, None)
             opening.close()

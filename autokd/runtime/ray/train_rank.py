@@ -12,12 +12,11 @@ from typing import Any
 from ray import cloudpickle
 
 from autokd.errors import AutoKDError
-from autokd.outcomes import Cause, Job, Outcome, WorkerResources
-from autokd.runtime.containment import contained, shortened
+from autokd.outcomes import Job, Outcome, WorkerResources, is_external
+from autokd.runtime.containment import run_guarded, shortened
 from autokd.runtime.ray.worker_process import FactoryFailure, WorkerSetup, pickled_error, prepare_process
 
 TASK = "task"
-_NAMED_CAUSES: tuple[Cause, ...] = ("non_finite", "out_of_memory", "timeout", "cannot_build")
 # Texts in which gloo and NCCL complain that another rank is gone; they have no exception of their own.
 _SIGNS_OF_A_LOST_PEER = ("gloo/transport", "DistBackendError", "NCCL", "Connection closed by peer")
 
@@ -72,7 +71,7 @@ def train_rank(config: Mapping[str, Any]) -> Outcome:
             evaluator = cloudpickle.loads(task.worker.factory)(_with_own_gpu(task.worker.resources))
         except Exception as error:  # noqa: BLE001 - carried to the driver, which raises it
             raise RankFailed(FactoryFailure(pickled_error(error)), time.time()) from None
-        training = contained(evaluator, task.job)
+        training = run_guarded(evaluator, task.job)
         while True:
             try:
                 next(training)  # the outcome has all reports; the driver gets them after the job
@@ -118,7 +117,7 @@ def outcome_of_failures(failures: Mapping[int, BaseException], job: Job) -> Outc
             raise cloudpickle.loads(error.content.pickled)
     ended = sorted((e.at_s, rank, e.content) for rank, e in reported.items() if isinstance(e.content, Outcome))
     for _, rank, outcome in ended:
-        if outcome.cause in _NAMED_CAUSES:
+        if outcome.cause is not None and not is_external(outcome.cause):
             return _with_rank(outcome, rank, job)
     lost = {rank: error for rank, error in failures.items() if rank not in reported}
     bugs = [(rank, outcome) for _, rank, outcome in ended if not _is_consequence(outcome)]

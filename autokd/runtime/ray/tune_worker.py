@@ -15,7 +15,7 @@ from typing import Any
 from ray import cloudpickle, tune
 
 from autokd.outcomes import Evaluator, Job, Outcome, Report
-from autokd.runtime.containment import contained, worker_name
+from autokd.runtime.containment import run_guarded, worker_name
 from autokd.runtime.ray.worker_process import FactoryFailure, WorkerSetup, pickled_error, prepare_process
 
 IDLE_STEP_S = 0.1
@@ -91,7 +91,7 @@ class JobTrainable(tune.Trainable):
             time.sleep(IDLE_STEP_S)
             return None
         if self._training is None:
-            self._training = contained(self._evaluator, job)
+            self._training = run_guarded(self._evaluator, job)
         try:
             return next(self._training)
         except StopIteration as end:

@@ -1,4 +1,4 @@
-"""Parts of a student by name, for trainings in which they stand still."""
+"""Parts of a student by name, for trainings that keep them frozen."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from autokd.errors import DetectorError
 
 
 def parts_of(student: Detector, names: Iterable[str]) -> tuple[nn.Module, ...]:
-    """The modules that make up the named parts.
+    """Return the modules of the named parts.
 
-    backbone: the body under the feature pyramid, which is not part of it. stem: what of the body comes before its
-    stages. DetectorError where the body's stem is not known.
+    Args:
+        student: the detector.
+        names: "backbone", the body under the feature pyramid, without the pyramid; "stem", the part of the body before
+            its stages.
+
+    Raises:
+        DetectorError: if the body has no known stem.
     """
     parts: list[nn.Module] = []
     for name in names:
@@ -26,7 +31,7 @@ def parts_of(student: Detector, names: Iterable[str]) -> tuple[nn.Module, ...]:
 def _stem(body: nn.Module, architecture: str) -> list[nn.Module]:
     children = list(body.named_children())
     names = [name for name, _ in children]
-    if "layer1" in names:  # a ResNet or one of its kin, of whichever framework
+    if "layer1" in names:  # a ResNet or a relative, in either framework
         return [child for _, child in takewhile(lambda named: named[0] != "layer1", children)]
     if known := [child for name, child in children if name in ("stem", "patch_embed")]:
         return known

@@ -1,1 +1,1 @@
-"""Trainings that several processes share: shards of batches, collectives, batch norms over ranks, the joint step."""
+"""Trainings that several processes share: collectives, batch norms over ranks, the joint step."""

@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from autokd.training.parallel.shards import BatchShard
+from autokd.training.shards import BatchShard
 
 
 class _SumOverRanks(torch.autograd.Function):

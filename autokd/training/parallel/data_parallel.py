@@ -29,9 +29,9 @@ from autokd.training.distillation import Distillation, required_taps, task_loss_
 from autokd.training.loader import Batch
 from autokd.training.optim.update import TASK, TOTAL
 from autokd.training.parallel.collectives import Measuring, gather_rows, local_rows, sum_over_ranks
-from autokd.training.parallel.shards import BatchShard, RankGroup
 from autokd.training.parallel.shared_norms import share_batch_norms
 from autokd.training.seeds import seed_stream
+from autokd.training.shards import BatchShard, RankGroup
 
 _DDP_SETTINGS = inspect.signature(DistributedDataParallel.__init__).parameters
 _KEEP_BUFFERS: dict[str, Any] = {

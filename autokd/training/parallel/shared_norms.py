@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules._functions import SyncBatchNorm as SynchronizedOnGpu
 
-from autokd.training.parallel.shards import BatchShard
+from autokd.training.shards import BatchShard
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What the teacher's cache stores, in which precision, and what that depends on."""
+"""The key of a teacher's cache: what it stores, in which precision, and what that depends on."""
 
 from __future__ import annotations
 
@@ -20,13 +20,24 @@ _EXACT_TAPS = taps_where(stored_as="float32")
 
 
 def stored_taps(wanted: Iterable[str]) -> tuple[str, ...]:
-    """Those of ``wanted`` that are stored per image, sorted."""
+    """Return the taps among ``wanted`` that are stored per image, sorted."""
     return tuple(sorted(set(wanted) & set(STORED_TAPS)))
 
 
 @dataclass(frozen=True)
 class CacheKey:
-    """All that the cached taps depend on; ``folder_name`` is its digest. ``taps``: of ``STORED_TAPS``."""
+    """Everything that cached taps depend on.
+
+    Attributes:
+        teacher_digest: digest of the teacher's weights, or of its checkpoint.
+        teacher_config: text of its structure.
+        dataset_fingerprint: digest of images and annotations.
+        plan_digest: digest of the views.
+        image_size_px: height and width of the network's input.
+        taps: names of the taps, all of them among ``STORED_TAPS``.
+        dtype: number format of all taps but boxes.
+        version: version of the files' format.
+    """
 
     teacher_digest: str
     teacher_config: str
@@ -46,6 +57,7 @@ class CacheKey:
 
     @property
     def folder_name(self) -> str:
+        """Digest of all fields, by which the cache's folder is named."""
         return digest_of(**{name: getattr(self, name) for name in self.__dataclass_fields__})
 
     def dtype_of(self, array: str) -> np.dtype[Any]:

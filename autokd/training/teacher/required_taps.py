@@ -1,4 +1,4 @@
-"""Which taps a spec, or a whole run, reads of student and teacher."""
+"""The taps of student and teacher that a spec, or a whole run, reads."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from autokd.spec.vocabulary import IDENTITY
 
 
 def student_taps(spec: DistillerSpec) -> tuple[str, ...]:
-    """Those of the student that the operators of ``spec`` read, or would use if they were there; sorted."""
+    """Return the taps of the student that the operators of ``spec`` read, or use if they are there; sorted."""
     return _sorted(tap for r in _rows(spec) for tap in (*r.needs_taps, *r.needs_of_student, *r.uses_of_student))
 
 
 def teacher_taps(spec: DistillerSpec) -> tuple[str, ...]:
-    """Those of the teacher that the operators of ``spec`` read; sorted."""
+    """Return the taps of the teacher that the operators of ``spec`` read; sorted."""
     return _of_teacher(_rows(spec))
 
 
 def teacher_taps_of_run(config: RunConfig) -> tuple[str, ...]:
-    """Those that some distiller of the run may read: of its space, its enqueued presets and its baselines; sorted."""
+    """Return the teacher's taps that a distiller of the run may read; sorted.
+
+    These are the distillers of the space, the enqueued presets and the baselines: one cache serves all trials.
+    """
     offered = [
         operator_of(slot.kind, option.step.name)
         for slot in config.space.slots
@@ -34,6 +37,7 @@ def teacher_taps_of_run(config: RunConfig) -> tuple[str, ...]:
 
 
 def _rows(spec: DistillerSpec) -> list[Operator]:
+    """Return the vocabulary's rows of all steps of a spec."""
     steps: list[tuple[Kind, Step]] = []
     for term in spec.canonical().terms:
         steps += [("source", term.source), ("distance", term.distance)]
