@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import gzip
 from functools import lru_cache
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,15 +54,13 @@ SECTIONS = (
 
 def render_report(data: ReportData, path: Path) -> Path:
     """Write the page to ``path``, whole or not at all, and return it."""
-    from autokd import __version__
-
     drawn = _figures(data)
     pictures = [{"panels": draw_panels(image, data.score_threshold), "caption": image.caption} for image in data.images]
     class_entries = [entry.name for entry in data.entries if entry.per_class]
     class_entries += ["teacher"] if data.teacher_per_class else []
     text = _template().render(
         data=data,
-        version=__version__,
+        version=metadata.version("autokd"),
         sections=SECTIONS,
         css=_safe(_asset("report.css")),
         script=_safe(_asset("report.js")),

@@ -1,6 +1,6 @@
-"""Everything that a search knows: Optuna studies with AutoKD's attributes, the run's folder, its results.
+"""What a run stores: an Optuna study with AutoKD's attributes, the run directory, the results.
 
-Torch-free. ``record`` and ``facts`` hold the names of all attributes; nothing else reads or writes them.
+``record`` and ``facts`` define the attributes of trials and studies; nothing else reads or writes them. Torch-free.
 """
 
 from autokd.storage.digests import find_by_digest

@@ -1,6 +1,7 @@
-"""Values as strict JSON: NaN and infinity, which JSON has no words for, become ``{"float": "nan"}``.
+"""Encode values as strict JSON: NaN and infinity, which JSON lacks, become ``{"float": "nan"}``.
 
-Databases keep such text, but the dashboard's page could not read it.
+Python's own encoder writes NaN as a bare word. Databases keep that, but the dashboard's page, which reads attributes
+with a strict parser, fails on it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ _KEY = "float"
 
 
 def to_json(value: Any) -> Any:
-    """Mappings, sequences and numbers (NumPy's scalars too) as what ``json.dumps(allow_nan=False)`` takes."""
+    """Encode a value for ``json.dumps(allow_nan=False)``.
+
+    Args:
+        value: None, text, numbers (NumPy's scalars too), mappings and sequences of them.
+    """
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, Mapping):
@@ -27,7 +32,11 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any) -> Any:
-    """The inverse of ``to_json``; tuples come back as lists."""
+    """Decode a value of ``to_json``; tuples come back as lists.
+
+    Args:
+        value: value as the json module read it.
+    """
     if isinstance(value, dict):
         if value.keys() == {_KEY} and isinstance(value[_KEY], str):
             return float(value[_KEY])

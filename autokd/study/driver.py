@@ -125,10 +125,13 @@ class SearchDriver:
     # ---------------------------------------------------------------------------------------- events
 
     def on_report(self, report: Report) -> bool:
-        """Report the reward so far to Optuna; return False if its pruner stops the trial.
+        """Report the reward so far to Optuna.
 
         Args:
             report: metrics after an epoch.
+
+        Returns:
+            False if Optuna's pruner stops the trial.
         """
         trial = self._asked[report.job_id].trial
         if self._reward.scales is None or not self._reward.is_known(report.metrics):
@@ -156,7 +159,11 @@ class SearchDriver:
         self._end(EndedTrial.from_record(record))
 
     def finish(self) -> Reward:
-        """Tell Optuna the trials that still wait for calibration; return the reward with its scales."""
+        """Tell Optuna the trials that still wait for calibration.
+
+        Returns:
+            The reward with its scales.
+        """
         if self._reward.scales is None:
             self._fix_scales()
         return self._reward

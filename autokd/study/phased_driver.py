@@ -54,10 +54,13 @@ class PhasedDriver(Generic[ResultT]):
         return None
 
     def on_report(self, report: Report) -> bool:
-        """Pass a report to the current phase; return False to stop the job.
+        """Pass a report to the current phase.
 
         Args:
             report: metrics of a job of the current phase.
+
+        Returns:
+            False if the phase stops the job.
         """
         assert self._current is not None
         return self._current.on_report(report)
@@ -113,7 +116,7 @@ class BatchDriver:
         return self._waiting.pop(0) if self._waiting else None
 
     def on_report(self, report: Report) -> bool:
-        """Let every job run to its end.
+        """Return True: every job runs to its end.
 
         Args:
             report: not used.

@@ -1,9 +1,10 @@
-"""A good student is promoted: it joins the teachers of later trials instead of being thrown away.
+"""Student-as-teacher: a good student of an earlier trial joins the teachers of later trials.
 
-BOSS (a search whose trials also learn from the best students of earlier ones) and ORC (a student that is good enough
-teaches). Here: after a number of finished trials the best student so far, as its proxy training left it, teaches all
-later trials beside the teachers. What is trained with it is told apart everywhere by its digest (``Job.digest``); a
-finalist or winner that learned from it learns from it again in every further training.
+After BOSS (trials of a search also learn from the best students of earlier ones) and ORC (a student that is good enough
+teaches). Here the best student after a number of finished trials, with the weights that its proxy training gave it,
+teaches all later trials beside the teachers. Its digest is part of theirs (``Job.digest``), so that a training with it
+is not confused with one of the same distiller without it. Finalists and winners that learned from it do so in every
+further training.
 """
 
 from __future__ import annotations
@@ -23,10 +24,16 @@ if TYPE_CHECKING:
 
 
 class Promotion:
-    """Promotes once in a study; what was promoted stands in the database and in the run directory."""
+    """Rule that promotes one student in a study; it is stored in the database and in the run directory.
+
+    Args:
+        study: study of the search.
+        after: number of finished trials after which the best student is promoted.
+        run_dir: run directory, which keeps the student's weights.
+        observer: receiver of progress.
+    """
 
     def __init__(self, study: optuna.Study, after: int, run_dir: Path, observer: Observer) -> None:
-        """after: so many finished trials."""
         self._study = study
         self._after = after
         self._folder = run_dir / PROMOTED_FOLDER
@@ -34,13 +41,13 @@ class Promotion:
         self._digest = ""
 
     def digest(self) -> str:
-        """That of the promoted student; empty until there is one. Looks whether it is time."""
+        """Return the digest of the promoted student, promoting it if it is time; empty: there is none yet."""
         if not self._digest:
             self._digest = self._known() or self._promote()
         return self._digest
 
     def _known(self) -> str:
-        """What an earlier sitting, or another driver of the study, has promoted."""
+        """Return the digest that an earlier process, or another driver of the study, has stored; empty: none."""
         known = StudyFacts(self._study).promoted
         return known.digest if known is not None else ""
 

@@ -87,7 +87,7 @@ def test_a_fallen_finalist_costs_nothing_more_and_keeps_its_place_behind_those_t
     assert [each.digest for each in found.finalists] == list(digests(1, 0, 2))
     assert found.finalists[2].seeds == (0, 1)
     assert found.trainings == 5
-    assert "2 finalists still standing" in found.verdict
+    assert "2 finalists still in the race" in found.verdict
 
 
 def test_the_race_ends_when_one_is_left():
@@ -146,7 +146,7 @@ def test_a_round_without_none_has_no_say():
     found = hold(race, 1, ["non_finite", 0.0, 2.0], none="non_finite")
     assert found.rounds[0].fell == ()
     assert found.rounds[0].leader == ""
-    assert "no say" in round_words(found.rounds[0])
+    assert "eliminates nobody" in round_words(found.rounds[0])
     assert all(each.seeds == (0,) for each in found.finalists)
 
 
