@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from autokd.config import RunConfig, config_data
+from autokd.config import ResolvedConfig, config_data
 from autokd.documents import dump_yaml, load_document
 from autokd.errors import BenchmarkError
 from autokd.outcomes import TRAINING_VERSION, RecipeName
@@ -68,7 +68,7 @@ class Header:
         return space_from_document(load_document(self.space))
 
 
-def make_header(config: RunConfig, *, commits: Sequence[str], machines: Sequence[str]) -> Header:
+def make_header(config: ResolvedConfig, *, commits: Sequence[str], machines: Sequence[str]) -> Header:
     """The header of a table of ``config``, whose pair supplies all of its space."""
     data = config_data(config)
     text = dump_yaml(data["space"])
@@ -86,7 +86,7 @@ def make_header(config: RunConfig, *, commits: Sequence[str], machines: Sequence
     )
 
 
-def recipe_digest(config: RunConfig, recipe: RecipeName | None = None) -> str:
+def recipe_digest(config: ResolvedConfig, recipe: RecipeName | None = None) -> str:
     """Identifies what one training's numbers depend on: data, pair and recipes, but not the space, nor where the data
     lie. With ``recipe``, what the trainings of that one recipe depend on."""
     trained_by = _trained_by(config_data(config))
@@ -115,7 +115,7 @@ def check_identity(
     where: str,
     *,
     space: Space | None,
-    config: RunConfig | None,
+    config: ResolvedConfig | None,
     commit: str | None,
     training_version: int | None,
 ) -> None:
@@ -157,7 +157,7 @@ def space_difference(table: Space, asked: Space) -> str:
     return "" if table == asked else "they are written differently"
 
 
-def recipe_difference(recorded: Mapping[str, Any], config: RunConfig) -> str:
+def recipe_difference(recorded: Mapping[str, Any], config: ResolvedConfig) -> str:
     """The first setting in which a configuration differs from the recorded one; empty if none does."""
     data = config_data(config)
     here = _trained_by(data)

@@ -12,6 +12,13 @@ from autokd.config.load import load_config, load_space
 from autokd.config.model import RunConfig, RuntimeConfig, SearchConfig
 from autokd.config.proxy import ProxyRecipe, WarmStart
 from autokd.config.recipes import FullRecipe, Recipe, TeacherRecipe
+from autokd.config.resolved import (
+    ResolvedConfig,
+    StudentRecipes,
+    complete_recipes,
+    given_to_full,
+    given_to_proxy,
+)
 from autokd.config.section import NO_DISTILLATION
 
 __all__ = [
@@ -25,18 +32,23 @@ __all__ = [
     "MmdetDetector",
     "ProxyRecipe",
     "Recipe",
+    "ResolvedConfig",
     "RunConfig",
     "RuntimeConfig",
     "SearchConfig",
     "ShapesData",
+    "StudentRecipes",
     "TeacherFactors",
     "TeacherRecipe",
     "TorchvisionDetector",
     "WarmStart",
+    "complete_recipes",
     "config_data",
     "config_digest",
     "config_yaml",
     "framework_row",
+    "given_to_full",
+    "given_to_proxy",
     "load_config",
     "load_space",
     "register_framework",

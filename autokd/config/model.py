@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_va
 from autokd.config.data import Data
 from autokd.config.detectors import Detector, TeacherFactors, Teachers, with_framework
 from autokd.config.proxy import ProxyRecipe
-from autokd.config.recipes import FullRecipe, Recipe
+from autokd.config.recipes import FullRecipe
 from autokd.config.section import DistillerName, Section, Seeds
 from autokd.config.space_section import SpaceSection, default_space
 
@@ -151,9 +151,8 @@ class RunConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in(cls, data: Any) -> Any:
-        """What follows from other keys: COCO and torchvision are the ordinary ones, ``proxy`` trains as ``full`` does
-        where it does not say otherwise, but in batches of half the size; a warm start is half of a full training."""
+    def _name_the_ordinary(cls, data: Any) -> Any:
+        """Write out the ordinary format and framework, by which pydantic chooses a section's class."""
         if not isinstance(data, dict):
             return data
         if isinstance(data.get("data"), dict) and "format" not in data["data"]:
@@ -165,15 +164,4 @@ class RunConfig(Section):
         for side in ("teacher", "student"):
             if side in data:
                 data = data | {side: with_framework(data[side])}
-        full, proxy = data.get("full") or {}, data.get("proxy") or {}
-        if isinstance(full, dict) and isinstance(proxy, dict):
-            shared = {key: value for key, value in full.items() if key in Recipe.model_fields and key != "epochs"}
-            if isinstance(full.get("batch_size"), int):
-                shared["batch_size"] = max(min(full["batch_size"], 2), full["batch_size"] // 2)
-            epochs = full.get("epochs", FullRecipe.model_fields["epochs"].default)
-            warm_start = proxy.get("warm_start")
-            is_known = "epochs" in full or not full.get("from_student_config")
-            if isinstance(warm_start, dict) and isinstance(epochs, int) and is_known:
-                proxy = proxy | {"warm_start": {"epochs": max(1, epochs // 2)} | warm_start}
-            data = data | {"proxy": shared | proxy}
         return data

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from autokd.config.section import BaselineName, Fraction, Section, Seeds
 
@@ -22,22 +13,6 @@ def _in_order(span: tuple[float, float]) -> tuple[float, float]:
     if span[0] >= span[1]:
         raise ValueError(f"the part begins at {span[0]:g} and ends at {span[1]:g}. Write the smaller number first")
     return span
-
-
-LATER_FIELDS = frozenset(
-    {
-        "momentum", "nesterov", "norm_decay", "bias_decay", "milestones", "gamma", "power", "schedule_span",
-        "end_factor", "changes_by", "warmup_steps", "warmup_start", "from_student_config", "weight_average",
-        "recalibrate_every",
-    }
-)  # fmt: skip
-"""Fields of recipes that are written only where they were given: configurations without them keep their digests."""
-
-STUDENT_FIELDS = (LATER_FIELDS - {"from_student_config", "weight_average", "recalibrate_every"}) | {
-    "epochs", "batch_size", "optimiser", "learning_rate", "weight_decay", "schedule", "warmup_fraction",
-    "gradient_clip_norm", "flip_probability",
-}  # fmt: skip
-"""What ``from_student_config`` settles: the student's config says it, or the space file, or the default."""
 
 
 class Recipe(Section):
@@ -95,11 +70,6 @@ class Recipe(Section):
     """Different replayable views of an image; the teacher's taps are stored for each."""
     amp: bool | Literal["auto"] = "auto"
     """Mixed precision; auto: on a GPU only."""
-
-    @model_serializer(mode="wrap")
-    def _without_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        silent = LATER_FIELDS - self.model_fields_set
-        return {name: value for name, value in handler(self).items() if name not in silent}
 
 
 class TeacherRecipe(Recipe):

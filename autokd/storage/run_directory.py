@@ -14,7 +14,7 @@ from typing import IO, Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from autokd.config import RunConfig, config_data, config_yaml
+from autokd.config import ResolvedConfig, config_data, config_yaml
 from autokd.errors import StorageError
 from autokd.storage.files import write_text_atomically
 
@@ -41,7 +41,7 @@ class RunDirectory:
         self._lock: IO[str] | None = None
 
     @classmethod
-    def start(cls, path: str | Path, config: RunConfig, *, resume: bool = False) -> RunDirectory:
+    def start(cls, path: str | Path, config: ResolvedConfig, *, resume: bool = False) -> RunDirectory:
         """Make the folder, or with ``resume`` go on in it; locked until ``close``.
 
         StorageError if another driver works there, if a run is there already (without ``resume``) or none is
@@ -94,7 +94,7 @@ class RunDirectory:
     ) -> None:
         self.close()
 
-    def _settle(self, config: RunConfig, resume: bool) -> None:
+    def _settle(self, config: ResolvedConfig, resume: bool) -> None:
         if self.config_path.is_file():
             if not resume:
                 raise StorageError(
@@ -110,7 +110,7 @@ class RunDirectory:
         self.logs_path.mkdir(exist_ok=True)
         write_text_atomically(self.config_path, config_yaml(config))
 
-    def _check_same(self, config: RunConfig) -> None:
+    def _check_same(self, config: ResolvedConfig) -> None:
         there = _flat(_identity(self.read_config()))
         here = _flat(_identity(config_data(config)))
         differing = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))

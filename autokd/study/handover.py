@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig
 from autokd.outcomes import Outcome
 from autokd.report import SEARCHED
 from autokd.spec import DistillerSpec, formula
@@ -141,7 +141,7 @@ def _notes(run: Run, entries: Sequence[Entry], outcomes: Mapping[str, Outcome]) 
     return tuple(notes)
 
 
-def _teachers_note(config: RunConfig, scores: Sequence[TeacherScore]) -> str:
+def _teachers_note(config: ResolvedConfig, scores: Sequence[TeacherScore]) -> str:
     factors = config.teacher_factors
     shares = factors if isinstance(factors, str) else "as " + " : ".join(f"{factor:g}" for factor in factors)
     precisions = ", ".join(f"{score.val_ap:.4f}" for score in scores)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autokd.config import NO_DISTILLATION, RunConfig, config_digest
+from autokd.config import NO_DISTILLATION, ResolvedConfig, RunConfig, config_digest
 from autokd.data import Datasets, load_datasets
-from autokd.detectors import FirstTrials, check_trainable, first_trials, pair_of, settle_recipes, try_detectors
+from autokd.detectors import FirstTrials, check_trainable, first_trials, pair_of, resolve, try_detectors
 from autokd.errors import AutoKDError
 from autokd.outcomes import Job, Outcome
 from autokd.presets import load_distiller
@@ -66,12 +66,12 @@ def run_search(
     with what is finished kept for ``resume``.
     """
     observer = observer or SilentObserver()
-    config, taken = settle_recipes(config)
+    config = resolve(config)
     check_trainable(config)
     pair = pair_of(config)
     space, reasons = pair.part_of(config.space)
     first = first_trials(config, pair, space)
-    for note in (*taken, *(f"left out of the space: {reason}" for reason in reasons), *first.notes):
+    for note in (*config.notes, *(f"left out of the space: {reason}" for reason in reasons), *first.notes):
         observer.say(note)
     with _run(config, directory, cache_dir, storage_url, resume, observer, space=space) as run:
         return hand_over(run, *run.execute(_search_phases(run, space, first)))
@@ -100,9 +100,9 @@ def run_distill(
     ConfigError, before anything is trained, for a distiller that this pair cannot supply.
     """
     observer = observer or SilentObserver()
-    config, taken = settle_recipes(config)
+    config = resolve(config)
     check_trainable(config, spec)
-    for note in taken:
+    for note in config.notes:
         observer.say(note)
     with _run(config, directory, cache_dir, None, resume, observer, proxy_seeds=()) as run:
         entries = baseline_entries(config.full)
@@ -113,7 +113,7 @@ def run_distill(
 
 @contextmanager
 def _run(
-    config: RunConfig,
+    config: ResolvedConfig,
     directory: Path,
     cache_dir: Path,
     storage_url: str | None,
@@ -164,7 +164,7 @@ def _run(
 class Run:
     """Everything that the phases of one run share."""
 
-    config: RunConfig
+    config: ResolvedConfig
     directory: RunDirectory
     study: optuna.Study
     ledger: Ledger

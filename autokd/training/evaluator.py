@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from autokd.config import Recipe, RunConfig
+from autokd.config import Recipe, ResolvedConfig
 from autokd.data import Datasets
 from autokd.detectors import Detector
 from autokd.distill import TeacherEnsemble, build_distiller, build_ensemble
@@ -54,7 +54,7 @@ PRECISION_PARTS: Mapping[str, Callable[[AveragePrecision], float]] = {
 class TrainingEvaluatorFactory:
     """Makes the evaluator of one worker process. ``datasets`` serve in this process only and do not travel."""
 
-    config: RunConfig
+    config: ResolvedConfig
     cache_dir: Path
     run_dir: Path
     datasets: Datasets | None = field(default=None, compare=False)

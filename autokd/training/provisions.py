@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autokd.config import ProxyRecipe, Recipe, RunConfig
+from autokd.config import ProxyRecipe, Recipe, ResolvedConfig
 from autokd.data import Datasets, DetectionDataset, ViewPlan, k_centre_indices, load_datasets, stratified_indices
 from autokd.detectors import Detector, build_detector
 from autokd.errors import DetectorError
@@ -24,7 +24,6 @@ from autokd.training.content import digest_of, exclusive, load_weights, save_wei
 from autokd.training.loader import Loader, identity_plan, training_plan
 from autokd.training.loop import PYRAMID_TAP, TeacherTaps, train
 from autokd.training.measure.average_precision import PrecisionMeter
-from autokd.training.optim.optimizer import idle_fields
 from autokd.training.seeds import random_stream
 from autokd.training.teacher.cache import SeveralTeachersTaps, TeacherCache, open_or_build
 from autokd.training.teacher.key import HELD_TAP, TapsKey, stored_taps
@@ -44,8 +43,7 @@ EVALUATION_BATCH_SIZE = 16
 
 def recipe_data(recipe: Recipe) -> dict[str, Any]:
     """The part of a recipe that decides a training's weights, but for its length."""
-    decisive = Recipe.model_fields.keys() - idle_fields(recipe) - {"epochs"}
-    return {name: getattr(recipe, name) for name in sorted(decisive)}
+    return {name: getattr(recipe, name) for name in sorted(Recipe.model_fields) if name != "epochs"}
 
 
 class Provisions:
@@ -53,7 +51,7 @@ class Provisions:
 
     def __init__(
         self,
-        config: RunConfig,
+        config: ResolvedConfig,
         cache_dir: Path,
         device: torch.device,
         datasets: Datasets | None = None,

@@ -32,7 +32,7 @@ from recorded.trainer import machine_name, read_config
 from study import variant_configs
 
 from autokd.benchmark import current_commit
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig
 from autokd.data import load_datasets
 from autokd.outcomes import Job, RecipeName, WorkerResources
 from autokd.runtime import contained
@@ -53,7 +53,7 @@ CASES: dict[str, tuple[str, RecipeName, int]] = {
 """Name -> form of the proxy or folder of the space file, recipe, number of seeds."""
 
 
-def config_of(source: str, recipe: RecipeName, start: float) -> RunConfig:
+def config_of(source: str, recipe: RecipeName, start: float) -> ResolvedConfig:
     if recipe == "proxy":
         config = variant_configs([source], "presets")[source]
     else:

@@ -33,7 +33,7 @@ from recorded.trainer import Trainer, machine_name, read_config
 from recording import RECIPES, Amount, planned_jobs, rows_of, shuffled_specs
 
 from autokd.benchmark import DistillerBenchmark, current_commit, load_benchmark, make_header, save_benchmark
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig
 from autokd.errors import AutoKDError, BenchmarkError
 from autokd.outcomes import Job, Outcome
 from autokd.space import restrict_to_taps
@@ -77,7 +77,7 @@ def work(options: argparse.Namespace) -> int:
     return _say(f"nothing is left that nobody is at; {num_done} trainings done here.")
 
 
-def check_supply(config: RunConfig) -> None:
+def check_supply(config: ResolvedConfig) -> None:
     """BenchmarkError if the pair cannot supply all of the space."""
     from autokd.detectors import taps_of
 

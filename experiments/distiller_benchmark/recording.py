@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autokd.benchmark import BenchmarkRow
-from autokd.config import NO_DISTILLATION, RunConfig
+from autokd.config import NO_DISTILLATION, ResolvedConfig
 from autokd.outcomes import Job, Outcome, RecipeName
 from autokd.space import enumerate_specs
 from autokd.spec import DistillerSpec
@@ -30,7 +30,7 @@ def job_of(spec: DistillerSpec | None, recipe: RecipeName, seed: int) -> Job:
     return Job(f"{recipe}-{NO_DISTILLATION if spec is None else spec.digest}-s{seed}", spec, recipe, seed)
 
 
-def shuffled_specs(config: RunConfig) -> list[DistillerSpec]:
+def shuffled_specs(config: ResolvedConfig) -> list[DistillerSpec]:
     """Every spec of the space in an order that looks random and never changes: what is recorded first is a uniform
     sample of the space."""
     return sorted(enumerate_specs(config.space), key=lambda s: hashlib.sha256(f"order-{s.digest}".encode()).digest())

@@ -29,7 +29,7 @@ from recorded.trainer import read_config
 from recorded.work import record
 from truths import Entry, preset_entries, shapes_entries, table_entries, table_proxies
 
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig
 from autokd.detectors import pair_of
 from autokd.documents import load_document
 from autokd.outcomes import Job, Outcome, RecipeName
@@ -45,7 +45,7 @@ TRUTH_SEEDS = (0, 1)
 METRICS = ("val_loss", "cka", "ap", "ap_50", "ap_worst_class")
 
 
-def variant_configs(names: Sequence[str], truth: str) -> dict[str, RunConfig]:
+def variant_configs(names: Sequence[str], truth: str) -> dict[str, ResolvedConfig]:
     """A configuration for each form of the proxy; all measure every metric."""
     base, forms = read_config(PAIRS[truth]), load_document(HERE / "variants.yaml").data
     unknown = set(names) - set(forms)

@@ -16,7 +16,7 @@ from typing import Any
 
 from autokd.benchmark import recipe_digest
 from autokd.benchmark.identity import text_digest
-from autokd.config import RunConfig, config_data
+from autokd.config import ResolvedConfig, config_data
 from autokd.documents import dump_yaml
 from autokd.errors import BenchmarkError
 from autokd.outcomes import TRAINING_VERSION, Job, Outcome, RecipeName
@@ -31,7 +31,7 @@ class Scratch:
     """A scratch folder; BenchmarkError if it was begun with another space or version of the training, or another form
     of one of ``recipes``."""
 
-    def __init__(self, folder: Path, config: RunConfig, recipes: Sequence[RecipeName] = ()) -> None:
+    def __init__(self, folder: Path, config: ResolvedConfig, recipes: Sequence[RecipeName] = ()) -> None:
         self.folder = folder
         for name in ("claims", "results", "failed"):
             (folder / name).mkdir(parents=True, exist_ok=True)

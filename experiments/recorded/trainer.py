@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from autokd.config import RunConfig, load_config
+from autokd.config import ResolvedConfig, load_config
+from autokd.detectors import resolve
 from autokd.documents import dump_yaml, load_document
 from autokd.outcomes import Evaluator, Job, Outcome, WorkerResources
 from autokd.space import enumerate_specs
@@ -19,11 +20,11 @@ TRAIN_SECONDS = "train_seconds"
 """A metric of every report: what training took until then, without the measuring."""
 
 
-def read_config(path: Path) -> RunConfig:
+def read_config(path: Path) -> ResolvedConfig:
     """The file; AUTOKD_BCCD, where set, is the folder of its photographs."""
     if "AUTOKD_BCCD" in os.environ:
-        return load_config(dump_yaml(read_data(path)))
-    return load_config(path)
+        return resolve(load_config(dump_yaml(read_data(path))))
+    return resolve(load_config(path))
 
 
 def read_data(path: Path) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def machine_name(device: str) -> str:
 class Trainer:
     """Runs jobs in this process as a search's worker does, on one thread."""
 
-    def __init__(self, config: RunConfig, cache: Path, device: str, files: Path) -> None:
+    def __init__(self, config: ResolvedConfig, cache: Path, device: str, files: Path) -> None:
         from autokd.data import load_datasets
         from autokd.training import TrainingEvaluatorFactory
 

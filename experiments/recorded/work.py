@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autokd.benchmark import current_commit
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig
 from autokd.outcomes import Job
 from recorded.scratch import Scratch
 from recorded.trainer import Trainer, machine_name
@@ -19,7 +19,7 @@ SHOWN = ("val_ap", "test_ap", "ap")
 
 
 def record(
-    config: RunConfig,
+    config: ResolvedConfig,
     jobs: Sequence[Job],
     folder: Path,
     cache: Path,

@@ -24,6 +24,7 @@ from recorded.readme import write_table
 
 from autokd.config import load_config
 from autokd.data import load_datasets
+from autokd.detectors import resolve
 from autokd.storage import get_fact, open_existing, read_record
 from autokd.training import PROMOTED_FOLDER
 from autokd.training.provisions import Provisions
@@ -82,7 +83,7 @@ def _read(run: Path) -> dict[str, Any]:
 
 def _precision(run: Path, digest: str, cache: Path) -> dict[str, float]:
     """AP of the promoted student, as it taught."""
-    data = load_config((run / "config.yaml").read_text(encoding="utf-8"))
+    data = resolve(load_config((run / "config.yaml").read_text(encoding="utf-8")))
     datasets = load_datasets(data.data, cache)
     student = Provisions(data, cache, torch.device("cpu"), datasets).promoted(run / PROMOTED_FOLDER / digest)
     score = measure_teacher(student, datasets, 16, torch.device("cpu"))

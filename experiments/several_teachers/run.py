@@ -24,7 +24,8 @@ from recorded.readme import write_table
 from recorded.scratch import Scratch
 from recorded.work import record
 
-from autokd.config import RunConfig, load_config
+from autokd.config import ResolvedConfig, load_config
+from autokd.detectors import resolve
 from autokd.documents import dump_yaml, load_document
 from autokd.outcomes import Job, Outcome
 from autokd.presets import load_preset
@@ -75,13 +76,13 @@ def promoted_student(run: Path) -> str:
     return found[0] if found else ""
 
 
-def config(arm: str) -> RunConfig:
+def config(arm: str) -> ResolvedConfig:
     data = load_document(SPACE).data
     data["data"]["root"] = os.environ.get("AUTOKD_BCCD", data["data"]["root"])
     positions, rule = ARMS["first" if arm == PROMOTED_ARM else arm]
     teachers = [data["teacher"], SECOND_TEACHER]
     data["teacher"] = [teachers[i] for i in positions]
-    return load_config(dump_yaml(data | ({"teacher_factors": rule} if len(positions) > 1 else {})))
+    return resolve(load_config(dump_yaml(data | ({"teacher_factors": rule} if len(positions) > 1 else {}))))
 
 
 def work(distillers: tuple[str, ...], scratch: Path, cache: Path) -> None:

@@ -14,13 +14,13 @@ from recorded.scratch import Scratch
 from recording import Amount, job_of, planned_jobs, rows_of, shuffled_specs
 
 from autokd.benchmark import load_benchmark
-from autokd.config import load_config
+from autokd.config import complete_recipes, load_config
 from autokd.errors import BenchmarkError
 from autokd.outcomes import Outcome
 from autokd.space import enumerate_specs
 from tests.support.benchmark_samples import EXPERIMENT, SMALL, outcomes_of
 
-CONFIG = load_config(SMALL)
+CONFIG = complete_recipes(load_config(SMALL))
 SPECS = shuffled_specs(CONFIG)
 AMOUNT = Amount(seeded=3, best=2, seeds=(1, 2), none_seeds=5)
 
@@ -31,8 +31,8 @@ sys.path[:0] = sys.argv[1:4]
 from tests.support.benchmark_samples import SMALL
 from recorded.scratch import Scratch
 from recording import job_of
-from autokd.config import load_config
-with Scratch(Path(sys.argv[4]), load_config(SMALL)).claim(job_of(None, "proxy", 0)) as is_ours:
+from autokd.config import complete_recipes, load_config
+with Scratch(Path(sys.argv[4]), complete_recipes(load_config(SMALL))).claim(job_of(None, "proxy", 0)) as is_ours:
     print(is_ours, flush=True)
     time.sleep(600)
 """
@@ -106,11 +106,11 @@ def test_a_failure_that_says_nothing_of_the_distiller_is_tried_again(tmp_path):
 
 def test_a_scratch_folder_of_another_recipe_is_refused(tmp_path):
     Scratch(tmp_path, CONFIG, ["full"])
-    other_full = load_config(SMALL.replace("full: {epochs: 4}", "full: {epochs: 5}"))
+    other_full = complete_recipes(load_config(SMALL.replace("full: {epochs: 4}", "full: {epochs: 5}")))
     with pytest.raises(BenchmarkError, match="begun with full_digest"):
         Scratch(tmp_path, other_full, ["full"])
     with pytest.raises(BenchmarkError, match="begun with space_digest"):
-        Scratch(tmp_path, load_config(SMALL.replace("[10, 40]", "[10]")))
+        Scratch(tmp_path, complete_recipes(load_config(SMALL.replace("[10, 40]", "[10]"))))
 
 
 def test_another_proxy_recipe_leaves_the_full_trainings_as_good_as_they_were(tmp_path):
@@ -171,7 +171,7 @@ def test_a_killed_recording_is_finished_by_the_next_process(tmp_path):
     assert all((results / name).read_bytes() == content for name, content in kept.items())
 
     subprocess.run(command("collect"), env=environment, capture_output=True, text=True, check=True)
-    table = load_benchmark(tmp_path / "table.jsonl.gz", config=load_config(TINY))
+    table = load_benchmark(tmp_path / "table.jsonl.gz", config=complete_recipes(load_config(TINY)))
     table.require("proxy", 0)
     table.require("full", 0)
     assert sum(1 in row.full for row in table) == 1

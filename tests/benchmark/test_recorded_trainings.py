@@ -8,12 +8,12 @@ from recorded.scratch import Scratch
 from recorded.work import record
 
 from autokd.benchmark import current_commit
-from autokd.config import load_config
+from autokd.config import complete_recipes, load_config
 from autokd.outcomes import Job
 from autokd.space import enumerate_specs
 from tests.support.benchmark_samples import SMALL
 
-CONFIG = load_config(SMALL)
+CONFIG = complete_recipes(load_config(SMALL))
 
 
 @pytest.mark.slow

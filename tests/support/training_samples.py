@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig, RunConfig, complete_recipes
 
 
-def make_config(**changes: Any) -> RunConfig:
+def make_config(**changes: Any) -> ResolvedConfig:
     """8 images of 64 x 64, detectors of width 8, trainings of two epochs; sections may be changed."""
     sections: dict[str, Any] = {
         "data": {"format": "shapes", "image_size_px": (64, 64), "num_train": 8, "num_val": 6, "num_test": 5},
@@ -18,4 +18,4 @@ def make_config(**changes: Any) -> RunConfig:
     }
     for name, change in changes.items():
         sections[name] = {**sections[name], **change}
-    return RunConfig.model_validate(sections)
+    return complete_recipes(RunConfig.model_validate(sections))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from autokd.config import RunConfig
+from autokd.config import RunConfig, complete_recipes
 from autokd.presets import load_preset
 from autokd.training.evaluator import make_lesson
 from autokd.training.loop import train
@@ -23,7 +23,7 @@ def train_with_two_teachers(cache: Path, factors: str) -> dict[str, Any]:
     tiny = make_config()
     other = tiny.teacher.model_copy(update={"fpn_channels": 24})
     data = tiny.model_dump() | {"teacher": [tiny.teacher, other], "teacher_factors": factors}
-    provisions = Provisions(RunConfig.model_validate(data), cache, torch.device("cpu"))
+    provisions = Provisions(complete_recipes(RunConfig.model_validate(data)), cache, torch.device("cpu"))
     recipe = provisions.config.full
     student = provisions.new_student(0)
     loader = replace(provisions.training_loader(recipe), ranks=Ranks.current())
