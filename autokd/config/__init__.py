@@ -1,6 +1,7 @@
-"""The file that a user writes, typed: data, teacher, student, space, search, proxy, full, runtime.
+"""The file that a user writes as typed values: data, teacher, student, space, search, proxy, full, runtime.
 
-Unknown keys are refused, units stand in names, every error names file and line. Torch-free.
+``load_config`` reads and checks it; every error names file and line. ``autokd.detectors.resolve`` makes a
+``ResolvedConfig`` of it, from which trainings and digests are made. Torch-free.
 """
 
 from autokd.config.data import CocoData, ShapesData
