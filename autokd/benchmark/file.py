@@ -16,7 +16,7 @@ from typing import Any
 
 from autokd.benchmark.identity import Header, check_identity, text_digest
 from autokd.benchmark.table import BenchmarkRow, DistillerBenchmark
-from autokd.config import NO_DISTILLATION, RunConfig
+from autokd.config import NO_DISTILLATION, ResolvedConfig
 from autokd.errors import BenchmarkError, SpecError
 from autokd.outcomes import TRAINING_VERSION, JobId, Outcome, RecipeName
 from autokd.space import Space
@@ -34,7 +34,7 @@ def load_benchmark(
     path: str | Path,
     *,
     space: Space | None = None,
-    config: RunConfig | None = None,
+    config: ResolvedConfig | None = None,
     commit: str | None = None,
     training_version: int | None = TRAINING_VERSION,
 ) -> DistillerBenchmark:

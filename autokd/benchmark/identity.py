@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from autokd.config import RunConfig, config_data
+from autokd.config import ResolvedConfig, config_data
 from autokd.documents import dump_yaml, load_document
 from autokd.errors import BenchmarkError
 from autokd.files import text_digest
@@ -83,7 +83,7 @@ class Header:
         return space_from_document(load_document(self.space))
 
 
-def make_header(config: RunConfig, *, commits: Sequence[str], machines: Sequence[str]) -> Header:
+def make_header(config: ResolvedConfig, *, commits: Sequence[str], machines: Sequence[str]) -> Header:
     """Return the header of a table.
 
     Args:
@@ -107,7 +107,7 @@ def make_header(config: RunConfig, *, commits: Sequence[str], machines: Sequence
     )
 
 
-def recipe_digest(config: RunConfig, recipe: RecipeName | None = None) -> str:
+def recipe_digest(config: ResolvedConfig, recipe: RecipeName | None = None) -> str:
     """Return a digest of everything that the numbers of a training depend on, apart from its distiller.
 
     That is data, pair and recipes, but neither the space nor the folder of the data.
@@ -144,7 +144,7 @@ def check_identity(
     where: str,
     *,
     space: Space | None,
-    config: RunConfig | None,
+    config: ResolvedConfig | None,
     commit: str | None,
     training_version: int | None,
 ) -> None:
@@ -198,7 +198,7 @@ def space_difference(table: Space, asked: Space) -> str:
     return "" if table == asked else "they are written differently"
 
 
-def recipe_difference(recorded: Mapping[str, Any], config: RunConfig) -> str:
+def recipe_difference(recorded: Mapping[str, Any], config: ResolvedConfig) -> str:
     """Return the first setting that differs from the recorded configuration as text; empty if none does."""
     data = config_data(config)
     here = _trained_by(data)

@@ -16,7 +16,7 @@ import typer
 if TYPE_CHECKING:
     from autokd.benchmark.recording.plan import Amount
     from autokd.benchmark.recording.table import Part
-    from autokd.config import RunConfig
+    from autokd.config import ResolvedConfig
     from autokd.outcomes import RecipeName
 
 benchmark_app = typer.Typer(
@@ -236,13 +236,13 @@ def compare(
     typer.echo("\n".join(ratio_lines(report)))
 
 
-def _config(path: Path) -> RunConfig:
+def _config(path: Path) -> ResolvedConfig:
     from autokd.benchmark.recording.settings import read_config
 
     return read_config(path)
 
 
-def _scratch_of(config: RunConfig) -> Path:
+def _scratch_of(config: ResolvedConfig) -> Path:
     return Path("runs") / f"{config.name}-record"
 
 

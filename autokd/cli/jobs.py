@@ -28,18 +28,18 @@ def submit_search(
 
     The cluster must have autokd installed, and see the data and the run directory under their paths here.
     """
-    from autokd.detectors import settle_recipes
+    from autokd.detectors import resolve
     from autokd.runtime import follow_job, job_status, submit_job
 
-    config, notes = settle_recipes(config)
-    for note in notes:
+    resolved = resolve(config)
+    for note in resolved.notes:
         typer.echo(note)
     command = ["autokd", "search", SPACE_FILE, "--ray-address", "auto"]
     command += ["--trials", str(trials)] if trials is not None else []
     command += ["--storage", storage] if storage is not None else []
     command += ["--run-dir", str(run_dir.absolute()), "--cache-dir", str(cache_dir.absolute())]
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / SPACE_FILE).write_text(config_yaml(config), encoding="utf-8")
+        (Path(folder) / SPACE_FILE).write_text(config_yaml(resolved), encoding="utf-8")
         job_id = submit_job(address, shlex.join(command), working_dir=folder)
     if follow:
         for text in follow_job(address, job_id):

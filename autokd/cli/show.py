@@ -51,12 +51,11 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
 
 def _recipe_lines(config: RunConfig) -> list[str]:
     """Sentences on what trainings take of the files that the student's section names, beside its model."""
-    from autokd.detectors import framework_of, settle_recipes
+    from autokd.detectors import framework_of, resolve
 
     if not config.student.has_recipe:
         return []
-    _, notes = settle_recipes(config)
-    return list(notes or framework_of(config.student).training_notes(config.student))
+    return list(resolve(config).notes or framework_of(config.student).training_notes(config.student))
 
 
 def _slot_branch(slot: Slot) -> Tree:

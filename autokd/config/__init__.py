@@ -1,6 +1,7 @@
-"""The file that a user writes, typed: data, teacher, student, space, search, proxy, full, runtime.
+"""The file that a user writes as typed values: data, teacher, student, space, search, proxy, full, runtime.
 
-Unknown keys are refused, units stand in names, every error names file and line. Torch-free.
+``load_config`` reads and checks it; every error names file and line. ``autokd.detectors.resolve`` makes a
+``ResolvedConfig`` of it, from which trainings and digests are made. Torch-free.
 """
 
 from autokd.config.data import CocoData, ShapesData
@@ -12,6 +13,13 @@ from autokd.config.load import load_config, load_space
 from autokd.config.model import RunConfig, RuntimeConfig, SearchConfig
 from autokd.config.proxy import ProxyRecipe, WarmStart
 from autokd.config.recipes import FullRecipe, Recipe, TeacherRecipe
+from autokd.config.resolved import (
+    ResolvedConfig,
+    StudentRecipes,
+    complete_recipes,
+    given_to_full,
+    given_to_proxy,
+)
 from autokd.outcomes import NO_DISTILLATION
 
 __all__ = [
@@ -25,18 +33,23 @@ __all__ = [
     "MmdetDetector",
     "ProxyRecipe",
     "Recipe",
+    "ResolvedConfig",
     "RunConfig",
     "RuntimeConfig",
     "SearchConfig",
     "ShapesData",
+    "StudentRecipes",
     "TeacherFactors",
     "TeacherRecipe",
     "TorchvisionDetector",
     "WarmStart",
+    "complete_recipes",
     "config_data",
     "config_digest",
     "config_yaml",
     "framework_row",
+    "given_to_full",
+    "given_to_proxy",
     "load_config",
     "load_space",
     "register_framework",

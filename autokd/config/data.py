@@ -1,4 +1,4 @@
-"""The section ``data``: a generated set, or any in COCO's format."""
+"""The section ``data``: a generated data set, or any in COCO's format."""
 
 from __future__ import annotations
 
@@ -11,39 +11,41 @@ from autokd.config.section import Section, SizePx
 
 
 class ShapesData(Section):
-    """The generated set: textured shapes on textured ground, written once as COCO files."""
+    """A generated data set of textured shapes on textured ground, written once as COCO files."""
 
     format: Literal["shapes"]
-    """Six kinds of shapes on textured ground, 8 to 64 px, partly hidden."""
+    """Generated images: six classes of shapes, 8 to 64 px, partly occluded, on textured ground."""
     image_size_px: SizePx = (96, 96)
-    """Height and width of the images."""
+    """Height and width of the images, in pixels."""
     num_train: PositiveInt = 600
-    """Images to train on."""
+    """Number of training images."""
     num_val: PositiveInt = 500
-    """Images to choose on."""
+    """Number of validation images, on which candidates and the winner are selected."""
     num_test: PositiveInt = 500
-    """Images to report on."""
+    """Number of test images, on which results are reported."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Equal seeds give equal images, bit for bit."""
+    """Seed of the generator; equal seeds give bitwise equal images."""
 
 
 class CocoData(Section):
-    """Any COCO-format detection set."""
+    """A detection data set in COCO's format."""
 
     format: Literal["coco"] = "coco"
-    """The ordinary format; may be left out."""
+    """COCO's annotation format. The key may be left out."""
     root: Path
-    """Folder of the set."""
+    """Folder of the data set."""
     images: Path = Path("images")
-    """Folder of the images, from ``root``."""
+    """Folder of the images, relative to ``root``."""
     train: Path
-    """Annotation file of the training images, from ``root``."""
+    """Annotation file of the training images, relative to ``root``."""
     val: Path
-    """Annotation file on which everything is chosen."""
+    """Annotation file of the validation images, relative to ``root``. Candidates and the winner are chosen on them."""
     test: Path | None = None
-    """Annotation file on which the end is reported; null: on val, and the report says so."""
+    """Annotation file of the test images, relative to ``root``, on which results are reported. null: results are
+    reported on the validation images, with a note."""
     image_size_px: SizePx = (480, 640)
-    """Height and width that each image is scaled into, its aspect ratio kept, padded right and below."""
+    """Height and width of the network's input, in pixels. Images are scaled into it with their aspect ratio kept, and
+    padded at the right and the bottom."""
 
 
 Data = Annotated[ShapesData | CocoData, Field(discriminator="format")]

@@ -6,14 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    PositiveInt,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from autokd.config.recipes import TeacherRecipe
 from autokd.config.section import Section
@@ -84,10 +77,6 @@ class TorchvisionDetector(DetectorSection):
         if self.box_start and self.architecture != "fcos":
             raise ValueError(f"box_start is for fcos, whose boxes are distances; leave it out of a {self.architecture}")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_an_unused_start(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in handler(self).items() if name != "box_start" or value}
 
 
 class MmdetDetector(DetectorSection):

@@ -1,4 +1,4 @@
-"""A whole space file as a frozen, validated value. Defaults are chosen so that five lines work."""
+"""A space file as a frozen, validated value. Defaults are chosen so that a file of five lines works."""
 
 from __future__ import annotations
 
@@ -9,65 +9,74 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_va
 from autokd.config.data import Data
 from autokd.config.detectors import Detector, TeacherFactors, Teachers, with_framework
 from autokd.config.proxy import ProxyRecipe
-from autokd.config.recipes import FullRecipe, Recipe
+from autokd.config.recipes import FullRecipe
 from autokd.config.section import DistillerName, Section, Seeds
 from autokd.config.space_section import SpaceSection, default_space
 
 
 class SearchConfig(Section):
-    """Which spec to try next, how often, and what is known before."""
+    """The search: its sampler, its budget, the selection of finalists."""
 
     sampler: Literal["mcts", "tpe", "nsga2", "gp", "random"] = "mcts"
-    """Who suggests the next spec."""
+    """Sampler that suggests the next spec: AutoKD's tree search, or one of Optuna's."""
     prior: Literal["published", "none"] = "published"
-    """What `mcts` thinks of options before the first trial: how often published distillers take them, or nothing."""
+    """Prior of `mcts` over options: how often published distillers use them, or none; it fades with an option's
+    trials."""
     trials: PositiveInt = 40
-    """Specs to evaluate; duplicates are answered from the database and do not count."""
+    """Number of specs to evaluate. Duplicates take their outcome from the database and do not count."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of the sampler: equal seeds and equal histories give equal suggestions."""
+    """Seed of the sampler; equal seeds and equal histories of trials give equal suggestions."""
     enqueue: tuple[DistillerName, ...] = ("fitnet", "pkd", "cwd")
-    """Presets or files of distillers tried first, at ``enqueue_strength``; what they score counts as any trial does."""
+    """Distillers that are tried first, presets or YAML files; they count as trials."""
     enqueue_strength: PositiveFloat = 40.0
-    """Gradient ratio at which those presets are tried; a preset's terms share it."""
+    """Gradient ratio of each enqueued distiller, shared by its terms."""
     pruner: Literal["none", "median", "percentile", "halving", "hyperband"] = "none"
-    """Which of Optuna's pruners stops trials early, by their reward after each epoch (docs/judging.md)."""
+    """Pruner of Optuna's that stops trials early by their reward after each epoch (docs/judging.md); none: every trial
+    runs to its end."""
     finalists: PositiveInt = 3
-    """The best few, which race: they are tried again by the proxy, with one seed more a round."""
+    """Number of best trials that become finalists, whose proxies are repeated with another seed in each round of a
+    race (docs/judging.md)."""
     finalist_seeds: Seeds = (1, 2)
-    """One a round; who can no longer win falls before the next, and the race ends when one is left."""
+    """Seeds of the rounds, one a round. Finalists that can no longer win leave the race after each; it ends when one is
+    left."""
     full_finalists: PositiveInt = 1
-    """The best so many of the race are also trained in full once, and the best val AP wins; 1: the race decides."""
+    """Number of top finalists also trained in full once; the best val AP wins. 1: the race's result stands."""
     promote_after: PositiveInt | None = None
-    """After so many finished trials the best student so far joins the teachers of all that follows; null: never."""
+    """Number of finished trials after which the best student so far becomes a further teacher of all later trainings;
+    null: never."""
 
     @field_validator("full_finalists")
     @classmethod
     def _are_finalists(cls, count: int, info: ValidationInfo) -> int:
         finalists = info.data.get("finalists")
         if finalists is not None and count > finalists:
-            raise ValueError(f"found {count} of {finalists} finalists. Take at most as many, or raise 'finalists'")
+            raise ValueError(
+                f"found {count}, more than the {finalists} finalists. Give at most {finalists}, or raise 'finalists'"
+            )
         return count
 
 
 class RuntimeConfig(Section):
-    """Where the work is done."""
+    """The processes that train."""
 
     workers: Annotated[int, Field(ge=0)] = 2
-    """Processes that train; 0: in the driver's own process, without Ray."""
+    """Number of Ray workers that train; 0: the driver's own process trains, without Ray."""
     ray_address: str | None = None
-    """None: a local Ray; else a cluster's address, or "auto"."""
+    """Address of a Ray cluster, or "auto"; null: a local Ray is started."""
     threads_per_worker: Annotated[int, Field(ge=0)] = 0
-    """0: the cores divided among the workers."""
+    """CPU threads of each worker; 0: the cores divided by the number of workers."""
     gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
-    """Fractions share a card; auto: the cards divided among the workers, none where there is none."""
+    """GPUs of each worker; workers with fractions share a GPU. auto: the GPUs divided by the number of workers, 0 if
+    there is none."""
     max_worker_losses: Annotated[int, Field(ge=0)] = 1
-    """How often a trial whose worker died is tried again."""
+    """Number of times that a training is repeated after its worker died; then it fails with the cause worker_lost."""
     full_processes: PositiveInt = 1
-    """Processes (and cards) that share the batches of each full training; above 1: Ray Train, torchvision only."""
+    """Number of processes, each with a GPU if there are any, that share every batch of a full training; above 1: by Ray
+    Train, for torchvision students only."""
 
 
 class RunConfig(Section):
-    """A whole space file."""
+    """A space file as it was written. ``autokd.detectors.resolve`` fills in what its recipes leave open."""
 
     name: str = ""
     data: Data
@@ -83,20 +92,20 @@ class RunConfig(Section):
 
     @property
     def teachers(self) -> tuple[Detector, ...]:
-        """Every teacher, in the file's order; as a rule there is one."""
+        """Every teacher, in the file's order."""
         return self.teacher if isinstance(self.teacher, tuple) else (self.teacher,)
 
     @field_validator("teacher_factors")
     @classmethod
     def _fits_the_teachers(cls, factors: TeacherFactors, info: ValidationInfo) -> TeacherFactors:
         teacher = info.data.get("teacher")
-        if teacher is None:  # wrong itself, and told so
+        if teacher is None:  # invalid, which is an error of its own
             return factors
         if not isinstance(teacher, tuple):
             if isinstance(factors, tuple):
-                raise ValueError("there is one teacher, which shares with nobody. Leave it out, or list more teachers")
+                raise ValueError("found a list, but there is one teacher. Remove it, or add teachers")
         elif isinstance(factors, tuple) and len(factors) != len(teacher):
-            raise ValueError(f"found {len(factors)} numbers for {len(teacher)} teachers. Give one a teacher")
+            raise ValueError(f"found {len(factors)} numbers for {len(teacher)} teachers. Give one number per teacher")
         return factors
 
     @field_validator("proxy")
@@ -105,8 +114,8 @@ class RunConfig(Section):
         data, size = info.data.get("data"), proxy.image_size_px
         if data is not None and size is not None and any(ours > full for ours, full in zip(size, data.image_size_px)):
             raise ValueError(
-                f"image_size_px is {list(size)}, larger than data.image_size_px, {list(data.image_size_px)}. A proxy's "
-                "images are of that height and width at most; null takes just these"
+                f"image_size_px is {list(size)}, larger than data.image_size_px, {list(data.image_size_px)}. Give a "
+                "height and width of at most that; null takes just these"
             )
         return proxy
 
@@ -151,9 +160,8 @@ class RunConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in(cls, data: Any) -> Any:
-        """What follows from other keys: COCO and torchvision are the ordinary ones, ``proxy`` trains as ``full`` does
-        where it does not say otherwise, but in batches of half the size; a warm start is half of a full training."""
+    def _name_the_ordinary(cls, data: Any) -> Any:
+        """Write out the ordinary format and framework, by which pydantic chooses a section's class."""
         if not isinstance(data, dict):
             return data
         if isinstance(data.get("data"), dict) and "format" not in data["data"]:
@@ -165,15 +173,4 @@ class RunConfig(Section):
         for side in ("teacher", "student"):
             if side in data:
                 data = data | {side: with_framework(data[side])}
-        full, proxy = data.get("full") or {}, data.get("proxy") or {}
-        if isinstance(full, dict) and isinstance(proxy, dict):
-            shared = {key: value for key, value in full.items() if key in Recipe.model_fields and key != "epochs"}
-            if isinstance(full.get("batch_size"), int):
-                shared["batch_size"] = max(min(full["batch_size"], 2), full["batch_size"] // 2)
-            epochs = full.get("epochs", FullRecipe.model_fields["epochs"].default)
-            warm_start = proxy.get("warm_start")
-            is_known = "epochs" in full or not full.get("from_student_config")
-            if isinstance(warm_start, dict) and isinstance(epochs, int) and is_known:
-                proxy = proxy | {"warm_start": {"epochs": max(1, epochs // 2)} | warm_start}
-            data = data | {"proxy": shared | proxy}
         return data

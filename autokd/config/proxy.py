@@ -1,4 +1,4 @@
-"""The section ``proxy``: the short training by which candidates are judged."""
+"""The section ``proxy``: the recipe of the short trainings by which candidates are compared."""
 
 from __future__ import annotations
 
@@ -11,54 +11,65 @@ from autokd.config.section import Section, SizePx
 
 Metric = Literal["val_loss", "val_loss_parts", "cka", "ap", "ap_50", "ap_worst_class"]
 SubsetRule = Literal["random", "stratified", "k_centre"]
-"""How a part of the training images is chosen: ``autokd.data.subsets`` says how."""
+"""Rules for choosing a part of the training images: ``autokd.data.subsets``."""
 FrozenPart = Literal["stem", "backbone"]
 Measure = Literal["every_epoch", "last_epoch"]
 
 
 class WarmStart(Section):
-    """A student trained for a while without distillation, from which every candidate starts."""
+    """A student trained for some epochs without distillation, whose weights every candidate starts from."""
 
     epochs: Annotated[int, Field(ge=0)] = 10
-    """How long it was trained; left out: half of the full recipe's epochs."""
+    """Number of epochs for which it is trained; left out: half of the full recipe's, rounded down."""
     of_epochs: PositiveInt | None = None
-    """Length of the schedule that is cut off after ``epochs``; null: the full recipe's."""
+    """Length of its learning-rate schedule in epochs, which is cut off after ``epochs``; null: the full recipe's."""
 
 
 class ProxyRecipe(Recipe):
-    """The short training by which candidates are judged."""
+    """The recipe of proxies, the short trainings by which candidates are compared.
+
+    Keys of every recipe that the file gives in ``full`` alone hold for proxies too; see ``ResolvedConfig``.
+    """
 
     epochs: PositiveInt = 2
-    """Of a candidate, after the warm start if there is one."""
+    """Number of passes over the training images, after the warm start if there is one."""
     of_epochs: PositiveInt | None = None
-    """Length of the schedule that is cut off after ``epochs``; null: they are the whole of it."""
+    """Length of the schedules in epochs, which are cut off after ``epochs``; null: ``epochs``."""
     steps: PositiveInt | None = None
-    """At most so many steps in all, over which the schedule then spans; a last part of an epoch is reported as one."""
+    """Maximum number of optimizer steps; the schedules are fitted to them. A last partial epoch is reported as one.
+    null: no maximum."""
     batch_size: PositiveInt = 4
-    """Images of a step; left out: half of the full recipe's, or what an MMDetection config says."""
+    """Images per step; left out: half of ``full.batch_size``, or what a student's config says."""
     warm_start: WarmStart | None = None
-    """Where candidates start; null: from scratch, as a full training does."""
+    """Training without distillation whose weights candidates start from; null: from the student's initial weights, as
+    full trainings do."""
     reward: tuple[Metric, ...] = ("val_loss_parts", "cka", "ap")
-    """Each against "none" under the same random numbers, standardised, and added; `val_loss_parts`: each part of the
-    loss for itself, `ap_worst_class`: the lowest AP."""
+    """Metrics whose gains over no distillation, with equal random numbers, are standardized and summed into the reward.
+    `val_loss_parts`: each part of the validation loss as a metric of its own; `ap_worst_class`: the lowest AP of any
+    class."""
     measure: Measure = "every_epoch"
-    """When the reward's parts are measured. `last_epoch` is cheaper, and leaves a pruner nothing to go by."""
+    """Epochs after which the reward is measured. `last_epoch` is cheaper, and excludes a pruner."""
     weight_average: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """What is measured: a moving average of the weights with this decay a step; null: the weights themselves."""
+    """Decay per step of a moving average of the weights, whose metrics are measured; null: those of the weights
+    themselves."""
     image_size_px: SizePx | None = None
-    """Height and width of the images, of at most the data's; warm start and teacher see them too. null: the data's."""
+    """Height and width of the network's input in pixels, at most ``data.image_size_px``; warm start and teacher get it
+    too. null: ``data.image_size_px``."""
     subset: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Part of the training images that a candidate sees."""
+    """Fraction of the training images that a candidate is trained on."""
     subset_rule: SubsetRule = "random"
-    """Which: `stratified` keeps the classes' shares of boxes, `k_centre` spreads over the teacher's features."""
+    """Rule that chooses this fraction: at random; `stratified`, with each class's share of the boxes kept; `k_centre`,
+    spread over the teacher's features."""
     val_subset: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Part of the validation images on which a candidate is judged."""
+    """Fraction of the validation images on which the reward is measured."""
     frozen: tuple[FrozenPart, ...] = ()
-    """Parts of the student that stand still, weights and norm statistics: `stem`, or `backbone` (without pyramid)."""
+    """Parts of the student whose weights and norm statistics do not change: `stem`, or `backbone` (stem included,
+    feature pyramid not). Needs a warm start."""
     calibration_trials: PositiveInt = 5
-    """Trials whose spread, with "none", gives the scales of the reward's parts."""
+    """Number of first trials whose spread, together with no distillation, gives the scale of each metric of the
+    reward."""
     timeout_s: PositiveFloat | None = 3600.0
-    """A trial that takes longer ends as failed with the cause timeout."""
+    """Time limit of a trial, in seconds; a longer one fails with the cause timeout. null: no limit."""
 
     @field_validator("of_epochs")
     @classmethod
@@ -66,7 +77,7 @@ class ProxyRecipe(Recipe):
         epochs = info.data.get("epochs")
         if of_epochs is not None and epochs is not None and of_epochs < epochs:
             raise ValueError(
-                f"a schedule of {of_epochs} epochs is over before the {epochs} epochs are. Give at least {epochs}"
+                f"found {of_epochs}, a schedule that ends before the {epochs} epochs do. Give at least {epochs}"
             )
         return of_epochs
 
@@ -75,7 +86,7 @@ class ProxyRecipe(Recipe):
     def _are_the_schedule(cls, steps: int | None, info: ValidationInfo) -> int | None:
         if steps is not None and info.data.get("of_epochs") is not None:
             raise ValueError(
-                f"found {steps} beside of_epochs: the schedule spans either the one or the other. Leave one of them out"
+                f"found {steps} beside of_epochs, and both give the length of the schedules. Leave one of them out"
             )
         return steps
 
@@ -86,7 +97,7 @@ class ProxyRecipe(Recipe):
             warm_start = info.data["warm_start"]
             if warm_start is None or warm_start.epochs == 0:
                 raise ValueError(
-                    f"found [{', '.join(frozen)}], but without a warm start these parts have learnt nothing that could "
-                    "stand still. Give warm_start at least one epoch, or leave frozen out"
+                    f"found [{', '.join(frozen)}], but without a warm start these parts would keep untrained weights. "
+                    "Give warm_start at least one epoch, or leave frozen out"
                 )
         return frozen

@@ -1,129 +1,107 @@
-"""How detectors are trained: every recipe, the teacher's, the full one. ``autokd.config.proxy`` has the short one."""
+"""The recipes by which detectors are trained: what all share, the teacher's, the full one (``proxy`` has its own)."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from autokd.config.section import BaselineName, Fraction, Section, Seeds
 
 
 def _in_order(span: tuple[float, float]) -> tuple[float, float]:
     if span[0] >= span[1]:
-        raise ValueError(f"the part begins at {span[0]:g} and ends at {span[1]:g}. Write the smaller number first")
+        raise ValueError(f"found [{span[0]:g}, {span[1]:g}], which is empty. Write the smaller number first")
     return span
 
 
-LATER_FIELDS = frozenset(
-    {
-        "momentum", "nesterov", "norm_decay", "bias_decay", "milestones", "gamma", "power", "schedule_span",
-        "end_factor", "changes_by", "warmup_steps", "warmup_start", "from_student_config", "weight_average",
-        "recalibrate_every",
-    }
-)  # fmt: skip
-"""Fields of recipes that are written only where they were given: configurations without them keep their digests."""
-
-STUDENT_FIELDS = (LATER_FIELDS - {"from_student_config", "weight_average", "recalibrate_every"}) | {
-    "epochs", "batch_size", "optimiser", "learning_rate", "weight_decay", "schedule", "warmup_fraction",
-    "gradient_clip_norm", "flip_probability",
-}  # fmt: skip
-"""What ``from_student_config`` settles: the student's config says it, or the space file, or the default."""
-
-
 class Recipe(Section):
-    """How a detector is trained."""
+    """A recipe by which a detector is trained."""
 
     epochs: PositiveInt = 20
-    """Passes over the training images."""
+    """Number of passes over the training images."""
     batch_size: PositiveInt = 8
-    """Images of a step."""
+    """Images per step."""
     optimiser: Literal["adamw", "sgd", "dot"] = "adamw"
-    """AdamW; SGD with momentum; DOT: SGD with a momentum of its own for distillation (two backwards)."""
+    """Optimizer: AdamW; SGD with momentum; DOT, which is SGD with separate momenta for task and distillation gradients
+    and needs two backward passes a step."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """SGD only."""
+    """Momentum; sgd only."""
     nesterov: bool = True
-    """SGD only: Nesterov's momentum."""
+    """Whether the momentum is Nesterov's; sgd only."""
     dot_delta: Annotated[float, Field(ge=0, lt=0.1)] = 0.075
-    """DOT only, 0 to below 0.1: momentum is 0.9 - dot_delta for the task, 0.9 + dot_delta for distillation."""
+    """Half the difference of DOT's momenta, 0 to below 0.1: 0.9 - dot_delta for the task, 0.9 + dot_delta for
+    distillation; dot only."""
     learning_rate: PositiveFloat = 2e-3
-    """The greatest of the schedule."""
+    """Peak learning rate of the schedule."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    """Norms and biases have parts of it of their own."""
+    """Weight decay of weights with two or more dimensions; ``norm_decay`` and ``bias_decay`` scale it for others."""
     norm_decay: NonNegativeFloat = 0.0
-    """Part of ``weight_decay`` that is applied to the parameters of normalisations."""
+    """Factor of ``weight_decay`` for the parameters of normalization layers."""
     bias_decay: NonNegativeFloat = 0.0
-    """Part of ``weight_decay`` that is applied to biases, and to whatever else has fewer than two dimensions."""
+    """Factor of ``weight_decay`` for biases and other parameters with fewer than two dimensions."""
     schedule: Literal["one_cycle", "constant", "multi_step", "cosine", "poly"] = "one_cycle"
-    """How the rate goes on."""
+    """Learning-rate schedule after the warm-up: one_cycle anneals by a cosine to 1e-4 of the peak; the others are
+    mmengine's."""
     warmup_fraction: Fraction = 0.1
-    """Part of the training in which the rate rises (constant: it does not)."""
+    """Length of the warm-up as a fraction of the training; ``constant`` ignores it."""
     warmup_steps: NonNegativeInt | None = None
-    """Steps in which the rate rises; null: ``warmup_fraction`` says it."""
+    """Length of the warm-up in steps; null: ``warmup_fraction`` gives it."""
     warmup_start: Fraction = 0.001
-    """Part of the rate at the first step of a rise; one_cycle begins at 1/25."""
+    """Learning rate at the first step of the warm-up, as a fraction of the peak; one_cycle always starts at 1/25."""
     milestones: tuple[Fraction, ...] = (0.67, 0.92)
-    """multi_step: parts of the training after each of which the rate is multiplied by ``gamma``."""
+    """Fractions of the training after which the rate is multiplied by ``gamma``; multi_step only."""
     gamma: PositiveFloat = 0.1
-    """multi_step only."""
+    """Factor of the rate at each milestone; multi_step only."""
     schedule_span: Annotated[tuple[Fraction, Fraction], AfterValidator(_in_order)] = (0.0, 1.0)
-    """cosine and poly: the part of the training in which the rate falls; it rests before and after."""
+    """Begin and end of the decay as fractions of the training, outside which the rate is constant; cosine and poly
+    only."""
     end_factor: Fraction = 0.0
-    """cosine and poly: part of the rate towards which it falls."""
+    """Learning rate at the end of the decay, as a fraction of the peak; cosine and poly only."""
     power: PositiveFloat = 1.0
-    """poly only."""
+    """Exponent of the polynomial decay, 1 being linear; poly only."""
     changes_by: Literal["step", "epoch"] = "step"
-    """cosine and poly: when the rate falls."""
+    """Unit in which the rate decays: at every step, or at every epoch; cosine and poly only."""
     recalibrate_every: PositiveInt | None = 20
-    """Steps between two measurements of relative weights; null: after the first few steps the ratios drift."""
+    """Steps between two measurements of the gradients that relative weights are scaled by; null: they are measured
+    in the first few steps alone, and gradient ratios drift after that."""
     gradient_clip_norm: PositiveFloat | None = 10.0
-    """Longer gradients are shortened to this; null: never."""
+    """Maximum norm of the gradient, to which greater ones are scaled down; null: no clipping."""
     flip_probability: Fraction = 0.5
-    """Of a view being mirrored left to right."""
+    """Probability that a view of an image is flipped horizontally."""
     scale_range: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
-    """Random zoom of a view; (1, 1) switches it off."""
+    """Range of the random scale of a view; (1, 1): no scaling."""
     num_views: PositiveInt = 2
-    """Different replayable views of an image; the teacher's taps are stored for each."""
+    """Number of random views of each image, which the epochs cycle through. The teacher's taps are cached for each, so
+    that disk space grows with it."""
     amp: bool | Literal["auto"] = "auto"
-    """Mixed precision; auto: on a GPU only."""
-
-    @model_serializer(mode="wrap")
-    def _without_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        silent = LATER_FIELDS - self.model_fields_set
-        return {name: value for name, value in handler(self).items() if name not in silent}
+    """Automatic mixed precision; auto: on a GPU only."""
 
 
 class TeacherRecipe(Recipe):
-    """How the run trains its teacher when there is no checkpoint."""
+    """The recipe by which the run trains its teacher, if there is no checkpoint."""
 
     epochs: PositiveInt = 40
-    """Passes over the training images."""
+    """Number of passes over the training images."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of weights, order of images and views."""
+    """Seed of the initial weights, the order of images and their views."""
 
 
 class FullRecipe(Recipe):
-    """The training that counts."""
+    """The recipe of full trainings, by which the winner and the baselines are compared."""
 
     from_student_config: bool = False
-    """Where this file is silent, the config of an MMDetection student says optimiser, schedule, epochs, batch size."""
+    """Whether keys that this file leaves out come from the config of an MMDetection student: optimizer, schedule,
+    epochs, batch size, flips. Resolved files have false and every value written out."""
 
     epochs: PositiveInt = 20
-    """Of every full training."""
+    """Number of passes over the training images."""
     seeds: Annotated[Seeds, Field(min_length=1)] = (0, 1, 2)
-    """One full training each, of every entry."""
+    """Seeds of the full trainings; each entry is trained once with each."""
     baselines: tuple[BaselineName, ...] = ("none", "fitnet", "pkd", "cwd")
-    """What is trained beside the winner: none (always), presets, or files of distillers."""
+    """Entries trained beside the winner: ``none`` (no distillation; always trained), presets, or YAML files of
+    distillers."""
     baseline_strength: PositiveFloat | Literal["published"] = 40.0
-    """Gradient ratio of each preset, shared by its terms; published: the weights of their papers."""
+    """Gradient ratio of each preset among the baselines, shared by its terms; published: the weights of its paper."""
     timeout_s: PositiveFloat | None = None
-    """As for the proxy; null: no limit."""
+    """Time limit of a training, in seconds; a longer one fails with the cause timeout. null: no limit."""

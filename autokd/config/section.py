@@ -1,4 +1,4 @@
-"""What every section of a space file has in common, and values that several of them hold."""
+"""The base of every section of a space file, and types of values that several sections hold."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _known_baseline(name: str) -> str:
 
 def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
-        raise ValueError("a seed stands twice; a repeated seed repeats the same training")
+        raise ValueError(f"found {list(seeds)}, in which a seed stands twice. Each trains once: keep one")
     return seeds
 
 
@@ -42,6 +42,6 @@ SizePx = tuple[Annotated[int, Field(ge=32, le=4096)], Annotated[int, Field(ge=32
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, unknown keys refused."""
+    """Base of every section: frozen, without unknown keys. The string below a field is its text in the reference."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)

@@ -11,7 +11,6 @@ from autokd.detectors.capabilities import structure_text, taps_of, taps_of_teach
 from autokd.detectors.contract import Detections, Detector, Target
 from autokd.detectors.framework import ConfigRecipe, Framework, framework_of
 from autokd.detectors.labels import class_order
-from autokd.detectors.mmdet.student_recipe import settle_recipes
 from autokd.detectors.pair import (
     FirstTrials,
     Pair,
@@ -22,6 +21,7 @@ from autokd.detectors.pair import (
     unfit_baselines,
 )
 from autokd.detectors.prediction_layout import prediction_layout_of, unpaired_taps
+from autokd.detectors.resolve import resolve
 from autokd.detectors.torchvision.layout import Layout, choose_layout
 from autokd.detectors.torchvision.plain import plain_torchvision_model
 from autokd.detectors.torchvision.source import plain_torchvision_source
@@ -39,7 +39,7 @@ __all__ = [
     "grid_cells",
     "pair_of",
     "prediction_layout_of",
-    "settle_recipes",
+    "resolve",
     "try_detectors",
     "unfit_baselines",
     "unpaired_taps",

@@ -14,7 +14,7 @@ from typing import IO, Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from autokd.config import RunConfig, config_data, config_yaml
+from autokd.config import ResolvedConfig, config_data, config_yaml
 from autokd.errors import StorageError
 from autokd.files import write_text_atomically
 
@@ -45,7 +45,7 @@ class RunDirectory:
         self._lock: IO[str] | None = None
 
     @classmethod
-    def start(cls, path: str | Path, config: RunConfig, *, resume: bool = False) -> RunDirectory:
+    def start(cls, path: str | Path, config: ResolvedConfig, *, resume: bool = False) -> RunDirectory:
         """Make the folder, or with ``resume`` reopen it, and lock it until ``close``.
 
         Args:
@@ -118,7 +118,7 @@ class RunDirectory:
     ) -> None:
         self.close()
 
-    def _write_config(self, config: RunConfig, resume: bool) -> None:
+    def _write_config(self, config: ResolvedConfig, resume: bool) -> None:
         if self.config_path.is_file():
             if not resume:
                 raise StorageError(
@@ -135,7 +135,7 @@ class RunDirectory:
         self.logs_path.mkdir(exist_ok=True)
         write_text_atomically(self.config_path, config_yaml(config))
 
-    def _check_same(self, config: RunConfig) -> None:
+    def _check_same(self, config: ResolvedConfig) -> None:
         there = _flat(_identity(self.read_config()))
         here = _flat(_identity(config_data(config)))
         differing = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig
 from autokd.data import Datasets
 from autokd.outcomes import Outcome
 from autokd.storage import RunDirectory, StudyFacts
@@ -45,7 +45,7 @@ class RunContext:
         storage_url: database of the study; None: study.db in the run directory.
     """
 
-    config: RunConfig
+    config: ResolvedConfig
     directory: RunDirectory
     study: optuna.Study
     facts: StudyFacts

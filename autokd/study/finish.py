@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig
 from autokd.files import write_text_atomically
 from autokd.metrics import TEST_AP, TRAIN_SECONDS, VAL_AP, class_ap, is_part, part_of
 from autokd.outcomes import SEARCHED, Outcome
@@ -167,7 +167,7 @@ def _notes(run: RunContext, trained: FullResults) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _teachers_note(config: RunConfig, scores: Sequence[TeacherScore]) -> str:
+def _teachers_note(config: ResolvedConfig, scores: Sequence[TeacherScore]) -> str:
     factors = config.teacher_factors
     shares = factors if isinstance(factors, str) else "as " + " : ".join(f"{factor:g}" for factor in factors)
     precisions = ", ".join(f"{score.val_ap:.4f}" for score in scores)

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from autokd.config import RunConfig, config_digest
+from autokd.config import ResolvedConfig, RunConfig, config_digest
 from autokd.data import load_datasets
-from autokd.detectors import check_trainable, first_trials, pair_of, settle_recipes, try_detectors
+from autokd.detectors import check_trainable, first_trials, pair_of, resolve, try_detectors
 from autokd.outcomes import NO_DISTILLATION
 from autokd.presets import load_distiller
 from autokd.runtime import make_runtime
@@ -59,12 +59,12 @@ def run_search(
         AutoKDError: if the input is wrong, before anything is trained; its subclass names the kind.
     """
     observer = observer or SilentObserver()
-    config, recipe_notes = settle_recipes(config)
+    config = resolve(config)
     check_trainable(config)
     pair = pair_of(config)
     space, reasons = pair.part_of(config.space)
     first = first_trials(config, pair, space)
-    for note in (*recipe_notes, *(f"left out of the space: {reason}" for reason in reasons), *first.notes):
+    for note in (*config.notes, *(f"left out of the space: {reason}" for reason in reasons), *first.notes):
         observer.say(note)
     with _open_run(
         config=config,
@@ -108,9 +108,9 @@ def run_distill(
         AutoKDError: if other input is wrong, before anything is trained.
     """
     observer = observer or SilentObserver()
-    config, recipe_notes = settle_recipes(config)
+    config = resolve(config)
     check_trainable(config, spec)
-    for note in recipe_notes:
+    for note in config.notes:
         observer.say(note)
     with _open_run(
         config=config,
@@ -132,7 +132,7 @@ def run_distill(
 @contextmanager
 def _open_run(
     *,
-    config: RunConfig,
+    config: ResolvedConfig,
     directory: Path,
     cache_dir: Path,
     storage_url: str | None,

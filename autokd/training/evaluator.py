@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig
 from autokd.data import Datasets
 from autokd.distill import TeacherEnsemble
 from autokd.outcomes import Job, JobFailed, Outcome, RecipeName, Report, WorkerResources
@@ -42,7 +42,7 @@ class TrainingEvaluatorFactory:
             its own.
     """
 
-    config: RunConfig
+    config: ResolvedConfig
     cache_dir: Path
     run_dir: Path
     datasets: Datasets | None = field(default=None, compare=False)

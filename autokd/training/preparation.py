@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig
 from autokd.data import Datasets
 from autokd.detectors import framework_of
 from autokd.errors import DetectorError
@@ -31,7 +31,7 @@ class Preparation:
 
 
 def prepare(
-    config: RunConfig,
+    config: ResolvedConfig,
     datasets: Datasets,
     cache_dir: Path,
     *,
@@ -77,7 +77,7 @@ def prepare(
     return Preparation(scores)
 
 
-def _try_smaller_images(config: RunConfig, datasets: Datasets) -> None:
+def _try_smaller_images(config: ResolvedConfig, datasets: Datasets) -> None:
     """Have each framework check that its detectors work on the proxy's images."""
     size, full = config.proxy.image_size_px, datasets.train.image_size_px
     if size is None or size == full:

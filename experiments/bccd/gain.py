@@ -27,8 +27,8 @@ from autokd.benchmark.markdown import interval_text, markdown_table, mean_text, 
 from autokd.benchmark.recording.jobs import record_jobs
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.benchmark.recording.settings import read_config, read_data
-from autokd.config import NO_DISTILLATION, RunConfig, load_config
-from autokd.detectors import pair_of
+from autokd.config import NO_DISTILLATION, ResolvedConfig, load_config
+from autokd.detectors import pair_of, resolve
 from autokd.documents import dump_yaml
 from autokd.outcomes import Job, JobId, Outcome, make_job
 from autokd.presets import load_distiller, load_preset
@@ -156,7 +156,7 @@ def leaders() -> list[str]:
     return [NO_DISTILLATION, SEARCHED_NAME, *sorted(val, key=lambda name: -val[name])[:NUM_LEADERS]]
 
 
-def config_of(pair: str, stage: str = "") -> RunConfig:
+def config_of(pair: str, stage: str = "") -> ResolvedConfig:
     """pair: the search's own; retinanet: another student; shapes: other data, with a teacher of their own; started: the
     pair with a student whose boxes start at one stride (``../box_start``)."""
     read_config(SPACE)  # speaks of what is wrong with the file itself
@@ -171,7 +171,7 @@ def config_of(pair: str, stage: str = "") -> RunConfig:
         data["student"]["architecture"] = "retinanet"
     if pair == "started":
         data["student"]["box_start"] = 1
-    return load_config(dump_yaml(data))
+    return resolve(load_config(dump_yaml(data)))
 
 
 # --------------------------------------------------------------------------------------------- collect

@@ -26,7 +26,7 @@ from autokd.benchmark import current_commit
 from autokd.benchmark.markdown import markdown_table, write_table
 from autokd.benchmark.recording.machine import machine_name
 from autokd.benchmark.recording.settings import proxy_variants, read_config
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig
 from autokd.data import load_datasets
 from autokd.documents import load_document
 from autokd.outcomes import RecipeName, WorkerResources, make_job
@@ -52,7 +52,7 @@ CASES: dict[str, tuple[str, RecipeName, int]] = {
 """Name -> form of the proxy or folder of the space file, recipe, number of seeds."""
 
 
-def config_of(source: str, recipe: RecipeName, start: float) -> RunConfig:
+def config_of(source: str, recipe: RecipeName, start: float) -> ResolvedConfig:
     if recipe == "proxy":
         forms = load_document(PROXIES / "variants.yaml").data
         config = proxy_variants(read_config(PROXIES / "pair.yaml"), {source: forms[source]}, METRICS)[source]

@@ -26,7 +26,7 @@ from autokd.benchmark.markdown import write_table
 from autokd.benchmark.recording.jobs import record_jobs
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.benchmark.recording.settings import proxy_variants, read_config
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig
 from autokd.detectors import pair_of
 from autokd.documents import load_document
 from autokd.outcomes import Job, JobId, Outcome, RecipeName
@@ -43,7 +43,7 @@ TRUTH_SEEDS = (0, 1)
 METRICS = ("val_loss", "cka", "ap", "ap_50", "ap_worst_class")
 
 
-def variant_configs(names: Sequence[str], truth: str) -> dict[str, RunConfig]:
+def variant_configs(names: Sequence[str], truth: str) -> dict[str, ResolvedConfig]:
     """Return a configuration for each form of the proxy; all measure every metric."""
     base, forms = read_config(PAIRS[truth]), load_document(HERE / "variants.yaml").data
     unknown = set(names) - set(forms)

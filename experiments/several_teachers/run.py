@@ -19,7 +19,8 @@ from autokd.benchmark.markdown import gain_text, markdown_table, paired_gain, wr
 from autokd.benchmark.recording.jobs import record_jobs
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.benchmark.recording.settings import read_data
-from autokd.config import RunConfig, load_config
+from autokd.config import ResolvedConfig, load_config
+from autokd.detectors import resolve
 from autokd.documents import dump_yaml
 from autokd.files import write_text_atomically
 from autokd.outcomes import Job, JobId, Outcome
@@ -71,12 +72,12 @@ def promoted_student(run: Path) -> str:
     return found[0] if found else ""
 
 
-def config(arm: str) -> RunConfig:
+def config(arm: str) -> ResolvedConfig:
     data = read_data(SPACE)
     positions, rule = ARMS["first" if arm == PROMOTED_ARM else arm]
     teachers = [data["teacher"], SECOND_TEACHER]
     data["teacher"] = [teachers[i] for i in positions]
-    return load_config(dump_yaml(data | ({"teacher_factors": rule} if len(positions) > 1 else {})))
+    return resolve(load_config(dump_yaml(data | ({"teacher_factors": rule} if len(positions) > 1 else {}))))
 
 
 def work(distillers: tuple[str, ...], scratch: Path, cache: Path) -> None:

@@ -25,7 +25,16 @@ from pathlib import Path
 
 import torch
 
-from autokd.config import Backbone, CocoData, FullRecipe, RunConfig, TeacherRecipe, TorchvisionDetector
+from autokd.config import (
+    Backbone,
+    CocoData,
+    FullRecipe,
+    ResolvedConfig,
+    RunConfig,
+    TeacherRecipe,
+    TorchvisionDetector,
+    complete_recipes,
+)
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec, Weight
 from autokd.training import LiveTeacher, train
@@ -39,7 +48,7 @@ Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"processor": time.process_time, "wall": time.perf_counter}
 
 
-def settings(root: Path) -> RunConfig:
+def settings(root: Path) -> ResolvedConfig:
     """The BCCD settings of the design: width 32 teaches width 8, 120 x 160 pixels."""
     data = CocoData(
         root=root,
@@ -51,17 +60,18 @@ def settings(root: Path) -> RunConfig:
     # How well the teacher was trained does not change what it costs.
     teacher = TorchvisionDetector(backbone=Backbone(blocks=(2, 2, 2, 2), width=32), train=TeacherRecipe(epochs=1))
     student = TorchvisionDetector(backbone=Backbone(blocks=(1, 1, 1, 1), width=8))
-    return RunConfig(data=data, teacher=teacher, student=student, full=FullRecipe(batch_size=BATCH_SIZE))
+    full = FullRecipe(batch_size=BATCH_SIZE)
+    return complete_recipes(RunConfig(data=data, teacher=teacher, student=student, full=full))
 
 
-def fitnet(config: RunConfig) -> DistillerSpec:
+def fitnet(config: ResolvedConfig) -> DistillerSpec:
     """The preset at a relative weight, so that recalibration is part of what is measured."""
     spec = load_preset("fitnet")
     weight = Weight("relative", GRADIENT_RATIO)
     return DistillerSpec(tuple(replace(term, weight=weight) for term in spec.terms), spec.name, spec.paper)
 
 
-def measure(config: RunConfig, cache_dir: Path, rounds: int, clock: Clock) -> dict[str, list[float]]:
+def measure(config: ResolvedConfig, cache_dir: Path, rounds: int, clock: Clock) -> dict[str, list[float]]:
     """Seconds of each block, by kind; the first round warms up and is dropped."""
     assets = TrainingAssets(config, cache_dir, torch.device("cpu"))
     num_images = assets.data.full.train.num_images

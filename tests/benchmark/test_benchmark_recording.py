@@ -14,13 +14,13 @@ import pytest
 from autokd.benchmark import load_benchmark
 from autokd.benchmark.recording.plan import Amount, planned_jobs, rows_of, shuffled_specs
 from autokd.benchmark.recording.scratch import Scratch
-from autokd.config import load_config
+from autokd.config import complete_recipes, load_config
 from autokd.errors import BenchmarkError
 from autokd.outcomes import Outcome, make_job
 from autokd.space import enumerate_specs
 from tests.support.benchmark_samples import EXPERIMENT, SMALL, outcomes_of
 
-CONFIG = load_config(SMALL)
+CONFIG = complete_recipes(complete_recipes(load_config(SMALL)))
 SPECS = shuffled_specs(CONFIG)
 AMOUNT = Amount(seeded=3, best=2, seeds=(1, 2), none_seeds=5)
 
@@ -28,9 +28,10 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from autokd.benchmark.recording.scratch import Scratch
-from autokd.config import load_config
+from autokd.config import complete_recipes, load_config
 from autokd.outcomes import make_job
-with Scratch(Path(sys.argv[1]), load_config(sys.argv[2])).claim(make_job(None, "proxy", 0)) as is_ours:
+config = complete_recipes(load_config(sys.argv[2]))
+with Scratch(Path(sys.argv[1]), config).claim(make_job(None, "proxy", 0)) as is_ours:
     print(is_ours, flush=True)
     time.sleep(600)
 """
@@ -103,11 +104,11 @@ def test_a_failure_that_says_nothing_of_the_distiller_is_tried_again(tmp_path):
 
 def test_a_scratch_folder_of_another_recipe_is_refused(tmp_path):
     Scratch(tmp_path, CONFIG, ["full"])
-    other_full = load_config(SMALL.replace("full: {epochs: 4}", "full: {epochs: 5}"))
+    other_full = complete_recipes(load_config(SMALL.replace("full: {epochs: 4}", "full: {epochs: 5}")))
     with pytest.raises(BenchmarkError, match="begun with full_digest"):
         Scratch(tmp_path, other_full, ["full"])
     with pytest.raises(BenchmarkError, match="begun with space_digest"):
-        Scratch(tmp_path, load_config(SMALL.replace("[10, 40]", "[10]")))
+        Scratch(tmp_path, complete_recipes(load_config(SMALL.replace("[10, 40]", "[10]"))))
 
 
 def test_another_proxy_recipe_leaves_the_full_trainings_as_good_as_they_were(tmp_path):
@@ -173,7 +174,7 @@ def test_a_killed_recording_is_finished_by_the_next_process(tmp_path):
     collecting = ["collect", str(tmp_path / "tiny.yaml"), str(tmp_path / "scratch")]
     said = subprocess.run(command(*collecting), env=environment, capture_output=True, text=True, check=True).stdout
     assert "table.jsonl.gz: 4 specs, " in said
-    table = load_benchmark(tmp_path / "table.jsonl.gz", config=load_config(TINY))
+    table = load_benchmark(tmp_path / "table.jsonl.gz", config=complete_recipes(load_config(TINY)))
     table.require("proxy", 0)
     table.require("full", 0)
     assert sum(1 in row.full for row in table) == 1

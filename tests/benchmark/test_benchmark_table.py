@@ -12,7 +12,7 @@ import time
 import pytest
 
 from autokd.benchmark import BenchmarkEvaluatorFactory, BenchmarkRow, load_benchmark, save_benchmark
-from autokd.config import load_config
+from autokd.config import complete_recipes, load_config
 from autokd.errors import BenchmarkError
 from autokd.outcomes import TRAINING_VERSION, Job, Outcome, WorkerResources
 from autokd.runtime import SimulatedRuntime
@@ -172,9 +172,10 @@ def test_another_space_is_refused_with_the_difference_named(path, old, new, diff
 
 
 def test_another_recipe_is_refused_with_the_setting_named(path):
-    assert len(load_benchmark(path, config=load_config(SMALL))) == 24
+    assert len(load_benchmark(path, config=complete_recipes(load_config(SMALL)))) == 24
+    other = complete_recipes(load_config(SMALL.replace("full: {epochs: 4}", "full: {epochs: 5}")))
     with pytest.raises(BenchmarkError, match=r"full\.epochs: 4 in the table, 5 here"):
-        load_benchmark(path, config=load_config(SMALL.replace("full: {epochs: 4}", "full: {epochs: 5}")))
+        load_benchmark(path, config=other)
 
 
 def test_a_spec_whose_digest_has_changed_is_refused(path, tmp_path):

@@ -8,13 +8,13 @@ from autokd.benchmark import current_commit
 from autokd.benchmark.markdown import gain_text, interval_text, markdown_table, mean_text, paired_gain, write_table
 from autokd.benchmark.recording.jobs import record_jobs
 from autokd.benchmark.recording.scratch import Scratch
-from autokd.config import load_config
+from autokd.config import complete_recipes, load_config
 from autokd.errors import BenchmarkError
 from autokd.outcomes import make_job
 from autokd.space import enumerate_specs
 from tests.support.benchmark_samples import SMALL
 
-CONFIG = load_config(SMALL)
+CONFIG = complete_recipes(complete_recipes(load_config(SMALL)))
 
 
 @pytest.mark.slow

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+
+import numpy as np
 import pytest
 
-from autokd.config import config_digest, config_yaml, load_config
-from autokd.errors import ConfigError
+from autokd.config import ResolvedConfig, RunConfig, complete_recipes, config_digest, config_yaml, load_config
+from autokd.documents import load_document
+from autokd.errors import ConfigError, SpaceError
 
 FIVE_LINES = """\
 data: {format: shapes}
@@ -14,6 +18,10 @@ teacher:
   train: {}
 student: {}
 """
+
+
+def resolved(more: str = "", text: str = FIVE_LINES) -> ResolvedConfig:
+    return complete_recipes(load_config(text + more))
 
 
 def test_a_file_of_five_lines_works():
@@ -25,18 +33,18 @@ def test_a_file_of_five_lines_works():
 
 
 def test_the_proxy_trains_as_full_does_where_it_says_nothing_else():
-    config = load_config(FIVE_LINES + "full: {learning_rate: 0.5, batch_size: 3}\nproxy: {batch_size: 5}\n")
+    config = resolved("full: {learning_rate: 0.5, batch_size: 3}\nproxy: {batch_size: 5}\n")
     assert (config.proxy.learning_rate, config.proxy.batch_size, config.proxy.epochs) == (0.5, 5, 2)
 
 
 @pytest.mark.parametrize(("full", "proxy"), [(8, 4), (9, 4), (16, 8), (3, 2), (2, 2), (1, 1)])
 def test_the_proxys_batches_are_half_of_the_full_ones_and_of_two_images_where_these_have_two(full, proxy):
-    assert load_config(FIVE_LINES + f"full: {{batch_size: {full}}}\n").proxy.batch_size == proxy
+    assert resolved(f"full: {{batch_size: {full}}}\n").proxy.batch_size == proxy
 
 
 def test_the_warm_start_is_half_of_a_full_training_unless_told_otherwise():
     def warm_start(proxy):
-        return load_config(FIVE_LINES + f"full: {{epochs: 9}}\nproxy: {{{proxy}}}\n").proxy.warm_start
+        return resolved(f"full: {{epochs: 9}}\nproxy: {{{proxy}}}\n").proxy.warm_start
 
     assert warm_start("") is warm_start("warm_start: null") is None
     assert warm_start("warm_start: {}").epochs == 4
@@ -44,10 +52,26 @@ def test_the_warm_start_is_half_of_a_full_training_unless_told_otherwise():
 
 
 def test_a_resolved_configuration_reads_back_the_same():
-    config = load_config(FIVE_LINES + "proxy: {warm_start: null}\nspace: {strength: [10, 40]}\n")
-    again = load_config(config_yaml(config))
+    config = resolved("proxy: {warm_start: null}\nspace: {strength: [10, 40]}\nfull: {batch_size: 6, epochs: 3}\n")
+    again = complete_recipes(load_config(config_yaml(config)))
+    assert again == config
     assert config_yaml(again) == config_yaml(config)
-    assert again.proxy == config.proxy
+    assert complete_recipes(config) is config
+
+
+def test_a_configuration_goes_to_other_processes_with_its_space():
+    config = resolved("space: {strength: [10, 40]}\n")
+    config.space.sample(np.random.default_rng(0))
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_a_configuration_in_python_resolves_as_its_file_does():
+    data = load_document(FIVE_LINES).data | {"full": {"learning_rate": 0.5}, "space": {"strength": [10, 40]}}
+    config = complete_recipes(RunConfig.model_validate(data))
+    assert config.proxy.learning_rate == 0.5
+    assert config.space == resolved("space: {strength: [10, 40]}\n").space
+    with pytest.raises(SpaceError, match="space: strength"):
+        RunConfig.model_validate(data | {"space": {"strength": [0]}})
 
 
 def test_paths_become_absolute_and_coco_is_the_ordinary_format(tmp_path, monkeypatch):
@@ -119,10 +143,10 @@ def test_a_file_never_executes_code(tmp_path):
     assert not marker.exists()
 
 
-def test_where_boxes_start_leaves_no_trace_unless_it_is_given():
-    plain, zero, one = (load_config(FIVE_LINES.replace("student: {}", f"student: {{{start}}}"))
-                        for start in ("", "box_start: 0", "box_start: 1"))  # fmt: skip
-    assert config_digest(plain) == config_digest(zero) != config_digest(one)
+def test_where_boxes_start_is_part_of_the_digest_and_for_fcos_alone():
+    plain, one = (resolved(text=FIVE_LINES.replace("student: {}", f"student: {{{start}}}"))
+                  for start in ("", "box_start: 1"))  # fmt: skip
+    assert config_digest(plain) != config_digest(one)
     assert load_config(config_yaml(one)).student.box_start == 1
     with pytest.raises(ConfigError, match=r"student.*\n?.*box_start is for fcos.*leave it out of a retinanet"):
         load_config(FIVE_LINES.replace("student: {}", "student: {architecture: retinanet, box_start: 1}"))

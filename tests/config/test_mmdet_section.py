@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from autokd.config import MmdetDetector, TorchvisionDetector, config_yaml, load_config
+from autokd.config import MmdetDetector, TorchvisionDetector, complete_recipes, config_yaml, load_config
 from autokd.errors import ConfigError
 
 FILE = """\
@@ -27,7 +27,7 @@ def test_framework_tells_the_sections_apart_and_torchvision_is_the_ordinary_one(
 
 def test_the_resolved_file_reads_back_as_it_was():
     config = load_config(FILE.format(config="gfl_r50_fpn_1x_coco"))
-    again = load_config(config_yaml(config))
+    again = load_config(config_yaml(complete_recipes(config)))
     assert again.teacher == config.teacher
     assert again.student == config.student
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autokd.config import config_data, config_digest, config_yaml, load_config
+from autokd.config import ResolvedConfig, complete_recipes, config_digest, config_yaml, load_config
 from autokd.errors import ConfigError
 
 HEAD = "data: {format: shapes, image_size_px: [96, 128]}\nteacher: {train: {}}\nstudent: {}\n"
@@ -19,12 +19,15 @@ OPTIONS = {
 """Key -> its default, and something else."""
 
 
+def resolved(text: str) -> ResolvedConfig:
+    return complete_recipes(load_config(HEAD + text))
+
+
 @pytest.mark.parametrize("key", OPTIONS)
-def test_an_option_left_out_leaves_no_trace_and_one_given_does(key):
-    plain = load_config(HEAD + "proxy: {warm_start: {}}\n")
-    same, other = (load_config(HEAD + f"proxy: {{warm_start: {{}}, {key}: {value}}}\n") for value in OPTIONS[key])
+def test_an_option_left_out_has_its_default(key):
+    plain = resolved("proxy: {warm_start: {}}\n")
+    same, other = (resolved(f"proxy: {{warm_start: {{}}, {key}: {value}}}\n") for value in OPTIONS[key])
     assert config_digest(same) == config_digest(plain) != config_digest(other)
-    assert key not in config_data(plain)["proxy"]
     assert load_config(config_yaml(other)).proxy == other.proxy != plain.proxy
 
 

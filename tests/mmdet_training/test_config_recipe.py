@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from autokd.config import MmdetDetector, Recipe, load_config
+from autokd.config import MmdetDetector, Recipe, config_digest, config_yaml, load_config
+from autokd.detectors import resolve
 from autokd.detectors.mmdet import recipe_of_config
-from autokd.detectors.mmdet.student_recipe import settle_recipes
 from autokd.errors import ConfigError
 from autokd.training.optim.optimizer import make_optimiser, parameter_groups, rate_factor
 from tests.support.runner_cases import CONFIGS
@@ -236,17 +236,18 @@ def test_clipping_and_flips_are_taken(config_file):
 # ------------------------------------------------------------------------------------- the space file
 
 
-def settled(section: MmdetDetector, rest: str = ""):
+def resolved(section: MmdetDetector, rest: str = ""):
     text = "data: {format: shapes}\nteacher: {train: {}}\n"
     text += f"student: {{framework: mmdet, config: {section.config}}}\nfull: {{from_student_config: true}}\n{rest}"
-    return settle_recipes(load_config(text.replace("true}\nfull: {", "true, ")))
+    return resolve(load_config(text.replace("true}\nfull: {", "true, ")))
 
 
 def test_the_space_file_goes_before_the_students_config(config_file):
     section = config_file(param_scheduler=[RISE, FALLS["steps"]], auto_scale_lr={"base_batch_size": 16})
-    config, notes = settled(
+    config = resolved(
         section, "full: {batch_size: 4, weight_decay: 0.1}\nproxy: {epochs: 3, batch_size: 8, warm_start: {}}\n"
     )
+    notes = config.notes
     full, proxy = config.full, config.proxy
     assert (full.epochs, full.batch_size, full.optimiser, full.weight_decay) == (12, 4, "sgd", 0.1)
     assert (full.learning_rate, proxy.learning_rate) == (pytest.approx(0.005), pytest.approx(0.01))
@@ -258,44 +259,25 @@ def test_the_space_file_goes_before_the_students_config(config_file):
     assert "the space file says batch_size 4, weight_decay 0.1" in notes[1]
 
 
-def test_a_given_warm_start_stays_and_what_is_settled_is_not_settled_again(config_file):
-    from autokd.config import config_yaml
-
+def test_a_given_warm_start_stays_and_a_resolved_configuration_stands_for_itself(config_file):
     section = config_file(param_scheduler=[FALLS["cosine by step"]])
-    config, notes = settled(section, "proxy: {warm_start: {epochs: 2}}\n")
+    config = resolved(section, "proxy: {warm_start: {epochs: 2}}\n")
     assert config.proxy.warm_start.epochs == 2
-    assert notes
-    assert settle_recipes(config) == (config, ())
-    again = load_config(config_yaml(config))
+    assert config.notes
+    assert resolve(config) is config
+    written = load_config(config_yaml(config))
     config_file(param_scheduler=[FALLS["steps"]])
-    assert settle_recipes(again)[0].full == config.full, "a resolved configuration stands for itself"
+    again = resolve(written)
+    assert (again.full, again.proxy) == (config.full, config.proxy), "the student's config is not read again"
+    assert config_digest(again) == config_digest(config)
 
 
 def test_numbers_that_no_recipe_can_have_are_named(config_file):
     section = config_file(optim_wrapper={"optimizer": SGD | {"momentum": 1.5}})
     with pytest.raises(ConfigError, match=r"momentum is 1\.5: Input should be less than 1"):
-        settled(section)
-
-
-def test_a_recipe_that_was_not_settled_trains_nothing(config_file):
-    section = config_file()
-    text = f"student: {{framework: mmdet, config: {section.config}}}\nfull: {{from_student_config: true}}\n"
-    config = load_config("data: {format: shapes}\nteacher: {train: {}}\n" + text)
-    with pytest.raises(ConfigError, match="settle_recipes"):
-        make_optimiser([{"params": [nn.Parameter(torch.zeros(1))]}], config.full)
+        resolved(section)
 
 
 def test_a_student_of_torchvision_says_no_recipe():
     with pytest.raises(ConfigError, match="from_student_config is true, but a section of framework torchvision"):
         load_config("data: {format: shapes}\nteacher: {train: {}}\nstudent: {}\nfull: {from_student_config: true}\n")
-
-
-def test_configurations_that_do_not_ask_for_it_keep_their_digests():
-    """Of a file read by AutoKD before recipes could say all this; later keys are written only where they are given."""
-    from autokd.config import config_data
-
-    data = config_data(load_config("data: {format: shapes}\nteacher: {train: {}}\nstudent: {}\n"))
-    assert sorted(data["teacher"]["train"]) == [
-        "amp", "batch_size", "dot_delta", "epochs", "flip_probability", "gradient_clip_norm", "learning_rate",
-        "num_views", "optimiser", "scale_range", "schedule", "seed", "warmup_fraction", "weight_decay",
-    ]  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 
 from autokd.config import load_config
 from autokd.data import load_datasets
-from autokd.detectors import build_detector, settle_recipes
+from autokd.detectors import build_detector, resolve
 from tests.support.runner_cases import CLASSES
 
 pytestmark = pytest.mark.slow
@@ -45,8 +45,8 @@ def test_the_loop_trains_the_weights_of_the_runner(folder, runner_of, shapes, tm
     where = folder()
     with (where / "student.py").open("a") as file:
         file.write(OWN)
-    config, notes = settle_recipes(load_config(SPACE.format(root=shapes, config=where / "student.py")))
-    assert (config.full.epochs, config.full.batch_size, config.full.learning_rate) == (EPOCHS, 10, 0.1), notes
+    config = resolve(load_config(SPACE.format(root=shapes, config=where / "student.py")))
+    assert (config.full.epochs, config.full.batch_size, config.full.learning_rate) == (EPOCHS, 10, 0.1), config.notes
 
     model = runner_of(where, file="student.py").model
     model.init_weights()

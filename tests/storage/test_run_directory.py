@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from autokd.config import RunConfig, config_digest, config_yaml
+from autokd.config import ResolvedConfig, RunConfig, complete_recipes, config_digest, config_yaml
 from autokd.errors import StorageError
 from autokd.storage import RunDirectory
 
 
-def config(**changes: object) -> RunConfig:
+def config(**changes: object) -> ResolvedConfig:
     data = {"data": {"format": "shapes"}, "teacher": {}, "student": {"fpn_channels": 32}}
-    return RunConfig.model_validate(data | changes)
+    return complete_recipes(RunConfig.model_validate(data | changes))
 
 
 def test_a_new_folder_holds_the_resolved_configuration(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_a_new_folder_holds_the_resolved_configuration(tmp_path: Path) -> None:
     data = again.read_config()
     assert data["student"]["fpn_channels"] == 32
     assert data["search"]["trials"] == 40, "defaults are written out"
-    assert config_yaml(RunConfig.model_validate(data)) == config_yaml(config(name="demo"))
+    assert config_yaml(complete_recipes(RunConfig.model_validate(data))) == config_yaml(config(name="demo"))
 
 
 def test_a_run_is_resumed_with_its_owner_and_may_get_more_trials(tmp_path: Path) -> None:
@@ -72,10 +72,10 @@ def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path) -> Non
     holder = textwrap.dedent(
         """
         import sys
-        from autokd.config import RunConfig
+        from autokd.config import RunConfig, complete_recipes
         from autokd.storage import RunDirectory
-        run = RunDirectory.start(sys.argv[1], RunConfig.model_validate(
-            {"data": {"format": "shapes"}, "teacher": {}, "student": {"fpn_channels": 32}}))
+        run = RunDirectory.start(sys.argv[1], complete_recipes(RunConfig.model_validate(
+            {"data": {"format": "shapes"}, "teacher": {}, "student": {"fpn_channels": 32}})))
         print("held", flush=True)
         sys.stdin.readline()
         """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autokd.config import config_data, config_digest, load_config, load_space
+from autokd.config import complete_recipes, config_data, config_digest, load_config, load_space
 from autokd.errors import ConfigError
 from autokd.outcomes import Job, Outcome
 from autokd.search import MCTSSampler
@@ -147,17 +147,17 @@ def test_finalists_and_entries_learn_from_whom_their_trial_did(study, evaluator,
     assert entries[0].digest == promoted.digest != entries[1].digest
 
 
-def test_what_is_switched_off_changes_no_configuration():
-    off, on = load_config(FILE), load_config(FILE + "search: {promote_after: 5}\n")
-    assert "promote_after" not in config_data(off)["search"]
+def test_promotion_is_part_of_the_digest():
+    off, on = (complete_recipes(load_config(FILE + text)) for text in ("", "search: {promote_after: 5}\n"))
+    assert config_data(off)["search"]["promote_after"] is None
     assert config_data(on)["search"]["promote_after"] == 5
     assert config_digest(off) != config_digest(on)
-    assert load_config(FILE + "search: {promote_after: null}\n") == off
+    assert complete_recipes(load_config(FILE + "search: {promote_after: null}\n")) == off
 
 
 def test_one_teacher_may_have_factors_where_a_student_may_join_it():
     text = FILE + "search: {promote_after: 5}\nteacher_factors: gap\n"
     assert load_config(text).teacher_factors == "gap"
-    assert config_data(load_config(text))["teacher_factors"] == "gap"
+    assert config_data(complete_recipes(load_config(text)))["teacher_factors"] == "gap"
     with pytest.raises(ConfigError, match=r"<text>:4: teacher_factors: there is one teacher"):
         load_config(FILE + "teacher_factors: gap\n")

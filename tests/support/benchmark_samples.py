@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from autokd.benchmark import BenchmarkRow, DistillerBenchmark, make_header
-from autokd.config import RunConfig, load_config
+from autokd.config import ResolvedConfig, complete_recipes, load_config
 from autokd.outcomes import Outcome, Report
 from autokd.space import enumerate_specs
 from autokd.spec import DistillerSpec
@@ -88,14 +88,14 @@ def outcomes_of(spec: DistillerSpec | None, recipe: str, seed: int, num_epochs: 
     )
 
 
-def synthetic_row(spec: DistillerSpec | None, config: RunConfig, seeds: tuple[int, ...] = (0,)) -> BenchmarkRow:
+def synthetic_row(spec: DistillerSpec | None, config: ResolvedConfig, seeds: tuple[int, ...] = (0,)) -> BenchmarkRow:
     full = {seed: outcomes_of(spec, "full", seed, config.full.epochs) for seed in seeds}
     return BenchmarkRow(spec, full, {seed: outcomes_of(spec, "proxy", seed, config.proxy.epochs) for seed in seeds})
 
 
 def synthetic(text: str = SMALL, *, seeds: tuple[int, ...] = (0, 1), leave_out: int = 0) -> DistillerBenchmark:
     """A table of all specs of a space, but for the last ``leave_out``."""
-    config = load_config(text)
+    config = complete_recipes(load_config(text))
     specs = list(enumerate_specs(config.space))
     header = make_header(config, commits=["0123456789ab"], machines=["synthetic"])
     rows = [synthetic_row(spec, config, seeds) for spec in [None, *specs[: len(specs) - leave_out]]]

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig, RunConfig, complete_recipes
 from autokd.training.assets import TrainingAssets
 
 
-def make_config(**changes: Any) -> RunConfig:
+def make_config(**changes: Any) -> ResolvedConfig:
     """8 images of 64 x 64, detectors of width 8, trainings of two epochs; sections may be changed."""
     sections: dict[str, Any] = {
         "data": {"format": "shapes", "image_size_px": (64, 64), "num_train": 8, "num_val": 6, "num_test": 5},
@@ -21,7 +21,7 @@ def make_config(**changes: Any) -> RunConfig:
     }
     for name, change in changes.items():
         sections[name] = {**sections[name], **change}
-    return RunConfig.model_validate(sections)
+    return complete_recipes(RunConfig.model_validate(sections))
 
 
 def taps_bytes(assets: TrainingAssets) -> int:

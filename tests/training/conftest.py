@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig
 from autokd.data import Datasets, load_datasets
 from autokd.outcomes import Evaluator, Job, Outcome, Report
 from autokd.runtime import run_guarded
@@ -25,7 +25,7 @@ def make_tiny_config():
 
 
 @pytest.fixture(scope="session")
-def tiny_config() -> RunConfig:
+def tiny_config() -> ResolvedConfig:
     return make_config()
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from autokd.config import Recipe
 from autokd.errors import ConfigError
 from autokd.training.optim.dot import DistillationOrientedSGD
-from autokd.training.optim.optimizer import Precision, idle_fields
+from autokd.training.optim.optimizer import Precision
 from autokd.training.optim.update import DotUpdate, make_update_rule
 
 CPU = torch.device("cpu")
@@ -208,11 +208,6 @@ def test_a_gradient_that_two_parameters_share_is_clipped_once():
 def test_a_delta_that_would_not_let_a_buffer_decay_is_refused(delta):
     with pytest.raises(ValidationError, match="dot_delta"):
         Recipe(optimiser="dot", dot_delta=delta)
-
-
-def test_delta_decides_nothing_under_another_optimiser():
-    assert "dot_delta" in idle_fields(Recipe(optimiser="sgd"))
-    assert "dot_delta" not in idle_fields(Recipe(optimiser="dot"))
 
 
 def test_a_card_with_float16_only_trains_dot_in_full_precision_or_is_refused(monkeypatch):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from autokd.config import RunConfig
+from autokd.config import RunConfig, complete_recipes
 from autokd.presets import load_preset
 from autokd.training.assets import TrainingAssets
 from autokd.training.jobs.build_distillation import build_distillation
@@ -23,7 +23,7 @@ def train_with_two_teachers(cache: Path, factors: str) -> dict[str, Any]:
     tiny = make_config()
     other = tiny.teacher.model_copy(update={"fpn_channels": 24})
     data = tiny.model_dump() | {"teacher": [tiny.teacher, other], "teacher_factors": factors}
-    assets = TrainingAssets(RunConfig.model_validate(data), cache, torch.device("cpu"))
+    assets = TrainingAssets(complete_recipes(RunConfig.model_validate(data)), cache, torch.device("cpu"))
     recipe = assets.config.full
     student = assets.students.new(0)
     loader = replace(assets.data.training_loader("full"), ranks=RankGroup.current())

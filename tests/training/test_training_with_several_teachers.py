@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig, RunConfig, complete_recipes
 from autokd.outcomes import Job, Outcome, WorkerResources
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
@@ -33,16 +33,16 @@ BY_LOGITS = DistillerSpec.from_yaml(
 def taught_by(tiny_config):
     """The tiny configuration with these teachers."""
 
-    def make(*teachers: dict[str, Any], **settings: Any) -> RunConfig:
+    def make(*teachers: dict[str, Any], **settings: Any) -> ResolvedConfig:
         data = tiny_config.model_dump(exclude={"teacher", "teacher_factors"})
-        return RunConfig.model_validate({**data, "teacher": list(teachers), **settings})
+        return complete_recipes(RunConfig.model_validate({**data, "teacher": list(teachers), **settings}))
 
     return make
 
 
 @pytest.fixture
 def make_evaluator(tiny_data, tiny_cache, tmp_path):
-    def make(config: RunConfig):
+    def make(config: ResolvedConfig):
         return TrainingEvaluatorFactory(config, tiny_cache, tmp_path / "run", tiny_data)(WorkerResources())
 
     return make

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from autokd.benchmark.recording.trainer import Trainer
 from autokd.benchmark.table import DistillerBenchmark
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig
 from autokd.outcomes import Job, RecipeName
 
 NUM_DEVIATIONS = 4
@@ -43,7 +43,7 @@ class Comparison:
 
 def check_rows(
     table: DistillerBenchmark,
-    config: RunConfig,
+    config: ResolvedConfig,
     cache_dir: Path,
     *,
     num_rows: int = 3,

@@ -13,14 +13,14 @@ from autokd.benchmark.identity import current_commit
 from autokd.benchmark.recording.machine import machine_name
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.benchmark.recording.trainer import Trainer
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig
 from autokd.outcomes import Job
 
 SHOWN_METRICS = ("val_ap", "test_ap", "ap")
 
 
 def record_jobs(
-    config: RunConfig,
+    config: ResolvedConfig,
     jobs: Sequence[Job],
     folder: Path,
     cache_dir: Path,

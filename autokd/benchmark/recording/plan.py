@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autokd.benchmark.table import BenchmarkRow
-from autokd.config import NO_DISTILLATION, RunConfig
+from autokd.config import NO_DISTILLATION, ResolvedConfig
 from autokd.outcomes import Job, JobId, Outcome, RecipeName, make_job
 from autokd.space import enumerate_specs
 from autokd.spec import DistillerSpec
@@ -28,7 +28,7 @@ class Amount:
     """Seeds, from 0 on, of the training without distillation."""
 
 
-def shuffled_specs(config: RunConfig) -> list[DistillerSpec]:
+def shuffled_specs(config: ResolvedConfig) -> list[DistillerSpec]:
     """Return every spec of the space in the order of recording.
 
     The order is that of a hash: it never changes, and whatever is recorded first is a uniform sample of the space.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from autokd.benchmark.identity import recipe_digest
-from autokd.config import RunConfig, config_data
+from autokd.config import ResolvedConfig, config_data
 from autokd.documents import dump_yaml
 from autokd.errors import BenchmarkError
 from autokd.files import text_digest, write_text_atomically
@@ -26,7 +26,7 @@ from autokd.storage.record import outcome_from_json, outcome_to_json
 class Scratch:
     """Claims and results of one experiment."""
 
-    def __init__(self, folder: Path, config: RunConfig, recipes: Sequence[RecipeName] = ()) -> None:
+    def __init__(self, folder: Path, config: ResolvedConfig, recipes: Sequence[RecipeName] = ()) -> None:
         """Open the folder, or begin it.
 
         Args:

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autokd.config import RunConfig, load_config
+from autokd.config import ResolvedConfig, load_config
+from autokd.detectors import resolve
 from autokd.documents import dump_yaml, load_document
 
 DATA_ROOT_VARIABLE = "AUTOKD_BCCD"
 """Environment variable with the folder of the BCCD photographs; it takes the place of ``data.root`` in the file."""
 
 
-def read_config(path: Path) -> RunConfig:
+def read_config(path: Path) -> ResolvedConfig:
     """Return the configuration in a file; the environment variable ``AUTOKD_BCCD`` overrides its ``data.root``.
 
     Raises:
@@ -22,8 +23,8 @@ def read_config(path: Path) -> RunConfig:
     """
     # Errors of a configuration that comes from a file name its lines; dumped text has none, so it is the exception.
     if DATA_ROOT_VARIABLE in os.environ:
-        return load_config(dump_yaml(read_data(path)))
-    return load_config(path)
+        return resolve(load_config(dump_yaml(read_data(path))))
+    return resolve(load_config(path))
 
 
 def read_data(path: Path) -> dict[str, Any]:
@@ -38,8 +39,8 @@ def read_data(path: Path) -> dict[str, Any]:
 
 
 def proxy_variants(
-    base: RunConfig, forms: Mapping[str, Mapping[str, Any]], reward: Sequence[str]
-) -> dict[str, RunConfig]:
+    base: ResolvedConfig, forms: Mapping[str, Mapping[str, Any]], reward: Sequence[str]
+) -> dict[str, ResolvedConfig]:
     """Return a configuration for each form of the proxy.
 
     Args:

@@ -23,7 +23,7 @@ from autokd.benchmark.recording.plan import RECIPES, Amount, planned_jobs, rows_
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.benchmark.recording.trainer import Trainer
 from autokd.benchmark.table import DistillerBenchmark
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig
 from autokd.detectors import pair_of
 from autokd.errors import BenchmarkError
 from autokd.outcomes import Job, JobId, Outcome, RecipeName
@@ -55,7 +55,7 @@ class Recorded:
 
 
 def record_table(
-    config: RunConfig,
+    config: ResolvedConfig,
     amount: Amount,
     folder: Path,
     cache_dir: Path,
@@ -116,7 +116,7 @@ def _line(outcome: Outcome) -> str:
     return f"{outcome.job_id} {outcome.status} {outcome.cause or ''} {outcome.seconds:.1f} s {scores}"
 
 
-def require_supply(config: RunConfig) -> None:
+def require_supply(config: ResolvedConfig) -> None:
     """Check that the pair supplies all of the space.
 
     Raises:
@@ -151,7 +151,7 @@ def _next_job(
 
 
 def status_lines(
-    config: RunConfig, amount: Amount, folder: Path, *, recipes: Sequence[RecipeName] = RECIPES
+    config: ResolvedConfig, amount: Amount, folder: Path, *, recipes: Sequence[RecipeName] = RECIPES
 ) -> list[str]:
     """Return what is recorded, what runs, and the hours of one process that are left, as lines of text.
 
@@ -176,7 +176,7 @@ def status_lines(
     return [*lines, f"left: {hours_left:.1f} hours of one process; {scratch.num_failed()} to try again"]
 
 
-def collect_table(config: RunConfig, folders: Sequence[Path], path: Path) -> DistillerBenchmark:
+def collect_table(config: ResolvedConfig, folders: Sequence[Path], path: Path) -> DistillerBenchmark:
     """Write the table of everything that the scratch folders hold.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig
 from autokd.data import load_datasets
 from autokd.outcomes import Evaluator, Job, Outcome, WorkerResources
 from autokd.runtime import run_guarded
@@ -21,7 +21,7 @@ TRAIN_SECONDS = "train_seconds"
 class Trainer:
     """Runs jobs one after another on one thread of this process."""
 
-    def __init__(self, config: RunConfig, cache_dir: Path, device: str, run_dir: Path) -> None:
+    def __init__(self, config: ResolvedConfig, cache_dir: Path, device: str, run_dir: Path) -> None:
         """Load the data.
 
         Args:

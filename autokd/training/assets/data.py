@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from autokd.config import Recipe, RunConfig
+from autokd.config import Recipe, ResolvedConfig
 from autokd.data import Datasets, DetectionDataset, load_datasets
 from autokd.outcomes import RecipeName
 from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, identity_plan, training_plan
@@ -22,7 +22,7 @@ class DataAssets:
     """
 
     def __init__(
-        self, config: RunConfig, cache_dir: Path, device: torch.device, datasets: Datasets | None = None
+        self, config: ResolvedConfig, cache_dir: Path, device: torch.device, datasets: Datasets | None = None
     ) -> None:
         """Read nothing yet.
 

@@ -13,7 +13,6 @@ from autokd.outcomes import TRAINING_VERSION
 from autokd.training.assets.data import DataAssets
 from autokd.training.loader import Loader, training_plan
 from autokd.training.loop import Schedule, train
-from autokd.training.optim.optimizer import idle_fields
 from autokd.training.seeds import random_stream
 from autokd.training.teacher.obtain import OnProgress, file_digest, no_progress
 from autokd.training.weights import load_weights, save_weights
@@ -100,5 +99,4 @@ class StudentAssets:
 
 def _decisive_fields(recipe: Recipe) -> dict[str, Any]:
     """Return the fields that decide a training's weights, but for its length."""
-    names = Recipe.model_fields.keys() - idle_fields(recipe) - {"epochs"}
-    return {name: getattr(recipe, name) for name in sorted(names)}
+    return {name: getattr(recipe, name) for name in sorted(Recipe.model_fields) if name != "epochs"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from autokd.config import ProxyRecipe, RunConfig
+from autokd.config import ProxyRecipe, ResolvedConfig
 from autokd.data import Datasets, k_centre_indices, stratified_indices
 from autokd.training.assets.data import DataAssets
 from autokd.training.assets.students import StudentAssets
@@ -32,7 +32,7 @@ class TrainingAssets:
 
     def __init__(
         self,
-        config: RunConfig,
+        config: ResolvedConfig,
         cache_dir: Path,
         device: torch.device,
         datasets: Datasets | None = None,

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from autokd.config.recipes import LATER_FIELDS, STUDENT_FIELDS, Recipe
+from autokd.config.recipes import Recipe
 from autokd.errors import ConfigError
 from autokd.training.optim.dot import DistillationOrientedSGD
 
@@ -21,14 +21,6 @@ START_FRACTION = 1 / 25
 """Fraction of the peak rate at the first step of a one-cycle schedule."""
 END_FRACTION = 1e-4
 """Fraction of the peak rate at the last step of a one-cycle schedule."""
-
-
-def idle_fields(recipe: Recipe) -> set[str]:
-    """Fields of a recipe that decide nothing: its optimiser does not read them, or they were added later and are not
-    used."""
-    defaults = {name: field.default for name, field in type(recipe).model_fields.items() if name in LATER_FIELDS}
-    idle = {name for name, default in defaults.items() if getattr(recipe, name) == default}
-    return idle if recipe.optimiser == "dot" else idle | {"dot_delta"}
 
 
 def rate_factor(step: int, num_steps: int, recipe: Recipe, steps_per_epoch: int = 1) -> float:
@@ -126,13 +118,7 @@ def trainable(module: nn.Module | None) -> list[nn.Parameter]:
 
 
 def make_optimiser(groups: list[dict[str, object]], recipe: Recipe) -> torch.optim.Optimizer:
-    """Return AdamW, SGD with momentum, or DOT, with fused kernels, which are several times faster on a CPU too.
-
-    Raises:
-        ConfigError: if the recipe still waits for the settings of the student's own config.
-    """
-    if getattr(recipe, "from_student_config", False) and not recipe.model_fields_set >= STUDENT_FIELDS:
-        raise ConfigError("full.from_student_config: the student's config was not read. Call settle_recipes first.")
+    """Return AdamW, SGD with momentum, or DOT, with fused kernels, which are several times faster on a CPU too."""
     if recipe.optimiser == "dot":
         return DistillationOrientedSGD(groups, recipe.learning_rate, DOT_MOMENTUM, recipe.dot_delta)
     if recipe.optimiser == "adamw":

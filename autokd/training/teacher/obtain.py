@@ -33,7 +33,6 @@ from autokd.outputs import CrossHead
 from autokd.training.loader import Loader, training_plan
 from autokd.training.loop import train
 from autokd.training.measure.average_precision import AveragePrecision, PrecisionMeter
-from autokd.training.optim.optimizer import idle_fields
 from autokd.training.seeds import random_stream
 from autokd.training.weights import load_weights, save_weights, weights_digest
 
@@ -150,7 +149,7 @@ def obtain_teacher(
             "teacher: there is neither a checkpoint nor a recipe. Add 'checkpoint: FILE', or 'train: {}' to have "
             "the run train its teacher."
         )
-    recipe = config.train.model_dump_json(exclude=idle_fields(config.train))
+    recipe = config.train.model_dump_json()
     key = digest_of(recipe=recipe, data=dataset.fingerprint, version=TRAINING_VERSION, **common)
     folder = cache_dir / "teachers" / key
     meta = _sound_meta(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from autokd.config import NO_DISTILLATION, RunConfig
+from autokd.config import NO_DISTILLATION, ResolvedConfig
 from autokd.presets import load_distiller
 from autokd.spec import DistillerSpec, Operator, Step, operator_of
 from autokd.spec.operator import Kind
@@ -21,7 +21,7 @@ def teacher_taps(spec: DistillerSpec) -> tuple[str, ...]:
     return _of_teacher(_rows(spec))
 
 
-def teacher_taps_of_run(config: RunConfig) -> tuple[str, ...]:
+def teacher_taps_of_run(config: ResolvedConfig) -> tuple[str, ...]:
     """Return the teacher's taps that a distiller of the run may read; sorted.
 
     These are the distillers of the space, the enqueued presets and the baselines: one cache serves all trials.
