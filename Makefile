@@ -15,13 +15,13 @@ help:
 # torch and torchvision go in together and first, so that their builds match.
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet torch torchvision
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet --quiet --editable .
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev,mmdet]'
+	$(BIN)/python -m pip install --quiet --quiet --editable '.[dev,mmdet]'
 	touch $@
 
 demo: $(VENV)/installed
@@ -40,11 +40,13 @@ types: $(VENV)/installed-dev
 fast: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "not slow and not ray" -n 2
 
+# Ray's tests start clusters that want both cores: one after the other.
 slow: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "slow or ray"
+	$(BIN)/python -m pytest -m "slow and not ray" -n 2
+	$(BIN)/python -m pytest -m ray
 
 bench: $(VENV)/installed
-	$(BIN)/python experiments/distiller_benchmark/compare.py
+	$(BIN)/autokd benchmark compare experiments/distiller_benchmark/table.jsonl.gz
 
 clean:
 	rm -rf $(VENV) build *.egg-info

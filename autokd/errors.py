@@ -70,3 +70,17 @@ def one_of(found: object, allowed: Iterable[str], *, noun: str = "") -> str:
     message = f"{what}{found!r} is not one of {', '.join(names) or '(nothing)'}."
     close = difflib.get_close_matches(str(found), names, n=1)
     return f"{message} Did you mean {close[0]!r}?" if close else message
+
+
+def name_list(names: Iterable[object], *, limit: int | None = None, empty: str = "none") -> str:
+    """Return "a, b, c and 5 more".
+
+    Args:
+        names: what is listed, in this order.
+        limit: number of names that are written out; None: all of them.
+        empty: the text for no names at all.
+    """
+    texts = [str(name) for name in names]
+    shown = texts[:limit]
+    more = f" and {len(texts) - len(shown)} more" if len(texts) > len(shown) else ""
+    return ", ".join(shown) + more if texts else empty

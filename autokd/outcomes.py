@@ -1,14 +1,15 @@
-"""What passes between the one who decides and the one who executes: jobs, reports, outcomes.
+"""Jobs, reports and outcomes: what a study and its workers send each other.
 
-Plain values, torch-free and picklable: the study makes jobs, a runtime carries them to a worker, training
-answers with reports (one an epoch) and one outcome. A failed trial is an outcome with a named cause.
+Plain values, torch-free and picklable. The study makes jobs, a runtime carries them to a worker, and the worker's
+evaluator yields reports (one an epoch) and returns one outcome. A failed job is an outcome with a named cause.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from autokd.spec import DistillerSpec
 
@@ -16,13 +17,67 @@ Status = Literal["finished", "pruned", "failed"]
 Cause = Literal["non_finite", "out_of_memory", "timeout", "worker_lost", "cannot_build", "interrupted", "error"]
 RecipeName = Literal["proxy", "full"]
 
+NO_DISTILLATION = "none"
+"""Name of the baseline that every run has: training without distillation."""
+SEARCHED = "searched"
+"""Name of the distiller that a search found, among the entries of the results."""
+
+
+@dataclass(frozen=True, slots=True)
+class CauseMeaning:
+    """What a cause of failure says.
+
+    Attributes:
+        is_external: the failure came from outside of the distiller (the worker, the user, a bug of AutoKD): it says
+            nothing about the distiller, so the sampler forgets the trial and a finalist stays in the race.
+        recurs: the same job would fail in the same way on any machine at any time: a duplicate is answered with this
+            failure, and a recorded one is a result. The others may end well if they are run again.
+    """
+
+    is_external: bool
+    recurs: bool
+
+
+CAUSES: Mapping[Cause, CauseMeaning] = {
+    # A loss or a tap held NaN or infinity; the message names it.
+    "non_finite": CauseMeaning(is_external=False, recurs=True),
+    # The distiller needed more memory than the worker had. A larger worker may do.
+    "out_of_memory": CauseMeaning(is_external=False, recurs=False),
+    # The job took longer than its recipe's ``timeout_s``. A faster worker may do.
+    "timeout": CauseMeaning(is_external=False, recurs=False),
+    # The worker's process died, more often than ``runtime.max_worker_losses`` allows.
+    "worker_lost": CauseMeaning(is_external=True, recurs=False),
+    # The distiller does not fit the pair of detectors.
+    "cannot_build": CauseMeaning(is_external=False, recurs=True),
+    # The run was ended before the job: it was not evaluated, and a resumed run tries it again.
+    "interrupted": CauseMeaning(is_external=True, recurs=False),
+    # Any other exception: a bug. The message holds the traceback.
+    "error": CauseMeaning(is_external=True, recurs=False),
+}
+
+RECURRING_CAUSES: frozenset[Cause] = frozenset(cause for cause, meaning in CAUSES.items() if meaning.recurs)
+
+
+def is_external(cause: Cause | None) -> bool:
+    """Return whether a failure says nothing about the distiller; None, which is no failure, is not external."""
+    return cause is not None and CAUSES[cause].is_external
+
+
 TRAINING_VERSION = 1
-"""Raised when the same job would train other weights, or end with other numbers: older cached weights and recorded
-outcomes are then not taken."""
+"""Version of the training, raised if the same job would end with other weights or numbers: cached weights and recorded
+outcomes of older versions are then not used."""
 
 
-def lesson_digest(spec: DistillerSpec | None, promoted: str = "") -> str:
-    """The spec's digest; "+" and a promoted student's digest behind it, where one teaches; empty: no distillation."""
+def job_digest(spec: DistillerSpec | None, promoted: str = "") -> str:
+    """Return the digest of what a student learns from.
+
+    Args:
+        spec: the distiller; None: no distillation.
+        promoted: digest of the promoted student that teaches beside the teachers; empty: none does.
+
+    Returns:
+        The spec's digest, followed by "+" and ``promoted`` if there is one; empty for no distillation.
+    """
     if spec is None:
         return ""
     return f"{spec.digest}+{promoted}" if promoted else spec.digest
@@ -30,24 +85,86 @@ def lesson_digest(spec: DistillerSpec | None, promoted: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One training to be done: a distiller (None: no distillation), a recipe's name and a seed."""
+    """One training to do.
+
+    Attributes:
+        id: unique in its run.
+        spec: the distiller; None: no distillation.
+        recipe: name of the recipe, and so of the kind of training.
+        seed: everything random in the training depends on it.
+        promoted: digest of an earlier trial's student that teaches beside the teachers; empty: none does.
+    """
 
     id: str
     spec: DistillerSpec | None
     recipe: RecipeName
     seed: int = 0
     promoted: str = ""
-    """Digest of an earlier trial's student that teaches beside the teachers; empty: none does."""
 
     @property
     def digest(self) -> str:
-        """Identifies what the student learns from."""
-        return lesson_digest(self.spec, self.promoted)
+        """Digest of what the student learns from."""
+        return job_digest(self.spec, self.promoted)
+
+
+@dataclass(frozen=True, slots=True)
+class JobId:
+    """Identity of a job by what it trains; ``str()`` gives the job's id, for example "full-none-s0".
+
+    Equal trainings have equal ids, so a stored outcome answers for every later job of the same id. Trials of a search
+    are named by their number instead, because a search may evaluate one digest in several trials.
+
+    Args:
+        recipe: "proxy" or "full".
+        digest: ``Job.digest``, or another name of the distiller; empty is read as NO_DISTILLATION.
+        seed: training seed.
+    """
+
+    recipe: RecipeName
+    digest: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not self.digest:  # one spelling only: ids of equal trainings must compare equal
+            object.__setattr__(self, "digest", NO_DISTILLATION)
+
+    def __str__(self) -> str:
+        return f"{self.recipe}-{self.digest}-s{self.seed}"
+
+    @classmethod
+    def parse(cls, text: str) -> JobId:
+        """Return the identity that ``text`` was made from.
+
+        Args:
+            text: result of ``str()``. The digest may hold dashes itself.
+
+        Raises:
+            ValueError: if ``text`` names something else, for example a trial.
+        """
+        found = _JOB_ID.fullmatch(text)
+        if found is None:
+            raise ValueError(f"{text!r} is not a job's id of the form RECIPE-DIGEST-sSEED.")
+        return cls(cast(RecipeName, found["recipe"]), found["digest"], int(found["seed"]))
+
+
+_JOB_ID = re.compile(r"(?P<recipe>proxy|full)-(?P<digest>.+)-s(?P<seed>\d+)")
+
+
+def make_job(spec: DistillerSpec | None, recipe: RecipeName, seed: int = 0, promoted: str = "") -> Job:
+    """Return the job of a training, with its ``JobId`` as id.
+
+    Args:
+        spec: distiller; None trains without distillation.
+        recipe: "proxy" or "full".
+        seed: training seed.
+        promoted: digest of an earlier trial's student that teaches beside the teachers; empty: none does.
+    """
+    return Job(str(JobId(recipe, job_digest(spec, promoted), seed)), spec, recipe, seed, promoted)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Metrics after ``epoch`` (1-based) of a job; ``seconds`` since the job began."""
+    """Metrics of a job after ``epoch`` (1-based), ``seconds`` after it began."""
 
     job_id: str
     epoch: int
@@ -57,11 +174,18 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a job ended.
+    """The end of a job.
 
-    ``metrics`` are those of the last epoch and, for a full training, of the final evaluation
-    (``val_ap``, ``test_ap``, ...). ``artifacts`` maps a name (``weights``, ``distiller``, ``detections_test``)
-    to a file that the worker wrote. ``worker`` tells processes apart.
+    Attributes:
+        job_id: ``Job.id``.
+        status: "finished", "pruned" or "failed".
+        metrics: those of the last report and, of a full training, those of the final evaluation (``val_ap``, ...).
+        cause: why a failed job failed; None for any other.
+        message: the error of a failed job.
+        reports: all reports of the job.
+        seconds: time from the job's begin to its end.
+        artifacts: path of each file that the worker wrote, by name ("weights", "distiller", "detections_test", ...).
+        worker: host and process that ran the job.
     """
 
     job_id: str
@@ -78,21 +202,35 @@ class Outcome:
         assert (self.status == "failed") == (self.cause is not None), "a cause goes with failure alone"
 
 
+class JobFailed(Exception):
+    """Raised ``from`` the exception that ended a job, with what the job had measured and written by then."""
+
+    def __init__(self, metrics: Mapping[str, float], artifacts: Mapping[str, str]) -> None:
+        super().__init__("the job failed; __cause__ says why")
+        self.metrics, self.artifacts = metrics, artifacts
+
+
 class Evaluator(Protocol):
-    """Runs jobs in a worker process, one at a time; made once a worker and reused for every job.
+    """Runs jobs in a worker process, one at a time; made once a worker and reused for every job."""
 
-    ``evaluate`` yields a report after each epoch and returns the outcome. Closing the generator stops the
-    training (a pruned trial). Expected failures (non-finite, out of memory, time-out, a spec that cannot be
-    built) come back as failed outcomes; an exception that escapes is a bug, and the runtime records it as
-    ``cause="error"`` with its traceback.
-    """
+    def evaluate(self, job: Job) -> Generator[Report, None, Outcome]:
+        """Run a job: yield a report after each epoch, return the outcome.
 
-    def evaluate(self, job: Job) -> Generator[Report, None, Outcome]: ...
+        Closing the generator stops the job (a pruned trial). Whatever goes wrong is raised, as it is or as the cause of
+        a ``JobFailed``: the runtime (``run_guarded``) alone turns exceptions into failed outcomes with a named cause.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerResources:
-    """What one worker may use. ``num_threads`` 0 leaves torch's default; ``device`` is "cpu" or "cuda"."""
+    """What one worker may use.
+
+    Attributes:
+        num_threads: torch's threads; 0 leaves torch's default.
+        device: "cpu" or "cuda".
+        gpu_fraction: part of a card, from 0 to 1.
+    """
 
     num_threads: int = 1
     device: str = "cpu"
@@ -100,6 +238,6 @@ class WorkerResources:
 
 
 class EvaluatorFactory(Protocol):
-    """Picklable; called once in each worker process."""
+    """Makes an evaluator; picklable, and called once in each worker process."""
 
     def __call__(self, resources: WorkerResources) -> Evaluator: ...

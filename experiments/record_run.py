@@ -1,8 +1,9 @@
-"""Copies what a run shows into a folder of ``experiments/``: results, configuration, distiller, report, trials.
+"""Copies the record of a run into a folder of ``experiments/``: results, configuration, distiller, trials.
 
     python experiments/record_run.py runs/bccd-fcos experiments/bccd
 
-Run it at the repository's root. Weights, databases and detections stay where they are: they are bulk.
+Run it at the repository's root. Weights, databases, detections and report.html stay in the run directory, since they
+are large; ``autokd report RUN`` writes the report again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from autokd.storage import open_existing, read_record
 
-FILES = ("results.json", "config.yaml", "best_distiller.yaml", "report.html")
+FILES = ("results.json", "config.yaml", "best_distiller.yaml")
 COLUMNS = ("number", "state", "value", "seconds", "cause", "reused_from", "preset", "digest", "formula")
 
 
@@ -45,7 +46,7 @@ def main(run: Path, folder: Path) -> None:
 
 
 def _without_places(text: str) -> str:
-    """Paths as seen from the repository's root: nobody else has this machine's."""
+    """Return the text with paths relative to the repository's root: those of this machine exist nowhere else."""
     here = Path.cwd()
     return text.replace(f"{here}/", "").replace(f"{here.parent}/", "../")
 

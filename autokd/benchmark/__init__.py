@@ -1,7 +1,9 @@
-"""A recorded table of distillers: every spec of a space with how its trainings ended. A search on it trains nothing.
+"""A recorded table of distillers: every spec of a space with the outcomes of its trainings.
 
-``load_benchmark`` reads a table and refuses one that was made for something else; ``DistillerBenchmark.lookup``
-answers a spec; ``BenchmarkEvaluatorFactory`` answers jobs, for a ``runtime.SimulatedRuntime``. Torch-free.
+``load_benchmark`` reads a table and refuses one that was made for something else; ``DistillerBenchmark.lookup`` returns
+the row of a spec; ``BenchmarkEvaluatorFactory`` answers jobs from the table, for a ``runtime.SimulatedRuntime``. All of
+this is torch-free. ``recording`` trains what a table needs, ``simulation`` searches on a table; both import torch, so
+they are not imported here.
 """
 
 from autokd.benchmark.file import load_benchmark, save_benchmark

@@ -1,8 +1,7 @@
 """The table as a file: gzip'd JSON lines, a header and then one line a spec.
 
-The format needs the standard library alone on either side, ``zcat`` shows it, a reader of another language has it in
-three lines, nothing in it is executed, and rows with different numbers of seeds and epochs need no padding, which
-arrays would. A table of 500 specs takes some 200 kB.
+The format needs only the standard library to write and to read, ``zcat`` shows it, nothing in it is executed, and rows
+with different numbers of seeds and epochs need no padding, as arrays would. A table of 500 specs takes about 200 kB.
 """
 
 from __future__ import annotations
@@ -19,15 +18,16 @@ from autokd.benchmark.identity import Header, check_identity, text_digest
 from autokd.benchmark.table import BenchmarkRow, DistillerBenchmark
 from autokd.config import NO_DISTILLATION, ResolvedConfig
 from autokd.errors import BenchmarkError, SpecError
-from autokd.outcomes import TRAINING_VERSION, Outcome
+from autokd.outcomes import TRAINING_VERSION, JobId, Outcome, RecipeName
 from autokd.space import Space
 from autokd.spec import DistillerSpec
-from autokd.storage.plain import to_plain
-from autokd.storage.record import outcome_from_plain, outcome_to_plain
+from autokd.storage.json_codec import to_json
+from autokd.storage.record import outcome_from_json, outcome_to_json
 
+RECIPES: tuple[RecipeName, ...] = ("full", "proxy")
 _DIGITS = 6
-_ABSENT: dict[str, Any] = {"cause": None, "message": "", "artifacts": {}, "worker": ""}
-"""What of an outcome is not written where it is empty. Its job's id follows from the row."""
+_LEFT_OUT_IF_EMPTY: dict[str, Any] = {"cause": None, "message": "", "artifacts": {}, "worker": ""}
+"""Fields of an outcome that are not written if they are empty. The job's id is never written: the row gives it."""
 
 
 def load_benchmark(
@@ -38,12 +38,19 @@ def load_benchmark(
     commit: str | None = None,
     training_version: int | None = TRAINING_VERSION,
 ) -> DistillerBenchmark:
-    """Read a table.
+    """Read a table, and check that it was made for what it will be used for.
 
-    Refused (BenchmarkError, which names the difference) where it is of another schema or its trainings of another
-    version; of another ``space``, the recipe of another ``config``, or another ``commit``, where these are given. A
-    commit alone says little, since most change no training: it is compared only when asked for, and stands in
-    ``header.commits`` for whoever wants to report it.
+    Args:
+        path: the file.
+        space: space that the table must be of; None compares none.
+        config: configuration whose data, pair and recipes the table must have been trained with; None compares none.
+        commit: commit of AutoKD that must have made all of the table; None compares none. Most commits change no
+            training, so a difference alone says little; ``header.commits`` has them for a report.
+        training_version: version of the training that the table must be of; None accepts any.
+
+    Raises:
+        BenchmarkError: if the file is no table, of another schema, or differs in any of the above; the message names
+            the difference.
     """
     where = str(path)
     lines = _lines(Path(path))
@@ -56,16 +63,24 @@ def load_benchmark(
     rows = [_row(_parsed(line, where, number), where, number) for number, line in enumerate(lines[1:], 2)]
     digests = {row.digest for row in rows}
     if len(digests) < len(rows):
-        raise BenchmarkError(f"{where}: a spec stands in it twice. The file is damaged: take it anew.")
+        raise BenchmarkError(
+            f"{where}: a spec has two rows. The file is damaged: copy it again, or record the table again."
+        )
     return DistillerBenchmark(header, rows, where)
 
 
 def save_benchmark(path: str | Path, benchmark: DistillerBenchmark) -> None:
-    """Write a table; equal tables give equal bytes. Numbers keep six digits."""
+    """Write a table; numbers keep six digits.
+
+    Args:
+        path: the file.
+        benchmark: the table; equal tables give equal bytes.
+    """
     rows = [benchmark.none] if None in benchmark else []
     rows += sorted(benchmark, key=lambda row: row.digest)
-    lines = [to_plain(benchmark.header.to_data()), *map(_row_data, rows)]
+    lines = [to_json(benchmark.header.to_data()), *map(_row_data, rows)]
     text = "".join(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n" for line in lines)
+    # No time in gzip's header: the bytes depend on the table alone.
     Path(path).write_bytes(gzip.compress(text.encode(), 9, mtime=0))
 
 
@@ -73,12 +88,12 @@ def _lines(path: Path) -> list[str]:
     try:
         text = gzip.decompress(path.read_bytes()).decode()
     except FileNotFoundError:
-        raise BenchmarkError(f"{path}: there is no such file. A table is made by 'record.py collect'.") from None
+        raise BenchmarkError(f"{path}: there is no such file. 'autokd benchmark collect' makes a table.") from None
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise BenchmarkError(f"{path}: not a benchmark table, or cut short ({error}).") from None
     lines = text.splitlines()
     if not lines:
-        raise BenchmarkError(f"{path}: it is empty. A table begins with a header.")
+        raise BenchmarkError(f"{path}: the file is empty. A table begins with a header.")
     return lines
 
 
@@ -86,7 +101,9 @@ def _parsed(line: str, where: str, number: int) -> dict[str, Any]:
     try:
         data = json.loads(line)
     except ValueError as error:
-        raise BenchmarkError(f"{where}:{number}: no JSON ({error}). Not a benchmark table, or cut short.") from None
+        raise BenchmarkError(
+            f"{where}:{number}: this is no JSON ({error}). It is not a benchmark table, or cut short."
+        ) from None
     if not isinstance(data, dict):
         raise BenchmarkError(f"{where}:{number}: found {line[:40]!r}; a line holds a mapping.")
     return data
@@ -102,8 +119,8 @@ def _row_data(row: BenchmarkRow) -> dict[str, Any]:
 
 
 def _outcome_data(outcome: Outcome) -> dict[str, Any]:
-    data = _rounded(outcome_to_plain(outcome))
-    return {key: value for key, value in data.items() if key != "job_id" and (value or key not in _ABSENT)}
+    data = _rounded(outcome_to_json(outcome))
+    return {key: value for key, value in data.items() if key != "job_id" and (value or key not in _LEFT_OUT_IF_EMPTY)}
 
 
 def _row(data: Mapping[str, Any], where: str, number: int) -> BenchmarkRow:
@@ -111,8 +128,8 @@ def _row(data: Mapping[str, Any], where: str, number: int) -> BenchmarkRow:
         digest = data["digest"]
         spec = None if digest == NO_DISTILLATION else DistillerSpec.from_data(data["spec"]).canonical()
         full, proxy = (
-            {int(seed): _outcome(found, f"{recipe}-{digest}-s{seed}") for seed, found in data[recipe].items()}
-            for recipe in ("full", "proxy")
+            {int(seed): _outcome(found, JobId(recipe, digest, int(seed))) for seed, found in data[recipe].items()}
+            for recipe in RECIPES
         )
     except SpecError as error:
         raise BenchmarkError(
@@ -128,8 +145,8 @@ def _row(data: Mapping[str, Any], where: str, number: int) -> BenchmarkRow:
     return BenchmarkRow(spec, full, proxy)
 
 
-def _outcome(data: Mapping[str, Any], job_id: str) -> Outcome:
-    return outcome_from_plain(_ABSENT | dict(data) | {"job_id": job_id})
+def _outcome(data: Mapping[str, Any], job_id: JobId) -> Outcome:
+    return outcome_from_json(_LEFT_OUT_IF_EMPTY | dict(data) | {"job_id": str(job_id)})
 
 
 def _rounded(value: Any) -> Any:

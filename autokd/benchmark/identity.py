@@ -1,8 +1,7 @@
-"""What a table was made from, and how it differs from what someone wants to use it for."""
+"""The origin of a table, and its difference from the space, recipe, commit and version that it is used for."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,43 +13,56 @@ from typing import Any
 from autokd.config import ResolvedConfig, config_data
 from autokd.documents import dump_yaml, load_document
 from autokd.errors import BenchmarkError
+from autokd.files import text_digest
 from autokd.outcomes import TRAINING_VERSION, RecipeName
 from autokd.space import Space, count_specs, space_from_document
 
 SCHEMA = 1
-"""Of the file; raised when its meaning changes."""
+"""Schema of the file; raised when its meaning changes."""
 
-_INDIFFERENT = (
+# Settings that change no training: where the data lie, how long a training may take, and how a search judges trials.
+_WITHOUT_EFFECT = (
     "root", "timeout_s", "seeds", "baselines", "baseline_strength", "reward", "calibration_trials"
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Header:
-    """The first line of a table.
-
-    ``space`` is the YAML of the space, ``config`` the other sections of the file. ``commits`` of AutoKD made the
-    numbers, on ``machines``.
-    """
+    """The first line of a table."""
 
     schema: int
     training_version: int
+    """Version of the training (``TRAINING_VERSION``) that made the numbers."""
     commits: tuple[str, ...]
+    """Commits of AutoKD that made the numbers."""
     space: str
+    """The space as YAML."""
     space_digest: str
     config: Mapping[str, Any]
+    """The other sections of the configuration: data, pair and recipes."""
     recipe_digest: str
     machines: tuple[str, ...]
+    """Machines that made the numbers."""
     created: str
+    """Time of writing, UTC, ISO 8601."""
     num_specs: int
-    """Of the space; a partial table has fewer rows."""
+    """Specs of the space; a partial table has fewer rows."""
 
     def to_data(self) -> dict[str, Any]:
+        """Return the header as plain data."""
         return asdict(self)
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any], where: str) -> Header:
-        """Read a header; BenchmarkError unless it is one of this schema."""
+        """Read a header.
+
+        Args:
+            data: the parsed first line of the file.
+            where: name of the file, for errors.
+
+        Raises:
+            BenchmarkError: if it is of another schema, or lacks a field.
+        """
         found = data.get("schema")
         if found != SCHEMA:
             raise BenchmarkError(
@@ -59,17 +71,26 @@ class Header:
             )
         missing = [field.name for field in fields(cls) if field.name not in data]
         if missing:
-            raise BenchmarkError(f"{where}: its header lacks {', '.join(missing)}. The file is damaged: take it anew.")
+            raise BenchmarkError(
+                f"{where}: its header lacks {', '.join(missing)}. The file is damaged: copy it again, or record the "
+                "table again."
+            )
         known: dict[str, Any] = {field.name: data[field.name] for field in fields(cls)}
         return cls(**known | {name: tuple(known[name]) for name in ("commits", "machines")})
 
     def read_space(self) -> Space:
-        """The space of the table."""
+        """Return the space of the table."""
         return space_from_document(load_document(self.space))
 
 
 def make_header(config: ResolvedConfig, *, commits: Sequence[str], machines: Sequence[str]) -> Header:
-    """The header of a table of ``config``, whose pair supplies all of its space."""
+    """Return the header of a table.
+
+    Args:
+        config: configuration of the trainings, whose pair supplies all of the space.
+        commits: commits of AutoKD that made the numbers.
+        machines: machines that made them.
+    """
     data = config_data(config)
     text = dump_yaml(data["space"])
     return Header(
@@ -87,21 +108,29 @@ def make_header(config: ResolvedConfig, *, commits: Sequence[str], machines: Seq
 
 
 def recipe_digest(config: ResolvedConfig, recipe: RecipeName | None = None) -> str:
-    """Identifies what one training's numbers depend on: data, pair and recipes, but not the space, nor where the data
-    lie. With ``recipe``, what the trainings of that one recipe depend on."""
+    """Return a digest of everything that the numbers of a training depend on, apart from its distiller.
+
+    That is data, pair and recipes, but neither the space nor the folder of the data.
+
+    Args:
+        config: configuration of the trainings.
+        recipe: recipe of the trainings; the other one then does not count. None: both count.
+
+    Returns:
+        16 hexadecimal digits.
+    """
     trained_by = _trained_by(config_data(config))
     if recipe is not None:
         trained_by.pop("full" if recipe == "proxy" else "proxy")
     return text_digest(json.dumps(trained_by, sort_keys=True))
 
 
-def text_digest(text: str) -> str:
-    """16 hexadecimal digits."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def current_commit() -> str:
-    """The commit of this checkout of AutoKD, "-dirty" behind it where files differ; empty outside a checkout."""
+    """Return the commit of this checkout of AutoKD.
+
+    Returns:
+        12 digits, with "-dirty" behind them if files differ from the commit; empty outside a checkout.
+    """
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, timeout=20)
@@ -119,7 +148,19 @@ def check_identity(
     commit: str | None,
     training_version: int | None,
 ) -> None:
-    """BenchmarkError, naming the difference, unless the table was made for all of this; None is not compared."""
+    """Check what a table was made for; None is not compared.
+
+    Args:
+        header: header of the table.
+        where: name of the file, for errors.
+        space: space that the table must be of.
+        config: configuration whose data, pair and recipes it must have been trained with.
+        commit: commit that must have made all of it.
+        training_version: version of the training that it must be of.
+
+    Raises:
+        BenchmarkError: if something differs; the message names the first difference.
+    """
     if training_version is not None and header.training_version != training_version:
         raise BenchmarkError(
             f"{where}: its trainings are of version {header.training_version}, this AutoKD trains version "
@@ -140,7 +181,7 @@ def check_identity(
 
 
 def space_difference(table: Space, asked: Space) -> str:
-    """The first thing in which two spaces differ; empty if they are equal."""
+    """Return the first difference of two spaces as text; empty if they are equal."""
     if (table.min_terms, table.max_terms) != (asked.min_terms, asked.max_terms):
         return (
             f"terms: {table.min_terms} to {table.max_terms} in the table, {asked.min_terms} to {asked.max_terms} here"
@@ -158,7 +199,7 @@ def space_difference(table: Space, asked: Space) -> str:
 
 
 def recipe_difference(recorded: Mapping[str, Any], config: ResolvedConfig) -> str:
-    """The first setting in which a configuration differs from the recorded one; empty if none does."""
+    """Return the first setting that differs from the recorded configuration as text; empty if none does."""
     data = config_data(config)
     here = _trained_by(data)
     for name in here:
@@ -176,16 +217,17 @@ def _flat(data: Any, prefix: str) -> dict[str, Any]:
 
 
 def _trained_by(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What a training's numbers depend on, of a configuration; several teachers have factors beside them."""
+    """Return the sections of a configuration that a training's numbers depend on."""
+    # teacher_factors is there only if there are several teachers.
     names = ("data", "teacher", "teacher_factors", "student", "proxy", "full")
     return {name: _decisive(data[name]) for name in names if name in data}
 
 
 def _decisive(section: Any) -> Any:
-    """A section without what changes no training's numbers: where the data lie, limits, what is judged how."""
+    """Return a section without the settings that change no training's numbers."""
     if not isinstance(section, Mapping):
         return section
-    return {key: value for key, value in section.items() if key not in _INDIFFERENT}
+    return {key: value for key, value in section.items() if key not in _WITHOUT_EFFECT}
 
 
 def _is_same_commit(found: str, asked: str) -> bool:

@@ -1,4 +1,4 @@
-"""The table in memory: rows by spec, each with how its recorded trainings ended."""
+"""The table in memory: rows by spec, each with the outcomes of its recorded trainings."""
 
 from __future__ import annotations
 
@@ -17,25 +17,30 @@ from autokd.spec import DistillerSpec, formula
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """One spec (None: no distillation) with its outcomes by seed.
-
-    Of a full training, ``metrics`` hold ``val_ap``, ``test_ap``, ``val_loss``, ``cka`` and AP by class; of a proxy
-    training, each of ``reports`` holds the metrics after an epoch and the seconds until then.
-    """
+    """One spec with its outcomes by training seed."""
 
     spec: DistillerSpec | None
+    """The distiller; None: no distillation."""
     full: Mapping[int, Outcome] = field(default_factory=lambda: MappingProxyType({}))
+    """Full trainings; their ``metrics`` hold ``val_ap``, ``test_ap``, ``val_loss``, ``cka`` and AP by class."""
     proxy: Mapping[int, Outcome] = field(default_factory=lambda: MappingProxyType({}))
+    """Proxy trainings; each of their ``reports`` holds the metrics after an epoch and the seconds until then."""
 
     @property
     def digest(self) -> str:
+        """Digest of the spec; "none" for no distillation."""
         return NO_DISTILLATION if self.spec is None else self.spec.digest
 
     def outcomes(self, recipe: RecipeName) -> Mapping[int, Outcome]:
+        """Return the outcomes by one recipe, by seed."""
         return self.proxy if recipe == "proxy" else self.full
 
     def outcome(self, recipe: RecipeName, seed: int) -> Outcome:
-        """How that training ended; BenchmarkError if it is not recorded."""
+        """Return the outcome of one training.
+
+        Raises:
+            BenchmarkError: if it is not recorded.
+        """
         found = self.outcomes(recipe)
         if seed not in found:
             seeds = ", ".join(map(str, sorted(found))) or "none"
@@ -45,11 +50,15 @@ class BenchmarkRow:
         return found[seed]
 
     def curve(self, seed: int = 0, recipe: RecipeName = "proxy") -> dict[int, Mapping[str, float]]:
-        """Metrics after each epoch."""
+        """Return the metrics after each epoch of one training, by epoch (from 1).
+
+        Raises:
+            BenchmarkError: if it is not recorded.
+        """
         return {report.epoch: report.metrics for report in self.outcome(recipe, seed).reports}
 
     def values(self, metric: str, recipe: RecipeName = "full") -> dict[int, float]:
-        """A metric at the end of each training that finished, by seed."""
+        """Return a metric at the end of each finished training, by seed; trainings without the metric are left out."""
         return {
             seed: outcome.metrics[metric]
             for seed, outcome in sorted(self.outcomes(recipe).items())
@@ -57,54 +66,88 @@ class BenchmarkRow:
         }
 
     def mean(self, metric: str, recipe: RecipeName = "full") -> float:
-        """Mean over the seeds of ``values``; BenchmarkError if there is none."""
+        """Return the mean of ``values`` over the seeds.
+
+        Raises:
+            BenchmarkError: if no finished training has the metric.
+        """
         values = self.values(metric, recipe)
         if not values:
             raise BenchmarkError(f"{_named(self.spec)}: no finished {recipe} training has {metric!r}.")
         return statistics.fmean(values.values())
 
     def gain(self, base: BenchmarkRow, metric: str, recipe: RecipeName = "full", *, but: int | None = None) -> float:
-        """Mean difference to ``base`` over the seeds that both have, without seed ``but``; NaN where there is none.
+        """Return the mean difference to another row over the seeds that both have.
 
-        Equal seeds share initial weights and order of images, and a seed that fails to learn spoils both.
+        Differences are taken seed by seed, since equal seeds share initial weights and the order of images, and a seed
+        at which a training fails to learn lowers both rows.
+
+        Args:
+            base: the other row, e.g. the table's ``none``.
+            metric: metric at the end of the trainings.
+            recipe: recipe of the trainings.
+            but: seed that is left out; None leaves out none.
+
+        Returns:
+            The mean difference; NaN if no seed is shared.
         """
         ours, theirs = self.values(metric, recipe), base.values(metric, recipe)
         seeds = ours.keys() & theirs.keys() - {but}
         return statistics.fmean(ours[seed] - theirs[seed] for seed in seeds) if seeds else math.nan
 
     def seconds(self, recipe: RecipeName, seed: int = 0) -> float:
-        """How long that training took."""
+        """Return the seconds of one training.
+
+        Raises:
+            BenchmarkError: if it is not recorded.
+        """
         return self.outcome(recipe, seed).seconds
 
 
 class DistillerBenchmark:
-    """A table: ``lookup(spec)`` answers in microseconds, by the canonical spec and nothing near it."""
+    """A table: rows by canonical spec. A spec that is not in it has no row; there is no interpolation."""
 
     def __init__(self, header: Header, rows: Iterable[BenchmarkRow], source: str = "<memory>") -> None:
+        """Make a table.
+
+        Args:
+            header: space, recipes and origin of the numbers.
+            rows: rows of specs and of no distillation.
+            source: name of the file, for errors.
+        """
         self.header = header
         self.source = source
         self._by_digest = {row.digest: row for row in rows}
-        # Hashing a canonical spec costs microseconds, its digest a good part of a millisecond.
+        # A second index by spec: hashing a canonical spec takes microseconds, its digest most of a millisecond.
         self._by_spec = {row.spec.canonical(): row for row in self._by_digest.values() if row.spec is not None}
 
     def __len__(self) -> int:
-        """Specs recorded, "none" apart."""
+        """Return the number of recorded specs, without "none"."""
         return len(self._by_spec)
 
     def __iter__(self) -> Iterator[BenchmarkRow]:
-        """The rows of specs, "none" apart, in the table's order."""
+        """Yield the rows of specs, without "none", in the table's order."""
         return iter(self._by_spec.values())
 
     def __contains__(self, spec: DistillerSpec | None) -> bool:
+        """Return whether there is a row of the spec (None: no distillation)."""
         return self._find(spec) is not None
 
     @property
     def none(self) -> BenchmarkRow:
-        """The trainings without distillation; BenchmarkError if there are none."""
+        """Row of the trainings without distillation.
+
+        Raises:
+            BenchmarkError: if there are none.
+        """
         return self.lookup(None)
 
     def lookup(self, spec: DistillerSpec | None) -> BenchmarkRow:
-        """The row of ``spec`` (None: no distillation); BenchmarkError if it is not recorded."""
+        """Return the row of a spec (None: no distillation).
+
+        Raises:
+            BenchmarkError: if it is not recorded.
+        """
         row = self._find(spec)
         if row is not None:
             return row
@@ -117,11 +160,15 @@ class DistillerBenchmark:
         return self._by_spec.get(spec) or self._by_digest.get(spec.digest)
 
     def missing(self, recipe: RecipeName, seed: int) -> int:
-        """How many specs of the space have no such training recorded."""
+        """Return the number of specs of the space whose training by that recipe and seed is not recorded."""
         return self.header.num_specs - sum(seed in row.outcomes(recipe) for row in self)
 
     def require(self, recipe: RecipeName, seed: int = 0) -> None:
-        """BenchmarkError unless every spec, and "none", has this training."""
+        """Check that every spec of the space, and "none", has a training by one recipe and seed.
+
+        Raises:
+            BenchmarkError: if the table is partial.
+        """
         self.none.outcome(recipe, seed)
         if missing := self.missing(recipe, seed):
             raise BenchmarkError(

@@ -1,4 +1,4 @@
-"""The commands and their options; the work is done on the floors below."""
+"""The commands and their options; ``autokd.api`` does the work."""
 
 from __future__ import annotations
 
@@ -10,42 +10,50 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
+from autokd import api
+from autokd.cli.benchmark import benchmark_app
 from autokd.errors import AutoKDError
 
 if TYPE_CHECKING:
     from autokd.config import RunConfig
-    from autokd.spec import DistillerSpec
     from autokd.storage import Results
 
 app = typer.Typer(
-    help="Searches for the loss with which a small object detector learns from a big one.",
+    help="Search the distillation loss with which a small object detector learns from a big one.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(benchmark_app, name="benchmark")
 
-SpaceFile = Annotated[Path, typer.Argument(metavar="SPACE.yaml", help="Data, detectors, space and recipes.")]
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG.yaml", help="Config file: data, detectors, search space, recipes, runtime.")
+]
 RunDir = Annotated[
     Optional[Path],  # noqa: UP045 (typer reads annotations on Python 3.10)
-    typer.Option("--run-dir", help="Where everything of this run is kept. Default: runs/NAME."),
+    typer.Option("--run-dir", help="Folder of the run: study, weights, results, report. Default: runs/NAME."),
 ]
 CacheDir = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--cache-dir", envvar="AUTOKD_CACHE", help="Teachers and their taps, shared by runs."),
+    typer.Option(
+        "--cache-dir",
+        envvar="AUTOKD_CACHE",
+        help="Folder of trained teachers and cached teacher features, shared by runs. Default: .autokd_cache.",
+    ),
 ]
 Workers = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option("--workers", min=0, help="Processes that train; 0: in this process, without Ray."),
+    typer.Option("--workers", min=0, help="Number of worker processes; 0: train in this process, without Ray."),
 ]
 RayAddress = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--ray-address", help='A cluster\'s address, or "auto". Default: a local Ray.'),
+    typer.Option("--ray-address", help='Address of a Ray cluster, or "auto". Default: start a local Ray.'),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with what the run directory holds.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the run directory.")]
 
 
 class Split(str, Enum):
-    """Part of the data set."""
+    """Split of the data set."""
 
     val = "val"
     test = "test"
@@ -53,27 +61,28 @@ class Split(str, Enum):
 
 @app.command()
 def search(
-    space_file: SpaceFile,
+    config_file: ConfigFile,
     run_dir: RunDir = None,
-    trials: Annotated[Optional[int], typer.Option(min=1, help="Trials to evaluate.")] = None,  # noqa: UP045
+    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials to evaluate.")] = None,  # noqa: UP045
     workers: Workers = None,
     ray_address: RayAddress = None,
     storage: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Database URL (sqlite:///..., postgresql://...). Default: study.db in the run directory."),
+        typer.Option(
+            help="URL of the study's database (sqlite:///..., postgresql+psycopg://...). Default: study.db of the run."
+        ),
     ] = None,
     resume: Resume = False,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Search a distiller, retrain the winner beside baselines, write weights, distiller and report."""
+    """Search a distillation loss, train the winner in full beside the baselines, write weights and report."""
     from autokd.cli.live import live_view
-    from autokd.study import run_search
 
-    config = _config(space_file, trials=trials, workers=workers, ray_address=ray_address)
-    directory = run_dir or Path("runs") / config.name
+    config = _config(config_file, trials=trials, workers=workers, ray_address=ray_address)
+    directory = api.run_directory(config, run_dir)
     with live_view() as view:
-        results = run_search(
-            config, directory, cache_dir=_cache(cache_dir), storage_url=storage, resume=resume, observer=view
+        results = api.search(
+            config, run_dir=directory, cache_dir=cache_dir, storage_url=storage, resume=resume, observer=view
         )
     _publish(storage or directory, config.name, results)
     _print_results(results, directory)
@@ -81,51 +90,56 @@ def search(
 
 @app.command()
 def distill(
-    distiller: Annotated[str, typer.Argument(metavar="DISTILLER.yaml", help="A distiller's file, or a preset.")],
-    space_file: SpaceFile,
+    distiller: Annotated[
+        str, typer.Argument(metavar="DISTILLER.yaml", help="YAML file of a distiller, or name of a preset.")
+    ],
+    config_file: ConfigFile,
     run_dir: RunDir = None,
     strength: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(min=0.001, help="Train at this gradient ratio instead of the weights that the file gives."),
+        typer.Option(
+            min=0.001, help="Gradient ratio of distillation loss to task loss, in place of the weights in the file."
+        ),
     ] = None,
     workers: Workers = None,
     ray_address: RayAddress = None,
     resume: Resume = False,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Train the student in full with a given distiller or preset, beside the file's baselines."""
+    """Train the student in full with a given distiller or preset, beside the baselines; no search."""
     from autokd.cli.live import live_view
-    from autokd.study import run_distill
 
-    config = _config(space_file, workers=workers, ray_address=ray_address)
-    spec = _distiller(distiller)
-    if strength is not None:
-        spec = spec.with_strength(strength)
-    directory = run_dir or Path("runs") / f"{config.name}-{spec.name or Path(distiller).stem}"
+    config = _config(config_file, workers=workers, ray_address=ray_address)
+    directory = api.run_directory(config, run_dir, api.distiller_name(distiller))
     with live_view() as view:
-        results = run_distill(config, spec, directory, cache_dir=_cache(cache_dir), resume=resume, observer=view)
+        results = api.distill(
+            config,
+            distiller,
+            strength=strength,
+            run_dir=directory,
+            cache_dir=cache_dir,
+            resume=resume,
+            observer=view,
+        )
     _print_results(results, directory)
 
 
 @app.command()
 def evaluate(
-    space_file: SpaceFile,
+    config_file: ConfigFile,
     weights: Annotated[
-        Path, typer.Option(exists=True, dir_okay=False, help="A student's weights, e.g. runs/NAME/student.pt.")
+        Path, typer.Option(exists=True, dir_okay=False, help="File of weights, e.g. runs/NAME/student.pt.")
     ],
-    split: Annotated[Split, typer.Option(help="On which part of the data.")] = Split.test,
-    teacher: Annotated[bool, typer.Option("--teacher", help="The weights are the teacher's.")] = False,
+    split: Annotated[Split, typer.Option(help="Split to evaluate on.")] = Split.test,
+    teacher: Annotated[bool, typer.Option("--teacher", help="Evaluate the teacher: the weights are its own.")] = False,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Print COCO AP of given weights on the data of a space file."""
+    """Measure COCO AP of given weights on val or test."""
     from rich.console import Console
     from rich.table import Table
 
-    from autokd.study import evaluate_weights
-
     side: Literal["student", "teacher"] = "teacher" if teacher else "student"
-    config = _config(space_file)
-    scores = evaluate_weights(config, weights, split.value, side, cache_dir=_cache(cache_dir))
+    scores = api.evaluate(config_file, weights, split=split.value, side=side, cache_dir=cache_dir)
     table = Table("metric", "value", title=f"{weights} on {split.value}")
     for name, value in scores.items():
         table.add_row(name, f"{value:.4f}")
@@ -134,18 +148,21 @@ def evaluate(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
     cache_dir: CacheDir = None,
-    storage: Annotated[Optional[str], typer.Option(help="Database URL, if the run used another.")] = None,  # noqa: UP045
+    storage: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="URL of the study's database, if it is not study.db of the run."),
+    ] = None,
 ) -> None:
-    """Write report.html of a run again, from its database and results, and print its table."""
+    """Write report.html of a run anew from its study and results, and print the table of results."""
     from rich.console import Console
 
     from autokd.report import results_table
     from autokd.storage import Results
     from autokd.study import write_run_report
 
-    path = write_run_report(run, cache_dir=_cache(cache_dir), storage_url=storage)
+    path = write_run_report(run, cache_dir=api.cache_directory(cache_dir), storage_url=storage)
     results = Results.read(run / "results.json") if (run / "results.json").exists() else None
     if results is not None:
         Console().print(results_table(results))
@@ -154,10 +171,10 @@ def report(
 
 @app.command()
 def dashboard(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or a database URL.")],
-    port: Annotated[int, typer.Option(help="On the loopback address; the next free one if taken.")] = 8080,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or URL of a database.")],
+    port: Annotated[int, typer.Option(help="Port; if it is taken, the next free one.")] = 8080,
 ) -> None:
-    """Serve Optuna's dashboard of a run on the loopback address."""
+    """Serve optuna-dashboard of a run on the loopback address (127.0.0.1)."""
     from autokd_dashboard import serve
 
     serve(run, port=port)
@@ -165,20 +182,20 @@ def dashboard(
 
 @app.command()
 def space(
-    space_file: SpaceFile,
-    samples: Annotated[int, typer.Option(min=0, help="Print this many random distillers.")] = 3,
+    config_file: ConfigFile,
+    samples: Annotated[int, typer.Option(min=0, help="Number of random distillers to print.")] = 3,
 ) -> None:
-    """Show the tree of choices, its size, and what the pair cannot supply."""
+    """Print the search space of a config: its choices, its size, and the options that the detectors cannot supply."""
     from rich.console import Console
 
     from autokd.cli.show import space_view
 
-    Console().print(space_view(_config(space_file), samples))
+    Console().print(space_view(_config(config_file), samples))
 
 
 @app.command()
 def presets() -> None:
-    """List the published distillers that come with AutoKD."""
+    """List the presets: published distillation losses, with formula and paper."""
     from rich.console import Console
 
     from autokd.cli.show import presets_table
@@ -188,12 +205,14 @@ def presets() -> None:
 
 @app.command()
 def show(
-    distiller: Annotated[str, typer.Argument(metavar="DISTILLER.yaml", help="A distiller's file, or a preset.")],
+    distiller: Annotated[
+        str, typer.Argument(metavar="DISTILLER.yaml", help="YAML file of a distiller, or name of a preset.")
+    ],
 ) -> None:
-    """Print a distiller as a formula that a person can read."""
+    """Print a distiller as a formula."""
     from autokd.spec import formula_lines
 
-    spec = _distiller(distiller)
+    spec = api.read_distiller(distiller)
     if spec.name:
         typer.echo(f"{spec.name}  {spec.paper}".rstrip())
     typer.echo("\n".join(formula_lines(spec.canonical())))
@@ -202,9 +221,9 @@ def show(
 
 @app.command()
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what is installed, what is missing or broken, and what to type; exit code 1 if AutoKD cannot work."""
+    """Check the installation and print the commands that repair it; exit code 1 if AutoKD cannot run."""
     from rich.console import Console
 
     from autokd.cli import doctor
@@ -220,46 +239,48 @@ def doctor(
 
 @app.command()
 def submit(
-    space_file: SpaceFile,
-    address: Annotated[str, typer.Option(help="Of the cluster's job server, e.g. http://127.0.0.1:8265.")],
-    trials: Annotated[Optional[int], typer.Option(min=1, help="Trials to evaluate.")] = None,  # noqa: UP045
-    storage: Annotated[Optional[str], typer.Option(help="Database URL that the cluster can reach.")] = None,  # noqa: UP045
+    config_file: ConfigFile,
+    address: Annotated[str, typer.Option(help="Address of the cluster's job server, e.g. http://127.0.0.1:8265.")],
+    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials to evaluate.")] = None,  # noqa: UP045
+    storage: Annotated[Optional[str], typer.Option(help="URL of a database that the cluster can reach.")] = None,  # noqa: UP045
     run_dir: RunDir = None,
     cache_dir: CacheDir = None,
-    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Print the job's log until it ends.")] = True,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Print the log of the job until it ends.")
+    ] = True,
 ) -> None:
-    """Send the search as a Ray job to a cluster."""
+    """Submit the search as a job to a Ray cluster."""
     from autokd.cli.jobs import submit_search
 
-    config = _config(space_file, trials=trials)
+    config = _config(config_file, trials=trials)
     job_id = submit_search(
         config,
         address,
         trials=trials,
         storage=storage,
-        run_dir=run_dir or Path("runs") / config.name,
-        cache_dir=_cache(cache_dir),
+        run_dir=api.run_directory(config, run_dir),
+        cache_dir=api.cache_directory(cache_dir),
         follow=follow,
     )
     typer.echo(job_id)
 
 
 SPIN_COUNT = 3000
-"""Rounds that torch's threads wait for one another before they sleep. libgomp's own, a hundred times as many, let two
-threads hold up each other's training where something else is busy on the machine."""
+"""Number of rounds that a thread of libgomp (torch's OpenMP) spins before it sleeps. With libgomp's default, a hundred
+times as many, spinning threads take the cores from each other on a machine that is busy with something else."""
 
 
 def main() -> None:
-    """Run the command line; AutoKD's own errors end it with their message and exit code 2."""
+    """Run the command line; an AutoKDError ends it with its message and exit code 2, Ctrl-C with 130."""
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))  # read when torch is loaded, which is not yet
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))  # libgomp reads it when torch loads it
     try:
         app(standalone_mode=True)
     except AutoKDError as error:
         typer.secho(f"autokd: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
         sys.exit(2)
     except KeyboardInterrupt:
-        typer.secho("autokd: interrupted; what is finished is kept. Go on with --resume.", err=True)
+        typer.secho("autokd: interrupted. What has finished is kept; continue with --resume.", err=True)
         sys.exit(130)
 
 
@@ -281,21 +302,8 @@ def _config(
     )
 
 
-def _cache(path: Path | None) -> Path:
-    return (path or Path(".autokd_cache")).absolute()
-
-
-def _distiller(name: str) -> DistillerSpec:
-    from autokd.presets import load_preset, preset_names
-    from autokd.spec import DistillerSpec
-
-    if name in preset_names() or not Path(name).suffix:
-        return load_preset(name)
-    return DistillerSpec.from_yaml(Path(name))
-
-
 def _publish(run: str | Path, study_name: str, results: Results) -> None:
-    """Put tree, curve and table on the study, for whoever opens its database with Optuna's dashboard."""
+    """Store tree, search curve and results on the study, where optuna-dashboard shows them."""
     from autokd.storage import open_existing
     from autokd_dashboard import publish_tree
 

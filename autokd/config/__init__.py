@@ -20,7 +20,7 @@ from autokd.config.resolved import (
     given_to_full,
     given_to_proxy,
 )
-from autokd.config.section import NO_DISTILLATION
+from autokd.outcomes import NO_DISTILLATION
 
 __all__ = [
     "NO_DISTILLATION",

@@ -31,7 +31,7 @@ class DetectorSection(Section):
     can_share_trainings: ClassVar[bool] = False
     """Whether several processes can share a full training of such a student (``runtime.full_processes``)."""
     sharing_remedy: ClassVar[str] = "Set it to 1"
-    """What a user does instead, if they cannot."""
+    """End of the error if they cannot: what the user does instead."""
 
     def absolute_paths(self) -> dict[str, Any]:
         """Return the fields beside ``checkpoint`` that name files, with paths made absolute."""

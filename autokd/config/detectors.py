@@ -32,7 +32,7 @@ def section_classes() -> tuple[type[DetectorSection], ...]:
 def _reader_of(sections: tuple[type[DetectorSection], ...]) -> TypeAdapter[Any]:
     # Made anew for each set of frameworks: pydantic's unions are fixed when they are built, and a framework may be
     # registered after the configuration's models were.
-    return TypeAdapter(Annotated[reduce(or_, sections), Field(discriminator="framework")])
+    return TypeAdapter(Annotated[reduce(or_, sections), Field(discriminator="framework")])  # type: ignore[arg-type]
 
 
 def _of_its_framework(found: Any, _: ValidatorFunctionWrapHandler) -> DetectorSection:
@@ -42,7 +42,7 @@ def _of_its_framework(found: Any, _: ValidatorFunctionWrapHandler) -> DetectorSe
 
 
 Detector = Annotated[SerializeAsAny[DetectorSection], WrapValidator(_of_its_framework)]
-"""Any framework's section, told apart by ``framework``; a section without it in a file is torchvision's."""
+"""Section of any framework, read by the class that ``framework`` names; in a file, none means torchvision."""
 
 
 def _distinct_teachers(teachers: tuple[Detector, ...]) -> tuple[Detector, ...]:

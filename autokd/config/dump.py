@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
 from autokd.config.resolved import ResolvedConfig
 from autokd.documents import dump_yaml
+from autokd.files import text_digest
 
 
 def config_data(config: ResolvedConfig) -> dict[str, Any]:
@@ -29,4 +29,4 @@ def config_digest(config: ResolvedConfig) -> str:
     data = config_data(config)
     del data["runtime"]
     data["search"] = {key: value for key, value in data["search"].items() if key != "trials"}
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+    return text_digest(json.dumps(data, sort_keys=True))

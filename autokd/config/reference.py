@@ -8,7 +8,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from autokd.config.data import CocoData, ShapesData
-from autokd.config.detector_sections import Backbone, MmdetDetector, TorchvisionDetector
+from autokd.config.detector_sections import Backbone, TorchvisionDetector
+from autokd.config.frameworks import FRAMEWORKS, ORDINARY_FRAMEWORK
 from autokd.config.model import RuntimeConfig, SearchConfig
 from autokd.config.proxy import ProxyRecipe, WarmStart
 from autokd.config.recipes import FullRecipe, Recipe, TeacherRecipe
@@ -22,7 +23,7 @@ A YAML file with the data, the detectors, the space of distillers to search, and
 `teacher` and `student` are required. Unknown keys are errors; every error names its line. Paths are relative to the
 working directory; `~` and environment variables in them are expanded. Keys of every recipe that `proxy` leaves out are
 taken from `full`, apart from `epochs`. The section `space` is described at the head of `autokd/space/parse.py`; its
-operators are listed in [operators.md](operators.md). `autokd space FILE` shows the tree that a file describes.
+operators are listed in [operators.md](operators.md). `autokd space CONFIG.yaml` shows the tree that a file describes.
 
 `teacher` is one section, or a list of them. `teacher_factors` gives the weights of several teachers' losses: `equal`
 (the default), `gap`, `gradient`, or a list of positive numbers, one per teacher:
@@ -36,7 +37,11 @@ _SECTIONS: list[tuple[str, type[BaseModel], type[BaseModel] | None]] = [
     ("`data` with `format: shapes` (generated)", ShapesData, None),
     ("`teacher` and `student`", TorchvisionDetector, None),
     ("`backbone` of a torchvision detector", Backbone, None),
-    ("`teacher` and `student` with `framework: mmdet`", MmdetDetector, None),
+    *(
+        (f"`teacher` and `student` with `framework: {row.name}`", row.section, None)
+        for row in FRAMEWORKS
+        if row.name != ORDINARY_FRAMEWORK
+    ),
     ("Every recipe: the teacher's `train`, `proxy`, `full`", Recipe, None),
     ("`train` of the teacher, besides", TeacherRecipe, Recipe),
     ("`search`", SearchConfig, None),

@@ -8,10 +8,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from autokd.errors import one_of
+from autokd.outcomes import NO_DISTILLATION
 from autokd.presets import preset_names
-
-NO_DISTILLATION = "none"
-"""The baseline that every run has."""
 
 
 def _known_distiller(name: str) -> str:

@@ -1,8 +1,8 @@
 """Detection sets: generated or in COCO's format, as samples, replayable views and batches.
 
-``loading`` is the door; ``dataset`` one split; ``annotation_file`` and ``annotations`` the JSON, ``images`` the
-files; ``geometry`` and ``views`` where things lie; ``subsets``, ``batches`` and ``sample`` what training sees;
-``shapes``, ``scene`` and ``textures`` the generated set.
+``loading`` makes the splits of a configuration, ``dataset`` is one split. ``annotation_file`` and ``annotations`` read
+the JSON, ``images`` the image files. ``geometry`` and ``views`` hold the maps between pixels, ``subsets``, ``batches``
+and ``sample`` what a training reads. ``shapes``, ``scene`` and ``textures`` make the generated set.
 """
 
 from autokd.data.batches import Batch, epoch_batches, view_numbers

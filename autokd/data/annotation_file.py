@@ -1,8 +1,7 @@
-"""Reading a COCO annotation file, and refusing one whose structure is broken.
+"""Reader of COCO annotation files that refuses a broken structure.
 
-What is wrong is collected, so that a person sees several faults at once and not one a run. Each line names the
-file, the annotation or image by its id, what was found and the remedy. What COCO's own tools tolerate is left to
-``annotations``.
+Faults are collected, so that one run shows several of them. Each line names the file, the annotation or image by its
+id, what was found and the remedy. ``annotations`` handles what COCO's own tools tolerate.
 """
 
 from __future__ import annotations
@@ -20,16 +19,27 @@ _MAX_SHOWN = 5
 
 
 class Problems:
-    """Faults of one file; raised together as one DataError."""
+    """Faults of one file, raised together as one DataError.
+
+    Attributes:
+        path: the file.
+        lines: one text a fault.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lines: list[str] = []
 
     def add(self, line: str) -> None:
+        """Add a fault; the file's path is put before the text."""
         self.lines.append(f"{self.path}: {line}")
 
     def raise_if_any(self) -> None:
+        """Raise the faults found so far, of which the first few are shown.
+
+        Raises:
+            DataError: if there is one.
+        """
         if not self.lines:
             return
         more = len(self.lines) - _MAX_SHOWN
@@ -38,15 +48,23 @@ class Problems:
 
 
 def read_annotation_file(path: Path) -> dict[str, Any]:
-    """Return the JSON of a COCO detection set whose ids, keys, references and numbers are sound.
+    """Read a COCO detection set, and check its ids, keys, references and numbers.
 
-    Annotations have ``id``, ``image_id``, ``category_id`` and a ``bbox`` of four finite numbers; images ``id`` and
-    ``file_name``; categories ``id`` and ``name``. DataError lists what is not so.
+    Args:
+        path: the JSON file.
+
+    Returns:
+        The parsed file. Annotations have ``id``, ``image_id``, ``category_id`` and a ``bbox`` of four finite numbers;
+        images have ``id`` and ``file_name``; categories have ``id`` and ``name``.
+
+    Raises:
+        DataError: with a list of the faults, if the file is missing or one of this does not hold.
     """
     data = _parse(path)
     problems = Problems(path)
     _check_categories(data["categories"], problems)
     _check_images(data["images"], problems)
+    # Raised before the annotations are checked: these refer to images and categories, and would only repeat the faults.
     problems.raise_if_any()
     _check_annotations(data, problems)
     problems.raise_if_any()
@@ -55,6 +73,7 @@ def read_annotation_file(path: Path) -> dict[str, Any]:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
+        # "-sig": exporters on Windows put a byte order mark before the JSON.
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(
@@ -128,7 +147,7 @@ def _check_annotations(data: Mapping[str, Any], problems: Problems) -> None:
 
 
 def _check_keys(items: list[Any], noun: str, kinds: Mapping[str, type], problems: Problems) -> None:
-    """Every item is an object with these keys of these types, and its id is its own."""
+    """Check that every item is an object with these keys of these types, and that no two share an id."""
     for position, item in enumerate(items):
         if not isinstance(item, dict):
             problems.add(f"{noun} number {position} is {item!r}, not an object. Export the set again.")
@@ -137,6 +156,7 @@ def _check_keys(items: list[Any], noun: str, kinds: Mapping[str, type], problems
         for key, kind in kinds.items():
             if key not in item:
                 problems.add(f"{name} has no {key!r}. Add it, or remove the {noun}.")
+            # bool is a subclass of int, but true is no id.
             elif not isinstance(item[key], kind) or isinstance(item[key], bool):
                 words = {int: "a whole number", str: "a text", list: "a list"}[kind]
                 problems.add(f"{name}: {key} is {item[key]!r}, not {words}. Correct it, or remove the {noun}.")
@@ -145,7 +165,7 @@ def _check_keys(items: list[Any], noun: str, kinds: Mapping[str, type], problems
 
 
 def _repeated(values: Iterable[Any]) -> list[Any]:
-    """Values that occur more than once, in order of their second occurrence."""
+    """Return the values that occur more than once, in order of their second occurrence."""
     seen: set[Any] = set()
     repeated: dict[Any, None] = {}
     for value in values:

@@ -1,4 +1,4 @@
-"""A split's annotations, cleaned as COCO's own tools would have it, and its ground truth for the evaluation.
+"""Annotations of a split, cleaned as COCO's own tools expect them, and the ground truth for the evaluation.
 
 Legend: boxes are xyxy pixels of the image's frame (``images``); n boxes of an image; label k is ``classes[k]``.
 """
@@ -23,22 +23,26 @@ from autokd.data.report import DataReport
 from autokd.errors import DataError
 
 _CLIP_NOTICED_PX = 1.0
-"""Boxes are often written a rounding too wide; only more than this is counted."""
+"""Pixels outside the image beyond which a clipped box is counted; rounding alone makes many boxes a little too wide."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageRecord:
-    """One image and its objects. Crowd regions are among the boxes, marked; training leaves them out."""
+    """One image and its n objects. Crowd regions are among the boxes, marked; training leaves them out."""
 
     image_id: int
     file_name: str
     size: Size
-    """(height, width) of the frame in which the boxes live."""
+    """(height, width) in pixels of the frame that the boxes refer to."""
     boxes_xyxy_px: Boxes
+    """(n, 4)."""
     labels: NDArray[np.int64]
+    """(n,), positions in ``classes``."""
     is_crowd: NDArray[np.bool_]
+    """(n,)."""
     areas: NDArray[np.float64]
-    """Of the object's region where the set gives it, else of its box; tells small from large in the evaluation."""
+    """(n,) square pixels of the object's region if the set gives it, else of its box. By them the evaluation groups
+    objects into small, medium and large."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +58,10 @@ class AnnotatedSplit:
     report: DataReport
 
     def ground_truth(self) -> COCO:
-        """The cleaned boxes as pycocotools' object, crowd regions included, in the frame of the JSON.
+        """Return the cleaned boxes for pycocotools' evaluation.
 
-        Annotations are numbered from 1: pycocotools' evaluation takes a matched annotation of id 0 for unmatched.
+        Returns:
+            Boxes, crowd regions included, in pixels of the frame of the JSON.
         """
         annotations: list[dict[str, Any]] = []
         for record in self.records:
@@ -67,6 +72,7 @@ class AnnotatedSplit:
             for box, label, is_crowd, area in rows:
                 annotations.append(
                     {
+                        # From 1 on: pycocotools' evaluation takes a matched annotation of id 0 for an unmatched one.
                         "id": len(annotations) + 1,
                         "image_id": record.image_id,
                         "category_id": self.category_ids[label],
@@ -84,7 +90,7 @@ class AnnotatedSplit:
 
 
 def index_coco(data: dict[str, Any]) -> COCO:
-    """Give data to pycocotools, without its prints."""
+    """Return a COCO detection set as pycocotools' object, without the lines that pycocotools prints."""
     coco = COCO()
     coco.dataset = data
     with contextlib.redirect_stdout(io.StringIO()):
@@ -95,11 +101,22 @@ def index_coco(data: dict[str, Any]) -> COCO:
 def read_split(
     annotation_path: Path, images_dir: Path, name: str, classes: tuple[str, ...] | None = None
 ) -> AnnotatedSplit:
-    """Read a split; ``classes`` (those of the training split) set the labels and must be the file's classes.
+    """Read and clean the annotations of a split.
 
-    DataError on what ``annotation_file`` refuses and on other classes. What is tolerated stands in the report:
-    boxes without extent or wholly outside are dropped, boxes reaching outside clipped, crowd regions marked,
-    missing ``iscrowd``, ``area``, ``width`` and ``height`` filled in.
+    Boxes without extent or wholly outside the image are dropped, boxes that reach outside are clipped, crowd regions
+    are marked, and missing ``iscrowd``, ``area``, ``width`` and ``height`` are filled in. The report counts all of it.
+
+    Args:
+        annotation_path: the JSON file.
+        images_dir: folder of the images.
+        name: name of the split.
+        classes: classes in the order of the labels, those of the training split. None: the file's own, by id.
+
+    Returns:
+        The split; its images are in the order of their ids.
+
+    Raises:
+        DataError: if the file is broken, has other classes, or no usable box.
     """
     coco = index_coco(read_annotation_file(annotation_path))
     name_of_id = {key: coco.cats[key]["name"] for key in sorted(coco.cats)}
@@ -165,7 +182,7 @@ def _record(
 
 
 def _frame(image: dict[str, Any], images_dir: Path, counts: Counter[str]) -> Size:
-    """(height, width) that the JSON gives, or the file where it gives none."""
+    """Return (height, width) in pixels from the JSON; from the image file if the JSON gives none."""
     if image.get("width") is not None and image.get("height") is not None:
         return int(image["height"]), int(image["width"])
     counts["missing_sizes"] += 1
@@ -173,7 +190,7 @@ def _frame(image: dict[str, Any], images_dir: Path, counts: Counter[str]) -> Siz
 
 
 def _area(annotation: dict[str, Any]) -> float:
-    """The annotation's area if it is a positive finite number, else NaN."""
+    """Return the annotation's area in square pixels; NaN if it is no positive finite number."""
     area = annotation.get("area")
     usable = isinstance(area, (int, float)) and not isinstance(area, bool) and np.isfinite(area) and area > 0
     return float(area) if usable and area is not None else float("nan")

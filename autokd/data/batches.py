@@ -1,4 +1,7 @@
-"""Which images, in which views, make up the batches of an epoch: pure functions of (seed, epoch)."""
+"""Batches of an epoch: images and their views, as pure functions of (seed, epoch).
+
+A training that is resumed, or runs on another machine, therefore sees the same batches.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,19 @@ Batch = list[tuple[int, int]]
 
 
 def view_numbers(num_images: int, seed: int, epoch: int, num_views: int) -> list[int]:
-    """The view number of every image in ``epoch``.
+    """Return the view number of every image in an epoch.
 
-    An image goes round its views one an epoch, from a start of its own, so that ``num_views`` epochs show each
-    view once and an epoch mixes all of them.
+    An image moves on to its next view with every epoch, from a first view of its own. So ``num_views`` epochs show each
+    view once, and every epoch mixes all of them.
+
+    Args:
+        num_images: images of the split.
+        seed: training seed.
+        epoch: number of the epoch.
+        num_views: views of each image.
+
+    Returns:
+        One number in [0, num_views) an image.
     """
     starts = np.random.default_rng([seed, _VIEW_STREAM]).integers(num_views, size=num_images)
     return [int(number) for number in (starts + epoch) % num_views]
@@ -33,9 +45,19 @@ def epoch_batches(
     subset: float | None = None,
     indices: Sequence[int] | None = None,
 ) -> list[Batch]:
-    """Shuffle images into batches for one epoch: all, or the ``subset`` fraction chosen by ``seed``, or ``indices``.
+    """Shuffle images into the batches of one epoch.
 
-    No image is left out: the last batch may be smaller.
+    Args:
+        num_images: images of the split.
+        batch_size: images of a batch; the last batch may be smaller, so that no image is left out.
+        seed: training seed.
+        epoch: number of the epoch.
+        num_views: views of each image.
+        subset: fraction of the images, chosen by ``seed``; None: all. Not used if ``indices`` are given.
+        indices: images to use.
+
+    Returns:
+        Batches of (image index, view number).
     """
     if indices is None:
         indices = subset_indices(num_images, subset, seed)

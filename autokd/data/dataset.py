@@ -31,25 +31,40 @@ from autokd.errors import DataError, NonFiniteError
 logger = logging.getLogger("autokd.data")
 
 MEMORY_LIMIT_BYTES = 2 * 2**30
-"""A split whose images need more at ``image_size_px`` is decoded on demand instead of kept."""
+"""Memory of a split's decoded images above which they are decoded on demand instead of kept."""
 MIN_SIDE_PX = 0.5
-"""Of a box in the network's input; smaller ones are not trained on."""
+"""Shortest side of a box in the network's input that is trained on."""
 MIN_VISIBLE_FRACTION = 0.3
-"""A box of which a view's window shows less than this part is not trained on in that view."""
+"""Least part of a box in a view's window with which it is trained on in that view."""
 _HASHED_BYTES = 2**18
+"""Bytes of a file that its fingerprint reads: half of them from the start, half from the end."""
 _FINGERPRINT_VERSION = "1"
 
 
 class DetectionDataset:
-    """Images scaled and padded to ``image_size_px`` (H, W), their boxes, and the way back to COCO results.
+    """Images scaled and padded to one size, their boxes, and the way back to COCO results.
 
-    Label k is ``classes[k]``, whose COCO id is ``category_ids[k]``. Indices run from 0 in the order of the image
-    ids. Decoded images are kept as uint8 in memory where the split fits ``memory_limit_bytes``.
+    Indices of images run from 0 in the order of the image ids.
+
+    Attributes:
+        classes: label k is ``classes[k]``.
+        category_ids: COCO id of each label.
+        image_ids: COCO id of each image.
+        image_size_px: (H, W) of the network's input.
+        report: counts of what was found in the annotations and, after ``check``, in the images.
+        keeps_images: whether decoded images stay in memory, as uint8.
     """
 
     def __init__(
         self, split: AnnotatedSplit, image_size_px: Size, memory_limit_bytes: int = MEMORY_LIMIT_BYTES
     ) -> None:
+        """Make a data set; no image is read yet.
+
+        Args:
+            split: the cleaned annotations.
+            image_size_px: (H, W) of the network's input.
+            memory_limit_bytes: size of all decoded images up to which they are kept in memory.
+        """
         self.split = split
         self.image_size_px = (int(image_size_px[0]), int(image_size_px[1]))
         self.name = split.name
@@ -72,25 +87,35 @@ class DetectionDataset:
 
     @property
     def num_images(self) -> int:
+        """Images of the split."""
         return len(self.split.records)
 
     @property
     def num_classes(self) -> int:
+        """Classes of the set."""
         return len(self.classes)
 
     def at_size(self, image_size_px: Size) -> DetectionDataset:
-        """The same split, its files scaled into another network input; its AP compares, since boxes go back alike."""
+        """Return the same split for another size of the network's input, (H, W) in pixels.
+
+        AP stays comparable, since boxes are evaluated in pixels of the original images.
+        """
         return DetectionDataset(self.split, image_size_px, self._memory_limit_bytes)
 
     def image_path(self, index: int) -> Path:
+        """Return the file of one image."""
         return self.split.images_dir / self.split.records[index].file_name
 
     def original_size(self, index: int) -> Size:
-        """(height, width) of the frame in which COCO results are given."""
+        """Return (height, width) in pixels of the frame that COCO results refer to."""
         return self.split.records[index].size
 
     def load(self, index: int, view: View = IDENTITY) -> Sample:
-        """Return image ``index`` in ``view``. DataError, naming the file, if it cannot be read."""
+        """Return one image in one view.
+
+        Raises:
+            DataError: if the file cannot be read; it is named.
+        """
         record = self.split.records[index]
         box = letterbox(record.size, self.image_size_px)
         pixels_CHW = apply_view(self._letterboxed(index), box.content_size, view)
@@ -99,26 +124,34 @@ class DetectionDataset:
         return Sample(pixels_CHW, target, index, record.image_id, record.size, box_map, view)
 
     def target(self, index: int, view: View = IDENTITY) -> Target:
-        """The boxes that ``load`` gives, without reading the image."""
+        """Return the boxes that ``load`` returns, without reading the image."""
         return self._target(self.split.records[index], view)
 
     def input_from_original(self, index: int, view: View = IDENTITY) -> BoxMap:
-        """The map from pixels of the original image to pixels of the network's input."""
+        """Return the map from pixels of the original image to pixels of the network's input."""
         box = letterbox(self.split.records[index].size, self.image_size_px)
         return box.box_map.then(place(view, box.content_size, self.image_size_px).box_map)
 
     def boxes_by_class(self) -> NDArray[np.int64]:
-        """(N, K): how many boxes of each class an image has, crowd regions aside."""
+        """Return the number of boxes of each class in each image, (N, K); crowd regions do not count."""
         labels = (record.labels[~record.is_crowd] for record in self.split.records)
         return np.stack([np.bincount(of_image, minlength=self.num_classes) for of_image in labels])
 
     def to_coco_results(
         self, index: int, detections: Mapping[str, Tensor], view: View = IDENTITY
     ) -> list[dict[str, Any]]:
-        """Turn detections of image ``index`` into COCO result rows in pixels of the original image.
+        """Turn detections of one image into COCO result rows.
 
-        detections: ``boxes`` (n, 4) xyxy pixels of the input, ``scores`` (n,), ``labels`` (n,) 0-based. Boxes are
-        clipped to the image. NonFiniteError if a box or a score is NaN or infinite.
+        Args:
+            index: position of the image.
+            detections: ``boxes`` (n, 4) xyxy pixels of the network's input, ``scores`` (n,), ``labels`` (n,) 0-based.
+            view: view in which the image was detected.
+
+        Returns:
+            A row a detection, its box clipped to the image, in pixels of the original image.
+
+        Raises:
+            NonFiniteError: if a box or a score is NaN or infinite.
         """
         boxes, scores = detections["boxes"], detections["scores"]
         if not (bool(torch.isfinite(boxes).all()) and bool(torch.isfinite(scores).all())):
@@ -132,13 +165,17 @@ class DetectionDataset:
         ]
 
     def ground_truth(self) -> COCO:
-        """The cleaned annotations, crowd regions included, for pycocotools' evaluation."""
+        """Return the cleaned annotations, crowd regions included, for pycocotools' evaluation."""
         return self.split.ground_truth()
 
     def check(self) -> DataReport:
-        """Open every image's header before anything is trained; log what was found, once.
+        """Open every image's header, so that a broken file is found before anything is trained; log the report.
 
-        DataError lists the images that are missing, broken or of another aspect ratio than their JSON says.
+        Returns:
+            The report with the counts of the images added.
+
+        Raises:
+            DataError: with a list of the images that are missing, broken or of another aspect ratio than their JSON.
         """
         counts: Counter[str] = Counter()
         problems = Problems(self.annotation_path)
@@ -147,6 +184,7 @@ class DetectionDataset:
             try:
                 header = read_header(path)
                 if fit_to_frame(header.stored_size, header.orientation, record.size) is None:
+                    # A PNG may have its EXIF orientation behind its pixels, where only decoding finds it.
                     header = read_header(path, decode=True)
                 fit = require_fit(path, header, record.size)
             except DataError as error:
@@ -164,7 +202,11 @@ class DetectionDataset:
         return self.report
 
     def preload(self, indices: Iterable[int] | None = None) -> None:
-        """Decode images (all of them by default) into memory now; nothing where they do not fit."""
+        """Decode images into memory; do nothing if the split does not keep its images.
+
+        Args:
+            indices: positions of the images; None: all.
+        """
         if self.keeps_images:
             for index in range(self.num_images) if indices is None else indices:
                 self._letterboxed(index)
@@ -173,7 +215,7 @@ class DetectionDataset:
     def fingerprint(self) -> str:
         """16 hexadecimal digits of everything that ``load`` depends on.
 
-        Classes, image list, frames, boxes, ``image_size_px`` and the files' bytes (of a file over 256 KiB its
+        That is classes, image list, frames, boxes, ``image_size_px`` and the files' bytes (of a file over 256 KiB its
         length, its first and its last 128 KiB). Names of folders, layout of the JSON and times of files do not count.
         """
         digest = hashlib.blake2b(digest_size=8)
@@ -187,7 +229,7 @@ class DetectionDataset:
         return digest.hexdigest()
 
     def _letterboxed(self, index: int) -> Tensor:
-        """(3, H, W) uint8, scaled and padded; from memory where images are kept."""
+        """Return the image scaled and padded, (3, H, W) uint8; from memory if images are kept."""
         if not self.keeps_images:
             canvas_CHW = blank_canvas(self.image_size_px)
             self._decode_into(index, canvas_CHW)
@@ -226,7 +268,16 @@ class DetectionDataset:
 
 
 def visible_boxes(boxes: Boxes, start: Size, size: Size) -> tuple[Boxes, np.ndarray[Any, np.dtype[np.bool_]]]:
-    """Clip (n, 4) boxes to the window at ``start`` (y, x) of ``size`` (h, w); tell which are still to be trained on."""
+    """Clip boxes to a window.
+
+    Args:
+        boxes: (n, 4) xyxy pixels.
+        start: (y, x) of the window's first pixel.
+        size: (h, w) of the window.
+
+    Returns:
+        The clipped boxes, (n, 4), and whether each is large and visible enough to be trained on, (n,).
+    """
     (top, left), (rows, columns) = start, size
     low, high = np.array([left, top, left, top]), np.array([left + columns, top + rows] * 2)
     clipped = boxes.clip(low, high)

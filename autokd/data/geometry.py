@@ -1,4 +1,4 @@
-"""Where a point of the original image lies in the network's input: axis-wise maps and the letterbox.
+"""Maps between pixels of the original image and of the network's input: one scale and shift an axis, the letterbox.
 
 Legend: boxes are ``xyxy`` in continuous pixels: 0 is the left (upper) edge of the first pixel and W (H) the
 right (lower) edge of the last, as in COCO's ``xywh``. Sizes are (height, width). n boxes.
@@ -20,7 +20,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class BoxMap:
-    """x -> scale_x * x + shift_x, likewise y. A negative scale mirrors; corners are put in order again."""
+    """The map x -> scale_x * x + shift_x, and likewise y. A negative scale mirrors."""
 
     scale_x: float = 1.0
     shift_x: float = 0.0
@@ -28,7 +28,14 @@ class BoxMap:
     shift_y: float = 0.0
 
     def apply(self, boxes_xyxy_px: Any) -> Boxes:
-        """Map (n, 4) boxes (anything that NumPy reads); gives float64."""
+        """Map boxes.
+
+        Args:
+            boxes_xyxy_px: (n, 4); anything that NumPy reads.
+
+        Returns:
+            (n, 4) float64; after a mirroring the corners are put in order again.
+        """
         boxes = np.asarray(boxes_xyxy_px, dtype=np.float64).reshape(-1, 4)
         scale = np.array([self.scale_x, self.scale_y] * 2)
         shift = np.array([self.shift_x, self.shift_y] * 2)
@@ -47,23 +54,27 @@ class BoxMap:
         )
 
     def inverse(self) -> BoxMap:
+        """Return the map that undoes this one."""
         return BoxMap(1 / self.scale_x, -self.shift_x / self.scale_x, 1 / self.scale_y, -self.shift_y / self.scale_y)
 
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """An image scaled into the network's input, its aspect ratio kept, padded right and below.
-
-    ``content_size`` is the part of the input that the image fills, from the upper left corner. It is whole
-    pixels, so the two axes' scales may differ by a rounding; ``box_map`` holds the exact ones.
-    """
+    """An image scaled into the network's input, its aspect ratio kept, padded right and below."""
 
     content_size: Size
+    """(h, w), the part of the input that the image fills from the upper left corner, in whole pixels."""
     box_map: BoxMap
+    """Map from the original image. Its two scales may differ by the rounding to whole pixels."""
 
 
 def letterbox(original_size: Size, image_size_px: Size) -> Letterbox:
-    """Fit ``original_size`` into ``image_size_px``; small images are enlarged."""
+    """Fit an image into the network's input; small images are enlarged.
+
+    Args:
+        original_size: (height, width) of the image.
+        image_size_px: (H, W) of the input.
+    """
     height, width = original_size
     scale = min(image_size_px[0] / height, image_size_px[1] / width)
     content_h = min(image_size_px[0], max(1, rounded(height * scale)))
@@ -72,17 +83,17 @@ def letterbox(original_size: Size, image_size_px: Size) -> Letterbox:
 
 
 def clip_boxes(boxes: Boxes, size: Size) -> Boxes:
-    """Clip (n, 4) boxes to an image of ``size``."""
+    """Clip (n, 4) boxes to an image of ``size`` (height, width)."""
     height, width = size
     return np.stack([boxes[:, i].clip(0, limit) for i, limit in enumerate((width, height, width, height))], axis=1)
 
 
 def box_areas(boxes: Boxes) -> NDArray[np.float64]:
-    """(n,) areas in square pixels; 0 where a side is negative."""
+    """Return the (n,) areas in square pixels; 0 if a side is negative."""
     sides = (boxes[:, 2:] - boxes[:, :2]).clip(0)
     return np.asarray(sides[:, 0] * sides[:, 1])
 
 
 def rounded(value: float) -> int:
-    """Nearest whole number, halves upwards (Python's ``round`` would alternate)."""
+    """Return the nearest whole number, halves upwards (Python's ``round`` takes halves to the even number)."""
     return int(np.floor(value + 0.5))

@@ -1,13 +1,14 @@
 """Image files as uint8 RGB: greyscale, palettes, alpha, 16 bits, EXIF rotation, truncated files.
 
-**Frame.** A set's boxes live in the frame that its JSON gives as ``width`` and ``height``:
+**Frame.** Boxes refer to the frame that the JSON gives as ``width`` and ``height``:
 
-- the file has that size as stored: it is used as stored. An EXIF orientation is then ignored, as pycocotools and
-  torchvision do, since nothing tells that the annotators saw it rotated (180 degrees and mirrorings never show);
-- the file has that size only after its EXIF rotation: it is rotated;
-- the file has another size at the same aspect ratio (to a pixel's rounding): it was resized after it was
-  annotated, and it is scaled to the frame;
-- anything else (a crop, another image) is refused: the boxes would lie elsewhere.
+- A file that has this size as stored is used as stored. An EXIF orientation is then ignored, as pycocotools and
+  torchvision ignore it: nothing shows whether the annotators saw the image rotated (by 180 degrees or mirrored, the
+  size would not even differ).
+- A file that has this size only after its EXIF rotation is rotated.
+- A file of another size at the same aspect ratio (to a pixel's rounding) was resized after it was annotated; it is
+  scaled to the frame.
+- Anything else (a crop, another image) is refused: the boxes would lie elsewhere.
 
 Legend: sizes are (height, width) in pixels; C = 3 channels RGB.
 """
@@ -28,9 +29,11 @@ from autokd.data.geometry import Size
 from autokd.errors import DataError
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises on files that it cannot read."""
+"""Exceptions that Pillow raises on files that it cannot read."""
 _DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+"""Pillow's modes of more than 8 bits a channel."""
 _TAIL_BYTES = 4096
+"""Bytes at the end of a file in which its end mark is looked for; some programs append data behind it."""
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 _ASPECT_TOLERANCE_PX = 1.0
 _TURNS = {
@@ -39,28 +42,40 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> what makes it upright, of those that exchange height and width."""
+"""EXIF orientation -> the turn that makes the image upright, for the orientations that exchange height and width."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How a stored image becomes its frame: rotated by its EXIF orientation or not, scaled or not."""
+    """Steps that turn a stored image into its frame."""
 
     rotate: bool = False
+    """Rotate as the EXIF orientation says."""
     scale: bool = False
+    """Scale to the size of the frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of itself before its pixels are read."""
+    """Properties of a file that are known before its pixels are read."""
 
     stored_size: Size
     orientation: int
+    """EXIF orientation, 1 to 8; 1: as stored."""
     kind: Literal["colour", "grey", "alpha", "deep"]
 
 
 def fit_to_frame(stored_size: Size, orientation: int, frame: Size) -> Fit | None:
-    """Decide how an image becomes its frame; None if it cannot be the annotated image. See the module's text."""
+    """Decide how an image becomes its frame, by the rules at the head of this module.
+
+    Args:
+        stored_size: size of the file as stored.
+        orientation: EXIF orientation.
+        frame: size in the JSON.
+
+    Returns:
+        The steps; None if it cannot be the annotated image.
+    """
     turned = (stored_size[1], stored_size[0]) if orientation in _TURNS else None
     if stored_size == frame:
         return Fit()
@@ -74,11 +89,16 @@ def fit_to_frame(stored_size: Size, orientation: int, frame: Size) -> Fit | None
 
 
 def read_header(path: Path, *, decode: bool = False) -> Header:
-    """Read size, orientation and kind of pixels, and see that the file is whole, without decoding where possible.
+    """Read size, orientation and kind of pixels, and check that the file is whole, without decoding it if possible.
 
-    JPEG and PNG are whole if their end mark is there; other formats, and files without it, are decoded. ``decode``
-    reads every file in full, and so finds also an EXIF orientation that a PNG has after its pixels.
-    DataError if the file is missing or broken.
+    A JPEG or PNG is whole if its end mark is there; other formats, and files without the mark, are decoded.
+
+    Args:
+        path: the image file.
+        decode: decode the file in any case. This also finds an EXIF orientation that a PNG has behind its pixels.
+
+    Raises:
+        DataError: if the file is missing or broken.
     """
     try:
         with Image.open(path) as image:
@@ -91,17 +111,28 @@ def read_header(path: Path, *, decode: bool = False) -> Header:
 
 
 def read_pixels(path: Path, frame: Size, size: Size) -> NDArray[np.uint8]:
-    """Decode an image annotated in ``frame`` into (C, *size) uint8 RGB, scaled by an antialiased bilinear filter.
+    """Decode an image, and scale it by an antialiased bilinear filter.
 
-    DataError if the file is missing, broken, or does not fit its frame.
+    Args:
+        path: the image file.
+        frame: size in the JSON.
+        size: wanted size.
+
+    Returns:
+        (C, *size) uint8 RGB.
+
+    Raises:
+        DataError: if the file is missing, broken, or does not fit its frame.
     """
     try:
         with Image.open(path) as image:
             header = Header((image.height, image.width), _orientation(image), _kind(image, path))
             turned = header.orientation in _TURNS and fit_to_frame(header.stored_size, 1, frame) is None
-            # The JPEG decoder halves images cheaply; twice the wanted size keeps the filter's work exact enough.
+            # The JPEG decoder can halve an image for next to nothing. At twice the wanted size the filter below still
+            # sees what it averages. ``draft`` takes (width, height), and must come before ``load``.
             image.draft(None, (2 * size[0], 2 * size[1]) if turned else (2 * size[1], 2 * size[0]))  # type: ignore[arg-type]
             image.load()
+            # Read again: a PNG's orientation may be known only now, after its pixels.
             header = replace(header, orientation=_orientation(image))
             rgb = _to_rgb(image, path)
             if require_fit(path, header, frame).rotate:
@@ -114,6 +145,7 @@ def read_pixels(path: Path, frame: Size, size: Size) -> NDArray[np.uint8]:
 
 
 def broken_image(path: Path, error: BaseException) -> DataError:
+    """Return the error for an image that Pillow could not read, with the remedy."""
     if not path.exists():
         return DataError(
             f"{path}: no such image. Put the file there, correct 'file_name' or the setting data.images, "
@@ -126,7 +158,16 @@ def broken_image(path: Path, error: BaseException) -> DataError:
 
 
 def require_fit(path: Path, header: Header, frame: Size) -> Fit:
-    """``fit_to_frame``, or DataError naming the file and both sizes."""
+    """Return the steps that turn an image into its frame.
+
+    Args:
+        path: the image file, for the error.
+        header: its size and orientation.
+        frame: size in the JSON.
+
+    Raises:
+        DataError: if it cannot be the annotated image; the file and both sizes are named.
+    """
     fit = fit_to_frame(header.stored_size, header.orientation, frame)
     if fit is not None:
         return fit
@@ -139,7 +180,7 @@ def require_fit(path: Path, header: Header, frame: Size) -> Fit:
 
 
 def _same_aspect(size: Size, frame: Size) -> bool:
-    """One uniform scale leads from one size to the other, to a pixel of rounding in the smaller one."""
+    """Return whether one scale leads from one size to the other, to a pixel of rounding in the smaller one."""
     (h, w), (frame_h, frame_w) = size, frame
     scale = max(frame_h, frame_w) / max(h, w)
     tolerance = _ASPECT_TOLERANCE_PX * max(1.0, scale)
@@ -147,10 +188,8 @@ def _same_aspect(size: Size, frame: Size) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1-8, 1 where there is none, from what has been read so far.
-
-    A PNG's ``getexif`` decodes the whole image when there is no EXIF before the pixels; a header check leaves that.
-    """
+    """Return the EXIF orientation, 1 to 8, from the part of the file that is read; 1 if there is none."""
+    # ``getexif`` of a PNG without EXIF before its pixels would decode the whole image.
     if image.format == "PNG" and "exif" not in image.info:
         return 1
     value = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -168,7 +207,7 @@ def _kind(image: Image.Image, path: Path) -> Literal["colour", "grey", "alpha", 
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
-    """8-bit RGB. Alpha is dropped (as OpenCV and Pillow do), 16 bits lose their lower 8."""
+    """Convert to 8-bit RGB. Alpha is dropped, as OpenCV and Pillow drop it; 16 bits lose their lower 8."""
     if image.mode == "F":
         raise _unsupported(path, "floating-point")
     if image.mode in _DEEP_MODES:
@@ -177,7 +216,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
             raise _unsupported(path, "32-bit integer")
         return Image.fromarray((values.astype(np.int64) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
-        # By way of RGBA, since Pillow warns of palettes with transparency given in bytes.
+        # Through RGBA, since Pillow warns of palettes whose transparency is given in bytes.
         image = image.convert("RGBA")
     return image.convert("RGB")
 

@@ -1,4 +1,4 @@
-"""From the space file's ``data`` section to the three splits."""
+"""The three splits that the ``data`` section of a configuration names."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from autokd.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Datasets:
-    """The splits of a set. Search on ``val``, report on ``test``.
-
-    Where the set has no test file, ``test`` is ``val`` itself and ``test_is_val`` says so.
-    """
+    """The splits of a set. A search chooses on ``val`` and reports on ``test``."""
 
     train: DetectionDataset
     val: DetectionDataset
     test: DetectionDataset
+    """``val`` itself if the set has no test file."""
     test_is_val: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Names of the classes; label k is ``classes[k]``."""
         return self.train.classes
 
     @property
     def num_classes(self) -> int:
+        """Number of the classes."""
         return len(self.classes)
 
     @property
@@ -40,14 +40,21 @@ class Datasets:
         return (self.train, self.val) if self.test_is_val else (self.train, self.val, self.test)
 
     def at_size(self, image_size_px: Size) -> Datasets:
-        """The same splits, scaled into another network input; these very ones where the size is theirs."""
+        """Return the same splits for another size (H, W) of the network's input; itself if the size is the same."""
         if self.train.image_size_px == tuple(image_size_px):
             return self
         train, val = (split.at_size(image_size_px) for split in (self.train, self.val))
         return Datasets(train, val, val if self.test_is_val else self.test.at_size(image_size_px), self.test_is_val)
 
     def check(self) -> tuple[DataReport, ...]:
-        """Open every image's header, log what was found, and return it; DataError on what is broken."""
+        """Open every image's header, and log a report a split.
+
+        Returns:
+            The reports.
+
+        Raises:
+            DataError: if an image is missing or broken.
+        """
         return tuple(split.check() for split in self.splits)
 
 
@@ -58,10 +65,16 @@ def load_datasets(
     check: bool = True,
     memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
 ) -> Datasets:
-    """Read the splits of ``data``, generating ``shapes`` under ``cache_dir`` first where they are not there yet.
+    """Read the splits of a set; the generated set is made first if it is not there yet.
 
-    check: open every image's header and log a report a split; workers, which come after a driver that has
-    checked, may leave it out. ``memory_limit_bytes`` holds for each split. DataError on whatever is broken.
+    Args:
+        data: the ``data`` section of a configuration.
+        cache_dir: folder of the generated set.
+        check: open every image's header, and log a report a split. Workers of a driver that has checked may skip it.
+        memory_limit_bytes: size of a split's decoded images up to which they are kept in memory.
+
+    Raises:
+        DataError: if a file is missing or broken, or the splits have different classes.
     """
     if isinstance(data, ShapesData):
         data = _as_coco(data, Path(cache_dir))
@@ -85,7 +98,19 @@ def load_split(
     classes: tuple[str, ...] | None = None,
     memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
 ) -> DetectionDataset:
-    """Read one annotation file; ``classes`` sets the order of the labels (that of the training split)."""
+    """Read one split.
+
+    Args:
+        annotation_path: the JSON file.
+        images_dir: folder of the images.
+        image_size_px: (H, W) of the network's input.
+        name: name of the split.
+        classes: classes in the order of the labels, those of the training split. None: the file's own, by id.
+        memory_limit_bytes: size of all decoded images up to which they are kept in memory.
+
+    Raises:
+        DataError: if the folder is missing, or the annotations are broken or of other classes.
+    """
     if not images_dir.is_dir():
         raise DataError(f"data.images: {images_dir} is no folder. Give the folder of the images, from data.root.")
     split = read_split(annotation_path, images_dir, name, classes)

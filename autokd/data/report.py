@@ -1,4 +1,4 @@
-"""What was found in a split: counts of everything that was met, and what was done about it."""
+"""The report of a split: counts of its irregularities, and what is done about each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WARNINGS: dict[str, str] = {
     "alpha_images": "images with transparency, it is dropped",
     "deep_images": "images of 16 bits a channel, reduced to 8",
 }
-"""Field of ``DataReport`` -> what it counts and what is done: these make a warning."""
+"""Field of ``DataReport`` -> what it counts and what is done about it; these fields make a warning."""
 
 NOTES: dict[str, str] = {
     "crowd_regions": "crowd regions, ignored in training, kept for the evaluation",
@@ -26,17 +26,19 @@ NOTES: dict[str, str] = {
     "rotated_images": "images rotated as their EXIF orientation says, since the JSON's size fits only then",
     "grey_images": "greyscale images, made RGB",
 }
-"""As ``WARNINGS``, for what is common in sound sets."""
+"""The same for irregularities that are common in sound sets."""
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """Counts of one split. ``num_boxes`` are those that can be trained on; the rest is told by the tables above."""
+    """Counts of one split; ``WARNINGS`` and ``NOTES`` explain the fields that are not explained here."""
 
     split: str
     source: str
+    """The annotation file."""
     num_images: int = 0
     num_boxes: int = 0
+    """Boxes that can be trained on."""
     num_classes: int = 0
     non_contiguous_ids: bool = False
     """Category ids are not 1..K or 0..K-1: labels are their ranks."""
@@ -64,21 +66,21 @@ class DataReport:
         return replace(self, **counts)  # type: ignore[arg-type]
 
     def warnings(self) -> tuple[str, ...]:
-        """One sentence for each kind of dirt that was found: "boxes without width or height, dropped: 3"."""
+        """Return a sentence for each kind of fault that was found: "boxes without width or height, dropped: 3"."""
         lines = [*self._lines(WARNINGS)]
         if self.classes_without_boxes:
             lines.append(f"classes without a box: {', '.join(self.classes_without_boxes)}")
         return tuple(lines)
 
     def notes(self) -> tuple[str, ...]:
-        """One sentence for each thing worth knowing that is no fault."""
+        """Return a sentence for each kind of irregularity that is no fault."""
         lines = [*self._lines(NOTES)]
         if self.non_contiguous_ids:
             lines.append("category ids have gaps: labels are their ranks, and results carry the ids again")
         return tuple(lines)
 
     def summary(self) -> str:
-        """The whole report for people, a line each."""
+        """Return the report as text, one line a fact."""
         head = (
             f"{self.split}: {self.num_images} images, {self.num_boxes} boxes of {self.num_classes} classes "
             f"({self.source})"

@@ -1,4 +1,4 @@
-"""One image as the network sees it, and its boxes; and how samples become a batch.
+"""One image as the network sees it with its boxes, and the batch that samples make.
 
 Legend: B images, C = 3 channels (RGB), H x W pixels of the network's input, n boxes.
 """
@@ -17,45 +17,74 @@ from autokd.data.views import IDENTITY, View
 
 
 class Target(TypedDict):
-    """Ground truth of one image: ``boxes`` (n, 4) float32 xyxy pixels of the input, ``labels`` (n,) int64."""
+    """Ground truth of one image."""
 
     boxes: Tensor
+    """(n, 4) float32, xyxy in pixels of the network's input."""
     labels: Tensor
+    """(n,) int64, positions in the classes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One image in one view. ``pixels_CHW`` is uint8 and may be the cache's own memory: do not write to it."""
+    """One image in one view."""
 
     pixels_CHW: Tensor
+    """uint8. It may be the data set's own memory of the image, so nothing may write to it."""
     target: Target
     index: int
+    """Position of the image in its split."""
     image_id: int
+    """Id of the image in the JSON."""
     original_size: Size
+    """(height, width) in pixels of the frame that COCO results refer to."""
     input_from_original: BoxMap
+    """Map from pixels of the original image to pixels of the network's input."""
     view: View = IDENTITY
 
     @property
     def image(self) -> Tensor:
-        """(3, H, W) float32 in [0, 1]."""
+        """The image as (3, H, W) float32 in [0, 1]."""
         return self.pixels_CHW.float().div_(255)
 
     def to_original(self, boxes_xyxy_px: Tensor) -> Tensor:
-        """Map (n, 4) boxes of the network's input to the original image, clipped to it; float64."""
+        """Return boxes of the network's input in the original image, clipped to it.
+
+        Args:
+            boxes_xyxy_px: (n, 4) pixels of the network's input.
+
+        Returns:
+            (n, 4) float64, xyxy in pixels of the original image.
+        """
         return original_boxes(boxes_xyxy_px, self.input_from_original, self.original_size)
 
 
 def original_boxes(boxes_xyxy_px: Any, input_from_original: BoxMap, original_size: Size) -> Tensor:
-    """(n, 4) boxes of the input -> (n, 4) float64 boxes of the original image, clipped to it."""
+    """Return boxes of the network's input in the original image, clipped to it.
+
+    Args:
+        boxes_xyxy_px: (n, 4) pixels of the network's input; a tensor, or anything that NumPy reads.
+        input_from_original: map from pixels of the original image to pixels of the input.
+        original_size: (height, width) of the original image in pixels.
+
+    Returns:
+        (n, 4) float64, xyxy in pixels of the original image.
+    """
     boxes = boxes_xyxy_px.detach().cpu().numpy() if isinstance(boxes_xyxy_px, Tensor) else boxes_xyxy_px
     return torch.from_numpy(clip_boxes(input_from_original.inverse().apply(boxes), original_size))
 
 
 def collate(samples: Sequence[Sample], device: torch.device | str = "cpu") -> tuple[Tensor, list[Target]]:
-    """Stack samples into (B, 3, H, W) float32 in [0, 1] and their targets, on ``device``.
+    """Stack samples into a batch on a device.
 
-    Pixels travel to the device as uint8, a quarter of the bytes.
+    Args:
+        samples: B images of one size.
+        device: device of the batch.
+
+    Returns:
+        Images of shape (B, 3, H, W), float32 in [0, 1], and the target of each.
     """
+    # Copied to the device as uint8, which is a quarter of the bytes, and divided there.
     pixels_BCHW = torch.stack([sample.pixels_CHW for sample in samples]).to(device)
     targets: list[Target] = [
         {"boxes": sample.target["boxes"].to(device), "labels": sample.target["labels"].to(device)} for sample in samples

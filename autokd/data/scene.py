@@ -1,9 +1,9 @@
 """One generated image: textured shapes on textured ground, hiding parts of each other.
 
-Every shape fits the unit circle, in its own coordinates (u, v). It is turned and stretched a little, filled with a
-pattern and colours that say nothing of its class, and partly hidden by shapes and unlabelled distractors drawn
-after it. Shapes stand where no object, itself included, falls below ``MIN_VISIBLE`` of its full area: one that would
-is never drawn, so that every object that can be seen is labelled.
+Every shape fits the unit circle in its own coordinates (u, v). It is turned and stretched a little, filled with a
+pattern and colors that do not depend on its class, and partly hidden by shapes and unlabelled distractors that are
+drawn after it. A shape that would leave any object, itself included, with less than ``MIN_VISIBLE`` of its full area is
+not drawn, so that every visible object is labelled.
 
 Legend: a patch is the square of pixels around a shape; masks are (h, w) booleans of a patch or of the image.
 """
@@ -21,13 +21,14 @@ from autokd.data.textures import COSINES, SINES, Plane, draw_between, draw_int, 
 Mask = NDArray[np.bool_]
 
 MIN_VISIBLE = 0.7
-"""Least visible part of an object's full area."""
+"""Least visible share of an object's full area."""
 MIN_SIZE_PX, MAX_SIZE_PX = 10.0, 64.0
-"""Diameter of the circle around an object; small ones somewhat more often, at most 0.7 of the image's shorter side."""
+"""Diameter of the circle around an object, at most 0.7 of the image's shorter side; small ones are more frequent."""
 MAX_OBJECTS, MAX_DISTRACTORS = 6, 2
 _TRIES = 10
+"""Places that are tried for a shape before it is left out."""
 _SUB = 2
-"""Samples a pixel and axis: edges are blended by the part of the pixel that the shape covers."""
+"""Samples a pixel and axis: an edge is blended by the share of the pixel that the shape covers."""
 
 
 def _disc(u: Plane, v: Plane) -> Mask:
@@ -43,7 +44,7 @@ def _triangle(u: Plane, v: Plane) -> Mask:
 
 
 def _star(u: Plane, v: Plane) -> Mask:
-    """The pentagram: inside at least four of the five half-planes whose edges are its lines."""
+    """Return the pentagram: points in at least four of the five half-planes whose edges are its lines."""
     return _half_planes(u, v, 5, 0.3090) >= 4
 
 
@@ -58,12 +59,12 @@ def _cross(u: Plane, v: Plane) -> Mask:
 
 
 def _bar(u: Plane, v: Plane) -> Mask:
-    """A distractor: too long for any class."""
+    """Return the distractor, which is longer than any class."""
     return np.asarray((np.abs(u) <= 1.0) & (np.abs(v) <= 0.14))
 
 
 def _half_planes(u: Plane, v: Plane, count: int, distance: float) -> NDArray[np.int64]:
-    """In how many of ``count`` half-planes around the centre, ``distance`` from it, each point lies."""
+    """Return the number of half-planes, of ``count`` at a ``distance`` around the center, that hold each point."""
     inside = np.zeros(u.shape, dtype=np.int64)
     for k in range(count):
         angle = round(256 * k / count) % 256
@@ -79,28 +80,31 @@ SHAPES: dict[str, Callable[[Plane, Plane], Mask]] = {
     "ring": _ring,
     "cross": _cross,
 }
-"""Class name -> membership in its own coordinates; the order is that of the labels."""
+"""Class name -> whether points (u, v) are inside; the order is that of the labels."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """label: index into ``SHAPES``. mask: (H, W) its visible pixels."""
+    """One labelled object of an image."""
 
     label: int
+    """Position in ``SHAPES``."""
     mask: Mask
+    """(H, W), its visible pixels."""
 
 
 @dataclass
 class _Canvas:
-    """The image as drawn so far. ``owner``: (H, W) number of the object on top, -1 for ground and distractors."""
+    """The image as drawn so far."""
 
     rgb: Plane
     owner: NDArray[np.int64]
+    """(H, W), number of the object on top; -1 for ground and distractors."""
     labels: list[int] = field(default_factory=list)
     full_areas: list[int] = field(default_factory=list)
 
     def would_hide(self, mask: Mask, window: tuple[slice, slice]) -> bool:
-        """Whether painting ``mask`` there leaves an object with less than its visible part."""
+        """Return whether painting the mask leaves an object with less than ``MIN_VISIBLE`` of its area."""
         if not self.full_areas:
             return False
         number = len(self.full_areas)
@@ -110,7 +114,15 @@ class _Canvas:
 
 
 def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> tuple[NDArray[np.uint8], list[SceneObject]]:
-    """Draw one image: (H, W, 3) uint8 and its objects, at most ``MAX_OBJECTS``."""
+    """Draw one image.
+
+    Args:
+        rng: source of all its random numbers.
+        size: (H, W) in pixels.
+
+    Returns:
+        Pixels of shape (H, W, 3), uint8, and at most ``MAX_OBJECTS`` objects.
+    """
     base_rgb = 50.0 + 155.0 * rng.random(3)
     canvas = _Canvas(ground(rng, size, base_rgb), np.full(size, -1, dtype=np.int64))
     num_objects = max(draw_int(rng, 1, MAX_OBJECTS), draw_int(rng, 1, MAX_OBJECTS))
@@ -126,7 +138,7 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> tuple[NDArray
 
 
 def _place(rng: np.random.Generator, canvas: _Canvas, label: int | None, ground_rgb: Plane) -> None:
-    """Draw a shape (``label`` None: a distractor) where it fits; leave it out after some tries."""
+    """Draw a shape (``label`` None: a distractor) at a place where it fits; leave it out if none is found."""
     name = None if label is None else list(SHAPES)[label]
     inside = _bar if name is None else SHAPES[name]
     height, width = canvas.owner.shape
@@ -141,6 +153,7 @@ def _place(rng: np.random.Generator, canvas: _Canvas, label: int | None, ground_
         full_area = int((coverage >= 0.5).sum())
         coverage, window, cut = _within(coverage, top, left, (height, width))
         mask = coverage >= 0.5
+        # Too much of the object would lie outside the image.
         if label is not None and mask.sum() < max(1.0, 0.85 * full_area):
             continue
         if canvas.would_hide(mask, window):
@@ -160,7 +173,7 @@ def _place(rng: np.random.Generator, canvas: _Canvas, label: int | None, ground_
 def _own_coordinates(
     rng: np.random.Generator, radius: float, centre: tuple[float, float]
 ) -> tuple[Plane, Plane, int, int]:
-    """(u, v) of the sub-pixels of a patch around ``centre``, turned and stretched, and the patch's corner."""
+    """Return (u, v) of the sub-pixels of a patch around the center, turned and stretched, and the patch's corner."""
     turn = draw_int(rng, -16, 16) % 256
     stretch = draw_between(rng, 0.8, 1.0)
     side = int(radius) + 2
@@ -176,7 +189,7 @@ def _own_coordinates(
 def _within(
     coverage: Plane, top: int, left: int, size: tuple[int, int]
 ) -> tuple[Plane, tuple[slice, slice], tuple[slice, slice]]:
-    """Cut a patch to the image: its coverage there, its window in the image, and the part of it that is inside."""
+    """Cut a patch to the image; return its coverage there, its window in the image, and the part that is inside."""
     cut, window = [], []
     for start, length, limit in zip((top, left), coverage.shape, size, strict=True):
         first, last = max(0, -start), min(length, limit - start)
@@ -186,7 +199,7 @@ def _within(
 
 
 def _contrasting(rng: np.random.Generator, ground_rgb: Plane) -> Plane:
-    """A colour at least 90 levels from the ground's in some channel."""
+    """Draw a color that differs from the ground's by at least 90 levels in some channel."""
     while True:
         colour_rgb = 30.0 + 195.0 * rng.random(3)
         if np.abs(colour_rgb - ground_rgb).max() >= 90.0:

@@ -1,13 +1,12 @@
 """The generated set ``shapes``, written as a COCO set: PNG images and ``instances_{train,val,test}.json``.
 
-Boxes are those of the **visible** pixels, as COCO draws them. An image depends on (seed, split, number) alone, so
-that a larger set begins with the images of a smaller one. The folder is named by the settings' digest; it is
-written under a temporary name and renamed when whole, so that several processes may ask for it at once.
+Boxes enclose the **visible** pixels, as COCO's do. An image depends on (seed, split, number) alone, so that a larger
+set begins with the images of a smaller one. The folder is named by a digest of the settings. It is written under a
+temporary name and renamed when it is complete, so that several processes may ask for it at once.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,20 +19,29 @@ from PIL import Image
 
 from autokd.config import ShapesData
 from autokd.data.scene import SHAPES, SceneObject, draw_scene
+from autokd.files import text_digest
 
 GENERATOR_VERSION = 1
-"""Raised when the same settings give other images."""
+"""Version of the generator; raised when the same settings give other images."""
 SPLITS = ("train", "val", "test")
 
 
 def shapes_digest(config: ShapesData) -> str:
-    """16 hexadecimal digits of the settings and the generator's version."""
+    """Return 16 hexadecimal digits of the settings and the generator's version."""
     settings = json.dumps([GENERATOR_VERSION, config.model_dump(mode="json")], sort_keys=True)
-    return hashlib.sha256(settings.encode()).hexdigest()[:16]
+    return text_digest(settings)
 
 
 def write_shapes(config: ShapesData, cache_dir: Path) -> Path:
-    """Return the folder of the set, generating it if ``cache_dir`` does not hold it yet."""
+    """Generate the set if it is not there yet.
+
+    Args:
+        config: settings of the set.
+        cache_dir: folder of all generated sets.
+
+    Returns:
+        Folder of this set.
+    """
     parent = cache_dir / "shapes"
     folder = parent / shapes_digest(config)
     if folder.is_dir():
@@ -43,10 +51,11 @@ def write_shapes(config: ShapesData, cache_dir: Path) -> Path:
     try:
         for split in SPLITS:
             _write_split(config, split, writing)
+        # ``mkdtemp`` makes folders that only their owner may read.
         os.chmod(writing, 0o755)
         writing.rename(folder)
     except OSError:
-        # Another process was first: its folder holds the same images.
+        # Another process has finished first: its folder holds the same images.
         if not folder.is_dir():
             raise
     finally:
@@ -55,7 +64,17 @@ def write_shapes(config: ShapesData, cache_dir: Path) -> Path:
 
 
 def draw_image(config: ShapesData, split: str, number: int) -> tuple[Any, list[SceneObject]]:
-    """Image ``number`` (from 0) of a split: (H, W, 3) uint8 and its objects."""
+    """Draw one image.
+
+    Args:
+        config: settings of the set.
+        split: "train", "val" or "test".
+        number: number of the image in its split, from 0.
+
+    Returns:
+        Pixels of shape (H, W, 3), uint8, and the objects.
+    """
+    # PCG64 by name: NumPy may change the generator behind ``default_rng``.
     rng = np.random.Generator(np.random.PCG64([config.seed, SPLITS.index(split), number]))
     return draw_scene(rng, config.image_size_px)
 

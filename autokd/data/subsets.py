@@ -1,6 +1,6 @@
-"""Which part of a split's images a training sees: at random, with the classes' shares, or spread over features.
+"""Rules that choose a part of a split's images: at random, with the classes' shares, or spread over features.
 
-Each rule is a pure function of its numbers and a seed, and gives indices in rising order.
+Each rule is a pure function of its arguments and a seed, and returns indices in rising order.
 
 Legend: N images, K classes, C features, P images of the pool.
 """
@@ -16,20 +16,26 @@ from autokd.errors import DataError
 
 _SUBSET_STREAM, _STRATIFIED_STREAM, _CENTRE_STREAM = 201, 204, 205
 _POOL_SIZE = 64
-"""So many images compete for the next place of a stratified subset: all of N would make it a set of average images."""
+"""Images that compete for the next place of a stratified subset. If all N did, the subset would hold average images."""
 
 Floats = NDArray[np.float64]
 
 
 def subset_size(num_images: int, fraction: float) -> int:
-    """A fraction of the images, rounded up; at least one."""
-    assert fraction > 0, "a subset holds something"
-    # Less a rounding error's width, so that 0.1 of 30 images are 3 and not 4.
+    """Return the number of images in a fraction (above 0) of them, rounded up; at least one."""
+    assert fraction > 0, "a subset is not empty"
+    # Reduced by a rounding error's width, so that 0.1 of 30 images are 3 and not 4.
     return min(num_images, max(1, int(np.ceil(num_images * fraction - 1e-9))))
 
 
 def subset_indices(num_images: int, fraction: float | None, seed: int) -> tuple[int, ...]:
-    """Choose a fraction (rounded up) of the images by ``seed``; None or 1: all of them."""
+    """Choose images at random.
+
+    Args:
+        num_images: images of the split.
+        fraction: share of the images, rounded up; None or 1: all of them.
+        seed: seed of the choice.
+    """
     if fraction is None or fraction >= 1:
         return tuple(range(num_images))
     count = subset_size(num_images, fraction)
@@ -37,12 +43,19 @@ def subset_indices(num_images: int, fraction: float | None, seed: int) -> tuple[
 
 
 def stratified_indices(boxes_NK: NDArray[np.int64], fraction: float, seed: int) -> tuple[int, ...]:
-    """Choose images whose classes have the shares of boxes that they have in all, every class present.
+    """Choose images in which the classes have the same shares of boxes as in all images, and every class occurs.
 
-    boxes_NK: boxes of each class in each image. First a few images that show every class, found greedily, the same for
-    every seed; then one by one, of the next few in an order drawn by ``seed``, the image after which the classes'
-    counts are nearest to what as many average images hold, in the chi-squared sense. So the subset keeps the number of
-    boxes an image, too. DataError, whatever the seed, where the fraction is too small to show every class.
+    First come a few images that together show every class, found greedily and the same for every seed. Then images are
+    added one by one: of the next few in an order drawn by the seed, the one after which the classes' counts are nearest
+    to those of as many average images, in the chi-squared sense. So the number of boxes an image is kept, too.
+
+    Args:
+        boxes_NK: boxes of each class in each image.
+        fraction: share of the images, rounded up.
+        seed: seed of the order.
+
+    Raises:
+        DataError: if the fraction is too small to show every class, whatever the seed.
     """
     num_images = len(boxes_NK)
     count = subset_size(num_images, fraction)
@@ -69,7 +82,7 @@ def stratified_indices(boxes_NK: NDArray[np.int64], fraction: float, seed: int) 
 
 
 def _cover(shows_NK: NDArray[np.bool_]) -> list[int]:
-    """A few images that together show every class that any shows: each time the one with the most new classes."""
+    """Return a few images that show every class: each time the image with the most classes not shown yet."""
     missing_K = shows_NK.any(axis=0)
     chosen: list[int] = []
     while missing_K.any():
@@ -81,12 +94,19 @@ def _cover(shows_NK: NDArray[np.bool_]) -> list[int]:
 def k_centre_indices(features_NC: NDArray[Any], fraction: float, seed: int) -> tuple[int, ...]:
     """Choose images so that every image has a near one among them: farthest-point traversal.
 
-    Gonzalez, Clustering to minimize the maximum intercluster distance (1985): the first by ``seed``, then each time the
-    image farthest from all chosen. The greatest distance to a chosen one is at most twice the least possible.
-    features_NC: compared by Euclidean distance. Takes N * C steps for each chosen image.
+    Gonzalez, Clustering to minimize the maximum intercluster distance (1985): the seed draws the first image, then each
+    time the image farthest from all chosen ones is added. The greatest distance to a chosen image is at most twice the
+    least possible. Each chosen image takes N * C operations.
+
+    Args:
+        features_NC: features of the images, compared by Euclidean distance.
+        fraction: share of the images, rounded up.
+        seed: seed of the first image.
     """
     features_NC = np.asarray(features_NC, dtype=np.float64)
-    features_NC = features_NC - features_NC.mean(axis=0)  # smaller numbers lose less to rounding
+    features_NC = features_NC - features_NC.mean(
+        axis=0
+    )  # distances from squares: smaller numbers lose less to rounding
     num_images = len(features_NC)
     squares_N = np.einsum("nc,nc->n", features_NC, features_NC)
     nearest_N = np.full(num_images, np.inf)
@@ -94,7 +114,7 @@ def k_centre_indices(features_NC: NDArray[Any], fraction: float, seed: int) -> t
     for _ in range(subset_size(num_images, fraction) - 1):
         last = chosen[-1]
         nearest_N = np.minimum(nearest_N, squares_N - 2 * features_NC @ features_NC[last] + squares_N[last])
-        nearest_N[chosen] = -np.inf  # of images that are alike, one after the other may come
+        nearest_N[chosen] = -np.inf  # no image twice, even if all that are left equal a chosen one
         chosen.append(int(np.argmax(nearest_N)))
     return _rising(chosen)
 

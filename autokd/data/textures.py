@@ -1,7 +1,7 @@
-"""Band-limited noise and patterns, the same bits on every machine.
+"""Band-limited noise and patterns with the same bits on every machine.
 
-Only table look-ups and elementwise + - * / are used, which IEEE 754 fixes; sums over axes, matrix products and
-transcendental functions may differ in the last bit between processors, and rounding would show it.
+Only table look-ups and elementwise + - * / are used, whose results IEEE 754 fixes. Sums over axes, matrix products and
+transcendental functions may differ in the last bit between processors, and the rounding to whole levels would show it.
 """
 
 from __future__ import annotations
@@ -17,23 +17,31 @@ Plane = NDArray[np.float64]
 _ANGLES = 256
 _UNIT = 4096
 COSINES = np.array([round(math.cos(2 * math.pi * k / _ANGLES) * _UNIT) for k in range(_ANGLES)]) / _UNIT
-"""Of 256 angles of the full turn, to 12 bits: rounded so coarsely that every C library agrees."""
+"""Cosines of 256 angles of the full turn, to 12 bits: rounded so coarsely that every C library agrees."""
 SINES = np.roll(COSINES, _ANGLES // 4)
 
 
 def draw_int(rng: np.random.Generator, low: int, high: int) -> int:
-    """Whole number in [low, high], from one ``random()``: its stream is the one that NumPy keeps stable."""
+    """Draw a whole number in [low, high] by one ``random()``, whose stream NumPy keeps stable across versions."""
     return low + int(rng.random() * (high - low + 1))
 
 
 def draw_between(rng: np.random.Generator, low: float, high: float) -> float:
+    """Draw a number in [low, high)."""
     return low + (high - low) * float(rng.random())
 
 
 def value_noise(rng: np.random.Generator, size: tuple[int, int], cell_px: float, channels: int = 1) -> Plane:
-    """Smooth noise in [0, 1) of (h, w, channels): random values on a lattice of ``cell_px``, smoothly interpolated.
+    """Draw smooth noise: random values on a lattice, smoothly interpolated.
 
-    It holds little of frequencies above 1 / (2 cell_px).
+    Args:
+        rng: source of the random numbers.
+        size: (h, w) in pixels.
+        cell_px: distance of the lattice's points; the noise has little of frequencies above 1 / (2 cell_px).
+        channels: independent channels.
+
+    Returns:
+        (h, w, channels) in [0, 1).
     """
     (rows, row_steps), (columns, column_steps) = (_lattice(rng, length, cell_px) for length in size)
     lattice = rng.random((int(rows[-1]) + 2, int(columns[-1]) + 2, channels))
@@ -43,7 +51,16 @@ def value_noise(rng: np.random.Generator, size: tuple[int, int], cell_px: float,
 
 
 def ground(rng: np.random.Generator, size: tuple[int, int], base_rgb: Plane) -> Plane:
-    """(h, w, 3) textured background around ``base_rgb``: octaves of grey and of coloured noise, a ramp of light."""
+    """Draw a textured background: octaves of gray noise, colored noise, and a ramp of light.
+
+    Args:
+        rng: source of the random numbers.
+        size: (h, w) in pixels.
+        base_rgb: (3,) mean color, in levels from 0 to 255.
+
+    Returns:
+        (h, w, 3) levels.
+    """
     height, width = size
     grey = np.zeros((height, width, 1))
     total = 0.0
@@ -59,9 +76,17 @@ def ground(rng: np.random.Generator, size: tuple[int, int], base_rgb: Plane) -> 
 
 
 def paint(rng: np.random.Generator, u: Plane, v: Plane, base_rgb: Plane, contrast: float) -> Plane:
-    """(h, w, 3) fill of an object: plain, noise, stripes or checks between two colours ``contrast`` apart.
+    """Draw the fill of an object: plain, noise, stripes or checks of two colors. It does not depend on the class.
 
-    u, v: (h, w) the object's own coordinates, in pixels. The pattern is drawn independently of the class.
+    Args:
+        rng: source of the random numbers.
+        u: (h, w), first of the object's own coordinates, in pixels.
+        v: (h, w), second of them.
+        base_rgb: (3,) first color, in levels from 0 to 255.
+        contrast: greatest distance of the second color, in levels.
+
+    Returns:
+        (h, w, 3) levels.
     """
     other_rgb = base_rgb + contrast * (2.0 * rng.random(3) - 1.0)
     pattern = draw_int(rng, 0, 3)
@@ -81,7 +106,7 @@ def paint(rng: np.random.Generator, u: Plane, v: Plane, base_rgb: Plane, contras
 
 
 def _lattice(rng: np.random.Generator, length: int, cell_px: float) -> tuple[NDArray[np.int64], Plane]:
-    """Of each pixel the lattice point before it, and the smoothed part of the way to the next."""
+    """Return, for each pixel, the lattice point before it and the smoothed share of the way to the next."""
     position = np.arange(length) / cell_px + float(rng.random())
     point = np.floor(position)
     part = position - point

@@ -1,14 +1,13 @@
-"""Replayable views of an image: flip, zoom, and where the window lies.
+"""Replayable views of an image: flip, zoom, and the place of the window.
 
-A view depends on nothing but (seed, image index, view number), so that a teacher's taps can be computed once
-and met again by every student. It is applied to the letterboxed image (see ``geometry``), as uint8.
+A view depends on (seed, image index, view number) alone, so that the teacher's features are computed once and serve
+every student. It is applied to the letterboxed image (see ``geometry``), as uint8.
 
-Legend: C, H, W are the network input's channels, height and width; h, w the part that the image fills.
+Legend: C, H, W are channels, height and width of the network's input; h, w the part of it that the image fills.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import asdict, dataclass
 
@@ -18,24 +17,25 @@ from torch import Tensor
 from torch.nn import functional
 
 from autokd.data.geometry import BoxMap, Size, rounded
+from autokd.files import text_digest
 
 PAD_RGB = (124, 116, 104)
-"""Colour of the padding: ImageNet's mean, which detectors' normalisation makes zero."""
+"""Colour of the padding: ImageNet's mean, which the detectors' normalisation maps to zero."""
 _FLIP_STREAM, _ZOOM_STREAM = 101, 102
-"""Keep the draws of one image apart by purpose: changing one setting leaves the other's draws as they were."""
+"""Streams of random numbers, one a purpose: a change of one setting leaves the draws of the other as they were."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Mirror left-right, then scale, then cut or pad to the network's input.
-
-    ``offset`` (y, x) in [0, 1] says where, as a part of the free room of each axis: where the scaled image is
-    larger than the input it is cropped there, where smaller it is placed there.
-    """
+    """A mirroring, then a scaling, then a crop or padding to the network's input."""
 
     flip: bool = False
+    """Mirror left-right."""
     scale: float = 1.0
+    """Factor of both sides."""
     offset: tuple[float, float] = (0.0, 0.0)
+    """(y, x) in [0, 1], a share of the free room of each axis: start of the crop if the scaled image is larger than the
+    input, place of the image if it is smaller."""
 
 
 IDENTITY = View()
@@ -47,19 +47,30 @@ class ViewPlan:
 
     num_images: int
     num_views: int
+    """Views of each image."""
     seed: int
     flip_probability: float = 0.5
     scale_range: tuple[float, float] = (1.0, 1.0)
+    """Least and greatest scale; 1 to 1: no zoom."""
 
     def view(self, index: int, number: int) -> View:
-        """Return view ``number`` of image ``index``; IndexError outside the plan.
+        """Return one view of one image.
 
-        Each view is flipped with ``flip_probability``, and the flips of one image's views are spread evenly:
-        with probability 0.5 its views alternate, so that two views of an image are never the same picture.
-        The scale is log-uniform in ``scale_range``, the offset uniform.
+        Each view is flipped with ``flip_probability``, and the flips of one image's views are spread evenly: with
+        probability 0.5 its views alternate, so that two views of an image are never the same picture. The scale is
+        log-uniform in ``scale_range``, the offset uniform.
+
+        Args:
+            index: position of the image in its split.
+            number: number of the view, from 0.
+
+        Raises:
+            IndexError: if the plan has no such image or view.
         """
         if not (0 <= index < self.num_images and 0 <= number < self.num_views):
             raise IndexError(f"view {number} of image {index} is outside {self}")
+        # Views are points on a line, one probability apart, with a random start. A view is flipped if a whole number
+        # lies between its point and the next: with this probability, and spread evenly over the views.
         start = np.random.default_rng([self.seed, _FLIP_STREAM, index]).random()
         probability = self.flip_probability
         flip = math.floor((number + 1) * probability + start) > math.floor(number * probability + start)
@@ -72,7 +83,7 @@ class ViewPlan:
     @property
     def digest(self) -> str:
         """16 hexadecimal digits, equal for equal plans; for content-addressed caches."""
-        return hashlib.sha256(repr(sorted(asdict(self).items())).encode()).hexdigest()[:16]
+        return text_digest(repr(sorted(asdict(self).items())))
 
 
 def plan_views(
@@ -82,7 +93,15 @@ def plan_views(
     flip_probability: float = 0.5,
     scale_range: tuple[float, float] = (1.0, 1.0),
 ) -> ViewPlan:
-    """Plan ``num_views`` views of each of ``num_images`` images; see ``ViewPlan``."""
+    """Plan the views of every image of a split.
+
+    Args:
+        num_images: images of the split.
+        num_views: views of each image, at least 1.
+        seed: seed of all draws.
+        flip_probability: probability of a mirroring, from 0 to 1.
+        scale_range: least and greatest scale, above 0.
+    """
     assert num_views >= 1
     assert 0 <= flip_probability <= 1
     assert 0 < scale_range[0] <= scale_range[1]
@@ -92,18 +111,28 @@ def plan_views(
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What a view does to one image: the size after scaling, the crop's start, the place in the input."""
+    """A view of one image in whole pixels; sizes are (height, width), starts (y, x)."""
 
     scaled_size: Size
+    """Size of the image's part after scaling."""
     crop_start: Size
+    """First pixel of the scaled image that is visible."""
     paste_start: Size
+    """Place of that pixel in the input."""
     visible_size: Size
+    """Size of the visible part."""
     box_map: BoxMap
-    """From the letterboxed image to the view."""
+    """Map from pixels of the letterboxed image to pixels of the view."""
 
 
 def place(view: View, content_size: Size, image_size_px: Size) -> Placement:
-    """Work out ``view`` for an image that fills ``content_size`` (h, w) of the input ``image_size_px`` (H, W)."""
+    """Return the placement of a view.
+
+    Args:
+        view: the view.
+        content_size: (h, w), the part of the input that the letterboxed image fills.
+        image_size_px: (H, W) of the network's input.
+    """
     scaled, crop, paste, visible = [], [], [], []
     for length, room, offset in zip(content_size, image_size_px, view.offset, strict=True):
         side = length if view.scale == 1 else max(1, rounded(length * view.scale))
@@ -112,6 +141,7 @@ def place(view: View, content_size: Size, image_size_px: Size) -> Placement:
         paste.append(rounded(offset * max(0, room - side)))
         visible.append(min(side, room))
     height, width = content_size
+    # Scales of the rounded sizes, not of the view: boxes move exactly as the pixels do.
     scale_y, scale_x = scaled[0] / height, scaled[1] / width
     mirror = BoxMap(-1.0, float(width)) if view.flip else BoxMap()
     zoom = BoxMap(scale_x, float(paste[1] - crop[1]), scale_y, float(paste[0] - crop[0]))
@@ -121,9 +151,15 @@ def place(view: View, content_size: Size, image_size_px: Size) -> Placement:
 
 
 def apply_view(pixels_CHW: Tensor, content_size: Size, view: View) -> Tensor:
-    """Return the view of a letterboxed uint8 image (C, H, W); without zoom only pixels move.
+    """Return the view of a letterboxed image.
 
-    The identity gives ``pixels_CHW`` itself, not a copy.
+    Args:
+        pixels_CHW: uint8.
+        content_size: (h, w), the part that the image fills.
+        view: the view; without zoom no pixel is resampled.
+
+    Returns:
+        uint8 of the same shape; ``pixels_CHW`` itself, not a copy, for the identity.
     """
     placement = place(view, content_size, (pixels_CHW.shape[1], pixels_CHW.shape[2]))
     h, w = content_size
@@ -147,5 +183,5 @@ def apply_view(pixels_CHW: Tensor, content_size: Size, view: View) -> Tensor:
 
 
 def blank_canvas(image_size_px: Size) -> Tensor:
-    """(3, H, W) uint8 of padding."""
+    """Return a (3, H, W) uint8 image of padding."""
     return torch.tensor(PAD_RGB, dtype=torch.uint8)[:, None, None].repeat(1, *image_size_px)

@@ -1,4 +1,4 @@
-"""What a configuration says of its detector without building it: its taps, and what decides its structure."""
+"""Facts about a detector that follow from its configuration, without building it: its taps and its structure."""
 
 from __future__ import annotations
 

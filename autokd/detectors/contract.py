@@ -1,4 +1,4 @@
-"""What every detector promises, whoever makes its model: one forward for losses and taps, and detections.
+"""The contract of a detector, whatever its framework: one forward for losses and taps, and detections.
 
 Legend: B images, H x W pixels, n boxes.
 """
@@ -15,29 +15,32 @@ from torch import Tensor, nn
 
 from autokd.detectors.memory_format import memory_format_of
 from autokd.errors import DetectorError, one_of
-from autokd.outputs import TAPS, CrossHead, DetectorOutputs
+from autokd.outputs import TAPS, CrossHead, DetectorOutputs, taps_where
 
 Target = Mapping[str, Tensor]
 """``boxes`` (n, 4) xyxy px, ``labels`` (n,) int64 from 0."""
 Detections = dict[str, Tensor]
 """``boxes`` (n, 4) xyxy px of the network's input, ``scores`` (n,), ``labels`` (n,) from 0."""
 
-DEFAULT_TAPS = ("fpn", "class_logits", "boxes")
-"""What a forward gives unasked: what the heads have computed anyway. Proposals cost a suppression, a head a copy."""
+DEFAULT_TAPS = taps_where(is_default=True)
+"""Taps of a forward that is asked for none: the cheap ones. Proposals cost a suppression, a head a copy."""
 
 _EVALUATION_SEED = 0
 
 
 class Detector(nn.Module, ABC):
-    """Base of all adapters.
+    """Base of all adapters: a plain model of a framework, and the way from its parts to ``DetectorOutputs``.
 
-    The input is already scaled by ``data``: adapters normalise colours and pad right and below, they never
-    resize. Losses come in ``eval()`` mode too; batch-norm statistics then stay as they are and samplers draw the
-    same numbers at every call. Under autocast the taps are float32 all the same.
+    ``autokd.data`` has scaled the input already: adapters normalize colors and pad right and below, they never resize.
+    A forward in ``eval()`` mode returns losses too; it leaves the statistics of batch norms as they are, and samplers
+    of the loss draw the same numbers at every call. Taps are float32 also under autocast.
+
+    A subclass implements the abstract members, sets ``model``, ``architecture`` and ``num_classes``, and then calls
+    ``_choose_memory_format``.
     """
 
     model: Any
-    """The plain model of the framework; ``Any``, since its parts are reached by name."""
+    """Plain model of the framework; ``Any``, since adapters reach its parts by name."""
     architecture: str
     num_classes: int
     memory_format: torch.memory_format = torch.contiguous_format
@@ -50,7 +53,7 @@ class Detector(nn.Module, ABC):
     @property
     @abstractmethod
     def strides(self) -> dict[str, int]:
-        """Level name -> pixels of the network's input per cell, fine to coarse."""
+        """Pixels of the network's input per cell, by the name of the level, fine to coarse."""
 
     @property
     @abstractmethod
@@ -66,7 +69,22 @@ class Detector(nn.Module, ABC):
     def _run(
         self, images_BCHW: Tensor, targets: Sequence[Target] | None, taps: Sequence[str], wants_detections: bool
     ) -> tuple[DetectorOutputs, list[Detections]]:
-        """One pass; images, targets and names of taps are still unchecked."""
+        """Run the model once, for all public methods.
+
+        An implementation calls ``_check_images``, ``_check_taps`` and ``_check_targets`` itself, since only it knows
+        which of its parts may run before.
+        """
+
+    @property
+    def body(self) -> nn.Module:
+        """Feature extractor under the pyramid, which ``proxy.frozen`` may keep as it is.
+
+        Raises:
+            DetectorError: if the framework knows no such part.
+        """
+        raise DetectorError(
+            f"proxy.frozen: no part of a {self.architecture} is known to be its backbone. Leave 'frozen' out."
+        )
 
     @property
     def level_names(self) -> tuple[str, ...]:
@@ -79,12 +97,20 @@ class Detector(nn.Module, ABC):
         targets: Sequence[Target] | None = None,
         taps: Sequence[str] = DEFAULT_TAPS,
     ) -> DetectorOutputs:
-        """One forward: the pyramid, the asked-for taps, and the losses if targets are given.
+        """Run the model once.
 
-        images_BCHW: (B, 3, H, W) RGB in [0, 1]. taps: which of ``autokd.outputs.TAPS`` to give; without targets
-        and with ``("fpn",)`` alone the heads do not run. Taps that the architecture does not have are None;
-        ``autokd.detectors.taps_of`` lists those that it has.
-        DetectorError where images, targets or taps are not of the described form.
+        Args:
+            images_BCHW: (B, 3, H, W) RGB in [0, 1].
+            targets: boxes and labels of each image, for the losses; None: no losses.
+            taps: names of ``autokd.outputs.TAPS`` to return. The pyramid is always there; without targets and with
+                ``("fpn",)`` alone the heads do not run.
+
+        Returns:
+            The pyramid, the taps, and the losses if there are targets. A tap that the architecture does not have is
+            None; ``autokd.detectors.taps_of`` lists those that it has.
+
+        Raises:
+            DetectorError: if images, targets or taps are not of the described form.
         """
         return self._run(images_BCHW, targets, taps, wants_detections=False)[0]
 
@@ -94,34 +120,42 @@ class Detector(nn.Module, ABC):
         targets: Sequence[Target] | None = None,
         taps: Sequence[str] = DEFAULT_TAPS,
     ) -> tuple[DetectorOutputs, list[Detections]]:
-        """``forward`` and ``detect`` from one pass, for evaluation; evaluation mode, no gradient."""
+        """Return the results of ``forward`` and of ``detect`` from one pass, in evaluation mode, without gradient."""
         with torch.no_grad(), evaluating(self):
             return self._run(images_BCHW, targets, taps, wants_detections=True)
 
     def detect(self, images_BCHW: Tensor) -> list[Detections]:
-        """Boxes in pixels of the network's input, scores falling; evaluation mode, no gradient."""
+        """Return the boxes found in each image, best first, in pixels of the network's input.
+
+        The detector runs in evaluation mode and without gradient; afterwards each module is in its own mode again.
+        """
         return self.forward_and_detect(images_BCHW, taps=("fpn",))[1]
 
     def cross_head(self) -> CrossHead:
-        """A frozen copy of the head as it is now, cut in two; DetectorError where the architecture has none."""
+        """Return a frozen copy of the head with its present weights, cut in two.
+
+        Raises:
+            DetectorError: if the architecture has no dense head that can be cut.
+        """
         head = self._cross_head()
         if head is None:
             raise DetectorError(
-                f"{self.architecture} has no dense head that could judge another detector's maps (CrossKD). "
+                f"{self.architecture} has no dense head that could read another detector's maps (CrossKD). "
                 "Take fcos or retinanet, or another with a dense head, as the teacher."
             )
         return head
 
     @contextmanager
     def counting_positives(self) -> Iterator[list[Tensor]]:
-        """Within, each forward with targets adds how many positives its losses were sums over (and divided by).
+        """Yield a list to which each forward with targets appends the number of positives that divide its losses.
 
-        A list that stays empty says that the losses are means over images.
+        Trainings on several processes need the number, since each process divides by the positives of its own images.
+        The list stays empty if the losses are means over images.
         """
         yield []
 
     def plain_state_dict(self) -> dict[str, Tensor]:
-        """A copy of the weights, on the CPU, that loads in the framework's plain model."""
+        """Return a copy of the weights, on the CPU, that loads in the framework's plain model."""
         return {
             name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, value in self.model.state_dict().items()
@@ -145,13 +179,15 @@ class Detector(nn.Module, ABC):
         self.model.to(memory_format=self.memory_format)
 
     def _cross_head(self) -> CrossHead | None:
-        """A new frozen copy of the head, or None."""
+        """Return a new frozen copy of the head, or None."""
         return None
 
     def _own_head(self, module: nn.Module | None) -> CrossHead | None:
-        """``_cross_head`` of the head ``module``, made anew only when its weights have changed or moved."""
+        """Return ``_cross_head``, made anew only if the weights of ``module``, the head, have changed or moved."""
         if module is None:
             return None
+        # ``_version`` counts the in-place changes of a tensor, such as an optimizer's steps or a loaded state dict; a
+        # tensor that replaces another one has its own id, and one that moved its own device.
         state = [(id(value), value._version, value.device) for value in module.parameters()]
         if self._kept_head is None or self._kept_head[0] != state:
             head = self._cross_head()
@@ -160,7 +196,7 @@ class Detector(nn.Module, ABC):
 
     @contextmanager
     def _repeatable_draws(self, device: torch.device) -> Iterator[None]:
-        """Outside training, samplers of the loss draw from a fixed seed and leave the global state alone."""
+        """Have samplers of the loss draw from a fixed seed, except in training, and restore torch's random state."""
         if self.training:
             yield
             return
@@ -182,7 +218,7 @@ class Detector(nn.Module, ABC):
             )
 
     def _check_targets(self, targets: Sequence[Target], num_images: int) -> list[dict[str, Tensor]]:
-        """Refuse what would end in a wrong loss or an index error deep inside the framework."""
+        """Refuse targets that would end in a wrong loss, or in an index error deep inside the framework."""
         if len(targets) != num_images:
             raise DetectorError(f"{len(targets)} targets were given for {num_images} images; give one an image.")
         for index, target in enumerate(targets):
@@ -193,7 +229,7 @@ class Detector(nn.Module, ABC):
                 )
         boxes_n4 = torch.cat([target["boxes"] for target in targets])
         labels_n = torch.cat([target["labels"] for target in targets])
-        # Written so that NaN counts as wrong.
+        # ``~(a > b)`` and not ``a <= b``: any comparison with NaN is false, and NaN has to count as wrong.
         wrong_n = ~(boxes_n4[:, 2:] > boxes_n4[:, :2]).all(dim=1) | (labels_n < 0) | (labels_n >= self.num_classes)
         if wrong_n.any():
             first = int(wrong_n.nonzero()[0])
@@ -207,16 +243,12 @@ class Detector(nn.Module, ABC):
         return [{"boxes": target["boxes"], "labels": target["labels"]} for target in targets]
 
 
-def full_precision(value: Any) -> Any:
-    """Half-precision tensors as float32, anything else as it is."""
-    if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
-        return value.float()
-    return value
-
-
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; each submodule's own mode afterwards (some may be frozen)."""
+    """Set a module to evaluation mode within the context, and give each submodule its own mode back.
+
+    ``module.train()`` afterwards would be wrong: some submodules may be frozen in evaluation mode.
+    """
     if not module.training:
         yield
         return

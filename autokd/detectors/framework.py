@@ -1,4 +1,4 @@
-"""What a detector framework owes: one class a framework, found by the ``framework`` of a configuration's section."""
+"""The protocol of a detector framework, and how a configuration's section finds its own by ``framework``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ S = TypeVar("S", bound=DetectorSection)
 
 @dataclass(frozen=True)
 class ConfigRecipe:
-    """What the files of a section say of their training, in the fields of a recipe.
+    """The training that the files of a section describe, in the fields of a recipe.
 
     Args:
         fields: field of ``autokd.config.Recipe`` -> value.
@@ -36,7 +36,7 @@ class Framework(ABC, Generic[S]):
     """A detector framework, such as torchvision or MMDetection. It has no state: any instance is as good as another.
 
     ``build`` and ``taps`` suffice for a detector that can be searched and trained. The other methods have defaults for
-    a framework whose sections name no files but checkpoints, and whose predictions nobody compares row by row.
+    a framework whose sections name no files but checkpoints, and whose predictions are not compared row by row.
     ``autokd.testing.frameworks`` has the tests that every framework passes.
     """
 

@@ -1,4 +1,4 @@
-"""Classes are matched by name: which of a model's classes is which of the data set's.
+"""Matching classes by name: for each class of the data set, its index among the model's.
 
 Legend: B images, A candidate boxes of an image, K classes of the data set, M classes of the model.
 """
@@ -12,38 +12,39 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autokd.errors import DetectorError
+from autokd.errors import DetectorError, name_list
 
 _SHOWN = 10
 
 
 def class_order(model_classes: Sequence[str], data_classes: Sequence[str], where: str = "teacher") -> tuple[int, ...]:
-    """For each class of the data set, its index among the model's classes.
+    """Return for each class of the data set its index among the model's classes.
 
-    The model may know more classes; those are left out. DetectorError, naming the classes that the model lacks, where
-    it knows fewer, and where a name stands twice.
+    Args:
+        model_classes: names of the model's classes; it may have more than the data set, which are left out.
+        data_classes: names of the data set's classes.
+        where: the model's place in errors.
+
+    Raises:
+        DetectorError: if the model lacks classes, naming them, or a name occurs twice.
     """
     for whose, names in ((where, model_classes), ("data set", data_classes)):
         twice = sorted({name for name in names if list(names).count(name) > 1})
         if twice:
-            raise DetectorError(f"{whose}: the class {twice[0]!r} stands twice, so names do not tell classes apart.")
+            raise DetectorError(f"{whose}: the class {twice[0]!r} occurs twice, so classes cannot be matched by name.")
     index = {name: k for k, name in enumerate(model_classes)}
     lacking = [name for name in data_classes if name not in index]
     if lacking:
         hints = {name: difflib.get_close_matches(name, model_classes, n=1) for name in lacking}
         meant = [f"{name!r} its {close[0]!r}" for name, close in hints.items() if close]
         raise DetectorError(
-            f"{where}: does not know {_listed(lacking)} of the data set's classes; it knows {_listed(model_classes)}. "
+            f"{where}: does not know {name_list(map(repr, lacking), limit=_SHOWN)} of the data set's classes; it knows "
+            f"{name_list(map(repr, model_classes), limit=_SHOWN, empty='no classes')}. "
             + (f"Is {' and '.join(meant)}? " if meant else "")
             + "Rename the categories in the annotation files, give the checkpoint's names as 'classes', or start a new "
             "head with 'new_head: true' and train it."
         )
     return tuple(index[name] for name in data_classes)
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:_SHOWN]))
-    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown or "no classes"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Whether the predictions of two detectors may be compared row by row, as their configurations say.
+"""Checks by configuration whether the predictions of two detectors may be compared row by row.
 
 Rows of ``class_logits`` and ``boxes`` are candidates (``autokd.detectors.candidates``). Two prediction layouts match if
 both detectors have the same cells with the same anchors; layouts of queries never match.
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from autokd.config import DetectorSection, RunConfig
 from autokd.detectors.candidates import PredictionLayout
 from autokd.detectors.framework import framework_of
+from autokd.outputs import taps_where
 
 _TOLERANCE = 0.15
 """Relative difference between anchors' sides that still match: torchvision rounds them to whole pixels."""
-_PREDICTIONS = ("class_logits", "boxes", "edge_logits")
 
 
 def prediction_layout_of(
@@ -52,7 +52,7 @@ def _unpaired(student: PredictionLayout, teacher: PredictionLayout, whose: str) 
         reason = f"the student's is {student}, {whose} {teacher}"
         if student.cells == teacher.cells and student.anchors_per_cell == teacher.anchors_per_cell > 1:
             reason = f"the student's anchors have other sides than {whose}"
-        yield from ((tap, f"prediction layouts do not match: {reason}") for tap in _PREDICTIONS)
+        yield from ((tap, f"prediction layouts do not match: {reason}") for tap in taps_where(is_by_candidate=True))
     elif student.num_bins != teacher.num_bins:
         yield "edge_logits", f"edges have {student.num_bins} bins in the student, {whose} {teacher.num_bins}"
     if [cell[0] for cell in student.cells] != [cell[0] for cell in teacher.cells]:

@@ -1,4 +1,4 @@
-"""Weights from a file into a detector: data only, and every mismatch named before anything is changed."""
+"""Loading weights from a file into a detector: no code is run, and mismatches are named before anything changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from autokd.detectors.contract import Detector
-from autokd.errors import DetectorError
+from autokd.errors import DetectorError, name_list
 
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 _PREFIXES = ("module.", "model.")
@@ -20,12 +20,16 @@ _SHOWN = 5
 
 
 def load_weights(detector: Detector, path: Path | str) -> None:
-    """Load a state dict from ``path`` into ``detector``.
+    """Load a state dict into a detector's plain model.
 
-    Taken: a plain state dict of the torchvision model, one under the key ``model``, ``state_dict`` or
-    ``model_state_dict``, and names that begin with ``module.`` or ``model.`` throughout. The file is
-    read with ``weights_only``, so it cannot execute code. DetectorError where the file cannot be read or does not
-    fit; the detector is then unchanged.
+    Args:
+        detector: of any framework; unchanged if an error is raised.
+        path: file with a state dict of the plain model, alone or under the key ``model``, ``state_dict`` or
+            ``model_state_dict``; all names may begin with ``module.`` or ``model.``. It is read with ``weights_only``,
+            so it cannot execute code.
+
+    Raises:
+        DetectorError: if the file cannot be read, does not fit, or holds NaN or infinity.
     """
     path = Path(path)
     found = _without_prefix(_state_dict_of(_read(path), path))
@@ -38,7 +42,7 @@ def load_weights(detector: Detector, path: Path | str) -> None:
         if name in found and found[name].shape != expected[name].shape
     ]
     problems = [
-        f"{len(names)} {kind} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
+        f"{len(names)} {kind} ({name_list(names, limit=_SHOWN)})"
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
         if names
     ]
@@ -51,8 +55,8 @@ def load_weights(detector: Detector, path: Path | str) -> None:
     spoilt = [name for name, value in found.items() if value.is_floating_point() and not value.isfinite().all()]
     if spoilt:
         raise DetectorError(
-            f"{path}: {len(spoilt)} tensors hold NaN or infinity ({', '.join(spoilt[:_SHOWN])}). The training that "
-            "wrote them diverged: take an earlier checkpoint."
+            f"{path}: {len(spoilt)} tensors hold NaN or infinity ({name_list(spoilt, limit=_SHOWN)}). The training "
+            "that wrote them diverged: take an earlier checkpoint."
         )
     detector.model.load_state_dict(found, strict=False)
 
@@ -92,7 +96,7 @@ def _state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Strip what DataParallel or an enclosing module put before every name."""
+    """Strip the prefix that DataParallel or an enclosing module put before every name."""
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in weights):
             weights = {name[len(prefix) :]: value for name, value in weights.items()}

@@ -1,10 +1,9 @@
 """The loss itself: a distiller built from a spec for a pair of detectors.
 
-    knowledge   what flows through a term        regions, grid   which cells count, at any step
-    operators   the three base classes           sources, transforms, distances   one class a row
-    levels      which level teaches which        balance         relative weights
-    distiller   the module                       build           spec -> distiller
-    teachers    several teachers of one student
+    feature_pair   what flows through a term        term_inputs   what all terms of a step read
+    operators      the three base classes           sources, transforms, distances   one class a row
+    geometry       levels, grids, boxes, regions    weighting     relative weights, levels, several teachers
+    build          spec -> distiller                distiller     the module
 
 The names are loaded when first used, so that importing the package costs nothing.
 """

@@ -6,12 +6,13 @@ from typing import Any, cast
 
 from torch import nn
 
-from autokd.distill.batch import device_of
 from autokd.distill.distiller import Distiller, Term
 from autokd.distill.geometry.levels import make_adapters, own_random_numbers, pair_levels
 from autokd.distill.operators import BuildContext, Distance, Source, Transform, make_operator
 from autokd.distill.probe import refuse_constant_terms
-from autokd.errors import DistillError
+from autokd.distill.term_inputs import device_of
+from autokd.distill.weighting.balance import SumOverProcesses
+from autokd.errors import DistillError, name_list
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec, Operator, Step, TermSpec, operator_of
 from autokd.spec.operator import Kind
@@ -26,12 +27,26 @@ def build_distiller(
     teacher: DetectorOutputs,
     num_classes: int,
     recalibrate_every: int | None = RECALIBRATE_EVERY,
+    sum_over_processes: SumOverProcesses | None = None,
 ) -> Distiller:
     """Build the distiller of ``spec`` for a pair of detectors, on the student's device.
 
-    student, teacher: any outputs of the two; their levels, strides and channels are what matters. Learned parts
-    start equal for equal specs and pairs, whatever was drawn before. SpecError if the spec is ill-typed;
-    DistillError if the pair lacks a tap that it needs, shares no stride, or makes a term constant.
+    Learned parts start equal for equal specs and pairs, whatever was drawn before.
+
+    Args:
+        spec: the distiller; its canonical form is built.
+        student, teacher: any outputs of the two; only their levels, strides and shapes matter.
+        num_classes: classes of the data set.
+        recalibrate_every: steps between two measurements of relative weights; None: the first ones stay.
+        sum_over_processes: adds up a tensor over processes that train one student, so that relative weights are
+            measured on the whole batch; None if there is one process.
+
+    Returns:
+        A module that is called with both detectors' outputs and the targets of a batch.
+
+    Raises:
+        SpecError: if the spec is ill-typed.
+        DistillError: if the pair lacks a tap that a term needs, shares no stride, or makes a term constant.
     """
     spec = spec.canonical()
     _check_taps(spec, student, teacher)
@@ -39,14 +54,16 @@ def build_distiller(
     pairs = pair_levels(student, teacher, must_share=looks_at_levels)
     workshop = _Workshop(BuildContext(pairs, num_classes, student, teacher))
     terms = {name: workshop.term(term, i) for i, (name, term) in enumerate(zip(term_names(spec), spec.terms))}
-    distiller = Distiller(spec, terms, pairs, make_adapters(pairs if looks_at_levels else ()), recalibrate_every)
+    distiller = Distiller(
+        spec, terms, pairs, make_adapters(pairs if looks_at_levels else ()), recalibrate_every, sum_over_processes
+    )
     distiller.to(device_of(student))
     refuse_constant_terms(distiller, student, teacher, num_classes)
     return distiller
 
 
 def term_names(spec: DistillerSpec) -> tuple[str, ...]:
-    """A short name for each term, "whole.standardise.l2"; terms of the same operators are numbered from #2."""
+    """Return a short name for each term, "whole.standardise.l2"; terms of the same operators are numbered from #2."""
     names: list[str] = []
     for term in spec.terms:
         name = ".".join(step.name for step in (term.source, *term.transforms, term.distance))
@@ -56,7 +73,7 @@ def term_names(spec: DistillerSpec) -> tuple[str, ...]:
 
 
 class _Workshop:
-    """Makes operators; terms that begin alike get the same ones, so that they compute what they share once."""
+    """Makes operators; terms that begin alike get the same modules, so that their common beginning runs once."""
 
     def __init__(self, context: BuildContext) -> None:
         self._context = context
@@ -68,7 +85,7 @@ class _Workshop:
         transforms = []
         for step in term.transforms:
             if operator_of("transform", step.name).is_random:
-                beginning = (*beginning, index)  # each term draws for itself
+                beginning = (*beginning, index)  # each term has random numbers of its own
             beginning = (*beginning, step)
             transforms.append(cast(Transform, self._operator("transform", step, beginning)))
         distance = cast(Distance, self._operator("distance", term.distance, (*beginning, index, term.distance)))
@@ -79,6 +96,7 @@ class _Workshop:
 
     def _operator(self, kind: Kind, step: Step, key: tuple[Any, ...]) -> nn.Module:
         if key not in self._made:
+            # Seeded by what the operator is, not by when it is made: a term starts equal beside any other terms.
             with own_random_numbers(f"{kind} {step}"):
                 self._made[key] = make_operator(kind, step, self._context)
         return self._made[key]
@@ -89,7 +107,7 @@ def _is_by_level(term: TermSpec) -> bool:
 
 
 def needed_taps(term: TermSpec) -> frozenset[str]:
-    """The taps that a term's operators look at on both sides."""
+    """Return the taps that a term's operators read on both sides."""
     return frozenset(tap for row in _rows(term) for tap in row.needs_taps)
 
 
@@ -106,10 +124,7 @@ def _check_taps(spec: DistillerSpec, student: DetectorOutputs, teacher: Detector
     ]
     if lacks:
         raise DistillError(
-            f"this pair cannot supply the distiller: {'; '.join(lacks)} (student has {_listed(student)}; teacher has "
-            f"{_listed(teacher)}). Choose other terms or other detectors."
+            f"this pair cannot supply the distiller: {'; '.join(lacks)} "
+            f"(student has {name_list(student.taps(), empty='no taps')}; teacher has "
+            f"{name_list(teacher.taps(), empty='no taps')}). Choose other terms or other detectors."
         )
-
-
-def _listed(outputs: DetectorOutputs) -> str:
-    return ", ".join(outputs.taps()) or "no taps"

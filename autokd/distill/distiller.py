@@ -10,18 +10,20 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from autokd.distill.batch import Batch
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.finite import raise_if_not_finite, summary
 from autokd.distill.geometry.levels import LevelPair
 from autokd.distill.geometry.regions import Targets
-from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import Distance, Memory, Source, Transform
-from autokd.distill.weighting.balance import GradientBalance, is_due
-from autokd.distill.weighting.layers import LayerFactors
+from autokd.distill.step_memo import Observer
+from autokd.distill.term_inputs import TermInputs
+from autokd.distill.weighting.balance import GradientBalance, SumOverProcesses
+from autokd.distill.weighting.level_factors import LevelFactors
+from autokd.distill.weighting.measured import is_due
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec, Weight
-from autokd.spec.model import Schedule
+from autokd.spec.terms import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +37,16 @@ class TermValue:
 
 @dataclass(frozen=True, slots=True)
 class DistillResult:
-    """``total`` is the loss to add to the task's; ``terms`` are for the records."""
+    """The distillation loss of a batch: ``total`` to add to the task's loss, ``terms`` by name, for records."""
 
     total: Tensor
     terms: Mapping[str, TermValue]
 
 
 class Term(nn.Module):
-    """Source -> transforms -> distance, summed over the pieces of knowledge. Its weight is the distiller's affair.
+    """Source -> transformations -> distance, summed over the source's feature pairs. The distiller applies the weight.
 
-    Terms that begin alike hold the same modules, and what they share is computed once a batch.
+    Terms that begin alike hold the same modules, and their common beginning is computed once in a step.
     """
 
     def __init__(
@@ -56,26 +58,34 @@ class Term(nn.Module):
         taps: frozenset[str] = frozenset({"fpn"}),
         num_pieces: int = 1,
     ) -> None:
-        """num_pieces: how many pieces the source gives, for weights whose layers are not equal."""
+        """Join operators to a term.
+
+        Args:
+            source, transforms, distance: the operators.
+            weight: the term's weight.
+            taps: the taps that the operators read.
+            num_pieces: feature pairs that the source gives, for weights whose layers are not equal.
+        """
         super().__init__()
         self.taps = taps
         self.source = source
         self.transforms = nn.ModuleList(transforms)
         self.distance = distance
         self.weight = weight
-        self.layers = None if weight.layers == "equal" else LayerFactors(weight.layers, num_pieces)
+        self.layers = None if weight.layers == "equal" else LevelFactors(weight.layers, num_pieces)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The value before the weight, a scalar."""
-        key: tuple[Hashable, ...] = (self.source,)
-        given = pieces = cast(tuple[Knowledge, ...], batch.shared(key, lambda: self.source(batch)))
+    def forward(self, inputs: TermInputs) -> Tensor:
+        """Return the value before the weight, a scalar."""
+        # The key is the chain of modules itself: terms that begin alike hold the same ones.
+        key: tuple[Hashable, ...] = ("operators", self.source)
+        given = pieces = cast(tuple[FeaturePair, ...], inputs.shared(key, lambda: self.source(inputs)))
         for transform in self.transforms:
             key = (*key, transform)
-            pieces = batch.shared(key, partial(_changed, pieces, transform, batch))
-        values = [self.distance(piece, batch) for piece in pieces]
+            pieces = inputs.shared(key, partial(_changed, pieces, transform, inputs))
+        values = [self.distance(piece, inputs) for piece in pieces]
         if self.layers is not None:
-            if batch.measures:
-                taps = [tap for tap in batch.student_maps.values() if tap.requires_grad]
+            if inputs.measures:
+                taps = [tap for tap in inputs.student_maps.values() if tap.requires_grad]
                 self.layers.measure(given, values, taps)
             values = [value * factor for value, factor in zip(values, self.layers.factors_P, strict=True)]
         first, *rest = values
@@ -90,16 +100,16 @@ _SCHEDULES: Mapping[Schedule, Callable[[float], float]] = {
 }
 
 
-def _changed(pieces: tuple[Knowledge, ...], transform: nn.Module, batch: Batch) -> tuple[Knowledge, ...]:
-    return tuple(transform(piece, batch) for piece in pieces)
+def _changed(pieces: tuple[FeaturePair, ...], transform: nn.Module, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+    return tuple(transform(piece, inputs) for piece in pieces)
 
 
 class Distiller(nn.Module):
-    """What a student learns from, built by ``build_distiller``.
+    """The distillation loss of a student and a teacher, built by ``build_distiller``.
 
-    Its parameters (adapters, and operators' own) belong into the optimiser beside the student's. It computes in
-    float32 outside autocast. The teacher never gets a gradient. Calls in training mode count as steps, at
-    some of which the relative weights are measured; ``eval()`` and ``no_grad`` use the last ones.
+    Its parameters (adapters, and operators' own) belong into the optimizer beside the student's. It computes in float32
+    outside autocast. The teacher never gets a gradient. Calls in training mode count as steps, at some of which the
+    relative weights are measured; calls in evaluation mode or under ``no_grad`` use the last ones.
     """
 
     def __init__(
@@ -109,6 +119,7 @@ class Distiller(nn.Module):
         pairs: tuple[LevelPair, ...],
         adapters: nn.ModuleList,
         recalibrate_every: int | None,
+        sum_over_processes: SumOverProcesses | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -119,11 +130,13 @@ class Distiller(nn.Module):
         self.step = 0
         self.progress = 0.0
         """Part of the training that is over, 0 to 1; schedules of weights follow it."""
+        self.observer: Observer | None = None
+        """Called with the key of each value that terms share, when it is computed: see ``StepMemo``."""
         self._progress_per_step = 0.0
         self._recalibrate_every = recalibrate_every
         self._relative = [i for i, term in enumerate(terms.values()) if term.weight.kind == "relative"]
         ratios = [list(terms.values())[i].weight.value for i in self._relative]
-        self.balance = GradientBalance(ratios, recalibrate_every) if ratios else None
+        self.balance = GradientBalance(ratios, recalibrate_every, sum_over_processes) if ratios else None
         self._absolute: Tensor
         absolute = [1.0 if term.weight.kind == "relative" else term.weight.value for term in terms.values()]
         self.register_buffer("_absolute", torch.tensor(absolute), persistent=False)
@@ -131,9 +144,12 @@ class Distiller(nn.Module):
         self.register_buffer("_relative_index", torch.tensor(self._relative, dtype=torch.int64), persistent=False)
 
     def begin_epoch(self, epoch: int, num_epochs: float, steps_per_epoch: int) -> None:
-        """Tell where the training stands: schedules follow it, memories are rebuilt. ``epoch`` is 1-based.
+        """Set the progress that schedules follow, and renew memories.
 
-        num_epochs: not whole where a training ends within an epoch.
+        Args:
+            epoch: the epoch that begins, from 1.
+            num_epochs: epochs of the whole training; not a whole number if the training ends within an epoch.
+            steps_per_epoch: calls in training mode in each epoch.
         """
         self.progress = (epoch - 1) / num_epochs
         self._progress_per_step = 1.0 / (num_epochs * steps_per_epoch)
@@ -142,21 +158,30 @@ class Distiller(nn.Module):
                 module.begin_epoch(epoch)
 
     def named_terms(self) -> Iterator[tuple[str, Term]]:
-        """Each term with its name, in the spec's canonical order."""
+        """Yield each term with its name, in the spec's canonical order."""
         for name, term in zip(self.names, self.terms):
             yield name, cast(Term, term)
 
     def forward(
         self, outputs_s: DetectorOutputs, outputs_t: DetectorOutputs, targets: Targets | None = None
     ) -> DistillResult:
-        """The distillation loss of a batch.
+        """Compute the distillation loss of a batch.
 
-        outputs_s, outputs_t: of student and teacher for the same images; the student's with ``losses`` where
-        weights are relative. targets: an image's boxes (xyxy px of the network's input) and labels.
-        NonFiniteError names the tap or term that holds NaN or infinity; DistillError if the outputs do not fit.
+        Args:
+            outputs_s, outputs_t: outputs of student and teacher for the same images; the student's with ``losses`` if
+                a weight is relative.
+            targets: for each image ``boxes`` (n, 4), xyxy pixels of the network's input, and ``labels`` (n,); needed
+                if a term reads them.
+
+        Returns:
+            The loss and each term's value.
+
+        Raises:
+            NonFiniteError: naming the tap or the term that holds NaN or infinity.
+            DistillError: if the outputs are not as those that the distiller was built for.
         """
         is_training = self.training and torch.is_grad_enabled()
-        batch = Batch(
+        inputs = TermInputs(
             outputs_s,
             outputs_t,
             targets,
@@ -166,13 +191,17 @@ class Distiller(nn.Module):
             progress=self.progress,
             is_training=is_training,
             measures=is_training and is_due(self.step, self._recalibrate_every),
+            observer=self.observer,
         )
-        with torch.autocast(batch.device.type, enabled=False):
-            values = [term(batch) for term in self.terms]
-            weights = self._weights(batch, values) * self._schedule()
+        # Sums of squares and softmax statistics lose too much in float16; under autocast products would use it.
+        with torch.autocast(inputs.device.type, enabled=False):
+            values = [term(inputs) for term in self.terms]
+            weights = self._weights(inputs, values) * self._schedule()
             raw = torch.stack(values)
             weighted = raw * weights
-            self._inspect(batch, raw)
+            is_waiting = self._inspect(inputs, raw)
+            if self.balance is not None:
+                self.balance.is_waiting = is_waiting
         if self.training:
             self.step += 1
             self.progress = min(self.progress + self._progress_per_step, 1.0)
@@ -180,24 +209,24 @@ class Distiller(nn.Module):
         return DistillResult(weighted.sum(), {name: TermValue(r, w, f) for name, r, w, f in parts})
 
     def _schedule(self) -> Tensor:
-        """(terms,): what is left of each weight at this time of the training."""
+        """(terms,): the factor of each weight at this time of the training."""
         factors = [_SCHEDULES[cast(Term, term).weight.schedule](self.progress) for term in self.terms]
         return torch.tensor(factors, device=self._absolute.device)
 
-    def _weights(self, batch: Batch, values: Sequence[Tensor]) -> Tensor:
+    def _weights(self, inputs: TermInputs, values: Sequence[Tensor]) -> Tensor:
         """(terms,): each term's factor, measured anew where that is due."""
         if self.balance is None:
             return self._absolute
-        task_loss = batch.student.task_loss
-        taps = [level for level, tap in batch.student.pyramid.items() if tap.requires_grad]
+        task_loss = inputs.student.task_loss
+        taps = [level for level, tap in inputs.student.pyramid.items() if tap.requires_grad]
         can_measure = torch.is_grad_enabled() and task_loss is not None and task_loss.requires_grad and bool(taps)
         if self.training and can_measure and self.balance.is_due(self.step):
             assert task_loss is not None
             self.balance.measure(
                 task_loss,
                 [values[i] for i in self._relative],
-                [batch.student.pyramid[level] for level in taps],
-                [batch.student_maps[level] for level in taps],
+                [inputs.student.pyramid[level] for level in taps],
+                [inputs.student_maps[level] for level in taps],
             )
         if not self.balance.was_measured:
             raise DistillError(
@@ -207,19 +236,19 @@ class Distiller(nn.Module):
             )
         return self._absolute.index_copy(0, self._relative_index, self.balance.factors)
 
-    def _inspect(self, batch: Batch, raw: Tensor) -> None:
-        """Look at everything with one transfer from the device: is it finite, has every term been measured?"""
-        report = summary(batch, raw)
-        if self.balance is not None:
-            report = torch.cat([report, self.balance.num_measured])
-        numbers = report.tolist()
-        if self.balance is not None:
-            self.balance.is_waiting = 0.0 in numbers[-len(self._relative) :]
-            numbers = numbers[: -len(self._relative)]
-        raise_if_not_finite(numbers, batch, dict(zip(self.names, raw)))
+    def _inspect(self, inputs: TermInputs, raw: Tensor) -> bool:
+        """Check that everything is finite; return whether a relative term has never been measured.
+
+        Both are read with one transfer: each transfer from a GPU waits for all that was queued there.
+        """
+        report = summary(inputs, raw)
+        counts = report.new_zeros(0) if self.balance is None else self.balance.num_measured
+        numbers = torch.cat([report, counts]).tolist()
+        raise_if_not_finite(numbers[: len(report)], inputs, dict(zip(self.names, raw)))
+        return 0.0 in numbers[len(report) :]
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint holds beside parameters and buffers."""
+        """Return what a checkpoint holds beside parameters and buffers."""
         state: dict[str, Any] = {
             "step": self.step,
             "progress": self.progress,
@@ -230,6 +259,7 @@ class Distiller(nn.Module):
         return state
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore what ``get_extra_state`` returned: random numbers, schedules and measurements go on from there."""
         self.step = state["step"]
         self.progress = state["progress"]
         self._progress_per_step = state["progress_per_step"]

@@ -1,9 +1,9 @@
 """The three kinds of operator: source, transform, distance.
 
-An operator is a subclass in ``sources``, ``transforms`` or ``distances`` and a row in
-``autokd.spec.tables``. Its constructor takes the ``BuildContext`` and the row's parameters by keyword; it may
-hold parameters (seen by the optimiser) and buffers (saved with checkpoints), and finds random numbers, boxes
-and what other terms have computed already in the ``Batch``.
+An operator is a subclass in ``sources``, ``transforms`` or ``distances`` and a row in ``autokd.spec.tables``. Its
+constructor takes the ``BuildContext`` and the row's parameters by keyword. It may hold parameters (the optimizer trains
+them) and buffers (checkpoints save them), and reads random numbers, boxes and values that other terms have computed
+from the ``TermInputs``.
 """
 
 from __future__ import annotations
@@ -16,24 +16,28 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from torch import Tensor, nn
 
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.levels import LevelPair
-from autokd.distill.knowledge import Knowledge
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import Operator, Step, operator_of
 from autokd.spec.operator import Kind
 
 if TYPE_CHECKING:
-    from autokd.distill.batch import Batch
+    from autokd.distill.term_inputs import TermInputs
 
 Part = TypeVar("Part", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """What an operator may need to know when it is made. Learned parts are made for each of ``pairs``.
+    """What an operator may read when it is made.
 
-    student, teacher: some outputs of the two, for shapes alone; None where an operator is made without a pair.
+    Args:
+        pairs: paired levels; a learned operator makes a part for each.
+        num_classes: classes of the data set.
+        student, teacher: some outputs of the two, for their shapes; None if an operator is made without a pair.
+        parts: modules that operators share, by name; filled by ``part``.
     """
 
     pairs: tuple[LevelPair, ...]
@@ -43,67 +47,92 @@ class BuildContext:
     parts: dict[str, nn.Module] = field(default_factory=dict)
 
     def part(self, name: str, make: Callable[[], Part]) -> Part:
-        """A module that several operators of one distiller share, made at the first call; each keeps it as its own."""
+        """Return a module that several operators of one distiller share, made at the first call.
+
+        Each registers it as its own submodule; torch lists its parameters once.
+        """
         if name not in self.parts:
             self.parts[name] = make()
         return cast(Part, self.parts[name])
 
 
 class Memory(nn.Module, ABC):
-    """A part that remembers over batches, in registered buffers; told when an epoch of training begins."""
+    """A part that keeps something from batch to batch, in registered buffers, and renews it every epoch."""
 
     @abstractmethod
     def begin_epoch(self, epoch: int) -> None:
-        """``epoch`` is 1-based."""
+        """Renew what is kept.
+
+        Args:
+            epoch: the epoch that begins, from 1.
+        """
 
 
 class Source(nn.Module, ABC):
-    """Gives the pieces of knowledge of a batch, usually one a paired level; a term is the sum over them."""
+    """Gives the feature pairs of a batch, usually one a paired level; a term is the sum over them."""
 
     def __init__(self, context: BuildContext) -> None:
         super().__init__()
 
     @abstractmethod
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]: ...
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        """Return the feature pairs of a batch; ``by_level`` rows give one for each of ``inputs.pairs``."""
 
 
 class Transform(nn.Module, ABC):
-    """Changes a piece of knowledge, student and teacher together.
+    """Changes a feature pair, student and teacher together.
 
-    Most transforms treat both sides by one formula and override ``change``; those that draw random numbers or
-    change grid, layout or weights override ``forward``.
+    A transformation with one formula for both sides overrides ``change``; one that draws random numbers, or changes
+    grid, layout or weights, overrides ``forward``.
     """
 
     def __init__(self, context: BuildContext) -> None:
         super().__init__()
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        student = self.change(knowledge.student_SCHW, knowledge)
-        return knowledge.with_maps(student, self.change(knowledge.teacher_SCHW, knowledge))
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        """Return the pair after this step, made by ``features.with_maps``."""
+        student = self.change(features.student_SCHW, features)
+        return features.with_maps(student, self.change(features.teacher_SCHW, features))
 
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
-        """Return the new map of one side."""
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
+        """Return the new map of one side.
+
+        Args:
+            x_SCHW: the map of the student or of the teacher.
+            features: the pair that it belongs to, for layout and cells that count.
+        """
         raise NotImplementedError
 
 
 class Distance(nn.Module, ABC):
     """How far the student is from the teacher: a scalar >= 0, 0 where they are equal (``zero_at_equality``).
 
-    A mean over what counts; 0, still connected to the graph, where nothing does.
+    It is a mean over the cells that count; 0, still connected to the graph, if no cell does.
     """
 
     def __init__(self, context: BuildContext) -> None:
         super().__init__()
 
     @abstractmethod
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor: ...
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        """Return the distance as a scalar in the maps' type."""
 
 
 _BASES: dict[Kind, type[nn.Module]] = {"source": Source, "transform": Transform, "distance": Distance}
 
 
 def make_operator(kind: Kind, step: Step, context: BuildContext) -> nn.Module:
-    """Make the operator of a step. DistillError if the row's class is missing or of another kind."""
+    """Make the operator of a step.
+
+    Args:
+        kind: the kind of operator that the step names.
+        step: its name and parameters; those left out have their defaults.
+        context: the pair that it is made for.
+
+    Raises:
+        SpecError: if there is no such operator or parameter.
+        DistillError: if the row's class cannot be imported or is of another kind, or the pair does not fit.
+    """
     row = operator_of(kind, step.name)
     return _class_of(row)(context, **step.settings(kind))
 

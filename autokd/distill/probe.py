@@ -1,7 +1,7 @@
-"""A term that is the same for every student is found before anything is trained.
+"""A check, before anything is trained, for terms that are the same for every student.
 
-Well-typed steps can leave nothing to compare on a particular pair: a region of 4 x 4 cells, pooled and cut
-into patches of one cell, has a softmax over cells that is always 1. Such a term would waste its trial.
+Well-typed steps can leave nothing to compare on a particular pair: a region of 4 x 4 cells, pooled and cut into patches
+of one cell, has a softmax over cells that is always 1. Such a term would waste its trial.
 
 Legend: B images, C channels, H x W cells.
 """
@@ -13,9 +13,9 @@ import copy
 import torch
 from torch import nn
 
-from autokd.distill.batch import Batch
 from autokd.distill.distiller import Distiller
 from autokd.distill.geometry.levels import own_random_numbers
+from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 
@@ -28,9 +28,10 @@ _LEAST_SENSITIVITY = 1e-8
 def refuse_constant_terms(
     distiller: Distiller, student: DetectorOutputs, teacher: DetectorOutputs, num_classes: int
 ) -> None:
-    """Raise DistillError, naming the term, if a term has no gradient on random maps of this pair's sizes.
+    """Check every term that reads the pyramid alone on random maps of this pair's sizes.
 
-    Terms that look at other taps than the pyramid are let pass.
+    Raises:
+        DistillError: naming the term, if its gradient is 0 up to rounding.
     """
     with own_random_numbers("probe"):
         outputs_s, outputs_t = _random_pyramid(student), _random_pyramid(teacher)
@@ -39,10 +40,12 @@ def refuse_constant_terms(
     boxes = torch.tensor([[0.25, 0.25, 0.75, 0.75], [0.25, 0.25, 0.5, 0.75]]) * size
     others = [min(i + 1, num_classes - 1) for i in range(_NUM_IMAGES)]  # one class has three boxes, the others one
     targets = [{"boxes": boxes, "labels": torch.tensor([0, other])} for other in others]
+    # A copy, so that memories and random numbers of the distiller stay as they are; in float64, so that rounding
+    # (about 1e-16) is far from an honest gradient (about 1), which float32 would not show.
     exact = copy.deepcopy(distiller).double()
-    batch = Batch(outputs_s, outputs_t, targets, exact.pairs, exact.adapters)
+    inputs = TermInputs(outputs_s, outputs_t, targets, exact.pairs, exact.adapters)
     for name, term in exact.named_terms():
-        if term.taps == {"fpn"} and _sensitivity(term, batch) < _LEAST_SENSITIVITY:
+        if term.taps == {"fpn"} and _sensitivity(term, inputs) < _LEAST_SENSITIVITY:
             sizes = [f"{pair.student}: {tuple(student.pyramid[pair.student].shape[-2:])}" for pair in exact.pairs]
             raise DistillError(
                 f"term {name} does not depend on the student, on this pair with maps of {', '.join(sizes)} cells: its "
@@ -50,11 +53,11 @@ def refuse_constant_terms(
             )
 
 
-def _sensitivity(term: nn.Module, batch: Batch) -> float:
+def _sensitivity(term: nn.Module, inputs: TermInputs) -> float:
     """|gradient| * |maps| / value: by what part the value changes when the student's maps change by all."""
-    taps = list(batch.student.pyramid.values())
-    with torch.enable_grad(), torch.autocast(batch.device.type, enabled=False):
-        value = term(batch)
+    taps = list(inputs.student.pyramid.values())
+    with torch.enable_grad(), torch.autocast(inputs.device.type, enabled=False):
+        value = term(inputs)
         if not value.requires_grad or value == 0:
             return 0.0
         gradients = torch.autograd.grad(value, taps, retain_graph=True, allow_unused=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from autokd.distill.operators import Memory
-from autokd.distill.prototypes import select_prototypes
+from autokd.distill.prototype_selection import select_prototypes
 from autokd.distill.statistics import unit
 
 INSTANCES_OF_A_CLASS = 800
@@ -23,7 +23,7 @@ INSTANCES_OF_A_CLASS = 800
 
 
 @dataclass(frozen=True, eq=False)
-class Instances:
+class InstanceVectors:
     """The ground-truth instances of a batch: raw vectors of both sides, class, level and whether they are there."""
 
     student_SC: Tensor
@@ -66,7 +66,7 @@ class PrototypeBank(Memory):
         self._chosen: Prototypes | None = None
 
     @torch.no_grad()
-    def add(self, found: Instances, is_kept_S: Tensor) -> None:
+    def add(self, found: InstanceVectors, is_kept_S: Tensor) -> None:
         """Remember instances, the oldest of a class giving way; no wait for the device."""
         keeps_S = is_kept_S & found.there_S & (found.labels_S >= 0)
         classes_S = found.labels_S.clamp(0, self.num_classes - 1)
@@ -106,7 +106,7 @@ class PrototypeBank(Memory):
         picks = select_prototypes(student, teacher, num_prototypes=min(self.num_prototypes, len(rows)))
         return rows[picks.to(rows.device)]
 
-    def prototypes(self, found: Instances) -> Prototypes:
+    def prototypes(self, found: InstanceVectors) -> Prototypes:
         """Those chosen at the last beginning of an epoch, or the batch's own instances before there are any."""
         if self._chosen is not None:
             return self._chosen
@@ -118,7 +118,7 @@ class PrototypeBank(Memory):
             found.levels_S[there],
         )
 
-    def reliability(self, found: Instances) -> Tensor:
+    def reliability(self, found: InstanceVectors) -> Tensor:
         """(S,): r = 1 - |q_S - q_T|, q the greatest cosine to a prototype of the own class and level; 1 without any.
 
         Section 3.2, eqs. 6 and 7; detached.

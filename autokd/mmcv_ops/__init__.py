@@ -1,4 +1,4 @@
-"""The operators of mmcv's compiled extension, answered with torchvision's where that extension is absent.
+"""The operators of mmcv's compiled extension, supplied by torchvision's if that extension is absent.
 
 ``onedl-mmcv`` installs as pure Python; MMDetection imports ``mmcv._ext``, which only a compiler makes.
 ``provide_mmcv_ops()`` puts a module of that name in its place, unless a real one can be imported:

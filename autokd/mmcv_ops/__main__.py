@@ -1,7 +1,7 @@
 """``python -m autokd.mmcv_ops SCRIPT [ARGUMENT ...]``: run a script of MMDetection with the operators provided.
 
 For scripts that import ``mmcv.ops`` before they read a config (``tools/test.py``), so that ``custom_imports`` comes too
-late, and for configs that nobody wants to touch. Under torchrun: ``torchrun ... -m autokd.mmcv_ops SCRIPT ...``.
+late, and for configs that are not to be changed. Under torchrun: ``torchrun ... -m autokd.mmcv_ops SCRIPT ...``.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from autokd.mmcv_ops.precision import computed
 
 
 class _Window(NamedTuple):
-    """How the kernel moves, each as (vertical, horizontal)."""
+    """Stride, padding and dilation of a kernel, each as (vertical, horizontal)."""
 
     stride: tuple[int, int]
     padding: tuple[int, int]
@@ -194,8 +194,8 @@ def _convolve(
     if mask is not None:
         height, width = (_output_size(input, weight, window, axis) for axis in (0, 1))
         offset, mask = _leading(offset, height, width), _leading(mask, height, width)
-    # At an offset of NaN torchvision's kernel reads outside the map and the process dies: a model whose weights have
-    # run away shall give NaN instead.
+    # At an offset of NaN torchvision's kernel reads outside the map and the process dies. A model of diverged weights
+    # has to give NaN instead, which adding 0 * NaN does.
     blemish = offset.detach().sum() * 0
     # torchvision reads both numbers of groups off the shapes of weight and offset.
     convolved = torchvision.ops.deform_conv2d(

@@ -23,9 +23,9 @@ State = Literal["compiled", "supplied by AutoKD", "absent"]
 
 
 class SuppliedOperators(ModuleType):
-    """Stands in for ``mmcv._ext``: the operators of ``autokd.mmcv_ops.table``; any other name raises when called.
+    """A substitute for ``mmcv._ext`` with the operators of ``autokd.mmcv_ops.table``; others raise when called.
 
-    ``mmcv.ops`` asserts the presence of all its operators when it is imported, also of those that nobody will call.
+    When called, and not when looked up: ``mmcv.ops`` asserts at its import that all its operators are there.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -82,7 +82,7 @@ def _mmcv_installed() -> bool:
 
 
 def _has_compiled() -> bool:
-    """Whether some file answers to ``mmcv._ext``; mmcv itself is not imported for the question."""
+    """Whether there is a file of ``mmcv._ext``, without importing mmcv."""
     mmcv = sys.modules.get("mmcv")
     if mmcv is not None:
         paths = list(getattr(mmcv, "__path__", []))
@@ -112,7 +112,7 @@ def _supplied() -> SuppliedOperators:
     from autokd.mmcv_ops.table import OPERATORS
 
     module = SuppliedOperators(NAME, "mmcv's operators, supplied by AutoKD.")
-    # mmcv and importlib ask for the specification of what they find; one without a loader says "nothing to load".
+    # mmcv and importlib read a module's specification; one without a loader means that there is nothing to load.
     module.__spec__ = ModuleSpec(NAME, loader=None, origin="autokd.mmcv_ops")
     vars(module).update(OPERATORS)
     return module

@@ -11,7 +11,7 @@ import torchvision.ops
 from autokd.mmcv_ops.precision import computed
 
 NAIVE, LINEAR, GAUSSIAN = 0, 1, 2
-"""How soft suppression lowers the score of a box that overlaps a better one."""
+"""Rules by which soft suppression lowers the score of a box that overlaps a better one."""
 
 
 def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset: int) -> torch.Tensor:

@@ -19,12 +19,12 @@ from autokd.mmcv_ops.suppression import nms, softnms
 
 
 def get_compiler_version() -> str:
-    """What mmengine's log of the environment prints as "MMCV Compiler"."""
+    """Return the text of "MMCV Compiler" in mmengine's log of the environment."""
     return "none (operators supplied by AutoKD)"
 
 
 def get_compiling_cuda_version() -> str:
-    """What mmengine's log of the environment prints as "MMCV CUDA Compiler"."""
+    """Return the text of "MMCV CUDA Compiler" in mmengine's log of the environment."""
     return "not available"
 
 

@@ -12,13 +12,13 @@ A config takes it in by two lines and a wrapped model:
         distiller="best_distiller.yaml",
     )
 
-``python -m autokd.mmdet_training work_dirs/.../epoch_12.pth student.pth`` takes the student out of a checkpoint. The
-floors below know nothing of this package; it may import mmengine.
+``python -m autokd.mmdet_training work_dirs/.../epoch_12.pth student.pth`` takes the student out of a checkpoint. Lower
+floors do not import this package; it may import mmengine.
 """
 
 from autokd.mmcv_ops import provide_mmcv_ops
 
-provide_mmcv_ops()
+provide_mmcv_ops()  # before the imports below, which import mmcv's operators
 
 from autokd.mmdet_training.distilled import DistilledDetector  # noqa: E402
 from autokd.mmdet_training.take_out import take_out_student  # noqa: E402

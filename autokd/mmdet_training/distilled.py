@@ -1,4 +1,4 @@
-"""A student of MMDetection that learns from a teacher as well, as one model for mmengine's ``Runner``.
+"""A student of MMDetection with its teacher and distiller, as one model for mmengine's ``Runner``.
 
 Legend: B images, C channels, H x W pixels.
 """
@@ -21,29 +21,36 @@ from autokd.distill import Distiller, DistillResult, build_distiller
 from autokd.mmdet_training.extra_state import as_tensor, from_tensor
 from autokd.mmdet_training.live_teacher import LiveTeacher
 from autokd.presets import load_distiller
-from autokd.training.teacher.wanted_taps import student_taps, teacher_taps
+from autokd.training.teacher.required_taps import student_taps, teacher_taps
 
 STUDENT = "student."
 """Prefix of the student's weights in a checkpoint."""
 _EXTRA = "_extra_state"
 _PROBE_PX = 256
-"""Side of the images that tell the shapes of both detectors' taps while the distiller is built."""
+"""Side of the images that show the shapes of both detectors' taps while the distiller is built."""
 
 
 @MODELS.register_module(force=True)
 class DistilledDetector(BaseModel):
     """The student with a distiller beside it; detection is the student's alone.
 
-    A training forward gives the student's own losses as mmdet computes them, ``distill/loss``, which mmengine adds to
-    them, and every term after its weight as ``distill/<term>``, for the log. The distiller's parameters are this
-    model's, so the optimiser, EMA and checkpoints have them; the teacher's weights are nobody's: it runs in evaluation
-    mode, without gradient, on the pixels that the student's pipeline drew, normalised and padded as its own
-    config says.
+    A training forward returns the student's own losses as mmdet computes them, ``distill/loss``, which mmengine adds to
+    them, and every weighted term as ``distill/<term>``, for the log. The distiller's parameters are this model's, so
+    that optimizer, EMA and checkpoints include them. The teacher's weights are not: it runs in evaluation mode, without
+    gradient, on the pixels that the student's pipeline drew, normalized and padded as its own config says.
 
-    student: the ``model`` of the student's config, as it is. teacher: a section as in a space file (``config``,
-    ``options``, ``checkpoint``, ``classes``; or ``framework="torchvision"``). distiller: a file or a preset's name.
-    classes: names of the data set's classes, by which those of the teacher's checkpoint are found; without, the numbers
-    must agree. probe_size_px: (height, width) of the images on which both are tried while the distiller is built.
+    Args:
+        student: the ``model`` of the student's config, unchanged.
+        teacher: a section as in AutoKD's config file (``config``, ``options``, ``checkpoint``, ``classes``; or another
+            ``framework``).
+        distiller: a file, or the name of a preset.
+        classes: names of the data set's classes, by which those of the teacher's checkpoint are found; None: both must
+            have the same classes in the same order.
+        probe_size_px: (height, width) of the images on which both run while the distiller is built.
+
+    Raises:
+        DetectorError: if the teacher or the student cannot be used.
+        ConfigError: if the section of the teacher is wrong.
     """
 
     def __init__(
@@ -60,7 +67,9 @@ class DistilledDetector(BaseModel):
         reader = adapter_of(self.student, "student")
         spec = load_distiller(str(Path(distiller).expanduser()))
         num_classes = reader.num_classes
-        with torch.random.fork_rng():  # the student starts as it would without all this
+        # The teacher and the distiller draw random numbers: without the fork, the student would start with other
+        # weights than in a training without distillation.
+        with torch.random.fork_rng():
             live = LiveTeacher(teacher, num_classes, probe_size_px, classes, teacher_taps(spec))
             pixels_BCHW = torch.randint(0, 256, (2, 3, *probe_size_px)).float()
             self._taps = student_taps(spec)
@@ -69,21 +78,24 @@ class DistilledDetector(BaseModel):
                 outputs_s = reader(pixels_BCHW.flip(1) / 255, taps=self._taps)
                 reader.train()
             self.distiller: Distiller = build_distiller(
-                spec, outputs_s, live(pixels_BCHW, [probe_size_px] * 2), num_classes
+                spec,
+                outputs_s,
+                live(pixels_BCHW, [probe_size_px] * 2),
+                num_classes,
+                sum_over_processes=_summed_over_processes,
             )
-        if self.distiller.balance is not None:
-            self.distiller.balance.pool = _summed_over_processes
-        # Hidden from torch: their weights are the student's, which are here already, and the teacher's, which stay out.
+        # In a tuple, where ``nn.Module`` finds no submodules: the reader's weights are the student's, which are
+        # registered already, and the teacher's must not enter checkpoints, EMA or the optimizer.
         self._hidden = (reader, live)
         self._epoch: int | None = None
         self.register_load_state_dict_pre_hook(_before_loading)
 
     def init_weights(self) -> None:
-        """The student's, as its config says."""
+        """Initialize the student as its config says."""
         self.student.init_weights()
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """As any detector of mmdet: ``loss``, ``predict`` or ``tensor``."""
+        """Run in one of the modes of mmdet's detectors: ``loss``, ``predict`` or ``tensor``."""
         if mode != "loss":
             return self.student(inputs, data_samples, mode=mode)
         return self._loss(inputs, data_samples)
@@ -98,7 +110,8 @@ class DistilledDetector(BaseModel):
         return losses | _named(result)
 
     def _follow_the_runner(self) -> None:
-        """Tell the distiller where the training stands; outside a runner it stays at the beginning."""
+        """Pass the runner's epoch and progress to the distiller; outside a runner it stays at the beginning."""
+        # mmengine publishes them on the message hub, the one place that a model can read without a hook of its own.
         hub = MessageHub.get_current_instance().runtime_info
         if not hub.get("max_iters"):
             return
@@ -110,7 +123,7 @@ class DistilledDetector(BaseModel):
         self.distiller.progress = min(int(hub.get("iter", 0)) / hub["max_iters"], 1.0)
 
     def state_dict(self, *arguments: Any, **keywords: Any) -> Any:
-        """Tensors only: averaged models and mmengine's checkpoints can do nothing with other state."""
+        """Return tensors only, since averaged models and mmengine's checkpoints cannot hold other state."""
         state = super().state_dict(*arguments, **keywords)
         for name, value in state.items():
             if name.endswith(_EXTRA) and not isinstance(value, Tensor):
@@ -119,19 +132,23 @@ class DistilledDetector(BaseModel):
 
 
 def _summed_over_processes(squares: Tensor) -> Tensor:
-    """mmengine takes the mean of the processes' losses, so that their norms join as those of parts of one batch."""
+    """Add up squared norms over the processes, as those of parts of one batch.
+
+    mmengine takes the mean of the processes' losses, so that each process holds a part of the batch's gradient.
+    """
     all_reduce(squares)
     return squares
 
 
 def _named(result: DistillResult) -> dict[str, Tensor]:
-    """mmengine adds up what has "loss" in its name."""
+    """Name the total and the terms for mmengine's log."""
+    # mmengine adds up every entry that has "loss" in its name: only the total may have it.
     terms = {f"distill/{name}".replace("loss", "lesson"): value.weighted for name, value in result.terms.items()}
     return {"distill/loss": result.total} | terms
 
 
 def _pixels(preprocessor: Any, inputs_BCHW: Tensor) -> Tensor:
-    """The images before the student's normalisation, as its pipeline loaded them; a new tensor."""
+    """Undo the student's normalization: return the images as its pipeline loaded them, in a new tensor."""
     pixels_BCHW = inputs_BCHW.detach().float()
     if preprocessor._enable_normalize:
         pixels_BCHW = pixels_BCHW * preprocessor.std + preprocessor.mean
@@ -144,7 +161,10 @@ def _target(sample: Any) -> dict[str, Tensor]:
 
 
 def _before_loading(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Undo what ``state_dict`` did; a plain detector's checkpoint, as ``load_from`` may name it, is the student's."""
+    """Turn tensors of ``state_dict`` back into state, and take a plain detector's checkpoint for the student's.
+
+    ``load_from`` of a config may name such a checkpoint.
+    """
     own = [name for name in state if name.startswith(prefix)]
     if not any(name.startswith((f"{prefix}{STUDENT}", f"{prefix}distiller.")) for name in own):
         for name in own:

@@ -1,4 +1,4 @@
-"""State of a distiller beside its weights, as a tensor: averaged models of mmengine hold nothing else."""
+"""State of a distiller beside its weights as a tensor, since averaged models of mmengine hold tensors only."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 _LEAST_BYTES = 4096
-"""Sizes are powers of two from here: an averaged model copies a tensor into one of the same size."""
+"""Sizes are powers of two from here on. An averaged model copies a tensor into one of the same size, so the size must
+not change with every byte of the state."""
 
 
 def as_tensor(state: Any) -> Tensor:
-    """(N,) bytes: eight with the length of what follows, the state as torch saves it, zeros up to a power of two."""
+    """Return (N,) bytes: eight with the length of the state, the state as torch saves it, zeros to a power of two."""
     file = io.BytesIO()
     torch.save(state, file)
     content = file.getbuffer().nbytes.to_bytes(8, "little") + file.getvalue()
@@ -23,7 +24,7 @@ def as_tensor(state: Any) -> Tensor:
 
 
 def from_tensor(bytes_N: Tensor) -> Any:
-    """What ``as_tensor`` was given; tensors and plain values only, no code is run."""
+    """Return the argument of ``as_tensor``; tensors and plain values only, so that no code is run."""
     content = bytes_N.cpu().numpy().tobytes()
     length = int.from_bytes(content[:8], "little")
     return torch.load(io.BytesIO(content[8 : 8 + length]), weights_only=True)

@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from autokd.config import Detector
+from autokd.config import Detector, MmdetDetector
 from autokd.detectors import build_detector
 from autokd.detectors.mmdet import MmdetAdapter
 from autokd.errors import ConfigError, DetectorError
@@ -20,7 +20,19 @@ from autokd.outputs import DetectorOutputs
 
 
 class LiveTeacher:
-    """Gives the teacher's taps; its weights never change. A copy is the same teacher: averaged models need none."""
+    """A teacher with frozen weights, called with a batch for its taps.
+
+    Args:
+        section: the teacher's section, as in AutoKD's config file; ``framework`` is mmdet if it is left out.
+        num_classes: classes of the student's head.
+        image_size_px: (height, width) of the images on which the teacher is tried.
+        classes: names of the data set's classes; None: the teacher has them in the same order.
+        taps: names of the taps to return.
+
+    Raises:
+        ConfigError: if the section is wrong.
+        DetectorError: if there is no checkpoint, or the teacher cannot be built.
+    """
 
     def __init__(
         self,
@@ -43,8 +55,14 @@ class LiveTeacher:
         self._stated = self._classes_of_checkpoint(config)
 
     def __call__(self, pixels_BCHW: Tensor, sizes_px: Sequence[tuple[int, int]]) -> DetectorOutputs:
-        """Taps of images in BGR, 0 to 255; sizes_px: (height, width) of each, what lies beside it is padding."""
+        """Return the taps of images.
+
+        Args:
+            pixels_BCHW: BGR, 0 to 255.
+            sizes_px: (height, width) of each image from the upper left corner; beside it lies padding.
+        """
         detector = self._detector
+        # The runner moves the model, not its hidden teacher.
         if next(detector.parameters()).device != pixels_BCHW.device:
             detector.to(pixels_BCHW.device)
         with torch.no_grad():
@@ -53,10 +71,14 @@ class LiveTeacher:
             return detector(pixels_BCHW.flip(1) / 255, taps=self._taps)
 
     def __deepcopy__(self, memo: Any) -> LiveTeacher:
-        return self
+        return self  # averaged models copy the student and everything beside it; one teacher serves all copies
 
     def check_classes(self, dataset_meta: Mapping[str, Any] | None) -> None:
-        """DetectorError where the data set's names tell that the teacher's classes stand in another order."""
+        """Compare the teacher's classes with the data set's, if the names of both are known.
+
+        Raises:
+            DetectorError: if they are others, or in another order.
+        """
         found = (dataset_meta or {}).get("classes")
         expected = self._classes or self._stated
         if found is not None and expected is not None and tuple(found) != expected:
@@ -66,7 +88,7 @@ class LiveTeacher:
             )
 
     def _classes_of_checkpoint(self, config: Any) -> tuple[str, ...] | None:
-        if config.framework != "mmdet" or config.new_head:
+        if not isinstance(config, MmdetDetector) or config.new_head:
             return None
         from autokd.detectors.mmdet import read_checkpoint
 

@@ -1,11 +1,11 @@
-"""Several processes of mmengine's Runner without a GPU: in ``custom_imports``, this module lets them meet by gloo.
+"""Several processes of mmengine's Runner without a GPU: imported, this module joins them by gloo.
 
-mmengine's launcher asks for a GPU, unless the processes have met already. So with
+mmengine's launcher asks for a GPU, unless torch.distributed is initialized already. So with
 
     custom_imports = dict(imports=["autokd.mmdet_training", "autokd.mmdet_training.on_cpu"])
     model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
 
-in the config, ``torchrun ... tools/train.py distilled.py --launcher pytorch`` trains on CPUs. Where there is a GPU, or
+in the config, ``torchrun ... tools/train.py distilled.py --launcher pytorch`` trains on CPUs. If there is a GPU, or
 torchrun has not started the process, the import does nothing.
 """
 
@@ -18,7 +18,7 @@ from torch import distributed
 
 
 def meet_on_cpu() -> bool:
-    """Join the processes that torchrun started, by gloo; whether that was done."""
+    """Join the processes that torchrun started, by gloo; return whether that was done."""
     if torch.cuda.is_available() or distributed.is_initialized() or not distributed.is_torchelastic_launched():
         return False
     distributed.init_process_group("gloo")

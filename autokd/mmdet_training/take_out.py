@@ -1,4 +1,4 @@
-"""The student out of a checkpoint of the training: what plain MMDetection loads."""
+"""Taking the student out of a checkpoint of the training, as plain MMDetection loads it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,17 @@ from autokd.mmdet_training.distilled import STUDENT
 def take_out_student(checkpoint: Path, student: Path) -> Path:
     """Write the student's weights, with the names of its classes, for ``init_detector(student's config, student)``.
 
-    Of a training with EMA mmengine's checkpoints hold the averaged weights, and so does the student. DetectorError for
-    a file that is missing or holds no student. No code in the file is run.
+    Checkpoints of a training with EMA hold the averaged weights, so the student has these. No code in the file is run.
+
+    Args:
+        checkpoint: a checkpoint that mmengine wrote in a training of a ``DistilledDetector``.
+        student: the file to write.
+
+    Returns:
+        ``student``.
+
+    Raises:
+        DetectorError: if the checkpoint is missing or holds no student.
     """
     if not checkpoint.is_file():
         raise DetectorError(f"{checkpoint}: there is no such checkpoint. mmengine writes them into work_dir.")

@@ -9,11 +9,10 @@ from autokd.report.headline import Headline, headline
 from autokd.report.page import render_report
 from autokd.report.pictures import Boxes, ComparisonImage
 from autokd.report.tree import draw_tree
-from autokd.report.view import SEARCHED, EntryView, FidelityPoint, ReportData, SearchView, TrialView, best_trial
+from autokd.report.view import EntryView, FidelityPoint, ReportData, SearchView, TrialView, best_trial
 from autokd.report.write import results_markdown, results_table, write_report
 
 __all__ = [
-    "SEARCHED",
     "Boxes",
     "ComparisonImage",
     "EntryView",

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from autokd.outcomes import NO_DISTILLATION, SEARCHED
 from autokd.report.statistics import finite, student_t, summarise
 from autokd.report.style import AMBER, BLUE, GREEN, GREY, VIOLET, escape, plain_figure, say_instead
-from autokd.report.view import NONE, SEARCHED, EntryView, FidelityPoint, ReportData
+from autokd.report.view import EntryView, FidelityPoint, ReportData
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -18,9 +19,9 @@ _PRESET_COLOURS = (BLUE, VIOLET, "#06b6d4", "#ec4899", "#84cc16", "#f97316")
 
 def entry_colours(entries: Sequence[EntryView]) -> dict[str, str]:
     """Return one colour a name, the same in every figure: grey for none, green for the searched one."""
-    presets = [entry.name for entry in entries if entry.name not in (NONE, SEARCHED)]
+    presets = [entry.name for entry in entries if entry.name not in (NO_DISTILLATION, SEARCHED)]
     colours = {name: _PRESET_COLOURS[i % len(_PRESET_COLOURS)] for i, name in enumerate(presets)}
-    return {NONE: GREY, SEARCHED: GREEN} | colours
+    return {NO_DISTILLATION: GREY, SEARCHED: GREEN} | colours
 
 
 def results_figure(data: ReportData) -> go.Figure:
@@ -117,7 +118,7 @@ def fidelity_figure(points: Sequence[FidelityPoint], value_meaning: str = "rewar
     if not points:
         return say_instead("No distiller was judged both by the proxy and in full.")
     figure = plain_figure(360)
-    colours = {SEARCHED: GREEN, NONE: GREY}
+    colours = {SEARCHED: GREEN, NO_DISTILLATION: GREY}
     figure.add_trace(
         go.Scatter(
             x=[point.proxy_value for point in points], y=[point.full_val_ap for point in points],

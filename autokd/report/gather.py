@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from autokd.errors import AutoKDError
+from autokd.metrics import TEST_AP, part_of
 from autokd.report.pictures import ComparisonImage
 from autokd.report.statistics import summarise
 from autokd.report.view import (
@@ -23,7 +24,7 @@ from autokd.report.view import (
     TrialView,
 )
 from autokd.spec import DistillerSpec, formula_lines
-from autokd.storage import Entry, Race, Results, RunDirectory, SearchSummary, TrialRecord, get_fact, read_record
+from autokd.storage import Entry, Race, Results, RunDirectory, SearchSummary, StudyFacts, TrialRecord, read_record
 
 if TYPE_CHECKING:
     import optuna
@@ -57,7 +58,7 @@ def gather(
         teacher_val_ap=found.teacher.val_ap,
         teacher_test_ap=found.teacher.test_ap,
         teacher_per_class=_teacher_per_class(found),
-        race=_race_view(found.race or _race_so_far(study)),
+        race=_race_view(found.race or StudyFacts(study).race),
         kendall_tau=fidelity.kendall_tau,
         tau_interval=None if fidelity.low is None or fidelity.high is None else (fidelity.low, fidelity.high),
         fidelity_pairs=fidelity.pairs,
@@ -167,16 +168,10 @@ def _search_view(
         failed=sum(trial.status == "failed" and trial.cause != "interrupted" for trial in trials),
         pruned=sum(trial.status == "pruned" for trial in trials),
         reused=sum(trial.reused_from is not None for trial in trials),
-        seconds=results.search.seconds if results is not None else float(get_fact(study, "seconds_used", 0.0) or 0.0),
+        seconds=results.search.seconds if results is not None else StudyFacts(study).seconds_used,
         direction="minimize" if study.direction.name == "MINIMIZE" else "maximize",
         none_value=0.0,
     )
-
-
-def _race_so_far(study: optuna.Study) -> Race | None:
-    """What the database knows of the finalists before there are results."""
-    data = get_fact(study, "race")
-    return None if data is None else Race.model_validate(data)
 
 
 def _race_view(race: Race | None) -> RaceView | None:
@@ -210,8 +205,8 @@ def _judged_on(config: Mapping[str, Any]) -> Literal["test", "val"]:
 
 def _teacher_per_class(results: Results) -> dict[str, float]:
     """Return the teacher's test AP by class, kept under names such as "test_ap/cat"."""
-    kept = {name.partition("/")[2]: value for name, value in results.teacher.metrics.items() if "test_ap/" in name}
-    return {name: value for name, value in kept.items() if value is not None}
+    by_class = {part_of(name, TEST_AP): value for name, value in results.teacher.metrics.items()}
+    return {name: value for name, value in by_class.items() if name is not None and value is not None}
 
 
 def _numbers(values: Sequence[float | None]) -> tuple[float, ...]:

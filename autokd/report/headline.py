@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from autokd.outcomes import NO_DISTILLATION, SEARCHED
 from autokd.report.statistics import Gain, gain, summarise
-from autokd.report.view import NONE, SEARCHED, EntryView, ReportData, best_trial
+from autokd.report.view import EntryView, ReportData, best_trial
 
 Tone = Literal["ahead", "open", "behind", "empty"]
 
@@ -29,7 +30,7 @@ def subject_of(data: ReportData) -> EntryView | None:
     searched = data.entry(SEARCHED)
     if searched is not None:
         return searched
-    rated = [(_mean(entry.val_ap), entry) for entry in data.entries if entry.name != NONE]
+    rated = [(_mean(entry.val_ap), entry) for entry in data.entries if entry.name != NO_DISTILLATION]
     return max(rated, key=lambda pair: pair[0])[1] if rated else None
 
 
@@ -38,7 +39,9 @@ def best_preset(data: ReportData, subject: EntryView) -> EntryView | None:
     rated = [
         (_mean(entry.test_ap), entry)
         for entry in data.entries
-        if entry.name not in (NONE, subject.name) and summarise(entry.test_ap) is not None and not _same(entry, subject)
+        if entry.name not in (NO_DISTILLATION, subject.name)
+        and summarise(entry.test_ap) is not None
+        and not _same(entry, subject)
     ]
     return max(rated, key=lambda pair: pair[0])[1] if rated else None
 
@@ -48,7 +51,7 @@ def headline(data: ReportData) -> Headline:
     subject = subject_of(data)
     if subject is None or summarise(subject.test_ap) is None:
         return _without_result(data)
-    none, preset = data.entry(NONE), best_preset(data, subject)
+    none, preset = data.entry(NO_DISTILLATION), best_preset(data, subject)
     over_none = gain(subject, none) if none is not None else None
     over_preset = gain(subject, preset) if preset is not None else None
     name = preset.name if preset is not None else ""

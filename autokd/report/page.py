@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 import gzip
-import os
 from functools import lru_cache
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autokd.files import write_text_atomically
 from autokd.report.charts import fidelity_figure, per_class_figure, results_figure
 from autokd.report.curve import search_curve
 from autokd.report.headline import headline
@@ -54,15 +54,13 @@ SECTIONS = (
 
 def render_report(data: ReportData, path: Path) -> Path:
     """Write the page to ``path``, whole or not at all, and return it."""
-    from autokd import __version__
-
     drawn = _figures(data)
     pictures = [{"panels": draw_panels(image, data.score_threshold), "caption": image.caption} for image in data.images]
     class_entries = [entry.name for entry in data.entries if entry.per_class]
     class_entries += ["teacher"] if data.teacher_per_class else []
     text = _template().render(
         data=data,
-        version=__version__,
+        version=metadata.version("autokd"),
         sections=SECTIONS,
         css=_safe(_asset("report.css")),
         script=_safe(_asset("report.js")),
@@ -89,9 +87,7 @@ def render_report(data: ReportData, path: Path) -> Path:
         trial_rows=trial_rows(data),
         seeds_words=seeds_words(data),
     )
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_text_atomically(path, text)
     return path
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from autokd.outcomes import NO_DISTILLATION
 from autokd.report.statistics import Gain, gain, summarise
-from autokd.report.view import NONE, EntryView
+from autokd.report.view import EntryView
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,7 +36,7 @@ class Row:
 
 def rows(entries: Sequence[EntryView], winner: str = "") -> list[Row]:
     """Return a row for each entry, best mean test AP first; entries without values come last."""
-    base = next((entry for entry in entries if entry.name == NONE), None)
+    base = next((entry for entry in entries if entry.name == NO_DISTILLATION), None)
 
     def rank(entry: EntryView) -> float:
         summary = summarise(entry.test_ap)
@@ -99,7 +100,7 @@ def interval(found: Gain | None) -> str:
 
 
 def _row(entry: EntryView, base: EntryView | None, winner: str) -> Row:
-    found = None if base is None or entry.name == NONE else gain(entry, base)
+    found = None if base is None or entry.name == NO_DISTILLATION else gain(entry, base)
     return Row(
         name=entry.name,
         seeds=seeds_in_short(entry.seeds),

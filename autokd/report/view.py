@@ -10,14 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from autokd.config import NO_DISTILLATION
+from autokd.outcomes import SEARCHED
 from autokd.report.pictures import ComparisonImage
 
 TrialStatus = Literal["finished", "pruned", "failed", "running"]
-
-NONE = NO_DISTILLATION
-SEARCHED = "searched"
-"""Names of the entries that are no presets: training without distillation, and the searched distiller."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autokd.errors import name_list
+from autokd.outcomes import NO_DISTILLATION, SEARCHED
 from autokd.report.charts import class_names
 from autokd.report.headline import headline, subject_of
 from autokd.report.statistics import Gain, summarise
 from autokd.report.tables import ABSENT, interval, spread
-from autokd.report.view import NONE, SEARCHED, EntryView, ReportData, TrialView, best_trial
+from autokd.report.view import EntryView, ReportData, TrialView, best_trial
 
 MAX_TRIAL_ROWS = 300
 
@@ -96,7 +98,7 @@ def winner_words(data: ReportData) -> str:
     entry = data.winning_entry
     if entry is None:
         return ""
-    if entry.name == NONE:
+    if entry.name == NO_DISTILLATION:
         return "Training without distillation won on val: no distiller is worth using here."
     digest = f", digest {entry.digest}" if entry.digest else ""
     if entry.name != SEARCHED:
@@ -139,7 +141,12 @@ def failures(trials: Sequence[TrialView]) -> list[FailureRow]:
         if trial.status == "failed":
             by_cause.setdefault(trial.cause or "unknown", []).append(trial)
     listed = [
-        FailureRow(cause, len(failed), _listed(failed), next((t.message for t in failed if t.message), ABSENT)[:400])
+        FailureRow(
+            cause,
+            len(failed),
+            name_list((t.number for t in failed), limit=12),
+            next((t.message for t in failed if t.message), ABSENT)[:400],
+        )
         for cause, failed in by_cause.items()
     ]
     return sorted(listed, key=lambda row: (-row.count, row.cause))
@@ -186,18 +193,13 @@ def _gain_card(label: str, found: Gain) -> Card:
 
 def _gap_closed(data: ReportData, subject: EntryView | None) -> str:
     """Return how much of the gap from none to the teacher the headline's distiller closes."""
-    none = data.entry(NONE)
+    none = data.entry(NO_DISTILLATION)
     low = summarise(none.test_ap) if none is not None else None
     ours = summarise(subject.test_ap) if subject is not None else None
     if low is None or ours is None or data.teacher_test_ap is None or data.teacher_test_ap <= low.mean:
         return ""
     share = (ours.mean - low.mean) / (data.teacher_test_ap - low.mean)
     return f"{share:.0%} of the gap from none is closed"
-
-
-def _listed(trials: Sequence[TrialView]) -> str:
-    numbers = [str(trial.number) for trial in trials[:12]]
-    return ", ".join(numbers) + (", …" if len(trials) > 12 else "")
 
 
 def _trial_row(trial: TrialView) -> TrialRow:

@@ -1,14 +1,14 @@
-"""Runs jobs: in this process (``workers: 0``), on Ray Tune actors, locally or on a cluster, or on a virtual clock.
+"""Runtimes, which run jobs: in this process (``workers: 0``), on Ray (locally or on a cluster), or on a virtual clock.
 
-``contract`` says what a runtime promises, ``containment`` turns whatever a training raises into an outcome.
-Ray is imported by the modules named ``ray_*`` alone, and only when they are used.
+``contract`` has the interface, ``containment`` turns whatever a training raises into an outcome. Only the package
+``ray`` imports Ray, and only when a runtime of it is made.
 """
 
 from autokd.runtime.choose import make_runtime
-from autokd.runtime.containment import contained
+from autokd.runtime.containment import run_guarded
 from autokd.runtime.contract import WAIT, Driver, Runtime, Wait
 from autokd.runtime.local import InProcessRuntime
-from autokd.runtime.ray.jobs import follow_job, job_status, stop_job, submit_job
+from autokd.runtime.ray.submission import follow_job, job_status, stop_job, submit_job
 from autokd.runtime.simulated import SimulatedRuntime
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "Runtime",
     "SimulatedRuntime",
     "Wait",
-    "contained",
+    "run_guarded",
     "follow_job",
     "job_status",
     "make_runtime",

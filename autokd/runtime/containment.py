@@ -1,6 +1,6 @@
-"""One job, contained: whatever its evaluator raises ends as an outcome with a named cause.
+"""Guarded jobs: whatever an evaluator raises ends as an outcome with a named cause.
 
-This is the one place of AutoKD that catches every exception.
+This module alone names failures, and alone catches every exception. What a cause means is in ``autokd.outcomes``.
 """
 
 from __future__ import annotations
@@ -14,24 +14,37 @@ from collections.abc import Generator
 from dataclasses import replace
 
 from autokd.errors import DetectorError, DistillError, NonFiniteError, SpecError
-from autokd.outcomes import Cause, Evaluator, Job, Outcome, Report
+from autokd.outcomes import Cause, Evaluator, Job, JobFailed, Outcome, Report
 
 logger = logging.getLogger(__name__)
 
 _MAX_MESSAGE = 2000
 _OUT_OF_MEMORY_PHRASES = ("out of memory", "can't allocate memory", "not enough memory")
+"""Words of torch's allocators on a CPU, which raise a plain RuntimeError."""
 
 
 def worker_name() -> str:
-    """Host and process, which tell workers apart."""
+    """Return host and process, by which workers are told apart."""
     return f"{platform.node()}:{os.getpid()}"
 
 
-def contained(evaluator: Evaluator, job: Job) -> Generator[Report, None, Outcome]:
-    """Iterate ``evaluator.evaluate(job)``; escaped exceptions become failed outcomes.
+def run_guarded(evaluator: Evaluator, job: Job) -> Generator[Report, None, Outcome]:
+    """Run a job; exceptions become failed outcomes.
 
-    Closing the generator (a pruned job) closes the evaluator's. KeyboardInterrupt passes through, after
-    closing it as well. The outcome carries all reports, the seconds taken and the worker's name.
+    Args:
+        evaluator: runs the job.
+        job: the job.
+
+    Yields:
+        The evaluator's reports, with the job's id and plain numbers. Closing the generator (a pruned job) closes the
+        evaluator's.
+
+    Returns:
+        The outcome, finished or failed, with all reports, the seconds taken, and the worker's name. A failed one has
+        the metrics of the last report, or those that ``JobFailed`` carries.
+
+    Raises:
+        KeyboardInterrupt: after the evaluator's generator is closed.
     """
     began_s = time.monotonic()
     reports: list[Report] = []
@@ -48,9 +61,11 @@ def contained(evaluator: Evaluator, job: Job) -> Generator[Report, None, Outcome
             report = _checked_report(report, job, time.monotonic() - began_s)
             reports.append(report)
             yield report
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a trial is contained here
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a job must never end its worker
         outcome = failure(job, error)
     finally:
+        # Also if this generator is closed or interrupted: the training's hooks and threads must end now, and not when
+        # the garbage collector finds them.
         if training is not None:
             _close(training, job)
     return replace(
@@ -63,42 +78,55 @@ def contained(evaluator: Evaluator, job: Job) -> Generator[Report, None, Outcome
 
 
 def pruned(job: Job, reports: list[Report], worker: str = "") -> Outcome:
-    """The outcome of a job that its driver stopped after ``reports``."""
+    """Return the outcome of a job that its driver stopped after ``reports``."""
     last = reports[-1]
     return Outcome(job.id, "pruned", metrics=last.metrics, reports=tuple(reports), seconds=last.seconds, worker=worker)
 
 
 def failure(job: Job, error: BaseException) -> Outcome:
-    """The failed outcome that ``error`` means, before reports and seconds are added."""
+    """Return the failed outcome of an exception, still without reports and seconds."""
+    metrics, artifacts = {}, {}
+    if isinstance(error, JobFailed) and error.__cause__ is not None:
+        metrics, artifacts = _plain(error.metrics), dict(error.artifacts)
+        error = error.__cause__
     cause = cause_of(error)
-    return Outcome(job.id, "failed", cause=cause, message=_message(cause, error))
+    return Outcome(job.id, "failed", metrics, cause, _message(cause, error), artifacts=artifacts)
 
 
 def cause_of(error: BaseException) -> Cause:
-    """The named cause of an exception. torch's own are known by name, so that torch need not be imported."""
+    """Return the cause of an exception."""
     if isinstance(error, NonFiniteError):
         return "non_finite"
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, (DistillError, SpecError, DetectorError)):
         return "cannot_build"
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
-        return "out_of_memory"
-    if isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _OUT_OF_MEMORY_PHRASES):
+    if _is_out_of_memory(error):
         return "out_of_memory"
     return "error"
 
 
+def _is_out_of_memory(error: BaseException) -> bool:
+    # torch's own class is recognized by its name, since a runtime must not import torch: the driver need not have it.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
+        return True
+    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _OUT_OF_MEMORY_PHRASES)
+
+
 def _message(cause: Cause, error: BaseException) -> str:
-    """What went wrong; for a bug the innermost part of its traceback, where the reason stands."""
-    if cause != "error":
-        return shortened(str(error) or type(error).__name__)
-    return shortened("".join(traceback.format_exception(type(error), error, error.__traceback__)).strip())
+    """Return the error's message; of a bug, the innermost part of its traceback."""
+    if cause == "error":
+        return shortened("".join(traceback.format_exception(type(error), error, error.__traceback__)).strip())
+    text = str(error)
+    if cause == "out_of_memory":
+        # The further lines are torch's advice about its own settings.
+        text = next(iter(text.splitlines()), "")
+    return shortened(text or type(error).__name__)
 
 
 def shortened(text: str) -> str:
-    """The last 2,000 characters of ``text``."""
+    """Return the last 2,000 characters of ``text``: a traceback names the error at its end."""
     return text if len(text) <= _MAX_MESSAGE else "... " + text[-_MAX_MESSAGE:]
 
 
@@ -113,7 +141,7 @@ def _checked_report(report: Report, job: Job, elapsed_s: float) -> Report:
 
 
 def _plain(metrics: object) -> dict[str, float]:
-    """Metrics as Python floats, so that they travel and are stored without torch."""
+    """Return metrics as Python floats, which travel and are stored without torch."""
     return {str(name): float(value) for name, value in dict(metrics).items()}  # type: ignore[call-overload]
 
 

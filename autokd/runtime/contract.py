@@ -1,8 +1,7 @@
-"""What every runtime promises: the driver decides, the runtime executes.
+"""The contract of every runtime: a driver decides, a runtime executes.
 
-A runtime asks its driver for jobs, carries each to a worker, hands back its reports and, last and exactly
-once, its outcome. Whether workers are this process, a Ray cluster, or a simulated clock makes no difference
-to the driver.
+A runtime asks its driver for jobs, carries each to a worker, and hands back the job's reports and, last and exactly
+once, its outcome. The driver is the same whether workers are this process, a Ray cluster or a simulated clock.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from autokd.outcomes import EvaluatorFactory, Job, Outcome, Report
 
 
 class Wait:
-    """The type of ``WAIT``: the driver has nothing to do now, but may have later."""
+    """The type of ``WAIT``: the driver has no job now, and may have one later."""
 
     def __repr__(self) -> str:
         return "WAIT"
@@ -26,35 +25,44 @@ WAIT = Wait()
 
 
 class Driver(Protocol):
-    """The one who decides. All methods are called from the thread that called ``Runtime.run``.
+    """The side that decides. All methods are called from the thread that called ``Runtime.run``.
 
-    An exception raised here is a bug or a broken database: the runtime stops its workers and lets it out.
+    An exception of a driver's method is a bug or a broken database: the runtime stops its workers and raises it.
     """
 
     def next_job(self) -> Job | Wait | None:
-        """The next job; WAIT: nothing now, ask again after an outcome; None: no more ever."""
+        """Return the next job; ``WAIT``: none now, ask again after an outcome; None: none any more."""
         ...
 
     def on_report(self, report: Report) -> bool:
-        """Take in a report; False stops its job, which then ends with status "pruned"."""
+        """Receive a report.
+
+        Returns:
+            False stops the report's job, which then ends with status "pruned".
+        """
         ...
 
     def on_outcome(self, outcome: Outcome) -> None:
-        """Take in how a job ended."""
+        """Receive the outcome of a job that has ended."""
         ...
+
+
+RuntimeT = TypeVar("RuntimeT", bound="Runtime")
 
 
 class Runtime(ABC):
     """A context manager that runs jobs; ``run`` may be called several times, one call after another.
 
-    Of one job, reports arrive in the order of their epochs, each epoch once even if a lost worker made the job
-    start again, and the outcome last. Jobs of different workers interleave. Failures of a job are outcomes.
-    A worker calls the factory once and keeps the evaluator; what the factory raises comes out of ``run``.
-    KeyboardInterrupt stops the workers and comes out of ``run``; jobs in flight then have no outcome.
+    Reports of one job arrive in the order of their epochs, each epoch once even if a lost worker made the job start
+    again, and the outcome arrives last. Jobs of different workers interleave. A failed job has an outcome; it raises
+    nothing. A worker calls the factory once and keeps the evaluator. KeyboardInterrupt stops the workers and comes out
+    of ``run``; jobs in flight then have no outcome.
+
+    ``autokd.testing.runtimes.RuntimeTestCase`` tests all of this.
     """
 
     num_workers: int
-    """How many jobs run at a time."""
+    """Number of jobs that run at a time."""
 
     @abstractmethod
     def run(
@@ -66,15 +74,21 @@ class Runtime(ABC):
     ) -> None:
         """Run jobs until the driver has no more.
 
-        ``job_timeouts_s``: recipe's name -> seconds after which a worker that hangs is killed and the job
-        ends as "timeout". Evaluators keep their own deadlines; this catches those that cannot. Only a runtime
-        whose workers are other processes can enforce it.
+        Args:
+            driver: source of the jobs, receiver of reports and outcomes.
+            factory: makes a worker's evaluator; picklable.
+            job_timeouts_s: recipe's name -> seconds after which a worker that hangs is killed and its job ends as
+                "timeout". Evaluators keep their own deadlines; this limit catches those that cannot. Only a runtime
+                whose workers are other processes can enforce it.
+
+        Raises:
+            Exception: whatever the driver or the factory raises.
         """
 
-    def close(self) -> None:  # noqa: B027 - most runtimes have something to give back, not all
-        """Give back what the runtime holds; called on leaving the context."""
+    def close(self) -> None:  # noqa: B027 - a default for runtimes that hold nothing
+        """Release what the runtime holds; called when the context is left."""
 
-    def __enter__(self) -> Runtime:
+    def __enter__(self: RuntimeT) -> RuntimeT:
         return self
 
     def __exit__(

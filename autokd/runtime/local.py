@@ -1,4 +1,4 @@
-"""Jobs one after another in the driver's own process: for debugging, and where Ray is absent."""
+"""Jobs one after another in the driver's own process: for debugging, and without Ray."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import time
 from collections.abc import Mapping
 
 from autokd.outcomes import Evaluator, EvaluatorFactory, Job, Outcome, Report, WorkerResources
-from autokd.runtime.containment import contained, pruned, worker_name
+from autokd.runtime.containment import pruned, run_guarded, worker_name
 from autokd.runtime.contract import Driver, Runtime, Wait
 
 _POLL_S = 0.2
+"""Seconds between two questions to a driver that waits."""
 
 
 class InProcessRuntime(Runtime):
-    """``workers: 0``. A job that hangs cannot be killed here: ``job_timeouts_s`` is not enforced."""
+    """The runtime of ``workers: 0``.
+
+    A job that hangs cannot be killed in its own process, so ``job_timeouts_s`` is not enforced.
+
+    Args:
+        resources: cores and card of this process; None: a CPU with torch's default number of threads.
+    """
 
     def __init__(self, resources: WorkerResources | None = None) -> None:
         self.num_workers = 1
@@ -29,22 +36,24 @@ class InProcessRuntime(Runtime):
     ) -> None:
         while (job := driver.next_job()) is not None:
             if isinstance(job, Wait):
-                # Nothing runs here that could change the driver's mind, but another driver on the same
-                # database may.
+                # No job runs here whose outcome could end the waiting, but another driver on the same database
+                # may end it.
                 time.sleep(_POLL_S)
                 continue
             driver.on_outcome(self._run_job(job, driver, self._evaluator(factory)))
 
     def close(self) -> None:
+        """Drop the evaluator, and with it the data and teachers that it holds in memory."""
         self._built = None
 
     def _evaluator(self, factory: EvaluatorFactory) -> Evaluator:
+        # Kept from run to run: a study calls ``run`` once a phase, and an evaluator costs the loading of all data.
         if self._built is None or self._built[0] is not factory:
             self._built = (factory, factory(self._resources))
         return self._built[1]
 
     def _run_job(self, job: Job, driver: Driver, evaluator: Evaluator) -> Outcome:
-        training = contained(evaluator, job)
+        training = run_guarded(evaluator, job)
         reports: list[Report] = []
         try:
             while True:
@@ -57,4 +66,4 @@ class InProcessRuntime(Runtime):
                 if not driver.on_report(report):
                     return pruned(job, reports, worker_name())
         finally:
-            training.close()
+            training.close()  # a pruned job, or an exception of the driver, leaves a training in the middle

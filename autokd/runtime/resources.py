@@ -1,4 +1,4 @@
-"""How cores and cards are divided among workers."""
+"""Division of cores and GPUs among workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from autokd.outcomes import WorkerResources
 
 
 def num_local_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use, at least 1."""
+    # A container or a batch system may pin the process to fewer cores than the machine has. macOS has no affinity.
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return max(1, os.cpu_count() or 1)
@@ -26,10 +27,18 @@ def divide(
     threads_per_worker: int = 0,
     gpus_per_worker: float | Literal["auto"] = "auto",
 ) -> WorkerResources:
-    """What each of ``workers`` gets on nodes with so many cores each, and cards in all.
+    """Divide cores and GPUs among workers.
 
-    Threads: as many as let every worker have a place on some node, at least one. Cards: a whole one each
-    where there are enough, else equal fractions of which a whole number fits on a card.
+    Args:
+        node_cores: number of cores of each node.
+        num_gpus: number of GPUs on all nodes.
+        workers: number of workers.
+        threads_per_worker: 0: as many as leave every worker a place on some node, at least 1.
+        gpus_per_worker: "auto": a whole GPU each if there are enough, else equal fractions of which a whole number fits
+            on one GPU.
+
+    Returns:
+        Resources of each worker.
     """
     threads = threads_per_worker or _threads(node_cores, workers)
     if gpus_per_worker == "auto":
@@ -40,6 +49,7 @@ def divide(
 
 
 def _threads(node_cores: Sequence[float], workers: int) -> int:
+    # A worker is one process, so its threads lie on one node: cores that are left over on two nodes make no place.
     widest = int(max(node_cores, default=1))
     for threads in range(widest, 1, -1):
         if sum(int(cores // threads) for cores in node_cores) >= workers:
@@ -48,9 +58,15 @@ def _threads(node_cores: Sequence[float], workers: int) -> int:
 
 
 def own_resources(threads: int, gpus: float | Literal["auto"]) -> WorkerResources:
-    """What the driver's process itself may use. torch is asked only where a card's device file exists."""
-    use_card = gpus == "auto" or gpus > 0
-    if use_card and any(Path("/dev").glob("nvidia[0-9]*")):
+    """Return what the driver's own process may use.
+
+    Args:
+        threads: number of threads; 0: torch's default.
+        gpus: "auto", or a number; above 0: a GPU is used if there is one.
+    """
+    # torch takes seconds to import, so it is asked only if the device file of a GPU exists.
+    use_gpu = gpus == "auto" or gpus > 0
+    if use_gpu and any(Path("/dev").glob("nvidia[0-9]*")):
         import torch
 
         if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Two runtimes as one: full trainings go to the one that shares a training, all other jobs to the one that searches."""
+"""Two runtimes as one: full trainings on one of them, all other jobs on the other."""
 
 from __future__ import annotations
 
@@ -8,27 +8,36 @@ from autokd.outcomes import EvaluatorFactory, Job, Outcome, Report
 from autokd.runtime.contract import WAIT, Driver, Runtime, Wait
 
 
-class ByRecipeRuntime(Runtime):
-    """One of the two runs at a time, so that either may have the whole machine."""
+class RoutedRuntime(Runtime):
+    """Routes each job to a runtime by its recipe.
 
-    def __init__(self, searching: Runtime, training: Runtime) -> None:
-        self.num_workers = searching.num_workers
-        self._searching, self._training = searching, training
+    The two runtimes take turns and never run at once, so that either may use the whole machine: a full training that
+    several processes share needs the cores that proxy trainings would occupy.
 
-    def __enter__(self) -> ByRecipeRuntime:
-        self._training.__enter__()
+    Args:
+        proxies: runtime of every job that is no full training; its number of workers is this runtime's.
+        full: runtime of full trainings.
+    """
+
+    def __init__(self, proxies: Runtime, full: Runtime) -> None:
+        self.num_workers = proxies.num_workers
+        self._proxies, self._full = proxies, full
+
+    def __enter__(self) -> RoutedRuntime:
+        self._full.__enter__()
         try:
-            self._searching.__enter__()
+            self._proxies.__enter__()
         except BaseException:
-            self._training.close()
+            self._full.close()
             raise
         return self
 
     def close(self) -> None:
+        """Close both runtimes, the second one even if the first raises."""
         try:
-            self._searching.close()
+            self._proxies.close()
         finally:
-            self._training.close()
+            self._full.close()
 
     def run(
         self,
@@ -38,13 +47,17 @@ class ByRecipeRuntime(Runtime):
         job_timeouts_s: Mapping[str, float | None] | None = None,
     ) -> None:
         router = _Router(driver)
-        while router.turn():
-            runtime = self._training if router.serves_full else self._searching
+        while router.switch():
+            runtime = self._full if router.serves_full else self._proxies
             runtime.run(router, factory, job_timeouts_s=job_timeouts_s)
 
 
 class _Router:
-    """Gives a runtime the jobs of its kind; at one of the other kind it lets those in flight end, and stops."""
+    """A driver that offers one runtime the jobs of its kind.
+
+    At a job of the other kind it says "no more" to the runtime once the jobs in flight have ended, so that ``run``
+    returns and the other runtime takes its turn. It holds that job meanwhile: a driver hands a job out once.
+    """
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -53,23 +66,25 @@ class _Router:
         self._is_exhausted = False
         self.serves_full = False
 
-    def turn(self) -> bool:
-        """Find out which kind is next; False: there are no more jobs ever."""
+    def switch(self) -> bool:
+        """Choose the kind of the next job; False if there are no more jobs."""
         if self._held is None and not self._is_exhausted:
-            self._ask()
+            self._fetch()
+        # If the driver waits, no job is held, and the runtime of the last turn goes on asking it.
         if self._held is not None:
             self.serves_full = self._held.recipe == "full"
         return not self._is_exhausted
 
     def next_job(self) -> Job | Wait | None:
         if self._held is None and not self._is_exhausted:
-            self._ask()
+            self._fetch()
         job = self._held
         if job is not None and (job.recipe == "full") == self.serves_full:
             self._held = None
             self._num_in_flight += 1
             return job
         if job is not None:
+            # The turn is over once the jobs in flight have ended.
             return WAIT if self._num_in_flight else None
         return None if self._is_exhausted else WAIT
 
@@ -80,7 +95,7 @@ class _Router:
         self._num_in_flight -= 1
         self._driver.on_outcome(outcome)
 
-    def _ask(self) -> None:
+    def _fetch(self) -> None:
         job = self._driver.next_job()
         if job is None:
             self._is_exhausted = True

@@ -1,7 +1,7 @@
-"""Jobs on a virtual clock: the same study loop with W workers, whose trainings last as long as they say.
+"""Jobs on a virtual clock: the unchanged study loop with W workers, for evaluators that replay recorded trainings.
 
-What an evaluator yields is taken as having happened after ``Report.seconds`` and ``Outcome.seconds`` of virtual
-time (those of a recorded training, mostly), so that hours of search pass in a second, in an exact order.
+A report or an outcome happens ``Report.seconds`` or ``Outcome.seconds`` of virtual time after its job's start, so hours
+of search pass in a second, in an exact order. This is a discrete-event simulation with one queue.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 
 from autokd.errors import AutoKDError
 from autokd.outcomes import Evaluator, EvaluatorFactory, Job, Outcome, Report, WorkerResources
-from autokd.runtime.containment import contained, pruned
+from autokd.runtime.containment import pruned, run_guarded
 from autokd.runtime.contract import Driver, Runtime, Wait
 
 
 @dataclass
 class _Running:
-    """A job on a virtual worker, with its next event; ``began_s`` is virtual."""
+    """A job on a virtual worker, with its next event; ``began_s`` is in virtual time."""
 
     job: Job
     worker: int
@@ -29,15 +29,21 @@ class _Running:
 
 
 class SimulatedRuntime(Runtime):
-    """``num_workers`` virtual workers; deterministic where the evaluators are.
+    """Virtual workers, deterministic if the evaluators are.
 
-    Reports and outcomes reach the driver in the order of virtual time; of those at one instant, the job that
-    started first is heard first. A worker whose job has ended, or was pruned by a report, asks for the next at
-    that very instant; those that were told to wait ask again after it, in the order of their numbers. Each
-    worker keeps an evaluator of its own. ``job_timeouts_s`` ends a job in virtual time.
+    Reports and outcomes reach the driver in the order of virtual time; at one instant, those of the job that started
+    first come first. A worker whose job has ended or was pruned asks for the next job at that instant; workers that got
+    ``WAIT`` ask again after it, in the order of their numbers. Each worker has an evaluator of its own.
+    ``job_timeouts_s`` ends a job in virtual time. The clock continues from one ``run`` to the next.
 
-    A driver's methods may read ``now_s``. The clock goes on from one ``run`` to the next. What an evaluator does
-    not time itself counts by the wall clock, and an evaluator that hangs, hangs: nothing here is killed.
+    Events without ``seconds`` are timed by the wall clock. An evaluator that hangs is not killed.
+
+    Args:
+        num_workers: number of virtual workers, at least 1.
+        resources: what the evaluators are told that they may use.
+
+    Raises:
+        ValueError: for fewer than 1 worker.
     """
 
     def __init__(self, num_workers: int, resources: WorkerResources | None = None) -> None:
@@ -45,9 +51,9 @@ class SimulatedRuntime(Runtime):
             raise ValueError(f"num_workers is {num_workers}; a simulated runtime has 1 or more.")
         self.num_workers = num_workers
         self.now_s = 0.0
-        """Virtual seconds since the runtime was made."""
+        """Virtual seconds since the runtime was made; a driver's methods may read it."""
         self.busy_s = 0.0
-        """Virtual seconds that workers spent on jobs that have ended, all of them together."""
+        """Sum of the virtual seconds that workers spent on jobs that have ended."""
         self._resources = resources or WorkerResources()
         self._built: tuple[EvaluatorFactory, dict[int, Evaluator]] | None = None
 
@@ -65,10 +71,11 @@ class SimulatedRuntime(Runtime):
             simulation.stop()
 
     def close(self) -> None:
+        """Drop the workers' evaluators."""
         self._built = None
 
     def evaluator(self, factory: EvaluatorFactory, worker: int) -> Evaluator:
-        """The evaluator of a virtual worker, made when it first has a job of this factory."""
+        """Return the evaluator of a virtual worker, made at its first job of this factory."""
         if self._built is None or self._built[0] is not factory:
             self._built = (factory, {})
         evaluators = self._built[1]
@@ -78,7 +85,11 @@ class SimulatedRuntime(Runtime):
 
 
 class _Simulation:
-    """One ``run``: a queue of each running job's next event, by virtual time."""
+    """One ``run``: a queue with the next event of each running job.
+
+    An entry is (virtual time, order of start, job): the order decides between events at one instant, so that a run is
+    deterministic and two jobs are never compared themselves.
+    """
 
     def __init__(
         self,
@@ -93,15 +104,16 @@ class _Simulation:
         self._timeouts_s = timeouts_s
         self._free = list(range(runtime.num_workers))
         self._queue: list[tuple[float, int, _Running]] = []
-        self._heard: _Running | None = None
+        self._current: _Running | None = None
         self._num_started = 0
         self._has_more = True
 
     def go(self) -> None:
+        """Process events until no job is running."""
         self._assign()
         while self._queue:
             self._runtime.now_s, order, running = heapq.heappop(self._queue)
-            event, self._heard = running.next_event, running
+            event, self._current = running.next_event, running
             if isinstance(event, Report):
                 running.reports.append(event)
                 if self._driver.on_report(event):
@@ -114,13 +126,14 @@ class _Simulation:
             self._assign()
 
     def stop(self) -> None:
-        """Close what still runs, where the driver has raised."""
-        for running in (self._heard, *(running for _, _, running in self._queue)):
+        """Close the trainings that still run, which happens only if the driver has raised."""
+        # The current job was taken from the queue, and its training is open if the driver raised in ``on_report``.
+        for running in (self._current, *(running for _, _, running in self._queue)):
             if running is not None:
                 running.training.close()
 
     def _assign(self) -> None:
-        """Let free workers ask, one after the other, until the driver has nothing for them now."""
+        """Let free workers ask, one after the other, until the driver has no job now."""
         while self._free and self._has_more:
             job = self._driver.next_job()
             if job is None:
@@ -128,8 +141,8 @@ class _Simulation:
             elif isinstance(job, Wait):
                 if not self._queue:
                     raise AutoKDError(
-                        "The driver waits although no job is running: on a virtual clock nothing can happen that "
-                        "ends its waiting. Several drivers of one study cannot be simulated one by one."
+                        "The driver returned WAIT although no job is running: on a virtual clock nothing else can "
+                        "happen that ends its waiting. Simulate one driver of a study at a time."
                     )
                 return
             else:
@@ -137,12 +150,12 @@ class _Simulation:
 
     def _start(self, job: Job, worker: int) -> None:
         evaluator = self._runtime.evaluator(self._factory, worker)
-        running = _Running(job, worker, self._runtime.now_s, contained(evaluator, job))
+        running = _Running(job, worker, self._runtime.now_s, run_guarded(evaluator, job))
         self._num_started += 1
         self._await_next(self._num_started, running)
 
     def _await_next(self, order: int, running: _Running) -> None:
-        """Queue the job's next event at its virtual time, which never lies before now."""
+        """Queue the job's next event at its virtual time, which is never before now."""
         try:
             event: Report | Outcome = next(running.training)
         except StopIteration as end:
@@ -152,12 +165,13 @@ class _Simulation:
             running.training.close()
             event = _timed_out(running, limit_s)
         running.next_event = event
+        # A recorded job may report less time at a later event, and the clock must not run backwards.
         heapq.heappush(self._queue, (max(self._runtime.now_s, running.began_s + event.seconds), order, running))
 
     def _end(self, running: _Running, outcome: Outcome) -> None:
         self._runtime.busy_s += self._runtime.now_s - running.began_s
         self._free.append(running.worker)
-        self._free.sort()
+        self._free.sort()  # the worker with the lowest number asks first, in whatever order they became free
         self._driver.on_outcome(replace(outcome, worker=f"simulated:{running.worker}"))
 
 

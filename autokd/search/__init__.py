@@ -1,17 +1,14 @@
-"""Which spec to try next: Monte Carlo tree search as an Optuna sampler, and the other samplers by name.
+"""Samplers that choose the next spec: Monte Carlo tree search, and Optuna's own by name.
 
-``nodes`` is the tree, ``history`` builds it from a study, ``policy`` scores choices, ``model`` is the value model,
-``numbers`` decides numeric parameters, ``mcts`` is the sampler over them all; ``view`` shows the tree. Those know
-Optuna and nothing of AutoKD; ``suggest`` and ``samplers`` are where the two meet.
+``mcts`` is the tree search, an Optuna sampler that imports nothing of AutoKD. Three modules connect Optuna with AutoKD:
+``suggest`` (the space walked by a trial), ``samplers`` (samplers and pruners by the configuration's names) and
+``prior`` (options counted over published distillers).
 """
 
-from autokd.search.history import FORGET_ATTR
-from autokd.search.mcts import MCTSSampler
-from autokd.search.policy import UCT, ModelPolicy
+from autokd.search.mcts import FORGET_ATTR, UCT, MCTSSampler, ModelPolicy, TreeNode, read_tree
 from autokd.search.prior import published_prior
 from autokd.search.samplers import TrialSeededSampler, decision_role, make_pruner, make_sampler
 from autokd.search.suggest import suggest
-from autokd.search.view import TreeNode, tree
 
 __all__ = [
     "FORGET_ATTR",
@@ -24,6 +21,6 @@ __all__ = [
     "make_pruner",
     "make_sampler",
     "published_prior",
+    "read_tree",
     "suggest",
-    "tree",
 ]

@@ -1,4 +1,4 @@
-"""What published distillers choose, as a first opinion of a space's options."""
+"""A prior of a space's options: how often published distillers take them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,26 @@ if TYPE_CHECKING:
 
 
 def published_prior(space: Space, specs: Iterable[DistillerSpec]) -> Mapping[str, float]:
-    """Option of a decision, as ``decision_role`` and the tree name it -> log of how often ``specs`` take it, about 0.
+    """Count how often published distillers take each option of the space.
 
-    For each slot, the terms of all ``specs`` that take one of its operators are counted (no operator of a slot of
-    transformations counts as "none"), one count is added to each option, and the logs are centred over the options.
-    Options of one operator with different numbers share its count.
+    The count of an option is the number of terms that take its operator, plus 1 (add-one smoothing); a term without any
+    operator of a slot of transformations counts for "none". Options of one operator with different numbers share its
+    count.
+
+    Args:
+        space: the space whose options are counted.
+        specs: published distillers.
+
+    Returns:
+        Option, named "role=choice" as in the tree of ``MCTSSampler(role=decision_role)`` -> log of its count, minus the
+        mean log over the slot's options.
     """
     terms = [term for spec in specs for term in spec.terms]
     prior: dict[str, float] = {}
     for slot in space.slots:
         names = [option.step.name for option in slot.options]
         taken = Counter(name for term in terms if (name := _operator_of(term, slot)) in names)
+        # Logs: a softmax of the prior is then proportional to the counts. Centered: the average option has no bias.
         logs = [math.log(taken[name] + 1) for name in names]
         mean = math.fsum(logs) / len(logs)
         for option, log in zip(slot.options, logs):
@@ -34,7 +43,7 @@ def published_prior(space: Space, specs: Iterable[DistillerSpec]) -> Mapping[str
 
 
 def _operator_of(term: TermSpec, slot: Slot) -> str:
-    """The operator that a term has where the space has ``slot``."""
+    """Return the name of the operator that the term has in ``slot``."""
     if slot.kind == "source":
         return term.source.name
     if slot.kind == "distance":

@@ -1,8 +1,8 @@
-"""The samplers and pruners that a space file can name.
+"""Samplers and pruners by the names that a space file gives them.
 
-Every sampler is a pure function of (seed, the study's history): Optuna's own are made anew for each trial with a
-seed drawn from (seed, trial number). So a revived search goes on as the first would, and does not repeat the random
-suggestions with which it began.
+Every sampler is a pure function of (seed, history of the study): Optuna's own are made anew for each trial, with a seed
+from (seed, trial number). So a resumed search continues as the first would have, and does not repeat the random
+suggestions with which the first began.
 """
 
 from __future__ import annotations
@@ -36,7 +36,15 @@ if TYPE_CHECKING:
 
 
 def make_sampler(config: SearchConfig, space: Space | None = None) -> BaseSampler:
-    """The sampler that ``config.sampler`` names, seeded by ``config.seed``; of ``space``, for one that has a prior."""
+    """Return the sampler that ``config.sampler`` names, seeded by ``config.seed``.
+
+    Args:
+        config: the section "search" of a configuration.
+        space: the space that the prior of the tree search is counted for; None: no prior.
+
+    Returns:
+        An Optuna sampler whose suggestions are a function of the seed and the study's history alone.
+    """
     if config.sampler == "mcts":
         prior = None
         if space is not None and config.prior == "published":
@@ -46,13 +54,26 @@ def make_sampler(config: SearchConfig, space: Space | None = None) -> BaseSample
 
 
 def decision_role(name: str) -> str:
-    """The role of a decision of the space: "t2.distance(kl|l2)" -> "distance"; an operator means the same in every
-    term and wherever only a part of the slot is offered."""
+    """Return the role of a decision of the space: "t2.distance(kl|l2)" -> "distance".
+
+    An operator has one meaning in every term and in every part of its slot, so decisions share what is learned about
+    it.
+
+    Args:
+        name: the decision's parameter name: term, slot, and in parentheses the offered part of the slot.
+    """
     return re.sub(r"^t\d+\.|\(.*\)$", "", name)
 
 
 def make_pruner(config: SearchConfig) -> BasePruner:
-    """The pruner that ``config.pruner`` names. Steps are epochs; the first five trials are never pruned by rank."""
+    """Return the pruner that ``config.pruner`` names.
+
+    Args:
+        config: the section "search" of a configuration.
+
+    Returns:
+        An Optuna pruner whose steps are epochs. Pruners by rank leave the first five trials alone.
+    """
     if config.pruner == "median":
         return MedianPruner(n_startup_trials=5)
     if config.pruner == "percentile":
@@ -86,8 +107,12 @@ _BUILDERS: dict[str, Callable[[int], BaseSampler]] = {"tpe": _tpe, "nsga2": _nsg
 class TrialSeededSampler(BaseSampler):
     """Any Optuna sampler, made anew for each trial with a seed from (seed, trial number).
 
-    What such a sampler remembers between trials beside its random state is a cache of the storage (search spaces,
-    generations), which it fills again.
+    Beside its random state such a sampler keeps caches of the storage between trials (search spaces, generations),
+    which a new one fills again.
+
+    Args:
+        build: returns the sampler for a seed.
+        seed: seed of the whole search.
     """
 
     def __init__(self, build: Callable[[int], BaseSampler], seed: int) -> None:
@@ -96,6 +121,7 @@ class TrialSeededSampler(BaseSampler):
         self._current = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
+        # Thread-local storage cannot be pickled, and a copy makes its sampler at its first trial.
         return {"_build": self._build, "_seed": self._seed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -104,8 +130,9 @@ class TrialSeededSampler(BaseSampler):
     def __str__(self) -> str:
         return f"{type(self).__name__}({type(self._build(0)).__name__})"
 
-    def _of(self, trial: FrozenTrial) -> BaseSampler:
-        """The sampler of this trial; one is kept a thread, so that its decisions share one random state."""
+    def _sampler_of(self, trial: FrozenTrial) -> BaseSampler:
+        """Return the trial's sampler. Each thread keeps one, so that the decisions of a trial share a random state and
+        ``study.optimize(n_jobs=...)`` does not mix those of two trials."""
         if getattr(self._current, "number", None) != trial.number:
             seed = np.random.SeedSequence((self._seed, trial.number)).generate_state(1)[0]
             self._current.sampler = self._build(int(seed))
@@ -113,24 +140,24 @@ class TrialSeededSampler(BaseSampler):
         return self._current.sampler  # type: ignore[no-any-return]
 
     def reseed_rng(self) -> None:
-        """Nothing to do: trials differ by their numbers."""
+        """Do nothing: trials differ by their numbers."""
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self._current.number = None
-        self._of(trial).before_trial(study, trial)
+        self._current.number = None  # a study of the same name may begin again at this number
+        self._sampler_of(trial).before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._of(trial).infer_relative_search_space(study, trial)
+        return self._sampler_of(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self._of(trial).sample_relative(study, trial, search_space)
+        return self._sampler_of(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+        return self._sampler_of(trial).sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        self._of(trial).after_trial(study, trial, state, values)
+        self._sampler_of(trial).after_trial(study, trial, state, values)

@@ -12,8 +12,8 @@ from autokd.space.domains import Choices
 from autokd.space.slots import Option, Path
 from autokd.space.space import Space
 from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight
-from autokd.spec.model import Layers
 from autokd.spec.operator import Kind, Number
+from autokd.spec.terms import Layers
 from autokd.spec.vocabulary import IDENTITY
 
 _MIDDLE_STRENGTH = 40.0

@@ -26,8 +26,8 @@ from autokd.space.restrict import unreachable_options, without_options
 from autokd.space.slots import Option, Slot
 from autokd.space.space import Space
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, FlowState, Step, flow, operator_of
-from autokd.spec.model import LAYERS, SCHEDULES
 from autokd.spec.operator import Kind, Layout, Operator
+from autokd.spec.terms import LAYERS, SCHEDULES
 from autokd.spec.vocabulary import IDENTITY
 
 DEFAULT_SPACE: dict[str, Any] = {

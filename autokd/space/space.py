@@ -12,7 +12,7 @@ from autokd.errors import SpecError
 from autokd.space.domains import Domain, Range
 from autokd.space.slots import Option, Path, Slot
 from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight, flow, operator_of
-from autokd.spec.model import Layers, Schedule
+from autokd.spec.terms import Layers, Schedule
 from autokd.spec.vocabulary import IDENTITY
 
 if TYPE_CHECKING:

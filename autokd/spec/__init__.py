@@ -1,18 +1,21 @@
 """One distiller as data: frozen, serialisable, with a canonical form and a digest.
 
-``vocabulary`` holds the tables of operators and their signatures (torch-free); ``signature`` decides what may
-follow what; ``model`` holds the values; ``text`` reads and writes YAML; ``formula`` prints for people.
+Each module imports only those before it: ``operator`` (a row of the vocabulary), ``signature`` (which operator may
+follow which), ``registry`` and ``vocabulary`` (all rows), ``terms`` (the values of a term), ``text`` (YAML and plain
+data), ``distiller_spec`` (a whole distiller), ``formula`` (a distiller for readers).
 """
 
+from autokd.spec.distiller_spec import DistillerSpec
 from autokd.spec.formula import formula, formula_lines
-from autokd.spec.model import DistillerSpec, Step, TermSpec, Weight
 from autokd.spec.operator import Operator, Parameter
-from autokd.spec.signature import FlowState, check_term, flow
+from autokd.spec.signature import FlowState, flow
+from autokd.spec.terms import Step, TermSpec, Weight, check_term
 from autokd.spec.text import parse_step
-from autokd.spec.vocabulary import DISTANCES, SOURCES, TRANSFORMS, operator_of
+from autokd.spec.vocabulary import DISTANCES, REGISTRY, SOURCES, TRANSFORMS, operator_of
 
 __all__ = [
     "DISTANCES",
+    "REGISTRY",
     "SOURCES",
     "TRANSFORMS",
     "DistillerSpec",

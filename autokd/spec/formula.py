@@ -1,19 +1,20 @@
-"""A distiller as a formula that a person can read."""
+"""A distiller as a formula for readers."""
 
 from __future__ import annotations
 
-from autokd.spec.model import DistillerSpec, Step, TermSpec
+from autokd.spec.distiller_spec import DistillerSpec
 from autokd.spec.operator import Kind
+from autokd.spec.terms import Step, TermSpec
 from autokd.spec.vocabulary import IDENTITY, operator_of
 
 
 def formula(spec: DistillerSpec) -> str:
-    """One line: "40 : mean (s - t)^2,  x = standardise(F)  +  ...", one part a term."""
+    """Return the distiller in one line, "40 x l2(standardise(F))  +  ...", a summand for each term."""
     return "  +  ".join(_term_formula(term) for term in spec.terms)
 
 
 def formula_lines(spec: DistillerSpec) -> list[str]:
-    """A line for each term, then a line for each operator that occurs: its formula, meaning and paper."""
+    """Return a line for each term, then one for each operator that occurs: its formula, meaning and paper."""
     lines = [f"L = {_term_formula(spec.terms[0])}"]
     lines += [f"  + {_term_formula(term)}" for term in spec.terms[1:]]
     seen: dict[str, str] = {}

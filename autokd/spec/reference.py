@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from types import ModuleType
 
 from autokd.spec.operator import Operator
-from autokd.spec.vocabulary import DISTANCES, SOURCES, TRANSFORMS
+from autokd.spec.tables import distances, sources, transforms
 
 _INTRODUCTION = """\
 # Operators
@@ -14,23 +14,27 @@ _INTRODUCTION = """\
 
 A term is `source -> transformations -> distance`, weighted. `x` is what flows in, `s` and `t` are student and teacher
 after the transformations; `_c` runs over channels, `_s` over cells, `_b` over the batch. What may follow what is
-decided by layouts (*takes*, *gives*) and by effects: see the head of `autokd/spec/operator.py`.
+decided by layouts (*takes*, *gives*) and by effects: see the head of `autokd/spec/operator.py`. A subsection is a
+table, `autokd/spec/tables/KIND/NAME.py`, with the classes in `autokd/distill/KIND/NAME.py`.
 """
 
 
 def reference() -> str:
-    """The whole page."""
-    sections = [
-        ("Sources", "Where the knowledge comes from.", SOURCES),
-        ("Transformations", "Applied to student and teacher together, in order.", TRANSFORMS),
-        ("Distances", "Zero at equality, never below.", DISTANCES),
-    ]
-    return _INTRODUCTION + "".join(_section(*section) for section in sections)
+    """Return the whole page: a section a kind, a subsection a family, a line a row of AutoKD's own vocabulary."""
+    return _INTRODUCTION + "".join(
+        f"\n## {title}\n\n{words}\n" + "".join(_family(family) for family in kind.FAMILIES)
+        for title, words, kind in (
+            ("Sources", "What a term compares of student and teacher.", sources),
+            ("Transformations", "Steps that student and teacher take together, in order.", transforms),
+            ("Distances", "How far the student is from the teacher: 0 at equality, never below.", distances),
+        )
+    )
 
 
-def _section(title: str, words: str, table: Mapping[str, Operator]) -> str:
+def _family(family: ModuleType) -> str:
+    name = family.__name__.rpartition(".")[2].replace("_", " ").capitalize()
     head = "| name | formula | meaning | parameters | takes -> gives | paper |\n|---|---|---|---|---|---|\n"
-    return f"\n## {title}\n\n{words}\n\n{head}" + "".join(_row(row) for row in table.values())
+    return f"\n### {name}\n\n{family.__doc__}\n\n{head}" + "".join(_row(row) for row in family.ROWS)
 
 
 def _row(row: Operator) -> str:

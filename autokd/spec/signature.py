@@ -1,7 +1,7 @@
 """What may follow what: a small state machine over layouts, pending effects and cells per side.
 
-``flow`` advances the state by one operator or raises; the space uses it to look ahead, ``check_term`` to
-refuse a spec. See ``operator`` for the meaning of layouts, effects and sides.
+``flow`` advances the state by one operator or raises. The space looks ahead with it, ``terms.check_term`` refuses a
+term. See ``operator`` for the meaning of layouts, effects and sides.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autokd.errors import SpecError
-from autokd.spec.model import TermSpec
 from autokd.spec.operator import (
     CONTRAST,
     DISTRIBUTIONS,
@@ -18,29 +17,36 @@ from autokd.spec.operator import (
     LOGITS,
     MAP,
     Effect,
-    Kind,
     Layout,
     Number,
     Operator,
 )
-from autokd.spec.vocabulary import operator_of
 
 
 @dataclass(frozen=True, slots=True)
 class FlowState:
-    """What a value is so far."""
+    """The signature of a value between two steps."""
 
     layout: Layout = MAP
     pending: frozenset[Effect] = frozenset()
-    """Effects that nothing has used yet."""
+    """Effects that no step has used up yet."""
     side: int | None = None
-    """Cells of a sample per side; None: that depends on the pair."""
+    """Cells of a sample per side; None if that depends on the pair of detectors."""
 
 
 def flow(state: FlowState, operator: Operator, settings: Mapping[str, Number] | None = None) -> FlowState:
-    """Return the state after ``operator``; SpecError says why it cannot stand here.
+    """Return the state after ``operator``.
 
-    settings: its parameters, defaults where left out. None: its numbers are not chosen yet.
+    Args:
+        state: the state before it.
+        operator: a row of any kind.
+        settings: every parameter's value; None if its numbers are not chosen yet.
+
+    Returns:
+        The state of the value that the operator gives.
+
+    Raises:
+        SpecError: with the reason and a remedy, if the operator cannot follow.
     """
     if operator.kind != "source" and state.layout not in operator.takes:
         raise SpecError(
@@ -69,25 +75,9 @@ def _side_after(state: FlowState, operator: Operator, settings: Mapping[str, Num
     if operator.kind == "source":
         return int(settings[operator.side]) if operator.side and settings else None
     if operator.divides_side and state.side is not None:
+        # Rounded up: the last window or patch of a side may be smaller than the others.
         return -(-state.side // int(settings[operator.divides_side])) if settings else None
     return state.side if operator.gives_same or operator.gives in FEATURES else None
-
-
-def check_term(term: TermSpec) -> None:
-    """Raise SpecError naming the step ("transforms[1]") if ``term`` combines what cannot be combined."""
-    state = flow(FlowState(), operator_of("source", term.source.name), term.source.settings("source"))
-    if term.weight.layers != "equal" and not operator_of("source", term.source.name).by_level:
-        raise SpecError(
-            f"weight: layers is {term.weight.layers!r}, but source '{term.source.name}' gives a single piece of "
-            "knowledge, not one a level. Use layers: equal."
-        )
-    steps: list[tuple[str, Kind, int]] = [(f"transforms[{i}]", "transform", i) for i in range(len(term.transforms))]
-    for place, kind, i in [*steps, ("distance", "distance", -1)]:
-        step = term.distance if kind == "distance" else term.transforms[i]
-        try:
-            state = flow(state, operator_of(kind, step.name), step.settings(kind))
-        except SpecError as error:
-            raise SpecError(f"{place}: {error}") from None
 
 
 _REASONS: dict[Effect, str] = {

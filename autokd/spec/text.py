@@ -1,4 +1,4 @@
-"""Specs as YAML and as plain data, and steps as a person writes them.
+"""The text of a distiller: terms as YAML and as plain data.
 
 schema: 1
 name: cwd
@@ -11,20 +11,32 @@ terms:
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
 
-from autokd.documents import Document, Location, dump_yaml
+from autokd.documents import Document, Location
 from autokd.errors import SpecError, one_of
-from autokd.spec.model import SCHEMA, WEIGHT_KINDS, DistillerSpec, Step, TermSpec, Weight
 from autokd.spec.operator import Kind, Number
+from autokd.spec.terms import WEIGHT_KINDS, Step, TermSpec, Weight
 from autokd.spec.vocabulary import IDENTITY
 
+SCHEMA = 1
+"""Version of the format of a distiller's YAML file; raised if old files need a translation."""
 _SPEC_KEYS = ("schema", "name", "paper", "terms")
 _TERM_KEYS = ("source", "transforms", "distance", "weight")
 
 
 def parse_step(value: Any, kind: Kind, document: Document, location: Location) -> Step:
-    """Read ``name`` or ``{name: {parameter: number}}``; a located SpecError if it is neither."""
+    """Read a step, ``name`` or ``{name: {parameter: number}}``.
+
+    Args:
+        value: the plain data.
+        kind: the kind of operator that is allowed here.
+        document, location: where ``value`` is written, for errors.
+
+    Raises:
+        SpecError: with file and line, if it is neither, or the operator or a parameter does not exist.
+    """
     if isinstance(value, str):
         name, params = value, dict[str, Any]()
     elif isinstance(value, dict) and len(value) == 1:
@@ -48,8 +60,26 @@ def parse_step(value: Any, kind: Kind, document: Document, location: Location) -
     return step
 
 
-def spec_from_document(document: Document) -> DistillerSpec:
-    """Read a whole distiller; every error names file, line and place."""
+class WrittenDistiller(NamedTuple):
+    """The content of a distiller's file, before it becomes a ``DistillerSpec``."""
+
+    terms: tuple[TermSpec, ...]
+    name: str
+    paper: str
+
+
+def distiller_from_document(document: Document) -> WrittenDistiller:
+    """Read a whole distiller.
+
+    Args:
+        document: a mapping with ``terms`` and, optionally, ``schema``, ``name`` and ``paper``.
+
+    Returns:
+        The terms as written (not canonical), the name and the paper; "" if there is none.
+
+    Raises:
+        SpecError: naming file, line and place, if anything in it is not allowed.
+    """
     data = document.data
     if not isinstance(data, dict):
         raise document.error((), "a distiller is a mapping with the key 'terms'.", SpecError)
@@ -67,16 +97,13 @@ def spec_from_document(document: Document) -> DistillerSpec:
             term.canonical()
         except SpecError as error:
             raise document.error(("terms", i), str(error), SpecError) from None
-    return DistillerSpec(parsed, str(data.get("name") or ""), str(data.get("paper") or ""))
+    return WrittenDistiller(parsed, str(data.get("name") or ""), str(data.get("paper") or ""))
 
 
-def spec_to_data(spec: DistillerSpec) -> dict[str, Any]:
-    labels = {key: text for key, text in (("name", spec.name), ("paper", spec.paper)) if text}
-    return {"schema": SCHEMA, **labels, "terms": [_term_data(term) for term in spec.terms]}
-
-
-def spec_to_yaml(spec: DistillerSpec) -> str:
-    return dump_yaml(spec_to_data(spec))
+def distiller_to_data(terms: Sequence[TermSpec], name: str = "", paper: str = "") -> dict[str, Any]:
+    """Return what a distiller's file holds, as plain data; empty labels are left out."""
+    labels = {key: text for key, text in (("name", name), ("paper", paper)) if text}
+    return {"schema": SCHEMA, **labels, "terms": [_term_data(term) for term in terms]}
 
 
 def _term(data: Any, document: Document, location: Location) -> TermSpec:
@@ -131,7 +158,7 @@ def _term_data(term: TermSpec) -> dict[str, Any]:
 
 
 def _weight_data(weight: Weight) -> dict[str, Any]:
-    """What differs from the ordinary is written, so that old files and digests stay as they are."""
+    """Defaults are left out: a key that is added later then changes no digest of a distiller without it."""
     data: dict[str, Any] = {weight.kind: weight.value}
     if weight.schedule != "constant":
         data["schedule"] = weight.schedule
@@ -140,4 +167,4 @@ def _weight_data(weight: Weight) -> dict[str, Any]:
     return data
 
 
-__all__ = ["parse_step", "spec_from_document", "spec_to_data", "spec_to_yaml"]
+__all__ = ["SCHEMA", "WrittenDistiller", "distiller_from_document", "distiller_to_data", "parse_step"]

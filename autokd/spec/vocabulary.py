@@ -1,91 +1,30 @@
-"""The tables of operators, one a kind: SOURCES, TRANSFORMS, DISTANCES. No torch here.
+"""The vocabulary: the registry of operators with AutoKD's rows, and its tables SOURCES, TRANSFORMS, DISTANCES.
 
-The rows stand in ``tables``, by family; ``operator`` says what a row means. A row tells what an operator takes and
-gives, what it may not follow, which numbers it has, how a person writes it, where it was published, and where its
-class lives (imported only when a distiller is built). The space, the canonical form, the formula, the
-reference in ``docs/`` and every conformance suite read these rows, so adding an operator is a class, a row and
-a golden value in its test.
+The rows are in ``tables``, by family; ``operator`` says what a row means. A row states what an operator takes and
+gives, what it may not follow, its parameters, its formula, its paper, and its class (imported only when a distiller
+is built). The space, the canonical form, the formula, the reference in ``docs/`` and the conformance suite read these
+rows, so adding an operator is a class, a row and a golden value in its test. No module here imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from importlib import metadata
-
-from autokd.errors import SpecError, one_of
 from autokd.spec.operator import Kind, Operator
-from autokd.spec.tables import (
-    contrast,
-    distances,
-    global_steps,
-    maps,
-    predictions,
-    prototypes,
-    relations,
-    semantic_guided,
-    spatial_steps,
+from autokd.spec.registry import OperatorRegistry
+from autokd.spec.tables import distances, sources, transforms
+
+REGISTRY = OperatorRegistry(
+    row for kind in (sources, transforms, distances) for family in kind.FAMILIES for row in family.ROWS
 )
+"""The one registry of a process."""
 
-_FAMILIES = (
-    maps,
-    semantic_guided,
-    prototypes,
-    predictions,
-    contrast,
-    spatial_steps,
-    relations,
-    global_steps,
-    distances,
-)
-_ROWS: tuple[Operator, ...] = tuple(row for family in _FAMILIES for row in family.ROWS)
-
-
-def _table(kind: Kind) -> dict[str, Operator]:
-    return {row.name: row for row in _ROWS if row.kind == kind}
-
-
-SOURCES = _table("source")
-TRANSFORMS = _table("transform")
-DISTANCES = _table("distance")
-
-_TABLES: Mapping[Kind, dict[str, Operator]] = {"source": SOURCES, "transform": TRANSFORMS, "distance": DISTANCES}
-assert sum(map(len, _TABLES.values())) == len(_ROWS), "two rows of one kind have one name"
+SOURCES = REGISTRY.table("source")
+TRANSFORMS = REGISTRY.table("transform")
+DISTANCES = REGISTRY.table("distance")
 
 IDENTITY = "none"
 """The step that does nothing; it may be written and vanishes in the canonical form."""
 
 
 def operator_of(kind: Kind, name: str) -> Operator:
-    """Return the row ``name`` of a kind; SpecError with the nearest name where there is none."""
-    _load_third_parties()
-    table = _TABLES[kind]
-    if name not in table:
-        raise SpecError(one_of(name, table, noun=kind))
-    return table[name]
-
-
-def all_operators() -> Iterator[Operator]:
-    """Every row of every table, third parties' included."""
-    _load_third_parties()
-    for table in _TABLES.values():
-        yield from table.values()
-
-
-_third_parties_loaded = False
-
-
-def _load_third_parties() -> None:
-    """Add the rows that installed packages offer under the entry point group ``autokd.operators``."""
-    global _third_parties_loaded
-    if _third_parties_loaded:
-        return
-    _third_parties_loaded = True
-    for entry_point in metadata.entry_points(group="autokd.operators"):
-        for row in entry_point.load():
-            table = _TABLES[row.kind]
-            if row.name in table:
-                raise SpecError(
-                    f"the package behind the entry point {entry_point.name!r} offers a {row.kind} {row.name!r}, "
-                    "which exists already. Rename it there."
-                )
-            table[row.name] = row
+    """Return the row ``name`` of a kind; SpecError with the nearest name if there is none."""
+    return REGISTRY.find(kind, name)

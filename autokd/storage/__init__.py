@@ -1,13 +1,12 @@
-"""Everything that a search knows: Optuna studies with AutoKD's attributes, the run's folder, its results.
+"""What a run stores: an Optuna study with AutoKD's attributes, the run directory, the results.
 
-Torch-free. ``record`` and ``facts`` hold the names of all attributes; nothing else reads or writes them.
+``record`` and ``facts`` define the attributes of trials and studies; nothing else reads or writes them. Torch-free.
 """
 
 from autokd.storage.digests import find_by_digest
-from autokd.storage.facts import Fact, get_fact, load_job_outcomes, save_job_outcome, set_fact
-from autokd.storage.files import write_text_atomically
+from autokd.storage.facts import PromotedStudent, StudyFacts
 from autokd.storage.reclaim import Reclaimed, reclaim_running
-from autokd.storage.record import NO_DISTILLATION, TrialRecord, read_record, record_job, record_outcome
+from autokd.storage.record import TrialRecord, read_record, record_job, record_outcome
 from autokd.storage.results import (
     Entry,
     FinalistResult,
@@ -22,10 +21,9 @@ from autokd.storage.run_directory import RunDirectory
 from autokd.storage.studies import open_existing, open_study, storage_url
 
 __all__ = [
-    "NO_DISTILLATION",
     "Entry",
-    "Fact",
     "FinalistResult",
+    "PromotedStudent",
     "ProxyFidelity",
     "Race",
     "RaceRound",
@@ -33,19 +31,15 @@ __all__ = [
     "Results",
     "RunDirectory",
     "SearchSummary",
+    "StudyFacts",
     "TeacherResult",
     "TrialRecord",
     "find_by_digest",
-    "get_fact",
-    "load_job_outcomes",
     "open_existing",
     "open_study",
     "read_record",
     "reclaim_running",
     "record_job",
     "record_outcome",
-    "save_job_outcome",
-    "set_fact",
     "storage_url",
-    "write_text_atomically",
 ]

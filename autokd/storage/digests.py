@@ -1,4 +1,4 @@
-"""Which trial has already answered for a digest."""
+"""Look up the trial that has already evaluated a digest."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from autokd.outcomes import Cause
 from autokd.storage.record import JOB, OUTCOME
 
 _Key = tuple[str, str, int]
-"""Digest, recipe, seed."""
+"""Digest, recipe, seed: two trials with equal keys trained the same."""
 
 
 class _Index:
-    """Ended trials by key, kept up to date by looking only at trials that had not ended before."""
+    """Ended trials by key. An update reads only trials that had not ended before, so that n trials cost O(n) in all."""
 
     def __init__(self) -> None:
         self.finished: dict[_Key, FrozenTrial] = {}
@@ -47,6 +47,7 @@ class _Index:
             self.failed.setdefault(key, trial)
 
 
+# Weak keys: an index must not keep a study, and its database connection, alive.
 _indices: WeakKeyDictionary[optuna.Study, _Index] = WeakKeyDictionary()
 
 
@@ -58,11 +59,20 @@ def find_by_digest(
     seed: int = 0,
     causes: Container[Cause] = (),
 ) -> FrozenTrial | None:
-    """The first trial of ``digest`` that finished with a value, under the same recipe and seed; or None.
+    """Return the trial that answers for a digest under the same recipe and seed, or None.
 
-    Where none finished, the first that was pruned: it would only lag behind again, against more rivals. Where none
-    was, one that failed with one of ``causes``, which would only repeat themselves (``{"non_finite",
-    "cannot_build"}``). The trial is shared with Optuna's cache: do not change it.
+    The first that finished with a value comes first. If none finished, the first that was pruned: it would be pruned
+    again, since it has more rivals now. If none was pruned, one that failed with one of ``causes``.
+
+    Args:
+        study: study of the search.
+        digest: ``Job.digest`` of the trial.
+        recipe: "proxy" or "full".
+        seed: training seed.
+        causes: causes of failure that repeat themselves, such as "non_finite" and "cannot_build".
+
+    Returns:
+        A trial of Optuna's cache, which the caller must not change.
     """
     index = _indices.setdefault(study, _Index())
     index.update(study.get_trials(deepcopy=False))

@@ -1,51 +1,160 @@
-"""What AutoKD writes on an Optuna study: the names of all study attributes stand here."""
+"""What AutoKD stores on an Optuna study: the facts of a run and the outcomes of jobs that are no trials.
+
+The names of all study attributes are written here and nowhere else. Each fact is one attribute and one commit, so that
+a process that dies leaves either the old value or the new one.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import optuna
 
-from autokd.errors import one_of
 from autokd.outcomes import Outcome
-from autokd.storage.plain import from_plain, to_plain
-from autokd.storage.record import outcome_from_plain, outcome_to_plain
-
-Fact = Literal["config_digest", "contents", "reward_scales", "race", "seconds_used", "promoted"]
-"""config_digest: of the resolved configuration. contents: digests of the files that it names, by place.
-reward_scales: the spread by which each part of the reward is divided.
-race: of the finalists, as ``results.Race``. seconds_used: over all sittings of the run.
-promoted: digest, trial and value of the student that teaches later trials."""
+from autokd.storage.json_codec import from_json, to_json
+from autokd.storage.record import outcome_from_json, outcome_to_json
+from autokd.storage.results import Race
 
 _PREFIX = "autokd:"
-_JOB_PREFIX = "autokd:outcome:"
+_OUTCOME_PREFIX = "autokd:outcome:"
 
 
-def set_fact(study: optuna.Study, name: Fact, value: Any) -> None:
-    """Store mappings, lists, text and numbers, NaN and infinity included; one commit."""
-    _check(name)
-    study.set_user_attr(_PREFIX + name, to_plain(value))
+@dataclass(frozen=True, slots=True)
+class PromotedStudent:
+    """A student of an earlier trial that teaches later trials.
+
+    Args:
+        digest: digest of its weights.
+        trial: number of the trial that trained it.
+        value: reward of that trial.
+    """
+
+    digest: str
+    trial: int
+    value: float
 
 
-def get_fact(study: optuna.Study, name: Fact, default: Any = None) -> Any:
-    """What was stored last, by this driver or another; tuples come back as lists."""
-    _check(name)
-    attributes = study.user_attrs
-    return from_plain(attributes[_PREFIX + name]) if _PREFIX + name in attributes else default
+class StudyFacts:
+    """Facts of a run, read from and written to its Optuna study.
 
+    Every property reads the database anew, because another driver of the same study may have written meanwhile.
 
-def save_job_outcome(study: optuna.Study, outcome: Outcome) -> None:
-    """Store how a job ended that is no trial (a reference, a finalist, a full training); one attribute a job, so
-    that several drivers of one study do not overwrite each other's."""
-    study.set_user_attr(_JOB_PREFIX + outcome.job_id, outcome_to_plain(outcome))
+    Args:
+        study: study that keeps the facts.
+    """
 
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
 
-def load_job_outcomes(study: optuna.Study) -> dict[str, Outcome]:
-    """Those stored by ``save_job_outcome``, by job id."""
-    found = study.user_attrs.items()
-    return {name[len(_JOB_PREFIX) :]: outcome_from_plain(d) for name, d in found if name.startswith(_JOB_PREFIX)}
+    @property
+    def config_digest(self) -> str | None:
+        """Digest of the resolved configuration that the study belongs to; None: not bound yet."""
+        found = self._get("config_digest")
+        return None if found is None else str(found)
 
+    def set_config_digest(self, digest: str) -> None:
+        """Store the digest of the configuration.
 
-def _check(name: str) -> None:
-    if name not in get_args(Fact):
-        raise KeyError(one_of(name, get_args(Fact), noun="study fact"))
+        Args:
+            digest: ``autokd.config.config_digest`` of it.
+        """
+        self._set("config_digest", digest)
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """Digests of the files that the configuration names, by their place in it; empty: not stored yet."""
+        return dict(self._get("contents") or {})
+
+    def set_contents(self, digests: Mapping[str, str]) -> None:
+        """Store the digests of the files that the configuration names.
+
+        Args:
+            digests: place in the configuration -> digest of the file's content.
+        """
+        self._set("contents", digests)
+
+    @property
+    def reward_scales(self) -> dict[str, float] | None:
+        """Spread by which each part of the reward is divided; None before the calibration trials have ended."""
+        found = self._get("reward_scales")
+        return dict(found) if found else None
+
+    def set_reward_scales(self, scales: Mapping[str, float]) -> None:
+        """Store the scales of the reward, which hold for all drivers of the study from now on.
+
+        Args:
+            scales: name of a metric -> spread of its gains, above 0.
+        """
+        self._set("reward_scales", scales)
+
+    @property
+    def race(self) -> Race | None:
+        """Race of the finalists; None before it has ended, and without a search."""
+        found = self._get("race")
+        return None if found is None else Race.model_validate(found)
+
+    def set_race(self, race: Race) -> None:
+        """Store the race of the finalists.
+
+        Args:
+            race: rounds and finalists, the winner first.
+        """
+        self._set("race", race.model_dump(mode="json"))
+
+    @property
+    def seconds_used(self) -> float:
+        """Wall time of all processes that have worked on the run one after another, in seconds."""
+        return float(self._get("seconds_used") or 0.0)
+
+    def set_seconds_used(self, seconds: float) -> None:
+        """Store the wall time of the run.
+
+        Args:
+            seconds: total of all processes so far.
+        """
+        self._set("seconds_used", seconds)
+
+    @property
+    def promoted(self) -> PromotedStudent | None:
+        """Student that teaches later trials; None: none has been promoted."""
+        found = self._get("promoted")
+        return None if not found else PromotedStudent(str(found["digest"]), int(found["trial"]), float(found["value"]))
+
+    def set_promoted(self, student: PromotedStudent) -> None:
+        """Store which student teaches later trials.
+
+        Args:
+            student: its digest, trial and reward.
+        """
+        self._set("promoted", asdict(student))
+
+    def job_outcomes(self) -> dict[str, Outcome]:
+        """Return the stored outcomes of jobs that are no trials, by job id: references, finalists, full trainings."""
+        stored = {name: value for name, value in self._study.user_attrs.items() if name.startswith(_OUTCOME_PREFIX)}
+        return {name.removeprefix(_OUTCOME_PREFIX): outcome_from_json(value) for name, value in stored.items()}
+
+    def finished_outcomes(self) -> dict[str, Outcome]:
+        """Return the stored outcomes that finished, by job id.
+
+        A resumed run trains the failed ones again, since the reason for the failure may be gone.
+        """
+        return {job_id: outcome for job_id, outcome in self.job_outcomes().items() if outcome.status == "finished"}
+
+    def add_job_outcome(self, outcome: Outcome) -> None:
+        """Store how a job that is no trial ended.
+
+        Each job has an attribute of its own, so that several drivers of one study do not overwrite each other's.
+
+        Args:
+            outcome: outcome of the job; an earlier one of the same id is replaced.
+        """
+        self._study.set_user_attr(_OUTCOME_PREFIX + outcome.job_id, outcome_to_json(outcome))
+
+    def _get(self, name: str) -> Any:
+        stored = self._study.user_attrs.get(_PREFIX + name)
+        return from_json(stored)
+
+    def _set(self, name: str, value: Any) -> None:
+        self._study.set_user_attr(_PREFIX + name, to_json(value))

@@ -1,4 +1,4 @@
-"""Trials that a dead driver left running."""
+"""End the trials that a dead driver left running."""
 
 from __future__ import annotations
 
@@ -11,27 +11,38 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autokd.outcomes import Outcome
-from autokd.storage.record import JOB, OUTCOME, TrialRecord, outcome_to_plain, read_record
+from autokd.storage.optuna_private import set_trial_attr
+from autokd.storage.record import JOB, OUTCOME, TrialRecord, outcome_to_json, read_record
 
 _GRACE = timedelta(seconds=60)
-"""A younger trial without an owner may be one that another driver is just asking for."""
+"""Age below which a trial without an owner is left alone: another driver may be asking for it at this moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reclaimed:
-    """``to_tell``: records with an outcome that only lack their value, by ``study.tell(record.number, ...)``.
-    ``interrupted``: numbers of the trials that were failed."""
+    """Trials that a dead driver had left running.
+
+    Args:
+        to_tell: trials with a stored outcome, left running; they lack ``study.tell(record.number, ...)`` alone.
+        interrupted: numbers of the trials without an outcome, which are failed now.
+    """
 
     to_tell: tuple[TrialRecord, ...]
     interrupted: tuple[int, ...]
 
 
 def reclaim_running(study: optuna.Study, owner: str | None = None, marks: Mapping[str, Any] | None = None) -> Reclaimed:
-    """End the trials that a dead driver left running, as failed with cause "interrupted".
+    """Fail the trials that a dead driver left running, with cause "interrupted".
 
-    Those whose outcome was stored before the driver died are left running and handed back to be told.
-    ``owner``: only this run's trials, as other drivers of the same study may be alive; None: all.
-    ``marks``: further user attributes for the trials that are failed.
+    Trials whose outcome was stored before the driver died are left running and returned, to be told.
+
+    Args:
+        study: study of the search.
+        owner: mark of the run whose trials are meant, since other drivers of the study may be alive; None: all.
+        marks: further user attributes for the trials that are failed.
+
+    Returns:
+        Trials to tell, and numbers of those that were failed.
     """
     to_tell: list[TrialRecord] = []
     interrupted: list[int] = []
@@ -45,12 +56,10 @@ def reclaim_running(study: optuna.Study, owner: str | None = None, marks: Mappin
             trial.user_attrs.get(JOB, {}).get("job_id", ""),
             "failed",
             cause="interrupted",
-            message="the search ended before this trial did.",
+            message="the search ended before this trial.",
         )
-        # Through the storage: optuna.Trial's constructor would ask the sampler again.
-        study._storage.set_trial_user_attr(trial._trial_id, OUTCOME, outcome_to_plain(outcome))
-        for name, value in (marks or {}).items():
-            study._storage.set_trial_user_attr(trial._trial_id, name, value)
+        for name, value in {OUTCOME: outcome_to_json(outcome), **(marks or {})}.items():
+            set_trial_attr(study, trial.number, name, value)
         study.tell(trial.number, state=TrialState.FAIL)
         interrupted.append(trial.number)
     return Reclaimed(tuple(to_tell), tuple(interrupted))

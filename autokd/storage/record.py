@@ -1,7 +1,7 @@
-"""What AutoKD writes on an Optuna trial: two attributes, each one commit, and a note for the dashboard.
+"""What AutoKD stores on an Optuna trial: two attributes, each one commit, and a note for the dashboard.
 
-``autokd:job`` is written when a trial is asked, ``autokd:outcome`` before it is told: a driver that dies
-between the two loses nothing. The names of all trial attributes stand here.
+``autokd:job`` is written when a trial is asked, ``autokd:outcome`` before it is told: a driver that dies between the
+two loses nothing. The names of all trial attributes are defined here.
 """
 
 from __future__ import annotations
@@ -14,51 +14,66 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autokd.config import NO_DISTILLATION
-from autokd.outcomes import Job, Outcome, RecipeName, Report
+from autokd.outcomes import NO_DISTILLATION, Job, Outcome, RecipeName, Report
 from autokd.spec import DistillerSpec, formula, formula_lines
-from autokd.storage.plain import from_plain, to_plain
+from autokd.storage.json_codec import from_json, to_json
+from autokd.storage.optuna_private import set_dashboard_note
 
 JOB = "autokd:job"
 OUTCOME = "autokd:outcome"
 
 _NOTE_CHUNK = 2045
-"""Characters that optuna-dashboard keeps in one attribute of a note."""
+"""Characters of a note that optuna-dashboard keeps in one attribute."""
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial as AutoKD knows it. ``outcome`` is None while it runs, ``value`` until it is told."""
+    """A trial as AutoKD stored it."""
 
     number: int
+    """Number of the trial in its study."""
     state: TrialState
+    """Optuna's state; RUNNING until the trial is told."""
     value: float | None
+    """Reward; None until the trial is told, and if it has none."""
     owner: str
+    """Mark of the run that asked for it."""
     job_id: str
+    """Id of its job."""
     recipe: RecipeName
+    """Recipe of its training."""
     seed: int
+    """Training seed."""
     digest: str
-    """``Job.digest``; NO_DISTILLATION for a job without a distiller."""
+    """``Job.digest``; NO_DISTILLATION for a job without a distiller; empty: AutoKD did not ask for the trial."""
     spec_yaml: str
-    """Empty: no distillation."""
+    """YAML text of the distiller; empty: no distillation."""
     formula: str
+    """Distiller as one line."""
     reused_from: int | None
-    """Number of the trial with the same digest whose outcome this one took over."""
+    """Number of the trial with the same digest whose outcome this one took over; None: it was trained."""
     outcome: Outcome | None
+    """How the job ended; None while it runs."""
     promoted: str = ""
-    """Digest of the earlier trial's student that taught too."""
+    """Digest of the earlier trial's student that taught too; empty: none did."""
 
     @cached_property
     def spec(self) -> DistillerSpec | None:
+        """The distiller; None: no distillation."""
         return DistillerSpec.from_yaml(self.spec_yaml) if self.spec_yaml else None
 
 
 def record_job(
     trial: optuna.Trial, job: Job, *, owner: str = "", reused_from: int | None = None, note: bool = True
 ) -> None:
-    """Write what ``trial`` tries, and its formula as a note for optuna-dashboard.
+    """Store what a trial evaluates, and its formula as a note for optuna-dashboard.
 
-    ``owner``: the run that asked (``RunDirectory.owner``), by which a resumed run knows its own stale trials.
+    Args:
+        trial: trial that has just been asked for.
+        job: its job.
+        owner: mark of the run that asked (``RunDirectory.owner``), by which a resumed run finds its own trials.
+        reused_from: number of the trial whose outcome this one takes over; None: it is trained.
+        note: write the note.
     """
     spec = job.spec
     data = {
@@ -79,12 +94,21 @@ def record_job(
 
 
 def record_outcome(trial: optuna.Trial, outcome: Outcome) -> None:
-    """Write how ``trial`` ended, before it is told."""
-    trial.set_user_attr(OUTCOME, outcome_to_plain(outcome))
+    """Store how a trial ended, before it is told.
+
+    Args:
+        trial: trial whose job has ended.
+        outcome: how it ended.
+    """
+    trial.set_user_attr(OUTCOME, outcome_to_json(outcome))
 
 
 def read_record(trial: FrozenTrial) -> TrialRecord:
-    """What the attributes of ``trial`` say; a trial that AutoKD did not ask has an empty digest."""
+    """Return what AutoKD stored on a trial.
+
+    Args:
+        trial: trial of any study; one that AutoKD did not ask for has an empty digest.
+    """
     job: dict[str, Any] = trial.user_attrs.get(JOB, {})
     stored = trial.user_attrs.get(OUTCOME)
     return TrialRecord(
@@ -99,14 +123,18 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
         spec_yaml=job.get("spec", ""),
         formula=job.get("formula", ""),
         reused_from=job.get("reused_from"),
-        outcome=None if stored is None else outcome_from_plain(stored),
+        outcome=None if stored is None else outcome_from_json(stored),
         promoted=job.get("promoted", ""),
     )
 
 
-def outcome_to_plain(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as strict JSON."""
-    data: dict[str, Any] = to_plain(
+def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as strict JSON.
+
+    Args:
+        outcome: outcome of a job.
+    """
+    data: dict[str, Any] = to_json(
         {
             "job_id": outcome.job_id,
             "status": outcome.status,
@@ -122,9 +150,13 @@ def outcome_to_plain(outcome: Outcome) -> dict[str, Any]:
     return data
 
 
-def outcome_from_plain(data: dict[str, Any]) -> Outcome:
-    """The inverse of ``outcome_to_plain``."""
-    plain = from_plain(data)
+def outcome_from_json(data: dict[str, Any]) -> Outcome:
+    """Return the outcome of ``outcome_to_json``.
+
+    Args:
+        data: the encoded outcome.
+    """
+    plain = from_json(data)
     return Outcome(
         plain["job_id"],
         plain["status"],
@@ -139,10 +171,8 @@ def outcome_from_plain(data: dict[str, Any]) -> Outcome:
 
 
 def _write_note(trial: optuna.Trial, lines: Iterable[str]) -> None:
-    """As ``optuna_dashboard.save_note`` would for a new note, without its reading of every trial's note."""
-    storage, study_id, trial_id = trial.study._storage, trial.study._study_id, trial._trial_id
+    """Write a new note of a trial for optuna-dashboard, in a block of code so that Markdown leaves formulas alone."""
     body = "\n".join(["```", *lines, "```"])
-    for i, start in enumerate(range(0, len(body), _NOTE_CHUNK)):
-        chunk = body[start : start + _NOTE_CHUNK]
-        storage.set_study_system_attr(study_id, f"dashboard:{trial_id}:note_str:{i}", chunk)
-    storage.set_study_system_attr(study_id, f"dashboard:{trial_id}:note_ver", 1)
+    chunks = [body[start : start + _NOTE_CHUNK] for start in range(0, len(body), _NOTE_CHUNK)]
+    # The version last: the dashboard reads a note as soon as it has one.
+    set_dashboard_note(trial, {f"note_str:{i}": chunk for i, chunk in enumerate(chunks)} | {"note_ver": 1})

@@ -1,4 +1,4 @@
-"""``results.json``, schema 1: what a run found, for people's scripts and for the report."""
+"""``results.json``, schema 1: what a run found, for scripts of users and for the report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from autokd.errors import StorageError
-from autokd.storage.files import write_text_atomically
+from autokd.files import write_text_atomically
 
 SCHEMA = 1
 
@@ -20,7 +20,7 @@ def _finite_or_none(value: Any) -> Any:
 
 
 Number = Annotated[float | None, BeforeValidator(_finite_or_none)]
-"""A number, or None where it is not finite or not known (JSON has no NaN)."""
+"""A number; None if it is not finite (JSON has no NaN) or not known."""
 
 
 class _Part(BaseModel):
@@ -28,45 +28,62 @@ class _Part(BaseModel):
 
 
 class SearchSummary(_Part):
-    """How the search went. ``finished`` counts trials that ended with a value, ``reused`` those of them that
-    took it from an equal spec."""
+    """Counts of a search."""
 
     sampler: str
+    """Name of the sampler, as ``search.sampler`` gives it."""
     finished: int = 0
+    """Number of trials that ended with a value."""
     failed: int = 0
+    """Number of trials that failed; those that were interrupted are not counted."""
     pruned: int = 0
+    """Number of trials that the pruner stopped."""
     reused: int = 0
+    """Number of ended trials that took the outcome of an earlier trial with an equal spec."""
     seconds: float = 0.0
+    """Wall time of the run in seconds, over all times that it was resumed."""
     causes: dict[str, int] = Field(default_factory=dict)
-    """Failed trials by cause."""
+    """Number of failed trials by cause."""
 
 
 class TeacherResult(_Part):
+    """COCO AP of a teacher, in [0, 1]."""
+
     val_ap: Number = None
+    """AP on val."""
     test_ap: Number = None
+    """AP on test; on val again if there is no test split."""
     metrics: dict[str, Number] = Field(default_factory=dict)
-    """Further numbers, as ``test_ap_50``."""
+    """Further metrics by name, such as "test_ap/cat"."""
 
 
 class Entry(_Part):
     """One way of training the student in full, with one number for each seed, in the order of ``seeds``."""
 
     name: str
-    """none, a preset's name, or searched."""
+    """"none", a preset's name, "searched", or the name of a given distiller."""
     spec: dict[str, Any] = Field(default_factory=dict)
-    """As in the distiller's YAML; empty for none."""
+    """Distiller as in its YAML file; empty: no distillation."""
     digest: str = ""
+    """Digest of what the student learned from (``Job.digest``); empty: no distillation."""
     seeds: tuple[int, ...] = ()
+    """Training seeds."""
     val_ap: tuple[Number, ...] = ()
+    """COCO AP on val in [0, 1]; None for a training that failed."""
     test_ap: tuple[Number, ...] = ()
+    """COCO AP on test in [0, 1]; None for a training that failed."""
     train_seconds: tuple[Number, ...] = ()
+    """Duration of the training in seconds, evaluation not included."""
     formula: str = ""
+    """Distiller as one line."""
     metrics: dict[str, tuple[Number, ...]] = Field(default_factory=dict)
-    """Further numbers by name (``test_ap_50``, ``test_ap_small``, ...), one for each seed."""
+    """Further metrics by name (``test_ap_50``, ``test_ap_small``, ...), one number for each seed."""
     val_ap_per_class: dict[str, tuple[Number, ...]] = Field(default_factory=dict)
+    """AP on val by class name, one number for each seed."""
     test_ap_per_class: dict[str, tuple[Number, ...]] = Field(default_factory=dict)
-    """Class name -> one number for each seed."""
+    """AP on test by class name, one number for each seed."""
     proxy_reward: Number = None
+    """Reward of the distiller's trial; 0 for "none"; None if no trial evaluated it."""
 
     @model_validator(mode="after")
     def _one_number_a_seed(self) -> Entry:
@@ -79,118 +96,150 @@ class Entry(_Part):
 
 
 class FinalistResult(_Part):
-    """One of the best few trials of a search, with its proxy rewards, one for each seed."""
+    """One of the best trials of a search, with its proxy rewards, one for each seed."""
 
     digest: str
+    """Digest of what the student learns from (``Job.digest``)."""
     formula: str = ""
+    """Distiller as one line."""
     seeds: tuple[int, ...] = ()
-    """The search's own seed first."""
+    """Training seeds of the rewards, the search's own first."""
     rewards: tuple[float, ...] = ()
-    """In the order of ``seeds``. The first made it a finalist, and is a lucky one."""
+    """Rewards in the order of ``seeds``. The first is biased upwards: the trial became a finalist by it."""
     mean: Number = None
+    """Mean of ``rewards``."""
     expected: Number = None
-    """What a further seed is expected to give, by empirical Bayes; None where no seed was repeated."""
+    """Expected reward with a new seed, by empirical Bayes; None if no seed was repeated."""
     expected_deviation: Number = None
     """Posterior standard deviation of ``expected``."""
     fell_in: int | None = None
-    """Number of the round (from 1) after which it was out; None: it stood to the end."""
+    """Number of the round, from 1, that eliminated it; None: it was never eliminated."""
     reason: str = ""
-    """Why it fell."""
+    """Why it was eliminated."""
     full_val_ap: Number = None
-    """Val AP of one full training with ``Race.full_seed``; None where there was none, or it failed."""
+    """AP on val of one full training with ``Race.full_seed``; None if there was none, or it failed."""
 
 
 class RaceRound(_Part):
-    """One more seed for every finalist that stood, and "none" with it."""
+    """One round of the race: a proxy training with one more seed for every finalist that is left, and for "none"."""
 
     seed: int
+    """Training seed of the round."""
     leader: str = ""
-    """Digest of the one with the best mean; empty: the round had no say, since "none" failed."""
+    """Digest of the finalist with the best mean; empty: "none" failed, so the round eliminated nobody."""
     entered: tuple[str, ...] = ()
-    """Digests of those that stood before it."""
+    """Digests of the finalists that took part."""
     fell: tuple[str, ...] = ()
+    """Digests of the finalists that the round eliminated."""
     noise: Number = None
-    """Standard deviation of a reward about its distiller and its seed, as known after the round."""
+    """Residual standard deviation of a reward, seeds and distillers accounted for, as estimated after the round."""
     freedom: int = 0
     """Degrees of freedom of ``noise``."""
 
 
 class Race(_Part):
-    """How the winner of a search was found among its best few."""
+    """How the winner of a search was found among its finalists."""
 
     finalists: tuple[FinalistResult, ...] = ()
-    """The winner first, then by how long they stood."""
+    """The winner first, then the others, the last eliminated first."""
     rounds: tuple[RaceRound, ...] = ()
+    """Rounds in order."""
     verdict: str = ""
-    """Why it ended."""
+    """Why the race ended."""
     trainings: int = 0
-    """Proxy trainings of finalists; those of "none", one a round, come on top."""
+    """Number of proxy trainings of finalists; those of "none", one a round, are not counted."""
     full_seed: int | None = None
-    """Of the finalists' full trainings, none of those that are reported; None: the race alone decided."""
+    """Seed of the finalists' full trainings, which is none of the reported ones; None: the race alone decided."""
     prior_mean: Number = None
-    """What the expected rewards are shrunken to: the mean of all trials."""
+    """Mean reward of all trials, to which the expected rewards are shrunk."""
     between: Number = None
-    """Standard deviation between distillers, over all trials, its noise taken off."""
+    """Standard deviation between distillers over all trials, with the noise subtracted."""
 
 
 class ProxyFidelity(_Part):
     """How well the proxy ranked the distillers that were also trained in full."""
 
     kendall_tau: Number = None
-    """Kendall's tau-b between proxy reward and mean val AP; None where there are too few, or all are level."""
+    """Kendall's tau-b between proxy reward and mean val AP; None if there are too few distillers, or all are tied."""
     pairs: int = 0
-    """Distinct distillers that have both."""
+    """Number of distinct distillers that have both."""
     low: Number = None
+    """Lower end of the conservative 95% interval of ``kendall_tau``."""
     high: Number = None
-    """Conservative 95% interval of ``kendall_tau``."""
+    """Upper end of that interval."""
     note: str = ""
-    """How far it can be trusted, or why there is none."""
+    """How far the value can be trusted, or why there is none."""
 
 
 class Results(_Part):
-    """A whole results.json."""
+    """Content of results.json."""
 
     schema_: int = Field(default=SCHEMA, alias="schema")
+    """Number of the format."""
     name: str = ""
+    """Name of the run's configuration."""
     search: SearchSummary
+    """Counts of the search; all 0 if nothing was searched."""
     teacher: TeacherResult = TeacherResult()
-    """Of several teachers the one with the best val AP."""
+    """The teacher; of several the one with the best val AP."""
     teachers: tuple[TeacherResult, ...] = ()
-    """Where there are several: each, in the order of the space file. Left out of the file for one."""
+    """Each of several teachers, in the order of the configuration; empty, and left out of the file, for one."""
     entries: tuple[Entry, ...] = ()
+    """What was trained in full: "none" first, then the baselines, then the searched or given distiller."""
     race: Race | None = None
-    """Of the finalists; None, and left out of the file, where there was no search."""
+    """Race of the finalists; None, and left out of the file, if nothing was searched."""
     proxy_fidelity: ProxyFidelity = ProxyFidelity()
+    """Rank correlation of proxy and full trainings."""
     winner: str = ""
-    """Name of the best entry."""
+    """Name of the entry with the best mean val AP."""
     notes: tuple[str, ...] = ()
-    """What a reader must know (no test file, seeds that failed, ...)."""
+    """What a reader must know: no test file, trainings that failed, ..."""
     versions: dict[str, str] = Field(default_factory=dict)
+    """Versions of Python and of the packages."""
 
     def entry(self, name: str) -> Entry:
-        """The entry of that name; KeyError lists those there are."""
+        """Return the entry of a name.
+
+        Args:
+            name: name of the entry, such as "searched".
+
+        Raises:
+            KeyError: if there is none; the message lists the names.
+        """
         for entry in self.entries:
             if entry.name == name:
                 return entry
         raise KeyError(f"no entry {name!r}; there are {', '.join(entry.name for entry in self.entries)}.")
 
     def to_json(self) -> str:
+        """Return the text of results.json."""
         empty = {name for name in ("teachers", "race") if not getattr(self, name)}
         data = self.model_dump(mode="json", by_alias=True, exclude=empty)
         return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
     def write(self, path: Path) -> None:
-        """Write atomically."""
+        """Write results.json; a reader sees the old file or the new one, never a part.
+
+        Args:
+            path: file to write.
+        """
         write_text_atomically(path, self.to_json())
 
     @classmethod
     def read(cls, path: Path) -> Results:
-        """StorageError if the file is absent, broken or of another schema."""
+        """Return the results that a file holds.
+
+        Args:
+            path: a results.json.
+
+        Raises:
+            StorageError: if the file is absent, broken or of another schema.
+        """
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise StorageError(
-                f"{path}: there are no results yet: the run has not come to its end. Go on with --resume."
+                f"{path}: there are no results yet, because the run has not ended. Continue it with --resume."
             ) from None
         except (OSError, ValueError) as error:
             raise StorageError(f"{path}: not a results file: {error}.") from error

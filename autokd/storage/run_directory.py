@@ -1,4 +1,4 @@
-"""The folder of a run: its configuration, database, results and logs, and the lock of its driver."""
+"""The run directory: configuration, study, results and logs of a run, and the lock of its driver."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from autokd.config import ResolvedConfig, config_data, config_yaml
 from autokd.errors import StorageError
-from autokd.storage.files import write_text_atomically
+from autokd.files import write_text_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,11 @@ _MAX_DIFFERENCES = 5
 
 
 class RunDirectory:
-    """Paths of a run. Made by ``start`` (locked, for its driver) or ``existing`` (to read)."""
+    """Paths of a run; made by ``start`` (locked, for its driver) or ``existing`` (to read).
+
+    Args:
+        path: folder of the run.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -36,16 +40,25 @@ class RunDirectory:
         self.report_path = self.path / "report.html"
         self.logs_path = self.path / "logs"
         self.owner = ""
-        """Tells this run's trials from those of other runs in a shared database; stays when resumed."""
+        """Mark of this run on its trials, since runs may share a database; a resumed run keeps it."""
         self.resumed = False
         self._lock: IO[str] | None = None
 
     @classmethod
     def start(cls, path: str | Path, config: ResolvedConfig, *, resume: bool = False) -> RunDirectory:
-        """Make the folder, or with ``resume`` go on in it; locked until ``close``.
+        """Make the folder, or with ``resume`` reopen it, and lock it until ``close``.
 
-        StorageError if another driver works there, if a run is there already (without ``resume``) or none is
-        (with it), or if it was started with another configuration.
+        Args:
+            path: folder of the run, new or empty unless ``resume``.
+            config: resolved configuration, which is written there.
+            resume: the folder holds the run to continue.
+
+        Returns:
+            The locked run directory, a context manager.
+
+        Raises:
+            StorageError: if another driver has locked the folder, if it holds a run (without ``resume``) or none (with
+                it), if that run has another configuration, or if the folder cannot be written.
         """
         run = cls(Path(path))
         try:
@@ -54,7 +67,7 @@ class RunDirectory:
             run.path.mkdir(parents=True, exist_ok=True)
             run._acquire()
             try:
-                run._settle(config, resume)
+                run._write_config(config, resume)
             except BaseException:
                 run.close()
                 raise
@@ -64,14 +77,25 @@ class RunDirectory:
 
     @classmethod
     def existing(cls, path: str | Path) -> RunDirectory:
-        """The folder of a run, to read; StorageError if it is none."""
+        """Return the directory of a run, to read.
+
+        Args:
+            path: folder of the run.
+
+        Raises:
+            StorageError: if the folder holds no run.
+        """
         run = cls(Path(path))
         if not run.config_path.is_file():
             raise StorageError(f"{run.path}: not the directory of a run (it holds no config.yaml).")
         return run
 
     def read_config(self) -> dict[str, Any]:
-        """The resolved configuration as plain data."""
+        """Return the resolved configuration as plain data.
+
+        Raises:
+            StorageError: if it cannot be read.
+        """
         try:
             data = YAML(typ="safe", pure=True).load(self.config_path.read_text(encoding="utf-8"))
         except (OSError, YAMLError) as error:
@@ -81,7 +105,7 @@ class RunDirectory:
         return data
 
     def close(self) -> None:
-        """Give up the lock."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -94,11 +118,12 @@ class RunDirectory:
     ) -> None:
         self.close()
 
-    def _settle(self, config: ResolvedConfig, resume: bool) -> None:
+    def _write_config(self, config: ResolvedConfig, resume: bool) -> None:
         if self.config_path.is_file():
             if not resume:
                 raise StorageError(
-                    f"{self.path}: a run is there already. Go on with it by --resume, or choose another --run-dir."
+                    f"{self.path}: the folder holds a run already. Continue it with --resume, or choose another "
+                    "--run-dir."
                 )
             self._check_same(config)
             self.resumed = True
@@ -121,19 +146,20 @@ class RunDirectory:
             more = f"\n  and {len(differing) - _MAX_DIFFERENCES} more" if len(differing) > _MAX_DIFFERENCES else ""
             raise StorageError(
                 f"{self.path}: the run there was started with another configuration:{shown}{more}\n"
-                "Restore those settings to resume it (runtime and search.trials may change), or use another --run-dir."
+                "Restore these settings to resume it (runtime and search.trials may change), or choose another "
+                "--run-dir."
             )
 
     def _acquire(self) -> None:
-        """Lock the folder for this process; the system lets go of the lock if the process dies."""
+        """Lock the folder for this process; the operating system releases the lock if the process dies."""
         lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held open as the lock
         if not _try_lock(lock):
             lock.seek(0)
             holder = _parsed(lock.read()).get("driver", "unknown")
             lock.close()
             raise StorageError(
-                f"{self.path}: another driver works in this folder (host and process {holder}). "
-                "Wait for it, end it, or choose another --run-dir."
+                f"{self.path}: another process (host:pid {holder}) works on the run in this folder. "
+                "Wait until it ends, end it, or choose another --run-dir."
             )
         self._lock = lock
         lock.seek(0)
@@ -145,7 +171,7 @@ class RunDirectory:
 
 
 def _try_lock(stream: IO[str]) -> bool:
-    """Whether the file could be locked; file systems without locks count as locked, with a warning."""
+    """Return whether the file could be locked; on a file system without locks True, with a warning."""
     try:
         import fcntl
     except ImportError:  # not POSIX
@@ -155,7 +181,7 @@ def _try_lock(stream: IO[str]) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        logger.warning("%s cannot be locked (%s): run one driver only in this folder.", stream.name, error)
+        logger.warning("%s cannot be locked (%s): start no second run in this folder.", stream.name, error)
     return True
 
 
@@ -168,6 +194,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _identity(data: dict[str, Any]) -> dict[str, Any]:
+    """Return what must not change when a run is resumed: all but the runtime and the number of trials."""
     kept = {key: value for key, value in data.items() if key != "runtime"}
     if isinstance(kept.get("search"), dict):
         kept["search"] = {key: value for key, value in kept["search"].items() if key != "trials"}
@@ -175,6 +202,7 @@ def _identity(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with keys such as "full.epochs", so that a difference can be named."""
     if not isinstance(data, dict) or not data:
         return {prefix: data}
     flat: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Opening Optuna studies: a file (SQLite) or the address of a database (PostgreSQL, ...)."""
+"""Open Optuna studies in a file (SQLite) or in a database by its address (PostgreSQL, ...)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from autokd.errors import StorageError
 
 _BUSY_TIMEOUT_S = 60.0
+"""Seconds that SQLite waits for another process's commit before it gives up."""
 _ALLOWED = "AutoKD takes the path of a SQLite file, or an address such as postgresql+psycopg://user@host/db."
 
 
@@ -27,9 +28,20 @@ def open_study(
     pruner: BasePruner | None = None,
     direction: Literal["minimize", "maximize"] = "maximize",
 ) -> optuna.Study:
-    """Open the study ``name``, making it and its database where they do not exist.
+    """Open a study; make it and its database if they do not exist.
 
-    StorageError where the database does not answer, or the study exists with another direction.
+    Args:
+        url_or_path: path of a SQLite file, or address of a database.
+        name: name of the study.
+        sampler: sampler of new trials; None: Optuna's default.
+        pruner: pruner of running trials; None: none is pruned.
+        direction: whether a greater value is better.
+
+    Returns:
+        The study, with all trials that the database holds of it.
+
+    Raises:
+        StorageError: if the database cannot be opened, or holds a study of that name with another direction.
     """
     url = _url(url_or_path)
     storage = _storage(url)
@@ -44,16 +56,24 @@ def open_study(
     if [found.name.lower() for found in study.directions] != [direction]:
         found_names = ", ".join(found.name.lower() for found in study.directions)
         raise StorageError(
-            f"{_shown(url)}: study {name!r} has the direction {found_names}, this search has {direction}: it belongs "
-            "to something else. Choose another name or another storage."
+            f"{_shown(url)}: study {name!r} has the direction {found_names}, and this search {direction}: it is not "
+            "AutoKD's. Choose another name or another storage."
         )
     return study
 
 
 def open_existing(url_or_path: str | Path, name: str | None = None) -> optuna.Study:
-    """Open a study to read it; ``name`` may be left out where the database holds one only.
+    """Open a study that exists, to read it.
 
-    ``url_or_path`` may be a run directory. StorageError where there is no such database or study.
+    Args:
+        url_or_path: run directory, path of a SQLite file, or address of a database.
+        name: name of the study; None: the only one in the database.
+
+    Returns:
+        The study.
+
+    Raises:
+        StorageError: if there is no such database or study.
     """
     if isinstance(url_or_path, Path) or "://" not in url_or_path:
         path = Path(url_or_path)
@@ -64,7 +84,9 @@ def open_existing(url_or_path: str | Path, name: str | None = None) -> optuna.St
             f"{_shown(url)}: there is no such database. Give a run directory, its study.db, or an address."
         )
     if not _has_tables(url):
-        raise StorageError(f"{_shown(url)}: it holds no study yet. Wait until a search has begun, or give another.")
+        raise StorageError(
+            f"{_shown(url)}: the database holds no study yet. Wait until a search has begun, or name another database."
+        )
     storage = _storage(url)
     names = optuna.get_all_study_names(storage)
     if name is None and len(names) == 1:
@@ -77,7 +99,14 @@ def open_existing(url_or_path: str | Path, name: str | None = None) -> optuna.St
 
 
 def storage_url(url_or_path: str | Path) -> str:
-    """The address that Optuna's own tools (optuna-dashboard) take for the same database."""
+    """Return the address by which Optuna's own tools, such as optuna-dashboard, open the same database.
+
+    Args:
+        url_or_path: path of a SQLite file, or address of a database. A password in it is kept.
+
+    Raises:
+        StorageError: if it is no address.
+    """
     return _url(url_or_path).render_as_string(hide_password=False)
 
 
@@ -92,7 +121,7 @@ def _url(url_or_path: str | Path) -> URL:
 
 
 def _storage(url: URL) -> optuna.storages.BaseStorage:
-    """Optuna's storage over SQLAlchemy; a SQLite file is put into WAL mode, so that readers do not block."""
+    """Return Optuna's storage over SQLAlchemy; a SQLite file is put into WAL mode, so that readers do not block."""
     is_file = url.get_backend_name() == "sqlite"
     engine_kwargs = {"connect_args": {"timeout": _BUSY_TIMEOUT_S}} if is_file else {"pool_pre_ping": True}
     optuna.logging.set_verbosity(logging.WARNING)
@@ -118,12 +147,12 @@ def _storage(url: URL) -> optuna.storages.BaseStorage:
 
 
 def _has_tables(url: URL) -> bool:
-    """Whether Optuna's tables are there: a reader makes none, since a search may be making them at this moment."""
+    """Return whether Optuna's tables exist. A reader makes none: a search may be making them at this moment."""
     engine = create_engine(url)
     try:
         return inspect(engine).has_table("alembic_version")
     except DBAPIError:
-        return True  # what is wrong is told where the database is opened
+        return True  # the caller opens the database next, and reports what is wrong
     finally:
         engine.dispose()
 
@@ -138,15 +167,18 @@ def _use_write_ahead_log(url: URL) -> None:
 
 
 def _relax_synchronisation(engine: Engine) -> None:
-    """In WAL mode NORMAL survives a killed process; only a power cut may lose the last commits."""
+    """Let SQLite sync less often: in WAL mode NORMAL survives a killed process, and a power cut loses the last commits.
+
+    FULL, the default, waits for the disk at each of the several commits of a trial.
+    """
 
     @event.listens_for(engine, "connect")
     def _set(connection: object, record: object) -> None:
         connection.execute("PRAGMA synchronous=NORMAL")  # type: ignore[attr-defined]
 
-    engine.dispose()
+    engine.dispose()  # connections that are open already have not run the listener
 
 
 def _shown(url: URL) -> str:
-    """The address without its password."""
+    """Return the address without its password."""
     return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)

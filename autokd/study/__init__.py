@@ -1,8 +1,15 @@
-"""A whole search: ``run`` leads through its phases, ``driver`` asks and tells, ``reward`` says what a trial is worth.
+"""A run as a whole: the search, the finalists' race, the full trainings, the results.
 
-``batch`` runs lists of jobs, ``finalists`` and ``entries`` say which, ``race`` lets finalists fall one by one by what
-``noise`` says, ``fidelity`` judges the proxy, ``ledger`` remembers for ``--resume``, ``handover`` and ``reporting``
-write what the user leaves with.
+``run`` leads through the phases, which ``phases`` holds as generators of drivers; ``context`` is what they share.
+
+    driver, trials, reward     the search as a driver, its trials, their value
+    promotion                  a good student joins the teachers
+    finalists, race, noise     the best trials, compared over seeds by a paired test
+    distillers, fidelity       what is trained in full; how well the proxy ranked it
+    phased_driver              fixed lists of jobs, and drivers one after another
+    resume, contents           what lets an interrupted run go on
+    finish, reporting          the files that a run writes
+    observer, evaluation       progress; AP of given weights
 """
 
 from autokd.study.driver import SearchDriver, SearchPlan

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autokd.config import DetectorSection, RunConfig
+from autokd.config import DetectorSection, ResolvedConfig
 from autokd.data import Datasets
 from autokd.detectors import framework_of
 from autokd.errors import StorageError
+from autokd.files import digest_of
 from autokd.training import file_digest
-from autokd.training.content import digest_of
 
 
-def contents_of(config: RunConfig, datasets: Datasets) -> dict[str, str]:
+def contents_of(config: ResolvedConfig, datasets: Datasets) -> dict[str, str]:
     """Return place in the space file -> digest of what it names: data, checkpoints, and a framework's own files."""
     found = {f"data.{name}": getattr(datasets, name).fingerprint for name in ("train", "val", "test")}
     found |= _of_detector("student", config.student)

@@ -1,20 +1,23 @@
-"""The search as a driver: asks Optuna for trials, hands jobs to a runtime, tells what came back."""
+"""The search as a driver: it asks Optuna for trials, gives their jobs to a runtime, and tells Optuna their rewards."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
-from autokd.outcomes import Job, Outcome, Report, lesson_digest
+from autokd.outcomes import RECURRING_CAUSES, Job, Outcome, Report, is_external
 from autokd.search import FORGET_ATTR, suggest
-from autokd.spec import DistillerSpec, formula
-from autokd.storage import TrialRecord, find_by_digest, get_fact, read_record, record_job, record_outcome, set_fact
+from autokd.spec import formula
+from autokd.storage import StudyFacts, TrialRecord, find_by_digest, read_record, record_job, record_outcome
+from autokd.storage.optuna_private import set_intermediate_value, set_trial_attr
 from autokd.study.observer import Observer, TrialNews
 from autokd.study.promotion import Promotion
 from autokd.study.reward import Reward
+from autokd.study.trials import AskedTrial, EndedTrial, is_evaluated
 
 if TYPE_CHECKING:
     import optuna
@@ -22,47 +25,40 @@ if TYPE_CHECKING:
     from autokd.space import Space
 
 MAX_REPEATS = 200
-"""So many duplicates one after another mean that the space holds nothing new."""
-
-NOT_ITS_FAULT = ("worker_lost", "interrupted", "error")
-"""Causes that say nothing of the distiller: the sampler is told to forget such a trial."""
-
-
-@dataclass
-class OpenTrial:
-    """A trial between ask and tell; ``twins`` are later trials of the same digest that wait for its outcome.
-
-    ``trial`` is None for one that an earlier driver asked for.
-    """
-
-    number: int
-    trial: optuna.Trial | None
-    spec: DistillerSpec
-    outcome: Outcome | None = None
-    twins: list[OpenTrial] = field(default_factory=list)
-    promoted: str = ""
-
-    @property
-    def digest(self) -> str:
-        """What the student learns from: ``Job.digest``."""
-        return lesson_digest(self.spec, self.promoted)
+"""Number of duplicates in a row after which the space counts as exhausted."""
 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """How much to search: trials to evaluate in all, the panel's size, epochs of a proxy training, its seed."""
+    """Size of a search.
+
+    Args:
+        num_trials: trials to evaluate in all, those of earlier processes included.
+        calibration_trials: number of finished trials that fix the scales of the reward.
+        num_epochs: reports of one proxy training.
+        seed: training seed of all trials.
+    """
 
     num_trials: int
-    panel_size: int
+    calibration_trials: int
     num_epochs: int
     seed: int
 
 
 class SearchDriver:
-    """Drives a study until ``plan.num_trials`` are evaluated; duplicates are answered from the database.
+    """Driver of a study until ``plan.num_trials`` are evaluated; duplicates are answered from the database.
 
-    The first few finished trials form the reward's panel. They are told when their spread is known; until then
-    they stand in the database as running, with their outcome stored.
+    The first finished trials are the calibration trials of the reward: their gains fix its scales. Until then they have
+    no value, so they stay in the database as running, with their outcome stored, and are told together.
+
+    Args:
+        study: Optuna study, whose sampler suggests and whose pruner stops trials.
+        space: space to search.
+        reward: reward against training without distillation; its scales may still be unknown.
+        plan: size of the search.
+        observer: receiver of progress.
+        owner: mark of this run, written on each trial, by which a resumed run finds its own.
+        promotion: rule by which a good student joins the teachers; None: none does.
     """
 
     def __init__(
@@ -76,136 +72,145 @@ class SearchDriver:
         promotion: Promotion | None = None,
     ) -> None:
         self._study = study
+        self._facts = StudyFacts(study)
         self._space = space
         self._reward = reward
         self._plan = plan
         self._observer = observer
         self._owner = owner
         self._promotion = promotion
-        self._open: dict[str, OpenTrial] = {}
-        self._panel: list[OpenTrial] = []
+        self._asked: dict[str, AskedTrial] = {}
+        self._calibrating: list[EndedTrial] = []
         evaluated = [t for t in study.get_trials(deepcopy=False) if is_evaluated(t)]
         self._num_started = self._num_ended = len(evaluated)
         values = [t.value for t in evaluated if t.state is TrialState.COMPLETE and t.value is not None]
         self._best: float | None = max(values, default=None)
 
-    # ---------------------------------------------------------------------------------------- asking
+    # ------------------------------------------------------------------------------------------- ask
 
     def next_job(self) -> Job | None:
-        """The next job, or None when the budget is spent or the space holds nothing new."""
+        """Return the next trial's job, or None if the budget is spent or the space holds nothing new."""
         if self._num_started >= self._plan.num_trials:
             return None
         for _ in range(MAX_REPEATS):
             trial = self._study.ask()
             promoted = self._promotion.digest() if self._promotion is not None else ""
-            opened = OpenTrial(trial.number, trial, suggest(trial, self._space), promoted=promoted)
-            if not self._is_answered(opened):
-                job = self._job(opened)
+            asked = AskedTrial(trial, suggest(trial, self._space), promoted)
+            if not self._answer_duplicate(asked):
+                job = self._job(asked)
                 record_job(trial, job, owner=self._owner)
-                self._open[job.id] = opened
+                self._asked[job.id] = asked
                 self._num_started += 1
                 return job
-        self._observer.say(f"{MAX_REPEATS} suggestions in a row were known already: the space holds nothing new.")
+        self._observer.say(f"search ends: the last {MAX_REPEATS} suggestions were duplicates, the space is exhausted")
         self._plan = replace(self._plan, num_trials=self._num_started)
         return None
 
-    def _job(self, opened: OpenTrial) -> Job:
-        return Job(f"trial-{opened.number:05d}", opened.spec, "proxy", self._plan.seed, opened.promoted)
+    def _job(self, asked: AskedTrial) -> Job:
+        return Job(f"trial-{asked.trial.number:05d}", asked.spec, "proxy", self._plan.seed, asked.promoted)
 
-    def _is_answered(self, opened: OpenTrial) -> bool:
-        """Answer a duplicate from the database, or let it wait for its twin that is being evaluated."""
-        known = find_by_digest(self._study, opened.digest, seed=self._plan.seed, causes=("non_finite", "cannot_build"))
+    def _answer_duplicate(self, asked: AskedTrial) -> bool:
+        """Answer a duplicate from the database, or let it wait for the equal trial that is in work."""
+        known = find_by_digest(self._study, asked.digest, seed=self._plan.seed, causes=RECURRING_CAUSES)
         if known is not None:
-            self._tell_reused(opened, known)
+            self._tell_reused(asked, known)
             return True
-        for other in [*self._open.values(), *self._panel]:
-            if other.digest == opened.digest:
-                other.twins.append(opened)
+        in_work: Sequence[AskedTrial | EndedTrial] = [*self._asked.values(), *self._calibrating]
+        for other in in_work:
+            if other.digest == asked.digest:
+                other.pending_duplicates.append(asked)
                 return True
         return False
 
-    # --------------------------------------------------------------------------------------- hearing
+    # ---------------------------------------------------------------------------------------- events
 
     def on_report(self, report: Report) -> bool:
-        """Report the reward so far to Optuna; False if its pruner gives the trial up."""
-        trial = self._open[report.job_id].trial
-        assert trial is not None, "adopted trials have ended"
+        """Report the reward so far to Optuna.
+
+        Args:
+            report: metrics after an epoch.
+
+        Returns:
+            False if Optuna's pruner stops the trial.
+        """
+        trial = self._asked[report.job_id].trial
         if self._reward.scales is None or not self._reward.is_known(report.metrics):
             return True
         trial.report(self._reward.value(report.metrics, report.epoch), report.epoch)
         return report.epoch >= self._plan.num_epochs or not trial.should_prune()
 
     def on_outcome(self, outcome: Outcome) -> None:
-        """Store the outcome and tell its value, or keep it for the panel."""
-        opened = self._open.pop(outcome.job_id)
-        opened.outcome = outcome
-        assert opened.trial is not None, "adopted trials have ended"
-        record_outcome(opened.trial, outcome)
-        self._settle(opened)
+        """Store the outcome of a trial, then tell Optuna its value or keep the trial for calibration.
 
-    def adopt(self, record: TrialRecord) -> None:
-        """Take in a trial whose outcome an earlier driver had stored but not told."""
-        assert record.outcome is not None
-        assert record.spec is not None
+        Args:
+            outcome: how the trial's job ended.
+        """
+        asked = self._asked.pop(outcome.job_id)
+        record_outcome(asked.trial, outcome)
+        self._end(asked.ended(outcome))
+
+    def recover(self, record: TrialRecord) -> None:
+        """Take over a trial whose outcome an earlier process had stored without telling Optuna its value.
+
+        Args:
+            record: the trial, with distiller and outcome.
+        """
         self._num_started += 1
-        self._settle(OpenTrial(record.number, None, record.spec, record.outcome, promoted=record.promoted))
+        self._end(EndedTrial.from_record(record))
 
     def finish(self) -> Reward:
-        """Tell what the panel still holds; return the reward with its scales."""
+        """Tell Optuna the trials that still wait for calibration.
+
+        Returns:
+            The reward with its scales.
+        """
         if self._reward.scales is None:
             self._fix_scales()
         return self._reward
 
-    # ---------------------------------------------------------------------------------------- telling
+    # ------------------------------------------------------------------------------------------ tell
 
-    def _settle(self, opened: OpenTrial) -> None:
-        """Tell a trial whose outcome is stored, or keep it for the panel.
-
-        Another driver of the same study may have fixed the scales meanwhile: they hold for all.
-        """
-        assert opened.outcome is not None
+    def _end(self, ended: EndedTrial) -> None:
+        """Tell Optuna a trial whose outcome is stored, or keep it for calibration."""
         if self._reward.scales is None:
-            self._reward = replace(self._reward, scales=get_fact(self._study, "reward_scales"))
-        if self._reward.scales is not None or opened.outcome.status != "finished":
-            self._close(opened)
+            # Another driver of the same study may have fixed the scales meanwhile: they hold for all.
+            self._reward = replace(self._reward, scales=self._facts.reward_scales)
+        if self._reward.scales is not None or ended.outcome.status != "finished":
+            self._tell(ended)
             return
-        self._panel.append(opened)
-        if len(self._panel) >= min(self._plan.panel_size, self._plan.num_trials):
+        self._calibrating.append(ended)
+        if len(self._calibrating) >= min(self._plan.calibration_trials, self._plan.num_trials):
             self._fix_scales()
 
     def _fix_scales(self) -> None:
-        """Fix the reward's scales by the panel, and tell its trials."""
-        panel, self._panel = self._panel, []
-        gains = [
-            self._reward.gains(opened.outcome.metrics, self._plan.num_epochs)
-            for opened in panel
-            if opened.outcome is not None
-        ]
-        self._reward = self._reward.calibrated(gains)
+        """Fix the reward's scales by the calibration trials, and tell Optuna their values."""
+        trials, self._calibrating = self._calibrating, []
+        self._reward = self._reward.calibrated(
+            self._reward.gains(ended.outcome.metrics, self._plan.num_epochs) for ended in trials
+        )
         assert self._reward.scales is not None
-        set_fact(self._study, "reward_scales", self._reward.scales)
-        for opened in panel:
-            self._close(opened)
+        # Stored before any trial is told: values under these scales must not exist without them.
+        self._facts.set_reward_scales(self._reward.scales)
+        for ended in trials:
+            self._tell(ended)
 
-    def _close(self, opened: OpenTrial) -> None:
-        """Tell Optuna how a trial ended, and its twins with it."""
-        outcome = opened.outcome
-        assert outcome is not None
-        value = self._value(outcome)
-        if outcome.status == "finished" and value is not None:
-            self._report_missing(opened.number, outcome)
-            frozen = self._study.tell(opened.number, value)
+    def _tell(self, ended: EndedTrial) -> None:
+        """Tell Optuna how a trial ended, and the duplicates that wait for it."""
+        value = self._value(ended.outcome)
+        if value is not None:
+            self._report_missing(ended)
+            frozen = self._study.tell(ended.number, value)
             self._best = value if self._best is None else max(self._best, value)
         else:
-            state = TrialState.PRUNED if outcome.status == "pruned" else TrialState.FAIL
-            if outcome.cause in NOT_ITS_FAULT:
-                trial_id = self._study.get_trials(deepcopy=False)[opened.number]._trial_id
-                self._study._storage.set_trial_user_attr(trial_id, FORGET_ATTR, True)
-            frozen = self._study.tell(opened.number, state=state)
+            state = TrialState.PRUNED if ended.outcome.status == "pruned" else TrialState.FAIL
+            if is_external(ended.outcome.cause):
+                # Before the trial is told: Optuna lets nobody write on a finished trial.
+                set_trial_attr(self._study, ended.number, FORGET_ATTR, True)
+            frozen = self._study.tell(ended.number, state=state)
         self._num_ended += 1
-        self._announce(opened, frozen)
-        for twin in opened.twins:
-            self._tell_reused(twin, frozen)
+        self._announce(ended, frozen)
+        for duplicate in ended.pending_duplicates:
+            self._tell_reused(duplicate, frozen)
 
     def _value(self, outcome: Outcome) -> float | None:
         if outcome.status != "finished":
@@ -213,52 +218,40 @@ class SearchDriver:
         value = self._reward.value(outcome.metrics, self._plan.num_epochs)
         return value if math.isfinite(value) else None
 
-    def _report_missing(self, number: int, outcome: Outcome) -> None:
-        """Intermediate values of a trial that ended before the scales were known."""
-        trial, storage = self._study.get_trials(deepcopy=False)[number], self._study._storage
-        for report in outcome.reports:
-            if report.epoch not in trial.intermediate_values and self._reward.is_known(report.metrics):
+    def _report_missing(self, ended: EndedTrial) -> None:
+        """Report the rewards after each epoch of a trial that ended before the scales were known."""
+        reported = self._study.get_trials(deepcopy=False)[ended.number].intermediate_values
+        for report in ended.outcome.reports:
+            if report.epoch not in reported and self._reward.is_known(report.metrics):
                 value = self._reward.value(report.metrics, report.epoch)
-                storage.set_trial_intermediate_value(trial._trial_id, report.epoch, value)
+                set_intermediate_value(self._study, ended.number, report.epoch, value)
 
-    def _tell_reused(self, opened: OpenTrial, known: FrozenTrial) -> None:
-        """End a duplicate as its twin ended, without training."""
-        assert opened.trial is not None, "adopted trials have an outcome of their own"
-        record_job(opened.trial, self._job(opened), owner=self._owner, reused_from=known.number)
+    def _tell_reused(self, asked: AskedTrial, known: FrozenTrial) -> None:
+        """End a duplicate as the equal trial ended, without training it."""
+        record_job(asked.trial, self._job(asked), owner=self._owner, reused_from=known.number)
         outcome = read_record(known).outcome
         if outcome is not None:
-            record_outcome(opened.trial, replace(outcome, seconds=0.0, reports=()))
+            record_outcome(asked.trial, replace(outcome, seconds=0.0, reports=()))
         if known.state is TrialState.PRUNED:
-            # Its last intermediate value is all that samplers have of a pruned trial.
+            # Samplers know a pruned trial by its last intermediate value alone.
             for epoch, value in known.intermediate_values.items():
-                opened.trial.report(value, epoch)
+                asked.trial.report(value, epoch)
         if known.state is TrialState.COMPLETE:
-            self._study.tell(opened.trial, known.value)
+            self._study.tell(asked.trial, known.value)
         else:
-            self._study.tell(opened.trial, state=known.state)
+            self._study.tell(asked.trial, state=known.state)
 
-    def _announce(self, opened: OpenTrial, frozen: FrozenTrial) -> None:
-        outcome = opened.outcome
-        assert outcome is not None
+    def _announce(self, ended: EndedTrial, frozen: FrozenTrial) -> None:
         self._observer.trial_ended(
             TrialNews(
                 number=frozen.number,
-                formula=formula(opened.spec),
-                status=outcome.status,
+                formula=formula(ended.spec),
+                status=ended.outcome.status,
                 value=frozen.value if frozen.state is TrialState.COMPLETE else None,
                 best=self._best,
-                seconds=outcome.seconds,
+                seconds=ended.outcome.seconds,
                 done=self._num_ended,
                 total=self._plan.num_trials,
-                cause=outcome.cause,
+                cause=ended.outcome.cause,
             )
         )
-
-
-def is_evaluated(trial: FrozenTrial) -> bool:
-    """Whether a trial counts against the budget: it was trained and ended for a reason of its own."""
-    if not trial.state.is_finished():
-        return False
-    record = read_record(trial)
-    was_interrupted = record.outcome is None or record.outcome.cause == "interrupted"
-    return record.reused_from is None and not was_interrupted

@@ -1,4 +1,4 @@
-"""COCO AP of given weights: ``autokd evaluate``."""
+"""Measure COCO AP of given weights: ``autokd evaluate``."""
 
 from __future__ import annotations
 
@@ -22,10 +22,21 @@ def evaluate_weights(
     *,
     cache_dir: Path,
 ) -> dict[str, float]:
-    """Load ``weights`` into the file's student (or teacher); AP, AP50 and per-class AP on a split of its data.
+    """Load weights into the configuration's student or teacher, and measure COCO AP on a split of its data.
 
-    Raises DetectorError, listing the keys, if the weights are another model's; ConfigError if the file has several
-    teachers.
+    Args:
+        config: configuration as ``autokd.config.load_config`` returns it.
+        weights: file of weights, such as a run's student.pt.
+        split: part of the data set.
+        side: detector that the weights belong to.
+        cache_dir: folder of cached data.
+
+    Returns:
+        "AP" (mean over IoU 0.5 to 0.95), "AP50" and "AP CLASS" of each class, each in [0, 1].
+
+    Raises:
+        ConfigError: if ``side`` is "teacher" and the configuration has several.
+        DetectorError: if the weights are those of another model; the message lists the keys.
     """
     datasets = load_datasets(config.data, cache_dir)
     dataset = getattr(datasets, split)
@@ -41,7 +52,7 @@ def evaluate_weights(
 def _only_teacher(config: RunConfig) -> Detector:
     if len(config.teachers) > 1:
         raise ConfigError(
-            f"teacher: {config.name or 'this file'} has {len(config.teachers)} teachers, and it is not said "
-            "whose weights these are. Give a file that names the one."
+            f"teacher: {config.name or 'the config'} has {len(config.teachers)} teachers, so it is not clear whose "
+            "weights these are. Give a config with the one teacher."
         )
     return config.teachers[0]

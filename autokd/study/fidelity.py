@@ -1,4 +1,4 @@
-"""How far this run's own trainings bear the proxy out."""
+"""How well the proxy ranked the distillers that this run also trained in full."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ from scipy.stats import kendalltau
 from autokd.storage import Entry, ProxyFidelity, Race
 
 MIN_DISTILLERS = 4
-"""Of three, a random order is the right one in one case of six."""
+"""Least number of distillers for a rank correlation: of three, one random order in six is the right one."""
 
 CONFIDENCE = 0.95
+"""Confidence of the interval of tau."""
 
 
 def proxy_fidelity(entries: Sequence[Entry], race: Race | None = None) -> ProxyFidelity:
-    """Kendall's tau-b between proxy reward and mean val AP, over the distinct distillers that have both: entries, and
-    the finalists of ``race`` that were trained in full.
+    """Return Kendall's tau-b between proxy reward and mean val AP, over the distinct distillers that have both.
 
-    "none" is left out: that distilling beats not distilling says nothing about ranking distillers. The reward is that
-    of a distiller's trial (one seed), by which the search went.
+    These are entries, and finalists that were trained in full. "none" is left out: that distillation beats its absence
+    says nothing about the ranking of distillers. The reward is that of a distiller's trial (one seed), since the search
+    saw no other.
+
+    Args:
+        entries: entries of the results.
+        race: race of the finalists; None: nothing was searched.
     """
     pairs: dict[str, tuple[float, float]] = {}
     for entry in entries:
@@ -40,22 +45,28 @@ def proxy_fidelity(entries: Sequence[Entry], race: Race | None = None) -> ProxyF
         return ProxyFidelity(pairs=count, note=note)
     tau = float(kendalltau(*zip(*pairs.values(), strict=True)).statistic)
     if not math.isfinite(tau):
-        return ProxyFidelity(pairs=count, note="All were level by the proxy or in full: there is no order to compare.")
+        return ProxyFidelity(pairs=count, note="All distillers are tied, by the proxy or in full: there is no order.")
     low, high = tau_interval(tau, count)
     note = (
-        f"Over {count} distillers only, and not of random ones: finalists are there because the proxy favoured them, "
-        'the others are published presets; "none" is not counted. Noise of the full trainings counts as the proxy\'s.'
+        f"Over {count} distillers, which are no random sample: the finalists were selected by the proxy, the others "
+        'are published presets; "none" is not counted. Noise of the full trainings lowers tau as errors of the proxy '
+        "would."
     )
     return ProxyFidelity(kendall_tau=tau, pairs=count, low=low, high=high, note=note)
 
 
 def tau_interval(tau: float, count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """A conservative interval of the population's tau, from that of a sample of ``count``.
+    """Return a conservative interval of the population's tau.
 
     Whatever the distribution, Var(t) <= 2 (1 - tau^2) / n (Daniels and Kendall, Biometrika 34, 1947); the interval
     holds every tau with |t - tau| <= z sqrt(2 (1 - tau^2) / n), the roots of a quadratic, as Wilson's does for a
-    share. A bootstrap would be of no use with so few: where the two orders agree, they agree in every resample, and
-    its interval is the point 1.
+    proportion. A bootstrap is useless for so few: if the two orders agree, they agree in every resample, and its
+    interval is the point 1.
+
+    Args:
+        tau: Kendall's tau of the sample.
+        count: size of the sample.
+        confidence: confidence of the interval, below 1.
     """
     c = 2 * float(ndtri(0.5 + confidence / 2)) ** 2 / count
     root = math.sqrt(max(0.0, c * (1 + c - tau**2)))
@@ -63,7 +74,11 @@ def tau_interval(tau: float, count: int, confidence: float = CONFIDENCE) -> tupl
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """Mean of what is known; None where nothing is."""
+    """Return the mean of the values that are known, or None if none is.
+
+    Args:
+        values: values of the seeds; None: the training failed.
+    """
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
 

@@ -1,4 +1,4 @@
-"""The best few of a search, which are tried again with more seeds, so that the winner is not the luckiest trial."""
+"""The best trials of a search. They are trained again with more seeds, so that the winner is not the luckiest trial."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from autokd.config import NO_DISTILLATION
-from autokd.outcomes import Job, lesson_digest
+from autokd.outcomes import Job, job_digest, make_job
 from autokd.spec import DistillerSpec
 from autokd.storage import read_record
-from autokd.study.entries import full_job_id
 
 if TYPE_CHECKING:
     import optuna
@@ -20,21 +18,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finalist:
-    """A candidate with the reward of its trial."""
+    """A distiller with the reward of its trial.
+
+    Args:
+        spec: the distiller.
+        value: reward of its trial.
+        promoted: digest of an earlier trial's student that taught too; empty: none did.
+    """
 
     spec: DistillerSpec
     value: float
     promoted: str = ""
-    """Digest of an earlier trial's student that taught too."""
 
     @property
     def digest(self) -> str:
-        """What the student learns from: ``Job.digest``."""
-        return lesson_digest(self.spec, self.promoted)
+        """Digest of what the student learns from: ``Job.digest``."""
+        return job_digest(self.spec, self.promoted)
 
 
 def best_trials(study: optuna.Study, count: int | None = None) -> list[Finalist]:
-    """The best finished trials of distinct digest, best first; None: all of them."""
+    """Return the best finished trials of distinct digest, best first.
+
+    Args:
+        study: study of the search.
+        count: number of trials; None: all.
+    """
     trials = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.value is not None]
     best: dict[str, Finalist] = {}
     for trial in sorted(trials, key=lambda t: (-(t.value or 0.0), t.number)):
@@ -45,24 +53,50 @@ def best_trials(study: optuna.Study, count: int | None = None) -> list[Finalist]
 
 
 def reference_job(seed: int) -> Job:
-    """The proxy training without distillation, against which all of this seed are judged."""
-    return Job(f"proxy-{NO_DISTILLATION}-s{seed}", None, "proxy", seed)
+    """Return the proxy training without distillation, the reference of all trainings of its seed.
+
+    Args:
+        seed: training seed.
+    """
+    return make_job(None, "proxy", seed)
 
 
 def finalist_job(finalist: Finalist, seed: int) -> Job:
-    return Job(f"proxy-{finalist.digest}-s{seed}", finalist.spec, "proxy", seed, finalist.promoted)
+    """Return a proxy training of a finalist.
+
+    Args:
+        finalist: the finalist.
+        seed: training seed.
+    """
+    return make_job(finalist.spec, "proxy", seed, finalist.promoted)
 
 
 def full_finalist_job(finalist: Finalist, seed: int) -> Job:
-    return Job(full_job_id(finalist.digest, seed), finalist.spec, "full", seed, finalist.promoted)
+    """Return a full training of a finalist.
+
+    Args:
+        finalist: the finalist.
+        seed: training seed.
+    """
+    return make_job(finalist.spec, "full", seed, finalist.promoted)
 
 
 def full_finalist_seed(seeds: Sequence[int]) -> int:
-    """The least that is none of ``full.seeds``: the training by which a finalist is chosen is a lucky one, and must
-    not be among those that tell what it is worth."""
+    """Return the seed of the finalists' full trainings: the least that is not among the reported seeds.
+
+    The training by which a finalist is chosen is biased upwards, so it must not be among those that are reported.
+
+    Args:
+        seeds: ``full.seeds``.
+    """
     return min(set(range(len(seeds) + 1)) - set(seeds))
 
 
 def finalist_jobs(best: Sequence[Finalist], seeds: Sequence[int]) -> list[Job]:
-    """For each seed "none" first, then every candidate."""
+    """Return the proxy trainings of a round: for each seed "none" first, then every finalist.
+
+    Args:
+        best: finalists.
+        seeds: training seeds.
+    """
     return [job for seed in seeds for job in (reference_job(seed), *(finalist_job(each, seed) for each in best))]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autokd.config import RunConfig
+from autokd.config import ResolvedConfig
 from autokd.data import Datasets
 from autokd.data.views import PAD_RGB
 from autokd.detectors import Detector, build_detector, framework_of, load_weights
 
 
-def export_student(config: RunConfig, datasets: Datasets, weights: Path, folder: Path) -> tuple[Path, ...]:
+def export_student(config: ResolvedConfig, datasets: Datasets, weights: Path, folder: Path) -> tuple[Path, ...]:
     """Write the student's files for its framework into ``folder``; return their paths, none if it has no such files.
 
     Args:

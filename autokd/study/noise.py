@@ -1,11 +1,11 @@
-"""How much a proxy reward owes to its seed, and what a distiller's reward is therefore expected to be.
+"""How much of a proxy reward is noise of the seed, and which reward a distiller is therefore expected to have.
 
-The model. With the metrics of one training weighed and added as the reward does, distiller d and seed s give
+The model. With the metrics of one training weighted and added as the reward does, distiller d and seed s give
 
     m(d, s) = quality(d) + seed(s) + residual(d, s),     residuals independent with standard deviation sigma,
 
-"none" being one of the d. A reward is a difference to "none" of the same seed, so the seed's own effect cancels and the
-residual of "none" comes in: r(d, s) = theta(d) + residual(d, s) - residual(none, s), theta(d) = quality(d) -
+where "none" is one of the d. A reward is the difference to "none" of the same seed, so the seed's own effect cancels
+and the residual of "none" comes in: r(d, s) = theta(d) + residual(d, s) - residual(none, s), theta(d) = quality(d) -
 quality(none). Rewards of one seed share the last part: comparing two distillers takes equal seeds (it cancels again),
 and no number of distillers averages it out.
 """
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 NONE_ROW = ""
-"""Stands for "none" among the digests: its reward is 0 with every seed."""
+"""Digest of "none" in the table of rewards: its reward is 0 with every seed."""
 
 Rewards = Mapping[str, Mapping[int, float]]
 """Digest -> seed -> reward."""
@@ -27,19 +27,25 @@ Rewards = Mapping[str, Mapping[int, float]]
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """``variance`` of a residual, from ``freedom`` degrees of freedom; 0 of them: nothing is known."""
+    """Estimate of the residual's variance.
+
+    Args:
+        variance: variance of a residual, in squared units of the reward.
+        freedom: degrees of freedom of the estimate; 0: nothing is known.
+    """
 
     variance: float
     freedom: int
 
     @property
     def deviation(self) -> float:
+        """Standard deviation of a residual, in units of the reward."""
         return math.sqrt(self.variance)
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """Posterior of one distiller's theta: mean and standard deviation."""
+    """Posterior mean and standard deviation of one distiller's theta, in units of the reward."""
 
     mean: float
     deviation: float
@@ -47,7 +53,7 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Shrinkage:
-    """Expectations by digest; what they are shrunken to, and the standard deviation between distillers."""
+    """Expectations by digest, the mean to which they are shrunk, and the standard deviation between distillers."""
 
     expected: Mapping[str, Expectation]
     prior_mean: float
@@ -58,14 +64,19 @@ def residual_noise(finalists: Rewards) -> Noise:
     """Pool the variance of residuals over the finalists and "none".
 
     The residual mean square of the additive two-way layout distiller x seed (randomised blocks; Fisher, The Design of
-    Experiments, 1935), by least squares, since those that fell early lack later seeds. "none" is a row of zeros: a
-    column may be shifted without changing its residuals, so that this is the layout of the m(d, s) themselves.
+    Experiments, 1935), by least squares, since finalists that were eliminated lack the later seeds. "none" is a row of
+    zeros: a shift of a column changes no residual, so that this is the layout of the m(d, s) themselves.
 
-    The first column chose the finalists, which pushes it up for them and not for "none": the estimate errs upwards.
+    The finalists were chosen by the first column, which is biased upwards for them and not for "none": the estimate is
+    too large rather than too small.
+
+    Args:
+        finalists: digest -> seed -> reward.
     """
     seeds = sorted({seed for rewards in finalists.values() for seed in rewards})
     table = {**finalists, NONE_ROW: dict.fromkeys(seeds, 0.0)}
     cells = [(i, seeds.index(s), r) for i, rewards in enumerate(table.values()) for s, r in rewards.items()]
+    # Indicators of row and column. Both kinds sum to 1, so the rank is below their number; lstsq allows for that.
     design = np.zeros((len(cells), len(table) + len(seeds)))
     for n, (row, column, _) in enumerate(cells):
         design[n, [row, len(table) + column]] = 1.0
@@ -78,9 +89,7 @@ def residual_noise(finalists: Rewards) -> Noise:
 
 
 def expected_rewards(trials: Mapping[str, float], finalists: Rewards, noise: Noise, own_seed: int) -> Shrinkage | None:
-    """Shrink the finalists' rewards towards the mean of all trials; None where the noise is not known.
-
-    trials: rewards of all trials of the search, by digest, the finalists' too; all have ``own_seed``.
+    """Shrink the finalists' rewards towards the mean of all trials.
 
     Normal-normal empirical Bayes (Efron and Morris, JASA 70, 1975; with unequal, correlated noise it is the best
     linear unbiased prediction of Henderson, Biometrics 31, 1975): theta(d) ~ N(mu, tau^2). tau^2 is the variance of
@@ -95,6 +104,15 @@ def expected_rewards(trials: Mapping[str, float], finalists: Rewards, noise: Noi
     mean). Choosing the best of many trials biases their rewards upwards, not these: the choice rests on y alone, and
     all of y is in the condition (Dawid, Selection paradoxes of Bayesian inference, 1994). What is not counted is that
     sigma and tau are estimates, and that distillers need not be normal.
+
+    Args:
+        trials: rewards of all trials of the search by digest, the finalists' too.
+        finalists: digest -> seed -> reward, the trials' own seed included.
+        noise: estimate of sigma^2.
+        own_seed: seed of the trials.
+
+    Returns:
+        The expectations; None if the noise is not known, or there are fewer than two trials.
     """
     if noise.freedom == 0 or len(trials) < 2:
         return None
@@ -111,7 +129,7 @@ def expected_rewards(trials: Mapping[str, float], finalists: Rewards, noise: Noi
     covariance_NN = tau2 * (digests[:, None] == digests) + sigma2 * (seeds[:, None] == seeds)
     covariance_NN[np.diag_indices(len(seen))] += sigma2
     right = np.column_stack([np.ones(len(seen)), rewards, candidates_NF])
-    # Without noise repeated rewards are one observation, and the matrix has no inverse.
+    # Without noise, repeated rewards are one observation and V is singular: the pseudo-inverse drops the repetitions.
     is_regular = sigma2 > 1e-12 * (tau2 + sigma2)
     solved = np.linalg.solve(covariance_NN, right) if is_regular else np.linalg.pinv(covariance_NN) @ right
     ones_V_ones = float(solved[:, 0].sum())
@@ -119,6 +137,7 @@ def expected_rewards(trials: Mapping[str, float], finalists: Rewards, noise: Noi
     means = mu + tau2 * candidates_NF.T @ (solved[:, 1] - mu * solved[:, 0])
     explained = tau2**2 * np.sum(candidates_NF * solved[:, 2:], axis=0)
     of_mu = (1 - tau2 * solved[:, 2:].sum(axis=0)) ** 2 / ones_V_ones
+    # Rounding may leave a variance a little below 0.
     deviations = np.sqrt(np.maximum(0.0, tau2 - explained + of_mu))
     expected = {
         digest: Expectation(float(mean), float(deviation))
@@ -128,7 +147,12 @@ def expected_rewards(trials: Mapping[str, float], finalists: Rewards, noise: Noi
 
 
 def mean_over(rewards: Mapping[int, float], seeds: Sequence[int]) -> float:
-    """Mean reward over some seeds."""
+    """Return the mean reward over some seeds.
+
+    Args:
+        rewards: seed -> reward.
+        seeds: seeds to average over, all of them in ``rewards``.
+    """
     return math.fsum(rewards[seed] for seed in seeds) / len(seeds)
 
 

@@ -1,4 +1,4 @@
-"""How a run tells what it is doing, to whoever looks: a terminal, a log, a test."""
+"""Progress of a run, for a terminal, a log, a notebook or a test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class TrialNews:
-    """One trial has ended. ``value`` is None where it has none; ``best`` is the best value so far."""
+    """A trial that has ended.
+
+    Args:
+        number: number of the trial in its study.
+        formula: distiller as one line.
+        status: "finished", "pruned" or "failed".
+        value: reward; None if the trial has none.
+        best: best reward of the search so far; None before the first.
+        seconds: duration of the trial's training.
+        done: number of trials evaluated so far.
+        total: number of trials to evaluate.
+        cause: cause of the failure; None if it did not fail.
+    """
 
     number: int
     formula: str
@@ -23,19 +35,35 @@ class TrialNews:
 
 
 class Observer(Protocol):
-    """Told from the driver's thread; must return quickly."""
+    """Receiver of progress. Its methods are called in the driver's thread and must return quickly."""
 
     def stage(self, name: str, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Work of one kind goes on: ``done`` of ``total`` steps (epochs, jobs, images)."""
+        """Receive the progress of one stage.
 
-    def trial_ended(self, news: TrialNews) -> None: ...
+        Args:
+            name: name of the stage, such as "teacher" or "full trainings".
+            done: steps done: epochs, jobs or images.
+            total: steps of the whole stage.
+            metrics: metrics to show beside it; None: there are none.
+        """
+
+    def trial_ended(self, news: TrialNews) -> None:
+        """Receive a trial that has ended.
+
+        Args:
+            news: the trial.
+        """
 
     def say(self, text: str) -> None:
-        """One line worth keeping: a warning, a decision, a file written."""
+        """Receive a line worth keeping: a warning, a decision, a file that was written.
+
+        Args:
+            text: one or more sentences.
+        """
 
 
-class SilentObserver:
-    """Says nothing."""
+class SilentObserver(Observer):
+    """An observer that discards all progress."""
 
     def stage(self, name: str, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
         pass

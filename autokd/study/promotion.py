@@ -1,22 +1,21 @@
-"""A good student is promoted: it joins the teachers of later trials instead of being thrown away.
+"""Student-as-teacher: a good student of an earlier trial joins the teachers of later trials.
 
-BOSS (a search whose trials also learn from the best students of earlier ones) and ORC (a student that is good enough
-teaches). Here: after a number of finished trials the best student so far, as its proxy training left it, teaches all
-later trials beside the teachers. What is trained with it is told apart everywhere by its digest (``Job.digest``); a
-finalist or winner that learned from it learns from it again in every further training.
+After BOSS (trials of a search also learn from the best students of earlier ones) and ORC (a student that is good enough
+teaches). Here the best student after a number of finished trials, with the weights that its proxy training gave it,
+teaches all later trials beside the teachers. Its digest is part of theirs (``Job.digest``), so that a training with it
+is not confused with one of the same distiller without it. Finalists and winners that learned from it do so in every
+further training.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from autokd.storage import TrialRecord, get_fact, read_record, set_fact
+from autokd.files import copy_file_atomically
+from autokd.storage import PromotedStudent, StudyFacts, TrialRecord, read_record
 from autokd.study.observer import Observer
 from autokd.training import PROMOTED_FOLDER, STUDENT_ARTIFACT, WEIGHTS_FILE, file_digest
 
@@ -25,10 +24,16 @@ if TYPE_CHECKING:
 
 
 class Promotion:
-    """Promotes once in a study; what was promoted stands in the database and in the run directory."""
+    """Rule that promotes one student in a study; it is stored in the database and in the run directory.
+
+    Args:
+        study: study of the search.
+        after: number of finished trials after which the best student is promoted.
+        run_dir: run directory, which keeps the student's weights.
+        observer: receiver of progress.
+    """
 
     def __init__(self, study: optuna.Study, after: int, run_dir: Path, observer: Observer) -> None:
-        """after: so many finished trials."""
         self._study = study
         self._after = after
         self._folder = run_dir / PROMOTED_FOLDER
@@ -36,14 +41,15 @@ class Promotion:
         self._digest = ""
 
     def digest(self) -> str:
-        """That of the promoted student; empty until there is one. Looks whether it is time."""
+        """Return the digest of the promoted student, promoting it if it is time; empty: there is none yet."""
         if not self._digest:
             self._digest = self._known() or self._promote()
         return self._digest
 
     def _known(self) -> str:
-        """What an earlier sitting, or another driver of the study, has promoted."""
-        return str(get_fact(self._study, "promoted", {}).get("digest", ""))
+        """Return the digest that an earlier process, or another driver of the study, has stored; empty: none."""
+        known = StudyFacts(self._study).promoted
+        return known.digest if known is not None else ""
 
     def _promote(self) -> str:
         found = [read_record(t) for t in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
@@ -52,21 +58,17 @@ class Promotion:
         if len(trained) < self._after or not candidates:
             return ""
         best = max(candidates, key=lambda record: (record.value, -record.number))
-        weights = _weights_of(best)
-        assert weights is not None
+        weights, value = _weights_of(best), best.value
+        assert weights is not None, "candidates have weights"
+        assert value is not None, "candidates have a value"
         digest = file_digest(weights)
-        _copy_whole(weights, self._folder / digest / WEIGHTS_FILE)
-        set_fact(self._study, "promoted", {"digest": digest, "trial": best.number, "value": best.value})
+        copy_file_atomically(weights, self._folder / digest / WEIGHTS_FILE)
+        StudyFacts(self._study).set_promoted(PromotedStudent(digest, best.number, value))
         self._observer.say(
-            f"the student of trial {best.number} ({best.value:+.3f}) teaches from now on: {best.formula}"
+            f"promotion: the student of trial {best.number} (reward {value:+.3f}) joins the teachers of all later "
+            f"trials: {best.formula}"
         )
         return digest
-
-
-def promoted_trial(study: optuna.Study) -> int | None:
-    """Number of the trial whose student was promoted, or None."""
-    found = get_fact(study, "promoted", {}).get("trial")
-    return None if found is None else int(found)
 
 
 def _weights_of(record: TrialRecord) -> Path | None:
@@ -74,11 +76,4 @@ def _weights_of(record: TrialRecord) -> Path | None:
     return Path(path) if path and Path(path).is_file() else None
 
 
-def _copy_whole(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
-
-
-__all__ = ["Promotion", "promoted_trial"]
+__all__ = ["Promotion"]

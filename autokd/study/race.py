@@ -1,7 +1,8 @@
-"""The finalists race over seeds: each round costs one more proxy training for those that can still win.
+"""F-Race over seeds: each round trains the finalists that can still win with one more seed, and eliminates others.
 
-As in F-Race (Birattari et al., GECCO 2002; its "t-race" with paired tests and no adjustment for their number), seeds
-being the instances. A race is a pure function of its trials and outcomes, so that a resumed run finds the same rounds.
+After F-Race (Birattari et al., GECCO 2002), in its "t-race" form with paired tests and no adjustment for their number;
+the seeds are the instances. A race is a pure function of its trials and outcomes, so that a resumed run has the same
+rounds.
 """
 
 from __future__ import annotations
@@ -11,40 +12,45 @@ from collections.abc import Mapping, Sequence
 
 from scipy.special import stdtr
 
-from autokd.outcomes import Job, Outcome
+from autokd.metrics import VAL_AP
+from autokd.outcomes import Job, Outcome, is_external
 from autokd.spec import formula
 from autokd.storage import FinalistResult, Race, RaceRound
-from autokd.study.driver import NOT_ITS_FAULT
 from autokd.study.finalists import Finalist, finalist_job, finalist_jobs, full_finalist_job, reference_job
 from autokd.study.noise import Noise, Shrinkage, expected_rewards, mean_over, residual_noise
 from autokd.study.reward import Reward, reference_curve
 
 CONFIDENCE = 0.95
-"""Of each test that drops a finalist; one-sided."""
+"""Confidence of each one-sided test that eliminates a finalist."""
 
 
 class FinalistRace:
-    """Ask ``jobs`` for the next round, tell ``finish_round`` how they ended, until ``is_over``; then ``result``.
+    """A race of the best trials: run ``jobs(seed)``, give their outcomes to ``finish_round``, until ``is_over``.
 
-    A finalist falls after a round if the leader (the best mean) is ahead of it by a paired t-test over the seeds that
+    A round eliminates a finalist if the leader (the best mean) is ahead of it by a paired t-test over the seeds that
     both have: t = mean difference / sqrt(2 s^2 / n), one-sided. s^2 is the residual variance pooled over all finalists
-    and "none" (``noise.residual_noise``), with its degrees of freedom: two or three seeds of one pair alone would tell
-    nothing. The rewards that made them finalists count: as each was the best of many, the first leader is a little
-    favoured by that, which costs less than a round.
+    and "none" (``noise.residual_noise``), with its degrees of freedom: two or three seeds of one pair alone would say
+    nothing. The rewards that made them finalists count too. Each was the best of many and is biased upwards, which
+    favors the first leader a little; that costs less than a round.
 
-    It falls too if a training of it fails. Not where the failure says nothing of it (a lost worker): it then only
-    lacks that seed. A round whose "none" failed has no say.
+    A finalist is eliminated as well if a training of it fails, unless the failure says nothing about it (a lost
+    worker): it then only lacks that seed. A round whose "none" failed eliminates nobody.
+
+    Args:
+        trials: finished trials of distinct digest, best first; the first ``count`` race, all inform the prior.
+        count: number of finalists.
+        reward: reward of the search, with its scales.
+        own_seed: seed of the trials.
     """
 
     def __init__(self, trials: Sequence[Finalist], count: int, reward: Reward, own_seed: int = 0) -> None:
-        """trials: the finished ones of distinct digest, best first, all with ``own_seed``; the first ``count`` race."""
         self._trials = {trial.digest: trial.value for trial in trials}
         self._finalists = {each.digest: each for each in trials[:count]}
         self._rewards = {digest: {own_seed: each.value} for digest, each in self._finalists.items()}
         self._reward = reward
         self._own_seed = own_seed
-        self._standing = list(self._finalists)
-        self._fell: dict[str, tuple[int, str]] = {}
+        self._remaining = list(self._finalists)
+        self._eliminated: dict[str, tuple[int, str]] = {}
         self._rounds: list[RaceRound] = []
         self._num_trainings = 0
         self._full_seed: int | None = None
@@ -52,20 +58,33 @@ class FinalistRace:
 
     @property
     def is_over(self) -> bool:
-        """There is nothing more to decide, whatever seeds are left."""
-        return len(self._standing) <= 1
+        """Whether at most one finalist is left, so that further seeds decide nothing."""
+        return len(self._remaining) <= 1
 
     @property
     def rounds(self) -> Sequence[RaceRound]:
+        """Rounds so far."""
         return self._rounds
 
     def jobs(self, seed: int) -> list[Job]:
-        """The next round's: "none" first, then those that stand."""
-        return finalist_jobs([self._finalists[digest] for digest in self._standing], [seed])
+        """Return the jobs of the next round: "none" first, then the finalists that are left.
+
+        Args:
+            seed: training seed of the round.
+        """
+        return finalist_jobs([self._finalists[digest] for digest in self._remaining], [seed])
 
     def finish_round(self, seed: int, outcomes: Mapping[str, Outcome]) -> RaceRound:
-        """Take in the outcomes of ``jobs(seed)``, by job id; return who leads and who fell."""
-        entered = tuple(self._standing)
+        """Add the outcomes of a round, and eliminate finalists by them.
+
+        Args:
+            seed: training seed of the round.
+            outcomes: outcomes of ``jobs(seed)`` by job id.
+
+        Returns:
+            The round: who leads, who was eliminated.
+        """
+        entered = tuple(self._remaining)
         self._num_trainings += len(entered)
         none = outcomes[reference_job(seed).id]
         if none.status != "finished":
@@ -76,27 +95,29 @@ class FinalistRace:
             outcome = outcomes[finalist_job(self._finalists[digest], seed).id]
             if outcome.status == "finished" and seeded.is_known(outcome.metrics):
                 self._rewards[digest][seed] = seeded.value(outcome.metrics, seeded.num_epochs)
-            elif outcome.cause not in NOT_ITS_FAULT:
+            elif not is_external(outcome.cause):
                 reasons[digest] = f"its training with seed {seed} failed ({outcome.cause or 'no finite reward'})"
         noise = residual_noise(self._rewards)
-        standing = [digest for digest in entered if digest not in reasons]
-        leader = self._leader(standing)
-        reasons |= {digest: reason for digest in standing if (reason := self._loses(digest, leader, noise))}
-        fell = tuple(digest for digest in entered if digest in reasons)
-        self._standing = [digest for digest in entered if digest not in fell]
-        self._fell |= {digest: (len(self._rounds) + 1, reasons[digest]) for digest in fell}
+        remaining = [digest for digest in entered if digest not in reasons]
+        leader = self._leader(remaining)
+        reasons |= {digest: reason for digest in remaining if (reason := self._loses(digest, leader, noise))}
+        eliminated = tuple(digest for digest in entered if digest in reasons)
+        self._remaining = [digest for digest in entered if digest not in eliminated]
+        self._eliminated |= {digest: (len(self._rounds) + 1, reasons[digest]) for digest in eliminated}
         known = noise.deviation if noise.freedom else None
         return self._close_round(
-            RaceRound(seed=seed, leader=leader, entered=entered, fell=fell, noise=known, freedom=noise.freedom)
+            RaceRound(seed=seed, leader=leader, entered=entered, fell=eliminated, noise=known, freedom=noise.freedom)
         )
 
     def winner(self) -> Finalist:
-        """The best val AP of those trained in full; without, of those that stand the one that is expected to be best,
-        and where all failed, of the last to do so."""
+        """Return the winner: the best val AP if some finalists were trained in full, else the best expected reward.
+
+        The expected reward decides among the finalists that are left, or that were eliminated last if none is left.
+        """
         return self._finalists[self._ranked(self._shrinkage())[0]]
 
     def result(self) -> Race:
-        """Rounds and finalists, the winner first."""
+        """Return rounds and finalists, the winner first."""
         shrinkage = self._shrinkage()
         return Race(
             finalists=tuple(self._result_of(digest, shrinkage) for digest in self._ranked(shrinkage)),
@@ -109,39 +130,48 @@ class FinalistRace:
         )
 
     def full_jobs(self, count: int, seed: int) -> list[Job]:
-        """A full training of each of the best ``count``, whoever stands first: the race is over."""
+        """Return a full training of each of the best finalists, those that are left first.
+
+        Args:
+            count: number of finalists to train.
+            seed: training seed, none of the reported ones.
+        """
         return [
             full_finalist_job(self._finalists[digest], seed) for digest in self._by_proxy(self._shrinkage())[:count]
         ]
 
     def finish_in_full(self, seed: int, outcomes: Mapping[str, Outcome]) -> None:
-        """Take in the outcomes of ``full_jobs``, by job id: from now on the best val AP wins.
+        """Add the outcomes of ``full_jobs``; the best val AP wins from then on.
 
-        The proxy's bias is the same for all seeds; only the training that counts can see it.
+        The proxy's bias is the same with every seed, so no further proxy training could correct it.
+
+        Args:
+            seed: training seed.
+            outcomes: outcomes by job id.
         """
         self._full_seed = seed
         for digest, finalist in self._finalists.items():
             outcome = outcomes.get(full_finalist_job(finalist, seed).id)
             if outcome is not None and outcome.status == "finished":
-                self._full_val_ap[digest] = outcome.metrics["val_ap"]
+                self._full_val_ap[digest] = outcome.metrics[VAL_AP]
 
     # -------------------------------------------------------------------------------------- deciding
 
-    def _leader(self, standing: Sequence[str]) -> str:
-        """The best mean over the seeds that all have; the first of equals. Empty where nobody stands."""
-        if not standing:
+    def _leader(self, remaining: Sequence[str]) -> str:
+        """Return the best mean over the seeds that all have; the first of equals; empty if none is left."""
+        if not remaining:
             return ""
-        shared = sorted(set.intersection(*(set(self._rewards[digest]) for digest in standing)))
-        return max(standing, key=lambda digest: mean_over(self._rewards[digest], shared))
+        shared = sorted(set.intersection(*(set(self._rewards[digest]) for digest in remaining)))
+        return max(remaining, key=lambda digest: mean_over(self._rewards[digest], shared))
 
     def _loses(self, digest: str, leader: str, noise: Noise) -> str:
-        """Why the leader is surely ahead of ``digest``; empty if it is not."""
+        """Return why the leader is significantly ahead of ``digest``; empty if it is not."""
         ours, theirs = self._rewards[digest], self._rewards[leader]
         shared = sorted(set(ours) & set(theirs))
         gap = mean_over(theirs, shared) - mean_over(ours, shared)
         if digest == leader or len(shared) < 2 or noise.freedom == 0 or gap <= 0:
             return ""
-        error = math.sqrt(2 * noise.variance / len(shared))
+        error = math.sqrt(2 * noise.variance / len(shared))  # a difference of two rewards: "none" cancels
         t = gap / error if error > 0 else math.inf
         p = float(stdtr(noise.freedom, -t))
         if p > 1 - CONFIDENCE:
@@ -152,30 +182,30 @@ class FinalistRace:
         self._rounds.append(ended)
         return ended
 
-    # --------------------------------------------------------------------------------------- telling
+    # --------------------------------------------------------------------------------------- results
 
     def _shrinkage(self) -> Shrinkage | None:
         return expected_rewards(self._trials, self._rewards, residual_noise(self._rewards), self._own_seed)
 
     def _ranked(self, shrinkage: Shrinkage | None) -> list[str]:
-        """Those trained in full by val AP, then the others as the proxy has them."""
+        """Return the digests: those trained in full by val AP, then the others as the proxy ranks them."""
         by_proxy = self._by_proxy(shrinkage)
         return sorted(by_proxy, key=lambda digest: -self._full_val_ap.get(digest, -math.inf))
 
     def _by_proxy(self, shrinkage: Shrinkage | None) -> list[str]:
-        """Those that stand first, then by how long they stood; among them by expected reward, then by mean."""
+        """Return the digests by the round that eliminated them, the last first, then by expected reward and mean."""
 
         def key(digest: str) -> tuple[float, float, float]:
             rewards = self._rewards[digest]
             mean = mean_over(rewards, list(rewards))
             expected = mean if shrinkage is None else shrinkage.expected[digest].mean
-            return -self._fell.get(digest, (math.inf, ""))[0], -expected, -mean
+            return -self._eliminated.get(digest, (math.inf, ""))[0], -expected, -mean
 
         return sorted(self._finalists, key=key)
 
     def _result_of(self, digest: str, shrinkage: Shrinkage | None) -> FinalistResult:
         rewards = self._rewards[digest]
-        fell_in, reason = self._fell.get(digest, (None, ""))
+        fell_in, reason = self._eliminated.get(digest, (None, ""))
         expectation = None if shrinkage is None else shrinkage.expected[digest]
         return FinalistResult(
             digest=digest,
@@ -195,29 +225,37 @@ class FinalistRace:
         if self._full_seed is None:
             return self._verdict_of_race()
         if count == 0:
-            return f"{self._verdict_of_race()}; the finalists' full trainings failed, so the race decided"
-        return f"{self._verdict_of_race()}; of {count} trained in full the best val AP won"
+            return f"{self._verdict_of_race()}; the finalists' full trainings failed, so the race decides"
+        return f"{self._verdict_of_race()}; of {count} trained in full the one with the best val AP won"
 
     def _verdict_of_race(self) -> str:
         if len(self._finalists) == 1:
             return "one finalist: no race"
-        if not self._standing:
+        if not self._remaining:
             return "every finalist's training failed"
-        if len(self._standing) == 1:
+        if len(self._remaining) == 1:
             return f"one finalist was left after round {len(self._rounds)}: the winner is clear"
-        return f"the seeds were spent with {len(self._standing)} finalists still standing: the winner is not clear"
+        return f"no seed was left with {len(self._remaining)} finalists still in the race: the winner is not clear"
 
 
 def round_words(ended: RaceRound) -> str:
-    """A line for whoever watches."""
+    """Return a round as a line for the observer.
+
+    Args:
+        ended: the round.
+    """
     if not ended.leader and not ended.fell:
-        return f'finalists, seed {ended.seed}: "none" failed, so the round has no say'
+        return f'finalists, seed {ended.seed}: "none" failed, so the round eliminates nobody'
     left = len(ended.entered) - len(ended.fell)
-    return f"finalists, seed {ended.seed}: {len(ended.fell)} of {len(ended.entered)} fell, {left} left"
+    return f"finalists, seed {ended.seed}: {len(ended.fell)} of {len(ended.entered)} eliminated, {left} left"
 
 
 def winner_words(race: Race) -> str:
-    """The winner, with what it is expected to be worth beside the run that made it a finalist."""
+    """Return a line about the winner: the reward of its trial, beside the reward that is expected of it.
+
+    Args:
+        race: race with at least one finalist.
+    """
     best = race.finalists[0]
     words = f"winner of the search: {best.formula} (reward {best.rewards[0]:+.3f} in its trial"
     if best.expected is not None:

@@ -1,4 +1,4 @@
-"""Fills the report of a run with what only the floors below know: pictures with everybody's boxes."""
+"""The report of a run, with pictures that show the boxes of the teacher, of "none" and of the winner."""
 
 from __future__ import annotations
 
@@ -8,34 +8,46 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autokd.config import NO_DISTILLATION, RunConfig, load_config
+from autokd.config import RunConfig, load_config
 from autokd.data import DetectionDataset, load_datasets
 from autokd.errors import AutoKDError
+from autokd.outcomes import NO_DISTILLATION, JobId
 from autokd.report import Boxes, ComparisonImage, write_report
-from autokd.storage import Results, RunDirectory, open_existing
-from autokd.study.entries import full_job_id
-from autokd.study.ledger import Ledger
+from autokd.storage import Results, RunDirectory, StudyFacts, open_existing
 
 NUM_IMAGES = 6
+"""Number of pictures in a report."""
 TEACHER_DETECTIONS = "teacher_detections_test.json"
+"""File in the run directory: the teacher's detections on test, as COCO results."""
 
 
 def write_run_report(directory: str | Path, *, cache_dir: Path, storage_url: str | None = None) -> Path:
-    """Write report.html of a run from what its directory and database hold; return its path.
+    """Write report.html of a run from what its directory and its study hold.
 
-    A run that has not come to its end yet gets a report of what is there. Where the data cannot be read any more,
-    the pictures are left out and the report says so.
+    A run that has not ended gets a report of its trials so far. If the data cannot be read any more, the pictures are
+    left out and the report says so.
+
+    Args:
+        directory: run directory.
+        cache_dir: folder of cached data.
+        storage_url: address of the study's database; None: study.db in the run directory.
+
+    Returns:
+        Path of report.html.
+
+    Raises:
+        StorageError: if the directory holds no run, or the study cannot be opened.
     """
     run = RunDirectory.existing(directory)
     study = open_existing(storage_url or run.study_path, None)
     results = Results.read(run.results_path) if run.results_path.exists() else None
     images: Sequence[ComparisonImage] = ()
     if results is not None:
-        artifacts = {job_id: outcome.artifacts for job_id, outcome in Ledger(study, "").outcomes().items()}
+        artifacts = {job_id: outcome.artifacts for job_id, outcome in StudyFacts(study).finished_outcomes().items()}
         try:
             images = _comparison_images(load_config(run.config_path), run.path, cache_dir, results, artifacts)
         except (AutoKDError, OSError) as error:
-            results = results.model_copy(update={"notes": (*results.notes, f"Pictures are left out: {error}")})
+            results = results.model_copy(update={"notes": (*results.notes, f"The pictures are left out: {error}")})
     return write_report(run.path, study, results, images=images)
 
 
@@ -46,7 +58,7 @@ def _comparison_images(
     results: Results,
     artifacts: Mapping[str, Mapping[str, str]],
 ) -> list[ComparisonImage]:
-    """Some test images with the boxes of the teacher, of "none" and of the winner (seed: the first)."""
+    """Return some test images with the boxes of the teacher, of "none" and of the winner (first seed)."""
     test = load_datasets(config.data, cache_dir).test
     files: dict[str, Path] = {}
     teacher = directory / TEACHER_DETECTIONS
@@ -56,7 +68,7 @@ def _comparison_images(
         entry = next((entry for entry in results.entries if entry.name == name), None)
         if entry is None:
             continue
-        job_id = full_job_id(entry.digest, entry.seeds[0])
+        job_id = str(JobId("full", entry.digest, entry.seeds[0]))
         path = artifacts.get(job_id, {}).get("detections_test")
         if path and Path(path).exists():
             files[name] = Path(path)
@@ -82,7 +94,7 @@ def _picture(
 
 
 def _boxes(rows: Sequence[Mapping[str, Any]], label_of: Mapping[int, int]) -> Boxes:
-    """COCO's annotations or results (xywh) as xyxy boxes."""
+    """Return COCO annotations or results (xywh px) as xyxy boxes in px."""
     corners = [[x, y, x + width, y + height] for x, y, width, height in (row["bbox"] for row in rows)]
     labels = [label_of[row["category_id"]] for row in rows]
     scores = [float(row["score"]) for row in rows if "score" in row]
@@ -90,6 +102,7 @@ def _boxes(rows: Sequence[Mapping[str, Any]], label_of: Mapping[int, int]) -> Bo
 
 
 def _by_image(path: Path) -> dict[int, list[dict[str, Any]]]:
+    """Return a file of COCO results by image id."""
     rows: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for row in json.loads(path.read_text(encoding="utf-8")):
         rows[row["image_id"]].append(row)
@@ -97,4 +110,5 @@ def _by_image(path: Path) -> dict[int, list[dict[str, Any]]]:
 
 
 def _evenly(count: int, wanted: int) -> list[int]:
+    """Return ``wanted`` indices below ``count``, evenly spaced, the first and the last included."""
     return [round(i * (count - 1) / max(1, wanted - 1)) for i in range(min(count, wanted))]

@@ -1,12 +1,17 @@
-"""Trainings: the loop, the cached teacher, validation and COCO AP, and the evaluator that runs jobs.
+"""Trainings: the loop, teachers and their caches, measurements, and the evaluator that runs jobs.
 
-``loop`` is the one training loop; ``teacher_cache`` keeps the teacher's taps; ``validation``, ``cka`` and
-``average_precision`` measure; ``provisions`` holds what the trainings of a process share; ``prepare`` makes it
-before a search; ``TrainingEvaluatorFactory`` is what a runtime carries to its workers.
+- ``loop`` is the one training loop; ``distillation`` and ``optim`` are the parts of its step.
+- ``teacher`` obtains teachers and caches their outputs; ``assets`` holds what the trainings of a process share.
+- ``measure`` has validation loss, CKA and COCO AP.
+- ``parallel`` and ``shards`` let several processes share a training.
+- ``jobs`` has the two kinds of job; ``evaluator`` runs them in a worker, ``preparation`` goes before a search.
 """
 
-from autokd.training.evaluator import PROMOTED_FOLDER, STUDENT_ARTIFACT, TrainingEvaluator, TrainingEvaluatorFactory
-from autokd.training.loop import EpochResult, Lesson, train
+from autokd.training.distillation import Distillation
+from autokd.training.evaluator import TrainingEvaluator, TrainingEvaluatorFactory
+from autokd.training.jobs.files import PROMOTED_FOLDER
+from autokd.training.jobs.proxy_training import STUDENT_ARTIFACT
+from autokd.training.loop import EpochResult, Schedule, StudentExtras, train
 from autokd.training.measure.average_precision import AveragePrecision, PrecisionMeter
 from autokd.training.measure.validation import Validation, validate
 from autokd.training.preparation import Preparation, prepare
@@ -18,12 +23,14 @@ __all__ = [
     "STUDENT_ARTIFACT",
     "WEIGHTS_FILE",
     "AveragePrecision",
+    "Distillation",
     "EpochResult",
-    "Lesson",
     "LiveTeacher",
     "OnProgress",
     "PrecisionMeter",
     "Preparation",
+    "Schedule",
+    "StudentExtras",
     "Teacher",
     "TeacherCache",
     "TeacherScore",

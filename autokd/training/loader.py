@@ -1,6 +1,6 @@
-"""Batches of a data set: which images in which views, loaded and collated, one thread ahead at most.
+"""Batches of a data set: which images in which views, loaded and collated; on a GPU by a thread that works ahead.
 
-Legend: B images of a batch, C colours, H x W pixels of the network's input.
+Legend: B images of a batch, C colors, H x W pixels of the network's input.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ from autokd.data import (
     plan_views,
     subset_indices,
 )
-from autokd.training.parallel.shares import ALONE, Ranks, Share
+from autokd.training.shards import ALONE, BatchShard, RankGroup
 
 PLAN_SEED = 0
-"""Every seed of a search shares one plan of views, so that the teacher's taps are computed once."""
+"""Seed of the plan of views. All trainings of a search share one plan, so that teachers' taps are computed once."""
+
+EVALUATION_BATCH_SIZE = 16
+"""Images of a batch without gradients: validation, AP, a teacher that fills its cache."""
 
 SUBSET_SEED = 0
-"""Chooses the part of the validation images that a proxy is judged by."""
+"""Seed that chooses the validation images of a proxy: the same ones for all candidates."""
 
 Pairs = Sequence[tuple[int, int]]
 """(image index, view number) of each image of a batch."""
@@ -39,17 +42,21 @@ Pairs = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """images_BCHW: float32 in [0, 1]. ``pairs``: (image index, view number) of each image.
+    """Images and targets of one step.
 
-    Where ranks share the training, ``share`` says what of the global batch this is, and ``whole_targets`` are those
-    of all its images.
+    Attributes:
+        pairs: (image index, view number) of each image.
+        images_BCHW: float32 in [0, 1].
+        targets: boxes and labels of each image.
+        shard: which part of the global batch this is; None if one process trains alone.
+        global_targets: targets of all images of the global batch, if there is a shard.
     """
 
     pairs: tuple[tuple[int, int], ...]
     images_BCHW: Tensor
     targets: list[Target]
-    share: Share | None = None
-    whole_targets: list[Target] = field(default_factory=list)
+    shard: BatchShard | None = None
+    global_targets: list[Target] = field(default_factory=list)
 
     @property
     def num_images(self) -> int:
@@ -57,21 +64,27 @@ class Batch:
 
 
 def training_plan(dataset: DetectionDataset, recipe: Recipe) -> ViewPlan:
-    """The replayable views of the training images under ``recipe``."""
+    """Return the replayable views of the training images under a recipe."""
     return plan_views(dataset.num_images, recipe.num_views, PLAN_SEED, recipe.flip_probability, recipe.scale_range)
 
 
 def identity_plan(dataset: DetectionDataset) -> ViewPlan:
-    """One view of each image: as it is. For validation."""
+    """Return one view of each image, the image as it is: for validation."""
     return plan_views(dataset.num_images, 1, PLAN_SEED, 0.0, (1.0, 1.0))
 
 
 @dataclass(frozen=True, eq=False)
 class Loader:
-    """The batches of one split under one plan of views; ``subset`` is the fraction of images that is used.
+    """The batches of one split under one plan of views.
 
-    ``choose``: gives, for a seed, the images of its epochs; None: ``subset`` of them at random.
-    ``ranks``: who shares each batch of an epoch; the other ways of going through the images give them whole.
+    Attributes:
+        dataset: the split.
+        plan: the views of each image.
+        batch_size: images of a global batch.
+        device: device of the batches.
+        subset: fraction of the images that is used.
+        ranks: processes that share each batch of an epoch. ``in_order`` and ``of_pairs`` are not shared.
+        choose: returns the indices of the images for a seed; None: ``subset`` of the images at random.
     """
 
     dataset: DetectionDataset
@@ -79,46 +92,51 @@ class Loader:
     batch_size: int
     device: torch.device
     subset: float = 1.0
-    ranks: Ranks = ALONE
+    ranks: RankGroup = ALONE
     choose: Callable[[int], Sequence[int]] | None = None
 
     def steps_per_epoch(self, seed: int) -> int:
+        """Return the number of batches of an epoch."""
         return len(self._epoch_pairs(seed, 1))
 
     def epoch(self, seed: int, epoch: int, max_steps: int | None = None) -> Iterator[Batch]:
-        """The shuffled batches of one epoch (1-based), or this rank's share of each: a function of (seed, epoch).
+        """Return the shuffled batches of one epoch, or this rank's part of each.
 
-        max_steps: only the first so many.
+        Args:
+            seed: the training's seed. The images, their order and their views depend on (seed, epoch) alone.
+            epoch: 1-based number of the epoch.
+            max_steps: maximum number of batches, the first ones; None: all.
         """
         batches = self._epoch_pairs(seed, epoch)[:max_steps]
         if self.ranks.is_alone:
             return self.of_pairs(batches)
-        shares = [self.ranks.share(pairs) for pairs in batches]
-        return map(self._with_share, self.of_pairs([share.own for share in shares]), shares)
+        shards = [self.ranks.shard(pairs) for pairs in batches]
+        return map(self._with_shard, self.of_pairs([shard.local_pairs for shard in shards]), shards)
 
-    def _with_share(self, batch: Batch, share: Share) -> Batch:
-        targets = [self.dataset.target(index, self.plan.view(index, number)) for index, number in share.whole]
+    def _with_shard(self, batch: Batch, shard: BatchShard) -> Batch:
+        targets = [self.dataset.target(index, self.plan.view(index, number)) for index, number in shard.global_pairs]
         on_device: list[Target] = [
             {"boxes": target["boxes"].to(self.device), "labels": target["labels"].to(self.device)} for target in targets
         ]
-        return replace(batch, share=share, whole_targets=on_device)
+        return replace(batch, shard=shard, global_targets=on_device)
 
     def indices(self) -> tuple[int, ...]:
-        """The images that ``in_order`` gives: the subset is the same for every seed of training."""
+        """Return the indices of the images of ``in_order``: a subset that is the same for every seed of training."""
         return subset_indices(self.dataset.num_images, self.subset, SUBSET_SEED)
 
     def in_order(self) -> Iterator[Batch]:
-        """Every image of the subset once, in order, in its view 0."""
+        """Return every image of the subset once, in order, in its view 0."""
         return self.of_pairs([[(index, 0) for index in chunk] for chunk in chunks(self.indices(), self.batch_size)])
 
     def of_pairs(self, pairs_of_batches: Sequence[Pairs]) -> Iterator[Batch]:
-        """The batches of chosen (image index, view number) pairs, in the order given."""
+        """Return the batches of given (image index, view number) pairs, in the given order."""
 
         def make(pairs: Pairs) -> Batch:
             samples = [self.dataset.load(index, self.plan.view(index, number)) for index, number in pairs]
             images_BCHW, targets = collate(samples, self.device)
             return Batch(tuple(pairs), images_BCHW, targets)
 
+        # On a CPU a thread that loads would take its time from the training itself.
         if self.device.type == "cpu":
             return map(make, pairs_of_batches)
         return one_ahead(make, pairs_of_batches)
@@ -136,23 +154,25 @@ class Loader:
 
 
 def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """``items`` in order, ``size`` at a time."""
+    """Return ``items`` in order, ``size`` at a time; the last chunk may be smaller."""
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def num_chunks(num_items: int, size: int) -> int:
+    """Return the number of ``chunks``."""
     return math.ceil(num_items / size)
 
 
 def one_ahead(make: Callable[[Any], Any], items: Sequence[Any], depth: int = 2) -> Iterator[Any]:
-    """``map(make, items)``, made by a thread that keeps ``depth`` results ready.
+    """Return ``map(make, items)``, computed by a thread that keeps ``depth`` results ready.
 
-    An exception in the thread is raised here. Leaving the loop early ends the thread.
+    An exception of the thread is raised in the loop that reads. Leaving that loop early ends the thread.
     """
     ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
     stopped = threading.Event()
 
     def put(message: tuple[str, Any]) -> None:
+        # With a time limit, since a loop that was left reads no more: ``put`` without one would wait for ever.
         while not stopped.is_set():
             try:
                 ready.put(message, timeout=0.1)
@@ -167,7 +187,7 @@ def one_ahead(make: Callable[[Any], Any], items: Sequence[Any], depth: int = 2) 
                     return
                 put(("item", make(item)))
             put(("end", None))
-        except BaseException as error:  # noqa: BLE001 - raised again in the loop's thread
+        except BaseException as error:  # noqa: BLE001 - raised again by the loop that reads
             put(("error", error))
 
     thread = threading.Thread(target=work, name="autokd-loader", daemon=True)
@@ -181,5 +201,6 @@ def one_ahead(make: Callable[[Any], Any], items: Sequence[Any], depth: int = 2) 
                 raise value
             yield value
     finally:
+        # Also if the generator is closed: the thread must not load on while the next epoch's does.
         stopped.set()
         thread.join()

@@ -1,15 +1,14 @@
 """The one training loop: teacher, warm start, proxy and full trainings all go through ``train``.
 
-A step: images of a batch -> one forward of the student gives task losses and taps -> the teacher's taps of the
-same views (from the cache, as a rule) -> the distiller's terms -> gradients and a step
-(``autokd.training.optim.update``).
+A step: images of a batch -> one forward of the student gives task losses and taps -> the teacher's taps of the same
+views (from the cache, as a rule) -> the distiller's terms -> gradients and an update (``optim.update``).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,27 +17,32 @@ from torch import Tensor, nn
 from autokd.config import Recipe
 from autokd.detectors import Detector
 from autokd.errors import NonFiniteError
-from autokd.training.lesson import PYRAMID_TAP, Lesson, TeacherTaps, losses_of
+from autokd.training.distillation import Distillation, losses_of
 from autokd.training.loader import Loader
 from autokd.training.optim.averaging import WeightAverage
 from autokd.training.optim.optimizer import rate_factor
-from autokd.training.optim.update import DISTILL, TASK, TOTAL, make_descent
+from autokd.training.optim.update import DISTILL, TASK, TOTAL, make_update_rule
 from autokd.training.parallel.data_parallel import SharedStep
 from autokd.training.seeds import seed_stream
 
 GPU_CHECK_STEPS = 20
-"""On a GPU the losses are looked at this often, since each look waits for the card. On a CPU: at every step."""
+"""Steps between two checks that losses are finite on a GPU, since each check waits for the card; on a CPU: 1."""
 
 GRADIENT = "gradient norm"
-
-__all__ = ["PYRAMID_TAP", "EpochResult", "Lesson", "LossRecord", "TeacherTaps", "train"]
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Means over the steps of ``epoch`` (1-based). ``losses``: every part by name, "total" the sum that fell.
+    """Means over the steps of an epoch.
 
-    ``seconds``: since the training began, without the time that the caller took between epochs.
+    Attributes:
+        epoch: 1-based number of the epoch.
+        num_epochs: epochs of the whole schedule.
+        losses: every part of the loss by name; "total" is the sum that was minimized.
+        task_loss: the detector's own loss.
+        distill_loss: the distiller's loss; 0 without a distiller.
+        learning_rate: that of the last step.
+        seconds: time since the training began, without the time that the caller took between epochs.
     """
 
     epoch: int
@@ -50,86 +54,148 @@ class EpochResult:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """Length of a training and of its learning-rate schedule, where they differ from the recipe's.
+
+    Attributes:
+        num_epochs: epochs over which the schedule spans; None: the recipe's.
+        stop_after: number of the epoch after which the training is cut off; None: the schedule's last.
+        max_steps: maximum steps of the schedule, which is fitted to them if its epochs have more. The part of an epoch
+            that remains at the end is reported as an epoch.
+    """
+
+    num_epochs: int | None = None
+    stop_after: int | None = None
+    max_steps: int | None = None
+
+    def resolve(self, recipe: Recipe, steps_per_epoch: int) -> ResolvedSchedule:
+        """Return the schedule in steps, for a recipe and a number of batches."""
+        num_epochs = self.num_epochs or recipe.epochs
+        num_steps, span_epochs = num_epochs * steps_per_epoch, float(num_epochs)
+        if self.max_steps is not None and self.max_steps < num_steps:
+            num_steps, span_epochs = self.max_steps, self.max_steps / steps_per_epoch
+            num_epochs = math.ceil(span_epochs)
+        last_epoch = num_epochs if self.stop_after is None else min(num_epochs, self.stop_after)
+        return ResolvedSchedule(num_steps, span_epochs, num_epochs, last_epoch)
+
+
+@dataclass(frozen=True)
+class ResolvedSchedule:
+    """Steps and epochs of a schedule. ``span_epochs``: its length in epochs, which need not be a whole number."""
+
+    num_steps: int
+    span_epochs: float
+    num_epochs: int
+    last_epoch: int
+
+
+@dataclass(frozen=True, eq=False)
+class StudentExtras:
+    """What cheaper proxies do with a student while it is trained.
+
+    Attributes:
+        frozen: parts that get no gradient and stay in eval mode, so that their norm statistics keep their values too.
+        average: a moving average that takes in the weights after every step.
+    """
+
+    frozen: tuple[nn.Module, ...] = ()
+    average: WeightAverage | None = None
+
+
 def train(
     student: Detector,
     loader: Loader,
     recipe: Recipe,
     *,
     seed: int,
-    lesson: Lesson | None = None,
-    stop_after: int | None = None,
-    schedule_epochs: int | None = None,
-    max_steps: int | None = None,
-    frozen: Sequence[nn.Module] = (),
-    average: WeightAverage | None = None,
+    distillation: Distillation | None = None,
+    schedule: Schedule = Schedule(),
+    extras: StudentExtras = StudentExtras(),
     deadline: float | None = None,
 ) -> Iterator[EpochResult]:
-    """Train ``student`` in place and yield after each epoch; closing the generator stops the training.
+    """Train a student in place, and yield after each epoch.
 
-    The schedule spans ``schedule_epochs`` (default: the recipe's epochs) and is cut off after ``stop_after``. Where
-    ``max_steps`` are fewer, it spans these, and the part of an epoch that remains at the end is an epoch's result.
-    ``frozen``: parts of the student that get no gradient and stay in eval mode, so that norm statistics stand still.
-    ``average`` takes in the weights after every step.
-    Everything random is a function of ``seed``, whatever the lesson draws. ``deadline`` is a value of
-    ``time.monotonic``. Raises NonFiniteError naming the part, and TimeoutError.
+    If the loader's batches are shared between ranks, every rank calls this, and all end with the same weights.
 
-    Where the loader shares its batches between ranks, every rank calls this, and all end with the same weights.
+    Args:
+        student: the detector, on the loader's device.
+        loader: training images and their views.
+        recipe: optimizer, learning rate, precision, ...
+        seed: everything random depends on it alone, whatever the distiller draws.
+        distillation: distiller and teacher; None trains by the task losses alone.
+        schedule: where the training's length differs from the recipe's.
+        extras: frozen parts, and an average of the weights.
+        deadline: a value of ``time.monotonic`` in seconds; None: no limit.
+
+    Yields:
+        The means of each epoch. Closing the generator stops the training.
+
+    Raises:
+        NonFiniteError: if a loss or the gradient is not finite; the message names the part of the loss.
+        TimeoutError: if the deadline has passed.
     """
+    # Why trainings are generators. Whoever trains has something of its own to do after each epoch: a proxy is measured,
+    # a report goes to the search, the pruner may stop the job, a progress bar moves. With a generator each does it in
+    # its own loop, with the student at hand and in plain order, where callbacks would turn the control around. A
+    # training that is not advanced does nothing, so measuring between epochs is never concurrent with a step, and is
+    # not counted in ``seconds``. To stop is to close: ``GeneratorExit`` is raised at the ``yield``, every ``with`` and
+    # ``finally`` on the way is left (hooks, loader threads), and no flag has to be passed down. The evaluator, the
+    # guard around it and the runtimes hand the same generator through (``yield`` in ``TrainingEvaluator.evaluate`` and
+    # ``run_guarded``), so that a worker holds one job as one object that it can advance and close.
     device = loader.device
-    distiller = lesson.distiller if lesson else None
-    shared = None if loader.ranks.is_alone else SharedStep(student, lesson, loader.ranks, seed, device)
-    for part in frozen:
-        part.requires_grad_(False)
-    descent = make_descent(student, distiller, recipe, device)
+    distiller = distillation.distiller if distillation else None
+    # Before the optimizer is made: norms are replaced by norms over all ranks.
+    shared = None if loader.ranks.is_alone else SharedStep(student, distillation, loader.ranks, seed, device)
+    for part in extras.frozen:
+        part.requires_grad_(False)  # before the optimizer too, which gets trainable parameters alone
+    update_rule = make_update_rule(student, distiller, recipe, device)
     steps_per_epoch = loader.steps_per_epoch(seed)
-    num_epochs = schedule_epochs or recipe.epochs
-    num_steps, span = num_epochs * steps_per_epoch, float(num_epochs)
-    if max_steps is not None and max_steps < num_steps:
-        num_steps, span = max_steps, max_steps / steps_per_epoch
-        num_epochs = math.ceil(span)
-    last_epoch = min(num_epochs, stop_after) if stop_after is not None else num_epochs
+    plan = schedule.resolve(recipe, steps_per_epoch)
     step, seconds = 0, 0.0
-    for epoch in range(1, last_epoch + 1):
+    for epoch in range(1, plan.last_epoch + 1):
         began = time.monotonic()
-        _set_training(student, distiller, frozen)
+        _set_training_mode(student, distiller, extras)
         if shared is not None:
             shared.begin_epoch()
         if distiller is not None:
-            distiller.begin_epoch(epoch, span, steps_per_epoch)
+            distiller.begin_epoch(epoch, plan.span_epochs, steps_per_epoch)
         record = LossRecord(epoch, check_every=1 if device.type == "cpu" else GPU_CHECK_STEPS)
-        for batch in loader.epoch(seed, epoch, num_steps - step):
-            rate = recipe.learning_rate * rate_factor(step, num_steps, recipe, steps_per_epoch)
-            descent.set_rate(rate)
+        for batch in loader.epoch(seed, epoch, plan.num_steps - step):
+            rate = recipe.learning_rate * rate_factor(step, plan.num_steps, recipe, steps_per_epoch)
+            update_rule.set_rate(rate)
+            # Every step has its own stream: what a distiller draws in one step cannot shift the student's next.
             seed_stream(device, seed, "step", step)
-            with descent.autocast():
-                parts = losses_of(student, batch, lesson) if shared is None else shared.losses(batch, step)
-            norm = descent.differentiate(parts)
+            with update_rule.autocast():
+                parts = losses_of(student, batch, distillation) if shared is None else shared.losses(batch, step)
+            norm = update_rule.differentiate(parts)
             if norm is not None:
                 parts[GRADIENT] = norm
-            record.add(parts)
-            descent.step()
+            record.add(parts)  # before the update: a loss found not finite has not spoiled the weights
+            update_rule.step()
             step += 1
-            if average is not None:
-                average.update()
+            if extras.average is not None:
+                extras.average.update()
             if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"out of time in epoch {epoch} of {num_epochs}, after {step} steps.")
+                raise TimeoutError(f"out of time in epoch {epoch} of {plan.num_epochs}, after {step} steps.")
         seconds += time.monotonic() - began
-        yield record.result(num_epochs, rate, seconds)
+        yield record.result(plan.num_epochs, rate, seconds)
 
 
-def _set_training(student: nn.Module, distiller: nn.Module | None, frozen: Sequence[nn.Module]) -> None:
+def _set_training_mode(student: nn.Module, distiller: nn.Module | None, extras: StudentExtras) -> None:
+    """Switch to training mode; at each epoch, since the caller may have measured the student in between."""
     student.train()
-    for part in frozen:
+    for part in extras.frozen:
         part.eval()
     if distiller is not None:
         distiller.train()
 
 
 class LossRecord:
-    """The parts of the loss over an epoch: their means, and a look every few steps that all are finite.
+    """The parts of the loss over an epoch: their means, and a check every few steps that all are finite.
 
-    Parts are looked at in the order in which they were named, so the first bad one of the first bad step is the
-    one that is blamed. ``total`` and the gradient come last.
+    A part that is not finite makes later ones so. The error names the first one of the first bad step, in the order in
+    which ``losses_of`` names them: a term before the sum that it spoils, and the gradient last.
     """
 
     def __init__(self, epoch: int, check_every: int) -> None:
@@ -141,26 +207,32 @@ class LossRecord:
         self._num_steps = 0
 
     def add(self, parts: Mapping[str, Tensor]) -> None:
-        """Take the parts of one step, the same at every step; NonFiniteError if it is time to look."""
+        """Add the parts of one step, the same ones at every step.
+
+        Raises:
+            NonFiniteError: if this step is one of those that check, and a part since the last check is not finite.
+        """
         if not self._names:
             late = (TOTAL, GRADIENT)
             self._names = (*(name for name in parts if name not in late), *(n for n in late if n in parts))
+        # One tensor, left on the device: to read numbers here would wait for the card at every step.
         self._rows.append(torch.stack([parts[name].detach().float() for name in self._names]))
         if len(self._rows) >= self._check_every:
-            self._look()
+            self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if not self._rows:
             return
         rows = torch.stack(self._rows).double()
         sums = rows.sum(0)
+        # The sum is not finite if a summand is not: one number to read in place of all.
         if not bool(torch.isfinite(sums).all()):
-            self._blame(rows.cpu())
+            self._raise(rows.cpu())
         self._sums = sums if self._sums is None else self._sums + sums
         self._num_steps += len(self._rows)
         self._rows.clear()
 
-    def _blame(self, rows: Tensor) -> None:
+    def _raise(self, rows: Tensor) -> None:
         bad_step, bad_part = (int(i) for i in (~torch.isfinite(rows)).nonzero()[0])
         name, value = self._names[bad_part], float(rows[bad_step, bad_part])
         raise NonFiniteError(
@@ -169,8 +241,12 @@ class LossRecord:
         )
 
     def result(self, num_epochs: int, learning_rate: float, seconds: float) -> EpochResult:
-        """The means of the epoch; NonFiniteError if a part of the last steps is not finite."""
-        self._look()
+        """Return the means of the epoch.
+
+        Raises:
+            NonFiniteError: if a part of the last steps is not finite.
+        """
+        self._check()
         assert self._sums is not None, "an epoch has at least one step"
         means = dict(zip(self._names, (self._sums / self._num_steps).tolist()))
         means.pop(GRADIENT, None)

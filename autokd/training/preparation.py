@@ -1,4 +1,4 @@
-"""Before a search: the teacher trained or loaded, measured, its taps cached, the warm start trained."""
+"""Preparation of a search: teachers trained or loaded and measured, their outputs cached, warm starts trained."""
 
 from __future__ import annotations
 
@@ -12,34 +12,22 @@ from autokd.config import ResolvedConfig
 from autokd.data import Datasets
 from autokd.detectors import framework_of
 from autokd.errors import DetectorError
+from autokd.training.assets import TrainingAssets
+from autokd.training.loader import EVALUATION_BATCH_SIZE
 from autokd.training.optim.frozen import parts_of
-from autokd.training.provisions import EVALUATION_BATCH_SIZE, Provisions
-from autokd.training.teacher.obtain import OnProgress, Teacher, TeacherScore, measure_teacher, no_progress
+from autokd.training.teacher.obtain import OnProgress, TeacherScore, measure_teacher, no_progress
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a search stands on. ``taps_bytes``: size of the teachers' cached taps on disk."""
+    """The AP of each teacher, in the configuration's order."""
 
-    teachers: tuple[Teacher, ...]
     scores: tuple[TeacherScore, ...]
-    taps_folders: tuple[Path, ...]
-    taps_bytes: int
-    warm_start_seeds: tuple[int, ...]
-
-    @property
-    def teacher(self) -> Teacher:
-        """The one with the best val AP; as a rule there is one."""
-        return self.teachers[self._best]
 
     @property
     def score(self) -> TeacherScore:
-        """That teacher's."""
-        return self.scores[self._best]
-
-    @property
-    def _best(self) -> int:
-        return max(range(len(self.scores)), key=lambda i: self.scores[i].val_ap)
+        """The score of the teacher with the best validation AP; of equals, the first."""
+        return max(self.scores, key=lambda score: score.val_ap)
 
 
 def prepare(
@@ -51,48 +39,42 @@ def prepare(
     device: str | torch.device = "cpu",
     on_progress: OnProgress = no_progress,
 ) -> Preparation:
-    """Make whatever the cache lacks; a second call with the same config, data and cache makes nothing.
+    """Make what trainings need and the cache folder lacks; a second call makes nothing.
 
-    ``seeds``: those of the proxy trainings, each of which has a warm start of its own. Raises ConfigError
-    without a way to a teacher, DataError if the disk or ``proxy.subset`` is too small, NonFiniteError if the teacher's
-    training runs away, DetectorError if a student has no part that ``proxy.frozen`` names, or a model of MMDetection
-    cannot work on images of ``proxy.image_size_px``.
+    Args:
+        config: the run's configuration.
+        datasets: the data sets, checked.
+        cache_dir: folder of the cache.
+        seeds: seeds of the proxy trainings; each has a warm start of its own.
+        device: device of the trainings.
+        on_progress: called with (stage, done, total, metrics).
+
+    Raises:
+        ConfigError: if a teacher has neither a checkpoint nor a recipe.
+        DataError: if the disk or ``proxy.subset`` is too small.
+        NonFiniteError: if a teacher's training diverges.
+        DetectorError: if the student has no part that ``proxy.frozen`` names, or a model of MMDetection cannot work on
+            images of ``proxy.image_size_px``.
     """
     _try_smaller_images(config, datasets)
-    provisions = Provisions(config, cache_dir, torch.device(device), datasets, on_progress)
+    assets = TrainingAssets(config, cache_dir, torch.device(device), datasets, on_progress)
     if config.proxy.subset_rule == "stratified":
-        for seed in seeds:  # now, since it may be too small
-            provisions.training_loader(config.proxy, config.proxy.subset).steps_per_epoch(seed)
+        for seed in seeds:  # before anything is trained, since the subset may be too small for the classes
+            assets.proxy_loader().steps_per_epoch(seed)
     scores = tuple(
-        measure_teacher(
-            teacher,
-            datasets,
-            EVALUATION_BATCH_SIZE,
-            provisions.device,
-            provisions.progress_of(provisions.name_of(teacher)),
-        )
-        for teacher in provisions.teachers
+        measure_teacher(teacher, datasets, EVALUATION_BATCH_SIZE, assets.device, on_progress)
+        for teacher in assets.teachers.all
     )
-    caches = {
-        cache.folder: cache
-        for teacher in provisions.teachers
-        for cache in (
-            *(provisions.validation_taps(teacher, seen) for seen in (provisions.proxy_datasets, datasets)),
-            provisions.training_taps(config.proxy, teacher=teacher),
-            provisions.training_taps(config.full, teacher=teacher),
-        )
-    }
-    warm_start = config.proxy.warm_start
-    is_warm = warm_start is not None and warm_start.epochs > 0
-    for seed in seeds if is_warm else ():
-        parts_of(provisions.warm_student(seed), config.proxy.frozen)
-    return Preparation(
-        provisions.teachers,
-        scores,
-        tuple(caches),
-        sum(cache.num_bytes for cache in caches.values()),
-        tuple(seeds) if is_warm else (),
-    )
+    for teacher in assets.teachers.all:
+        for recipe in ("proxy", "full"):
+            assets.teachers.validation_cache(recipe, teacher)
+        for recipe in ("proxy", "full"):
+            assets.teachers.training_cache(recipe, teacher=teacher)
+    if config.proxy.warm_start is not None and config.proxy.warm_start.epochs > 0:
+        for seed in seeds:
+            # The parts to freeze are looked for now, so that a name without a part is no failure of every trial.
+            parts_of(assets.students.warm(seed), config.proxy.frozen)
+    return Preparation(scores)
 
 
 def _try_smaller_images(config: ResolvedConfig, datasets: Datasets) -> None:

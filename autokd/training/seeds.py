@@ -33,7 +33,7 @@ def seed_stream(device: torch.device, seed: int, *names: str | int) -> None:
 
 @contextmanager
 def random_stream(device: torch.device, seed: int, *names: str | int) -> Iterator[None]:
-    """Draw from a stream inside the block; torch's default generators stand afterwards as they stood before."""
+    """Draw from a stream inside the block; torch's default generators have their old state afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         seed_stream(device, seed, *names)

@@ -9,6 +9,7 @@ from collections.abc import MutableMapping, Sequence
 from typing import TYPE_CHECKING
 
 from autokd.report import TrialView, best_trial, draw_tree, results_markdown, search_curve, trials_of
+from autokd.storage.optuna_private import study_id
 
 if TYPE_CHECKING:
     import optuna
@@ -51,11 +52,12 @@ def publish_changed(
 
     for frozen in storage.get_all_studies():
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-        ended = storage.get_n_trials(frozen._study_id, state=states)
+        number = study_id(frozen)
+        ended = storage.get_n_trials(number, state=states)
         found = (ended, results is not None)
-        if ended and known.get(frozen._study_id) != found:
+        if ended and known.get(number) != found:
             publish_tree(optuna.load_study(study_name=frozen.study_name, storage=storage), results=results)
-            known[frozen._study_id] = found
+            known[number] = found
 
 
 def _fitted(figure: go.Figure, title: str) -> go.Figure:

@@ -1,4 +1,4 @@
-"""What the searched distiller is worth beside none and every preset, each with its weights tuned by proxies too.
+"""Test AP of the searched distiller, of none and of every preset, each with its weights tuned by proxies too.
 
     python experiments/bccd/gain.py tune        # every preset at several strengths, by proxies
     autokd search experiments/bccd/space.yaml --run-dir runs/bccd_gain
@@ -7,7 +7,7 @@
     python experiments/bccd/gain.py transfer    # the best of these distillers on another pair and other data
     python experiments/bccd/gain.py collect     # gain.json, and the tables of README.md
 
-Run it at the repository's root, in any number of processes, again and again: each takes what nobody is at.
+Run it at the repository's root, in any number of processes, again and again: each takes what no other holds.
 """
 
 from __future__ import annotations
@@ -17,30 +17,26 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
-from gain_figure import draw
-from recorded.readme import write_table
-from recorded.scratch import Scratch
-from recorded.trainer import read_config, read_data
-from recorded.work import record
-
+from autokd.benchmark.markdown import interval_text, markdown_table, mean_text, paired_gain, write_table
+from autokd.benchmark.recording.jobs import record_jobs
+from autokd.benchmark.recording.scratch import Scratch
+from autokd.benchmark.recording.settings import read_config, read_data
 from autokd.config import NO_DISTILLATION, ResolvedConfig, load_config
 from autokd.detectors import pair_of, resolve
 from autokd.documents import dump_yaml
-from autokd.outcomes import Job, Outcome
+from autokd.outcomes import Job, JobId, Outcome, make_job
 from autokd.presets import load_distiller, load_preset
-from autokd.report.statistics import gain_by_seed
 from autokd.spec import DistillerSpec
-from autokd.storage import load_job_outcomes, open_existing, read_record
+from autokd.storage import StudyFacts, open_existing, read_record
 from autokd.study.reward import Reward, reference_curve
 
+HERE = Path(__file__).parent
 SPACE = HERE / "space.yaml"
 SCRATCH = Path("runs/bccd_gain_scratch")
 RUN = Path("runs/bccd_gain")
@@ -76,6 +72,10 @@ def labelled_at(name: str, strength: float | None) -> str:
     return f"{name}@{strength or 'published'}"
 
 
+def _proxy_id(name: str, strength: float | None) -> str:
+    return str(JobId("proxy", labelled_at(name, strength), 0))
+
+
 # ---------------------------------------------------------------------------------------------- stages
 
 
@@ -85,10 +85,10 @@ def short_jobs() -> Iterator[Job]:
 
 
 def tune_jobs(strengths: Mapping[str, Sequence[float | None]]) -> Iterator[Job]:
-    yield Job(f"proxy-{NO_DISTILLATION}-s0", None, "proxy", 0)
+    yield make_job(None, "proxy", 0)
     for name, its_strengths in strengths.items():
         for strength in its_strengths:
-            yield Job(f"proxy-{labelled_at(name, strength)}-s0", at_strength(name, strength), "proxy", 0)
+            yield Job(_proxy_id(name, strength), at_strength(name, strength), "proxy", 0)
 
 
 def full_jobs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
@@ -96,7 +96,7 @@ def full_jobs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
     for seed in seeds:
         for name in names:
             labelled = labelled_at(name, strengths[name]) if name in strengths else name
-            yield Job(f"full-{labelled}-s{seed}", known[name], "full", seed)
+            yield Job(str(JobId("full", labelled, seed)), known[name], "full", seed)
 
 
 def distillers() -> dict[str, DistillerSpec | None]:
@@ -116,10 +116,10 @@ def of_the_run() -> dict[str, Outcome]:
     if (spec := distillers().get(SEARCHED_NAME)) is not None:
         ours[spec.digest] = SEARCHED_NAME
     found = {}
-    for job_id, outcome in load_job_outcomes(open_existing(RUN)).items():
-        recipe, digest, seed = job_id.split("-")
-        if recipe == "full" and digest in ours and int(seed[1:]) in SEEDS:
-            found[f"full-{ours[digest]}-{seed}"] = outcome
+    for job_id, outcome in StudyFacts(open_existing(RUN)).job_outcomes().items():
+        identity = JobId.parse(job_id)
+        if identity.recipe == "full" and identity.digest in ours and identity.seed in SEEDS:
+            found[str(replace(identity, digest=ours[identity.digest]))] = outcome
     return found
 
 
@@ -134,16 +134,16 @@ def best_strengths(stage: str, jobs: Iterable[Job], count: int) -> dict[str, lis
     """Of each preset the ``count`` strengths with the greatest reward in a stage that is done."""
     config, wanted = config_of("pair", stage), [job.id for job in jobs]
     outcomes = Scratch(SCRATCH / stage, config, ["proxy"]).read()[0]
-    missing = [job_id for job_id in wanted if job_id not in outcomes]
+    missing = [id_ for id_ in wanted if id_ not in outcomes]
     if missing:
         sys.exit(f"{stage}: {len(missing)} proxies are missing, {missing[0]} the first. Run: gain.py tune")
-    none = outcomes[f"proxy-{NO_DISTILLATION}-s0"]
+    none = outcomes[str(JobId("proxy", NO_DISTILLATION, 0))]
     finished = {job_id: outcomes[job_id] for job_id in wanted if outcomes[job_id].status == "finished"}
     reward = Reward(config.proxy.reward, reference_curve(none))
     reward = reward.calibrated(reward.gains(o.metrics, reward.num_epochs) for o in finished.values())
 
     def value(name: str, strength: float | None) -> float:
-        outcome = finished.get(f"proxy-{labelled_at(name, strength)}-s0")
+        outcome = finished.get(_proxy_id(name, strength))
         return -float("inf") if outcome is None else reward.value(outcome.metrics, reward.num_epochs)
 
     return {n: sorted(STRENGTHS, key=lambda strength: -value(n, strength))[:count] for n in presets()}
@@ -184,6 +184,9 @@ TITLES = {"full": "FCOS on blood cells", "retinanet": "RetinaNet student", "shap
 
 
 def collect() -> None:
+    # matplotlib is no requirement of AutoKD, and no other command needs it.
+    from gain_figure import draw
+
     strengths = tuned()
     result: dict[str, Any] = {"strengths": strengths, "searches": searches()}
     for stage, pair in STAGES.items():
@@ -208,7 +211,13 @@ def searches() -> list[dict[str, Any]]:
         about = {
             d: {"formula": r.formula, "trial_ap": r.outcome and r.outcome.metrics.get("ap")} for d, r in tried.items()
         }
-        rows = _rows({job_id: o for job_id, o in load_job_outcomes(study).items() if job_id.startswith("full-")})
+        rows = _rows(
+            {
+                job_id: o
+                for job_id, o in StudyFacts(study).job_outcomes().items()
+                if JobId.parse(job_id).recipe == "full"
+            }
+        )
         found.append(
             {
                 "run": run.name,
@@ -220,20 +229,21 @@ def searches() -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[Mapping[str, Any]], strengths: Mapping[str, float | None]) -> list[str]:
-    """Lines of Markdown, the best on test first."""
+    """Return the table of one pair, the best on test first."""
     val, test = (_by_seed(rows, metric) for metric in ("val_ap", "test_ap"))
-    lines = [
-        "| distiller | strength | val AP | test AP | gain on none [95%] | searched, less it [95%] |",
-        "|---|---|---|---|---|---|",
-    ]
+    cells = []
     for name in sorted(test, key=lambda name: -mean(test[name].values())):
         strength = str(strengths[name] or "published") if name in strengths else ""
         gain = "" if name == NO_DISTILLATION else _difference(test[name], test.get(NO_DISTILLATION, {}))
         less = "" if name == SEARCHED_NAME else _difference(test.get(SEARCHED_NAME, {}), test[name])
-        scores = f"{_spread(val[name])} | {_spread(test[name])} ({len(test[name])})"
-        lines.append(f"| {name} | {strength} | {scores} | {gain} | {less} |")
+        num_seeds = len(test[name])
+        scores = mean_text(val[name].values(), 4), f"{mean_text(test[name].values(), 4)} ({num_seeds})"
+        cells.append((name, strength, *scores, gain, less))
+    head = ("distiller", "strength", "val AP", "test AP", "gain on none [95%]", "searched, less it [95%]")
     failed = [f"{row['name']} (seed {row['seed']}: {row['cause']})" for row in rows if row["status"] != "finished"]
-    return lines + ([f"| not trained: {', '.join(failed)} | | | | | |"] if failed else [])
+    if failed:
+        cells.append((f"not trained: {', '.join(failed)}", *[""] * (len(head) - 1)))
+    return markdown_table(head, cells)
 
 
 def _by_seed(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, dict[int, float]]:
@@ -244,26 +254,18 @@ def _by_seed(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, dict[i
     return found
 
 
-def _spread(by_seed: Mapping[int, float]) -> str:
-    values = list(by_seed.values())
-    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
-
-
 def _difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
-    """Of equal seeds: the mean with Student's 95% interval; nothing where fewer than two are shared."""
-    gain = gain_by_seed(ours, theirs)
-    if gain is None or not gain.is_paired or gain.low is None:
-        return ""
-    return f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+    """Return the mean difference of equal seeds with Student's 95% interval; empty if fewer than two are shared."""
+    return interval_text(paired_gain(ours, theirs), 4)
 
 
 def _rows(outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
     rows = []
     for job_id, outcome in sorted(outcomes.items()):
-        _, labelled, seed = job_id.split("-")
-        name = labelled.partition("@")[0]
+        identity = JobId.parse(job_id)
+        name = identity.digest.partition("@")[0]
         metrics = {k: v for k, v in outcome.metrics.items() if k.partition("/")[0] in ("val_ap", "test_ap")}
-        rows.append({"name": name, "seed": int(seed[1:]), "status": outcome.status, "cause": outcome.cause} | metrics)
+        rows.append({"name": name, "seed": identity.seed, "status": outcome.status, "cause": outcome.cause} | metrics)
     return rows
 
 
@@ -276,16 +278,16 @@ def main() -> None:
     options = parser.parse_args()
     if options.command == "tune":
         short = list(short_jobs())
-        record(config_of("pair", "tune_short"), short, SCRATCH / "tune_short", CACHE, minutes=options.minutes)
+        record_jobs(config_of("pair", "tune_short"), short, SCRATCH / "tune_short", CACHE, minutes=options.minutes)
         kept = best_strengths("tune_short", short, KEPT)
-        record(config_of("pair", "tune"), list(tune_jobs(kept)), SCRATCH / "tune", CACHE, minutes=options.minutes)
+        record_jobs(config_of("pair", "tune"), list(tune_jobs(kept)), SCRATCH / "tune", CACHE, minutes=options.minutes)
     elif options.command == "full":
         jobs = list(full_jobs(options.names or presets(), options.seeds or SEEDS))
-        record(config_of("pair"), jobs, SCRATCH / "full", CACHE, minutes=options.minutes)
+        record_jobs(config_of("pair"), jobs, SCRATCH / "full", CACHE, minutes=options.minutes)
     elif options.command == "transfer":
         jobs = list(full_jobs(options.names or leaders(), options.seeds or SEEDS))
         for pair in ("retinanet", "shapes", "started"):
-            record(config_of(pair), jobs, SCRATCH / pair, CACHE, minutes=options.minutes)
+            record_jobs(config_of(pair), jobs, SCRATCH / pair, CACHE, minutes=options.minutes)
     else:
         collect()
 

@@ -7,12 +7,11 @@ from statistics import mean
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "autokd"  # equal data, equal file
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 COLOURS = {"searched": "tab:red", "combined": "tab:orange", "none": "black"}
 """Of all others: blue."""

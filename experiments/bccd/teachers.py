@@ -8,23 +8,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
 import torch
-from recorded.trainer import machine_name, read_data
 
 from autokd.benchmark import current_commit
+from autokd.benchmark.recording.machine import machine_name
+from autokd.benchmark.recording.settings import read_data
 from autokd.config import load_config
 from autokd.data import load_datasets
 from autokd.documents import dump_yaml
-from autokd.training.provisions import EVALUATION_BATCH_SIZE
+from autokd.training.loader import EVALUATION_BATCH_SIZE
 from autokd.training.teacher.obtain import measure_teacher, obtain_teacher
 
+HERE = Path(__file__).parent
 RECORD = HERE / "teachers.json"
 CACHE = Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache"))
 ZOOMED = {"num_views": 32, "scale_range": [0.7, 1.4]}

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -23,21 +22,21 @@ from typing import Any
 import torch
 from torchvision.models.detection.fcos import FCOSRegressionHead
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-sys.path.insert(0, str(HERE.parent / "proxy_fidelity"))
-
-from recorded.readme import write_table
-from recorded.trainer import machine_name, read_config
-from study import variant_configs
-
 from autokd.benchmark import current_commit
+from autokd.benchmark.markdown import markdown_table, write_table
+from autokd.benchmark.recording.machine import machine_name
+from autokd.benchmark.recording.settings import proxy_variants, read_config
 from autokd.config import ResolvedConfig
 from autokd.data import load_datasets
-from autokd.outcomes import Job, RecipeName, WorkerResources
-from autokd.runtime import contained
+from autokd.documents import load_document
+from autokd.outcomes import RecipeName, WorkerResources, make_job
+from autokd.runtime import run_guarded
 from autokd.training import TrainingEvaluatorFactory, prepare
 
+HERE = Path(__file__).parent
+PROXIES = HERE.parent / "proxy_fidelity"
+"""Folder of the forms of the proxy (``variants.yaml``) and of their pair (``pair.yaml``)."""
+METRICS = ("val_loss", "cka", "ap", "ap_50", "ap_worst_class")
 CACHE = Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache"))
 SIDES = ("left", "top", "right", "bottom")
 STARTS = (0.0, 1.0)
@@ -55,7 +54,8 @@ CASES: dict[str, tuple[str, RecipeName, int]] = {
 
 def config_of(source: str, recipe: RecipeName, start: float) -> ResolvedConfig:
     if recipe == "proxy":
-        config = variant_configs([source], "presets")[source]
+        forms = load_document(PROXIES / "variants.yaml").data
+        config = proxy_variants(read_config(PROXIES / "pair.yaml"), {source: forms[source]}, METRICS)[source]
     else:
         config = read_config(HERE.parent / source / "space.yaml")
     return config.model_copy(update={"student": config.student.model_copy(update={"box_start": start})})
@@ -63,7 +63,10 @@ def config_of(source: str, recipe: RecipeName, start: float) -> ResolvedConfig:
 
 @contextmanager
 def counted_sides() -> Iterator[list[list[float]]]:
-    """A list that grows by the share of zeros of each side with every training step of an FCOS head."""
+    """Yield a list to which every training step of an FCOS head adds the share of cells at 0 of each side.
+
+    torchvision has no hook between the head's ReLU and its losses, so the block replaces the head's ``forward``.
+    """
     shares: list[list[float]] = []
     forward = FCOSRegressionHead.forward
 
@@ -81,7 +84,7 @@ def counted_sides() -> Iterator[list[list[float]]]:
 
 
 def measured(name: str, start: float, seed: int) -> dict[str, Any]:
-    """One training: which sides are lost at its end and since which step, and the val AP."""
+    """Train once; return the sides that are lost at the end and since which step, and the val AP."""
     torch.set_num_threads(1)
     source, recipe, _ = CASES[name]
     config = config_of(source, recipe, start)
@@ -89,7 +92,7 @@ def measured(name: str, start: float, seed: int) -> dict[str, Any]:
     prepare(config, datasets, CACHE, seeds=(seed,), device="cpu")
     with tempfile.TemporaryDirectory() as files, counted_sides() as shares:
         evaluator = TrainingEvaluatorFactory(config, CACHE, Path(files), datasets)(WorkerResources(1, "cpu", 0.0))
-        training = contained(evaluator, Job(f"{recipe}-none-s{seed}", None, recipe, seed))
+        training = run_guarded(evaluator, make_job(None, recipe, seed))
         while True:
             try:
                 next(training)
@@ -102,21 +105,21 @@ def measured(name: str, start: float, seed: int) -> dict[str, Any]:
 
 
 def lost_since(shares: list[float]) -> int:
-    """The first step from which a side is at 0 until the end; their number if it is not."""
+    """Return the first step from which a side is at 0 until the end; the number of steps if there is none."""
     living = [step for step, share in enumerate(shares) if share < IS_LOST]
     return living[-1] + 1 if living else 0
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Lines of Markdown: of each case and start the trainings that lost a side, and the val AP of each seed."""
-    lines = ["| training | box_start | lost a side | val AP, seed by seed |", "|---|---|---|---|"]
+    """Return, for each case and start, the trainings that lost a side and the val AP of each seed."""
+    cells = []
     for name in CASES:
         for start in STARTS:
             ours = [row for row in rows if (row["case"], row["box_start"]) == (name, start)]
             aps = ", ".join(f"**{r['val_ap']:.3f}**" if r["lost_since_step"] else f"{r['val_ap']:.3f}" for r in ours)
             lost = sum(bool(row["lost_since_step"]) for row in ours)
-            lines.append(f"| {name} | {start:g} | {lost} of {len(ours)} | {aps} |")
-    return lines
+            cells.append((name, f"{start:g}", f"{lost} of {len(ours)}", aps))
+    return markdown_table(("training", "box_start", "lost a side", "val AP, seed by seed"), cells)
 
 
 def main() -> None:

@@ -2,18 +2,24 @@
 
     python experiments/distiller_benchmark/parts.py [--repeats 40] [--samplers mcts mcts_prior random tpe]
 
-Each part is a space of its own, in which a search knows nothing of the rest; its top 1% is that of the part. Options
-are those of compare.py. Writes parts.json and README.md's table of it.
+Each part is a space of its own: a search sees nothing of the rest, and its top 1% is that of the part. Writes
+parts.json and its table in README.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from compare import compare, comparison_parser
-from on_table import Report, report_on_table
+from autokd.benchmark.markdown import markdown_table
+from autokd.benchmark.simulation import SAMPLERS
+from autokd.benchmark.simulation.comparison import Plan, Settings, compare_samplers
+from autokd.benchmark.simulation.reports import Report, median_text
+from autokd.benchmark.simulation.scripts import parser_of, run_script
 
 FEATURES, SOFT = ("none", "standardise"), ("softmax_cells", "softmax_channels")
 PARTS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -30,43 +36,41 @@ PARTS: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def compare_parts(options: argparse.Namespace) -> Report:
+    settings = Settings(str(options.table), tuple(options.reward), trials=options.trials, epochs=options.epochs)
+    plan = Plan(tuple(options.samplers), tuple(options.workers), options.repeats, options.processes)
     parts: list[dict[str, Any]] = []
     for name, only in PARTS.items():
-        options.only = tuple(only.items())
-        report = compare(options)
+        report = compare_samplers(replace(settings, only=tuple(only.items())), plan)
         kept = ("num_top", "best_score", "reward_score_correlation", "ratios", "rows")
         parts.append({"part": name, "only": only, "specs": report["table"]["specs"]} | {k: report[k] for k in kept})
     shared = {key: report[key] for key in ("commit", "table", "optuna", "settings")}
     del shared["table"]["specs"], shared["settings"]["only"]
     for part in parts:
-        # Curves are the whole comparison's matter.
+        # Curves are those of the whole comparison; here they would make most of the file.
         part["rows"] = [{k: v for k, v in row.items() if "curve" not in k} for row in part["rows"]]
     return shared | {"parts": parts}
 
 
 def table_text(report: Report) -> list[str]:
-    """Lines of Markdown: medians of trials to the top 1% by full training, with their intervals."""
+    """Return the medians of trials to the top 1% by full training, with their intervals."""
     samplers = list(dict.fromkeys(row["sampler"] for row in report["parts"][0]["rows"]))
-    lines = [
-        "| part (distillers, best gain) | workers | " + " | ".join(samplers) + " |",
-        "|---|---" + "|---" * len(samplers) + "|",
-    ]
+    rows = []
     for part in report["parts"]:
         for workers in dict.fromkeys(row["workers"] for row in part["rows"]):
             found = {row["sampler"]: row["trials_full"] for row in part["rows"] if row["workers"] == workers}
-            cells = [
-                f"{found[name]['median']:.1f} [{found[name]['median_95'][0]:.0f}, {found[name]['median_95'][1]:.0f}]"
-                for name in samplers
-            ]
             about = f"{part['part']} ({part['specs']}, {part['best_score']:+.3f})"
-            lines.append(f"| {about} | {workers} | " + " | ".join(cells) + " |")
-    return lines
+            rows.append([about, workers, *(median_text(found[name]) for name in samplers)])
+    return markdown_table(["part (distillers, best gain)", "workers", *samplers], rows)
 
 
-def main() -> int:
-    parser = comparison_parser(__doc__)
-    parser.set_defaults(repeats=40, samplers=["mcts", "mcts_prior", "random", "tpe"], workers=[1, 16])
-    return 0 if report_on_table("parts", parser.parse_args(), compare_parts, table_text) else 2
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = parser_of(__doc__, Path(__file__).parent)
+    parser.set_defaults(repeats=40)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--samplers", nargs="+", default=["mcts", "mcts_prior", "random", "tpe"], choices=[*SAMPLERS])
+    parser.add_argument("--trials", type=int, default=120, help="evaluated specs of a search at most")
+    parser.add_argument("--processes", type=int, default=2)
+    return run_script("parts", parser.parse_args(arguments), compare_parts, table_text)
 
 
 if __name__ == "__main__":

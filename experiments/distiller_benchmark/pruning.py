@@ -1,11 +1,11 @@
-"""What a pruner saves of a search on the recorded table, and what it costs in quality.
+"""How much of a search does a pruner save on the recorded table, and what does it cost in quality?
 
     python experiments/distiller_benchmark/pruning.py [--repeats 100] [--workers 1 16] [--trials 80] [--epochs 2]
 
 Repeat r has sampler seed r, with every pruner. Virtual hours are those of all workers together: CPU hours. A search
-without a pruner can do with measuring its reward after the last epoch (``last_epoch``), one with a pruner measures
-after every epoch; both ways of going without are there. Quality is what the spec with the best reward among the
-trials that ran to the end scores by full training. Writes pruning.json and README.md's table of it.
+without a pruner needs its reward after the last epoch only (``last_epoch``), one with a pruner after every epoch
+(``none`` measures as often, and prunes nothing). Quality is the score by full training of the spec with the best reward
+among the trials that ran to the end. Writes pruning.json and its table in README.md.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measures import summarise
-from on_table import parser_of, quiet, report_on_table
-from recorded.trainer import TRAIN_SECONDS
-from simulate import SAMPLERS, Truth, cut_after, run_search
 
 from autokd.benchmark import current_commit, load_benchmark
+from autokd.benchmark.markdown import markdown_table
+from autokd.benchmark.recording.trainer import TRAIN_SECONDS
+from autokd.benchmark.simulation import SAMPLERS, Truth, cut_after, run_search
+from autokd.benchmark.simulation.measures import summarise
+from autokd.benchmark.simulation.reports import quiet
+from autokd.benchmark.simulation.scripts import parser_of, run_script
 from autokd.config import SearchConfig
 from autokd.search import make_pruner
 
 LAST_EPOCH = "last_epoch"
 PRUNERS = ("none", "median", "percentile", "halving", "hyperband")
-"""Those that a space file can name."""
+"""The pruners that a space file can name."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def _set_up(settings: Settings) -> None:
 
 
 def run_repeat(task: tuple[str, int, int]) -> dict[str, float]:
-    """One search: its CPU hours, the part of trials that was pruned, and the gain of what it found."""
+    """Run one search; return its CPU hours, the share of trials that was pruned, and the gain of its best spec."""
     pruner, num_workers, seed = task
     settings, truth = _shared["settings"], _shared["truth"]
     trace = run_search(
@@ -73,7 +76,7 @@ def run_repeat(task: tuple[str, int, int]) -> dict[str, float]:
 
 
 def early_measuring_s(truth: Truth, row: int) -> float:
-    """Seconds that a proxy training spent on measuring before its last epoch's end."""
+    """Return the seconds that a proxy training spent on measuring before its last epoch."""
     outcome = truth.rows[row].outcome("proxy", 0)
     if len(outcome.reports) < 2:
         return 0.0
@@ -82,7 +85,7 @@ def early_measuring_s(truth: Truth, row: int) -> float:
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """A row for each pruner and number of workers, differences and ratios repeat by repeat against no pruner."""
+    """Return a row for each pruner and number of workers; differences and ratios are taken repeat by repeat."""
     settings = Settings(str(options.table), tuple(options.reward), options.sampler, options.trials, options.epochs)
     context = multiprocessing.get_context("spawn")
     found: dict[tuple[int, str], list[dict[str, float]]] = {}
@@ -114,7 +117,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 def row_of(
     workers: int, pruner: str, ours: Sequence[dict[str, float]], whole: Sequence[dict[str, float]]
 ) -> dict[str, Any]:
-    """``ours`` and ``whole``: the repeats with and without the pruner, by seed."""
+    """Return one row; ``ours`` and ``whole`` are the repeats with and without the pruner, by seed."""
     return {
         "workers": workers,
         "pruner": pruner,
@@ -128,28 +131,39 @@ def row_of(
 
 
 def table_text(report: dict[str, Any]) -> list[str]:
-    """Lines of Markdown."""
-    lines = [
-        "| workers | pruner | pruned | CPU hours / those with none [95%] | gain in AP of the best | difference [95%] |",
-        "|---|---|---|---|---|---|",
-    ]
+    """Return a row for each number of workers and pruner."""
+    head = (
+        "workers",
+        "pruner",
+        "pruned",
+        "CPU hours / those with none [95%]",
+        "gain in AP of the best",
+        "difference [95%]",
+    )
+    rows = []
     for row in report["rows"]:
-        ratio, gain, difference = row["hours_ratio"], row["gain"], row["gain_difference"]
-        lines.append(
-            f"| {row['workers']} | {row['pruner']} | {row['pruned']:.2f} | {ratio['mean']:.2f} "
-            f"[{ratio['mean_95'][0]:.2f}, {ratio['mean_95'][1]:.2f}] | {gain['mean']:+.4f} | "
-            f"{difference['mean']:+.4f} [{difference['mean_95'][0]:+.4f}, {difference['mean_95'][1]:+.4f}] |"
+        ratio, difference = row["hours_ratio"], row["gain_difference"]
+        low, high = difference["mean_95"]
+        rows.append(
+            (
+                row["workers"],
+                row["pruner"],
+                f"{row['pruned']:.2f}",
+                f"{ratio['mean']:.2f} [{ratio['mean_95'][0]:.2f}, {ratio['mean_95'][1]:.2f}]",
+                f"{row['gain']['mean']:+.4f}",
+                f"{difference['mean']:+.4f} [{low:+.4f}, {high:+.4f}]",
+            )
         )
-    return lines
+    return markdown_table(head, rows)
 
 
-def main() -> int:
-    parser = parser_of(__doc__)
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = parser_of(__doc__, Path(__file__).parent)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--sampler", default="mcts", choices=[*SAMPLERS])
     parser.add_argument("--trials", type=int, default=80)
     parser.add_argument("--processes", type=int, default=2)
-    return 0 if report_on_table("pruning", parser.parse_args(), compare, table_text) else 2
+    return run_script("pruning", parser.parse_args(arguments), compare, table_text)
 
 
 if __name__ == "__main__":

@@ -12,24 +12,19 @@ import argparse
 import json
 import math
 import os
-import statistics
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
-from recorded.readme import write_table
-from recorded.scratch import Scratch
-from recorded.trainer import read_config
-from recorded.work import record
-
-from autokd.outcomes import Job, Outcome
+from autokd.benchmark.markdown import gain_text, markdown_table, mean_text, paired_gain, write_table
+from autokd.benchmark.recording.jobs import record_jobs
+from autokd.benchmark.recording.scratch import Scratch
+from autokd.benchmark.recording.settings import read_config
+from autokd.outcomes import Job, JobId, Outcome
 from autokd.presets import load_preset, preset_names
 from autokd.spec import DistillerSpec
 
+HERE = Path(__file__).parent
 SPACE = Path("search_spaces/bccd.yaml")
 SCRATCH = Path("runs/presets")
 CACHE = Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache"))
@@ -40,7 +35,7 @@ NONE_SEEDS = (0, 1, 2, 3)
 
 
 def entries() -> Iterator[tuple[str, DistillerSpec | None, int]]:
-    """(name, spec, seed) of every training, the most important first."""
+    """Yield (name, spec, seed) of every training, the most important first."""
     for seed in NONE_SEEDS[:2]:
         yield "none", None, seed
     for strength in ("ratio", "published"):
@@ -53,12 +48,12 @@ def entries() -> Iterator[tuple[str, DistillerSpec | None, int]]:
 
 
 def jobs() -> list[Job]:
-    return [Job(f"full-{name}-s{seed}", spec, "full", seed) for name, spec, seed in entries()]
+    return [Job(str(JobId("full", name, seed)), spec, "full", seed) for name, spec, seed in entries()]
 
 
 def _row(job: Job, outcome: Outcome, commit: str) -> dict[str, Any]:
     return {
-        "name": job.id.removeprefix("full-").rpartition("-s")[0],
+        "name": JobId.parse(job.id).digest,
         "seed": job.seed,
         "commit": commit,
         "status": outcome.status,
@@ -74,50 +69,33 @@ def collect() -> None:
     outcomes, commits = scratch.read()[0], scratch.commits()
     rows = [_row(job, outcomes[job.id], commits[job.id]) for job in jobs() if job.id in outcomes]
     (HERE / "result.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    lines = [
-        "| preset | ratio 40: test AP | gain on none | published weights: test AP | gain on none |",
-        "|---|---|---|---|---|",
-    ]
-    none = {row["seed"]: row for row in rows if row["name"] == "none"}
-    lines.append(f"| none | {_mean(none)} | | {_mean(none)} | |")
+    by_name = {name: {row["seed"]: row for row in rows if row["name"] == name} for name in {r["name"] for r in rows}}
+    none = by_name.get("none", {})
     table = []
     for name in preset_names():
-        by_strength = [
-            {row["seed"]: row for row in rows if row["name"] == f"{name}@{strength}"}
-            for strength in ("ratio", "published")
-        ]
-        gains = [_gain_value(ours, none) for ours in by_strength]
-        cells = [cell for ours in by_strength for cell in (_mean(ours), _gain(ours, none))]
-        best = max((gain for gain in gains if gain is not None), default=-9.0)
-        table.append((best, f"| {name} | " + " | ".join(cells) + " |"))
-    lines += [line for _, line in sorted(table, reverse=True)]
+        of_both = [by_name.get(f"{name}@{strength}", {}) for strength in ("ratio", "published")]
+        gains = [paired_gain(test_aps(of_one), test_aps(none)) for of_one in of_both]
+        cells = [cell for of_one, gain in zip(of_both, gains) for cell in (mean_cell(of_one), gain_text(gain, 3))]
+        best = max((gain.mean for gain in gains if gain is not None), default=-9.0)
+        table.append((best, [name, *cells]))
+    head = ("preset", "ratio 40: test AP", "gain on none", "published weights: test AP", "gain on none")
+    first = ["none", mean_cell(none), "", mean_cell(none), ""]
+    lines = markdown_table(head, [first, *(cells for _, cells in sorted(table, reverse=True))])
     write_table(HERE / "README.md", "table", lines)
     print("\n".join(lines))
 
 
-def _mean(rows: dict[int, dict]) -> str:
+def test_aps(rows: Mapping[int, dict[str, Any]]) -> dict[int, float]:
+    """Return the test AP of each finished training, by seed."""
+    return {seed: row["metrics"]["test_ap"] for seed, row in rows.items() if row["status"] == "finished"}
+
+
+def mean_cell(rows: Mapping[int, dict[str, Any]]) -> str:
+    """Return mean, deviation and number of the test APs; the cause if a training failed."""
     failed = [row for row in rows.values() if row["status"] != "finished"]
     if failed:
-        return f"{failed[0]['cause']}"
-    values = [row["metrics"]["test_ap"] for row in rows.values()]
-    if not values:
-        return ""
-    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.3f}{spread} ({len(values)})"
-
-
-def _gain_value(rows: dict[int, dict], none: dict[int, dict]) -> float | None:
-    pairs = [
-        row["metrics"]["test_ap"] - none[seed]["metrics"]["test_ap"]
-        for seed, row in rows.items()
-        if row["status"] == "finished" and seed in none
-    ]
-    return statistics.fmean(pairs) if pairs else None
-
-
-def _gain(rows: dict[int, dict], none: dict[int, dict]) -> str:
-    value = _gain_value(rows, none)
-    return "" if value is None else f"{value:+.3f}"
+        return str(failed[0]["cause"])
+    return f"{mean_text(test_aps(rows).values(), 3)} ({len(rows)})" if rows else ""
 
 
 if __name__ == "__main__":
@@ -128,4 +106,4 @@ if __name__ == "__main__":
     if options.command == "collect":
         collect()
     else:
-        record(read_config(SPACE), jobs(), SCRATCH, CACHE, minutes=options.minutes)
+        record_jobs(read_config(SPACE), jobs(), SCRATCH, CACHE, minutes=options.minutes)

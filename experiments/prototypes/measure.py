@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autokd.distill.prototypes import select_prototypes
+from autokd.distill.prototype_selection import select_prototypes
 
 ALPHA, BANDWIDTH, QUANTILE = 10.0, 0.1, 0.4
 MIB = 2**20

@@ -11,7 +11,8 @@ import numpy as np
 from scipy.stats import kendalltau
 from truths import Entry
 
-from autokd.outcomes import Outcome
+from autokd.benchmark.markdown import markdown_table
+from autokd.outcomes import JobId, Outcome
 
 SIGNS = {"val_loss": -1.0, "cka": 1.0, "ap": 1.0, "ap_50": 1.0, "ap_worst_class": 1.0}
 REWARDS: dict[str, tuple[str, ...]] = {
@@ -47,7 +48,7 @@ def report(
         for epoch in range(1, num_reports + 1):
             cost = statistics.median(sum(run.reports[epoch - 1].seconds for run in each) for each in runs.values())
             about = {"variant": name, "epoch": epoch, "entries": len(known), "seeds": group}
-            none = [outcomes[f"proxy-none-s{seed}"].reports[epoch - 1].metrics["ap"] for seed in group]
+            none = [outcomes[str(JobId("proxy", "", seed))].reports[epoch - 1].metrics["ap"] for seed in group]
             about |= {"cost": round(cost / full_seconds, 3), "none_ap": [round(ap, 4) for ap in none]}
             rows.append(about | _taus(known, runs, epoch))
     return {
@@ -64,12 +65,12 @@ SHOWN = ("val_loss", "cka", "ap", "val_loss + cka", "val_loss + cka + ap", "part
 
 def table(result: Mapping[str, Any]) -> list[str]:
     """Lines of Markdown: tau overall / at equal strength, for each reward; the mean over proxies of one seed each."""
-    lines = ["| proxy | seeds | after epoch | cost | " + " | ".join(SHOWN) + " |", "|---" * (4 + len(SHOWN)) + "|"]
+    cells = []
     for (name, epoch), rows in rows_of_one_seed(result).items():
         cost = statistics.mean(row["cost"] for row in rows)
-        cells = [_cell([row["tau"][reward] for row in rows if reward in row["tau"]]) for reward in SHOWN]
-        lines.append(f"| {name} | {len(rows)} | {epoch} | {cost:.3f} | {' | '.join(cells)} |")
-    return lines
+        taus = [_cell([row["tau"][reward] for row in rows if reward in row["tau"]]) for reward in SHOWN]
+        cells.append((name, len(rows), epoch, f"{cost:.3f}", *taus))
+    return markdown_table(("proxy", "seeds", "after epoch", "cost", *SHOWN), cells)
 
 
 def rows_of_one_seed(result: Mapping[str, Any]) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
@@ -89,7 +90,7 @@ def _cell(taus: Sequence[Mapping[str, float]]) -> str:
 
 
 def _id(entry: Entry, seed: int) -> str:
-    return f"proxy-{entry.name.replace('-', '_')}-s{seed}"
+    return str(JobId("proxy", entry.name.replace("-", "_"), seed))
 
 
 def _is_there(outcomes: Mapping[str, Outcome], entry: Entry, seed: int) -> bool:

@@ -8,11 +8,10 @@ from typing import Any
 
 import matplotlib
 from fidelity import rows_of_one_seed
+from matplotlib.figure import Figure
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "autokd"  # equal data, equal file
-
-from matplotlib.figure import Figure
 
 REWARD = "parts of val_loss + cka + ap"
 COLOURS = {"warm": "tab:red", "start": "tab:green", "": "tab:blue"}

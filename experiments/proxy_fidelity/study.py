@@ -18,22 +18,20 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
 from fidelity import report, table
 from fidelity_figure import draw
-from recorded.readme import write_table
-from recorded.scratch import Scratch
-from recorded.trainer import read_config
-from recorded.work import record
 from truths import Entry, preset_entries, shapes_entries, table_entries, table_proxies
 
+from autokd.benchmark.markdown import write_table
+from autokd.benchmark.recording.jobs import record_jobs
+from autokd.benchmark.recording.scratch import Scratch
+from autokd.benchmark.recording.settings import proxy_variants, read_config
 from autokd.config import ResolvedConfig
 from autokd.detectors import pair_of
 from autokd.documents import load_document
-from autokd.outcomes import Job, Outcome, RecipeName
+from autokd.outcomes import Job, JobId, Outcome, RecipeName
 
+HERE = Path(__file__).parent
 PAIRS = {
     "presets": HERE / "pair.yaml",
     "shapes": HERE / "shapes.yaml",
@@ -46,20 +44,12 @@ METRICS = ("val_loss", "cka", "ap", "ap_50", "ap_worst_class")
 
 
 def variant_configs(names: Sequence[str], truth: str) -> dict[str, ResolvedConfig]:
-    """A configuration for each form of the proxy; all measure every metric."""
+    """Return a configuration for each form of the proxy; all measure every metric."""
     base, forms = read_config(PAIRS[truth]), load_document(HERE / "variants.yaml").data
     unknown = set(names) - set(forms)
     if unknown:
         sys.exit(f"{', '.join(sorted(unknown))}: not in variants.yaml, which has {', '.join(forms)}.")
-    shared = base.full.model_dump(include=type(base.proxy).model_fields.keys() & type(base.full).model_fields.keys())
-    shared = {key: value for key, value in shared.items() if key != "timeout_s"}
-    configs = {}
-    for name in names or forms:
-        form = dict(forms[name])
-        student = base.student.model_copy(update=form.pop("student", {}))
-        proxy = type(base.proxy).model_validate(shared | {"reward": METRICS} | form)
-        configs[name] = base.model_copy(update={"proxy": proxy, "student": student})
-    return configs
+    return proxy_variants(base, {name: forms[name] for name in names or forms}, METRICS)
 
 
 def entries_of(options: argparse.Namespace) -> list[Entry]:
@@ -80,19 +70,21 @@ def work(options: argparse.Namespace) -> None:
     entries = entries_of(options)
     if options.truth == "shapes":
         jobs = [_job(entry, seed, "full") for seed in TRUTH_SEEDS for entry in [None, *entries]]
-        record(read_config(PAIRS["shapes"]), jobs, options.scratch / "full", options.cache_dir, minutes=options.minutes)
+        record_jobs(
+            read_config(PAIRS["shapes"]), jobs, options.scratch / "full", options.cache_dir, minutes=options.minutes
+        )
     for name, config in variant_configs(options.variants, options.truth).items():
         jobs = [_job(entry, seed) for seed in options.seeds for entry in [None, *entries]]
         left = (ends - time.monotonic()) / 60
-        record(config, jobs, options.scratch / name, options.cache_dir, minutes=left)
+        record_jobs(config, jobs, options.scratch / name, options.cache_dir, minutes=left)
     # What costs are compared with: a full training of the first entry, on the same machine.
     jobs = [_job(entries[0], 0, "full")]
-    record(read_config(PAIRS[options.truth]), jobs, options.scratch / "full", options.cache_dir)
+    record_jobs(read_config(PAIRS[options.truth]), jobs, options.scratch / "full", options.cache_dir)
 
 
 def _job(entry: Entry | None, seed: int, recipe: RecipeName = "proxy") -> Job:
     name = "none" if entry is None else entry.name.replace("-", "_")
-    return Job(f"{recipe}-{name}-s{seed}", None if entry is None else entry.spec, recipe, seed)
+    return Job(str(JobId(recipe, name, seed)), None if entry is None else entry.spec, recipe, seed)
 
 
 def collect(options: argparse.Namespace) -> None:
@@ -120,7 +112,7 @@ def collect(options: argparse.Namespace) -> None:
 
 
 def plot(options: argparse.Namespace) -> None:
-    """The figure of what was collected."""
+    """Write the figure of what was collected."""
     result = json.loads((HERE / f"{options.truth}.json").read_text(encoding="utf-8"))
     draw(result).savefig(HERE / f"{options.truth}.svg", metadata={"Date": None})
 

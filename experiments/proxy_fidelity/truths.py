@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autokd.benchmark import Header, load_benchmark
-from autokd.outcomes import Outcome
+from autokd.outcomes import JobId, Outcome
 from autokd.presets import load_distiller
 from autokd.spec import DistillerSpec
 
@@ -54,9 +54,9 @@ def shapes_entries(presets: Sequence[str], full: Mapping[str, Outcome]) -> list[
     """Such entries of ``presets``, with what ``full``, job id -> outcome, says of them so far."""
     truth: dict[str, dict[int, float]] = {f"{name}@{kind}": {} for name in presets for kind in KINDS}
     for job_id, outcome in full.items():
-        _, name, seed = job_id.split("-")
-        if name in truth and outcome.status == "finished":
-            truth[name][int(seed.removeprefix("s"))] = outcome.metrics["val_ap"]
+        identity = JobId.parse(job_id)
+        if identity.digest in truth and outcome.status == "finished":
+            truth[identity.digest][identity.seed] = outcome.metrics["val_ap"]
     return _preset_entries(truth)
 
 
@@ -74,8 +74,8 @@ def table_proxies() -> tuple[dict[str, Outcome], float, Header]:
     """The table's own proxy trainings with seed 0, as ``study.py`` names its jobs, the median seconds of a full
     training, and what the table says of itself."""
     table = load_benchmark(TABLE)
-    outcomes = {f"proxy-{row.digest}-s0": row.outcome("proxy", 0) for row in table}
-    outcomes["proxy-none-s0"] = table.none.outcome("proxy", 0)
+    outcomes = {str(JobId("proxy", row.digest, 0)): row.outcome("proxy", 0) for row in table}
+    outcomes[str(JobId("proxy", "", 0))] = table.none.outcome("proxy", 0)
     return outcomes, statistics.median(row.outcome("full", 0).seconds for row in table), table.header
 
 

@@ -1,8 +1,8 @@
-"""Puts the search with a promoted student beside its twin without: promotion.json and the table of README.md.
+"""Compares the search with a promoted student with its twin without: promotion.json and its table in README.md.
 
     python experiments/several_teachers/promotion.py
 
-Run it at the repository's root, after both searches; it measures the promoted student's AP, too.
+Run it at the repository's root after both searches. It also measures the promoted student's AP.
 """
 
 from __future__ import annotations
@@ -11,25 +11,21 @@ import argparse
 import json
 import os
 import statistics
-import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
-from recorded.readme import write_table
-
+from autokd.benchmark.markdown import gain_text, markdown_table, paired_gain, write_table
 from autokd.config import load_config
 from autokd.data import load_datasets
-from autokd.detectors import resolve
-from autokd.storage import get_fact, open_existing, read_record
+from autokd.storage import StudyFacts, open_existing, read_record
 from autokd.training import PROMOTED_FOLDER
-from autokd.training.provisions import Provisions
+from autokd.training.assets import TrainingAssets
 from autokd.training.teacher.obtain import measure_teacher
 
+HERE = Path(__file__).parent
 PROMOTE_AFTER = 12
 SEARCHES = ("without", "promoted")
 
@@ -72,26 +68,28 @@ def _read(run: Path) -> dict[str, Any]:
         }
         for entry in results["entries"]
     ]
+    facts = StudyFacts(study)
     return {
-        "scales": get_fact(study, "reward_scales"),
-        "race": get_fact(study, "race"),
-        "student": get_fact(study, "promoted", {}),
+        "scales": facts.reward_scales,
+        "race": None if facts.race is None else facts.race.model_dump(mode="json"),
+        "student": {} if facts.promoted is None else asdict(facts.promoted),
         "trials": trials,
         "entries": entries,
     }
 
 
 def _precision(run: Path, digest: str, cache: Path) -> dict[str, float]:
-    """AP of the promoted student, as it taught."""
-    data = resolve(load_config((run / "config.yaml").read_text(encoding="utf-8")))
+    """Return val and test AP of the promoted student, with the weights it taught with."""
+    data = load_config((run / "config.yaml").read_text(encoding="utf-8"))
     datasets = load_datasets(data.data, cache)
-    student = Provisions(data, cache, torch.device("cpu"), datasets).promoted(run / PROMOTED_FOLDER / digest)
+    student = TrainingAssets(data, cache, torch.device("cpu"), datasets).teachers.promoted(
+        run / PROMOTED_FOLDER / digest
+    )
     score = measure_teacher(student, datasets, 16, torch.device("cpu"))
     return {"val_ap": score.val_ap, "test_ap": score.test_ap}
 
 
 def _table(found: dict[str, dict[str, Any]]) -> list[str]:
-    lines = ["| | without | with a promoted student |", "|---|---|---|"]
     rows = {
         f"best reward of the first {PROMOTE_AFTER} trials": lambda search: _best(search["trials"], later=False),
         "best reward of the trials after them": lambda search: _best(search["trials"], later=True),
@@ -101,10 +99,8 @@ def _table(found: dict[str, dict[str, Any]]) -> list[str]:
         "none's test AP, seeds 0 and 1": lambda search: _precisions(search, "none", "test_ap"),
         "winner's gain on none, mean": lambda search: _gain(search),
     }
-    return [
-        *lines,
-        *(f"| {name} | " + " | ".join(row(found[s]) for s in SEARCHES) + " |" for name, row in rows.items()),
-    ]
+    head = ("", "without", "with a promoted student")
+    return markdown_table(head, [(name, *(row(found[s]) for s in SEARCHES)) for name, row in rows.items()])
 
 
 def _is_later(trial: dict[str, Any]) -> bool:
@@ -134,8 +130,8 @@ def _precisions(search: dict[str, Any], name: str, key: str) -> str:
 
 
 def _gain(search: dict[str, Any]) -> str:
-    pairs = zip(_entry(search, "searched")["test_ap"], _entry(search, "none")["test_ap"], strict=True)
-    return f"{statistics.fmean(ours - none for ours, none in pairs):+.3f}"
+    by_seed = [dict(zip(e["seeds"], e["test_ap"])) for e in (_entry(search, "searched"), _entry(search, "none"))]
+    return gain_text(paired_gain(*by_seed), 3)
 
 
 if __name__ == "__main__":

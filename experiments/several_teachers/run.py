@@ -1,6 +1,6 @@
 """Trains one student under two teachers, each alone and both with every rule of sharing, beside "none".
 
-    python experiments/several_teachers/run.py work [--distillers fitnet]   # each process takes what nobody has begun
+    python experiments/several_teachers/run.py work [--distillers fitnet]   # each process takes what no other holds
     python experiments/several_teachers/run.py collect      # result.json and the tables of README.md
 
 Run it at the repository's root. An interrupted process loses the training it was at.
@@ -11,28 +11,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
-from recorded.readme import write_table
-from recorded.scratch import Scratch
-from recorded.work import record
-
+from autokd.benchmark.markdown import gain_text, markdown_table, paired_gain, write_table
+from autokd.benchmark.recording.jobs import record_jobs
+from autokd.benchmark.recording.scratch import Scratch
+from autokd.benchmark.recording.settings import read_data
 from autokd.config import ResolvedConfig, load_config
 from autokd.detectors import resolve
-from autokd.documents import dump_yaml, load_document
-from autokd.outcomes import Job, Outcome
+from autokd.documents import dump_yaml
+from autokd.files import write_text_atomically
+from autokd.outcomes import Job, JobId, Outcome
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
-from autokd.storage import write_text_atomically
 from autokd.training import PROMOTED_FOLDER
 
+HERE = Path(__file__).parent
 SPACE = Path("search_spaces/bccd.yaml")
 RATIO = 40.0
 """Gradient ratio: the baseline strength of search_spaces/bccd.yaml. Shares sum to 1, so it means the same for two."""
@@ -58,7 +54,7 @@ PROMOTED_RUN = "promoted"
 
 
 def entries(distillers: tuple[str, ...]) -> Iterator[tuple[str, str, int]]:
-    """(distiller, arm, seed) of every training, the most important first."""
+    """Yield (distiller, arm, seed) of every training, the most important first."""
     for seed in SEEDS:
         yield "none", "first", seed
     for distiller in distillers:
@@ -71,14 +67,13 @@ def entries(distillers: tuple[str, ...]) -> Iterator[tuple[str, str, int]]:
 
 
 def promoted_student(run: Path) -> str:
-    """Digest of the student that a search promoted; empty where it has not been made."""
+    """Return the digest of the student that a search promoted; empty if there is none yet."""
     found = sorted(path.name for path in (run / PROMOTED_FOLDER).glob("*") if path.is_dir())
     return found[0] if found else ""
 
 
 def config(arm: str) -> ResolvedConfig:
-    data = load_document(SPACE).data
-    data["data"]["root"] = os.environ.get("AUTOKD_BCCD", data["data"]["root"])
+    data = read_data(SPACE)
     positions, rule = ARMS["first" if arm == PROMOTED_ARM else arm]
     teachers = [data["teacher"], SECOND_TEACHER]
     data["teacher"] = [teachers[i] for i in positions]
@@ -95,12 +90,12 @@ def work(distillers: tuple[str, ...], scratch: Path, cache: Path) -> None:
             if not promoted:
                 continue
         jobs = [
-            Job(_job_id(distiller, seed), _spec(distiller), "full", seed, promoted)
+            Job(str(JobId("full", distiller, seed)), _spec(distiller), "full", seed, promoted)
             for distiller, its_arm, seed in entries(distillers)
             if its_arm == arm
         ]
         if jobs:
-            record(config(arm), jobs, scratch / arm, cache, run_dir=run)
+            record_jobs(config(arm), jobs, scratch / arm, cache, run_dir=run)
 
 
 def _measure_teachers(scratch: Path, cache: Path) -> None:
@@ -117,16 +112,12 @@ def _measure_teachers(scratch: Path, cache: Path) -> None:
     write_text_atomically(scratch / "teachers.json", json.dumps(scores))
 
 
-def _job_id(distiller: str, seed: int) -> str:
-    return f"full-{distiller}-s{seed}"
-
-
 def _spec(distiller: str) -> DistillerSpec | None:
     return None if distiller == "none" else load_preset(distiller).with_strength(RATIO)
 
 
 def _rows(scratch: Path) -> list[dict[str, Any]]:
-    """What is kept of every training that has ended."""
+    """Return a row for every training that has ended."""
     rows = []
     for arm in (*ARMS, PROMOTED_ARM):
         if not (scratch / arm).exists():
@@ -134,15 +125,15 @@ def _rows(scratch: Path) -> list[dict[str, Any]]:
         folder = Scratch(scratch / arm, config(arm), ["full"])
         outcomes, commits = folder.read()[0], folder.commits()
         for distiller, its_arm, seed in entries(DISTILLERS):
-            job_id = _job_id(distiller, seed)
-            if its_arm == arm and job_id in outcomes:
-                about = {"distiller": distiller, "arm": arm, "seed": seed, "commit": commits[job_id]}
-                rows.append(about | _plain(outcomes[job_id]))
+            id_ = str(JobId("full", distiller, seed))
+            if its_arm == arm and id_ in outcomes:
+                about = {"distiller": distiller, "arm": arm, "seed": seed, "commit": commits[id_]}
+                rows.append(about | _plain(outcomes[id_]))
     return sorted(rows, key=lambda row: (row["distiller"], row["arm"], row["seed"]))
 
 
 def _plain(outcome: Outcome) -> dict[str, Any]:
-    """What is kept of an outcome. ``shares``: after each epoch, one number a teacher."""
+    """Return the metrics of an outcome, and the teachers' shares after each epoch."""
     shares = [
         [round(value, 4) for name, value in sorted(report.metrics.items()) if name.startswith("teacher_share_")]
         for report in outcome.reports
@@ -155,26 +146,32 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
 def collect(scratch: Path) -> None:
     teachers = json.loads((scratch / "teachers.json").read_text(encoding="utf-8"))
     rows = _rows(scratch)
-    lines = [
-        "| distiller | teachers | seed 0: test AP | seed 1 | gain on none, seed 0 | seed 1 | mean gain | "
-        "val AP, mean gain | shares at the end (first / second) |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
     none = _by_seed(rows, "none", "first")
-    lines.append("| none | | " + " | ".join(_cell(none.get(seed)) for seed in SEEDS) + " | | | | | |")
+    table = [["none", "", *(_cell(none.get(seed)) for seed in SEEDS), "", "", "", "", ""]]
     for distiller in DISTILLERS:
         for arm in (*ARMS, PROMOTED_ARM):
             found = _by_seed(rows, distiller, arm)
             if found:
-                lines.append(f"| {distiller} | {_label(arm)} | {_cells(found, none)} |")
-    taught = [
-        "| teacher | val AP | test AP |",
-        "|---|---|---|",
-        *(
-            f"| {name} | {about['val_ap']:.3f} | {about['test_ap']:.3f} |"
+                table.append([distiller, _label(arm), *_cells(found, none)])
+    head = (
+        "distiller",
+        "teachers",
+        "seed 0: test AP",
+        "seed 1",
+        "gain on none, seed 0",
+        "seed 1",
+        "mean gain",
+        "val AP, mean gain",
+        "shares at the end (first / second)",
+    )
+    lines = markdown_table(head, table)
+    taught = markdown_table(
+        ("teacher", "val AP", "test AP"),
+        [
+            (name, f"{about['val_ap']:.3f}", f"{about['test_ap']:.3f}")
             for name, about in zip(("first: FCOS", "second: RetinaNet"), teachers, strict=True)
-        ),
-    ]
+        ],
+    )
     result = {"teachers": teachers, "trainings": rows}
     (HERE / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     write_table(HERE / "README.md", "teachers", taught)
@@ -198,35 +195,31 @@ def _cell(row: dict[str, Any] | None) -> str:
     return f"{row['metrics']['test_ap']:.3f}" if row["status"] == "finished" else str(row["cause"])
 
 
-def _gains(found: dict[int, dict[str, Any]], none: dict[int, dict[str, Any]], metric: str) -> dict[int, float]:
-    """By seed, of the finished trainings."""
-    return {
-        seed: row["metrics"][metric] - none[seed]["metrics"][metric]
-        for seed, row in found.items()
-        if row["status"] == "finished" and seed in none
-    }
+def _values(found: dict[int, dict[str, Any]], metric: str) -> dict[int, float]:
+    """Return a metric of the finished trainings, by seed."""
+    return {seed: row["metrics"][metric] for seed, row in found.items() if row["status"] == "finished"}
 
 
-def _mean(gains: dict[int, float]) -> str:
-    return f"{statistics.fmean(gains.values()):+.3f}" if len(gains) == len(SEEDS) else ""
+def _mean_gain(found: dict[int, dict[str, Any]], none: dict[int, dict[str, Any]], metric: str) -> str:
+    """Return the mean gain on none; empty unless every seed has one."""
+    gain = paired_gain(_values(found, metric), _values(none, metric))
+    return gain_text(gain, 3) if gain is not None and gain.count == len(SEEDS) else ""
 
 
-def _cells(found: dict[int, dict[str, Any]], none: dict[int, dict[str, Any]]) -> str:
-    gains = _gains(found, none, "test_ap")
+def _cells(found: dict[int, dict[str, Any]], none: dict[int, dict[str, Any]]) -> list[str]:
+    ours, theirs = _values(found, "test_ap"), _values(none, "test_ap")
     shares = [
         " / ".join(f"{share:.2f}" for share in found[s]["shares"][-1])
         for s in SEEDS
         if s in found and found[s]["shares"]
     ]
-    return " | ".join(
-        [
-            *(_cell(found.get(seed)) for seed in SEEDS),
-            *(f"{gains[seed]:+.3f}" if seed in gains else "" for seed in SEEDS),
-            _mean(gains),
-            _mean(_gains(found, none, "val_ap")),
-            "; ".join(shares),
-        ]
-    )
+    return [
+        *(_cell(found.get(seed)) for seed in SEEDS),
+        *(f"{ours[seed] - theirs[seed]:+.3f}" if seed in ours and seed in theirs else "" for seed in SEEDS),
+        _mean_gain(found, none, "test_ap"),
+        _mean_gain(found, none, "val_ap"),
+        "; ".join(shares),
+    ]
 
 
 if __name__ == "__main__":

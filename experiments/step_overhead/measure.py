@@ -38,8 +38,8 @@ from autokd.config import (
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec, Weight
 from autokd.training import LiveTeacher, train
-from autokd.training.evaluator import make_lesson
-from autokd.training.provisions import Provisions
+from autokd.training.assets import TrainingAssets
+from autokd.training.jobs.build_distillation import build_distillation
 
 KINDS = ("none", "cached", "live")
 STEPS, BATCH_SIZE = 20, 8
@@ -73,21 +73,21 @@ def fitnet(config: ResolvedConfig) -> DistillerSpec:
 
 def measure(config: ResolvedConfig, cache_dir: Path, rounds: int, clock: Clock) -> dict[str, list[float]]:
     """Seconds of each block, by kind; the first round warms up and is dropped."""
-    provisions = Provisions(config, cache_dir, torch.device("cpu"))
-    num_images = provisions.datasets.train.num_images
+    assets = TrainingAssets(config, cache_dir, torch.device("cpu"))
+    num_images = assets.data.full.train.num_images
     recipe = config.full.model_copy(update={"epochs": rounds + 1})
-    loader = provisions.training_loader(recipe, subset=STEPS * BATCH_SIZE / num_images)
-    provisions.datasets.train.preload()
-    running = LiveTeacher(provisions.teacher.build(provisions.device))
+    loader = assets.data.training_loader("full", subset=STEPS * BATCH_SIZE / num_images)
+    assets.data.full.train.preload()
+    running = LiveTeacher(assets.teachers.first.build(assets.device))
     trainings = {}
     for kind in KINDS:
-        student = provisions.new_student(seed=0)
-        lesson = None
+        student = assets.students.new(seed=0)
+        distillation = None
         if kind != "none":
-            lesson = make_lesson(fitnet(config), student, loader, provisions, recipe, seed=0)
+            distillation = build_distillation(fitnet(config), student, loader, assets, "full", seed=0)
             if kind == "live":
-                lesson = replace(lesson, teacher=running)
-        trainings[kind] = train(student, loader, recipe, seed=0, lesson=lesson)
+                distillation = replace(distillation, teacher=running)
+        trainings[kind] = train(student, loader, recipe, seed=0, distillation=distillation)
     assert loader.steps_per_epoch(0) == STEPS
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     order = random.Random(0)

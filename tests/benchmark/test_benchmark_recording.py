@@ -10,29 +10,28 @@ import time
 from pathlib import Path
 
 import pytest
-from recorded.scratch import Scratch
-from recording import Amount, job_of, planned_jobs, rows_of, shuffled_specs
 
 from autokd.benchmark import load_benchmark
+from autokd.benchmark.recording.plan import Amount, planned_jobs, rows_of, shuffled_specs
+from autokd.benchmark.recording.scratch import Scratch
 from autokd.config import complete_recipes, load_config
 from autokd.errors import BenchmarkError
-from autokd.outcomes import Outcome
+from autokd.outcomes import Outcome, make_job
 from autokd.space import enumerate_specs
 from tests.support.benchmark_samples import EXPERIMENT, SMALL, outcomes_of
 
-CONFIG = complete_recipes(load_config(SMALL))
+CONFIG = complete_recipes(complete_recipes(load_config(SMALL)))
 SPECS = shuffled_specs(CONFIG)
 AMOUNT = Amount(seeded=3, best=2, seeds=(1, 2), none_seeds=5)
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-sys.path[:0] = sys.argv[1:4]
-from tests.support.benchmark_samples import SMALL
-from recorded.scratch import Scratch
-from recording import job_of
+from autokd.benchmark.recording.scratch import Scratch
 from autokd.config import complete_recipes, load_config
-with Scratch(Path(sys.argv[4]), complete_recipes(load_config(SMALL))).claim(job_of(None, "proxy", 0)) as is_ours:
+from autokd.outcomes import make_job
+config = complete_recipes(load_config(sys.argv[2]))
+with Scratch(Path(sys.argv[1]), config).claim(make_job(None, "proxy", 0)) as is_ours:
     print(is_ours, flush=True)
     time.sleep(600)
 """
@@ -54,8 +53,8 @@ def test_the_plan_holds_everything_once_and_seed_0_first():
 
 
 def test_the_best_join_when_all_have_been_trained_with_seed_0():
-    outcomes = {job_of(s, "full", 0).id: outcomes_of(s, "full", 0, 4) for s in SPECS}
-    ranked = sorted(SPECS, key=lambda s: outcomes[job_of(s, "full", 0).id].metrics["val_ap"], reverse=True)
+    outcomes = {make_job(s, "full", 0).id: outcomes_of(s, "full", 0, 4) for s in SPECS}
+    ranked = sorted(SPECS, key=lambda s: outcomes[make_job(s, "full", 0).id].metrics["val_ap"], reverse=True)
     added = set(planned_jobs(SPECS, AMOUNT, outcomes)) - set(planned_jobs(SPECS, AMOUNT, {}))
     expected = set(ranked[:2]) - set(SPECS[:3])
     assert {job.spec for job in added} == expected
@@ -65,9 +64,8 @@ def test_the_best_join_when_all_have_been_trained_with_seed_0():
 
 
 def test_a_claim_holds_while_its_process_lives_and_is_free_when_it_is_killed(tmp_path):
-    scratch, job = Scratch(tmp_path, CONFIG), job_of(None, "proxy", 0)
-    arguments = [str(Path(__file__).parents[2]), str(EXPERIMENT.parent), str(EXPERIMENT), str(tmp_path)]
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, *arguments], stdout=subprocess.PIPE, text=True)
+    scratch, job = Scratch(tmp_path, CONFIG), make_job(None, "proxy", 0)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path), SMALL], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline().strip() == "True"
@@ -84,14 +82,14 @@ def test_a_claim_holds_while_its_process_lives_and_is_free_when_it_is_killed(tmp
 
 
 def test_what_has_ended_is_not_claimed_again(tmp_path):
-    scratch, job = Scratch(tmp_path, CONFIG), job_of(SPECS[0], "full", 0)
+    scratch, job = Scratch(tmp_path, CONFIG), make_job(SPECS[0], "full", 0)
     assert scratch.save(Outcome(job.id, "failed", cause="non_finite", message="nan"), {"commit": "", "machine": ""})
     with scratch.claim(job) as is_ours:
         assert not is_ours
 
 
 def test_a_failure_that_says_nothing_of_the_distiller_is_tried_again(tmp_path):
-    scratch, job = Scratch(tmp_path, CONFIG), job_of(SPECS[0], "full", 0)
+    scratch, job = Scratch(tmp_path, CONFIG), make_job(SPECS[0], "full", 0)
     about = {"commit": "abc", "machine": "m"}
     assert not scratch.save(Outcome(job.id, "failed", cause="out_of_memory"), about)
     with scratch.claim(job) as is_ours:
@@ -144,17 +142,16 @@ full: {epochs: 2, batch_size: 4}
 @pytest.mark.slow
 def test_a_killed_recording_is_finished_by_the_next_process(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
-    places = {"config": "tiny.yaml", "scratch": "scratch", "cache-dir": "cache", "table": "table.jsonl.gz"}
-    settings = ["--seeded", "1", "--best", "0", "--seeds", "1", "--none-seeds", "2"]
-    for name, place in places.items():
-        settings += [f"--{name}", str(tmp_path / place)]
+    amount = ["--seeded", "1", "--best", "0", "--seeds", "1", "--none-seeds", "2"]
+    cache = ["--cache-dir", str(tmp_path / "cache")]
+    recording = ["record", str(tmp_path / "tiny.yaml"), "--scratch", str(tmp_path / "scratch"), *cache, *amount]
 
     def command(name: str, *more: str) -> list[str]:
-        return [sys.executable, str(EXPERIMENT / "record.py"), name, *settings, *more]
+        return [sys.executable, "-m", "autokd", "benchmark", name, *more]
 
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     results = tmp_path / "scratch" / "results"
-    first = subprocess.Popen(command("work"), env=environment)
+    first = subprocess.Popen(command(*recording), env=environment)
     deadline = time.monotonic() + 120
     while not (results.exists() and len(list(results.glob("*.json"))) >= 3) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -165,12 +162,18 @@ def test_a_killed_recording_is_finished_by_the_next_process(tmp_path):
     assert 3 <= len(kept) < 14
     assert len(begun) - len(kept) in (0, 1), "at most the training under way is lost"
 
-    done = subprocess.run(command("work"), env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command(*recording), env=environment, capture_output=True, text=True, check=True)
     assert f"{14 - len(kept)} trainings done here" in done.stdout
     assert len(list(results.glob("*.json"))) == 14, "2 x (4 specs and none with seed 0, one spec and none with seed 1)"
     assert all((results / name).read_bytes() == content for name, content in kept.items())
 
-    subprocess.run(command("collect"), env=environment, capture_output=True, text=True, check=True)
+    status = ["status", str(tmp_path / "tiny.yaml"), "--scratch", str(tmp_path / "scratch"), *amount]
+    said = subprocess.run(command(*status), env=environment, capture_output=True, text=True, check=True).stdout
+    assert "full: 7 of 7 done, 0 of them failed, 0 running" in said
+    assert "left: 0.0 hours of one process; 0 to try again" in said
+    collecting = ["collect", str(tmp_path / "tiny.yaml"), str(tmp_path / "scratch")]
+    said = subprocess.run(command(*collecting), env=environment, capture_output=True, text=True, check=True).stdout
+    assert "table.jsonl.gz: 4 specs, " in said
     table = load_benchmark(tmp_path / "table.jsonl.gz", config=complete_recipes(load_config(TINY)))
     table.require("proxy", 0)
     table.require("full", 0)
@@ -180,7 +183,8 @@ def test_a_killed_recording_is_finished_by_the_next_process(tmp_path):
     assert all({"val_loss", "cka", "ap", "train_seconds"} <= set(m) for m in row.curve(0).values())
     assert sorted(row.curve(0)) == [1, 2]
 
-    checked = subprocess.run(command("check", "--rows", "1"), env=environment, capture_output=True, text=True)
+    checking = ["check", str(tmp_path / "tiny.yaml"), *cache, "--rows", "1"]
+    checked = subprocess.run(command(*checking), env=environment, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
@@ -192,7 +196,9 @@ def test_rows_of_the_recorded_table_come_out_again_within_the_seeds_noise():
     if cache is None or not (Path(cache) / "teachers").is_dir():
         pytest.skip("set AUTOKD_CACHE to the folder with the table's teacher: to train it takes long")
     done = subprocess.run(
-        [sys.executable, str(EXPERIMENT / "record.py"), "check", "--rows", "3"], capture_output=True, text=True,
+        [sys.executable, "-m", "autokd", "benchmark", "check", str(EXPERIMENT / "space.yaml"), "--rows", "3"],
+        capture_output=True,
+        text=True,
         cwd=EXPERIMENT.parents[1],
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 import time
 from pathlib import Path
 from xml.etree import ElementTree
 
-import choosing
 import numpy as np
 import optuna
-import pruning
 import pytest
-from compare import Settings, is_enough, main
-from measures import measure, ratios, summarise
 from optuna.pruners import MedianPruner
-from regularised_evolution import RegularisedEvolutionSampler
-from simulate import SAMPLERS, Trace, Truth, cut_after, run_search
+from typer.testing import CliRunner
 
 from autokd.benchmark import save_benchmark
+from autokd.benchmark.simulation import SAMPLERS, Trace, Truth, cut_after, run_search
+from autokd.benchmark.simulation.comparison import Plan, Settings, is_enough
+from autokd.benchmark.simulation.evolution import RegularisedEvolutionSampler
+from autokd.benchmark.simulation.measures import measure, ratios, summarise
+from autokd.cli import app
 from autokd.errors import BenchmarkError
 from autokd.search import suggest
+from experiments.distiller_benchmark import choosing, pruning
 from tests.support.benchmark_samples import LARGE, SMALL, outcomes_of, synthetic, true_gain
 
 PARTS = ("val_loss", "cka")
@@ -122,12 +122,11 @@ def test_pruning_saves_virtual_time(large):
     assert pruned.seconds[-1] < 0.9 * whole.seconds[-1]
 
 
-def test_a_pruner_is_judged_against_the_same_search_without_one(tmp_path, monkeypatch, capsys):
+def test_a_pruner_is_judged_against_the_same_search_without_one(tmp_path, capsys):
     save_benchmark(tmp_path / "table.jsonl.gz", synthetic(LARGE, seeds=(0,)))
     arguments = ["--table", str(tmp_path / "table.jsonl.gz"), "--output", str(tmp_path), "--sampler", "random"]
     arguments += ["--repeats", "3", "--workers", "1", "--trials", "40", "--processes", "1"]
-    monkeypatch.setattr(sys, "argv", ["pruning.py", *arguments])
-    assert pruning.main() == 0
+    assert pruning.main(arguments) == 0
     assert "| 1 | median | " in capsys.readouterr().out
     report = json.loads((tmp_path / "pruning.json").read_text())
     rows = {row["pruner"]: row for row in report["rows"]}
@@ -142,7 +141,7 @@ def test_a_pruner_is_judged_against_the_same_search_without_one(tmp_path, monkey
     assert once["hours_ratio"]["mean"] == pytest.approx(0.9, abs=0.03), "a fifth of the first of two epochs"
 
 
-def test_of_the_best_few_by_the_proxy_the_best_in_full_is_chosen(large, tmp_path, monkeypatch, capsys):
+def test_of_the_best_few_by_the_proxy_the_best_in_full_is_chosen(large, tmp_path, capsys):
     rows = [3, 5, 3, 80, 200, 7]
     ranked = sorted(set(rows), key=lambda row: -large.reward[row])
     val_ap = {row: large.rows[row].values("val_ap")[0] for row in ranked}
@@ -151,8 +150,7 @@ def test_of_the_best_few_by_the_proxy_the_best_in_full_is_chosen(large, tmp_path
     assert choosing.chosen(rows, large, 99) == max(ranked, key=val_ap.__getitem__)
     save_benchmark(tmp_path / "table.jsonl.gz", synthetic(SMALL))
     arguments = ["--table", str(tmp_path / "table.jsonl.gz"), "--output", str(tmp_path), "--repeats", "3"]
-    monkeypatch.setattr(sys, "argv", ["choosing.py", *arguments, "--trials", "8", "24", "--finalists", "1", "24"])
-    assert choosing.main() == 0
+    assert choosing.main([*arguments, "--trials", "8", "24", "--finalists", "1", "24"]) == 0
     assert "| 24 | " in capsys.readouterr().out
     report = json.loads((tmp_path / "choosing.json").read_text())
     best = max(synthetic(SMALL), key=lambda row: row.values("val_ap")[0])
@@ -292,14 +290,18 @@ def test_a_choice_is_inherited_where_the_tree_offers_only_a_part_of_the_slot(lar
 # --------------------------------------------------------------------------------------- the command
 
 
-def test_one_command_writes_the_table_the_record_and_the_picture(tmp_path, monkeypatch, capsys):
+def compared(table: Path, *more: str):
+    return CliRunner().invoke(app, ["benchmark", "compare", str(table), "--processes", "1", *more])
+
+
+def test_one_command_writes_the_table_the_record_and_the_picture(tmp_path):
     save_benchmark(tmp_path / "table.jsonl.gz", synthetic(SMALL))
-    arguments = ["--table", str(tmp_path / "table.jsonl.gz"), "--output", str(tmp_path), "--processes", "1"]
-    arguments += ["--repeats", "6", "--workers", "1", "3", "--samplers", "mcts", "random", "evolution"]
-    arguments += ["--regret-at", "4", "8", "--trials", "20", "--top", "0.1"]
-    monkeypatch.setattr(sys, "argv", ["compare.py", *arguments])
-    assert main() == 0
-    said = capsys.readouterr().out
+    (tmp_path / "README.md").write_text("<!-- comparison -->\n<!-- end -->\n")
+    arguments = ["--repeats", "6", "--workers", "1,3", "--samplers", "mcts,random,evolution"]
+    done = compared(tmp_path / "table.jsonl.gz", *arguments, "--regret-at", "4,8", "--trials", "20", "--top", "0.1")
+    assert done.exit_code == 0, done.output
+    said = done.output
+    assert "| 3 | evolution (6) |" in (tmp_path / "README.md").read_text()
     assert "recorded at 0123456789ab" in said
     assert "| 3 | evolution (6) |" in said
     report = json.loads((tmp_path / "comparison.json").read_text())
@@ -319,33 +321,58 @@ def test_one_command_writes_the_table_the_record_and_the_picture(tmp_path, monke
     assert len(lines) == 2 * 2 * 3, "two panels, two numbers of workers, three samplers"
 
 
-def test_the_command_refuses_a_partial_table(tmp_path, monkeypatch, capsys):
+def test_the_command_refuses_a_partial_table(tmp_path):
     save_benchmark(tmp_path / "table.jsonl.gz", synthetic(SMALL, leave_out=2))
-    monkeypatch.setattr(sys, "argv", ["compare.py", "--table", str(tmp_path / "table.jsonl.gz")])
-    assert main() == 2
+    done = compared(tmp_path / "table.jsonl.gz")
+    assert isinstance(done.exception, BenchmarkError)
+    assert "a partial table: of 24 specs 2 have no proxy training" in str(done.exception)
+
+
+def test_scripts_refuse_a_partial_table_with_an_exit_code(tmp_path, capsys):
+    save_benchmark(tmp_path / "table.jsonl.gz", synthetic(SMALL, leave_out=2))
+    assert choosing.main(["--table", str(tmp_path / "table.jsonl.gz"), "--output", str(tmp_path)]) == 2
     assert "a partial table: of 24 specs 2 have no proxy training" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--samplers", "mcts,best"], "best: the samplers are mcts, mcts_prior, random"),
+        (["--workers", "1 4"], "whole numbers with commas"),
+    ],
+)
+def test_the_command_refuses_what_it_cannot_read(tmp_path, options, message):
+    save_benchmark(tmp_path / "table.jsonl.gz", synthetic(SMALL))
+    done = compared(tmp_path / "table.jsonl.gz", *options)
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.replace("│", " ").split())
+
+
+def test_work_is_cut_into_small_pieces_the_slow_samplers_first():
+    tasks = Plan(("mcts", "tpe", "gp"), (1, 4), repeats=12).tasks()
+    assert [task.sampler for task in tasks] == ["gp"] * 4 + ["tpe"] * 6 + ["mcts"] * 6
+    assert [task.seeds for task in tasks[4:7]] == [(0, 1, 2, 3, 4), (5, 6, 7, 8, 9), (10, 11)]
+
+
 def test_slow_samplers_are_capped_but_never_before_the_last_regret():
-    settings = Settings("", PARTS, "val_ap", 0.01, "proxy", 200, (20, 80))
+    settings = Settings("", PARTS, trials=200, regret_at=(20, 80))
     assert (settings.cap("mcts"), settings.cap("tpe")) == (200, 80)
-    assert Settings("", PARTS, "val_ap", 0.01, "proxy", 200, (20, 120)).cap("tpe") == 120
+    assert Settings("", PARTS, trials=200, regret_at=(20, 120)).cap("tpe") == 120
 
 
 # ------------------------------------------------------------------------------------------------ the page
 
 
-def test_the_pages_lines_run_on_a_table(tmp_path, monkeypatch):
+def test_the_pages_lines_run_on_a_table(tmp_path):
     page = Path(__file__).parents[2] / "docs" / "benchmark.md"
     parts = page.read_text(encoding="utf-8").split("```python\n")[1:]
     save_benchmark(tmp_path / "table.jsonl.gz", synthetic(LARGE))
-    monkeypatch.setattr(sys, "path", [*sys.path])
     for part in parts:
         lines = part.partition("```")[0].replace(
             "experiments/distiller_benchmark/table.jsonl.gz", str(tmp_path / "table.jsonl.gz")
         )
-        told: dict[str, object] = {}
-        exec(compile(lines, page.name, "exec"), told)
-    assert len(told["trace"].rows) == 40
+        names: dict[str, object] = {}
+        exec(compile(lines, page.name, "exec"), names)
+    assert len(names["trace"].rows) == 40
     assert "table.jsonl.gz" in parts[0]
     assert len(parts) == 2

@@ -189,7 +189,7 @@ def test_an_edited_header_and_a_repeated_row_are_refused(path, tmp_path):
     with pytest.raises(BenchmarkError, match="does not fit its digest"):
         load_benchmark(changed)
     changed = rewritten(path, tmp_path, lambda lines: lines.append(lines[4]))
-    with pytest.raises(BenchmarkError, match="stands in it twice"):
+    with pytest.raises(BenchmarkError, match="a spec has two rows"):
         load_benchmark(changed)
 
 

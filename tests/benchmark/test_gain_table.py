@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import gain
 import pytest
 from scipy.stats import ttest_rel
+
+from autokd.benchmark.recording.settings import read_config
+from experiments.bccd import gain
 
 AP = {
     "none": {0: 0.350, 1: 0.362, 2: 0.341},
@@ -47,7 +49,7 @@ def test_what_was_not_trained_is_named(rows):
 def test_presets_are_tuned_at_a_greater_cost_than_the_search_has():
     ids = [job.id for job in gain.short_jobs()]
     assert len(ids) == len(set(ids)) == 1 + len(gain.presets()) * len(gain.STRENGTHS)
-    config = gain.read_config(gain.SPACE)
+    config = read_config(gain.SPACE)
     short = gain.config_of("pair", "tune_short").proxy
     tuning = len(ids) * short.epochs + len(gain.presets()) * gain.KEPT * config.proxy.epochs
     search = (config.search.trials + len(config.search.finalist_seeds) * (1 + config.search.finalists)) * (

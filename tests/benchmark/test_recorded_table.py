@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 
 import numpy as np
 import optuna
-import parts
 import pytest
-from recorded.trainer import read_config
 from scipy.stats import wilcoxon
-from simulate import SAMPLERS, Truth, run_search
 
 from autokd.benchmark import load_benchmark
+from autokd.benchmark.recording.settings import read_config
+from autokd.benchmark.simulation import SAMPLERS, Truth, run_search
 from autokd.space import enumerate_specs
+from experiments.distiller_benchmark import parts
 from tests.support.benchmark_samples import EXPERIMENT
 
 TABLE = EXPERIMENT / "table.jsonl.gz"
@@ -50,10 +49,9 @@ def test_a_hundred_were_trained_with_three_seeds(table):
     assert max(aps) in spread
 
 
-def test_halves_of_the_space_are_spaces_of_their_own(table, tmp_path, monkeypatch, capsys):
+def test_halves_of_the_space_are_spaces_of_their_own(table, tmp_path, capsys):
     arguments = ["--repeats", "2", "--workers", "2", "--samplers", "random", "nsga2", "--processes", "1"]
-    monkeypatch.setattr(sys, "argv", ["parts.py", *arguments, "--output", str(tmp_path)])
-    assert parts.main() == 0
+    assert parts.main([*arguments, "--output", str(tmp_path)]) == 0
     assert "| L1, L2 (" in capsys.readouterr().out
     found = {part["part"]: part for part in json.loads((tmp_path / "parts.json").read_text())["parts"]}
     assert list(found) == list(parts.PARTS)

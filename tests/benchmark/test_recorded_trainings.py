@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import pytest
-from recorded.readme import write_table
-from recorded.scratch import Scratch
-from recorded.work import record
 
 from autokd.benchmark import current_commit
+from autokd.benchmark.markdown import gain_text, interval_text, markdown_table, mean_text, paired_gain, write_table
+from autokd.benchmark.recording.jobs import record_jobs
+from autokd.benchmark.recording.scratch import Scratch
 from autokd.config import complete_recipes, load_config
-from autokd.outcomes import Job
+from autokd.errors import BenchmarkError
+from autokd.outcomes import make_job
 from autokd.space import enumerate_specs
 from tests.support.benchmark_samples import SMALL
 
-CONFIG = complete_recipes(load_config(SMALL))
+CONFIG = complete_recipes(complete_recipes(load_config(SMALL)))
 
 
 @pytest.mark.slow
 def test_jobs_are_trained_once_and_kept_with_their_commit(tmp_path, capsys):
     spec = next(iter(enumerate_specs(CONFIG.space)))
-    jobs = [Job("full-none-s0", None, "full", 0), Job(f"full-{spec.digest}-s0", spec, "full", 0)]
-    record(CONFIG, jobs[:1], tmp_path / "scratch", tmp_path / "cache")
-    record(CONFIG, jobs, tmp_path / "scratch", tmp_path / "cache")
+    jobs = [make_job(None, "full", 0), make_job(spec, "full", 0)]
+    record_jobs(CONFIG, jobs[:1], tmp_path / "scratch", tmp_path / "cache")
+    record_jobs(CONFIG, jobs, tmp_path / "scratch", tmp_path / "cache")
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in said] == [job.id for job in jobs]
     scratch = Scratch(tmp_path / "scratch", CONFIG, ["full"])
@@ -33,7 +34,7 @@ def test_jobs_are_trained_once_and_kept_with_their_commit(tmp_path, capsys):
 
 
 def test_no_training_is_begun_when_time_is_over(tmp_path):
-    record(CONFIG, [Job("full-none-s0", None, "full", 0)], tmp_path / "scratch", tmp_path / "cache", minutes=-1.0)
+    record_jobs(CONFIG, [make_job(None, "full", 0)], tmp_path / "scratch", tmp_path / "cache", minutes=-1.0)
     assert Scratch(tmp_path / "scratch", CONFIG).finished_ids() == set()
 
 
@@ -50,6 +51,17 @@ def test_a_table_without_a_place_is_refused(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("<!-- a -->\n")
     for name in ("a", "b"):
-        with pytest.raises(SystemExit, match=f"no '<!-- {name} -->' with"):
+        with pytest.raises(BenchmarkError, match=f"no '<!-- {name} -->' with"):
             write_table(readme, name, [])
     assert readme.read_text() == "<!-- a -->\n"
+
+
+def test_cells_of_a_table_hold_means_gains_and_intervals():
+    ours, theirs = {0: 0.391, 1: 0.402}, {0: 0.350, 1: 0.362, 2: 0.341}
+    gain = paired_gain(ours, theirs)
+    assert gain_text(gain, 3) == "+0.041"
+    assert interval_text(gain, 4) == "+0.0405 [+0.0341, +0.0469]"
+    assert (mean_text(ours.values(), 4), mean_text([0.5], 3), mean_text([], 3)) == ("0.3965 ± 0.0078", "0.500", "")
+    assert paired_gain({7: 0.4}, theirs) is None
+    assert (gain_text(None, 3), interval_text(paired_gain({0: 0.4}, theirs), 4)) == ("", "")
+    assert markdown_table(("a", "b"), [("x", ""), (1, 2)]) == ["| a | b |", "|---|---|", "| x | |", "| 1 | 2 |"]

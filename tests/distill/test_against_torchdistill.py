@@ -301,8 +301,8 @@ def test_info_nce_equals_the_peers_contrastive_prediction():
     rows = [row for s, t in zip(student_SD, teacher_SD) for row in (t, s, s, s)]
     theirs = peer.AuxSSKDLoss("tap", "output")({}, {"tap": {"output": torch.stack(rows)}})
     contrasted = own_partner_first(cosines(student_SD, teacher_SD))
-    knowledge = cases.piece(contrasted, contrasted.detach(), layout="contrast")
-    ours = cases.operator("distance", "info_nce", temperature=1.0)(knowledge, cases.NO_BATCH)
+    features = cases.piece(contrasted, contrasted.detach(), layout="contrast")
+    ours = cases.operator("distance", "info_nce", temperature=1.0)(features, cases.NO_INPUTS)
     assert_equal_with_gradients(ours, theirs, student_SD)
 
 
@@ -310,6 +310,6 @@ def test_smooth_contrastive_equals_the_peers_kl_of_similarities():
     student_SD, teacher_SD = contrast(5)
     similar = cosines(student_SD, teacher_SD), cosines(teacher_SD, teacher_SD)
     theirs = kd(*similar, temperature=0.1) / 0.1**2  # SEED has no factor tau^2
-    knowledge = cases.piece(*(own_partner_first(x) for x in similar), layout="contrast")
-    ours = cases.operator("distance", "smooth_contrastive", temperature=0.1)(knowledge, cases.NO_BATCH)
+    features = cases.piece(*(own_partner_first(x) for x in similar), layout="contrast")
+    ours = cases.operator("distance", "smooth_contrastive", temperature=0.1)(features, cases.NO_INPUTS)
     assert_equal_with_gradients(ours, theirs, student_SD)

@@ -13,11 +13,11 @@ from torch import nn
 
 from autokd.distill import build_distiller
 from autokd.distill.geometry.levels import pair_levels
-from autokd.distill.transforms.spatial import SpatialAttention
+from autokd.distill.transforms.attention import SpatialAttention
 from autokd.errors import DistillError, NonFiniteError, SpecError
 from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset
-from autokd.spec import DISTANCES, DistillerSpec, Operator, Step, Weight
+from autokd.spec import REGISTRY, DistillerSpec, Operator, Step, Weight
 from tests.support import distill_cases as cases
 
 ONE = Weight("absolute", 1.0)
@@ -247,16 +247,15 @@ def test_a_spoilt_level_that_no_term_looks_at_is_found_as_well():
         distiller(spoilt, teacher)
 
 
-def test_an_operator_of_another_package_is_loaded_by_its_row(monkeypatch):
+def test_an_operator_of_another_package_is_loaded_by_its_row():
     row = Operator("half_l2", "distance", "tests.support.distill_cases:HalfL2", formula="", meaning="", paper="")
-    monkeypatch.setitem(DISTANCES, "half_l2", row)
     student, teacher = cases.outputs(), cases.outputs(seed=1)
-    half = built(cases.spec_of("whole", [], "half_l2", ONE))(student, teacher).total
+    with REGISTRY.registered(row):
+        half = built(cases.spec_of("whole", [], "half_l2", ONE))(student, teacher).total
     torch.testing.assert_close(half, built()(student, teacher).total / 2)
-    monkeypatch.setitem(
-        DISTANCES, "half_l2", Operator("half_l2", "distance", "tests.support.distill_cases:Gone", "", "", "")
-    )
-    with pytest.raises(DistillError, match="'half_l2': its class tests.support.distill_cases:Gone cannot be loaded"):
+    gone = replace(row, implementation="tests.support.distill_cases:Gone")
+    lacking = "'half_l2': its class tests.support.distill_cases:Gone cannot be loaded"
+    with REGISTRY.registered(gone), pytest.raises(DistillError, match=lacking):
         built(cases.spec_of("whole", [], "half_l2", ONE))
 
 

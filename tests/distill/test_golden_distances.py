@@ -18,7 +18,7 @@ WEIGHTS[2] = 0
 REGIONS = {"everywhere": None, "weighted": WEIGHTS}
 
 
-def knowledge_of(student, teacher, weights, layout="map"):
+def features_of(student, teacher, weights, layout="map"):
     given = None if weights is None else torch.from_numpy(weights)
     return cases.piece(torch.from_numpy(student), torch.from_numpy(teacher), given, layout)
 
@@ -84,18 +84,18 @@ MAP_FORMULAS = {
 def test_distance_between_maps_equals_its_formula(name, region):
     formula, params = MAP_FORMULAS[name]
     weights = REGIONS[region]
-    found = cases.operator("distance", name, **params)(knowledge_of(STUDENT, TEACHER, weights), cases.NO_BATCH)
+    found = cases.operator("distance", name, **params)(features_of(STUDENT, TEACHER, weights), cases.NO_INPUTS)
     want = formula(STUDENT, TEACHER, np.ones((3, 5, 6)) if weights is None else weights)
     np.testing.assert_allclose(found.item(), want, rtol=1e-9)
 
 
 def test_patches_of_a_sample_count_together_in_a_sum():
-    whole = knowledge_of(STUDENT, TEACHER, None)
-    patches = cases.operator("transform", "local_patches", grid=2)(whole, cases.NO_BATCH)
+    whole = features_of(STUDENT, TEACHER, None)
+    patches = cases.operator("transform", "local_patches", grid=2)(whole, cases.NO_INPUTS)
     for name in ("l1_sum", "l2_sum", "l2_norm"):
         distance = cases.operator("distance", name)
         np.testing.assert_allclose(
-            distance(patches, cases.NO_BATCH).item(), MAP_FORMULAS[name][0](STUDENT, TEACHER, np.ones((3, 5, 6)))
+            distance(patches, cases.NO_INPUTS).item(), MAP_FORMULAS[name][0](STUDENT, TEACHER, np.ones((3, 5, 6)))
         )
 
 
@@ -125,9 +125,9 @@ def test_divergence_over_cells_is_averaged_over_channels_and_samples_that_have_c
             sides = (softmax(x[sample, channel][inside[sample]] / 0.5) for x in (STUDENT, TEACHER))
             found.append(DIVERGENCES[name](*sides))
     softened = cases.operator("transform", "softmax_cells", temperature=0.5)(
-        knowledge_of(STUDENT, TEACHER, weights), cases.NO_BATCH
+        features_of(STUDENT, TEACHER, weights), cases.NO_INPUTS
     )
-    value = cases.operator("distance", name)(softened, cases.NO_BATCH)
+    value = cases.operator("distance", name)(softened, cases.NO_INPUTS)
     np.testing.assert_allclose(value.item(), 0.25 * np.mean(found), rtol=1e-9)
 
 
@@ -140,16 +140,16 @@ def test_divergence_over_channels_is_averaged_over_the_cells_by_weight(name, reg
         sides = (softmax(x[sample, :, row, column] / 3) for x in (STUDENT, TEACHER))
         total += weights[sample, row, column] * DIVERGENCES[name](*sides)
     softened = cases.operator("transform", "softmax_channels", temperature=3)(
-        knowledge_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_BATCH
+        features_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_INPUTS
     )
-    value = cases.operator("distance", name)(softened, cases.NO_BATCH)
+    value = cases.operator("distance", name)(softened, cases.NO_INPUTS)
     np.testing.assert_allclose(value.item(), 9 * total / weights.sum(), rtol=1e-9)
 
 
 def test_jensen_shannon_of_distributions_that_share_nothing_is_log_2():
     far = torch.tensor([[[[1e4, 0.0]]]]), torch.tensor([[[[0.0, 1e4]]]])
-    softened = cases.operator("transform", "softmax_cells")(cases.piece(*far), cases.NO_BATCH)
-    value = cases.operator("distance", "js")(softened, cases.NO_BATCH)
+    softened = cases.operator("transform", "softmax_cells")(cases.piece(*far), cases.NO_INPUTS)
+    value = cases.operator("distance", "js")(softened, cases.NO_INPUTS)
     np.testing.assert_allclose(value.item(), np.log(2), rtol=1e-6)
 
 
@@ -157,12 +157,12 @@ def test_jensen_shannon_of_distributions_that_share_nothing_is_log_2():
 def test_correlation_of_softmaxed_logits_compares_probabilities(name):
     """DIST, eqs. 8 and 9: correlation within a candidate over classes, and of a class over all candidates."""
     logits = [x.reshape(3, 4, 1, 30) for x in (STUDENT, TEACHER)]
-    softened = cases.operator("transform", "softmax_channels")(knowledge_of(*logits, None, "logits"), cases.NO_BATCH)
+    softened = cases.operator("transform", "softmax_channels")(features_of(*logits, None, "logits"), cases.NO_INPUTS)
     assert softened.labels_SHW is not None
     rows_s, rows_t = (np.array([softmax(v) for v in x.transpose(0, 2, 3, 1).reshape(-1, 4)]) for x in logits)
     pairs = zip(rows_s, rows_t) if name == "pearson_channels" else zip(rows_s.T, rows_t.T)
     want = np.mean([1 - np.corrcoef(s, t)[0, 1] for s, t in pairs])
-    value = cases.operator("distance", name)(softened, cases.NO_BATCH)
+    value = cases.operator("distance", name)(softened, cases.NO_INPUTS)
     np.testing.assert_allclose(value.item(), want, rtol=1e-9)
 
 

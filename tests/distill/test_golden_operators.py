@@ -35,7 +35,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return np.exp(x) / np.exp(x).sum()
 
 
-def knowledge_of(student, teacher, mask, layout="map"):
+def features_of(student, teacher, mask, layout="map"):
     weights = None if mask is None else torch.from_numpy(mask.astype(np.float64))
     return cases.piece(torch.from_numpy(student), torch.from_numpy(teacher), weights, layout)
 
@@ -125,7 +125,7 @@ RESHAPING = {"max_pool", "local_patches"}
 def test_transform_equals_its_formula(name, region):
     expected, params = POINTWISE[name]
     mask = REGIONS[region]
-    changed = cases.operator("transform", name, **params)(knowledge_of(STUDENT, TEACHER, mask), cases.NO_BATCH)
+    changed = cases.operator("transform", name, **params)(features_of(STUDENT, TEACHER, mask), cases.NO_INPUTS)
     inside = EVERYWHERE if mask is None else mask
     for found, given in zip(changed.values(), (STUDENT, TEACHER)):
         want = expected(given, inside, **params)
@@ -139,7 +139,7 @@ def test_transform_equals_its_formula(name, region):
 @pytest.mark.parametrize("window", [2, 3, 8])
 def test_max_pool_equals_the_greatest_of_each_window_with_odd_edges_kept(window):
     changed = cases.operator("transform", "max_pool", window=window)(
-        knowledge_of(STUDENT, TEACHER, None), cases.NO_BATCH
+        features_of(STUDENT, TEACHER, None), cases.NO_INPUTS
     )
     np.testing.assert_array_equal(changed.student_SCHW.numpy(), max_pool(STUDENT, window))
     np.testing.assert_array_equal(changed.teacher_SCHW.numpy(), max_pool(TEACHER, window))
@@ -147,7 +147,7 @@ def test_max_pool_equals_the_greatest_of_each_window_with_odd_edges_kept(window)
 
 def test_local_patches_of_a_map_that_divides_are_its_quarters_in_reading_order():
     x = STUDENT[:, :, :4]
-    changed = cases.operator("transform", "local_patches", grid=2)(knowledge_of(x, x, None), cases.NO_BATCH)
+    changed = cases.operator("transform", "local_patches", grid=2)(features_of(x, x, None), cases.NO_INPUTS)
     quarters = [x[b, :, r : r + 2, c : c + 3] for b in range(3) for r in (0, 2) for c in (0, 3)]
     np.testing.assert_array_equal(changed.student_SCHW.numpy(), np.stack(quarters))
     assert changed.weights_SHW is None
@@ -155,7 +155,7 @@ def test_local_patches_of_a_map_that_divides_are_its_quarters_in_reading_order()
 
 def test_local_patches_of_an_odd_map_hold_every_cell_exactly_once():
     x = np.arange(5 * 7, dtype=float).reshape(1, 1, 5, 7)
-    changed = cases.operator("transform", "local_patches", grid=3)(knowledge_of(x, x, None), cases.NO_BATCH)
+    changed = cases.operator("transform", "local_patches", grid=3)(features_of(x, x, None), cases.NO_INPUTS)
     assert changed.student_SCHW.shape == (9, 1, 2, 3)
     counted = changed.student_SCHW[:, 0][changed.weights_SHW > 0]
     assert sorted(counted.tolist()) == list(range(35))
@@ -203,7 +203,7 @@ DISTANCE_FORMULAS = {
 def test_distance_between_maps_equals_its_formula(name, region):
     formula, params = DISTANCE_FORMULAS[name]
     mask = REGIONS[region]
-    found = cases.operator("distance", name, **params)(knowledge_of(STUDENT, TEACHER, mask), cases.NO_BATCH)
+    found = cases.operator("distance", name, **params)(features_of(STUDENT, TEACHER, mask), cases.NO_INPUTS)
     want = formula(STUDENT, TEACHER, EVERYWHERE if mask is None else mask)
     np.testing.assert_allclose(found.item(), want, rtol=1e-9)
 
@@ -215,18 +215,18 @@ def test_distance_between_distributions_compares_probabilities(name, transform, 
     formula, params = DISTANCE_FORMULAS[name]
     mask = REGIONS[region]
     softened = cases.operator("transform", transform, temperature=0.5)(
-        knowledge_of(STUDENT, TEACHER, mask), cases.NO_BATCH
+        features_of(STUDENT, TEACHER, mask), cases.NO_INPUTS
     )
     inside = EVERYWHERE if mask is None else mask
     probabilities = [POINTWISE[transform][0](x, inside, 0.5) for x in (STUDENT, TEACHER)]
-    found = cases.operator("distance", name, **params)(softened, cases.NO_BATCH)
+    found = cases.operator("distance", name, **params)(softened, cases.NO_INPUTS)
     np.testing.assert_allclose(found.item(), formula(*probabilities, inside), rtol=1e-9)
 
 
 def test_cosine_of_distributions_compares_probabilities():
-    softened = cases.operator("transform", "softmax_channels")(knowledge_of(STUDENT, TEACHER, MASK), cases.NO_BATCH)
+    softened = cases.operator("transform", "softmax_channels")(features_of(STUDENT, TEACHER, MASK), cases.NO_INPUTS)
     probabilities = [softmax_channels(x, MASK) for x in (STUDENT, TEACHER)]
-    found = cases.operator("distance", "cosine")(softened, cases.NO_BATCH)
+    found = cases.operator("distance", "cosine")(softened, cases.NO_INPUTS)
     np.testing.assert_allclose(found.item(), cosine(*probabilities, MASK), rtol=1e-9)
 
 
@@ -241,9 +241,9 @@ def test_kl_over_cells_is_averaged_over_channels_and_samples_that_have_cells(tem
                 p, q = (softmax(x[sample, channel][inside[sample]] / temperature) for x in (TEACHER, STUDENT))
                 divergences.append((p * np.log(p / q)).sum())
     softened = cases.operator("transform", "softmax_cells", temperature=temperature)(
-        knowledge_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_BATCH
+        features_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_INPUTS
     )
-    found = cases.operator("distance", "kl")(softened, cases.NO_BATCH)
+    found = cases.operator("distance", "kl")(softened, cases.NO_INPUTS)
     np.testing.assert_allclose(found.item(), temperature**2 * np.mean(divergences), rtol=1e-9)
 
 
@@ -255,9 +255,9 @@ def test_kl_over_channels_is_averaged_over_the_cells_of_the_region(region):
         p, q = (softmax(x[sample, :, row, column] / 3) for x in (TEACHER, STUDENT))
         divergences.append((p * np.log(p / q)).sum())
     softened = cases.operator("transform", "softmax_channels", temperature=3)(
-        knowledge_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_BATCH
+        features_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_INPUTS
     )
-    found = cases.operator("distance", "kl")(softened, cases.NO_BATCH)
+    found = cases.operator("distance", "kl")(softened, cases.NO_INPUTS)
     np.testing.assert_allclose(found.item(), 9 * np.mean(divergences), rtol=1e-9)
 
 

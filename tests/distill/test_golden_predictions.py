@@ -10,17 +10,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from autokd.config import Backbone, TorchvisionDetector
 from autokd.detectors import build_detector
 from autokd.distill import build_distiller
-from autokd.distill.batch import Batch
 from autokd.distill.operators import BuildContext, make_operator
+from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
 from autokd.outputs import TAPS, DetectorOutputs
 from autokd.spec import DistillerSpec, Step, Weight
 from tests.support import distill_cases as cases
+from tests.support.numpy_formulas import (
+    crossed,
+    decoupled,
+    expected_labels,
+    generalized,
+    intersection_over_union,
+    labelled_targets,
+    numbers,
+    sigmoid,
+    softmax,
+)
 
 GOLDEN = {
     "class_logits",
@@ -42,14 +52,6 @@ WEIGHTS = {"everywhere": None, "weighted": RANDOM.random((3, 1, 9)) * (RANDOM.ra
 LABELS = RANDOM.integers(-1, 4, size=(3, 1, 9))
 
 
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def softmax(x):
-    return np.exp(x) / np.exp(x).sum()
-
-
 def every(weights):
     return np.ones((3, 1, 9)) if weights is None else weights
 
@@ -59,7 +61,7 @@ def value_of(name, student, teacher, weights, layout, labels=None, **params) -> 
     piece = cases.piece(torch.from_numpy(student), torch.from_numpy(teacher), given, layout)
     if labels is not None:
         piece = replace(piece, labels_SHW=torch.from_numpy(labels))
-    return cases.operator("distance", name, **params)(piece, cases.NO_BATCH).item()
+    return cases.operator("distance", name, **params)(piece, cases.NO_INPUTS).item()
 
 
 # ---------------------------------------------------------------------------------------- distances
@@ -92,7 +94,7 @@ def test_binary_distances_make_up_for_the_temperature_by_its_square(name):
     softened = [torch.from_numpy(x) / 3 for x in (STUDENT, TEACHER)]
     piece = cases.piece(*softened, None, "binary")
     plain, warm = (
-        cases.operator("distance", name)(replace(piece, temperature=temperature), cases.NO_BATCH)
+        cases.operator("distance", name)(replace(piece, temperature=temperature), cases.NO_INPUTS)
         for temperature in (1.0, 3.0)
     )
     assert warm.item() == pytest.approx(9 * plain.item())
@@ -101,7 +103,7 @@ def test_binary_distances_make_up_for_the_temperature_by_its_square(name):
 def test_disagreement_in_binary_cross_entropy_is_a_factor_and_has_no_gradient_of_its_own():
     student = torch.from_numpy(STUDENT).requires_grad_()
     piece = cases.piece(student, torch.from_numpy(TEACHER), None, "binary")
-    value = cases.operator("distance", "binary_cross_entropy")(piece, cases.NO_BATCH)
+    value = cases.operator("distance", "binary_cross_entropy")(piece, cases.NO_INPUTS)
     (found,) = torch.autograd.grad(value, student)
     p, q = sigmoid(TEACHER), sigmoid(STUDENT)
     np.testing.assert_allclose(found.numpy(), abs(p - q) * (q - p) / p.max(1).sum(), rtol=1e-9)
@@ -115,14 +117,6 @@ def test_binary_kl_is_the_divergence_of_each_yes_or_no_summed_over_classes(weigh
         total += given[s, 0, w] * (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q)))
     found = value_of("binary_kl", STUDENT, TEACHER, WEIGHTS[weights], "binary")
     np.testing.assert_allclose(found, total / given.sum(), rtol=1e-9)
-
-
-def decoupled(student_K, teacher_K, label, alpha, beta, temperature):
-    """DKD, eqs. 5-7, for one candidate."""
-    p, q = softmax(teacher_K / temperature), softmax(student_K / temperature)
-    among_p, among_q = (softmax(np.delete(x, label) / temperature) for x in (teacher_K, student_K))
-    target = p[label] * np.log(p[label] / q[label]) + (1 - p[label]) * np.log((1 - p[label]) / (1 - q[label]))
-    return temperature**2 * (alpha * target + beta * (among_p * np.log(among_p / among_q)).sum())
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
@@ -145,7 +139,7 @@ def test_decoupled_kl_takes_the_teachers_likeliest_class_where_there_are_no_labe
         for s, w in np.ndindex(3, 9)
     ]
     piece = cases.piece(torch.from_numpy(STUDENT), torch.from_numpy(TEACHER), None, "logits")
-    found = cases.operator("distance", "decoupled_kl")(replace(piece, labels_SHW=None), cases.NO_BATCH)
+    found = cases.operator("distance", "decoupled_kl")(replace(piece, labels_SHW=None), cases.NO_INPUTS)
     np.testing.assert_allclose(found.item(), np.mean(wants), rtol=1e-9)
 
 
@@ -162,21 +156,9 @@ def test_decoupled_kl_without_labels_that_count_is_zero_and_connected():
     student = torch.from_numpy(STUDENT).requires_grad_()
     piece = cases.piece(student, torch.from_numpy(TEACHER), None, "logits")
     distance = cases.operator("distance", "decoupled_kl")
-    value = distance(replace(piece, labels_SHW=torch.full((3, 1, 9), -1)), cases.NO_BATCH)
+    value = distance(replace(piece, labels_SHW=torch.full((3, 1, 9), -1)), cases.NO_INPUTS)
     assert value == 0
     assert not torch.autograd.grad(value, student)[0].any()
-
-
-def intersection_over_union(a, b):
-    common = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common
-    return common / union, union
-
-
-def generalized(a, b):
-    iou, union = intersection_over_union(a, b)
-    hull = (max(a[2], b[2]) - min(a[0], b[0])) * (max(a[3], b[3]) - min(a[1], b[1]))
-    return iou - (hull - union) / hull
 
 
 BOX_FORMULAS = {"iou": lambda a, b: intersection_over_union(a, b)[0], "giou": generalized}
@@ -208,7 +190,7 @@ def test_distances_between_boxes_by_hand_also_without_area(student, teacher, iou
     pair = [torch.tensor(box, dtype=torch.float64).view(1, 4, 1, 1) for box in (student, teacher)]
     pair[0].requires_grad_()
     for name, want in (("iou", iou), ("giou", giou)):
-        value = cases.operator("distance", name)(cases.piece(*pair, None, "boxes"), cases.NO_BATCH)
+        value = cases.operator("distance", name)(cases.piece(*pair, None, "boxes"), cases.NO_INPUTS)
         assert value.item() == pytest.approx(want)
         assert torch.autograd.grad(value, pair[0])[0].isfinite().all()
 
@@ -222,38 +204,11 @@ def source_of(name: str, student: DetectorOutputs, teacher: DetectorOutputs):
 
 
 def piece_of(name: str, student: DetectorOutputs, teacher: DetectorOutputs, targets):
-    (piece,) = source_of(name, student, teacher)(Batch(student, teacher, targets, (), torch.nn.ModuleList()))
+    (piece,) = source_of(name, student, teacher)(TermInputs(student, teacher, targets, (), torch.nn.ModuleList()))
     return piece
 
 
-def numbers(*tensors: Tensor) -> list[np.ndarray]:
-    return [tensor.detach().double().numpy() for tensor in tensors]
-
-
 PAIR = cases.outputs(seed=0), cases.outputs(seed=1)
-
-
-def labelled_targets(teacher: DetectorOutputs) -> list[dict[str, Tensor]]:
-    """Objects at some of the teacher's boxes, a little smaller than they are, of different classes."""
-    found = []
-    for image, candidates in enumerate(teacher.boxes.detach()):
-        inside = (candidates[:, :2] >= 0).all(1) & (candidates[:, 2] <= 128) & (candidates[:, 3] <= 96)
-        chosen = candidates[inside][3 :: 4 + image]
-        sides = chosen[:, 2:] - chosen[:, :2]
-        boxes = torch.cat([chosen[:, :2], chosen[:, :2] + 0.85 * sides], 1)
-        found.append({"boxes": boxes, "labels": torch.arange(len(boxes)) % cases.NUM_CLASSES})
-    return found
-
-
-def expected_labels(teacher: DetectorOutputs, targets) -> np.ndarray:
-    """(B, A): the class of the object that the teacher's box overlaps most, -1 below an IoU of 0.5."""
-    (candidates_BA4,) = numbers(teacher.boxes)
-    labels = np.full(candidates_BA4.shape[:2], -1)
-    for b, a in np.ndindex(*labels.shape):
-        overlaps = [intersection_over_union(candidates_BA4[b, a], box)[0] for box in numbers(*targets[b]["boxes"])]
-        if overlaps and max(overlaps) >= 0.5:
-            labels[b, a] = targets[b]["labels"][int(np.argmax(overlaps))]
-    return labels
 
 
 def test_class_logits_are_all_candidates_of_both_sides():
@@ -302,31 +257,6 @@ def test_edges_are_cells_whose_channels_are_bins_weighted_on_positive_candidates
                 cell += 1
         assert cell > 4
         assert not weights[b, 0, cell:].any()
-
-
-def crossed(student: DetectorOutputs, teacher: DetectorOutputs) -> tuple[np.ndarray, np.ndarray]:
-    """CrossKD, section 3.2: the student's maps, aligned, through the second half of ``cases.TinyHead`` by loops."""
-    head = teacher.head
-    logits_weight, sides_weight = numbers(head.logits, head.sides)
-    logits, boxes = [], []
-    for name, stride in teacher.strides.items():
-        class_map, box_map = (
-            aligned(*numbers(student.head_maps[name][branch], teacher.head_maps[name][branch])) for branch in (0, 1)
-        )
-        for row, column in np.ndindex(*class_map.shape[2:]):
-            left, top, right, bottom = (np.exp(box_map[:, :, row, column] @ sides_weight.T) * stride).T
-            x, y = (column + 0.5) * stride, (row + 0.5) * stride
-            logits.append(class_map[:, :, row, column] @ logits_weight.T)
-            boxes.append(np.stack([x - left, y - top, x + right, y + bottom], 1))
-    return np.stack(logits, 1), np.stack(boxes, 1)
-
-
-def aligned(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
-    out = np.empty_like(student)
-    for channel in range(student.shape[1]):
-        s, t = student[:, channel], teacher[:, channel]
-        out[:, channel] = (s - s.mean()) / (s.std(ddof=1) + 1e-6) * t.std(ddof=1) + t.mean()
-    return out
 
 
 def test_crossed_predictions_are_those_of_the_teachers_head_for_the_students_aligned_maps():

@@ -13,7 +13,7 @@ import torch
 import torchvision
 
 from autokd.distill import build_distiller
-from autokd.distill.prototype_bank import INSTANCES_OF_A_CLASS, Instances, PrototypeBank
+from autokd.distill.prototype_bank import INSTANCES_OF_A_CLASS, InstanceVectors, PrototypeBank
 from autokd.presets import load_preset
 from autokd.spec import Weight
 from tests.support import distill_cases as cases
@@ -153,11 +153,11 @@ def test_alignment_reaches_the_student_from_the_first_step_on():
 def test_reliability_is_one_without_prototypes_of_the_class_and_has_no_gradient():
     bank = PrototypeBank(4, 4, 3, 2)
     rows = torch.randn(5, 4, requires_grad=True)
-    shown = Instances(rows, torch.randn(5, 4), torch.zeros(5, dtype=torch.int64), torch.zeros(5, dtype=torch.int64),
-                      torch.ones(5, dtype=torch.bool))  # fmt: skip
+    zeros = torch.zeros(5, dtype=torch.int64)
+    shown = InstanceVectors(rows, torch.randn(5, 4), zeros, zeros, torch.ones(5, dtype=torch.bool))
     bank.add(shown, torch.ones(5, dtype=torch.bool))
     bank.begin_epoch(2)
-    other = Instances(rows, shown.teacher_SC, torch.ones(5, dtype=torch.int64), shown.levels_S, shown.there_S)
+    other = InstanceVectors(rows, shown.teacher_SC, torch.ones(5, dtype=torch.int64), shown.levels_S, shown.there_S)
     assert (bank.reliability(other) == 1).all()
     found = bank.reliability(shown)
     assert not found.requires_grad
@@ -169,7 +169,7 @@ def test_the_bank_keeps_the_last_instances_of_each_class_and_level_and_is_emptie
     for batch in range(9):
         index = torch.arange(100) + 100 * batch
         vectors = torch.stack([index.float(), torch.ones(100)], 1)
-        bank.add(Instances(vectors, vectors, index % 2, index % 3, index % 5 > 0), index % 7 > 0)
+        bank.add(InstanceVectors(vectors, vectors, index % 2, index % 3, index % 5 > 0), index % 7 > 0)
     kept = [i for i in range(900) if i % 5 and i % 7]
     assert bank.num_seen_K.tolist() == [sum(i % 2 == c for i in kept) for c in (0, 1)]
     stored = [int(bank.student_XC[place, 0]) for place in range(len([i for i in kept if i % 2 == 0]))]
@@ -188,7 +188,7 @@ def test_the_bank_forgets_the_oldest_when_a_class_is_full():
     zeros = torch.zeros(500, dtype=torch.int64)
     for first in (0, 500):
         vectors = torch.arange(first, first + 500.0)[:, None] + 1
-        bank.add(Instances(vectors, vectors, zeros, zeros, zeros == 0), zeros == 0)
+        bank.add(InstanceVectors(vectors, vectors, zeros, zeros, zeros == 0), zeros == 0)
     stored = sorted(bank.student_XC[:INSTANCES_OF_A_CLASS, 0].tolist())
     assert stored == [float(i) for i in range(201, 1001)]
 
@@ -210,5 +210,5 @@ def test_l2_vectors_is_twice_the_published_mean_with_its_floor(masked):
         want = 2 * (factor * weights * squares).sum() / max(1, 2 * (factor * weights).sum())
         given = torch.from_numpy(factor * weights) if masked or factor != 1 else None
         piece = cases.piece(torch.from_numpy(student), torch.from_numpy(teacher), given)
-        found = cases.operator("distance", "l2_vectors")(piece, cases.NO_BATCH)
+        found = cases.operator("distance", "l2_vectors")(piece, cases.NO_INPUTS)
         np.testing.assert_allclose(found.item(), want, rtol=1e-9)

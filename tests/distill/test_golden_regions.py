@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from autokd.distill import build_distiller
 from autokd.distill.operators import BuildContext, make_operator
-from autokd.distill.sources.region_sets import pairwise_iou, region_levels, regions_of
+from autokd.distill.region_sets import pairwise_iou, region_levels, regions_of
 from autokd.errors import DistillError
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec, Step, Weight
@@ -26,9 +26,9 @@ RANDOM = np.random.default_rng(5)
 
 
 def source(name, student, teacher, **params):
-    batch = cases.batch_of(student, teacher)
-    context = BuildContext(batch.pairs, cases.NUM_CLASSES, student, teacher)
-    return make_operator("source", Step.of(name, **params), context), batch
+    inputs = cases.inputs_of(student, teacher)
+    context = BuildContext(inputs.pairs, cases.NUM_CLASSES, student, teacher)
+    return make_operator("source", Step.of(name, **params), context), inputs
 
 
 def softmax(x):
@@ -69,7 +69,7 @@ def test_proposals_join_the_truth_three_background_ones_for_each_other():
     proposals = torch.tensor([[bad[0], good, *bad[1:]], [good, *bad]])
     proposals[0, -1] = torch.nan
     student = replace(student, proposals=proposals)
-    found = regions_of(cases.batch_of(student, teacher, truth)).instances
+    found = regions_of(cases.inputs_of(student, teacher, truth)).instances
     taken = found.there_S.view(2, -1)
     assert taken[0].sum() == 1 + 1 + 3 * 2, "the truth, the overlapping one, three for each of the two"
     assert taken[1].sum() == 0, "an image without boxes has nothing to set background against"
@@ -87,9 +87,9 @@ def test_semantic_guided_mixes_the_levels_as_published(student_channels):
         cases.outputs(student_channels, dtype=torch.float64),
         cases.outputs(6, seed=1, dtype=torch.float64),
     )
-    guided, batch = source("semantic_guided", cases.bare(student), teacher, size=4)
+    guided, inputs = source("semantic_guided", cases.bare(student), teacher, size=4)
     guided = guided.double()
-    (piece,) = guided(batch)
+    (piece,) = guided(inputs)
     strides = list(student.strides.values())
     for index, (image, box) in enumerate(
         (image, box) for image, target in enumerate(cases.TARGETS) for box in target["boxes"]
@@ -218,7 +218,7 @@ def test_contrastive_distances_equal_their_formulas(masked):
             p, q = softmax(t), softmax(s)
             soft.append((p * np.log(p / q)).sum())
     for name, want in (("info_nce", np.mean(hard)), ("smooth_contrastive", np.mean(soft))):
-        found = cases.operator("distance", name, temperature=0.3)(piece, cases.NO_BATCH)
+        found = cases.operator("distance", name, temperature=0.3)(piece, cases.NO_INPUTS)
         np.testing.assert_allclose(found.item(), want, rtol=1e-9)
 
 
@@ -237,7 +237,7 @@ def test_g_detkd_presets_teach_with_and_without_proposals_and_without_boxes(name
 
 
 def test_terms_of_g_detkd_share_the_regions_of_a_step(monkeypatch):
-    from autokd.distill.sources import region_sets
+    from autokd.distill import region_sets
 
     calls = []
     for name in ("roi_align", "roi_align_at_levels"):

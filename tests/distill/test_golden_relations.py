@@ -13,11 +13,10 @@ import pytest
 import torch
 
 from autokd.distill import build_distiller
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.regions import Instances
-from autokd.distill.knowledge import Knowledge
-from autokd.spec import Weight
+from autokd.spec import TRANSFORMS, Weight
 from autokd.spec.formula import formula_lines
-from autokd.spec.tables.relations import ROWS
 from tests.support import distill_cases as cases
 
 RANDOM = np.random.default_rng(37)
@@ -28,14 +27,14 @@ EVERYWHERE = np.ones_like(MASK)
 REGIONS = {"everywhere": None, "masked": MASK}
 
 
-def relations(name: str, mask: np.ndarray | None, **params: float) -> Knowledge:
+def relations(name: str, mask: np.ndarray | None, **params: float) -> FeaturePair:
     """The matrix of relations of both sides; also checks which of its entries count."""
     weights = None if mask is None else torch.from_numpy(mask.astype(np.float64))
     given = cases.piece(torch.from_numpy(STUDENT), torch.from_numpy(TEACHER), weights)
-    return cases.operator("transform", name, **params)(given, cases.NO_BATCH)
+    return cases.operator("transform", name, **params)(given, cases.NO_INPUTS)
 
 
-def check(changed: Knowledge, formula, shape: tuple[int, ...]) -> None:
+def check(changed: FeaturePair, formula, shape: tuple[int, ...]) -> None:
     """Both sides equal ``formula(x, row, column)``; None: the entry does not count."""
     assert changed.layout == "scalar_map"
     for found, x in zip(changed.values(), (STUDENT, TEACHER)):
@@ -117,7 +116,7 @@ def test_non_local_adds_to_each_cell_what_the_cells_that_count_say_by_each_sides
             parameter.copy_(torch.from_numpy(RANDOM.normal(size=parameter.shape)))
     weights = None if REGIONS[region] is None else torch.from_numpy(MASK.astype(np.float64))
     given = cases.piece(torch.from_numpy(STUDENT), torch.from_numpy(TEACHER), weights)
-    changed = transform(given, cases.NO_BATCH)
+    changed = transform(given, cases.NO_INPUTS)
     for found, x, side in zip(changed.values(), (STUDENT, TEACHER), (transform.student, transform.teacher)):
         np.testing.assert_allclose(found.detach().numpy(), non_local(x, mask, side[0].state_dict()), rtol=1e-9)
 
@@ -147,21 +146,21 @@ VECTORS = RANDOM.normal(size=(2, NUM_REGIONS, 3, 2, 2))
 VECTORS[:, 5] = VECTORS[:, 1]  # two boxes at one place
 
 
-def regions(there=THERE, labels=LABELS, values=VECTORS) -> Knowledge:
+def regions(there=THERE, labels=LABELS, values=VECTORS) -> FeaturePair:
     student, teacher = (torch.tensor(side, requires_grad=i == 0) for i, side in enumerate(values))
     weights = torch.from_numpy(there.astype(values.dtype))[:, None, None].expand(-1, 2, 2)
     instances = Instances(*(torch.from_numpy(x) for x in (np.zeros((len(there), 4)), labels, IMAGES, there)))
     return replace(cases.piece(student, teacher, weights, "regions"), instances=instances)
 
 
-def changed_regions(name: str, given: Knowledge | None = None, **params: float) -> Knowledge:
-    changed = cases.operator("transform", name, **params)(given or regions(), cases.NO_BATCH)
+def changed_regions(name: str, given: FeaturePair | None = None, **params: float) -> FeaturePair:
+    changed = cases.operator("transform", name, **params)(given or regions(), cases.NO_INPUTS)
     assert changed.layout == "scalar_map"
     assert changed.instances is None
     return changed
 
 
-def sides(changed: Knowledge):
+def sides(changed: FeaturePair):
     return zip((side.detach().numpy() for side in changed.values()), VECTORS.reshape(2, NUM_REGIONS, -1))
 
 
@@ -223,7 +222,7 @@ def test_one_region_or_none_has_no_relation_and_a_gradient_of_zero(name, num_the
     given = regions(np.arange(NUM_REGIONS) < num_there)
     changed = changed_regions(name, given)
     assert not changed.weights_SHW.any()
-    value = cases.operator("distance", "l2")(changed, cases.NO_BATCH)
+    value = cases.operator("distance", "l2")(changed, cases.NO_INPUTS)
     assert value == 0
     (gradient,) = torch.autograd.grad(value, given.student_SCHW)
     assert not gradient.any()
@@ -276,7 +275,7 @@ def test_the_gradient_of_relations_is_their_slope(name):
     transform = cases.operator("transform", name)
 
     def numbers(x: torch.Tensor) -> torch.Tensor:
-        changed = transform(replace(given, student_SCHW=x), cases.NO_BATCH)
+        changed = transform(replace(given, student_SCHW=x), cases.NO_INPUTS)
         return changed.student_SCHW * changed.weights_SHW[:, None]
 
     distinct = torch.from_numpy(RANDOM.normal(size=VECTORS[0].shape)).requires_grad_()
@@ -285,11 +284,11 @@ def test_the_gradient_of_relations_is_their_slope(name):
 
 def test_a_large_map_is_averaged_to_at_most_16_cells_per_side_before_cells_are_compared():
     x = torch.randn(1, 2, 80, 80)
-    changed = cases.operator("transform", "gram_cells")(cases.piece(x, x), cases.NO_BATCH)
+    changed = cases.operator("transform", "gram_cells")(cases.piece(x, x), cases.NO_INPUTS)
     assert changed.student_SCHW.shape == (256, 1, 1, 256)
 
 
-@pytest.mark.parametrize("name", sorted(row.name for row in ROWS))
+@pytest.mark.parametrize("name", sorted(row.name for row in TRANSFORMS.values() if row.group == "relation"))
 def test_every_relation_can_be_written_as_a_formula(name):
     source = "instance" if name in BETWEEN_REGIONS else "whole"
     lines = formula_lines(cases.spec_of(source, [name], "l2", Weight("absolute", 1.0)).canonical())

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.support import distill_cases as cases
+from tests.support.numpy_formulas import context_block, conv3, scale_mask, softmax
 
 RANDOM = np.random.default_rng(27)
 STUDENT, TEACHER = RANDOM.normal(size=(2, 3, 4, 5, 6))
@@ -19,7 +20,7 @@ EVERYWHERE = np.ones_like(MASK)
 REGIONS = {"everywhere": None, "masked": MASK}
 
 
-def knowledge_of(student, teacher, mask, layout="map"):
+def features_of(student, teacher, mask, layout="map"):
     weights = None if mask is None else torch.from_numpy(mask.astype(np.float64))
     return cases.piece(torch.from_numpy(student), torch.from_numpy(teacher), weights, layout)
 
@@ -33,7 +34,7 @@ def channel_mean(x, power):
 @pytest.mark.parametrize("power", [1, 2])
 def test_channel_mean_equals_its_formula(power, region):
     changed = cases.operator("transform", "channel_mean", power=power)(
-        knowledge_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_BATCH
+        features_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_INPUTS
     )
     for found, given in zip(changed.values(), (STUDENT, TEACHER)):
         np.testing.assert_allclose(found.numpy(), channel_mean(given, power), rtol=1e-12)
@@ -45,7 +46,7 @@ def test_channel_mean_equals_its_formula(power, region):
 def test_cell_mean_equals_its_formula_and_weighs_the_channels_of_a_sample_alike(power, region):
     mask = EVERYWHERE if REGIONS[region] is None else REGIONS[region]
     changed = cases.operator("transform", "cell_mean", power=power)(
-        knowledge_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_BATCH
+        features_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_INPUTS
     )
     for found, given in zip(changed.values(), (STUDENT, TEACHER)):
         assert found.shape == (3, 1, 1, 4)
@@ -61,7 +62,7 @@ def test_cell_mean_equals_its_formula_and_weighs_the_channels_of_a_sample_alike(
 def test_l2_cells_of_a_scalar_map_is_the_unit_vector_over_the_cells(region):
     mask = EVERYWHERE if REGIONS[region] is None else REGIONS[region]
     changed = cases.operator("transform", "l2_cells")(
-        knowledge_of(STUDENT[:, :1], TEACHER[:, :1], REGIONS[region], "scalar_map"), cases.NO_BATCH
+        features_of(STUDENT[:, :1], TEACHER[:, :1], REGIONS[region], "scalar_map"), cases.NO_INPUTS
     )
     assert changed.layout == "scalar_map"
     for found, given in zip(changed.values(), (STUDENT, TEACHER)):
@@ -106,10 +107,6 @@ def sample_attention(x, mask, temperature):
     return out
 
 
-def softmax(x):
-    return np.exp(x) / np.exp(x).sum()
-
-
 ONE_SIDED = {
     "min_max": (by_channel(lambda v: (v - v.min()) / (v.max() - v.min()) if len(v) > 1 else 0 * v), {}),
     "power": (by_channel(lambda v, exponent: np.sign(v) * np.abs(v) ** exponent), {"exponent": 3}),
@@ -128,7 +125,7 @@ def test_transform_equals_its_formula(name, region):
     expected, params = ONE_SIDED[name]
     mask = EVERYWHERE if REGIONS[region] is None else REGIONS[region]
     changed = cases.operator("transform", name, **params)(
-        knowledge_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_BATCH
+        features_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_INPUTS
     )
     for found, given in zip(changed.values(), (STUDENT, TEACHER)):
         want = expected(given, mask, **params)
@@ -140,7 +137,7 @@ def test_transform_equals_its_formula(name, region):
 
 def test_root_is_a_straight_line_near_zero_where_its_slope_would_be_infinite():
     x = torch.tensor([[[[0.0, 5e-7, -5e-7, 1e-6, 4e-6]]]], dtype=torch.float64, requires_grad=True)
-    changed = cases.operator("transform", "root", degree=2)(cases.piece(x, x.detach()), cases.NO_BATCH).student_SCHW
+    changed = cases.operator("transform", "root", degree=2)(cases.piece(x, x.detach()), cases.NO_INPUTS).student_SCHW
     np.testing.assert_allclose(changed.flatten().tolist(), [0.0, 5e-4, -5e-4, 1e-3, 2e-3])
     (slope,) = torch.autograd.grad(changed.sum(), x)
     np.testing.assert_allclose(slope[0, 0, 0, :3].tolist(), [1e3] * 3)
@@ -148,7 +145,7 @@ def test_root_is_a_straight_line_near_zero_where_its_slope_would_be_infinite():
 
 def test_l2_samples_of_a_single_image_is_its_sign_without_gradient():
     x = torch.tensor([[[[3.0, -2.0]]]], requires_grad=True)
-    changed = cases.operator("transform", "l2_samples")(cases.piece(x, x.detach()), cases.NO_BATCH).student_SCHW
+    changed = cases.operator("transform", "l2_samples")(cases.piece(x, x.detach()), cases.NO_INPUTS).student_SCHW
     assert changed.flatten().tolist() == [1.0, -1.0]
     assert torch.autograd.grad(changed.sum(), x)[0].abs().sum() == 0
 
@@ -184,8 +181,8 @@ def shared_attention(student, teacher, mask):
 @pytest.mark.parametrize("formula", [teacher_attention, shared_attention])
 def test_attention_that_is_shared_weighs_both_sides_alike(formula, region):
     mask = EVERYWHERE if REGIONS[region] is None else REGIONS[region]
-    knowledge = knowledge_of(STUDENT, TEACHER, REGIONS[region])
-    changed = cases.operator("transform", formula.__name__)(knowledge, cases.NO_BATCH)
+    features = features_of(STUDENT, TEACHER, REGIONS[region])
+    changed = cases.operator("transform", formula.__name__)(features, cases.NO_INPUTS)
     for sample in range(3):
         if mask[sample].any():
             factor = formula(STUDENT[sample], TEACHER[sample], mask[sample])
@@ -198,16 +195,16 @@ def test_attention_that_is_shared_weighs_both_sides_alike(formula, region):
 def test_no_gradient_passes_through_shared_attention():
     student = torch.from_numpy(STUDENT).requires_grad_()
     changed = cases.operator("transform", "shared_attention")(
-        cases.piece(student, torch.from_numpy(TEACHER)), cases.NO_BATCH
+        cases.piece(student, torch.from_numpy(TEACHER)), cases.NO_INPUTS
     )
     (found,) = torch.autograd.grad(changed.student_SCHW.sum(), student)
     factor = np.stack([shared_attention(*pair, EVERYWHERE[0]) for pair in zip(STUDENT, TEACHER)])
     np.testing.assert_allclose(found.numpy(), factor, rtol=1e-9)
 
 
-def fresh_batch():
+def fresh_inputs():
     """A batch whose generator has drawn nothing yet."""
-    return cases.batch_of(cases.outputs(), cases.outputs(seed=1))
+    return cases.inputs_of(cases.outputs(), cases.outputs(seed=1))
 
 
 def kept_cells(drop):
@@ -218,8 +215,8 @@ def kept_cells(drop):
 def test_random_mask_zeroes_the_same_cells_on_both_sides_from_the_batchs_generator():
     kept = kept_cells(0.7)
     assert 0 < kept.mean() < 0.5
-    knowledge = knowledge_of(STUDENT, TEACHER, None)
-    changed = cases.operator("transform", "random_mask", drop=0.7)(knowledge, fresh_batch())
+    features = features_of(STUDENT, TEACHER, None)
+    changed = cases.operator("transform", "random_mask", drop=0.7)(features, fresh_inputs())
     np.testing.assert_array_equal(changed.student_SCHW.numpy(), STUDENT * kept)
     np.testing.assert_array_equal(changed.teacher_SCHW.numpy(), TEACHER * kept)
 
@@ -238,23 +235,15 @@ def randomised(name, **params):
 
 
 def test_affine_scales_and_shifts_the_students_channels_and_starts_as_the_identity():
-    knowledge = knowledge_of(STUDENT, TEACHER, None)
-    started = cases.operator("transform", "affine")(knowledge, cases.NO_BATCH)
+    features = features_of(STUDENT, TEACHER, None)
+    started = cases.operator("transform", "affine")(features, cases.NO_INPUTS)
     np.testing.assert_array_equal(started.student_SCHW.detach().numpy(), STUDENT)
     step, of = randomised("affine")
-    changed = step(knowledge, cases.NO_BATCH)
+    changed = step(features, cases.NO_INPUTS)
     scale, shift = np.exp(of["log_scales.0"]), of["shifts.0"]
     want = np.stack([[scale[c] * channel + shift[c] for c, channel in enumerate(sample)] for sample in STUDENT])
     np.testing.assert_allclose(changed.student_SCHW.detach().numpy(), want, rtol=1e-12)
     np.testing.assert_array_equal(changed.teacher_SCHW.numpy(), TEACHER)
-
-
-def conv3(x_CHW, weight, bias):
-    padded = np.pad(x_CHW, ((0, 0), (1, 1), (1, 1)))
-    out = np.empty((len(weight), *x_CHW.shape[1:]))
-    for channel, row, column in np.ndindex(out.shape):
-        out[channel, row, column] = (weight[channel] * padded[:, row : row + 3, column : column + 3]).sum()
-    return out + bias[:, None, None]
 
 
 @pytest.mark.parametrize("region", REGIONS)
@@ -262,7 +251,7 @@ def test_masked_generation_completes_the_student_from_the_cells_that_are_left(re
     """MGD, section 3.1: mask, convolution, ReLU, convolution."""
     mask = EVERYWHERE if REGIONS[region] is None else REGIONS[region]
     step, of = randomised("masked_generation", drop=0.4)
-    changed = step(knowledge_of(STUDENT, TEACHER, REGIONS[region]), fresh_batch())
+    changed = step(features_of(STUDENT, TEACHER, REGIONS[region]), fresh_inputs())
     parts = [of[f"generators.0.{i}.{kind}"] for i in (0, 2) for kind in ("weight", "bias")]
     for sample, left in enumerate(STUDENT * kept_cells(0.4) * mask[:, None]):
         want = conv3(np.maximum(conv3(left, *parts[:2]), 0), *parts[2:])
@@ -270,24 +259,15 @@ def test_masked_generation_completes_the_student_from_the_cells_that_are_left(re
     np.testing.assert_array_equal(changed.teacher_SCHW.numpy(), TEACHER)
 
 
-def context_block(x_CHW, mask, of):
-    """GCNet's simplified block: softmax-weighted mean of the cells, two linear maps with LayerNorm and ReLU."""
-    cells = x_CHW[:, mask]
-    context = cells @ softmax(of["attention.weight"].ravel() @ cells + of["attention.bias"])
-    hidden = of["change.0.weight"] @ context + of["change.0.bias"]
-    hidden = (hidden - hidden.mean()) / np.sqrt(hidden.var() + 1e-5) * of["change.1.weight"] + of["change.1.bias"]
-    return x_CHW + (of["change.3.weight"] @ np.maximum(hidden, 0) + of["change.3.bias"])[:, None, None]
-
-
 @pytest.mark.parametrize("region", REGIONS)
 def test_global_context_adds_what_each_sides_block_says_and_starts_as_the_identity(region):
     mask = EVERYWHERE if REGIONS[region] is None else REGIONS[region]
-    knowledge = knowledge_of(STUDENT, TEACHER, REGIONS[region])
-    started = cases.operator("transform", "global_context").double()(knowledge, cases.NO_BATCH)
+    features = features_of(STUDENT, TEACHER, REGIONS[region])
+    started = cases.operator("transform", "global_context").double()(features, cases.NO_INPUTS)
     np.testing.assert_array_equal(started.student_SCHW.detach().numpy(), STUDENT)
     np.testing.assert_array_equal(started.teacher_SCHW.detach().numpy(), TEACHER)
     step, of = randomised("global_context")
-    changed = step(knowledge, cases.NO_BATCH)
+    changed = step(features, cases.NO_INPUTS)
     for side, found, given in zip(("student", "teacher"), changed.values(), (STUDENT, TEACHER)):
         block = {key.removeprefix(f"{side}.0."): value for key, value in of.items() if key.startswith(side)}
         for sample in range(2):
@@ -298,26 +278,6 @@ def test_global_context_adds_what_each_sides_block_says_and_starts_as_the_identi
 # ------------------------------------------------------------------------------------------- sources
 
 
-def box_cells(box, grid, stride):
-    """(rows, columns) whose centres the box holds."""
-    x1, y1, x2, y2 = (edge / stride for edge in box)
-    return [r for r in range(grid[0]) if y1 <= r + 0.5 < y2], [c for c in range(grid[1]) if x1 <= c + 0.5 < x2]
-
-
-def scale_mask(boxes, grid, stride, background):
-    """FGD, section 3.1, for one image: foreground 1/((h + 1)(w + 1)), background share."""
-    mask = np.zeros(grid)
-    for box in boxes:
-        rows, columns = box_cells(box, grid, stride)
-        height, width = rows[-1] - rows[0], columns[-1] - columns[0]
-        for row in rows:
-            for column in columns:
-                mask[row, column] = max(mask[row, column], 1 / ((height + 1) * (width + 1)))
-    outside = mask == 0
-    mask[outside] = background / max(outside.sum(), 1)
-    return mask
-
-
 BOXES = [[[4, 4, 44, 30], [10, 6, 28, 28], [60, 30, 120, 90]], [], [[0, 0, 128, 96]]]
 
 
@@ -325,8 +285,8 @@ BOXES = [[[4, 4, 44, 30], [10, 6, 28, 28], [60, 30, 120, 90]], [], [[0, 0, 128, 
 def test_foreground_background_weighs_boxes_alike_on_every_level(background):
     levels = {"p3": ((12, 16), 8), "p4": ((6, 8), 16)}
     sides = (cases.outputs(num_images=3, seed=seed, levels=levels) for seed in (0, 1))
-    batch = cases.batch_of(*sides, cases.boxes(*BOXES))
-    for piece, stride in zip(cases.operator("source", "foreground_background", background=background)(batch), (8, 16)):
+    inputs = cases.inputs_of(*sides, cases.boxes(*BOXES))
+    for piece, stride in zip(cases.operator("source", "foreground_background", background=background)(inputs), (8, 16)):
         grid = tuple(piece.student_SCHW.shape[2:])
         want = np.stack([scale_mask(boxes, grid, stride, background) for boxes in BOXES])
         np.testing.assert_allclose(piece.weights_SHW.numpy(), want, rtol=1e-6)
@@ -338,9 +298,9 @@ def test_foreground_background_weighs_boxes_alike_on_every_level(background):
 def test_foreground_background_keeps_its_weights_when_the_map_is_cut_into_patches():
     levels = {"p3": ((12, 16), 8)}
     sides = (cases.outputs(num_images=3, seed=seed, levels=levels) for seed in (0, 1))
-    batch = cases.batch_of(*sides, cases.boxes(*BOXES))
-    (piece,) = cases.operator("source", "foreground_background")(batch)
-    patches = cases.operator("transform", "local_patches", grid=2)(piece, batch)
+    inputs = cases.inputs_of(*sides, cases.boxes(*BOXES))
+    (piece,) = cases.operator("source", "foreground_background")(inputs)
+    patches = cases.operator("transform", "local_patches", grid=2)(piece, inputs)
     laid = piece.weights_SHW.unflatten(1, (2, 6)).unflatten(3, (2, 8)).permute(0, 1, 3, 2, 4).flatten(0, 2)
     np.testing.assert_allclose(patches.weights_SHW.numpy(), laid.numpy())
 

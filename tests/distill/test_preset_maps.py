@@ -8,8 +8,8 @@ import torch
 
 from autokd.distill import build_distiller
 from autokd.presets import load_preset
-from tests.distill.test_golden_steps import context_block, conv3, scale_mask, softmax
 from tests.support import distill_cases as cases
+from tests.support.numpy_formulas import context_block, conv3, scale_mask, softmax
 
 STRIDES = [stride for _, stride in cases.LEVELS.values()]
 BOXES = [[[10, 8, 70, 60], [60, 50, 120, 90]], [[20, 20, 100, 80]], []]

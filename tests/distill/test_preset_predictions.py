@@ -18,19 +18,19 @@ import torchvision
 from autokd.distill import build_distiller
 from autokd.errors import DistillError
 from autokd.presets import load_preset
-from tests.distill.test_golden_predictions import (
+from tests.support import distill_cases as cases
+from tests.support.numpy_formulas import (
     crossed,
     decoupled,
     expected_labels,
     generalized,
+    huber,
     intersection_over_union,
     labelled_targets,
     numbers,
     sigmoid,
     softmax,
 )
-from tests.distill.test_preset_relations import huber
-from tests.support import distill_cases as cases
 
 NAMES = ("kd", "dkd", "dist", "bckd", "ld", "crosskd", "mlkd")
 

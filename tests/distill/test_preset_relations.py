@@ -17,6 +17,7 @@ from autokd.distill.transforms.non_local import NonLocal
 from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset
 from tests.support import distill_cases as cases
+from tests.support.numpy_formulas import huber
 
 TARGETS = {
     1: cases.boxes([[10, 8, 70, 60], [60, 50, 120, 90], [0, 0, 30, 90]]),
@@ -60,10 +61,6 @@ def test_gram_is_the_mean_squared_difference_of_gram_matrices(num_images):
         ]
         want += np.mean(gaps)
     assert found == pytest.approx(want, rel=1e-5)
-
-
-def huber(difference: float) -> float:
-    return difference**2 / 2 if abs(difference) < 1 else abs(difference) - 0.5
 
 
 def embeddings(outputs: DetectorOutputs, level: str, num_images: int) -> np.ndarray:

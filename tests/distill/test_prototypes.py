@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autokd.distill.prototypes import select_prototypes
+from autokd.distill.prototype_selection import select_prototypes
 from autokd.errors import DistillError
 
 Array = np.ndarray

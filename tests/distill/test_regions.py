@@ -97,14 +97,14 @@ def test_mask_and_map_are_cut_and_pooled_alike(steps, size):
     height, width = size
     rows = [[0, 0, 8 * ((width + 1) // 2), 8 * height]]
     outputs = cases.outputs(1, 1, levels={"p3": (size, 8)}, size_px=(8 * height, 8 * width))
-    batch = cases.batch_of(outputs, outputs, cases.boxes(rows))
-    (knowledge,) = cases.operator("source", "foreground")(batch)
-    mask = knowledge.weights_SHW[:, None]
-    knowledge = knowledge.with_maps(mask, mask)
+    inputs = cases.inputs_of(outputs, outputs, cases.boxes(rows))
+    (features,) = cases.operator("source", "foreground")(inputs)
+    mask = features.weights_SHW[:, None]
+    features = features.with_maps(mask, mask)
     for step in steps:
         name, params = ("local_patches", {"grid": 2}) if step == "cut" else ("max_pool", {"window": 2})
-        knowledge = cases.operator("transform", name, **params)(knowledge, batch)
-    carried, made = knowledge.student_SCHW[:, 0], knowledge.weights_SHW
+        features = cases.operator("transform", name, **params)(features, inputs)
+    carried, made = features.student_SCHW[:, 0], features.weights_SHW
     assert made.shape == carried.shape
     assert (carried[made > 0] == 1).all(), "a cell counts whose map holds no box"
     if "pooled" not in steps:

@@ -276,5 +276,5 @@ def test_layer_factors_survive_a_checkpoint_and_rest_in_evaluation():
 
 
 def test_layers_are_refused_where_a_source_gives_a_single_piece():
-    with pytest.raises(SpecError, match="single piece"):
+    with pytest.raises(SpecError, match="single feature pair"):
         cases.spec_of("semantic_guided", [], "l2", Weight("absolute", 1.0, layers="gap")).canonical()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Hashable
+
 import pytest
 
 from autokd.distill import build_distiller
-from autokd.distill.batch import Batch
-from autokd.distill.geometry import regions as region_module
-from autokd.distill.sources import maps as map_sources
-from autokd.distill.transforms import attention, learned, spatial
 from autokd.spec import TRANSFORMS, DistillerSpec, Step, TermSpec, Weight
 from tests.support import distill_cases as cases
 
 LEVELS = len(cases.LEVELS)
-SIDES = 2
 
 
 def spec(*terms: tuple[str, ...]) -> DistillerSpec:
@@ -26,51 +24,63 @@ def spec(*terms: tuple[str, ...]) -> DistillerSpec:
     )
 
 
-def calls_in_a_step(monkeypatch, owner, name: str, wanted: DistillerSpec) -> int:
-    """How often ``owner.name`` is called in one step of the distiller, its building left out."""
+def computed_in_a_step(wanted: DistillerSpec) -> Counter[str]:
+    """How often each shared value is computed in one step of the distiller, its building left out."""
     student, teacher = cases.outputs(), cases.outputs(seed=1)
     distiller = build_distiller(wanted, student, teacher, cases.NUM_CLASSES)
-    calls = []
-    original = getattr(owner, name)
-    monkeypatch.setattr(owner, name, lambda *args, **more: calls.append(1) or original(*args, **more))
+    computed: Counter[str] = Counter()
+    distiller.observer = lambda key: computed.update([name_of(key)])
     distiller(student, teacher, cases.TARGETS).total.backward()
-    monkeypatch.setattr(owner, name, original)
-    return len(calls)
+    return computed
+
+
+def name_of(key: Hashable) -> str:
+    """The first word of a key; of a chain of operators, the names of their classes."""
+    assert isinstance(key, tuple | str)
+    kind, *parts = (key,) if isinstance(key, str) else key
+    return " ".join(type(part).__name__ for part in parts) if kind == "operators" else str(kind)
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "terms", "once"),
+    ("name", "terms", "once"),
     [
-        (map_sources, "roi_align", [("instance", "l1"), ("instance", "l2")], SIDES * LEVELS),
-        (map_sources, "roi_align", [("instance", "l1"), ("instance", "pair_distances", "l2")], SIDES * LEVELS),
-        (region_module, "covering", [("foreground", "l1"), ("foreground", "l2")], LEVELS),
-        (region_module, "covering", [("foreground", "l1"), ("background", "l1")], LEVELS),
-        (region_module, "covering", [("foreground", "spatial_attention", "l1"), ("background", "l2")], LEVELS),
-        (spatial.SpatialAttention, "change", [("whole", "spatial_attention", d) for d in ("l1", "l2")], SIDES * LEVELS),
-        (attention, "_weighted", [("foreground", "teacher_attention", d) for d in ("l1_sum", "l2_sum")], LEVELS),
-        (attention, "_weighted", [("whole", "shared_attention", d) for d in ("l2", "l2_norm")], LEVELS),
-        (Batch, "_paired_maps", [("whole", "l1"), ("foreground", "l1"), ("instance", "l1")], LEVELS),
+        ("Instance", [("instance", "l1"), ("instance", "l2")], 1),
+        ("Instance", [("instance", "l1"), ("instance", "pair_distances", "l2")], 1),
+        ("covered", [("foreground", "l1"), ("foreground", "l2")], LEVELS),
+        ("covered", [("foreground", "l1"), ("background", "l1")], LEVELS),
+        ("covered", [("foreground", "spatial_attention", "l1"), ("background", "l2")], LEVELS),
+        ("FeatureMap SpatialAttention", [("whole", "spatial_attention", d) for d in ("l1", "l2")], 1),
+        ("Foreground TeacherAttention", [("foreground", "teacher_attention", d) for d in ("l1_sum", "l2_sum")], 1),
+        ("FeatureMap SharedAttention", [("whole", "shared_attention", d) for d in ("l2", "l2_norm")], 1),
+        ("teacher's magnitude", [("whole", "teacher_attention", "l2"), ("foreground", "channel_mean", "l2")], LEVELS),
+        ("squared gap", [("reliable_foreground", "l2_vectors"), ("background", "l2_vectors")], LEVELS),
+        ("maps", [("whole", "l1"), ("foreground", "l1"), ("instance", "l1")], LEVELS),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_several_terms_need_is_computed_once_a_step(monkeypatch, owner, name, terms, once):
-    alone = calls_in_a_step(monkeypatch, owner, name, spec(terms[0]))
-    together = calls_in_a_step(monkeypatch, owner, name, spec(*terms))
-    assert alone == together == once
+def test_what_several_terms_need_is_computed_once_a_step(name, terms, once):
+    alone = computed_in_a_step(spec(terms[0]))
+    together = computed_in_a_step(spec(*terms))
+    assert alone[name] == together[name] == once
 
 
-def test_terms_of_different_parameters_share_no_attention(monkeypatch):
+def test_terms_of_different_parameters_share_no_attention():
     def attending(temperature: float) -> TermSpec:
         step = Step.of("spatial_attention", temperature=temperature)
         return TermSpec(Step.of("whole"), (step,), Step.of("l2"), Weight("absolute", 1.0))
 
     two = DistillerSpec((attending(0.5), attending(1.0)))
-    assert calls_in_a_step(monkeypatch, spatial.SpatialAttention, "change", two) == 2 * SIDES * LEVELS
+    assert computed_in_a_step(two)["FeatureMap SpatialAttention"] == 2
 
 
-def test_terms_that_draw_at_random_draw_each_for_itself(monkeypatch):
+def test_terms_that_draw_at_random_draw_each_for_itself():
     two = spec(*(("whole", "masked_generation", distance) for distance in ("l1", "l2")))
-    assert calls_in_a_step(monkeypatch, learned, "draw_kept", two) == 2 * LEVELS
+    assert computed_in_a_step(two)["FeatureMap MaskedGeneration"] == 2
+
+
+def test_pairs_of_other_maps_share_nothing_made_of_maps():
+    pools = [("whole", "max_pool", "channel_mean", "l2"), ("whole", "channel_mean", "l2")]
+    assert computed_in_a_step(spec(*pools))["teacher's magnitude"] == 2 * LEVELS
 
 
 def pairs_that_begin_alike() -> list[tuple[tuple[str, ...], tuple[str, str]]]:

@@ -80,13 +80,13 @@ def test_contents_follow_bases_checkpoints_and_annotations(run_of, shapes, tmp_p
 
 
 def test_caches_of_weights_and_taps_do_not_take_an_edited_config_for_the_old_one(run_of, tmp_path):
-    from autokd.training.provisions import Provisions
+    from autokd.training.assets import TrainingAssets
 
     where, config = run_of
 
     def keys():
-        provisions = Provisions(config, tmp_path / "cache", torch.device("cpu"))
-        return provisions._warm_start_key(0), provisions.teacher.digest, structure_text(config.student)
+        assets = TrainingAssets(config, tmp_path / "cache", torch.device("cpu"))
+        return assets.students.warm_start_key(0), assets.teachers.all[0].digest, structure_text(config.student)
 
     before = keys()
     edit(where / "student.py", "model['neck'] = dict(num_outs=5, add_extra_convs='on_input')")

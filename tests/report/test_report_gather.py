@@ -19,10 +19,10 @@ from autokd.storage import (
     RaceRound,
     Results,
     SearchSummary,
+    StudyFacts,
     TeacherResult,
     record_job,
     record_outcome,
-    set_fact,
 )
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -152,7 +152,7 @@ def test_the_race_comes_from_the_results_and_before_them_from_the_database(
     fell = FinalistResult(digest="cd", seeds=(0,), rewards=(1.5,), mean=1.5, fell_in=1, reason="it failed")
     rounds = (RaceRound(seed=1, leader="ab", entered=("ab", "cd"), fell=("cd",), noise=0.5, freedom=2),)
     race = Race(finalists=(ran, fell), rounds=rounds, verdict="clear", trainings=2, prior_mean=0.5, between=1.0)
-    set_fact(study, "race", race.model_dump(mode="json"))
+    StudyFacts(study).set_race(race)
     seen = gather(tmp_path, study).race
     assert seen is not None
     assert seen == gather(tmp_path, study, results.model_copy(update={"race": race})).race

@@ -10,9 +10,9 @@ import pytest
 
 from autokd.config import RuntimeConfig
 from autokd.outcomes import Evaluator, Job, Outcome, Report, WorkerResources
-from autokd.runtime import InProcessRuntime, contained, make_runtime
+from autokd.runtime import InProcessRuntime, make_runtime, run_guarded
 from autokd.runtime.resources import divide
-from tests.support.runtime_fakes import ListDriver, scripted
+from autokd.testing.scripted_jobs import ListDriver, scripted
 
 JOB = Job("j", None, "proxy")
 
@@ -39,7 +39,7 @@ class Recording:
 
 def test_ctrl_c_passes_through_after_closing_the_training() -> None:
     evaluator = Recording(raises=KeyboardInterrupt())
-    training = contained(evaluator, JOB)
+    training = run_guarded(evaluator, JOB)
     next(training)
     with pytest.raises(KeyboardInterrupt):
         next(training)
@@ -48,14 +48,14 @@ def test_ctrl_c_passes_through_after_closing_the_training() -> None:
 
 def test_closing_closes_the_training_and_contains_what_it_raises() -> None:
     evaluator = Recording(at_end=OSError("disk full"))
-    training = contained(evaluator, JOB)
+    training = run_guarded(evaluator, JOB)
     next(training)
     training.close()
     assert evaluator.closed
 
 
 def test_reports_carry_the_id_of_their_job_and_plain_numbers() -> None:
-    report = next(contained(Recording(), JOB))
+    report = next(run_guarded(Recording(), JOB))
     assert report.job_id == "j"
     assert type(report.metrics["loss"]) is float
     assert report.seconds > 0
@@ -67,7 +67,7 @@ def test_what_evaluate_itself_raises_is_contained() -> None:
             raise MemoryError
 
     with pytest.raises(StopIteration) as end:
-        next(contained(NoGenerator(), JOB))
+        next(run_guarded(NoGenerator(), JOB))
     assert end.value.value.cause == "out_of_memory"
 
 

@@ -21,7 +21,8 @@ import pytest
 from autokd.config import RuntimeConfig
 from autokd.errors import RuntimeUnavailableError
 from autokd.runtime import follow_job, job_status, make_runtime, stop_job, submit_job
-from tests.support.runtime_fakes import ListDriver, ResourceReporter
+from autokd.testing.scripted_jobs import ListDriver
+from tests.support.runtime_fakes import ResourceReporter
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -17,7 +17,7 @@ import pytest
 from autokd.config import RuntimeConfig
 from autokd.errors import RuntimeUnavailableError
 from autokd.runtime import Runtime, make_runtime
-from tests.support.runtime_fakes import ListDriver, scripted
+from autokd.testing.scripted_jobs import ListDriver, scripted
 
 HERE = Path(__file__).parent
 
@@ -44,7 +44,7 @@ def test_lost_and_hanging_workers_end_as_outcomes_and_disturb_no_other_job(tmp_p
 SCRIPT = """
     import os, sys
     sys.path.insert(0, {here!r})
-    from tests.support.runtime_fakes import ListDriver, scripted
+    from autokd.testing.scripted_jobs import ListDriver, scripted
     from autokd.config import RuntimeConfig
     from autokd.runtime import make_runtime
 

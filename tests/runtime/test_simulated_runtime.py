@@ -10,7 +10,7 @@ import pytest
 from autokd.errors import AutoKDError
 from autokd.outcomes import Job, Outcome, Report, WorkerResources
 from autokd.runtime import WAIT, SimulatedRuntime, Wait
-from tests.support.runtime_fakes import ListDriver
+from autokd.testing.scripted_jobs import ListDriver
 
 
 @dataclass

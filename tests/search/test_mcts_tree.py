@@ -1,4 +1,4 @@
-"""The tree: closing, running trials, failed and pruned trials, directions, enqueued trials, the view of it."""
+"""The tree: exhausted leaves; running, failed, pruned and enqueued trials; directions; the snapshot of it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from autokd.errors import ConfigError
-from autokd.search import FORGET_ATTR, UCT, MCTSSampler, ModelPolicy, TreeNode, tree
-from autokd.search.nodes import Move, Record, State, Tree
+from autokd.search import FORGET_ATTR, UCT, MCTSSampler, ModelPolicy, TreeNode, read_tree
+from autokd.search.mcts.history import History
+from autokd.search.mcts.tree import Action, Rollout, State, Trajectory, Tree
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 Objective = Callable[[optuna.Trial], float]
@@ -43,57 +43,58 @@ def test_every_leaf_is_visited_once_before_any_is_repeated(policy: str, seed: in
     study = new_study(seed, policy=policy)
     study.optimize(conditional, n_trials=11)
     assert len({leaf(trial) for trial in study.trials}) == 11
-    assert tree(study).closed
+    assert read_tree(study).is_exhausted
     study.optimize(conditional, n_trials=4)
     assert len(study.trials) == 15
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_leaf_with_a_number_is_never_closed(policy: str) -> None:
+def test_a_leaf_with_a_number_is_never_exhausted(policy: str) -> None:
     study = new_study(policy=policy)
     study.optimize(lambda t: t.suggest_categorical("a", [0, 1]) + t.suggest_float("u", 0, 1), n_trials=12)
-    assert not tree(study).closed
+    assert not read_tree(study).is_exhausted
     assert len({trial.params["u"] for trial in study.trials}) == 12
 
 
-def test_a_number_with_one_value_does_not_keep_a_leaf_open() -> None:
+def test_a_number_with_one_value_does_not_keep_a_leaf_from_being_exhausted() -> None:
     study = new_study()
     study.optimize(lambda t: t.suggest_categorical("a", [0, 1]) + t.suggest_float("u", 1, 1), n_trials=2)
-    assert tree(study).closed
+    assert read_tree(study).is_exhausted
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("told_before", [0, 10])
-def test_asks_without_tells_go_to_distinct_leaves(policy: str, told_before: int) -> None:
+@pytest.mark.parametrize("num_finished", [0, 10])
+def test_trials_asked_at_once_go_to_distinct_leaves(policy: str, num_finished: int) -> None:
     def walk(trial: optuna.Trial) -> float:
         return float(sum(trial.suggest_categorical(name, [0, 1, 2, 3]) for name in "abc"))
 
     study = new_study(policy=policy)
-    study.optimize(walk, n_trials=told_before)
+    study.optimize(walk, n_trials=num_finished)
     asked = [study.ask() for _ in range(16)]
     for trial in asked:
         walk(trial)
-    assert len({leaf(trial) for trial in study.trials}) == told_before + 16
+    assert len({leaf(trial) for trial in study.trials}) == num_finished + 16
 
 
-def scores_of_three(policy: ModelPolicy | UCT, num_running: int) -> np.ndarray:
-    """Of the choices of one decision after nine trials, of which choice 2 did best; it also has the running trials.
+def scores_of_three(policy: ModelPolicy | UCT, num_pending: int) -> np.ndarray:
+    """Return the scores of one decision's three actions after nine trials, in which choice 2 was the best.
 
-    Numbers keep all leaves open.
+    All pending trials have choice 2. Every trial has a number, so that no leaf is exhausted.
     """
 
-    def move(choice: int) -> Move:
-        return Move("a", choice, 3, f"a={choice}")
+    def action(choice: int) -> Action:
+        return Action("a", choice, 3, f"a={choice}")
 
-    def record(number: int, choice: int, value: float | None, state: State) -> Record:
-        return Record(number, (move(choice),), (("u", 0.5),), value, state)
+    def rollout(number: int, choice: int, value: float | None, state: State) -> Rollout:
+        return Rollout(number, (action(choice),), (("u", 0.5),), value, state)
 
     found = Tree()
     for number in range(9):
-        found.fold(record(number, number % 3, float(number % 3), "finished"))
-    found.lay_over(record(9 + i, 2, None, "running") for i in range(num_running))
-    walk = ((), (("u", 0.5),))
-    return policy.prepare(found, {}).score(walk, [move(choice) for choice in range(3)], np.random.default_rng(0))
+        found.backpropagate(rollout(number, number % 3, float(number % 3), "finished"))
+    found.set_pending(rollout(9 + i, 2, None, "running") for i in range(num_pending))
+    trajectory = Trajectory(numbers=(("u", 0.5),))
+    rng = np.random.default_rng(0)
+    return policy.make_scorer(found, {}).score_actions(trajectory, [action(choice) for choice in range(3)], rng)
 
 
 @pytest.mark.parametrize("policy", [ModelPolicy(draw=0.0), UCT()])
@@ -160,18 +161,19 @@ def test_failed_trials_count_as_visits_unless_left_out() -> None:
         conditional(trial)
         trial.set_user_attr(FORGET_ATTR, forget)
         study.tell(trial, state=TrialState.FAIL)
-    assert tree(study).visits == 1
+    assert read_tree(study).visits == 1
 
-    again = new_study(failed_counts=False)
-    seen = []
+    assert len(History().update(study, None).rollouts) == 1
+    assert len(History(failed_counts=False).update(study, None).rollouts) == 0
+
+
+def test_a_sampler_that_leaves_failed_trials_out_may_repeat_them() -> None:
+    repeated = new_study(failed_counts=False, prior={"branch='c'": 9.0})
     for _ in range(3):
-        trial = again.ask()
+        trial = repeated.ask()
         conditional(trial)
-        seen.append(leaf(trial))
-        again.tell(trial, state=TrialState.FAIL)
-    fresh = MCTSSampler(0)._history.refresh(again, None)
-    assert len(fresh.records) == 3
-    assert len(again.sampler._history.refresh(again, None).records) == 0  # type: ignore[attr-defined]
+        repeated.tell(trial, state=TrialState.FAIL)
+    assert [leaf(trial) for trial in repeated.trials] == [(("branch", "c"),)] * 3
 
 
 def test_a_pruned_trial_has_its_last_intermediate_value() -> None:
@@ -181,7 +183,7 @@ def test_a_pruned_trial_has_its_last_intermediate_value() -> None:
     trial.report(1.5, 1)
     trial.report(2.5, 2)
     study.tell(trial, state=TrialState.PRUNED)
-    assert tree(study).mean_value == 2.5
+    assert read_tree(study).mean_value == 2.5
 
 
 def test_a_pruned_trial_without_reports_counts_as_the_worst() -> None:
@@ -190,8 +192,8 @@ def test_a_pruned_trial_without_reports_counts_as_the_worst() -> None:
         trial = study.ask()
         trial.suggest_categorical("a", [0, 1])
         study.tell(trial, value, state=None if value else TrialState.PRUNED)
-    root = tree(study)
-    assert (root.visits, root.mean_value, root.closed) == (2, 3.0, True)
+    root = read_tree(study)
+    assert (root.visits, root.mean_value, root.is_exhausted) == (2, 3.0, True)
 
 
 def test_fixed_parameters_of_an_enqueued_trial_are_the_context_of_the_others() -> None:
@@ -224,7 +226,7 @@ def test_a_decision_fixed_below_an_open_one_keeps_its_place_in_the_path() -> Non
     study.optimize(
         lambda t: float(t.suggest_categorical("a", [0, 1]) + t.suggest_categorical("b", [0, 1, 2])), n_trials=1
     )
-    [below] = tree(study).children
+    [below] = read_tree(study).children
     assert (below.decision, below.children[0].decision, below.children[0].choice) == ("a", "b", 2)
 
 
@@ -243,7 +245,7 @@ def test_mixed_parameters_of_any_objective_are_searched() -> None:
     assert kinds[30:].count("tree") > 20
 
 
-def test_the_view_counts_and_averages_in_the_units_of_the_study() -> None:
+def test_the_snapshot_counts_and_averages_in_the_units_of_the_study() -> None:
     study = new_study(direction="minimize")
     for a, b, value in ((0, 0, 4.0), (0, 1, 2.0), (1, 0, 7.0)):
         study.enqueue_trial({"a": a, "b": b})
@@ -254,19 +256,19 @@ def test_the_view_counts_and_averages_in_the_units_of_the_study() -> None:
     running = study.ask()
     running.suggest_categorical("a", [0, 1])
 
-    root = tree(study)
+    root = read_tree(study)
     zero, one = root.children
     assert (root.visits, root.running, root.best_value, root.best_trial) == (3, 1, 2.0, 1)
     assert root.mean_value == pytest.approx(13 / 3)
-    assert (zero.decision, zero.choice, zero.visits, zero.mean_value, zero.closed) == ("a", 0, 2, 3.0, True)
-    assert (one.choice, one.visits, one.running, one.closed) == (1, 1, 1, False)
+    assert (zero.decision, zero.choice, zero.visits, zero.mean_value, zero.is_exhausted) == ("a", 0, 2, 3.0, True)
+    assert (one.choice, one.visits, one.running, one.is_exhausted) == (1, 1, 1, False)
     assert [(child.decision, child.choice) for child in zero.children] == [("b", 0), ("b", 1)]
 
 
 def test_a_study_in_which_nothing_happened_is_one_open_node() -> None:
-    assert tree(new_study()) == TreeNode(None, None, 0, 0, None, None, None, False, ())
+    assert read_tree(new_study()) == TreeNode(None, None, 0, 0, None, None, None, False, ())
 
 
 def test_an_unknown_policy_is_refused_with_the_allowed_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'uctt' is not one of model, uct\. Did you mean 'uct'"):
+    with pytest.raises(ValueError, match=r"'uctt' is not one of model, uct\. Did you mean 'uct'"):
         MCTSSampler(policy="uctt")  # type: ignore[arg-type]

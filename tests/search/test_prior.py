@@ -1,4 +1,4 @@
-"""A first opinion of options: how often published distillers take them, and how long a search heeds it."""
+"""The prior of options: counts over published distillers, and the weight that it has in a search."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import math
 
 import optuna
 import pytest
+from optuna.samplers import BaseSampler
 
 from autokd.config import SearchConfig, load_space
 from autokd.presets import load_preset, preset_names
-from autokd.search import MCTSSampler, decision_role, make_sampler, published_prior
-from autokd.search.nodes import Move, Record, Tree
-from autokd.search.policy import fading
+from autokd.search import MCTSSampler, decision_role, make_sampler, published_prior, suggest
+from autokd.search.mcts.history import read_trajectory
+from autokd.search.mcts.policy import progressive_bias
+from autokd.search.mcts.tree import Action, Rollout, Tree
 from autokd.spec import DistillerSpec
 
 SPACE = load_space("""
@@ -40,26 +42,21 @@ def test_options_are_counted_once_a_term_and_centred_over_their_slot():
     assert [found[f"distance={name!r}"] for name in ("l1", "l2", "kl")] == pytest.approx(centred(0, 2, 1))
 
 
-def test_its_names_are_those_of_the_tree():
+def test_the_prior_names_options_as_the_tree_does():
     prior = published_prior(SPACE, [load_preset("fitnet")])
     study = optuna.create_study(sampler=make_sampler(SearchConfig(), SPACE))
-    sampler = study.sampler
-    assert isinstance(sampler, MCTSSampler)
-    from autokd.search import suggest
-    from autokd.search.history import read_decisions
-
     seen = set()
     for _ in range(12):
         trial = study.ask()
         suggest(trial, SPACE)
-        moves, _ = read_decisions(trial.params, trial.distributions, decision_role)
-        seen |= {move.option for move in moves}
+        actions, _ = read_trajectory(trial.params, trial.distributions, decision_role)
+        seen |= {action.option for action in actions}
         study.tell(trial, 0.0)
     assert {option for option in seen if not option.startswith("strength")} <= set(prior)
 
 
 @pytest.mark.parametrize("policy", ["model", "uct"])
-def test_the_first_trial_is_what_is_thought_best_and_the_opinion_is_overruled(policy):
+def test_the_first_trial_takes_the_best_option_of_the_prior_and_results_overrule_it(policy):
     study = optuna.create_study(
         direction="maximize", sampler=MCTSSampler(0, policy=policy, prior={"a='right'": 2.0, "a='wrong'": 9.0})
     )
@@ -73,23 +70,35 @@ def test_the_first_trial_is_what_is_thought_best_and_the_opinion_is_overruled(po
     assert taken.count("right") > taken.count("wrong")
 
 
-def test_it_fades_with_trials_that_take_the_option_anywhere_running_ones_among_them():
-    move, other = Move("t1.a", 0, 2, "a=1"), Move("t2.a", 1, 2, "a=1")
+def test_the_bias_falls_with_trials_that_take_the_option_anywhere_running_ones_included():
+    action, other = Action("t1.a", 0, 2, "a=1"), Action("t2.a", 1, 2, "a=1")
     tree = Tree()
-    tree.fold(Record(0, (move,), (), 1.0, "finished"))
-    tree.fold(Record(1, (other,), (), None, "failed"))
-    tree.lay_over([Record(2, (other,), (), None, "running")])
-    fresh = Move("t1.a", 1, 2, "a=2")
-    assert fading({"a=1": 8.0, "a=2": -3.0}, tree, [move, fresh]).tolist() == [8.0 / 4, -3.0]
-    assert fading({}, tree, [move, fresh]).tolist() == [0.0, 0.0]
+    tree.backpropagate(Rollout(0, (action,), (), 1.0, "finished"))
+    tree.backpropagate(Rollout(1, (other,), (), None, "failed"))
+    tree.set_pending([Rollout(2, (other,), (), None, "running")])
+    fresh = Action("t1.a", 1, 2, "a=2")
+    assert progressive_bias({"a=1": 8.0, "a=2": -3.0}, tree, [action, fresh]).tolist() == [8.0 / 4, -3.0]
+    assert progressive_bias({}, tree, [action, fresh]).tolist() == [0.0, 0.0]
 
 
-def test_a_space_file_may_do_without():
-    presets = [load_preset(name) for name in preset_names()]
-    assert make_sampler(SearchConfig(), SPACE)._prior == published_prior(SPACE, presets)
-    assert make_sampler(SearchConfig(prior="none"), SPACE)._prior == {}
-    assert make_sampler(SearchConfig())._prior == {}
+def suggested(sampler: BaseSampler) -> list[dict[str, object]]:
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for number in range(8):
+        trial = study.ask()
+        suggest(trial, SPACE)
+        study.tell(trial, float(number % 3))
+    return [trial.params for trial in study.trials]
 
 
-def test_nothing_published_is_no_opinion():
+def test_the_configuration_chooses_between_the_published_prior_and_none():
+    published = published_prior(SPACE, [load_preset(name) for name in preset_names()])
+    with_prior = suggested(MCTSSampler(0, role=decision_role, prior=published))
+    without = suggested(MCTSSampler(0, role=decision_role))
+    assert with_prior != without
+    assert suggested(make_sampler(SearchConfig(seed=0), SPACE)) == with_prior
+    assert suggested(make_sampler(SearchConfig(seed=0, prior="none"), SPACE)) == without
+    assert suggested(make_sampler(SearchConfig(seed=0))) == without, "without a space nothing can be counted"
+
+
+def test_the_prior_of_no_specs_is_zero():
     assert set(published_prior(SPACE, list[DistillerSpec]()).values()) == {0.0}

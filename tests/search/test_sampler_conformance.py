@@ -1,4 +1,4 @@
-"""Optuna's own conformance suite over every sampler that a space file can name."""
+"""The conformance suites over every sampler that a space file can name, and over settings of the tree search."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, SingleOnlySampl
 
 from autokd.config import SearchConfig
 from autokd.search import MCTSSampler, make_sampler
+from autokd.testing.samplers import SamplerTestCase
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -24,24 +25,34 @@ def _mcts_tpe() -> BaseSampler:
     return MCTSSampler(0, continuous="tpe")
 
 
-def _mcts_given() -> BaseSampler:
-    return MCTSSampler(0, continuous=optuna.samplers.TPESampler(seed=0))
-
-
-class TestMCTS(BasicSamplerTestCase, SingleOnlySamplerTestCase):
-    @pytest.fixture(params=[lambda: MCTSSampler(0), _mcts_uct, _mcts_tpe, _mcts_given, MCTSSampler])
+class TestMCTS(SamplerTestCase, SingleOnlySamplerTestCase):
+    @pytest.fixture(params=[_mcts_uct, _mcts_tpe])
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
         return request.param  # type: ignore[no-any-return]
 
 
-class TestNamedSamplers(BasicSamplerTestCase):
+def _mcts_with_a_sampler_of_its_own_state() -> BaseSampler:
+    return MCTSSampler(0, continuous=optuna.samplers.TPESampler(seed=0))
+
+
+class TestMCTSWithRandomState(BasicSamplerTestCase, SingleOnlySamplerTestCase):
+    """Optuna's suite alone: no seed, or a nested sampler that keeps a random state, and so no resumption."""
+
+    @pytest.fixture(params=[_mcts_with_a_sampler_of_its_own_state, MCTSSampler])
+    def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
+        return request.param  # type: ignore[no-any-return]
+
+
+class TestNamedSamplers(SamplerTestCase):
     @pytest.fixture(params=["mcts", "tpe", "nsga2", "random"])
     def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
         return lambda: make_sampler(SearchConfig(sampler=request.param))
 
 
 @pytest.mark.slow
-class TestGaussianProcess(BasicSamplerTestCase):
+class TestGaussianProcess(SamplerTestCase):
+    num_trials = 13  # the first 10 are random; each after them takes a second
+
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return lambda: make_sampler(SearchConfig(sampler="gp"))

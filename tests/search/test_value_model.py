@@ -7,24 +7,24 @@ import math
 import numpy as np
 import pytest
 
-from autokd.search.history import rewards
-from autokd.search.model import KERNELS, Kernel, ValueModel, Walk
-from autokd.search.nodes import Move, Record
+from autokd.search.mcts.history import compute_rewards
+from autokd.search.mcts.tree import Action, Rollout, Trajectory
+from autokd.search.mcts.value_model import KERNELS, Kernel, ValueModel
 
 RNG = np.random.default_rng(0)
 
 
-def random_walk() -> Walk:
-    moves = []
+def random_trajectory() -> Trajectory:
+    actions = []
     for depth in range(int(RNG.integers(1, 5))):
         name = f"d{depth}" if RNG.random() < 0.8 else f"e{depth}"
         choice = int(RNG.integers(3))
-        moves.append(Move(name, choice, 3, f"{name[0]}={choice}" if depth > 2 else f"{name}={choice}"))
+        actions.append(Action(name, choice, 3, f"{name[0]}={choice}" if depth > 2 else f"{name}={choice}"))
     numbers = tuple((name, float(RNG.random())) for name in ("u", "v") if RNG.random() < 0.6)
-    return tuple(moves), numbers
+    return Trajectory(tuple(actions), numbers)
 
 
-def plain_kernel(k: Kernel, a: Walk, b: Walk, mean_depth: float) -> float:
+def plain_kernel(k: Kernel, a: Trajectory, b: Trajectory, mean_depth: float) -> float:
     total = sum(k.decay**depth for depth in range(round(mean_depth)))
     alike = sum(
         k.decay ** ((i + j) / 2) for i, x in enumerate(a[0]) for j, y in enumerate(b[0]) if x.option == y.option
@@ -41,10 +41,10 @@ def plain_kernel(k: Kernel, a: Walk, b: Walk, mean_depth: float) -> float:
 
 @pytest.mark.parametrize("kernel", KERNELS[:5])
 def test_posterior_equals_the_textbook_formula(kernel: Kernel) -> None:
-    seen, asked = [random_walk() for _ in range(15)], [random_walk() for _ in range(4)]
-    seen[0] = (seen[0][0], (("u", 0.1), ("v", 0.9)))
+    seen, asked = [random_trajectory() for _ in range(15)], [random_trajectory() for _ in range(4)]
+    seen[0] = Trajectory(seen[0].actions, (("u", 0.1), ("v", 0.9)))
     targets = RNG.normal(size=15)
-    mean_depth = max(2.0, float(np.mean([len(moves) for moves, _ in seen])))
+    mean_depth = max(2.0, float(np.mean([len(actions) for actions, _ in seen])))
     gram = np.array([[plain_kernel(kernel, a, b, mean_depth) for b in seen] for a in seen])
     cross = np.array([[plain_kernel(kernel, a, b, mean_depth) for b in seen] for a in asked])
     own = np.array([[plain_kernel(kernel, a, b, mean_depth) for b in asked] for a in asked])
@@ -55,35 +55,35 @@ def test_posterior_equals_the_textbook_formula(kernel: Kernel) -> None:
     np.testing.assert_allclose(covariance, own - cross @ inverse @ cross.T, atol=1e-9)
 
 
-@pytest.mark.parametrize("num_told", [0, 1, 9])
-def test_pending_walks_take_away_deviation_and_leave_the_mean_alone(num_told: int) -> None:
-    """The mean is that of the finished walks alone; the covariance that of all, whose values it does not contain."""
+@pytest.mark.parametrize("num_finished", [0, 1, 9])
+def test_pending_trajectories_remove_deviation_and_leave_the_mean_alone(num_finished: int) -> None:
+    """The mean depends on the finished trajectories alone, the covariance on all of them and on no value."""
     kernel = KERNELS[3]
-    told, pending = [random_walk() for _ in range(num_told)], [random_walk() for _ in range(6)]
-    asked = [random_walk() for _ in range(4)]
-    every = [*told, *pending]
-    every[0] = (every[0][0], (("u", 0.1), ("v", 0.9)))
-    told, pending = every[:num_told], every[num_told:]
-    targets = RNG.normal(size=num_told)
-    depth = max(2.0, float(np.mean([len(moves) for moves, _ in every])))
+    finished, pending = [random_trajectory() for _ in range(num_finished)], [random_trajectory() for _ in range(6)]
+    asked = [random_trajectory() for _ in range(4)]
+    every = [*finished, *pending]
+    every[0] = Trajectory(every[0].actions, (("u", 0.1), ("v", 0.9)))
+    finished, pending = every[:num_finished], every[num_finished:]
+    targets = RNG.normal(size=num_finished)
+    depth = max(2.0, float(np.mean([len(actions) for actions, _ in every])))
 
-    def between(a: list[Walk], b: list[Walk]) -> np.ndarray:
+    def between(a: list[Trajectory], b: list[Trajectory]) -> np.ndarray:
         return np.array([plain_kernel(kernel, x, y, depth) for x in a for y in b]).reshape(len(a), len(b))
 
-    of_told = np.linalg.inv(between(told, told) + kernel.noise * np.eye(num_told))
+    of_finished = np.linalg.inv(between(finished, finished) + kernel.noise * np.eye(num_finished))
     of_every = np.linalg.inv(between(every, every) + kernel.noise * np.eye(len(every)))
     cross = between(asked, every)
 
-    mean, covariance = ValueModel(told, targets, kernel, pending=pending).posterior(asked)
-    np.testing.assert_allclose(mean, between(asked, told) @ of_told @ targets, atol=1e-9)
+    mean, covariance = ValueModel(finished, targets, kernel, pending=pending).posterior(asked)
+    np.testing.assert_allclose(mean, between(asked, finished) @ of_finished @ targets, atol=1e-9)
     np.testing.assert_allclose(covariance, between(asked, asked) - cross @ of_every @ cross.T, atol=1e-9)
 
 
-def test_pending_walks_have_no_say_in_the_choice_of_the_kernel() -> None:
-    """Pending walks as long as the finished ones on average, since the mean depth scales all agreement."""
+def test_pending_trajectories_do_not_change_the_choice_of_the_kernel() -> None:
+    """Pending trajectories as long as the finished ones on average, since the mean depth scales all agreement."""
     chosen = set()
     for _ in range(8):
-        seen, targets = [random_walk() for _ in range(20)], RNG.normal(size=20)
+        seen, targets = [random_trajectory() for _ in range(20)], RNG.normal(size=20)
         alone = ValueModel(seen, targets).kernel
         assert ValueModel(seen, targets, pending=seen[::-1]).kernel == alone
         chosen.add(alone)
@@ -91,9 +91,9 @@ def test_pending_walks_have_no_say_in_the_choice_of_the_kernel() -> None:
 
 
 def test_the_chosen_kernel_has_the_greatest_marginal_likelihood() -> None:
-    seen = [random_walk() for _ in range(20)]
+    seen = [random_trajectory() for _ in range(20)]
     targets = RNG.normal(size=20)
-    mean_depth = max(2.0, float(np.mean([len(moves) for moves, _ in seen])))
+    mean_depth = max(2.0, float(np.mean([len(actions) for actions, _ in seen])))
     likelihoods = []
     for kernel in KERNELS:
         gram = np.array([[plain_kernel(kernel, a, b, mean_depth) for b in seen] for a in seen])
@@ -103,24 +103,24 @@ def test_the_chosen_kernel_has_the_greatest_marginal_likelihood() -> None:
     assert ValueModel(seen, targets).kernel == KERNELS[int(np.argmax(likelihoods))]
 
 
-def record(number: int, value: float | None) -> Record:
-    return Record(number, (), (), value, "failed" if value is None else "finished")
+def rollout(number: int, value: float | None) -> Rollout:
+    return Rollout(number, (), (), value, "failed" if value is None else "finished")
 
 
 def test_rewards_by_rank_share_ties_and_put_failures_with_the_worst() -> None:
-    found = rewards([record(0, 1.0), record(1, 5.0), record(2, 5.0), record(3, None)], "rank")
+    found = compute_rewards([rollout(0, 1.0), rollout(1, 5.0), rollout(2, 5.0), rollout(3, None)], "rank")
     np.testing.assert_allclose(found, np.array([1.0, 3.0, 3.0, 1.0]) / 4)
 
 
 def test_rewards_do_not_break_on_infinite_or_missing_values() -> None:
-    records = [record(0, 1.0), record(1, math.inf), record(2, -math.inf), record(3, 3.0)]
-    np.testing.assert_allclose(rewards(records, "min_max"), [0.0, 1.0, 0.0, 1.0])
-    assert np.isfinite(rewards(records, "standardise")).all()
-    assert np.isfinite(rewards([record(0, None), record(1, None)], "rank")).all()
-    assert rewards([], "rank").shape == (0,)
+    rollouts = [rollout(0, 1.0), rollout(1, math.inf), rollout(2, -math.inf), rollout(3, 3.0)]
+    np.testing.assert_allclose(compute_rewards(rollouts, "min_max"), [0.0, 1.0, 0.0, 1.0])
+    assert np.isfinite(compute_rewards(rollouts, "standardise")).all()
+    assert np.isfinite(compute_rewards([rollout(0, None), rollout(1, None)], "rank")).all()
+    assert compute_rewards([], "rank").shape == (0,)
 
 
 def test_standardised_rewards_are_those_of_numpy() -> None:
     values = np.array([1.0, 4.0, 2.0, 8.0])
-    found = rewards([record(i, float(v)) for i, v in enumerate(values)], "standardise")
+    found = compute_rewards([rollout(i, float(v)) for i, v in enumerate(values)], "standardise")
     np.testing.assert_allclose(found, (values - values.mean()) / values.std())

@@ -85,7 +85,7 @@ def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path) -> Non
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    with pytest.raises(StorageError, match=f"another driver works.*:{process.pid}"):
+    with pytest.raises(StorageError, match=f"another process .*:{process.pid}"):
         RunDirectory.start(tmp_path, config(), resume=True)
     # A killed driver holds nothing.
     process.kill()

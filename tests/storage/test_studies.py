@@ -23,17 +23,17 @@ from autokd.errors import StorageError
 from autokd.outcomes import Job, Outcome, Report
 from autokd.spec import DistillerSpec, Step, TermSpec, Weight
 from autokd.storage import (
+    PromotedStudent,
+    Race,
+    RaceRound,
+    StudyFacts,
     find_by_digest,
-    get_fact,
-    load_job_outcomes,
     open_existing,
     open_study,
     read_record,
     reclaim_running,
     record_job,
     record_outcome,
-    save_job_outcome,
-    set_fact,
     storage_url,
 )
 from autokd.storage.record import JOB, OUTCOME
@@ -114,13 +114,37 @@ def test_the_formula_is_the_note_that_the_dashboard_shows(study: optuna.Study) -
 
 
 def test_facts_of_the_study_come_back(study: optuna.Study) -> None:
-    assert get_fact(study, "reward_scales") is None
-    set_fact(study, "reward_scales", {"val_loss": [1.0, math.inf], "cka": [0.1, 0.2]})
-    set_fact(study, "seconds_used", 12.5)
-    assert get_fact(study, "reward_scales") == {"val_loss": [1.0, math.inf], "cka": [0.1, 0.2]}
-    assert get_fact(study, "seconds_used") == 12.5
-    with pytest.raises(KeyError, match="Did you mean 'promoted'"):
-        set_fact(study, "promote", 1)  # type: ignore[arg-type]
+    facts = StudyFacts(study)
+    assert (facts.config_digest, facts.contents, facts.reward_scales) == (None, {}, None)
+    assert (facts.race, facts.seconds_used, facts.promoted) == (None, 0.0, None)
+    race = Race(rounds=(RaceRound(seed=1, leader="ab", noise=0.5),), verdict="one finalist was left")
+    promoted = PromotedStudent("00aa", 3, 0.75)
+    facts.set_config_digest("abcd")
+    facts.set_contents({"data.train": "12"})
+    facts.set_reward_scales({"val_loss": 1.0, "cka": math.inf})
+    facts.set_race(race)
+    facts.set_seconds_used(12.5)
+    facts.set_promoted(promoted)
+    facts = StudyFacts(study)
+    assert (facts.config_digest, facts.contents) == ("abcd", {"data.train": "12"})
+    assert facts.reward_scales == {"val_loss": 1.0, "cka": math.inf}
+    assert (facts.race, facts.seconds_used, facts.promoted) == (race, 12.5, promoted)
+
+
+def test_the_stored_names_of_facts_are_those_of_earlier_databases(study: optuna.Study) -> None:
+    study.set_user_attr("autokd:config_digest", "abcd")
+    study.set_user_attr("autokd:reward_scales", {"cka": 0.1})
+    study.set_user_attr("autokd:promoted", {"digest": "00aa", "trial": 3, "value": 0.75})
+    facts = StudyFacts(study)
+    assert (facts.config_digest, facts.reward_scales) == ("abcd", {"cka": 0.1})
+    assert facts.promoted == PromotedStudent("00aa", 3, 0.75)
+    facts.set_contents({"data.train": "12"})
+    facts.set_race(Race(verdict="one finalist: no race"))
+    facts.set_seconds_used(12.5)
+    facts.add_job_outcome(Outcome("full-none-s0", "finished"))
+    assert {"autokd:contents", "autokd:race", "autokd:seconds_used", "autokd:outcome:full-none-s0"} < set(
+        study.user_attrs
+    )
 
 
 def _ended(study: optuna.Study, spec: DistillerSpec, outcome: Outcome, seed: int = 0) -> int:
@@ -290,9 +314,9 @@ def test_outcomes_of_jobs_stored_by_two_drivers_are_all_kept(tmp_path: Path) -> 
     path = tmp_path / "study.db"
     first, second = open_study(path, "s"), open_study(path, "s")
     metrics = {"val_ap": 0.25, "val_loss": math.inf}
-    save_job_outcome(first, Outcome("full-none-s0", "finished", metrics, artifacts={"weights": "a.pt"}))
-    save_job_outcome(second, Outcome("full-none-s1", "failed", cause="timeout", message="late"))
-    found = load_job_outcomes(first)
+    StudyFacts(first).add_job_outcome(Outcome("full-none-s0", "finished", metrics, artifacts={"weights": "a.pt"}))
+    StudyFacts(second).add_job_outcome(Outcome("full-none-s1", "failed", cause="timeout", message="late"))
+    found = StudyFacts(first).job_outcomes()
     assert set(found) == {"full-none-s0", "full-none-s1"}
     assert dict(found["full-none-s0"].metrics) == metrics
     assert found["full-none-s1"].cause == "timeout"

@@ -8,7 +8,7 @@ from autokd.config import load_config
 from autokd.errors import StorageError
 from autokd.outcomes import Outcome, Report
 from autokd.search import MCTSSampler
-from autokd.storage import get_fact, open_study, read_record
+from autokd.storage import StudyFacts, open_study, read_record
 from autokd.study import Reward, run_search
 from tests.support.study_fakes import NONE, FakeEvaluator, make_driver, run
 
@@ -35,7 +35,7 @@ def test_a_search_by_last_epochs_has_the_values_of_one_by_every_epoch(tmp_path):
         study = open_study(tmp_path / f"{type(evaluator).__name__}.db", "s", sampler=MCTSSampler(seed=0))
         run(make_driver(study, trials=6), evaluator)
         values.append([(trial.params, trial.value) for trial in study.trials])
-        assert set(get_fact(study, "reward_scales")) == {"val_loss", "cka"}
+        assert set(StudyFacts(study).reward_scales) == {"val_loss", "cka"}
     assert values[0] == values[1]
     for trial in study.trials:
         assert trial.intermediate_values == {2: trial.value}
@@ -86,7 +86,8 @@ def test_a_run_with_every_saving_ends_and_is_resumed_without_training(tmp_path, 
     def never(*args, **settings):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("autokd.training.evaluator.train", never)
+    for kind in ("proxy_training", "full_training"):
+        monkeypatch.setattr(f"autokd.training.jobs.{kind}.train", never)
     again = run_search(config, tmp_path / "run", cache_dir=tmp_path / "cache", resume=True)
     assert [entry.model_dump() for entry in again.entries] == [entry.model_dump() for entry in results.entries]
     with pytest.raises(StorageError):

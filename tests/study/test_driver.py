@@ -1,4 +1,4 @@
-"""The search driver: panel, values, duplicates, failures, pruning, resuming."""
+"""The search driver: calibration, values, duplicates, failures, pruning, resuming."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from optuna.trial import TrialState
 
 from autokd.outcomes import Job, Outcome
 from autokd.search import FORGET_ATTR, MCTSSampler
-from autokd.storage import get_fact, open_study, read_record
+from autokd.storage import StudyFacts, open_study, read_record
 from autokd.study import SilentObserver
-from autokd.study.ledger import Ledger
+from autokd.study.resume import recover_trials
 from tests.support.study_fakes import NONE, FakeEvaluator, make_driver, quality, run
 
 
@@ -21,7 +21,7 @@ def study(tmp_path):
 
 def test_values_follow_from_metrics_and_the_scales_stored_in_the_database(study):
     run(make_driver(study, trials=8), FakeEvaluator())
-    scales = get_fact(study, "reward_scales")
+    scales = StudyFacts(study).reward_scales
     for trial in study.trials:
         gain = quality(Job("", read_record(trial).spec, "proxy"))
         assert trial.value == pytest.approx(gain / scales["val_loss"] + 0.1 * gain / scales["cka"])
@@ -93,15 +93,15 @@ def test_a_search_whose_every_trial_fails_ends(study):
     assert {trial.state for trial in study.trials} == {TrialState.FAIL}
 
 
-def test_a_panel_larger_than_the_search_is_told_at_the_end(study):
-    run(make_driver(study, trials=2, panel=9), FakeEvaluator())
+def test_calibration_trials_of_a_short_search_are_told_at_its_end(study):
+    run(make_driver(study, trials=2, calibration=9), FakeEvaluator())
     assert all(trial.state is TrialState.COMPLETE for trial in study.trials)
 
 
 def test_the_pruner_stops_what_lags_behind(tmp_path):
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4)
     study = open_study(tmp_path / "study.db", "s", sampler=MCTSSampler(seed=0), pruner=pruner)
-    run(make_driver(study, trials=25, panel=3), FakeEvaluator())
+    run(make_driver(study, trials=25, calibration=3), FakeEvaluator())
     pruned = [trial for trial in study.trials if trial.state is TrialState.PRUNED]
     assert pruned
     assert all(max(trial.intermediate_values) == 1 for trial in pruned)
@@ -129,10 +129,10 @@ def test_a_resumed_search_repeats_and_loses_no_finished_trial(tmp_path, dies_at)
     with pytest.raises(Killed):
         run(driver, first)
     study = open_study(path, "s", sampler=MCTSSampler(seed=0))
-    untold = Ledger(study, "me").reclaim()
-    again = make_driver(study, trials=12, scales=get_fact(study, "reward_scales"))
+    untold = recover_trials(study, "me")
+    again = make_driver(study, trials=12, scales=StudyFacts(study).reward_scales)
     for record in untold:
-        again.adopt(record)
+        again.recover(record)
     second = FakeEvaluator()
     run(again, second)
     finished = [job.spec.digest for job in first.jobs[:-1]]
@@ -145,29 +145,29 @@ def test_a_resumed_search_repeats_and_loses_no_finished_trial(tmp_path, dies_at)
     assert all(trial.user_attrs[FORGET_ATTR] for trial in interrupted)
 
 
-def test_the_observer_hears_of_every_trial(study):
-    heard = []
+def test_the_observer_receives_every_trial(study):
+    received = []
 
-    class Ears(SilentObserver):
+    class Listener(SilentObserver):
         def trial_ended(self, news):
-            heard.append(news)
+            received.append(news)
 
-    run(make_driver(study, trials=6, observer=Ears()), FakeEvaluator())
-    assert [news.done for news in heard] == [1, 2, 3, 4, 5, 6]
-    assert heard[-1].best == pytest.approx(max(trial.value for trial in study.trials))
+    run(make_driver(study, trials=6, observer=Listener()), FakeEvaluator())
+    assert [news.done for news in received] == [1, 2, 3, 4, 5, 6]
+    assert received[-1].best == pytest.approx(max(trial.value for trial in study.trials))
 
 
 def test_two_drivers_of_one_study_judge_by_the_same_scales(tmp_path):
     path = tmp_path / "study.db"
-    first = make_driver(open_study(path, "s", sampler=MCTSSampler(seed=0)), trials=9, panel=3)
-    second = make_driver(open_study(path, "s", sampler=MCTSSampler(seed=0)), trials=9, panel=3)
+    first = make_driver(open_study(path, "s", sampler=MCTSSampler(seed=0)), trials=9, calibration=3)
+    second = make_driver(open_study(path, "s", sampler=MCTSSampler(seed=0)), trials=9, calibration=3)
     for driver, count in ((first, 3), (second, 3)):
         for _ in range(count):
             job = driver.next_job()
             gain = quality(job)
             driver.on_outcome(Outcome(job.id, "finished", {"val_loss": 1.0 - gain, "cka": 0.5 + 0.2 * gain}))
     study = open_study(path, "s")
-    scales = get_fact(study, "reward_scales")
+    scales = StudyFacts(study).reward_scales
     for trial in study.trials:
         gain = quality(Job("", read_record(trial).spec, "proxy"))
         assert trial.value == pytest.approx(gain / scales["val_loss"] + 0.2 * gain / scales["cka"])

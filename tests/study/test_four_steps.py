@@ -1,4 +1,4 @@
-"""Every command of "Distil my MMDetection model in four steps" in docs/mmdetection.md, run as it stands.
+"""Every command of "Distill my MMDetection model in four steps" in docs/mmdetection.md, run as it stands.
 
 The data are small, the trainings short: the frame is made smaller, recipes are appended to the space file, and the last
 epoch of the student's own config is the second. Nothing else is changed.
@@ -39,7 +39,7 @@ runtime: {workers: 0}
 def blocks() -> list[tuple[str, str]]:
     """(language, text) of the section's blocks, in order."""
     page = (ROOT / "docs" / "mmdetection.md").read_text()
-    section = page.split("## Distil my MMDetection model in four steps")[1].split("\n### ")[0]
+    section = page.split("## Distill my MMDetection model in four steps")[1].split("\n### ")[0]
     return re.findall(r"^```(\w+)\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
 
 

@@ -11,11 +11,11 @@ from autokd.config import complete_recipes, config_data, config_digest, load_con
 from autokd.errors import ConfigError
 from autokd.outcomes import Job, Outcome
 from autokd.search import MCTSSampler
-from autokd.storage import open_study, read_record
+from autokd.storage import StudyFacts, open_study, read_record
 from autokd.study import Reward, SearchDriver, SearchPlan, SilentObserver
-from autokd.study.entries import Entry
+from autokd.study.distillers import NamedDistiller
 from autokd.study.finalists import best_trials, finalist_job, finalist_jobs
-from autokd.study.promotion import Promotion, promoted_trial
+from autokd.study.promotion import Promotion
 from tests.support.study_fakes import NONE, FakeEvaluator, quality, run
 
 SPACE = """
@@ -76,7 +76,7 @@ def test_the_best_of_the_first_trials_teaches_all_later_ones(study, evaluator, t
     run(make_driver(study, tmp_path, trials=7), evaluator)
     assert [bool(job.promoted) for job in evaluator.jobs] == [False] * 3 + [True] * 4
     best = max(range(3), key=lambda i: quality(evaluator.jobs[i]))
-    assert promoted_trial(study) == best
+    assert StudyFacts(study).promoted.trial == best
     assert {job.promoted for job in evaluator.jobs[3:]} == {digest_of(best)}
     assert (tmp_path / "promoted" / digest_of(best) / "weights.pt").read_text() == f"trial-{best:05d}"
     for job, trial in zip(evaluator.jobs, study.trials, strict=True):
@@ -92,7 +92,7 @@ def test_failed_trials_do_not_count_and_without_weights_nobody_is_promoted(study
     leaves_nothing = FakeEvaluator()
     run(make_driver(study, tmp_path, trials=9), leaves_nothing)
     assert not any(job.promoted for job in leaves_nothing.jobs)
-    assert promoted_trial(study) is None
+    assert StudyFacts(study).promoted is None
 
 
 def test_a_spec_is_tried_anew_with_the_promoted_student_and_then_known(study, evaluator, tmp_path):
@@ -140,7 +140,7 @@ def test_finalists_and_entries_learn_from_whom_their_trial_did(study, evaluator,
     assert len({job.id for job in jobs}) == 2 * (1 + len(best))
     promoted = next(each for each in best if each.promoted)
     assert finalist_job(promoted, 1).promoted == promoted.promoted
-    entries = [Entry("with", promoted.spec, promoted.promoted), Entry("without", promoted.spec)]
+    entries = [NamedDistiller("with", promoted.spec, promoted.promoted), NamedDistiller("without", promoted.spec)]
     [first], [second] = (entry.jobs([0]) for entry in entries)
     assert (first.promoted, second.promoted) == (promoted.promoted, "")
     assert first.id != second.id

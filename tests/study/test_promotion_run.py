@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from autokd.config import load_config
-from autokd.storage import open_existing, read_record
+from autokd.storage import StudyFacts, open_existing, read_record
 from autokd.study import run_search
-from autokd.study.promotion import promoted_trial
 
 pytestmark = pytest.mark.slow
 torch.set_num_threads(1)
@@ -30,7 +29,7 @@ runtime: {workers: 0, threads_per_worker: 1}
 def test_a_run_promotes_once_and_says_so_and_a_longer_one_goes_on_with_it(tmp_path):
     directory, cache = tmp_path / "run", tmp_path / "cache"
     results = run_search(load_config(FILE.replace("TRIALS", "4")), directory, cache_dir=cache)
-    number = promoted_trial(open_existing(directory))
+    number = StudyFacts(open_existing(directory)).promoted.trial
     assert any(f"student of trial {number} was promoted" in note for note in results.notes)
     longer = run_search(load_config(FILE.replace("TRIALS", "6")), directory, cache_dir=cache, resume=True)
     records = [read_record(trial) for trial in open_existing(directory).trials]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,13 +14,14 @@ from autokd.outcomes import Job, Outcome, Report, WorkerResources
 from autokd.runtime import InProcessRuntime
 from autokd.search import MCTSSampler
 from autokd.space import enumerate_specs
-from autokd.storage import Race, open_study
+from autokd.storage import Race, StudyFacts, open_study
 from autokd.study import Reward, SilentObserver
+from autokd.study.context import RunContext
 from autokd.study.finalists import Finalist, full_finalist_seed
-from autokd.study.ledger import Ledger
-from autokd.study.phases import PhasedDriver
+from autokd.study.phased_driver import PhasedDriver
+from autokd.study.phases import race_finalists
 from autokd.study.race import FinalistRace, round_words, winner_words
-from autokd.study.run import Run
+from autokd.study.resume import RunClock
 from tests.support.study_fakes import SPACE, FakeEvaluator, make_driver, run
 
 SPECS = sorted(enumerate_specs(load_space(SPACE)), key=lambda spec: spec.digest)
@@ -87,7 +87,7 @@ def test_a_fallen_finalist_costs_nothing_more_and_keeps_its_place_behind_those_t
     assert [each.digest for each in found.finalists] == list(digests(1, 0, 2))
     assert found.finalists[2].seeds == (0, 1)
     assert found.trainings == 5
-    assert "2 finalists still standing" in found.verdict
+    assert "2 finalists still in the race" in found.verdict
 
 
 def test_the_race_ends_when_one_is_left():
@@ -146,7 +146,7 @@ def test_a_round_without_none_has_no_say():
     found = hold(race, 1, ["non_finite", 0.0, 2.0], none="non_finite")
     assert found.rounds[0].fell == ()
     assert found.rounds[0].leader == ""
-    assert "no say" in round_words(found.rounds[0])
+    assert "eliminates nobody" in round_words(found.rounds[0])
     assert all(each.seeds == (0,) for each in found.finalists)
 
 
@@ -278,14 +278,15 @@ def race_on(path: Path, evaluator: FakeEvaluator, settings: str = "") -> tuple[R
         f"search: {{finalists: 4, finalist_seeds: [1, 0, 2, 3, 4, 5]{settings}}}\n"
     )
     study = open_study(path, "s")
-    ledger = Ledger(study, "me")
-    absent = SimpleNamespace()
-    alone = Run(config, absent, study, ledger, absent, absent, absent, SilentObserver(), absent)  # type: ignore[arg-type]
-    reward = Reward(("val_loss", "cka"), {}, ledger.scales())
-    driver = PhasedDriver(alone.best_finalist(reward))
+    facts = StudyFacts(study)
+    unused = dict.fromkeys(("directory", "datasets", "preparation", "factory", "cache_dir"))
+    run = RunContext(
+        config=config, study=study, facts=facts, clock=RunClock(facts), observer=SilentObserver(), **unused
+    )  # type: ignore[arg-type]
+    driver = PhasedDriver(race_finalists(run, Reward(("val_loss", "cka"), {}, facts.reward_scales)))
     with InProcessRuntime(WorkerResources()) as runtime:
         runtime.run(driver, lambda resources: evaluator)
-    return ledger.race(), driver.result
+    return facts.race, driver.result
 
 
 def test_rounds_are_run_by_the_runtime_and_kept_in_the_database(tmp_path):

@@ -1,64 +1,39 @@
-"""Pairs of outputs, targets and pieces of knowledge for the tests of ``autokd.distill``.
-
-Legend: B images, S samples, C channels, H x W cells.
-"""
+"""What the tests of ``autokd.distill`` share: the samples of the public suite, and a few of their own."""
 
 from __future__ import annotations
 
-import itertools
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from autokd.distill.batch import Batch
-from autokd.distill.geometry.grid import Grid
-from autokd.distill.geometry.levels import LevelPair, make_adapters
-from autokd.distill.geometry.regions import Instances
-from autokd.distill.knowledge import Knowledge
-from autokd.distill.operators import BuildContext, Distance, make_operator
-from autokd.distill.statistics import log_softmax_over_cells
-from autokd.errors import SpecError
+from autokd.distill.feature_pair import FeaturePair
+from autokd.distill.operators import Distance
+from autokd.distill.statistics import mean
+from autokd.distill.term_inputs import TermInputs
 from autokd.outputs import DetectorOutputs
-from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, DistillerSpec, FlowState, Operator, Step, TermSpec, Weight, flow
-from autokd.spec.operator import MAP, Kind, Layout
+from autokd.testing.operators.forms import covering_forms, follows, spec_of, well_typed_forms
+from autokd.testing.operators.samples import (
+    FLAT,
+    LEVELS,
+    NO_INPUTS,
+    NUM_BINS,
+    NUM_CLASSES,
+    OF_ALL_CLASSES,
+    TARGETS,
+    FixedRegion,
+    TinyHead,
+    as_layout,
+    boxes,
+    inputs_of,
+    instances,
+    like,
+    operator,
+    outputs,
+    piece,
+    weights_as,
+    with_predictions,
+)
 
 torch.set_num_threads(1)
-
-NUM_CLASSES, NUM_BINS = 3, 8
-
-LEVELS = {"p3": ((12, 16), 8), "p4": ((6, 8), 16), "p5": ((3, 4), 32)}
-"""Name -> (cells, stride) of an ordinary pyramid of a 96 x 128 image."""
-
-
-def outputs(
-    channels: int = 6,
-    num_images: int = 2,
-    seed: int = 0,
-    levels: Mapping[str, tuple[tuple[int, int], int]] = LEVELS,
-    size_px: tuple[int, int] = (96, 128),
-    with_loss: bool = False,
-    dtype: torch.dtype = torch.float32,
-) -> DetectorOutputs:
-    """Random maps that require a gradient; the task loss is a mildly curved function of all of them."""
-    generator = torch.Generator().manual_seed(seed)
-    maps = {
-        name: torch.randn(num_images, channels, *size, generator=generator).to(dtype).requires_grad_()
-        for name, (size, _) in levels.items()
-    }
-    losses = {"task": sum((map_BCHW.float() ** 2).sum() for map_BCHW in maps.values()) / 50} if with_loss else None
-    bare = DetectorOutputs(maps, {name: stride for name, (_, stride) in levels.items()}, losses=losses,
-                           image_size_px=size_px)  # fmt: skip
-    return with_predictions(bare)
-
-
-def like(given: DetectorOutputs, change: object) -> DetectorOutputs:
-    """The outputs with each map replaced by ``change(map)``, a fresh leaf, and predictions made from those."""
-    assert callable(change)
-    maps = {name: change(map_BCHW.detach().clone()).requires_grad_() for name, map_BCHW in given.pyramid.items()}
-    return with_predictions(replace(given, pyramid=maps, losses=None))
 
 
 def bare(given: DetectorOutputs) -> DetectorOutputs:
@@ -66,200 +41,53 @@ def bare(given: DetectorOutputs) -> DetectorOutputs:
     return DetectorOutputs(given.pyramid, given.strides, losses=given.losses, image_size_px=given.image_size_px)
 
 
-def with_predictions(given: DetectorOutputs) -> DetectorOutputs:
-    """Every other tap, made from the pyramid by a small head: one candidate box a cell."""
-    head = TinyHead(next(iter(given.pyramid.values())).shape[1], given.strides)
-    head_maps = head.begin(given.pyramid)
-    class_logits, boxes_px = head.finish(head_maps, given.input_size_px)
-    best = class_logits.amax(-1).argsort(1, descending=True)[:, :6, None].expand(-1, -1, 4)
-    return replace(given, class_logits=class_logits, boxes=boxes_px, edge_logits=head.edges(given.pyramid),
-                   proposals=boxes_px.detach().gather(1, best), head_maps=head_maps, head=head)  # fmt: skip
-
-
-class TinyHead(nn.Module):
-    """A dense head cut in two: fixed random 1x1 maps, the same for equal numbers of channels."""
-
-    def __init__(self, channels: int, strides: Mapping[str, int]) -> None:
-        super().__init__()
-        self.strides = strides
-        generator = torch.Generator().manual_seed(channels)
-        shapes = {"cls": (channels, channels), "box": (channels, channels), "logits": (NUM_CLASSES, channels),
-                  "sides": (4, channels), "edges_": (4 * NUM_BINS, channels)}  # fmt: skip
-        for name, shape in shapes.items():
-            self.register_buffer(name, torch.randn(shape, generator=generator) * channels**-0.5)
-
-    def begin(self, pyramid: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-        return {name: (self._mix(x, self.cls).tanh(), self._mix(x, self.box).tanh()) for name, x in pyramid.items()}
-
-    def finish(
-        self, head_maps: Mapping[str, tuple[Tensor, Tensor]], input_size_px: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        logits, found = [], []
-        for name, (cls_BCHW, box_BCHW) in head_maps.items():
-            stride = self.strides[name]
-            logits.append(self._mix(cls_BCHW, self.logits).flatten(2).transpose(1, 2))
-            sides_BA4 = (self._mix(box_BCHW, self.sides).exp() * stride).flatten(2).transpose(1, 2)
-            height, width = cls_BCHW.shape[-2:]
-            y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-            centre_A2 = (torch.stack([x, y], -1).flatten(0, 1) * stride).to(sides_BA4)
-            found.append(torch.cat([centre_A2 - sides_BA4[..., :2], centre_A2 + sides_BA4[..., 2:]], -1))
-        return torch.cat(logits, 1), torch.cat(found, 1)
-
-    def edges(self, pyramid: Mapping[str, Tensor]) -> Tensor:
-        maps = [self._mix(x, self.edges_).flatten(2).transpose(1, 2) for x in pyramid.values()]
-        return torch.cat(maps, 1).unflatten(2, (4, NUM_BINS))
-
-    @staticmethod
-    def _mix(x_BCHW: Tensor, weight: Tensor) -> Tensor:
-        return torch.einsum("oc,bchw->bohw", weight.to(x_BCHW), x_BCHW)
-
-
-def boxes(*lists: Sequence[Sequence[float]]) -> list[dict[str, Tensor]]:
-    """Targets of one image a list of xyxy boxes, the classes in turns."""
-    return [{"boxes": torch.tensor(list(rows), dtype=torch.float32).reshape(-1, 4),
-             "labels": torch.arange(len(rows)) % NUM_CLASSES} for rows in lists]  # fmt: skip
-
-
-TARGETS = boxes([[10, 8, 70, 60], [60, 50, 120, 90]], [[20, 20, 100, 80]])
-OF_ALL_CLASSES = boxes(
-    [[10, 8, 70, 60], [60, 50, 120, 90], [5, 40, 50, 90], [70, 5, 125, 45]], [[20, 20, 100, 80], [0, 0, 60, 50]]
-)
-"""Every class, two of them more than once."""
-
-
-def spec_of(source: str, transforms: Sequence[str | Step], distance: str | Step, weight: Weight) -> DistillerSpec:
-    steps = tuple(step if isinstance(step, Step) else Step.of(step) for step in transforms)
-    last = distance if isinstance(distance, Step) else Step.of(distance)
-    return DistillerSpec((TermSpec(Step.of(source), steps, last, weight),))
-
-
-def operator(kind: Kind, name: str, channels: int = 4, **params: float) -> nn.Module:
-    """The operator as a pair of one level with so many channels would have it."""
-    pair = LevelPair("p3", "p3", 8, channels, channels)
-    examples = [outputs(channels, seed=seed) for seed in (0, 1)]
-    return make_operator(kind, Step.of(name, **params), BuildContext((pair,), NUM_CLASSES, *examples))
-
-
-def piece(
-    student_SCHW: Tensor, teacher_SCHW: Tensor, weights_SHW: Tensor | None = None, layout: Layout = MAP
-) -> Knowledge:
-    """Knowledge on a grid of its own size, with given weights; regions have boxes, logits have labels."""
-    region = None if weights_SHW is None else FixedRegion(weights_SHW)
-    knowledge = Knowledge(student_SCHW, teacher_SCHW, Grid(*student_SCHW.shape[-2:]), region=region, layout=layout)
-    if layout == "regions":
-        there_S = torch.ones(len(student_SCHW), dtype=torch.bool)
-        if weights_SHW is not None:
-            there_S = weights_SHW.flatten(1).any(1)
-        return replace(knowledge, instances=instances(there_S))
-    if layout == "logits":
-        return replace(knowledge, labels_SHW=teacher_SCHW.argmax(1) if teacher_SCHW.numel() else None)
-    return knowledge
-
-
-def instances(there_S: Tensor) -> Instances:
-    """Regions of two images, every other one of class 0, with boxes in a row that do not overlap."""
-    index_S = torch.arange(len(there_S))
-    left_S = (index_S * 20.0)[:, None]
-    boxes_S4 = torch.cat([left_S, torch.zeros_like(left_S), left_S + 10, torch.full_like(left_S, 10.0)], 1)
-    return Instances(boxes_S4, torch.where(there_S, torch.tensor([0, 1, 0, 2])[index_S % 4], -1), index_S % 2, there_S)
-
-
 class HalfL2(Distance):
     """A distance as another package would bring it."""
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        return (knowledge.student_SCHW - knowledge.teacher_SCHW).square().mean() / 2
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        return mean((features.student_SCHW - features.teacher_SCHW).square(), features.weights_SHW) / 2
 
 
-class FixedRegion:
-    """Weights that are written down, for steps that keep the grid."""
+class Signed(Distance):
+    """A distance that may be negative."""
 
-    is_graded = False
-
-    def __init__(self, weights_SHW: Tensor) -> None:
-        self._weights_SHW = weights_SHW
-
-    def weights_SHW(self, grid: Grid) -> Tensor:
-        assert not grid.steps
-        return self._weights_SHW
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        return mean(features.student_SCHW - features.teacher_SCHW, features.weights_SHW)
 
 
-def batch_of(
-    student: DetectorOutputs, teacher: DetectorOutputs, targets: Sequence[Mapping[str, Tensor]] = TARGETS
-) -> Batch:
-    pairs = tuple(
-        LevelPair(name, name, stride, student.pyramid[name].shape[1], teacher.pyramid[name].shape[1])
-        for name, stride in student.strides.items()
-    )
-    return Batch(student, teacher, targets, pairs, make_adapters(pairs))
+class Offset(Distance):
+    """A distance that is not 0 at equality."""
+
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        return (features.student_SCHW - features.teacher_SCHW).square().sum() + 1
 
 
-NO_BATCH = batch_of(outputs(), outputs(seed=1))
-"""For operators that do not look at the batch."""
-
-
-FLAT = ("logits", "boxes", "contrast")
-"""Layouts whose cells stand in one row."""
-
-
-def as_layout(x_SCHW: Tensor, layout: Layout, weights_SHW: Tensor | None = None) -> Tensor:
-    """Any numbers as a value of ``layout`` on the cells of weight > 0; differentiable."""
-    if layout == "cell_distribution":
-        return log_softmax_over_cells(x_SCHW, weights_SHW)
-    if layout == "channel_distribution":
-        return x_SCHW.log_softmax(1)
-    if layout == "scalar_map":
-        return x_SCHW[:, :1]
-    if layout in FLAT:
-        x_SCHW = x_SCHW.flatten(2)[:, :, None]
-    if layout == "boxes":  # four numbers of the first channel's cell: a corner and two positive sides
-        x1, y1 = x_SCHW[:, :1], x_SCHW[:, :1] * 0.5
-        width, height = (1 + x_SCHW[:, :1].abs()), (2 + x_SCHW[:, :1].tanh())
-        return torch.cat([x1, y1, x1 + width, y1 + height], 1)
-    return x_SCHW[:, :1].tanh() if layout == "contrast" else x_SCHW
-
-
-def weights_as(layout: Layout, weights_SHW: Tensor | None) -> Tensor | None:
-    """Weights of cells where the cells stand as in ``layout``; the own partner of a contrast always counts."""
-    if weights_SHW is None or layout not in FLAT:
-        return weights_SHW
-    weights_S1A = weights_SHW.flatten(1)[:, None].clone()
-    if layout == "contrast" and weights_S1A.numel():
-        weights_S1A[..., 0] = weights_S1A.amax(-1)
-    return weights_S1A
-
-
-def well_typed_forms(max_transforms: int) -> Iterator[tuple[str, tuple[str, ...], str]]:
-    """Every (source, transforms, distance) that the signatures allow, by walking the tables."""
-    for length in range(max_transforms + 1):
-        for source, names, distance in itertools.product(
-            SOURCES.values(), itertools.product(TRANSFORMS.values(), repeat=length), DISTANCES.values()
-        ):
-            if follows(source, *names, distance):
-                yield source.name, tuple(row.name for row in names), distance.name
-
-
-def covering_forms(source: str) -> list[tuple[str, tuple[str, ...], str]]:
-    """Terms of ``source`` with at most one transform in which every transform and distance that fits it occurs.
-
-    The transforms take turns with the distances, so that few terms cover all.
-    """
-    forms = [form for form in well_typed_forms(1) if form[0] == source]
-    chosen: list[tuple[str, tuple[str, ...], str]] = []
-    for form in sorted(forms, key=lambda form: zlib.crc32(repr(form).encode())):
-        transforms, distances = {f[1] for f in chosen}, {f[2] for f in chosen}
-        if form[1] not in transforms or form[2] not in distances:
-            chosen.append(form)
-    return chosen
-
-
-def follows(*rows: Operator | tuple[Operator, Step]) -> bool:
-    """Whether these operators may stand in this order, with given parameters or their defaults."""
-    state = FlowState()
-    try:
-        for item in rows:
-            row, step = item if isinstance(item, tuple) else (item, Step.of(item.name))
-            state = flow(state, row, step.settings(row.kind))
-    except SpecError:
-        return False
-    return True
+__all__ = [
+    "FLAT",
+    "LEVELS",
+    "NO_INPUTS",
+    "NUM_BINS",
+    "NUM_CLASSES",
+    "OF_ALL_CLASSES",
+    "TARGETS",
+    "FixedRegion",
+    "Offset",
+    "Signed",
+    "HalfL2",
+    "TinyHead",
+    "as_layout",
+    "bare",
+    "boxes",
+    "covering_forms",
+    "follows",
+    "inputs_of",
+    "instances",
+    "like",
+    "operator",
+    "outputs",
+    "piece",
+    "spec_of",
+    "weights_as",
+    "well_typed_forms",
+    "with_predictions",
+]

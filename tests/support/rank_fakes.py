@@ -1,4 +1,4 @@
-"""Evaluators whose ranks differ: all exchange a number, and the second one may fail before."""
+"""An evaluator for several ranks: all of them sum a number, and the second one may fail before that."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from autokd.outcomes import Evaluator, Job, Outcome, Report, WorkerResources
 
 
 class RankEvaluator:
+    """Does what a job's id says: "ok"; "die" and "bug" on the second rank alone; "nan" on every rank."""
+
     def evaluate(self, job: Job) -> Generator[Report, None, Outcome]:
         what = job.id.split(" ")[0]
         yield Report(job.id, 1, {"loss": 1.0})
@@ -28,5 +30,6 @@ class RankEvaluator:
         return Outcome(job.id, "finished", {"sum of ranks": float(ranks), "rank": dist.get_rank()})
 
 
-def of_ranks(resources: WorkerResources) -> Evaluator:
+def rank_evaluator(resources: WorkerResources) -> Evaluator:
+    """Return a ``RankEvaluator``: the factory for ``Runtime.run``."""
     return RankEvaluator()

@@ -1,4 +1,4 @@
-"""Processes that share a training, without Ray: plain torch.distributed over gloo, a file as their meeting place."""
+"""Processes that share a training, without Ray: plain torch.distributed over gloo, which meet through a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch.multiprocessing as processes
 
 
 def in_ranks(count: int, work: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
-    """What ``work(*arguments)`` gives on each of ``count`` ranks, called within a process group of them all."""
+    """Call ``work(*arguments)`` on ``count`` ranks of one process group; return what each of them returns."""
     folder.mkdir(parents=True, exist_ok=True)
     processes.spawn(_rank, (count, work, folder, arguments), nprocs=count)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(count)]

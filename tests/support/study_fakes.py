@@ -49,10 +49,15 @@ class FakeEvaluator:
 
 
 def make_driver(
-    study: optuna.Study, *, trials: int, panel: int = 3, scales: dict | None = None, observer: Observer | None = None
+    study: optuna.Study,
+    *,
+    trials: int,
+    calibration: int = 3,
+    scales: dict | None = None,
+    observer: Observer | None = None,
 ) -> SearchDriver:
     reward = Reward(("val_loss", "cka"), NONE, scales)
-    plan = SearchPlan(trials, panel, 2, 0)
+    plan = SearchPlan(trials, calibration, 2, 0)
     return SearchDriver(study, load_space(SPACE), reward, plan, observer or SilentObserver(), "me")
 
 

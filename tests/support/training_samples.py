@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from autokd.config import ResolvedConfig, RunConfig, complete_recipes
+from autokd.training.assets import TrainingAssets
 
 
 def make_config(**changes: Any) -> ResolvedConfig:
@@ -19,3 +22,15 @@ def make_config(**changes: Any) -> ResolvedConfig:
     for name, change in changes.items():
         sections[name] = {**sections[name], **change}
     return complete_recipes(RunConfig.model_validate(sections))
+
+
+def taps_bytes(assets: TrainingAssets) -> int:
+    """Return the bytes of all teachers' cached outputs that a search needs; caches that are the same count once."""
+    teachers = assets.teachers
+    folders = {
+        cache.folder
+        for teacher in teachers.all
+        for recipe in ("proxy", "full")
+        for cache in (teachers.training_cache(recipe, teacher=teacher), teachers.validation_cache(recipe, teacher))
+    }
+    return sum(np.load(path, mmap_mode="r").nbytes for folder in folders for path in folder.glob("*.npy"))

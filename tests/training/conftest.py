@@ -10,6 +10,7 @@ import torch
 from autokd.config import ResolvedConfig
 from autokd.data import Datasets, load_datasets
 from autokd.outcomes import Evaluator, Job, Outcome, Report
+from autokd.runtime import run_guarded
 from tests.support.training_samples import make_config
 
 
@@ -41,10 +42,10 @@ def tiny_data(tiny_config, tiny_cache) -> Datasets:
 
 @pytest.fixture(scope="session")
 def run_job():
-    """Run a job to its end: (reports, outcome)."""
+    """Run a job to its end, as a worker does: (reports, outcome)."""
 
     def run(evaluator: Evaluator, job: Job) -> tuple[list[Report], Outcome]:
-        training, reports = evaluator.evaluate(job), []
+        training, reports = run_guarded(evaluator, job), []
         while True:
             try:
                 reports.append(next(training))

@@ -15,12 +15,12 @@ from autokd.errors import DataError, DetectorError
 from autokd.outcomes import Job, WorkerResources
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
-from autokd.training import PrecisionMeter, TrainingEvaluatorFactory, prepare, train
-from autokd.training.evaluator import make_lesson
+from autokd.training import PrecisionMeter, Schedule, StudentExtras, TrainingEvaluatorFactory, prepare, train
+from autokd.training.assets import TrainingAssets
+from autokd.training.jobs.build_distillation import build_distillation
 from autokd.training.optim.averaging import WeightAverage
 from autokd.training.optim.frozen import parts_of
 from autokd.training.optim.optimizer import rate_factor
-from autokd.training.provisions import Provisions
 from autokd.training.seeds import stream_seed
 
 CPU = torch.device("cpu")
@@ -37,8 +37,8 @@ def run_proxy(make_tiny_config, tiny_data, tiny_cache, tmp_path, run_job):
 
 
 @pytest.fixture
-def provisions_of(make_tiny_config, tiny_data, tiny_cache):
-    return lambda **proxy: Provisions(make_tiny_config(proxy=proxy), tiny_cache, CPU, tiny_data)
+def assets_of(make_tiny_config, tiny_data, tiny_cache):
+    return lambda **proxy: TrainingAssets(make_tiny_config(proxy=proxy), tiny_cache, CPU, tiny_data)
 
 
 # -------------------------------------------------------------------------------------- averaged weights
@@ -95,9 +95,9 @@ def seen_images(loader, seed: int, epochs=(1, 2)) -> list[set[int]]:
     return [{image for batch in loader.epoch(seed, epoch) for image, _ in batch.pairs} for epoch in epochs]
 
 
-def test_a_stratified_proxy_sees_every_class_and_the_same_images_in_every_epoch(provisions_of, tiny_data):
-    provisions = provisions_of(subset=0.5, subset_rule="stratified")
-    loader = provisions.training_loader(provisions.config.proxy, 0.5)
+def test_a_stratified_proxy_sees_every_class_and_the_same_images_in_every_epoch(assets_of, tiny_data):
+    assets = assets_of(subset=0.5, subset_rule="stratified")
+    loader = assets.proxy_loader()
     labels = [set(tiny_data.train.target(index)["labels"].tolist()) for index in range(8)]
     for seed in range(3):
         first, second = seen_images(loader, seed)
@@ -105,15 +105,15 @@ def test_a_stratified_proxy_sees_every_class_and_the_same_images_in_every_epoch(
         assert len(first) == 4
         assert set().union(*(labels[index] for index in first)) == set().union(*labels)
     assert loader.steps_per_epoch(0) == 1
-    assert provisions.training_loader(provisions.config.full).steps_per_epoch(0) == 2
+    assert assets.data.training_loader("full").steps_per_epoch(0) == 2
 
 
-def test_a_proxy_of_k_centres_sees_images_far_apart_in_the_teachers_eyes(provisions_of):
-    provisions = provisions_of(subset=0.5, subset_rule="k_centre")
-    loader = provisions.training_loader(provisions.config.proxy, 0.5)
+def test_a_proxy_of_k_centres_sees_images_far_apart_in_the_teachers_eyes(assets_of):
+    assets = assets_of(subset=0.5, subset_rule="k_centre")
+    loader = assets.proxy_loader()
     [chosen] = seen_images(loader, 0, epochs=(1,))
     # The teacher's own forward of every view, pooled and compared here.
-    teacher, features = provisions.teacher.build(CPU), []
+    teacher, features = assets.teachers.first.build(CPU), []
     with torch.no_grad():
         for image in range(8):
             [batch] = loader.of_pairs([[(image, 0), (image, 1)]])
@@ -129,17 +129,17 @@ def test_a_proxy_of_k_centres_sees_images_far_apart_in_the_teachers_eyes(provisi
     assert chosen in [traversal(first) for first in chosen]
 
 
-def test_a_random_part_is_chosen_as_ever(provisions_of):
-    plain, ruled = provisions_of(subset=0.5), provisions_of(subset=0.5, subset_rule="random")
-    parts = [seen_images(p.training_loader(p.config.proxy, 0.5), 3) for p in (plain, ruled)]
+def test_a_random_part_is_chosen_as_ever(assets_of):
+    plain, ruled = assets_of(subset=0.5), assets_of(subset=0.5, subset_rule="random")
+    parts = [seen_images(p.proxy_loader(), 3) for p in (plain, ruled)]
     assert parts[0] == parts[1]
-    assert ruled.training_loader(ruled.config.proxy, 0.5).choose is None
+    assert ruled.proxy_loader().choose is None
 
 
 @pytest.mark.parametrize("rule", ["stratified", "k_centre"])
-def test_all_images_are_all_images_by_any_rule(provisions_of, rule):
-    provisions = provisions_of(subset_rule=rule)
-    assert seen_images(provisions.training_loader(provisions.config.proxy, 1.0), 0) == [set(range(8))] * 2
+def test_all_images_are_all_images_by_any_rule(assets_of, rule):
+    assets = assets_of(subset_rule=rule)
+    assert seen_images(assets.proxy_loader(), 0) == [set(range(8))] * 2
 
 
 def test_a_part_too_small_for_every_class_is_refused_before_anything_is_trained(make_tiny_config, tiny_data, tmp_path):
@@ -158,13 +158,15 @@ def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> se
 
 @pytest.mark.parametrize("spec", [None, load_preset("fitnet")])
 @pytest.mark.parametrize(("part", "prefixes"), [("backbone", ("",)), ("stem", ("conv1.", "bn1."))])
-def test_frozen_parts_are_bit_equal_after_training_and_the_rest_has_moved(provisions_of, spec, part, prefixes):
-    provisions = provisions_of(frozen=(part,))
-    recipe = provisions.config.proxy
-    student, loader = provisions.warm_student(0), provisions.training_loader(recipe)
+def test_frozen_parts_are_bit_equal_after_training_and_the_rest_has_moved(assets_of, spec, part, prefixes):
+    assets = assets_of(frozen=(part,))
+    recipe = assets.config.proxy
+    student, loader = assets.students.warm(0), assets.proxy_loader()
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    lesson = make_lesson(spec, student, loader, provisions, recipe, 0) if spec else None
-    for _ in train(student, loader, recipe, seed=0, lesson=lesson, frozen=parts_of(student, (part,))):
+    distillation = build_distillation(spec, student, loader, assets, "proxy", 0) if spec else None
+    for _ in train(
+        student, loader, recipe, seed=0, distillation=distillation, extras=StudentExtras(parts_of(student, (part,)))
+    ):
         student.eval().train()  # as measuring does
     changed = moved(before, student.state_dict())
     body = "model.backbone.body."
@@ -178,11 +180,11 @@ def test_frozen_parts_are_bit_equal_after_training_and_the_rest_has_moved(provis
     assert all(parameter.grad is None for name, parameter in student.named_parameters() if name in frozen)
 
 
-def test_nothing_frozen_is_the_training_as_ever(provisions_of, run_proxy, tiny_config, tiny_data, tiny_cache):
-    provisions = provisions_of()
-    student = provisions.warm_student(0)
-    loader = provisions.training_loader(provisions.config.proxy)
-    *_, last = train(student, loader, provisions.config.proxy, seed=stream_seed(0, "proxy"))
+def test_nothing_frozen_is_the_training_as_ever(assets_of, run_proxy, tiny_config, tiny_data, tiny_cache):
+    assets = assets_of()
+    student = assets.students.warm(0)
+    loader = assets.proxy_loader()
+    *_, last = train(student, loader, assets.config.proxy, seed=stream_seed(0, "proxy"))
     assert run_proxy()[1].metrics["train_loss"] == last.task_loss
 
 
@@ -194,15 +196,15 @@ def test_a_frozen_proxy_is_another_training_and_later_ones_are_as_ever(
     evaluator = TrainingEvaluatorFactory(config, tiny_cache, tmp_path, tiny_data)(WorkerResources())
     losses = [run_job(evaluator, Job("t", None, "proxy"))[1].metrics["val_loss"] for _ in range(2)]
     assert losses[0] == losses[1] != plain
-    assert all(parameter.requires_grad for parameter in evaluator._provisions.warm_student(0).parameters())
+    assert all(parameter.requires_grad for parameter in evaluator.assets.students.warm(0).parameters())
 
 
-def test_full_trainings_and_warm_starts_freeze_nothing(provisions_of, make_tiny_config, tiny_data, tmp_path, run_job):
-    frozen, plain = provisions_of(frozen=("backbone",)), provisions_of()
-    assert frozen._warm_start_key(0) == plain._warm_start_key(0)
+def test_full_trainings_and_warm_starts_freeze_nothing(assets_of, make_tiny_config, tiny_data, tmp_path, run_job):
+    frozen, plain = assets_of(frozen=("backbone",)), assets_of()
+    assert frozen.students.warm_start_key(0) == plain.students.warm_start_key(0)
     results = []
     for proxy in ({"frozen": ("backbone",)}, {}):
-        factory = TrainingEvaluatorFactory(make_tiny_config(proxy=proxy), frozen.cache_dir, tmp_path, tiny_data)
+        factory = TrainingEvaluatorFactory(make_tiny_config(proxy=proxy), frozen.data.cache_dir, tmp_path, tiny_data)
         results.append(run_job(factory(WorkerResources()), Job("t", None, "full"))[1].metrics["val_loss"])
     assert results[0] == results[1]
 
@@ -224,8 +226,8 @@ def test_students_of_mmdetection_have_stem_and_backbone(architecture):
     assert id(first.weight) in stem
 
 
-def test_a_body_without_a_known_stem_is_refused_with_the_remedy(provisions_of):
-    student = provisions_of().new_student(0)
+def test_a_body_without_a_known_stem_is_refused_with_the_remedy(assets_of):
+    student = assets_of().students.new(0)
     student.model.backbone.body = nn.Sequential(nn.Conv2d(3, 3, 1))
     with pytest.raises(DetectorError, match=r"proxy\.frozen.*Sequential of 0.*Freeze 'backbone'"):
         parts_of(student, ("stem",))
@@ -294,17 +296,17 @@ class Rates:
     """The learning rates of a training's steps, as its optimiser gets them."""
 
     def __init__(self, monkeypatch) -> None:
-        from autokd.training.optim.update import Descent
+        from autokd.training.optim.update import UpdateRule
 
         self.found: list[float] = []
-        set_rate = Descent.set_rate
-        monkeypatch.setattr(Descent, "set_rate", lambda this, rate: self.found.append(rate) or set_rate(this, rate))
+        set_rate = UpdateRule.set_rate
+        monkeypatch.setattr(UpdateRule, "set_rate", lambda this, rate: self.found.append(rate) or set_rate(this, rate))
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (2, 1), (3, 2), (4, 2), (9, 2)])
-def test_a_proxy_ends_after_its_steps_and_its_schedule_with_them(run_proxy, provisions_of, monkeypatch, steps, epochs):
+def test_a_proxy_ends_after_its_steps_and_its_schedule_with_them(run_proxy, assets_of, monkeypatch, steps, epochs):
     """Two epochs of two steps; 9 steps are more than these."""
-    provisions_of().warm_student(0)
+    assets_of().students.warm(0)
     rates = Rates(monkeypatch)
     reports, outcome = run_proxy(epochs=2, steps=steps)
     recipe, taken = Recipe(epochs=2, batch_size=4), min(steps, 4)
@@ -313,9 +315,9 @@ def test_a_proxy_ends_after_its_steps_and_its_schedule_with_them(run_proxy, prov
     assert outcome.metrics["val_loss"] > 0
 
 
-def test_a_proxy_of_a_longer_schedule_is_cut_off_and_measured_where_it_ends(run_proxy, provisions_of, monkeypatch):
+def test_a_proxy_of_a_longer_schedule_is_cut_off_and_measured_where_it_ends(run_proxy, assets_of, monkeypatch):
     """Two epochs of two steps, of a schedule of five epochs."""
-    provisions_of().warm_student(0)
+    assets_of().students.warm(0)
     rates = Rates(monkeypatch)
     reports, _ = run_proxy(epochs=2, of_epochs=5, measure="last_epoch")
     recipe = Recipe(epochs=5, batch_size=4)
@@ -341,25 +343,25 @@ def test_the_last_part_of_an_epoch_is_measured_as_its_last(run_proxy):
     assert ["val_loss" in report.metrics for report in reports] == [False, True]
 
 
-def test_a_distillers_schedule_ends_with_the_steps(provisions_of):
-    provisions = provisions_of()
-    recipe = provisions.config.proxy
+def test_a_distillers_schedule_ends_with_the_steps(assets_of):
+    assets = assets_of()
+    recipe = assets.config.proxy
     text = (
         "{schema: 1, terms: [{source: whole, transforms: [standardise], distance: l2, "
         "weight: {absolute: 1.0, schedule: linear_decay}}]}"
     )
-    student, loader = provisions.warm_student(0), provisions.training_loader(recipe)
-    lesson = make_lesson(DistillerSpec.from_yaml(text), student, loader, provisions, recipe, 0)
+    student, loader = assets.students.warm(0), assets.proxy_loader()
+    distillation = build_distillation(DistillerSpec.from_yaml(text), student, loader, assets, "proxy", 0)
     progress = []
-    lesson.distiller.register_forward_pre_hook(lambda module, *_: progress.append(module.progress))
-    results = list(train(student, loader, recipe, seed=0, lesson=lesson, max_steps=3))
+    distillation.distiller.register_forward_pre_hook(lambda module, *_: progress.append(module.progress))
+    results = list(train(student, loader, recipe, seed=0, distillation=distillation, schedule=Schedule(max_steps=3)))
     np.testing.assert_allclose(progress, [0, 1 / 3, 2 / 3], rtol=1e-12)
     assert [(result.epoch, result.num_epochs) for result in results] == [(1, 2), (2, 2)]
 
 
-def test_the_images_of_a_part_of_an_epoch_are_its_first(provisions_of):
-    provisions = provisions_of()
-    loader = provisions.training_loader(provisions.config.proxy)
+def test_the_images_of_a_part_of_an_epoch_are_its_first(assets_of):
+    assets = assets_of()
+    loader = assets.proxy_loader()
     whole, part = (list(loader.epoch(5, 1, max_steps)) for max_steps in (None, 1))
     assert [batch.pairs for batch in part] == [batch.pairs for batch in whole[:1]]
 

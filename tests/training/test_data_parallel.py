@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from autokd.presets import load_preset
-from autokd.training.evaluator import make_lesson
+from autokd.training.assets import TrainingAssets
+from autokd.training.jobs.build_distillation import build_distillation
 from autokd.training.loop import train
-from autokd.training.parallel.collectives import Measuring, own_rows, sum_of_shares, whole_rows
+from autokd.training.parallel.collectives import Measuring, gather_rows, local_rows, sum_over_ranks
 from autokd.training.parallel.shared_norms import share_batch_norms
-from autokd.training.parallel.shares import Ranks
-from autokd.training.provisions import Provisions
 from autokd.training.seeds import random_stream
+from autokd.training.shards import RankGroup
 from tests.support.rank_processes import in_ranks
 from tests.support.training_samples import make_config
 
@@ -71,17 +71,17 @@ SAMPLED = {"regions that ranks sample for themselves": Case("faster_rcnn", "pkd"
 def train_all(cases: dict[str, Case], cache: Path) -> dict[str, Trained]:
     trained = {}
     for name, case in cases.items():
-        provisions = Provisions(case.config, cache, CPU)
+        assets = TrainingAssets(case.config, cache, CPU)
         recipe = case.config.full
-        student = provisions.new_student(0)
+        student = assets.students.new(0)
         start = student.plain_state_dict()
-        loader = replace(provisions.training_loader(recipe), ranks=Ranks.current())
-        lesson = None
+        loader = replace(assets.data.training_loader("full"), ranks=RankGroup.current())
+        distillation = None
         if case.preset is not None:
             spec = load_preset(case.preset).with_strength(20.0)
-            lesson = make_lesson(spec, student, loader, provisions, recipe, 0)
-        losses = [dict(result.losses) for result in train(student, loader, recipe, seed=0, lesson=lesson)]
-        distiller = dict(lesson.distiller.state_dict()) if lesson is not None else {}
+            distillation = build_distillation(spec, student, loader, assets, "full", 0)
+        losses = [dict(result.losses) for result in train(student, loader, recipe, seed=0, distillation=distillation)]
+        distiller = dict(distillation.distiller.state_dict()) if distillation is not None else {}
         trained[name] = Trained(losses, start, student.plain_state_dict(), distiller)
     return trained
 
@@ -155,16 +155,16 @@ def test_queues_prototypes_and_measured_factors_are_those_of_one_process(trained
 
 def exchange(num_rows: int) -> dict[str, Tensor]:
     """On each rank: a loss of shared-out and whole parts, the "heads" looking at the whole taps' own rows."""
-    ranks, measuring = Ranks.current(), Measuring()
-    share = ranks.share([(index, 0) for index in range(num_rows)])
+    ranks, measuring = RankGroup.current(), Measuring()
+    shard = ranks.shard([(index, 0) for index in range(num_rows)])
     values_GN = VALUES[:num_rows]
-    own = values_GN[share.rows].clone().requires_grad_()
-    map_BCHW = values_GN[share.rows].reshape(-1, 3, 1, 1).clone().requires_grad_()
-    whole, whole_map = whole_rows([own, map_BCHW], share)
-    weight = 1 if share.is_split else share.weight
-    seen = own_rows(whole, share, measuring)
-    task = sum_of_shares(seen.pow(3).sum() * weight)
-    [head_output] = whole_rows([seen.pow(2)], share)  # another tap, which comes from the first through a head
+    own = values_GN[shard.rows].clone().requires_grad_()
+    map_BCHW = values_GN[shard.rows].reshape(-1, 3, 1, 1).clone().requires_grad_()
+    whole, whole_map = gather_rows([own, map_BCHW], shard)
+    weight = 1 if shard.is_split else shard.weight
+    seen = local_rows(whole, shard, measuring)
+    task = sum_over_ranks(seen.pow(3).sum() * weight)
+    [head_output] = gather_rows([seen.pow(2)], shard)  # another tap, which comes from the first through a head
     mixed = (whole * FACTORS[:num_rows]).sum().square() + (head_output * FACTORS[:num_rows]).sum().square()
     measuring.is_on = True
     of_task, of_mixed = (torch.autograd.grad(x, whole, retain_graph=True)[0] for x in (task, mixed))
@@ -179,18 +179,18 @@ def exchange(num_rows: int) -> dict[str, Tensor]:
 
 def norms(rows: Sequence[int]) -> dict[str, Tensor]:
     """A batch norm over rows of a fixed map, ranks taking their shares; the loss is a sum of cubes."""
-    ranks = Ranks.current()
-    share = ranks.share([(index, 0) for index in rows])
+    ranks = RankGroup.current()
+    shard = ranks.shard([(index, 0) for index in rows])
     model = nn.Sequential(nn.BatchNorm2d(3))
     with random_stream(CPU, 0, "map"):
         map_GCHW = torch.randn(5, 3, 2, 4)
         nn.init.normal_(model[0].weight)
     current = share_batch_norms(model) if not ranks.is_alone else None
     if current is not None:
-        current.share = share
-    own = map_GCHW[list(rows)][share.rows].clone().requires_grad_()
+        current.shard = shard
+    own = map_GCHW[list(rows)][shard.rows].clone().requires_grad_()
     result = model(own)
-    weight = 1.0 if share.is_split or ranks.is_alone else 1 / ranks.count
+    weight = 1.0 if shard.is_split or ranks.is_alone else 1 / ranks.count
     (result.pow(3).sum() * weight).backward()
     found = {"result": result.detach(), "gradient": own.grad, "scale": model[0].weight.grad, **model.state_dict()}
     assert model.eval()(own).shape == own.shape

@@ -9,8 +9,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from autokd.config import Recipe
+from autokd.errors import ConfigError
 from autokd.training.optim.dot import DistillationOrientedSGD
-from autokd.training.optim.update import make_descent
+from autokd.training.optim.optimizer import Precision
+from autokd.training.optim.update import DotUpdate, make_update_rule
 
 CPU = torch.device("cpu")
 RATES = [0.1, 0.2, 0.05, 0.1]
@@ -76,7 +78,7 @@ def test_a_parameter_that_no_loss_reaches_rests_even_under_decay():
     assert parameter.detach().unique().tolist() == [1.0]
 
 
-# ------------------------------------------------------------------------------------------- descent
+# --------------------------------------------------------------------------------------- update rules
 
 
 class Student(nn.Module):
@@ -130,13 +132,13 @@ def train_by_hand(num_steps, rate, delta, decay, max_norm=None):
 
 
 @pytest.mark.parametrize("max_norm", [None, 0.5, 1e6])
-def test_a_descent_moves_student_and_distiller_as_by_hand(max_norm):
+def test_an_update_rule_moves_student_and_distiller_as_by_hand(max_norm):
     student, distiller = Student(), Distiller()
-    descent = make_descent(student, distiller, recipe(gradient_clip_norm=max_norm), CPU)
-    descent.set_rate(0.01)
+    update_rule = make_update_rule(student, distiller, recipe(gradient_clip_norm=max_norm), CPU)
+    update_rule.set_rate(0.01)
     for _ in range(4):
-        descent.differentiate(losses(student, distiller))
-        descent.step()
+        update_rule.differentiate(losses(student, distiller))
+        update_rule.step()
     found = [*student.backbone[0].tolist(), student.head.item(), distiller.adapter.item()]
     assert found == pytest.approx(train_by_hand(4, 0.01, 0.05, 0.1, max_norm), rel=1e-5)
     assert student.unused.item() == 1.0
@@ -144,22 +146,22 @@ def test_a_descent_moves_student_and_distiller_as_by_hand(max_norm):
 
 def test_the_norm_told_is_that_of_the_students_summed_gradient_before_clipping():
     student, distiller = Student(), Distiller()
-    descent = make_descent(student, distiller, recipe(gradient_clip_norm=0.1), CPU)
-    norm = descent.differentiate(losses(student, distiller))
+    update_rule = make_update_rule(student, distiller, recipe(gradient_clip_norm=0.1), CPU)
+    norm = update_rule.differentiate(losses(student, distiller))
     # d/da = 4 - 4.5, d/db = 8 + 2.25, d/dhead = 4 * (-1.5)
     assert float(norm) == pytest.approx(np.sqrt(0.5**2 + 10.25**2 + 6.0**2))
 
 
-def test_without_delta_a_descent_is_momentum_sgd_on_the_total_with_the_usual_clipping():
+def test_without_delta_the_update_is_momentum_sgd_on_the_total_with_the_usual_clipping():
     student, distiller = Student(), Distiller()
-    descent = make_descent(student, distiller, recipe(dot_delta=0.0, gradient_clip_norm=0.5), CPU)
+    update_rule = make_update_rule(student, distiller, recipe(dot_delta=0.0, gradient_clip_norm=0.5), CPU)
     other, other_distiller = Student(), Distiller()
     groups = [*other.parameters(), *other_distiller.parameters()]
     plain = torch.optim.SGD(groups, lr=0.01, momentum=0.9, weight_decay=0.1)
-    descent.set_rate(0.01)
+    update_rule.set_rate(0.01)
     for _ in range(5):
-        descent.differentiate(losses(student, distiller))
-        descent.step()
+        update_rule.differentiate(losses(student, distiller))
+        update_rule.step()
         plain.zero_grad()
         losses(other, other_distiller)["total"].backward()
         nn.utils.clip_grad_norm_(other.parameters(), 0.5)
@@ -171,15 +173,15 @@ def test_without_delta_a_descent_is_momentum_sgd_on_the_total_with_the_usual_cli
 
 @pytest.mark.parametrize("is_constant", [True, False])
 def test_with_nothing_to_distil_it_is_momentum_sgd_whatever_delta(is_constant):
-    """No lesson, or a distillation loss without gradient."""
+    """No distillation, or a distillation loss without gradient."""
     student, other = Student(), Student()
-    descent = make_descent(student, None, recipe(), CPU)
+    update_rule = make_update_rule(student, None, recipe(), CPU)
     plain = torch.optim.SGD(other.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1)
-    descent.set_rate(0.01)
+    update_rule.set_rate(0.01)
     for _ in range(4):
         task = losses(student, Distiller())["task"]
-        descent.differentiate({"task": task} | ({"distill": torch.tensor(1.0)} if is_constant else {}))
-        descent.step()
+        update_rule.differentiate({"task": task} | ({"distill": torch.tensor(1.0)} if is_constant else {}))
+        update_rule.step()
         plain.zero_grad()
         losses(other, Distiller())["task"].backward()
         plain.step()
@@ -191,10 +193,10 @@ def test_a_gradient_that_two_parameters_share_is_clipped_once():
     """Autograd gives both summands of a sum the very same tensor."""
     student = nn.Module()
     student.one, student.other = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2, 2))
-    descent = make_descent(student, None, recipe(gradient_clip_norm=1.0, weight_decay=0.0), CPU)
-    descent.set_rate(1.0)
-    descent.differentiate({"task": (3 * (student.one + student.other)).sum()})
-    descent.step()
+    update_rule = make_update_rule(student, None, recipe(gradient_clip_norm=1.0, weight_decay=0.0), CPU)
+    update_rule.set_rate(1.0)
+    update_rule.differentiate({"task": (3 * (student.one + student.other)).sum()})
+    update_rule.step()
     assert student.one.detach().unique().item() == pytest.approx(-1 / np.sqrt(8), rel=1e-5)
     assert torch.equal(student.one, student.other)
 
@@ -206,3 +208,13 @@ def test_a_gradient_that_two_parameters_share_is_clipped_once():
 def test_a_delta_that_would_not_let_a_buffer_decay_is_refused(delta):
     with pytest.raises(ValidationError, match="dot_delta"):
         Recipe(optimiser="dot", dot_delta=delta)
+
+
+def test_a_card_with_float16_only_trains_dot_in_full_precision_or_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    cuda = torch.device("cuda")
+    assert not Precision(cuda, "auto", DotUpdate.can_scale).is_mixed
+    with pytest.raises(ConfigError, match=r"amp: true .* Set 'amp: false' or 'auto'"):
+        Precision(cuda, True, DotUpdate.can_scale)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert Precision(cuda, True, DotUpdate.can_scale).is_mixed

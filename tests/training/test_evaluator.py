@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from autokd.detectors import build_detector
-from autokd.distill.distances.general import L2
+from autokd.distill.distances.elementwise import L2
 from autokd.errors import DistillError
-from autokd.outcomes import Job, WorkerResources
+from autokd.outcomes import Job, JobFailed, WorkerResources
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
-from autokd.training import PrecisionMeter, TrainingEvaluatorFactory, evaluator, prepare, validate
-from autokd.training.provisions import Provisions
+from autokd.training import PrecisionMeter, TrainingEvaluatorFactory, prepare, validate
+from autokd.training.assets import TrainingAssets
 
 CPU = torch.device("cpu")
 TWO_TERMS = DistillerSpec.from_yaml(
@@ -62,6 +62,7 @@ def test_a_proxy_reports_the_rewards_parts_after_each_epoch(make_evaluator, run_
     assert (outcome.status, outcome.cause, outcome.artifacts) == ("finished", None, {})
     assert outcome.metrics == reports[-1].metrics
     assert outcome.reports == tuple(reports)
+    assert outcome.worker
     assert outcome.seconds > outcome.metrics["train_seconds"] > 0
 
 
@@ -115,8 +116,8 @@ def test_a_full_training_measures_everything_and_leaves_plain_weights(
     precision = PrecisionMeter(tiny_data.test).measure(student, batch_size=16, device=CPU)
     assert precision.map_50_95 == outcome.metrics["test_ap"]
     assert json.loads(Path(outcome.artifacts["detections_test"]).read_text()) == list(precision.detections)
-    provisions = Provisions(tiny_config, tiny_cache, CPU, tiny_data)
-    found = validate(student, provisions.validation_loader(), provisions.validation_taps())
+    assets = TrainingAssets(tiny_config, tiny_cache, CPU, tiny_data)
+    found = validate(student, assets.data.validation_loader(), assets.teachers.validation_taps())
     assert (found.val_loss, found.cka) == (outcome.metrics["val_loss"], outcome.metrics["cka"])
     assert DistillerSpec.from_yaml(Path(outcome.artifacts["distiller"])).digest == TWO_TERMS.digest
 
@@ -163,15 +164,39 @@ def test_a_distiller_that_the_pair_cannot_supply_is_an_outcome(make_evaluator, r
     def refuse(*args, **settings):
         raise DistillError("no level has the stride")
 
-    monkeypatch.setattr(evaluator, "build_distiller", refuse)
+    monkeypatch.setattr("autokd.training.jobs.build_distillation.build_distiller", refuse)
     _, outcome = run_job(make_evaluator(), Job("t1", TWO_TERMS, "proxy"))
     assert (outcome.cause, outcome.message) == ("cannot_build", "no level has the stride")
 
 
-def test_other_exceptions_are_bugs_and_escape(make_evaluator, run_job, monkeypatch):
+def test_other_exceptions_are_bugs_whose_traceback_is_kept(make_evaluator, run_job, monkeypatch):
     failing(monkeypatch, RuntimeError("shapes do not match"))
-    with pytest.raises(RuntimeError, match="shapes"):
-        run_job(make_evaluator(), Job("t1", load_preset("fitnet"), "proxy"))
+    _, outcome = run_job(make_evaluator(), Job("t1", load_preset("fitnet"), "proxy"))
+    assert (outcome.status, outcome.cause) == ("failed", "error")
+    assert "in fail" in outcome.message
+    assert outcome.message.endswith("RuntimeError: shapes do not match")
+
+
+def test_an_evaluator_raises_and_leaves_the_naming_to_the_runtime(make_evaluator, monkeypatch):
+    failing(monkeypatch, RuntimeError("shapes do not match"))
+    with pytest.raises(JobFailed) as raised:
+        next(make_evaluator().evaluate(Job("t1", load_preset("fitnet"), "proxy")))
+    assert str(raised.value.__cause__) == "shapes do not match"
+
+
+def test_a_full_training_that_fails_at_its_end_keeps_what_it_has_measured_and_written(
+    make_evaluator, run_job, monkeypatch
+):
+    def full_disk(*args, **settings):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("autokd.training.jobs.full_training.save_weights", full_disk)
+    reports, outcome = run_job(make_evaluator(), Job("f1", None, "full"))
+    assert (outcome.status, outcome.cause) == ("failed", "error")
+    assert {"train_loss", "val_ap", "test_ap"} <= set(outcome.metrics)
+    assert set(outcome.artifacts) == {"detections_val", "detections_test"}
+    assert outcome.reports == tuple(reports)
+    assert len(reports) == 2
 
 
 def test_a_pruned_job_stops_and_the_next_one_is_as_ever(make_evaluator, run_job):
@@ -199,8 +224,8 @@ def test_a_worker_loads_data_and_teacher_once(make_evaluator, run_job, tiny_conf
     def never(*args, **settings):
         raise AssertionError("loaded again")
 
-    for name in ("load_datasets", "obtain_teacher", "open_or_build", "load_weights"):
-        monkeypatch.setattr(f"autokd.training.provisions.{name}", never)
+    for name in ("data.load_datasets", "teachers.obtain_teacher", "teachers.open_or_build", "students.load_weights"):
+        monkeypatch.setattr(f"autokd.training.assets.{name}", never)
     assert run_job(one, Job("t2", None, "proxy"))[1].status == "finished"
 
 

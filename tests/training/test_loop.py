@@ -17,8 +17,9 @@ from autokd.distill.distiller import TermValue
 from autokd.errors import NonFiniteError
 from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset
+from autokd.training.distillation import Distillation
 from autokd.training.loader import Loader, training_plan
-from autokd.training.loop import Lesson, LossRecord, train
+from autokd.training.loop import LossRecord, Schedule, train
 from autokd.training.seeds import random_stream
 from autokd.training.teacher.cache import LiveTeacher
 
@@ -71,8 +72,8 @@ def no_teacher(batch) -> DetectorOutputs:
     return DetectorOutputs({}, {})
 
 
-def run(student, loader, lesson=None, recipe=RECIPE, **settings):
-    return list(train(student, loader, recipe, seed=0, lesson=lesson, **settings))
+def run(student, loader, distillation=None, recipe=RECIPE, **settings):
+    return list(train(student, loader, recipe, seed=0, distillation=distillation, **settings))
 
 
 def same_weights(one: nn.Module, other: nn.Module) -> bool:
@@ -96,24 +97,24 @@ def test_a_distiller_without_strength_leaves_the_students_training_as_it_is(make
     """Common random numbers: neither its parameters nor its draws may shift the student's."""
     alone, taught = make_student(architecture), make_student(architecture)
     run(alone, loader)
-    run(taught, loader, Lesson(FakeDistiller(scale=0.0, draws=True), no_teacher))
+    run(taught, loader, Distillation(FakeDistiller(scale=0.0, draws=True), no_teacher))
     assert same_weights(alone, taught)
 
 
 def test_the_distillers_parameters_are_trained_and_stay_out_of_the_student(make_student, loader):
     student, distiller = make_student(), FakeDistiller()
     names = list(student.state_dict())
-    run(student, loader, Lesson(distiller, no_teacher))
+    run(student, loader, Distillation(distiller, no_teacher))
     assert distiller.factor.item() != 1.0
     assert list(student.state_dict()) == names
 
 
 def test_the_distiller_is_told_of_each_epoch_of_the_whole_schedule(make_student, loader):
     distiller = FakeDistiller()
-    run(make_student(), loader, Lesson(distiller, no_teacher))
+    run(make_student(), loader, Distillation(distiller, no_teacher))
     assert distiller.epochs == [(1, 2, 2), (2, 2, 2)]
     cut = FakeDistiller()
-    run(make_student(), loader, Lesson(cut, no_teacher), stop_after=1, schedule_epochs=7)
+    run(make_student(), loader, Distillation(cut, no_teacher), schedule=Schedule(7, stop_after=1))
     assert cut.epochs == [(1, 7, 2)]
 
 
@@ -139,7 +140,7 @@ def test_every_parameter_of_a_distiller_is_trained_and_none_joins_the_students_w
     names = list(student.state_dict())
     before = {name: value.clone() for name, value in distiller.state_dict().items()}
     recipe = RECIPE.model_copy(update={"optimiser": optimiser})
-    run(student, loader, Lesson(distiller, no_teacher), recipe)
+    run(student, loader, Distillation(distiller, no_teacher), recipe)
     for name, value in distiller.state_dict().items():
         assert torch.equal(value, before[name]) == (name == "frozen"), name
     assert list(student.state_dict()) == names
@@ -147,7 +148,7 @@ def test_every_parameter_of_a_distiller_is_trained_and_none_joins_the_students_w
 
 
 def test_losses_are_means_over_steps_and_the_total_is_their_sum(make_student, loader):
-    [first, _] = run(make_student(), loader, Lesson(FakeDistiller(scale=3.0), no_teacher))
+    [first, _] = run(make_student(), loader, Distillation(FakeDistiller(scale=3.0), no_teacher))
     assert first.losses["total"] == pytest.approx(first.task_loss + first.distill_loss)
     assert first.losses["distill/whole.l2"] == pytest.approx(3 * first.losses["distill/whole.l2 before its weight"])
     task_parts = sum(value for name, value in first.losses.items() if name.startswith("task/"))
@@ -168,7 +169,7 @@ def test_dot_with_a_real_distiller_and_relative_weights_repeats_and_learns(make_
                 teacher=teacher(batch),
                 num_classes=6,
             )
-        results.append(run(student, loader, Lesson(distiller, teacher), recipe))
+        results.append(run(student, loader, Distillation(distiller, teacher), recipe))
         students.append(student)
     assert same_weights(*students)
     assert results[0][-1].task_loss < results[0][0].task_loss
@@ -177,14 +178,16 @@ def test_dot_with_a_real_distiller_and_relative_weights_repeats_and_learns(make_
 
 def test_a_schedule_cut_off_is_the_beginning_of_the_whole(make_student, loader):
     whole = run(make_student(), loader)
-    cut = run(make_student(), loader, recipe=RECIPE.model_copy(update={"epochs": 9}), stop_after=1, schedule_epochs=2)
+    cut = run(
+        make_student(), loader, recipe=RECIPE.model_copy(update={"epochs": 9}), schedule=Schedule(2, stop_after=1)
+    )
     assert [replace(r, seconds=0) for r in cut] == [replace(whole[0], seconds=0)]
 
 
 def test_a_term_that_is_nan_is_named_with_its_step(make_student, loader):
-    lesson = Lesson(FakeDistiller(bad_step=3), no_teacher)
+    distillation = Distillation(FakeDistiller(bad_step=3), no_teacher)
     with pytest.raises(NonFiniteError, match=r"distill/whole\.l2.* is nan in epoch 2, step 1"):
-        run(make_student(), loader, lesson)
+        run(make_student(), loader, distillation)
 
 
 def test_a_gradient_that_is_nan_under_finite_losses_is_named(make_student, loader):
@@ -194,7 +197,7 @@ def test_a_gradient_that_is_nan_under_finite_losses_is_named(make_student, loade
             return DistillResult(value, {})
 
     with pytest.raises(NonFiniteError, match="gradient norm is nan"):
-        run(make_student(), loader, Lesson(Root(), no_teacher))
+        run(make_student(), loader, Distillation(Root(), no_teacher))
 
 
 def test_a_record_looked_at_late_still_blames_the_first_bad_step_and_part():

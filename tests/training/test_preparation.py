@@ -8,9 +8,10 @@ import torch
 from autokd.data import load_datasets
 from autokd.errors import AutoKDError, ConfigError
 from autokd.training import PrecisionMeter, prepare
-from autokd.training.content import weights_digest
+from autokd.training.assets import TrainingAssets
 from autokd.training.loop import train
-from autokd.training.provisions import Provisions
+from autokd.training.weights import weights_digest
+from tests.support.training_samples import taps_bytes
 
 CPU = torch.device("cpu")
 
@@ -32,11 +33,10 @@ class Watched:
 def test_a_second_preparation_makes_nothing(tiny_config, tiny_data, tiny_cache):
     prepare(tiny_config, tiny_data, tiny_cache)
     watched = Watched()
-    again = prepare(tiny_config, tiny_data, tiny_cache, on_progress=watched)
+    prepare(tiny_config, tiny_data, tiny_cache, on_progress=watched)
     assert watched.told == []
-    assert again.warm_start_seeds == (0,)
     # fpn 16 channels on 8 x 8, 4 x 4 and 2 x 2 cells, two bytes; 8 images in 2 views and 6 in one.
-    assert again.taps_bytes == 2 * 16 * (64 + 16 + 4) * (8 * 2 + 6)
+    assert taps_bytes(TrainingAssets(tiny_config, tiny_cache, CPU, tiny_data)) == 2 * 16 * (64 + 16 + 4) * (8 * 2 + 6)
 
 
 def test_progress_tells_every_stage_to_its_end(tiny_config, tiny_data, tmp_path):
@@ -59,10 +59,11 @@ def test_progress_tells_every_stage_to_its_end(tiny_config, tiny_data, tmp_path)
 
 def test_the_teachers_score_is_its_ap_and_belongs_to_the_data(tiny_config, tiny_data, tiny_cache):
     made = prepare(tiny_config, tiny_data, tiny_cache)
-    model = made.teacher.build(CPU)
+    teacher = TrainingAssets(tiny_config, tiny_cache, CPU, tiny_data).teachers.first
+    model = teacher.build(CPU)
     for dataset, ap in ((tiny_data.val, made.score.val_ap), (tiny_data.test, made.score.test_ap)):
         assert PrecisionMeter(dataset).measure(model, batch_size=4, device=CPU).map_50_95 == pytest.approx(ap)
-    assert weights_digest(model.state_dict()) == made.teacher.digest
+    assert weights_digest(model.state_dict()) == teacher.digest
     assert not model.training
 
 
@@ -77,7 +78,7 @@ def test_the_teachers_score_is_its_ap_and_belongs_to_the_data(tiny_config, tiny_
 )
 def test_another_recipe_detector_or_data_set_is_another_teacher(make_tiny_config, tiny_cache, change):
     def folder(config):
-        return Provisions(config, tiny_cache, CPU).teacher.folder
+        return TrainingAssets(config, tiny_cache, CPU).teachers.first.folder
 
     assert folder(make_tiny_config(**change)) != folder(make_tiny_config())
 
@@ -85,7 +86,8 @@ def test_another_recipe_detector_or_data_set_is_another_teacher(make_tiny_config
 def test_a_checkpoint_is_loaded_and_not_trained(make_tiny_config, tiny_config, tiny_data, tiny_cache, tmp_path):
     trained = prepare(tiny_config, tiny_data, tiny_cache)
     path = tmp_path / "teacher.pth"
-    torch.save(trained.teacher.build(CPU).plain_state_dict(), path)
+    teacher = TrainingAssets(tiny_config, tiny_cache, CPU, tiny_data).teachers.first
+    torch.save(teacher.build(CPU).plain_state_dict(), path)
     config = make_tiny_config(teacher={"train": None, "checkpoint": path})
     watched = Watched()
     made = prepare(config, tiny_data, tmp_path / "cache", on_progress=watched)
@@ -106,24 +108,24 @@ def test_a_teacher_from_nowhere_is_refused_with_the_remedy(make_tiny_config, tin
 
 
 def test_the_warm_start_is_the_beginning_of_the_full_training(tiny_config, tiny_data, tiny_cache):
-    provisions = Provisions(tiny_config, tiny_cache, CPU, tiny_data)
-    student = provisions.new_student(seed=0)
-    training = train(student, provisions.training_loader(tiny_config.full), tiny_config.full, seed=0)
+    assets = TrainingAssets(tiny_config, tiny_cache, CPU, tiny_data)
+    student = assets.students.new(seed=0)
+    training = train(student, assets.data.training_loader("full"), tiny_config.full, seed=0)
     next(training)  # one epoch of two
-    warm = provisions.warm_student(seed=0)
+    warm = assets.students.warm(seed=0)
     assert weights_digest(warm.state_dict()) == weights_digest(student.state_dict())
-    found = Provisions(tiny_config, tiny_cache, CPU, tiny_data).warm_student(seed=0)
+    found = TrainingAssets(tiny_config, tiny_cache, CPU, tiny_data).students.warm(seed=0)
     assert weights_digest(found.state_dict()) == weights_digest(student.state_dict())
 
 
 def test_warm_starts_differ_by_seed_and_vanish_when_switched_off(make_tiny_config, tiny_config, tiny_cache):
-    provisions = Provisions(tiny_config, tiny_cache, CPU)
-    digests = {weights_digest(provisions.warm_student(seed).state_dict()) for seed in (0, 1)}
+    assets = TrainingAssets(tiny_config, tiny_cache, CPU)
+    digests = {weights_digest(assets.students.warm(seed).state_dict()) for seed in (0, 1)}
     assert len(digests) == 2
     for off in (None, {"epochs": 0}):
-        cold = Provisions(make_tiny_config(proxy={"warm_start": off}), tiny_cache, CPU)
-        new = cold.new_student(0)
-        assert weights_digest(cold.warm_student(0).state_dict()) == weights_digest(new.state_dict())
+        cold = TrainingAssets(make_tiny_config(proxy={"warm_start": off}), tiny_cache, CPU)
+        new = cold.students.new(0)
+        assert weights_digest(cold.students.warm(0).state_dict()) == weights_digest(new.state_dict())
 
 
 def test_without_a_test_file_test_is_val(make_tiny_config, tiny_config, tmp_path):

@@ -13,8 +13,9 @@ from autokd.detectors import build_detector, prediction_layout_of, unpaired_taps
 from autokd.outcomes import Job, WorkerResources
 from autokd.presets import load_preset
 from autokd.training import LiveTeacher, TrainingEvaluatorFactory, prepare
-from autokd.training.content import weights_digest
-from autokd.training.provisions import Provisions
+from autokd.training.assets import TrainingAssets
+from autokd.training.weights import weights_digest
+from tests.support.training_samples import taps_bytes
 
 CPU = torch.device("cpu")
 SMALL = (32, 48)
@@ -32,7 +33,10 @@ def test_a_proxy_is_bitwise_that_of_a_set_of_the_smaller_size(
     evaluator = TrainingEvaluatorFactory(small_config, tiny_cache, tmp_path / "a", tiny_data)(WorkerResources())
     _, found = run_job(evaluator, Job("t", load_preset("fitnet"), "proxy"))
     checkpoint = tmp_path / "teacher.pth"
-    torch.save(prepare(small_config, tiny_data, tiny_cache).teacher.build(CPU).plain_state_dict(), checkpoint)
+    torch.save(
+        TrainingAssets(small_config, tiny_cache, CPU, tiny_data).teachers.first.build(CPU).plain_state_dict(),
+        checkpoint,
+    )
     root = Path(tiny_data.train.annotation_path).parent
     names = {split: f"instances_{split}.json" for split in ("train", "val", "test")}
     config = make_tiny_config(
@@ -47,46 +51,46 @@ def test_a_proxy_is_bitwise_that_of_a_set_of_the_smaller_size(
 
 
 def test_full_trainings_see_the_whole_size(small_config, tiny_data, tiny_cache):
-    provisions = Provisions(small_config, tiny_cache, CPU, tiny_data)
-    for recipe, size in ((small_config.proxy, SMALL), (small_config.full, (64, 64))):
-        [batch] = provisions.training_loader(recipe).of_pairs([[(0, 1)]])
+    assets = TrainingAssets(small_config, tiny_cache, CPU, tiny_data)
+    for recipe, size in (("proxy", SMALL), ("full", (64, 64))):
+        [batch] = assets.data.training_loader(recipe).of_pairs([[(0, 1)]])
         assert batch.images_BCHW.shape[-2:] == size
-        assert provisions.datasets_of(recipe).val.image_size_px == size
-    assert provisions.validation_loader().dataset.image_size_px == (64, 64)
+        assert assets.data.of(recipe).val.image_size_px == size
+    assert assets.data.validation_loader().dataset.image_size_px == (64, 64)
 
 
 def test_the_teachers_taps_are_those_of_the_smaller_images(small_config, tiny_config, tiny_data, tiny_cache):
-    provisions = Provisions(small_config, tiny_cache, CPU, tiny_data)
-    taps = provisions.training_taps(small_config.proxy)
-    [batch] = provisions.training_loader(small_config.proxy).of_pairs([[(2, 0), (5, 1)]])
-    cached, live = taps(batch), LiveTeacher(provisions.teacher.build(CPU))(batch)
+    assets = TrainingAssets(small_config, tiny_cache, CPU, tiny_data)
+    taps = assets.teachers.training_cache("proxy")
+    [batch] = assets.proxy_loader().of_pairs([[(2, 0), (5, 1)]])
+    cached, live = taps(batch), LiveTeacher(assets.teachers.first.build(CPU))(batch)
     assert cached.pyramid["p3"].shape[-2:] == (4, 8)  # 32 x 64 after padding to whole cells of p5
     for level, map_BCHW in live.pyramid.items():
         torch.testing.assert_close(cached.pyramid[level], map_BCHW, rtol=2e-3, atol=2e-3)
-    plain = Provisions(tiny_config, tiny_cache, CPU, tiny_data)
-    assert provisions.training_taps(small_config.full).folder == plain.training_taps(tiny_config.full).folder
-    assert provisions.training_taps(small_config.full).folder != taps.folder
+    plain = TrainingAssets(tiny_config, tiny_cache, CPU, tiny_data)
+    assert assets.teachers.training_cache("full").folder == plain.teachers.training_cache("full").folder
+    assert assets.teachers.training_cache("full").folder != taps.folder
 
 
 def test_the_warm_start_is_of_that_size_and_kept_apart(small_config, tiny_config, tiny_data, tiny_cache):
-    small, plain = (Provisions(config, tiny_cache, CPU, tiny_data) for config in (small_config, tiny_config))
-    digests = [weights_digest(provisions.warm_student(0).state_dict()) for provisions in (small, plain)]
+    small, plain = (TrainingAssets(config, tiny_cache, CPU, tiny_data) for config in (small_config, tiny_config))
+    digests = [weights_digest(assets.students.warm(0).state_dict()) for assets in (small, plain)]
     assert digests[0] != digests[1]
-    again = Provisions(small_config, tiny_cache, CPU, tiny_data)
-    assert weights_digest(again.warm_student(0).state_dict()) == digests[0]
+    again = TrainingAssets(small_config, tiny_cache, CPU, tiny_data)
+    assert weights_digest(again.students.warm(0).state_dict()) == digests[0]
 
 
 def test_the_datas_own_size_is_as_no_size(make_tiny_config, tiny_config, tiny_data, tiny_cache):
-    own = Provisions(make_tiny_config(proxy={"image_size_px": (64, 64)}), tiny_cache, CPU, tiny_data)
-    plain = Provisions(tiny_config, tiny_cache, CPU, tiny_data)
-    assert own.proxy_datasets is tiny_data
-    assert own._warm_start_key(0) == plain._warm_start_key(0)
+    own = TrainingAssets(make_tiny_config(proxy={"image_size_px": (64, 64)}), tiny_cache, CPU, tiny_data)
+    plain = TrainingAssets(tiny_config, tiny_cache, CPU, tiny_data)
+    assert own.data.proxy is tiny_data
+    assert own.students.warm_start_key(0) == plain.students.warm_start_key(0)
 
 
 def test_preparation_makes_what_proxies_need_and_a_second_one_nothing(small_config, tiny_data, tmp_path):
     told: list[list[str]] = [[], []]
     for stages in told:
-        made = prepare(small_config, tiny_data, tmp_path, on_progress=lambda stage, *_, s=stages: s.append(stage))
+        prepare(small_config, tiny_data, tmp_path, on_progress=lambda stage, *_, s=stages: s.append(stage))
     assert list(dict.fromkeys(told[0])) == [
         "teacher",
         "teacher AP",
@@ -98,7 +102,8 @@ def test_preparation_makes_what_proxies_need_and_a_second_one_nothing(small_conf
     ]
     assert told[1] == []
     # 16 channels of two bytes; small: 32 x 64 px of cells; 8 images in 2 views and 6 in one.
-    assert made.taps_bytes == 2 * 16 * (64 + 16 + 4 + 32 + 8 + 2) * (8 * 2 + 6)
+    assets = TrainingAssets(small_config, tmp_path, CPU, tiny_data)
+    assert taps_bytes(assets) == 2 * 16 * (64 + 16 + 4 + 32 + 8 + 2) * (8 * 2 + 6)
 
 
 @pytest.mark.parametrize("architecture", ["fcos", "retinanet", "faster_rcnn"])

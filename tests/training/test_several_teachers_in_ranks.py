@@ -11,10 +11,10 @@ import torch
 
 from autokd.config import RunConfig, complete_recipes
 from autokd.presets import load_preset
-from autokd.training.evaluator import make_lesson
+from autokd.training.assets import TrainingAssets
+from autokd.training.jobs.build_distillation import build_distillation
 from autokd.training.loop import train
-from autokd.training.parallel.shares import Ranks
-from autokd.training.provisions import Provisions
+from autokd.training.shards import RankGroup
 from tests.support.rank_processes import in_ranks
 from tests.support.training_samples import make_config
 
@@ -23,13 +23,13 @@ def train_with_two_teachers(cache: Path, factors: str) -> dict[str, Any]:
     tiny = make_config()
     other = tiny.teacher.model_copy(update={"fpn_channels": 24})
     data = tiny.model_dump() | {"teacher": [tiny.teacher, other], "teacher_factors": factors}
-    provisions = Provisions(complete_recipes(RunConfig.model_validate(data)), cache, torch.device("cpu"))
-    recipe = provisions.config.full
-    student = provisions.new_student(0)
-    loader = replace(provisions.training_loader(recipe), ranks=Ranks.current())
-    lesson = make_lesson(load_preset("fitnet"), student, loader, provisions, recipe, 0)
-    losses = [dict(result.losses) for result in train(student, loader, recipe, seed=0, lesson=lesson)]
-    return {"losses": losses, "shares": lesson.distiller.shares_T.tolist(), "weights": student.plain_state_dict()}
+    assets = TrainingAssets(complete_recipes(RunConfig.model_validate(data)), cache, torch.device("cpu"))
+    recipe = assets.config.full
+    student = assets.students.new(0)
+    loader = replace(assets.data.training_loader("full"), ranks=RankGroup.current())
+    distillation = build_distillation(load_preset("fitnet"), student, loader, assets, "full", 0)
+    losses = [dict(result.losses) for result in train(student, loader, recipe, seed=0, distillation=distillation)]
+    return {"losses": losses, "shares": distillation.distiller.shares_T.tolist(), "weights": student.plain_state_dict()}
 
 
 @pytest.mark.slow

@@ -20,12 +20,12 @@ from autokd.training.seeds import random_stream
 from autokd.training.teacher import cache as teacher_cache
 from autokd.training.teacher import obtain as teacher_module
 from autokd.training.teacher.cache import LiveTeacher, open_or_build, sound_meta
-from autokd.training.teacher.key import FORMAT_VERSION, TapsKey, stored_taps
+from autokd.training.teacher.cache_key import FORMAT_VERSION, CacheKey, stored_taps
 from autokd.training.teacher.obtain import Teacher, obtain_teacher
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(num_views=3, scale_range=(0.7, 1.3))
-KEY = TapsKey("teacher", "config", "data", "plan", (64, 64), ("boxes", "class_logits", "fpn"))
+KEY = CacheKey("teacher", "config", "data", "plan", (64, 64), ("boxes", "class_logits", "fpn"))
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +136,8 @@ def test_a_build_that_dies_leaves_nothing_that_could_be_taken_for_whole(tmp_path
 )
 def test_the_folder_depends_on_all_that_the_taps_depend_on(change):
     fields = {name: getattr(KEY, name) for name in KEY.__dataclass_fields__}
-    assert TapsKey(**fields).folder_name == KEY.folder_name
-    assert TapsKey(**{**fields, **change}).folder_name != KEY.folder_name
+    assert CacheKey(**fields).folder_name == KEY.folder_name
+    assert CacheKey(**{**fields, **change}).folder_name != KEY.folder_name
 
 
 def test_a_teacher_beyond_float16_is_refused_by_tap_and_value(tmp_path, teacher, loader):
@@ -257,12 +257,12 @@ def test_the_checksum_of_a_small_file_covers_every_byte(tmp_path):
     content = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     path = tmp_path / "file"
     path.write_bytes(content.tobytes())
-    whole = teacher_cache._checksum(path)
+    whole = teacher_cache.checksum(path)
     for position in [0, size - 1, *range(777, size, math.ceil(size / 40))]:
         changed = content.copy()
         changed[position] ^= 1
         path.write_bytes(changed.tobytes())
-        assert teacher_cache._checksum(path) != whole, position
+        assert teacher_cache.checksum(path) != whole, position
 
 
 class PaddingTeacher(torch.nn.Module):

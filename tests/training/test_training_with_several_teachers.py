@@ -16,7 +16,8 @@ from autokd.outcomes import Job, Outcome, WorkerResources
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
 from autokd.training import PrecisionMeter, TrainingEvaluatorFactory, file_digest, prepare, validate
-from autokd.training.provisions import Provisions
+from autokd.training.assets import TrainingAssets
+from tests.support.training_samples import taps_bytes
 
 CPU = torch.device("cpu")
 SMALL = {"backbone": {"width": 8}, "fpn_channels": 16, "train": {"epochs": 2, "batch_size": 4}}
@@ -77,27 +78,28 @@ def test_every_teacher_is_trained_measured_and_cached_under_its_number(taught_by
         "teacher 2 taps, training",
         "warm start, seed 0",
     ]
-    for teacher, score in zip(made.teachers, made.scores, strict=True):
+    assets = TrainingAssets(config, tmp_path, CPU, tiny_data)
+    for teacher, score in zip(assets.teachers.all, made.scores, strict=True):
         ap = PrecisionMeter(tiny_data.val).measure(teacher.build(CPU), batch_size=4, device=CPU).map_50_95
         assert ap == pytest.approx(score.val_ap)
     assert made.score.val_ap == max(score.val_ap for score in made.scores)
     # 8 x 8, 4 x 4 and 2 x 2 cells of 16 and of 24 channels, two bytes; 8 images in 2 views and 6 in one.
-    assert made.taps_bytes == 2 * (16 + 24) * (64 + 16 + 4) * (8 * 2 + 6)
+    assert taps_bytes(assets) == 2 * (16 + 24) * (64 + 16 + 4) * (8 * 2 + 6)
     stages.clear()
     prepare(config, tiny_data, tmp_path, on_progress=lambda stage, *told: stages.append(stage))
     assert stages == []
 
 
 def test_a_teacher_among_others_is_the_one_that_it_is_alone(taught_by, tiny_config, tiny_cache):
-    alone = Provisions(tiny_config, tiny_cache, CPU)
-    among = Provisions(taught_by(WIDE, SMALL), tiny_cache, CPU)
-    assert among.teachers[1].folder == alone.teacher.folder
-    assert among.teachers[1].digest == alone.teacher.digest
+    alone = TrainingAssets(tiny_config, tiny_cache, CPU)
+    among = TrainingAssets(taught_by(WIDE, SMALL), tiny_cache, CPU)
+    assert among.teachers.all[1].folder == alone.teachers.first.folder
+    assert among.teachers.all[1].digest == alone.teachers.first.digest
     assert (
-        among.training_taps(tiny_config.full, teacher=among.teachers[1]).folder
-        == alone.training_taps(tiny_config.full).folder
+        among.teachers.training_cache("full", teacher=among.teachers.all[1]).folder
+        == alone.teachers.training_cache("full").folder
     )
-    assert among.training_taps(tiny_config.full).folder != alone.training_taps(tiny_config.full).folder
+    assert among.teachers.training_cache("full").folder != alone.teachers.training_cache("full").folder
 
 
 @pytest.mark.parametrize("factors", ["equal", "gap", "gradient", [3, 1]])
@@ -131,12 +133,12 @@ def test_two_teachers_train_another_student_than_either_alone(taught_by, make_ev
 def test_cka_is_the_mean_over_the_teachers(taught_by, make_evaluator, run_job, tiny_data, tiny_cache, tiny_config):
     config = taught_by(SMALL, WIDE)
     _, outcome = run_job(make_evaluator(config), Job("t1", None, "full"))
-    provisions = Provisions(config, tiny_cache, CPU, tiny_data)
-    student = provisions.new_student(0)
+    assets = TrainingAssets(config, tiny_cache, CPU, tiny_data)
+    student = assets.students.new(0)
     student.model.load_state_dict(torch.load(Path(outcome.artifacts["weights"]), weights_only=True))
     each = [
-        validate(student, provisions.validation_loader(), provisions.validation_taps(teacher)).cka
-        for teacher in provisions.teachers
+        validate(student, assets.data.validation_loader(), assets.teachers.validation_cache(teacher=teacher)).cka
+        for teacher in assets.teachers.all
     ]
     assert each[0] != each[1]
     assert outcome.metrics["cka"] == pytest.approx(math.fsum(each) / 2)
@@ -184,15 +186,15 @@ def test_a_promoted_student_teaches_beside_the_teacher(
     assert second.metrics["val_loss"] != first.metrics["val_loss"]
     assert second.artifacts == {}, "what learned from a promoted student is not promoted itself"
 
-    provisions = Provisions(config, tiny_cache, CPU, tiny_data)
-    promoted = provisions.promoted(folder)
+    assets = TrainingAssets(config, tiny_cache, CPU, tiny_data)
+    promoted = assets.teachers.promoted(folder)
     model = promoted.build(CPU)
     left = torch.load(first.artifacts["student"], weights_only=True)
     assert all(torch.equal(value, left[name]) for name, value in model.state_dict().items())
-    [batch] = provisions.training_loader(config.proxy).of_pairs([[(0, 1), (3, 0)]])
+    [batch] = assets.proxy_loader().of_pairs([[(0, 1), (3, 0)]])
     with torch.no_grad():
         expected = model(batch.images_BCHW)
-    found = provisions.training_taps(config.proxy, teacher=promoted)(batch)
+    found = assets.teachers.training_cache("proxy", teacher=promoted)(batch)
     for level, map_BCHW in expected.pyramid.items():
         torch.testing.assert_close(found.pyramid[level], map_BCHW, rtol=2e-3, atol=1e-3)
 
@@ -202,10 +204,10 @@ def test_cka_is_that_with_the_teachers_alone(taught_by, make_evaluator, run_job,
     one, spec = make_evaluator(config), load_preset("fitnet").with_strength(20)
     folder = promote(run_job(one, Job("t1", spec, "proxy"))[1])
     _, outcome = run_job(one, Job("f1", spec, "full", promoted=folder.name))
-    provisions = Provisions(config, tiny_cache, CPU, tiny_data)
-    student = provisions.new_student(0)
+    assets = TrainingAssets(config, tiny_cache, CPU, tiny_data)
+    student = assets.students.new(0)
     student.model.load_state_dict(torch.load(outcome.artifacts["weights"], weights_only=True))
-    found = validate(student, provisions.validation_loader(), provisions.validation_taps())
+    found = validate(student, assets.data.validation_loader(), assets.teachers.validation_taps())
     assert outcome.metrics["cka"] == pytest.approx(found.cka)
 
 

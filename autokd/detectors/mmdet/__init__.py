@@ -1,8 +1,8 @@
 """MMDetection 3.x models behind the ``DetectorOutputs`` contract. Nothing outside this package imports mmdet.
 
-A model is mmdet's own, built from the user's config; an adapter replaces none of its parts. It computes the maps,
-lets mmdet's ``loss`` and ``predict`` start from these very tensors, and listens to what the heads say meanwhile. So
-losses are mmdet's to the last bit, and weights load in ``mmdet.apis.init_detector``.
+A model is mmdet's own, built from the user's config; an adapter replaces none of its parts. It computes the maps, lets
+mmdet's ``loss`` and ``predict`` start from these very tensors, and records the outputs of the heads meanwhile
+(``intercept``). So losses are mmdet's to the last bit, and weights load in ``mmdet.apis.init_detector``.
 """
 
 from autokd.detectors.mmdet.adapter import MmdetAdapter

@@ -1,4 +1,4 @@
-"""What all adapters of MMDetection have in common: mmdet's own preprocessing, losses and detections around our maps.
+"""Base of MMDetection's adapters: mmdet's own preprocessing, losses and detections around maps that AutoKD computes.
 
 Legend: B images, C channels, H x W pixels or cells, A candidate boxes of an image, K classes of the data set, n boxes.
 """
@@ -15,23 +15,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autokd.detectors.contract import Detections, Detector, Target, evaluating, full_precision
+from autokd.detectors.contract import Detections, Detector, Target, evaluating
 from autokd.detectors.labels import LabelMap
 from autokd.detectors.mmdet.intercept import patched_methods, training_form
 from autokd.detectors.mmdet.library import PROGRAM_ERRORS
 from autokd.errors import DetectorError, NonFiniteError
-from autokd.outputs import TAPS, DetectorOutputs, HeadMaps
+from autokd.outputs import TAPS, DetectorOutputs, HeadMaps, taps_where
+from autokd.tensors import full_precision
 
 _PROBE_PX = 128
-"""Side of the empty image that tells channels and strides: the coarsest levels in use have a stride of 128."""
+"""Side of the empty image that shows channels and strides: the coarsest levels in use have a stride of 128."""
+
+_HEAD_TAPS = frozenset(taps_where(needs_head=True))
 
 _EVEN_PX = 32
-"""Sides that are multiples of this suit every neck: what most configs pad to."""
+"""Multiple of pixels to which most configs pad; every neck takes such sides."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What mmdet's parts take: normalised, padded images and one data sample an image."""
+    """Input of mmdet's parts: normalized, padded images and one data sample an image."""
 
     inputs_BCHW: Tensor
     samples: list[Any]
@@ -71,9 +74,14 @@ class HeadReading:
 class MmdetAdapter(Detector):
     """Base of the three families: one stage, two stages, queries.
 
-    The images go through the model's own ``data_preprocessor`` as mmdet's pipelines would hand them over - BGR, 0 to
-    255 - so its means, channel order and padding hold; its random batch augmentations are left out. Losses are
+    The images go through the model's own ``data_preprocessor`` in the form that mmdet's pipelines give them (BGR, 0 to
+    255), so that its means, channel order and padding hold; its random batch augmentations are left out. Losses are
     those of ``model.loss``, by mmdet's names.
+
+    Args:
+        model: a detector of mmdet, built and initialized.
+        architecture: its name in errors: the config of the section.
+        labels: how the model's classes belong to the data set's.
     """
 
     def __init__(self, model: Any, architecture: str, labels: LabelMap) -> None:
@@ -88,11 +96,11 @@ class MmdetAdapter(Detector):
         self._finest_first = sorted(range(len(strides)), key=strides.__getitem__)
         self._channels = shapes[self._finest_first[0]][1]
         self._strides = _level_names([strides[index] for index in self._finest_first])
-        self._settle_padding()
+        self._pad_for_even_maps()
 
     @property
     def model_classes(self) -> tuple[str, ...] | None:
-        """Names of the model's own classes where a checkpoint told them; None: they are the data set's."""
+        """Names of the model's own classes, if its checkpoint states them; None: they are the data set's."""
         return self._labels.model_classes
 
     @property
@@ -104,13 +112,22 @@ class MmdetAdapter(Detector):
         return self._channels
 
     @property
+    def body(self) -> nn.Module:
+        body: nn.Module = self.model.backbone  # the pyramid is the neck, beside it
+        return body
+
+    @property
     def pad_multiple_px(self) -> int:
         return int(self.model.data_preprocessor.pad_size_divisor)
 
     def check_runs(self, image_size_px: tuple[int, int]) -> None:
-        """Losses, taps and detections of one empty image of (height, width) pixels, with one box in it.
+        """Compute losses, taps and detections of one empty image with one box, so that errors come before a training.
 
-        DetectorError where that fails: better now than in the middle of a training.
+        Args:
+            image_size_px: (height, width) of the image.
+
+        Raises:
+            DetectorError: if the model does not run.
         """
         height, width = image_size_px
         box = torch.tensor([[width / 4, height / 4, width / 2, height / 2]])
@@ -124,10 +141,18 @@ class MmdetAdapter(Detector):
     def read(
         self, inputs_BCHW: Tensor, samples: list[Any], taps: Sequence[str]
     ) -> tuple[DetectorOutputs, dict[str, Any]]:
-        """Outputs for a batch that the model's preprocessor has made already, and mmdet's losses as it gives them.
+        """Read a batch of a training that mmengine runs. All parts of the model run, in the mode that they are in.
 
-        samples: mmdet's, with their annotations; images of a batch may differ in size. All parts of the model run, in
-        the mode that they are in.
+        Args:
+            inputs_BCHW: images that the model's preprocessor has normalized and padded.
+            samples: mmdet's data samples, with their annotations; images of a batch may differ in size.
+            taps: names of the taps to return.
+
+        Returns:
+            The outputs, and mmdet's losses unchanged, as mmengine's ``parse_losses`` takes them.
+
+        Raises:
+            NonFiniteError: if maps or weights hold NaN or infinity.
         """
         batch = Batch(inputs_BCHW, samples, has_targets=True)
         features = self._features(batch)
@@ -141,11 +166,15 @@ class MmdetAdapter(Detector):
     def read_pixels(
         self, pixels_BCHW: Tensor, sizes_px: Sequence[tuple[int, int]], taps: Sequence[str]
     ) -> DetectorOutputs:
-        """Taps of images on one canvas, as pipelines of mmdet load them: BGR, 0 to 255.
+        """Return the taps of images that share one canvas.
 
-        sizes_px: (height, width) of each image from the upper left corner; beside it lies padding.
+        Args:
+            pixels_BCHW: BGR, 0 to 255, as pipelines of mmdet load them.
+            sizes_px: (height, width) of each image from the upper left corner; beside it lies padding.
+            taps: names of the taps to return.
         """
         batch = self._batch_of(pixels_BCHW, [None] * len(pixels_BCHW), sizes_px)
+        # The padding was normalized like pixels; this model's own padding value goes there, as in its own training.
         for input_CHW, (height, width) in zip(batch.inputs_BCHW, sizes_px):
             input_CHW[:, height:] = input_CHW[:, :, width:] = self.model.data_preprocessor.pad_value
         features = self._features(batch)
@@ -160,12 +189,12 @@ class MmdetAdapter(Detector):
 
     @abstractmethod
     def _read_heads(self, features: Features, batch: Batch, taps: Sequence[str]) -> HeadReading:
-        """Run the heads on the maps: losses if the batch has targets, and what ``taps`` wants."""
+        """Run the heads on the maps: losses if the batch has targets, and the given taps."""
 
     @property
     @abstractmethod
     def _head_taps(self) -> tuple[str, ...]:
-        """Taps beside ``fpn`` that this model gives."""
+        """Taps beside ``fpn`` that this model has."""
 
     @property
     def _is_known(self) -> bool:
@@ -178,11 +207,11 @@ class MmdetAdapter(Detector):
         """Parts whose outputs differ between training and detection."""
 
     def _prior_strides(self, num_levels: int) -> list[int] | None:
-        """Strides as the model's priors state them; None: measure them."""
+        """Return the strides that the model's priors state; None: measure them."""
         return None
 
     def _unused_children(self) -> AbstractContextManager[None]:
-        """A context in which parts that boxes do not need are out of the way."""
+        """Return a context in which the model lacks the parts that boxes do not need."""
         return nullcontext()
 
     # ----------------------------------------------------------------------------------------- inside
@@ -213,7 +242,7 @@ class MmdetAdapter(Detector):
 
     def _of_heads(self, taps: Sequence[str]) -> tuple[str, ...]:
         """Those of ``taps`` for which the heads must run."""
-        return tuple(tap for tap in self._head_taps if tap in taps and tap != "head")
+        return tuple(tap for tap in self._head_taps if tap in taps and tap in _HEAD_TAPS)
 
     def _outputs(self, features: Features, batch: Batch, reading: HeadReading, wants_head: bool) -> DetectorOutputs:
         logits = full_precision(reading.class_logits)
@@ -231,7 +260,7 @@ class MmdetAdapter(Detector):
         )
 
     def _batch(self, images_BCHW: Tensor, targets: Sequence[Target] | None) -> Batch:
-        """Through the model's own preprocessor: its colours, its padding."""
+        """Send images through the model's own preprocessor, for its colors and its padding."""
         num_images = len(images_BCHW)
         checked = self._check_targets(targets, num_images) if targets is not None else [None] * num_images
         sizes_px = [(images_BCHW.shape[-2], images_BCHW.shape[-1])] * num_images
@@ -260,7 +289,7 @@ class MmdetAdapter(Detector):
         return InstanceData(bboxes=target["boxes"], labels=self._labels.to_model(target["labels"]))
 
     def _losses_of_model(self, features: Features, batch: Batch) -> dict[str, Any]:
-        """mmdet's own loss, from our maps."""
+        """Return the losses of ``model.loss``, computed from these maps."""
         with patched_methods(self.model, features.replacements), training_form(self._formed_parts, True):
             return self.model.loss(batch.inputs_BCHW, batch.samples)
 
@@ -273,15 +302,16 @@ class MmdetAdapter(Detector):
         labels, known = self._labels.from_model(instances.labels)
         order = instances.scores[known].argsort(descending=True)
         boxes, scores = full_precision(instances.bboxes[known]), full_precision(instances.scores[known])
-        # Thresholds of scores let NaN through in some heads: a diverged model finds nothing.
+        # The score thresholds of some heads let NaN through; a diverged model has to find nothing.
         order = order[torch.isfinite(scores[order]) & torch.isfinite(boxes[order]).all(dim=1)]
         return {"boxes": boxes[order], "scores": scores[order], "labels": labels[known][order]}
 
-    def _settle_padding(self) -> None:
-        """Pad more than the config asks for, where its neck joins neighbouring levels and needs even maps.
+    def _pad_for_even_maps(self) -> None:
+        """Pad more than the config asks for, if its neck joins neighboring levels and needs even maps.
 
         RTMDet's preprocessor pads nothing, since its pipelines make all images 640 x 640.
         """
+        # Only an attempt shows it: necks differ in which sides they take, and no attribute of them says so.
         if self.pad_multiple_px >= min(_EVEN_PX, max(self._strides.values())):
             return
         try:
@@ -290,7 +320,7 @@ class MmdetAdapter(Detector):
             self.model.data_preprocessor.pad_size_divisor = max(self._strides.values())
 
     def _probe(self, side_px: int) -> list[tuple[int, int, int, int]]:
-        """Shapes of the maps for an empty image; statistics and random numbers stay as they are."""
+        """Return the shapes of the maps for an empty image; statistics and random numbers stay as they are."""
         empty = torch.zeros(1, 3, side_px, side_px)
         with self._explained("up to its pyramid"), torch.no_grad(), evaluating(self), torch.random.fork_rng():
             maps = self._features(self._batch(empty, None)).maps
@@ -310,7 +340,7 @@ class MmdetAdapter(Detector):
 
     @contextmanager
     def _blaming_nan(self, features: Features) -> Iterator[None]:
-        """mmdet's matching stumbles over NaN in many ways: say that the weights have run away instead."""
+        """Turn the many errors by which mmdet's matching meets NaN into one ``NonFiniteError``."""
         try:
             yield
         except (ValueError, RuntimeError, IndexError, AssertionError) as error:
@@ -324,7 +354,7 @@ class MmdetAdapter(Detector):
 
 
 def _task_losses(losses: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What mmengine adds up: entries with "loss" in their name, the levels' parts of a list summed."""
+    """Return the losses that mmengine adds up: entries with "loss" in their name, lists summed over the levels."""
     found: dict[str, Tensor] = {}
     for name, value in losses.items():
         if "loss" in name:
@@ -334,7 +364,7 @@ def _task_losses(losses: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _level_names(strides: Sequence[int]) -> dict[str, int]:
-    """``p3`` for a stride of 8, as elsewhere; numbered where strides are no distinct powers of two."""
+    """Name a stride of 8 ``p3``, as in the papers; number the levels if strides are no distinct powers of two."""
     powers = [math.log2(stride) for stride in strides]
     if len(set(strides)) == len(strides) and all(power.is_integer() for power in powers):
         return {f"p{int(power)}": stride for power, stride in zip(powers, strides)}

@@ -26,12 +26,18 @@ def build_mmdet_detector(
     image_size_px: tuple[int, int],
     classes: Sequence[str] | None = None,
 ) -> MmdetAdapter:
-    """Build the detector of a section; weights come from its ``checkpoint``, else from the config's initialisation.
+    """Build the detector of a section; weights come from its ``checkpoint``, else from the config's initialization.
 
-    image_size_px: (height, width); the first detector of its kind is tried on such an image, so that what cannot train
-    is refused here. classes: names of the data set's classes in its order; a checkpoint that knows these and more
-    keeps its own head, and the adapter picks the data set's classes by name. Without names, by number.
-    DetectorError for a config or a checkpoint that is missing, broken, or of another model.
+    Args:
+        section: the configuration.
+        num_classes: object classes, without a background.
+        image_size_px: (height, width); the first detector of its kind is tried on such an image, so that a model that
+            cannot train is refused here.
+        classes: names of the data set's classes in its order. A checkpoint that has these and more keeps its own head,
+            and the adapter picks the data set's classes by name. None: by number.
+
+    Raises:
+        DetectorError: if a config or a checkpoint is missing, broken, or of another model.
     """
     if classes is not None and len(classes) != num_classes:
         raise DetectorError(f"num_classes is {num_classes}, but {len(classes)} names are given. Name each class once.")
@@ -54,9 +60,14 @@ def build_mmdet_detector(
 
 
 def adapter_of(model: Any, name: str) -> MmdetAdapter:
-    """An adapter around a model that someone else has built and trains; what trains in it, and its padding, stay.
+    """Return an adapter around a model that other code has built and trains.
 
-    name: for errors. DetectorError for a model of no known family.
+    Args:
+        model: a detector of mmdet; which of its parameters train, and its padding, stay as they are.
+        name: its name in errors.
+
+    Raises:
+        DetectorError: if the model is of no known family.
     """
     require_mmdet()
     head = model.roi_head.bbox_head if getattr(model, "roi_head", None) is not None else model.bbox_head
@@ -71,7 +82,8 @@ def adapter_of(model: Any, name: str) -> MmdetAdapter:
 
 
 _tried: set[Any] = set()
-"""What ran in this process before: the trial costs a forward, and a search builds the same student many times."""
+"""Models and sizes that ran in this process before. The trial costs a forward, and a search builds the same student
+many times."""
 
 
 def _try_once(detector: MmdetAdapter, key: Any) -> None:
@@ -91,10 +103,15 @@ def _label_map(
 
 
 def build_mmdet_model(section: MmdetDetector, num_classes: int, *, pretrained: bool = True) -> Any:
-    """The plain mmdet model of a section, initialised as its config says.
+    """Return the plain mmdet model of a section, initialized as its config says.
 
-    ``pretrained`` false leaves out weights that the config would have downloaded, for a checkpoint that follows.
-    DetectorError where the config does not describe a model that can be built here.
+    Args:
+        section: the configuration.
+        num_classes: object classes, without a background.
+        pretrained: False leaves out weights that the config would have downloaded, if a checkpoint follows.
+
+    Raises:
+        DetectorError: if the config does not describe a model that can be built here.
     """
     config = resolve_config(section, num_classes)
     from mmdet.registry import MODELS
@@ -102,6 +119,7 @@ def build_mmdet_model(section: MmdetDetector, num_classes: int, *, pretrained: b
 
     if not pretrained:
         _drop_pretrained(config.model)
+    # mmdet's registries look names up in mmengine's current scope, also long after the build (losses, assigners).
     if DefaultScope.get_current_instance() is None:
         init_default_scope(config.get("default_scope", "mmdet"))
     try:
@@ -120,7 +138,7 @@ def build_mmdet_model(section: MmdetDetector, num_classes: int, *, pretrained: b
 
 
 def _warn_of_frozen_noise(model: Any, where: str) -> None:
-    """The zoo's backbones keep their first stages as they were pretrained: frozen random weights learn nothing."""
+    """Warn of frozen random weights: the zoo's backbones freeze their first stages, which expects pretrained ones."""
     backbone = model.backbone
     has_frozen = any(parameter.ndim == 4 and not parameter.requires_grad for parameter in backbone.parameters())
     if has_frozen and not _reads_file(getattr(backbone, "init_cfg", None)):
@@ -133,7 +151,7 @@ def _warn_of_frozen_noise(model: Any, where: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """mmengine tells of every parameter how it was initialised, and mmdet warns of its own deprecated calls."""
+    """Silence mmengine's line for each initialized parameter, and mmdet's warnings of its own deprecated calls."""
     from mmengine.logging import MMLogger
 
     log = MMLogger.get_current_instance()

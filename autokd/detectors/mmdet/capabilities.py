@@ -20,14 +20,18 @@ _FAMILIES: dict[str, type[MmdetAdapter]] = {
 """Base class in mmdet -> adapter."""
 
 _EVEN_NECKS = ("YOLOXPAFPN", "CSPNeXtPAFPN")
-"""Necks that join neighbouring levels, and need maps of even sides."""
+"""Necks that join neighboring levels, and need maps of even sides."""
 
 _NO_CLASSES = ("RPN",)
-"""A first stage alone tells no classes apart."""
+"""Models that do not classify: a first stage alone."""
 
 
 def family_of(model_class: type, where: str) -> type[MmdetAdapter]:
-    """The adapter of a class of mmdet's detectors; DetectorError for one that finds something other than boxes."""
+    """Return the adapter of a class of mmdet's detectors.
+
+    Raises:
+        DetectorError: if the model finds something other than boxes with classes.
+    """
     for base in model_class.__mro__:
         if base.__name__ in _FAMILIES and model_class.__name__ not in _NO_CLASSES:
             return _FAMILIES[base.__name__]
@@ -38,7 +42,7 @@ def family_of(model_class: type, where: str) -> type[MmdetAdapter]:
 
 
 def mmdet_taps(section: MmdetDetector) -> tuple[str, ...]:
-    """Names of the taps that a training forward gives. Reads the config, and thereby runs it."""
+    """Return the names of the taps that a training forward gives. Reads the config, and thereby runs it."""
     config = read_config(section)
     from mmdet.registry import MODELS
 

@@ -1,4 +1,4 @@
-"""Weights that mmengine saved, read as data only: tensors, and the names of the classes that they know."""
+"""Weights that mmengine saved, read without running code: tensors, and the names of their classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from autokd.detectors.mmdet import safe_unpickler
 from autokd.detectors.mmdet.library import PROGRAM_ERRORS
-from autokd.errors import DetectorError
+from autokd.errors import DetectorError, name_list
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _PREFIXES = ("module.", "model.")
 _OPTIONAL_SUFFIX = "num_batches_tracked"
 _SHOWN = 5
 _CLASS_PARTS = ("bbox_head.", "mask_head.", "roi_head.", "dn_query_generator.")
-"""Where layers stand whose shape depends on the number of classes."""
+"""Parts that hold layers whose shape depends on the number of classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,11 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
-    """Read what mmengine (or mmcv 1.x) saved, without running any code; DetectorError for any other file."""
+    """Read a file that mmengine or mmcv 1.x saved, without running code in it.
+
+    Raises:
+        DetectorError: if there is no such file, or it is none of these, or it holds NaN or infinity.
+    """
     path = Path(path)
     content = _read(path)
     weights = content
@@ -53,8 +57,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     spoilt = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     if spoilt:
         raise DetectorError(
-            f"{path}: {len(spoilt)} tensors hold NaN or infinity ({_listed(spoilt)}). The training that wrote them "
-            "diverged: take an earlier checkpoint."
+            f"{path}: {len(spoilt)} tensors hold NaN or infinity ({name_list(spoilt, limit=_SHOWN)}). The training "
+            "that wrote them diverged: take an earlier checkpoint."
         )
     return Checkpoint(path, _without_prefix(weights), _classes(content.get("meta")))
 
@@ -84,7 +88,10 @@ def _classes(meta: Any) -> tuple[str, ...] | None:
 
 
 def _without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Strip what a wrapper put before every name; versions of modules, by which old names are translated, stay."""
+    """Strip the prefix that a wrapper put before every name, and keep the versions of modules.
+
+    ``_metadata`` holds these versions; modules translate old names of their parameters by them when they load.
+    """
     bare = OrderedDict(weights)
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in bare):
@@ -128,7 +135,7 @@ def load_checkpoint(model: Any, checkpoint: Checkpoint, *, new_head: bool) -> No
 
 def _report(missing: list[str], unexpected: list[str], misshapen: list[str]) -> str:
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-    return "; ".join(f"{len(names)} {kind} ({_listed(names)})" for kind, names in kinds if names)
+    return "; ".join(f"{len(names)} {kind} ({name_list(names, limit=_SHOWN)})" for kind, names in kinds if names)
 
 
 def _verdict(missing: list[str], misshapen: list[str], expected: Mapping[str, Tensor]) -> str:
@@ -146,7 +153,3 @@ def _remedy(misshapen: list[str]) -> str:
             "layers anew with 'new_head: true'."
         )
     return "Name the config with which the checkpoint was made, and the same 'options'."
-
-
-def _listed(names: list[str]) -> str:
-    return f"{', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"

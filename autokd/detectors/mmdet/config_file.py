@@ -23,9 +23,14 @@ _NUMBER = "num_classes"
 
 
 def find_config(name: str) -> Path:
-    """The file of a config: ``name`` is a path, or a name from the zoo of the installed MMDetection.
+    """Return the file of a config.
 
-    A zoo's name is that of the file, with or without its folder and ``.py``: ``retinanet_r50_fpn_1x_coco``.
+    Args:
+        name: a path, or a name from the zoo of the installed MMDetection: that of the file, with or without its folder
+            and ``.py``, such as ``retinanet_r50_fpn_1x_coco``.
+
+    Raises:
+        DetectorError: if there is no such file, or the zoo has several of that name.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -35,7 +40,7 @@ def find_config(name: str) -> Path:
     found = sorted(file for stem, file in zoo if stem.split("/")[-len(wanted) :] == wanted)
     if len(found) > 1:
         stems = [str(file.relative_to(file.parents[1]).with_suffix("")) for file in found]
-        raise DetectorError(f"config: {name!r} stands for {', '.join(stems)}. Give one of these.")
+        raise DetectorError(f"config: {name!r} is the name of {', '.join(stems)}. Give one of these.")
     if not found:
         raise DetectorError(
             f"config: {name!r} is no file (seen from {Path.cwd()}) and no config of the installed MMDetection's zoo. "
@@ -45,7 +50,7 @@ def find_config(name: str) -> Path:
 
 
 def _zoo() -> list[tuple[str, Path]]:
-    """(folder/name, file) of every config that came with MMDetection."""
+    """Return (folder/name, file) of every config that came with MMDetection."""
     require_mmdet()
     import mmdet
 
@@ -64,9 +69,10 @@ def _suggestion(name: str, names: list[str]) -> str:
 
 
 def read_config(section: MmdetDetector) -> Any:
-    """The ``mmengine.Config`` of a section with its ``options`` applied. Reading it runs the file.
+    """Return the ``mmengine.Config`` of a section with its ``options`` applied. Reading it runs the file.
 
-    DetectorError where there is no such file, it fails, it describes no model, or an option has no place in it.
+    Raises:
+        DetectorError: if there is no such file, it fails, it describes no model, or an option has no place in it.
     """
     path = find_config(section.config)
     require_mmdet()
@@ -88,7 +94,7 @@ def read_config(section: MmdetDetector) -> Any:
 
 
 def _check_option(config: Any, key: str, path: Path) -> None:
-    """A misspelt option would make a new key that nobody reads."""
+    """Refuse an option of an unknown key: mmengine would add a new key, which no part of the model reads."""
     *parents, last = key.split(".")
     here: Any = dict(config.items())
     for depth, part in enumerate(parents):
@@ -107,7 +113,7 @@ def _check_option(config: Any, key: str, path: Path) -> None:
 
 
 def resolve_config(section: MmdetDetector, num_classes: int) -> Any:
-    """The config with every head set to ``num_classes``: the model is built from it, and it belongs to its weights."""
+    """Return the config with every head set to ``num_classes``; the model and its weights belong to this config."""
     config = read_config(section)
     for head in _class_heads(config.model):
         head[_NUMBER] = num_classes
@@ -116,7 +122,7 @@ def resolve_config(section: MmdetDetector, num_classes: int) -> Any:
 
 
 def _class_heads(part: Any) -> Iterator[dict[str, Any]]:
-    """Every head whose layers depend on the classes; those of a cascade one by one."""
+    """Yield every head whose layers depend on the classes; those of a cascade one by one."""
     for name, value in part.items():
         if name in _CLASS_HEADS and value is not None:
             yield from value if isinstance(value, (list, tuple)) else [value]
@@ -125,7 +131,7 @@ def _class_heads(part: Any) -> Iterator[dict[str, Any]]:
 
 
 def _replace(part: Any, num_classes: int) -> None:
-    """Set what a head repeats of it inside: the losses of some weigh classes."""
+    """Set the number inside a head too: losses that weigh classes repeat it."""
     for name, value in part.items():
         if name == _NUMBER:
             part[name] = num_classes
@@ -134,7 +140,7 @@ def _replace(part: Any, num_classes: int) -> None:
 
 
 def config_text(section: MmdetDetector) -> str:
-    """What of a section decides the model's structure: the read config, not the path. For keys of caches."""
+    """Return the config's content that decides the model's structure, and not its path, for keys of caches."""
     config = read_config(section)
     model = json.dumps(config.model.to_dict(), sort_keys=True, default=str)
     about = {"framework": "mmdet", "model": hashlib.sha256(model.encode()).hexdigest(), "new_head": section.new_head}

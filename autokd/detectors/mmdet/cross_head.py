@@ -1,4 +1,4 @@
-"""Dense heads of MMDetection cut in two: the tap ``head_maps``, and a frozen head that judges such maps.
+"""Dense heads of MMDetection cut in two: the tap ``head_maps``, and a frozen head that predicts from such maps.
 
 The cut lies before the last block (convolution, normalisation, ReLU) of each branch, as in
 ``autokd.detectors.torchvision.cross_head``. CrossKD, arXiv:2306.11369, section 3.2.
@@ -15,11 +15,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from autokd.detectors.contract import full_precision
 from autokd.detectors.cross_head import check_head_maps
 from autokd.detectors.labels import LabelMap
 from autokd.detectors.mmdet.dense_heads import DenseHead
 from autokd.outputs import HeadMaps
+from autokd.tensors import full_precision
 
 CUT_HEADS = ("RetinaHead", "FCOSHead", "ATSSHead", "GFLHead", "RepPointsHead")
 """Heads whose branches ``cls_convs`` and ``reg_convs`` serve all levels and meet nowhere before their last block."""
@@ -27,7 +27,7 @@ CUT_HEADS = ("RetinaHead", "FCOSHead", "ATSSHead", "GFLHead", "RepPointsHead")
 
 @contextmanager
 def maps_at_cut(head: Any, levels: Sequence[str]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """Within, one forward of ``head`` fills what is given: level -> (class branch's map, box branch's map)."""
+    """Yield a mapping that one forward of ``head`` within the context fills: level -> (class, box branch's map)."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
     by_branch: tuple[list[Tensor], list[Tensor]] = ([], [])
     with ExitStack() as hooks:
@@ -41,7 +41,7 @@ def maps_at_cut(head: Any, levels: Sequence[str]) -> Iterator[dict[str, tuple[Te
 class FrozenMmdetHead(nn.Module):
     """A copy of a dense head, cut in two: see ``autokd.outputs.CrossHead``.
 
-    Its weights never change, nor does its mode; gradient flows through it to the maps.
+    Its weights and its mode never change; gradient flows through it to the maps.
     """
 
     def __init__(self, head: Any, reader: DenseHead, strides: Mapping[str, int], labels: LabelMap) -> None:
@@ -50,7 +50,8 @@ class FrozenMmdetHead(nn.Module):
         self._rest.zero_grad(set_to_none=True)
         self._begins = nn.ModuleList([self._rest.cls_convs[:-1], self._rest.reg_convs[:-1]])
         self._class_map = _Given()
-        # The head hands each level's map to both branches; ours differ, so the class branch fetches its own.
+        # mmdet's ``forward_single`` gives one map of a level to both branches, but at the cut each branch has its own.
+        # So the box branch gets its map as the input, and a module before the class branch puts the other in its place.
         self._rest.cls_convs = nn.ModuleList([self._class_map, self._rest.cls_convs[-1]])
         self._rest.reg_convs = self._rest.reg_convs[-1:]
         self._reader, self._strides, self._labels = reader, dict(strides), labels
@@ -58,21 +59,25 @@ class FrozenMmdetHead(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> FrozenMmdetHead:
-        """Stay in evaluation mode, whatever an enclosing module does; the head itself in its training form."""
+        """Stay in evaluation mode, whatever an enclosing module does."""
         super().train(False)
-        self._rest.training = True
+        self._rest.training = True  # the head alone, not its children: the readers expect the form of training
         return self
 
     def begin(self, pyramid: Mapping[str, Tensor]) -> HeadMaps:
-        """The maps at the cut, (B, C, H, W) for each branch of each level."""
+        """Return the maps at the cut, (B, C, H, W) for each branch of each level."""
         class_begin, box_begin = self._begins
         return {level: (_through(class_begin, tap), _through(box_begin, tap)) for level, tap in pyramid.items()}
 
     def finish(self, head_maps: HeadMaps, input_size_px: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """(B, A, K) class logits and (B, A, 4) decoded boxes, in the order of the detector's own taps.
+        """Return (B, A, K) class logits and (B, A, 4) boxes in pixels, in the order of the detector's own taps.
 
-        input_size_px: (height, width) of the padded input that the maps describe. DetectorError if the levels are
-        not this head's, or their cells do not cover the input.
+        Args:
+            head_maps: maps at the cut, of this detector or of another one.
+            input_size_px: (height, width) of the padded input that the maps describe.
+
+        Raises:
+            DetectorError: if the levels are not this head's, or their cells do not cover the input.
         """
         check_head_maps(head_maps, self._strides, input_size_px)
         class_maps, box_maps = zip(*(head_maps[level] for level in self._strides))
@@ -83,7 +88,7 @@ class FrozenMmdetHead(nn.Module):
 
 
 class _Given(nn.Module):
-    """Gives the next of its maps, whatever it is handed."""
+    """Returns the next of its maps at each call, whatever the argument; levels are called fine to coarse."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -13,22 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autokd.detectors.contract import full_precision
 from autokd.detectors.mmdet.adapter import Batch, Features, HeadReading, MmdetAdapter
 from autokd.detectors.mmdet.cross_head import CUT_HEADS, FrozenMmdetHead, maps_at_cut
 from autokd.detectors.mmdet.dense_heads import DENSE_HEADS, DenseHead, centreness
 from autokd.detectors.mmdet.intercept import recorded_outputs, training_form
 from autokd.detectors.proposals import best_boxes
 from autokd.outputs import CrossHead
+from autokd.tensors import full_precision
 
 _USUAL_THRESHOLD = 0.6
 
 
 class OneStageAdapter(MmdetAdapter):
-    """Any ``SingleStageDetector``. Heads that ``DENSE_HEADS`` knows give class logits and boxes; others only maps.
+    """Any ``SingleStageDetector``. Heads in ``DENSE_HEADS`` give class logits and boxes; others give the pyramid only.
 
     Candidates run over levels fine to coarse, rows, columns, then the anchors of a cell, as in torchvision's models.
-    TOOD assigns targets as in its main phase unless a runner of mmengine tells the epoch: a forward does not know it.
+    TOOD assigns targets as in its main phase, unless a runner of mmengine publishes the epoch.
     """
 
     def _features(self, batch: Batch) -> Features:
@@ -42,7 +42,7 @@ class OneStageAdapter(MmdetAdapter):
             if batch.has_targets:
                 with recorded_outputs(head) as recorded, _main_phase(head):
                     losses = self._losses_of_model(features, batch)
-                (outputs,) = recorded
+                (outputs,) = recorded  # one call: ``loss`` runs a dense head exactly once
             else:
                 with training_form(self._formed_parts, True):
                     outputs = head(features.maps)
@@ -89,7 +89,7 @@ class OneStageAdapter(MmdetAdapter):
 
 
 def dense_taps(head: str) -> tuple[str, ...]:
-    """Taps beside ``fpn`` of a head's class, by its name."""
+    """Return the taps beside ``fpn`` of a head's class, by its name."""
     reader = DENSE_HEADS.get(head)
     if reader is None:
         return ()
@@ -98,31 +98,34 @@ def dense_taps(head: str) -> tuple[str, ...]:
 
 @contextmanager
 def _main_phase(head: Any) -> Iterator[None]:
-    """Outside a runner, answer a head that asks mmengine's message hub for the epoch."""
+    """Publish an epoch of the main phase on mmengine's message hub, unless a runner has published its own.
+
+    TOOD's head (arXiv:2108.07755) reads the epoch there: before ``initial_epoch`` it assigns targets by ATSS.
+    """
     if not hasattr(head, "initial_epoch"):
         yield
         return
     from mmengine.logging import MessageHub
 
     hub = MessageHub.get_current_instance()
-    is_told = hub.get_info("epoch") is not None
-    if not is_told:
+    is_published = hub.get_info("epoch") is not None
+    if not is_published:
         hub.update_info("epoch", head.initial_epoch)
     try:
         yield
     finally:
-        if not is_told:
+        if not is_published:
             hub.runtime_info.pop("epoch")
 
 
 def suppression_threshold(test_cfg: Any) -> float:
-    """IoU above which of two boxes only the better one stays, as the config has it for detection."""
+    """Return the IoU above which detection keeps only the better one of two boxes, as the config states it."""
     suppression = (test_cfg or {}).get("nms") or {}
     return float(suppression.get("iou_threshold", _USUAL_THRESHOLD))
 
 
 def strides_of_priors(head: Any, num_levels: int) -> list[int] | None:
-    """Pixels per cell as a head's anchors or points have them; None where they do not say it for each level."""
+    """Return pixels per cell as a head's anchors or points state them; None if they do not, for each level."""
     strides = getattr(getattr(head, "prior_generator", None), "strides", None)
     if strides is None or len(strides) != num_levels:
         return None

@@ -1,4 +1,4 @@
-"""What the outputs of each dense head of MMDetection mean: class logits, boxes, distributions of edges.
+"""Readers of the outputs of MMDetection's dense heads: class logits, boxes, distributions of edges.
 
 A head gives a list of maps a quantity, one map a level; here they become (B, A, ...), levels fine to coarse, cells
 row by row, the anchors of a cell last. Outputs are read in their training form (``intercept.training_form``).
@@ -16,20 +16,20 @@ import torch
 from torch import Tensor
 
 Outputs = Sequence[Any]
-"""What a head's forward returned: lists of maps, one a level."""
+"""Result of a head's forward: lists of maps, one a level."""
 Read = Callable[[Any, Outputs], Tensor]
 """(head, outputs) -> (B, A, ...)."""
 
 
 @dataclass(frozen=True)
 class DenseHead:
-    """How to read a kind of head; ``edge_logits`` only where edges are predicted as distributions."""
+    """Readers of one kind of head; ``edge_logits`` is None unless edges are predicted as distributions."""
 
     class_logits: Read
     boxes: Read
     edge_logits: Read | None = None
     has_centreness: bool = False
-    """Whether a third output, centre-ness or objectness, goes into the score by which detection ranks."""
+    """Whether a third output, center-ness or objectness, goes into the score by which detection ranks."""
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ def _rows(map_BCHW: Tensor, width: int) -> Tensor:
 
 
 def centreness(outputs: Outputs) -> Tensor:
-    """(B, A) in 0 to 1."""
+    """Return center-ness or objectness, (B, A) in 0 to 1."""
     return torch.cat([_rows(map_BCHW, 1).squeeze(2) for map_BCHW in outputs[2]], 1).sigmoid()
 
 
@@ -95,7 +95,7 @@ def _gfl_edges(head: Any, outputs: Outputs) -> Tensor:
 
 
 def _gfl_boxes(head: Any, outputs: Outputs) -> Tensor:
-    """Each edge at the mean of its distribution."""
+    """Place each edge at the mean of its distribution."""
     width = 4 * (head.reg_max + 1)
     levels = _levels(head, outputs, width)
     return torch.cat(
@@ -108,7 +108,7 @@ def _gfl_boxes(head: Any, outputs: Outputs) -> Tensor:
 
 
 def _tood_boxes(head: Any, outputs: Outputs) -> Tensor:
-    """The head gives boxes itself, in strides."""
+    """Scale boxes, which the head decodes itself in strides (TOOD)."""
     return torch.cat([boxes * stride for _, boxes, stride in _levels(head, outputs)], 1)
 
 
@@ -149,4 +149,5 @@ DENSE_HEADS: dict[str, DenseHead] = {
     "YOLOXHead": DenseHead(_logits, _yolox_boxes, has_centreness=True),
     "RepPointsHead": DenseHead(_logits, _reppoints_boxes),
 }
-"""Class of the head, as the config's ``type`` names it -> how to read it; a subclass may mean other things."""
+"""Class of the head, as the config's ``type`` names it -> its readers. Exact names, since a subclass may give other
+quantities under the same form."""

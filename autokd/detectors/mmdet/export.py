@@ -1,4 +1,4 @@
-"""A student for plain MMDetection: its config and its checkpoint, which need AutoKD no more."""
+"""A student for plain MMDetection: its config and its checkpoint, which do not need AutoKD."""
 
 from __future__ import annotations
 
@@ -26,11 +26,18 @@ def export_student(
 ) -> tuple[Path, Path]:
     """Write ``student.py`` and ``student.pth`` for ``mmdet.apis.init_detector(config, checkpoint)``; return both paths.
 
-    classes: the data set's names. image_size_px: (height, width) that the data were scaled into. pad_rgb: colour beside
-    them. original_sizes: (height, width) of the images that it is for; where all lie as the frame does, upright or
-    across, boxes come back without a rounding. The config is the user's with its classes and a test pipeline that
-    scales and pads images as AutoKD does, so that ``inference_detector`` finds the same boxes; training parts stay as
-    the user wrote them.
+    The config is the user's with its classes and a test pipeline that scales and pads images as AutoKD does, so that
+    ``inference_detector`` finds the same boxes; training parts stay as the user wrote them.
+
+    Args:
+        detector: the student, with its trained weights.
+        section: its configuration.
+        classes: the data set's names.
+        image_size_px: (height, width) into which the data were scaled.
+        folder: where the files go; made if it is absent.
+        pad_rgb: color of the padding beside an image, 0 to 255.
+        original_sizes: (height, width) of the images that the student is for. If all lie as the frame does, upright or
+            across, boxes come back without a rounding.
     """
     import torch
 
@@ -53,11 +60,14 @@ def export_student(
 def scaling_pipeline(
     image_size_px: tuple[int, int], pad_rgb: tuple[int, int, int], lie_alike: bool = False
 ) -> list[dict[str, Any]]:
-    """Images as ``autokd.data`` gives them: scaled by Pillow's antialiased filter, padded right and below.
+    """Return a test pipeline that scales by Pillow's filter and pads right and below, as ``autokd.data`` does.
 
-    lie_alike: no image is upright in a frame that lies across, nor the other way round. mmdet's ``Resize`` then fits
-    images into the frame and keeps both axes' scales; ``FixShapeResize`` fits any image, and keeps one scale for both,
-    so that boxes come back up to a pixel of rounding off.
+    Args:
+        image_size_px: (height, width) of the frame.
+        pad_rgb: color of the padding, 0 to 255.
+        lie_alike: whether no image is upright in a frame that lies across, nor the other way round. mmdet's ``Resize``
+            then fits images into the frame and keeps the scales of both axes. ``FixShapeResize`` fits any image, but
+            keeps one scale for both axes, so that boxes come back with up to a pixel of rounding.
     """
     height, width = image_size_px
     pad_val = {"img": tuple(reversed(pad_rgb)), "seg": 255}
@@ -76,13 +86,13 @@ def scaling_pipeline(
 
 
 def _lie_alike(frame: tuple[int, int], sizes: Iterable[tuple[int, int]]) -> bool:
-    """False where nothing is known of the images."""
+    """Whether all images lie as the frame does, upright or across; False if there is none."""
     turns = [(height - width) * (frame[0] - frame[1]) for height, width in sizes]
     return bool(turns) and min(turns) >= 0
 
 
 def _set_data(config: Any, loader: str, names: Sequence[str], pipeline: list[dict[str, Any]]) -> None:
-    """Wrapped data sets (repeated, joined) keep their own; a config without any gets the least that mmdet asks for."""
+    """Set pipeline and classes of a loader's outer data set; a config without one gets the least that mmdet needs."""
     if not config.get(loader):
         config[loader] = {"dataset": {"type": "CocoDataset"}}
     dataset = config[loader]["dataset"]

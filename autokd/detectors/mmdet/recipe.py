@@ -1,4 +1,4 @@
-"""How the user's config of MMDetection trains, in the words of a recipe: optimiser, schedule, epochs, batch size."""
+"""The training of the user's config of MMDetection as a recipe: optimizer, schedule, epochs, batch size."""
 
 from __future__ import annotations
 
@@ -15,15 +15,23 @@ _OPTIMISERS = {"SGD": "sgd", "AdamW": "adamw"}
 _PLAIN = ("LoadImageFromFile", "LoadAnnotations", "PackDetInputs", "Resize", "Pad", "FilterAnnotations", "RandomFlip")
 """Transforms that AutoKD's own loading does too, or that change nothing in its images."""
 _OF_RATES = ("bias_lr_mult", "dcn_offset_lr_mult", "dwconv_decay_mult", "flat_decay_mult", "custom_keys")
-"""What ``paramwise_cfg`` may say that recipes do not."""
+"""Keys of ``paramwise_cfg`` that recipes do not have."""
 
 
 def recipe_of_config(section: MmdetDetector, given: Mapping[str, Any]) -> ConfigRecipe:
-    """Read what the config of a section says of its training, but for the fields that are ``given``.
+    """Read the training that the config of a section describes. Reading the config runs it.
 
-    A given optimiser of another kind leaves the config's rate and decay aside, a given schedule all of its schedule.
-    The rate follows the batch size, given or not, by ``auto_scale_lr.base_batch_size``. Reading the config runs it.
-    ConfigError where it has no optimiser, or says something that a recipe cannot, with the remedy.
+    Args:
+        section: the configuration.
+        given: fields of a recipe that the user's file says; they are left out of the result. A given optimizer of
+            another kind leaves the config's rate and decay aside, a given schedule all of its schedule. The rate
+            follows the batch size, given or not, by ``auto_scale_lr.base_batch_size``.
+
+    Returns:
+        The other fields, with remarks, and what of the config is not taken.
+
+    Raises:
+        ConfigError: if the config has no optimizer, or says something that a recipe cannot, with the remedy.
     """
     config = read_config(section)
     where = str(find_config(section.config))
@@ -95,7 +103,7 @@ def _read_optimiser(
 def _read_rate(
     config: Any, optimiser: Mapping[str, Any], batch_size: int, fields: dict[str, Any], sources: dict[str, str]
 ) -> None:
-    """Linear in the batch size, as mmengine's ``scale_lr``."""
+    """Scale the rate linearly with the batch size, as mmengine's ``scale_lr`` does."""
     rate = float(optimiser.get("lr", 1e-3))
     base = (config.get("auto_scale_lr") or {}).get("base_batch_size")
     if base and base != batch_size:
@@ -105,7 +113,7 @@ def _read_rate(
 
 
 def _read_decay(optimiser: Mapping[str, Any], paramwise: Mapping[str, Any], kind: str, fields: dict[str, Any]) -> None:
-    """Torch's defaults where the config is silent; every parameter decays unless ``paramwise_cfg`` says otherwise."""
+    """Read the weight decay, with torch's defaults; every parameter decays unless ``paramwise_cfg`` says otherwise."""
     fields["weight_decay"] = float(optimiser.get("weight_decay", 0.01 if kind == "adamw" else 0.0))
     for name, key in (("norm_decay", "norm_decay_mult"), ("bias_decay", "bias_decay_mult")):
         factor = paramwise.get(key)
@@ -122,7 +130,7 @@ def _read_clipping(clipping: Any, fields: dict[str, Any], left: list[str]) -> No
 
 
 def _read_pipeline(config: Any, fields: dict[str, Any], left: list[str]) -> None:
-    """Flips are taken; what else is drawn at random is named."""
+    """Take flips over into the recipe, and name the other random transforms."""
     transforms = list(_transforms((config.get("train_dataloader") or {}).get("dataset")))
     if not transforms:
         return
@@ -141,7 +149,7 @@ def _read_pipeline(config: Any, fields: dict[str, Any], left: list[str]) -> None
 
 
 def _transforms(dataset: Any) -> Iterator[Mapping[str, Any]]:
-    """Those of a data set and of what it wraps."""
+    """Yield the transforms of a data set and of the data sets that it wraps."""
     if not isinstance(dataset, Mapping):
         return
     yield from (part for part in dataset.get("pipeline") or [] if isinstance(part, Mapping))

@@ -1,8 +1,8 @@
 """A ``pickle`` that makes tensors and plain containers, and an inert placeholder of everything else.
 
-A pickle is a program: it names functions and calls them. This one finds only what rebuilds tensors; any other name
-stands for ``Placeholder``, which takes whatever is done to it and does nothing. So a checkpoint of any origin is read
-without running what it brings. For ``torch.load(..., pickle_module=safe_unpickler)``.
+A pickle is a program: it names functions and calls them. This module resolves only the names that rebuild tensors; any
+other name becomes ``Placeholder``, which accepts all operations of a pickle and does nothing. So a checkpoint of any
+origin is read without running code that it brings. Use: ``torch.load(..., pickle_module=safe_unpickler)``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TYPES = {name: value for name, value in vars(torch).items() if isinstance(value
 
 
 class Placeholder:
-    """Stands for an object, a class or a function alike."""
+    """An inert object in the place of an object, a class or a function."""
 
     def __new__(cls, *_arguments: Any, **_keywords: Any) -> Placeholder:
         return object.__new__(cls)
@@ -53,7 +53,7 @@ class Placeholder:
 
 
 class Unpickler(pickle.Unpickler):
-    """Finds tensors, storages and containers; for any other name ``Placeholder``."""
+    """Resolves names of tensors, storages and containers, and any other name to ``Placeholder``."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _TYPES:

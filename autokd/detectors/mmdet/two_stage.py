@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autokd.detectors.contract import full_precision
 from autokd.detectors.labels import LabelMap
 from autokd.detectors.mmdet.adapter import Batch, Features, HeadReading, MmdetAdapter
 from autokd.detectors.mmdet.dense import strides_of_priors
 from autokd.detectors.mmdet.intercept import masked_children, patched_methods
 from autokd.detectors.proposals import stacked
+from autokd.tensors import full_precision
 
 _MASK_PARTS = ("mask_head", "mask_roi_extractor", "mask_iou_head", "semantic_head", "semantic_roi_extractor")
 
@@ -25,9 +25,8 @@ _MASK_PARTS = ("mask_head", "mask_roi_extractor", "mask_iou_head", "semantic_hea
 class TwoStageAdapter(MmdetAdapter):
     """Any ``TwoStageDetector``: Faster, Cascade and Mask R-CNN (arXiv:1506.01497, 1712.00726, 1703.06870).
 
-    Class logits belong to proposals, a set of its own in each model, so there are none. Data sets have no masks:
-    a mask head rests and its weights are frozen, yet they stay in the state dict, so that the config's model
-    loads it.
+    Class logits belong to proposals, a set of its own in each model, so there are none. Data sets have no masks: a mask
+    head does not run and its weights are frozen, but they stay in the state dict, so that the config's model loads it.
     """
 
     def __init__(self, model: Any, architecture: str, labels: LabelMap) -> None:
@@ -51,11 +50,11 @@ class TwoStageAdapter(MmdetAdapter):
         proposals: list[Tensor] = []
         loss_of_regions = self.model.roi_head.loss
 
-        def listen(maps: Any, found: list[Any], samples: Any) -> Any:
-            proposals.extend(full_precision(one.bboxes) for one in found)  # the head takes them out of ``found``
+        def record(maps: Any, found: list[Any], samples: Any) -> Any:
+            proposals.extend(full_precision(one.bboxes) for one in found)  # now: the head removes them from ``found``
             return loss_of_regions(maps, found, samples)
 
-        with patched_methods(self.model.roi_head, {"loss": listen}):
+        with patched_methods(self.model.roi_head, {"loss": record}):
             losses = self._losses_of_model(features, batch)
         return HeadReading(losses, proposals=stacked(proposals) if wants_proposals else None)
 

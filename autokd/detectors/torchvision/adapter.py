@@ -1,4 +1,4 @@
-"""What the adapters of torchvision have in common: checking and preparing the input, assembling ``DetectorOutputs``.
+"""Base of torchvision's adapters: it checks and prepares the input, and assembles ``DetectorOutputs``.
 
 Legend: B images, C channels, H x W pixels or cells, A candidate boxes of an image, K classes, n boxes.
 """
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autokd.detectors.contract import Detections, Detector, Target, full_precision
+from autokd.detectors.contract import Detections, Detector, Target
 from autokd.detectors.torchvision.anchors import AnchorTable
 from autokd.detectors.torchvision.layout import Layout
-from autokd.outputs import DetectorOutputs, HeadMaps
+from autokd.outputs import DetectorOutputs, HeadMaps, taps_where
+from autokd.tensors import full_precision
 
-_HEAD_TAPS = frozenset({"class_logits", "boxes", "proposals", "head_maps"})
-"""Taps for which the head must run."""
+_HEAD_TAPS = frozenset(taps_where(needs_head=True))
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,9 @@ class Frame:
 class TorchvisionAdapter(Detector):
     """Base of adapters over a plain torchvision model.
 
-    The input is already scaled by ``data``: adapters normalise colours and pad right and below, they never
-    resize. Losses come in ``eval()`` mode too; batch-norm statistics then stay as they are and samplers draw the
-    same numbers at every call. Under autocast the parts after the head's convolutions run in float32, and
-    taps are float32. The pyramid is laid out as ``memory_format`` says.
+    It drives the parts of the model itself, since torchvision's own ``forward`` resizes images, returns no taps, and
+    returns either losses or detections. Under autocast the parts after the head's convolutions run in float32. The
+    pyramid is laid out as ``memory_format`` says.
     """
 
     _mean_311: Tensor
@@ -77,6 +76,11 @@ class TorchvisionAdapter(Detector):
         return int(self.model.backbone.out_channels)
 
     @property
+    def body(self) -> nn.Module:
+        body: nn.Module = self.model.backbone.body  # torchvision's backbone is body and pyramid together
+        return body
+
+    @property
     def pad_multiple_px(self) -> int:
         return self.layout.pad_multiple_px
 
@@ -84,7 +88,7 @@ class TorchvisionAdapter(Detector):
 
     @abstractmethod
     def _predict(self, pyramid: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Raw outputs of the head that looks at every cell."""
+        """Return the raw outputs of the head that looks at every cell, by torchvision's names."""
 
     @abstractmethod
     def _losses(
@@ -105,7 +109,10 @@ class TorchvisionAdapter(Detector):
 
     @contextmanager
     def _listening(self, pyramid: Mapping[str, Tensor]) -> Iterator[HeadMaps | None]:
-        """Within, a forward of the head fills what is given with the maps at its cut; None if it cannot be cut."""
+        """Yield a mapping that a forward of the head within the context fills with the maps at its cut.
+
+        None if the head cannot be cut.
+        """
         yield None
 
     @abstractmethod
@@ -125,7 +132,8 @@ class TorchvisionAdapter(Detector):
         self._check_taps(taps)
         padded_BCHW = self._normalise_and_pad(images_BCHW)
         pyramid = self.model.backbone(padded_BCHW)
-        # The heads look at the very tensors that are given out: the losses' gradient on the taps sets the weights.
+        # The heads read the very tensors that are returned: gradients of the losses on the taps, which calibrate the
+        # weights of distillation, do not exist for copies.
         pyramid = {level: full_precision(tap) for level, tap in zip(self.level_names, pyramid.values())}
         losses = class_logits = boxes = proposals = head_maps = None
         detections: list[Detections] = []
@@ -161,7 +169,7 @@ class TorchvisionAdapter(Detector):
         return outputs, detections
 
     def _normalise_and_pad(self, images_BCHW: Tensor) -> Tensor:
-        """Colours first, so that the padding is the mean colour, as in torchvision."""
+        # Colors first, so that the padding is the mean color, as in torchvision.
         normal_BCHW = (images_BCHW - self._mean_311) / self._std_311
         multiple = self.layout.pad_multiple_px
         below, right = (-images_BCHW.shape[-2]) % multiple, (-images_BCHW.shape[-1]) % multiple

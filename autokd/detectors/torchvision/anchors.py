@@ -1,4 +1,4 @@
-"""The anchors of a padded input, remembered: they depend on the cells of the levels alone.
+"""A memory of anchors, which depend on the cells of the levels alone.
 
 Legend: A anchors of an image over all levels.
 """
@@ -12,13 +12,19 @@ import torch
 from torch import Tensor
 
 _LARGEST_MEMORY = 16
+"""Kept sizes of images; a data set of many sizes would otherwise fill the memory with anchors."""
 
 Cells = tuple[tuple[int, int], ...]
 """(rows, columns) of each level, fine to coarse."""
 
 
 class AnchorTable:
-    """torchvision's anchors for pyramids of any size. strides: pixels of the network's input per cell, by level."""
+    """Anchors of torchvision for pyramids of any size.
+
+    Args:
+        generator: torchvision's ``AnchorGenerator``.
+        strides: pixels of the network's input per cell, by level, fine to coarse.
+    """
 
     def __init__(self, generator: Any, strides: Sequence[int]) -> None:
         self._generator = generator
@@ -26,7 +32,7 @@ class AnchorTable:
         self._known: dict[tuple[Cells, torch.device], tuple[Tensor, list[int]]] = {}
 
     def __call__(self, cells: Cells, device: torch.device) -> tuple[Tensor, list[int]]:
-        """(A, 4) xyxy px in float32, levels fine to coarse, and the number of anchors of each level."""
+        """Return (A, 4) xyxy pixels in float32, levels fine to coarse, and the number of anchors of each level."""
         key = (cells, device)
         if key not in self._known:
             if len(self._known) >= _LARGEST_MEMORY:

@@ -1,4 +1,4 @@
-"""Dense heads cut in two inside their branches: the tap ``head_maps``, and a frozen head that judges such maps.
+"""Dense heads cut in two inside their branches: the tap ``head_maps``, and a frozen head that predicts from such maps.
 
 The cut lies before the last block (convolution, normalisation, ReLU) of each branch's tower; a tower of one block is
 cut before it, at the pyramid itself. CrossKD, arXiv:2306.11369, section 3.2.
@@ -35,7 +35,7 @@ def _cut(tower: nn.Sequential) -> int:
 
 @contextmanager
 def maps_at_cut(head: Any, pyramid: Mapping[str, Tensor]) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """Within, one forward of ``head`` fills what is given: level -> (class branch's map, box branch's map)."""
+    """Yield a mapping that one forward of ``head`` within the context fills: level -> (class, box branch's map)."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
     by_branch: tuple[list[Tensor], list[Tensor]] = ([], [])
     hooks = []
@@ -56,7 +56,7 @@ def maps_at_cut(head: Any, pyramid: Mapping[str, Tensor]) -> Iterator[dict[str, 
 class FrozenCrossHead(nn.Module):
     """A copy of a torchvision dense head, cut in two: see ``autokd.outputs.CrossHead``.
 
-    Its weights never change, nor does its mode; gradient flows through it to the maps.
+    Its weights and its mode never change; gradient flows through it to the maps.
     """
 
     def __init__(self, head: Any, anchors: AnchorTable, strides: Mapping[str, int], decode: Decode) -> None:
@@ -80,15 +80,19 @@ class FrozenCrossHead(nn.Module):
         return super().train(False)
 
     def begin(self, pyramid: Mapping[str, Tensor]) -> HeadMaps:
-        """The maps at the cut, (B, C, H, W) for each branch of each level."""
+        """Return the maps at the cut, (B, C, H, W) for each branch of each level."""
         class_begin, box_begin = self._begins
         return {level: (class_begin(map_BCHW), box_begin(map_BCHW)) for level, map_BCHW in pyramid.items()}
 
     def finish(self, head_maps: HeadMaps, input_size_px: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """(B, A, K) class logits and (B, A, 4) decoded boxes, in the order of the detector's own taps.
+        """Return (B, A, K) class logits and (B, A, 4) boxes in pixels, in the order of the detector's own taps.
 
-        input_size_px: (height, width) of the padded input that the maps describe. DetectorError if the levels are
-        not this head's, or their cells do not cover the input.
+        Args:
+            head_maps: maps at the cut, of this detector or of another one.
+            input_size_px: (height, width) of the padded input that the maps describe.
+
+        Raises:
+            DetectorError: if the levels are not this head's, or their cells do not cover the input.
         """
         check_head_maps(head_maps, self._strides, input_size_px)
         class_maps, box_maps = zip(*(head_maps[level] for level in self._strides))

@@ -14,10 +14,10 @@ import math
 from torch import Tensor
 from torch.nn import functional
 
-from autokd.distill.batch import Batch
-from autokd.distill.knowledge import Knowledge
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import Distance
 from autokd.distill.statistics import mean
+from autokd.distill.term_inputs import TermInputs
 from autokd.spec.operator import CELL_DISTRIBUTION
 
 
@@ -27,9 +27,9 @@ class KL(Distance):
     CWD, arXiv:2011.13256, eq. 3.
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        student, teacher = knowledge.student_SCHW, knowledge.teacher_SCHW
-        return _average(functional.kl_div(student, teacher, reduction="none", log_target=True), knowledge)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        student, teacher = features.student_SCHW, features.teacher_SCHW
+        return _average(functional.kl_div(student, teacher, reduction="none", log_target=True), features)
 
 
 class KLReverse(Distance):
@@ -38,9 +38,9 @@ class KLReverse(Distance):
     DetKDS, ICML 2024 (KL the other way: the student avoids what the teacher excludes).
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        student, teacher = knowledge.student_SCHW, knowledge.teacher_SCHW
-        return _average(student.exp() * (student - teacher), knowledge)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        student, teacher = features.student_SCHW, features.teacher_SCHW
+        return _average(student.exp() * (student - teacher), features)
 
 
 class JensenShannon(Distance):
@@ -50,13 +50,13 @@ class JensenShannon(Distance):
     Lin, IEEE Trans. Inf. Theory 37(1), 1991, eq. 4.1.
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        student, teacher = knowledge.student_SCHW, knowledge.teacher_SCHW
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        student, teacher = features.student_SCHW, features.teacher_SCHW
         middle_SCHW = (student.exp() + teacher.exp()) / 2
         half_SCHW = ((student - teacher) / 2).abs()
         # log cosh h = h + log((1 + exp(-2 h)) / 2); h (tanh h - 1) goes to 0 where h is great
         bent_SCHW = half_SCHW * (half_SCHW.tanh() - 1) - (-2 * half_SCHW).exp().log1p() + math.log(2)
-        return _average(middle_SCHW * bent_SCHW, knowledge)
+        return _average(middle_SCHW * bent_SCHW, features)
 
 
 class CauchySchwarz(Distance):
@@ -65,22 +65,22 @@ class CauchySchwarz(Distance):
     Principe, Information Theoretic Learning, 2010, section 2.4.
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        student, teacher = knowledge.student_SCHW, knowledge.teacher_SCHW
-        dims = (2, 3) if knowledge.layout == CELL_DISTRIBUTION else (1,)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        student, teacher = features.student_SCHW, features.teacher_SCHW
+        dims = (2, 3) if features.layout == CELL_DISTRIBUTION else (1,)
         lengths = ((2 * x).logsumexp(dims, keepdim=True) / 2 for x in (student, teacher))
         divergence = sum(lengths) - (student + teacher).logsumexp(dims, keepdim=True)
-        return _average(divergence.clamp_min(0.0), knowledge)
+        return _average(divergence.clamp_min(0.0), features)
 
 
-def _average(x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
+def _average(x_SCHW: Tensor, features: FeaturePair) -> Tensor:
     """tau^2 times the mean over distributions. x: parts, or whole divergences, where the distributions are.
 
     A divergence is never negative: what rounding leaves below 0 is cut off.
     """
-    weights, channels = knowledge.weights_SHW, knowledge.student_SCHW.shape[1]
-    scale = knowledge.temperature**2
-    if knowledge.layout != CELL_DISTRIBUTION:
+    weights, channels = features.weights_SHW, features.student_SCHW.shape[1]
+    scale = features.temperature**2
+    if features.layout != CELL_DISTRIBUTION:
         return scale * mean(x_SCHW.sum(1, keepdim=True).clamp_min(0.0), weights)
     total = x_SCHW.sum((2, 3)).clamp_min(0.0).sum()
     if weights is None:

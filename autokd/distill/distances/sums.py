@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from autokd.distill.batch import Batch
-from autokd.distill.knowledge import Knowledge
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import Distance
+from autokd.distill.term_inputs import TermInputs
 
 _NO_DISTANCE = 1e-24
 """A sum of squares below this is equality."""
@@ -26,9 +26,9 @@ class L1Sum(Distance):
     FGD, arXiv:2111.11837, section 3.1 (attention maps).
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        student, teacher = knowledge.values()
-        return _weighted_sum((student - teacher).abs(), knowledge.weights_SHW) / num_samples(knowledge)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        student, teacher = features.values()
+        return _weighted_sum((student - teacher).abs(), features.weights_SHW) / num_samples(features)
 
 
 class L2Sum(Distance):
@@ -37,8 +37,8 @@ class L2Sum(Distance):
     FGD, arXiv:2111.11837, section 3.1; MGD, arXiv:2205.01529, section 3.1.
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        return _sum_of_squares(knowledge) / num_samples(knowledge)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        return _sum_of_squares(features) / num_samples(features)
 
 
 class L2Norm(Distance):
@@ -47,17 +47,17 @@ class L2Norm(Distance):
     FBKD, ICLR 2021, section 3.1.
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        total = _sum_of_squares(knowledge)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        total = _sum_of_squares(features)
         differs = total > _NO_DISTANCE
         return torch.where(differs, torch.where(differs, total, 1.0).sqrt(), total)
 
 
-def _sum_of_squares(knowledge: Knowledge) -> Tensor:
-    student, teacher = knowledge.values()
-    if knowledge.weights_SHW is None:
+def _sum_of_squares(features: FeaturePair) -> Tensor:
+    student, teacher = features.values()
+    if features.weights_SHW is None:
         return functional.mse_loss(student, teacher, reduction="sum")
-    return _weighted_sum((student - teacher).square(), knowledge.weights_SHW)
+    return _weighted_sum((student - teacher).square(), features.weights_SHW)
 
 
 def _weighted_sum(x_SCHW: Tensor, weights_SHW: Tensor | None) -> Tensor:
@@ -65,9 +65,9 @@ def _weighted_sum(x_SCHW: Tensor, weights_SHW: Tensor | None) -> Tensor:
     return x_SCHW.sum() if weights_SHW is None else (x_SCHW.sum(1) * weights_SHW).sum()
 
 
-def num_samples(knowledge: Knowledge) -> Tensor | int:
+def num_samples(features: FeaturePair) -> Tensor | int:
     """How many of the source's samples have a cell that counts; at least 1."""
-    weights, num_patches = knowledge.weights_SHW, len(knowledge.cells.rows_PH2)
+    weights, num_patches = features.weights_SHW, len(features.cells.rows_PH2)
     if weights is None:
-        return max(len(knowledge.student_SCHW) // num_patches, 1)
+        return max(len(features.student_SCHW) // num_patches, 1)
     return (weights > 0).flatten(1).any(1).unflatten(0, (-1, num_patches)).any(1).sum().clamp_min(1)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from autokd.distill.batch import Batch
-from autokd.distill.knowledge import Knowledge
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import Distance
 from autokd.distill.statistics import sum_of_squares
+from autokd.distill.term_inputs import TermInputs
 
 _LEAST_TOTAL = 0.5
 
@@ -23,13 +23,14 @@ class L2Vectors(Distance):
     (ECCV 2022), arXiv:2210.09022, eq. 8.
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Tensor:
-        student, teacher = knowledge.values()
-        gap_SHW = batch.shared(  # both sides are kept beside it: an id names a tensor only as long as that lives
-            ("squared gap", id(student), id(teacher)),
-            lambda: (student, teacher, sum_of_squares(student - teacher, (1,))[:, 0]),
-        )[2]
-        weights_SHW = knowledge.weights_SHW
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        student, teacher = features.values()
+        # The key is of the maps alone: the pairs of a foreground and a background differ in their weights, not in them.
+        gap_SHW = inputs.shared(
+            ("squared gap", features.maps_key, features.layout),
+            lambda: sum_of_squares(student - teacher, (1,))[:, 0],
+        )
+        weights_SHW = features.weights_SHW
         if weights_SHW is None:
             return gap_SHW.sum() / max(gap_SHW.numel(), 1)
         return (gap_SHW * weights_SHW).sum() / weights_SHW.sum().clamp_min(_LEAST_TOTAL)

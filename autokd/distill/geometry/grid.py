@@ -1,7 +1,7 @@
 """Where the cells of a tensor lie on the map that a source gave, after pooling and cutting.
 
-A grid is a value (a map's size and the steps taken since), so that what follows from it is computed once for
-each size and kept from batch to batch.
+A grid is a value (a map's size and the steps taken since), so that all that follows from it is computed once for each
+size and kept from batch to batch.
 
 Legend: P patches of a source's sample (1 before any cut), H x W cells of a sample as it is now.
 """
@@ -24,7 +24,7 @@ class Grid:
     """``height`` x ``width`` cells of the source's map, then ``steps``, oldest first.
 
     After a cut into patches, patch p of the source's sample b is sample b * P + p. Patches of unequal size are
-    padded below and right; ``Cells.valid_PHW`` tells the padding.
+    padded below and right; ``Cells.valid_PHW`` is False at the padding.
     """
 
     height: int
@@ -50,6 +50,7 @@ class Cells:
     """None: there is no padding."""
 
 
+# Kept for the whole process: the key is a value, and trainings meet few sizes (bounded for those of many sizes).
 @lru_cache(maxsize=1024)
 def cells_of(grid: Grid, device: torch.device) -> Cells:
     """Return where the cells of ``grid`` lie, as float32 tensors on ``device``."""

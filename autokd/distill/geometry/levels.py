@@ -1,8 +1,8 @@
-"""Which level of the teacher teaches which of the student, and the adapters between them.
+"""The pairs of pyramid levels that are compared, and the adapters between them.
 
-Levels are paired by stride: equal strides look at equal pieces of the image. Where the maps of a pair differ in
-size, they were padded or rounded differently at the right and below, so that the top left parts correspond
-cell by cell: both are cropped to what they share (interpolation would shift them against each other).
+Levels are paired by stride: a cell of equal strides covers an equal part of the image. If the maps of a pair differ in
+size, they were padded or rounded differently at the right and below, and their top left parts agree cell by cell: both
+are cropped to what they share (interpolation would shift them against each other).
 
 Legend: B images, C channels, H x W cells.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from autokd.errors import DistillError
+from autokd.errors import DistillError, name_list
 from autokd.outputs import DetectorOutputs
 
 
@@ -38,7 +38,19 @@ class LevelPair:
 
 
 def pair_levels(student: DetectorOutputs, teacher: DetectorOutputs, must_share: bool = True) -> tuple[LevelPair, ...]:
-    """Pair the pyramids by stride, fine to coarse; DistillError if no stride is common though one ``must``."""
+    """Pair the pyramids by stride.
+
+    Args:
+        student, teacher: outputs of the two, for names, strides and channels of their levels.
+        must_share: whether no common stride is an error.
+
+    Returns:
+        A pair for each common stride, fine to coarse.
+
+    Raises:
+        DistillError: if no stride is common and ``must_share``.
+    """
+    # Reversed, so that of two levels of one stride the first wins.
     of_stride = {stride: level for level, stride in reversed(list(teacher.strides.items()))}
     pairs = tuple(
         LevelPair(
@@ -53,14 +65,18 @@ def pair_levels(student: DetectorOutputs, teacher: DetectorOutputs, must_share: 
     )
     if not pairs and must_share:
         raise DistillError(
-            f"no level of the student (strides {_listed(student)}) has the stride of one of the teacher "
-            f"(strides {_listed(teacher)}). Choose a pair whose pyramids share a stride."
+            f"no level of the student (strides {_strides(student)}) has the stride of one of the teacher "
+            f"(strides {_strides(teacher)}). Choose a pair whose pyramids share a stride."
         )
     return pairs
 
 
 def cropped_alike(student_BCHW: Tensor, teacher_BCHW: Tensor, pair: LevelPair) -> tuple[Tensor, Tensor]:
-    """Crop both maps to the top left part that they share; DistillError if that is less than half of one."""
+    """Crop both maps to the top left part that they share.
+
+    Raises:
+        DistillError: if that is less than half of a map along an axis: padding never differs by so much.
+    """
     sizes = student_BCHW.shape[-2:], teacher_BCHW.shape[-2:]
     if sizes[0] == sizes[1]:
         return student_BCHW, teacher_BCHW
@@ -86,7 +102,8 @@ def _make_adapter(pair: LevelPair) -> nn.Module:
         return nn.Identity()
     with own_random_numbers(f"adapter {pair.stride}"):
         adapter = nn.Conv2d(pair.student_channels, pair.teacher_channels, kernel_size=1)
-        nn.init.normal_(adapter.weight, std=pair.student_channels**-0.5)  # keeps the variance of what passes
+        # Variance 1 / C keeps the variance of what passes, so a term starts at the scale that its weight was tuned for.
+        nn.init.normal_(adapter.weight, std=pair.student_channels**-0.5)
     assert adapter.bias is not None
     nn.init.zeros_(adapter.bias)
     return adapter
@@ -94,12 +111,16 @@ def _make_adapter(pair: LevelPair) -> nn.Module:
 
 @contextmanager
 def own_random_numbers(name: str) -> Iterator[None]:
-    """Draw from a generator seeded by ``name`` alone, and leave torch's global one as it was.
+    """Seed torch's generator by ``name`` for the duration, and restore it afterwards.
 
-    So every candidate begins with the same adapters, and having a distiller does not change the training's
-    other random numbers.
+    Every candidate begins with the same adapters, and a distiller does not change the training's other random numbers.
+    A module must be made on the CPU inside: only the CPU's generator is seeded.
+
+    Args:
+        name: what is made. It is part of every recorded training: another name, another initialization.
     """
     state = torch.default_generator.get_state()
+    # crc32 and not hash(): Python salts the hash of a text anew in each process.
     torch.default_generator.manual_seed(zlib.crc32(name.encode()))
     try:
         yield
@@ -107,5 +128,5 @@ def own_random_numbers(name: str) -> Iterator[None]:
         torch.default_generator.set_state(state)
 
 
-def _listed(outputs: DetectorOutputs) -> str:
-    return ", ".join(f"{level}: {stride}" for level, stride in outputs.strides.items()) or "none"
+def _strides(outputs: DetectorOutputs) -> str:
+    return name_list(f"{level}: {stride}" for level, stride in outputs.strides.items())

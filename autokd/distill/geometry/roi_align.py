@@ -21,9 +21,17 @@ from torch.nn import functional
 
 
 def roi_align(map_BCHW: Tensor, boxes_BM4: Tensor, stride: float, size: int, samples_per_cell: int = 2) -> Tensor:
-    """Pool each box (xyxy pixels) of each image to ``size`` x ``size`` cells: (B * M, C, size, size).
+    """Pool each box of each image to ``size`` x ``size`` cells.
 
-    ``samples_per_cell`` is per side. Points beyond the map take its edge's value, and 0 a cell further out.
+    Args:
+        map_BCHW: the map of one level.
+        boxes_BM4: xyxy pixels of the network's input.
+        stride: pixels per cell of the map.
+        size: cells of a region, per side.
+        samples_per_cell: points of a region's cell, per side, whose mean it is.
+
+    Returns:
+        (B * M, C, size, size). Points beyond the map have its edge's value, and 0 more than a cell further out.
     """
     levels_BM = torch.zeros(boxes_BM4.shape[:2], dtype=torch.int64, device=boxes_BM4.device)
     return roi_align_at_levels([map_BCHW], boxes_BM4, [stride], levels_BM, size, samples_per_cell)
@@ -37,7 +45,10 @@ def roi_align_at_levels(
     size: int,
     samples_per_cell: int = 2,
 ) -> Tensor:
-    """As ``roi_align``, each box on the one map of equal channels that ``levels_BM`` (int64) names."""
+    """Pool each box on one of several maps of equal channels.
+
+    As ``roi_align``; ``levels_BM`` (int64) is the index of each box's map.
+    """
     channels, dtype = maps[0].shape[1], maps[0].dtype
     table_BXC = torch.cat([map_BCHW.flatten(2).transpose(1, 2) for map_BCHW in maps], 1)
     geometry_L4 = _geometry(tuple(tuple(x.shape[2:]) for x in maps), tuple(strides), table_BXC.device)
@@ -49,6 +60,7 @@ def roi_align_at_levels(
     rows_BMsT = (first[..., None, None] + rows_BMsT * width[..., None, None]).long()
     cells = rows_BMsT[:, :, :, None, :, None] + columns_BMsT[:, :, None, :, None, :]
     weights = of_rows_BMsT[:, :, :, None, :, None] * of_columns_BMsT[:, :, None, :, None, :]
+    # A weighted sum of rows of a table: its backward adds in a fixed order, where a scatter on a GPU does not.
     regions = functional.embedding_bag(
         cells.flatten(4).flatten(0, 3),
         table_BXC.flatten(0, 1),

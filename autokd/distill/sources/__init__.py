@@ -1,4 +1,1 @@
-"""Sources: where knowledge comes from.
-
-One module a family, one class a row of the vocabulary.
-"""
+"""Sources: what a term compares of student and teacher. One module a table of rows, one class a row."""

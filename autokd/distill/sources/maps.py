@@ -5,56 +5,59 @@ Legend: B images, M the most boxes of an image, C channels, H x W cells.
 
 from __future__ import annotations
 
-from autokd.distill.batch import Batch
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.regions import Inside, Outside, Present, Region
 from autokd.distill.geometry.roi_align import roi_align
-from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Source
+from autokd.distill.term_inputs import TermInputs
 from autokd.distill.weighting.scale_weights import ScaleWeights
 from autokd.spec.operator import REGIONS
 
 
-class Whole(Source):
+class FeatureMap(Source):
     """Every cell of every paired level, equally.
 
     FitNets, arXiv:1412.6550.
     """
 
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        return tuple(self._level(batch, level) for level in range(len(batch.pairs)))
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        return tuple(self._level(inputs, level) for level in range(len(inputs.pairs)))
 
-    def region(self, batch: Batch, level: int) -> Region | None:
+    def region(self, inputs: TermInputs, level: int) -> Region | None:
         """What counts at a paired level; None is everything."""
         return None
 
-    def _level(self, batch: Batch, level: int) -> Knowledge:
-        student_BCHW, teacher_BCHW = batch.maps(level)
+    def _level(self, inputs: TermInputs, level: int) -> FeaturePair:
+        student_BCHW, teacher_BCHW = inputs.maps(level)
         height, width = student_BCHW.shape[-2:]
-        return Knowledge(student_BCHW, teacher_BCHW, Grid(height, width), region=self.region(batch, level), level=level)
+        # Foreground and background of a level are pairs of the same maps, and may share what is made of those.
+        maps_key = ("maps", level)
+        grid, region = Grid(height, width), self.region(inputs, level)
+        return FeaturePair(student_BCHW, teacher_BCHW, grid, region=region, level=level, maps_key=maps_key)
 
 
-class Foreground(Whole):
+class Foreground(FeatureMap):
     """The cells inside ground-truth boxes, on every paired level.
 
     FGD, arXiv:2111.11837, eq. 2.
     """
 
-    def region(self, batch: Batch, level: int) -> Region:
-        return Inside(batch.boxes, batch.pairs[level].stride)
+    def region(self, inputs: TermInputs, level: int) -> Region:
+        return Inside(inputs.boxes, inputs.pairs[level].stride)
 
 
-class Background(Whole):
+class Background(FeatureMap):
     """The cells outside all ground-truth boxes, on every paired level.
 
     FGD, arXiv:2111.11837, eq. 2.
     """
 
-    def region(self, batch: Batch, level: int) -> Region:
-        return Outside(batch.boxes, batch.pairs[level].stride)
+    def region(self, inputs: TermInputs, level: int) -> Region:
+        return Outside(inputs.boxes, inputs.pairs[level].stride)
 
 
-class ForegroundBackground(Whole):
+class ForegroundBackground(FeatureMap):
     """Every cell of every paired level, boxes weighing alike whatever their size, and the background besides.
 
     A cell inside boxes weighs 1 / (number of cells of the box), the greatest of its boxes; the cells outside together
@@ -65,8 +68,8 @@ class ForegroundBackground(Whole):
         super().__init__(context)
         self.background = background
 
-    def region(self, batch: Batch, level: int) -> Region:
-        return ScaleWeights(batch.boxes, batch.pairs[level].stride, self.background)
+    def region(self, inputs: TermInputs, level: int) -> Region:
+        return ScaleWeights(inputs.boxes, inputs.pairs[level].stride, self.background)
 
 
 class Instance(Source):
@@ -82,13 +85,13 @@ class Instance(Source):
         super().__init__(context)
         self.size = size
 
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        boxes_BM4 = batch.boxes.padded_BM4.nan_to_num(0.0)
-        instances = batch.instances
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        boxes_BM4 = inputs.boxes.padded_BM4.nan_to_num(0.0)
+        instances = inputs.instances
         region = Present(instances.there_S)
         pieces = []
-        for level, pair in enumerate(batch.pairs):
-            student, teacher = (roi_align(x_BCHW, boxes_BM4, pair.stride, self.size) for x_BCHW in batch.maps(level))
+        for level, pair in enumerate(inputs.pairs):
+            student, teacher = (roi_align(x_BCHW, boxes_BM4, pair.stride, self.size) for x_BCHW in inputs.maps(level))
             grid = Grid(self.size, self.size)
-            pieces.append(Knowledge(student, teacher, grid, region, REGIONS, level=level, instances=instances))
+            pieces.append(FeaturePair(student, teacher, grid, region, REGIONS, level=level, instances=instances))
         return tuple(pieces)

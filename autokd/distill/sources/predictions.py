@@ -1,36 +1,18 @@
-"""Sources that look at what the two detectors predict, candidate box by candidate box: classes, boxes, edges.
+"""Sources that compare what the two detectors predict, candidate box by candidate box.
 
-Student and teacher must have the same candidates in the same order (heads of one layout on inputs of one size); that is
-checked when the distiller is built. One class a row of ``tables/predictions``.
+Whether both have the same candidates is checked when the distiller is built.
 
-Legend: B images, A candidate boxes of an image, P positive ones, K classes, E bins of an edge's distribution, M the
-most ground-truth boxes of an image.
+Legend: B images, A candidate boxes of an image, P positive ones, K classes, E bins of an edge's distribution.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-
-from autokd.distill.batch import Batch
-from autokd.distill.geometry.grid import Grid
-from autokd.distill.geometry.regions import Given, Region
-from autokd.distill.knowledge import Knowledge
+from autokd.distill.candidates import candidate_pair, positives, require_equal_candidates, top_scores
+from autokd.distill.feature_pair import FeaturePair
+from autokd.distill.geometry.regions import Given
 from autokd.distill.operators import BuildContext, Source
-from autokd.distill.sources.region_sets import pairwise_iou
-from autokd.errors import DistillError
-from autokd.outputs import DetectorOutputs
-from autokd.spec.operator import BOXES, LOGITS, Layout
-
-POSITIVE_IOU = 0.5
-"""A candidate is positive from this overlap of the teacher's box with a ground-truth box on."""
-_AXES = {
-    "class_logits": "(candidates, classes)",
-    "boxes": "(candidates, 4)",
-    "edge_logits": "(candidates, 4, bins)",
-}
+from autokd.distill.term_inputs import TermInputs
+from autokd.spec.operator import BOXES, LOGITS
 
 
 class ClassLogits(Source):
@@ -43,9 +25,9 @@ class ClassLogits(Source):
         super().__init__(context)
         require_equal_candidates(context, "class_logits")
 
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        student_BAK, teacher_BAK = batch.tap("class_logits")
-        return (candidate_knowledge(student_BAK, teacher_BAK, LOGITS),)
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        student_BAK, teacher_BAK = inputs.tap("class_logits")
+        return (candidate_pair(student_BAK, teacher_BAK, LOGITS),)
 
 
 class PositiveLogits(Source):
@@ -60,15 +42,15 @@ class PositiveLogits(Source):
         super().__init__(context)
         require_equal_candidates(context, "class_logits", "boxes")
 
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        chosen = positives(batch)
-        student_BPK, teacher_BPK = (chosen.of(x_BAK) for x_BAK in batch.tap("class_logits"))
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        chosen = positives(inputs)
+        student_BPK, teacher_BPK = (chosen.of(x_BAK) for x_BAK in inputs.tap("class_logits"))
         region = Given(chosen.there_BP.to(teacher_BPK.dtype)[:, None])
         labels_B1P = chosen.labels_BP[:, None]
-        return (candidate_knowledge(student_BPK, teacher_BPK, LOGITS, region, labels_SHW=labels_B1P),)
+        return (candidate_pair(student_BPK, teacher_BPK, LOGITS, region, labels_SHW=labels_B1P),)
 
 
-class Localisation(Source):
+class Localization(Source):
     """The decoded boxes of every candidate, weighted by the teacher's top class probability (sigmoid).
 
     Layout boxes. BCKD, arXiv:2308.14286, section 3.3; CrossKD, arXiv:2306.11369, section 3.3.
@@ -78,12 +60,12 @@ class Localisation(Source):
         super().__init__(context)
         require_equal_candidates(context, "boxes", "class_logits")
 
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        scores_B1A = top_scores(batch.tap("class_logits")[1])[:, None]
-        return (candidate_knowledge(*batch.tap("boxes"), BOXES, Given(scores_B1A)),)
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        scores_B1A = top_scores(inputs.tap("class_logits")[1])[:, None]
+        return (candidate_pair(*inputs.tap("boxes"), BOXES, Given(scores_B1A)),)
 
 
-class Edges(Source):
+class LocalizationDistribution(Source):
     """The bins of each edge of the positive candidates, weighted by the teacher's top class probability (sigmoid).
 
     Layout logits (B, E, 1, 4 P): a bin is a class, and each edge (left, top, right, bottom) is a cell of its own.
@@ -94,86 +76,9 @@ class Edges(Source):
         super().__init__(context)
         require_equal_candidates(context, "edge_logits", "boxes", "class_logits")
 
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        chosen = positives(batch)
-        student_BXE, teacher_BXE = (chosen.of(x_BA4E).flatten(1, 2) for x_BA4E in batch.tap("edge_logits"))
-        scores_BP = top_scores(chosen.of(batch.tap("class_logits")[1])) * chosen.there_BP
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        chosen = positives(inputs)
+        student_BXE, teacher_BXE = (chosen.of(x_BA4E).flatten(1, 2) for x_BA4E in inputs.tap("edge_logits"))
+        scores_BP = top_scores(chosen.of(inputs.tap("class_logits")[1])) * chosen.there_BP
         region = Given(scores_BP.repeat_interleave(4, dim=1)[:, None])
-        return (candidate_knowledge(student_BXE, teacher_BXE, LOGITS, region),)
-
-
-@dataclass(frozen=True, eq=False)
-class Positives:
-    """The candidates that see an object, by the teacher's boxes: P of each image, in order, shorter rows filled up."""
-
-    index_BP: Tensor
-    """Which candidates."""
-    labels_BP: Tensor
-    """The object's class, -1 for what fills up."""
-    boxes_BP: Tensor
-    """Which of the image's ground-truth boxes the object is."""
-
-    @property
-    def there_BP(self) -> Tensor:
-        return self.labels_BP >= 0
-
-    def of(self, x_BA: Tensor) -> Tensor:
-        """The positives' rows of (B, A, ...): (B, P, ...)."""
-        images_B1 = torch.arange(len(x_BA), device=x_BA.device)[:, None]
-        return x_BA[images_B1, self.index_BP]
-
-
-def positives(batch: Batch) -> Positives:
-    """Found once a batch. They are few: what looks at them alone costs little."""
-    return batch.shared("positives", lambda: _find_positives(batch))
-
-
-def _find_positives(batch: Batch) -> Positives:
-    candidates_BA4, truth = batch.tap("boxes")[1], batch.boxes
-    if truth.padded_BM4.shape[1] == 0:
-        nothing_B1 = candidates_BA4.new_zeros((len(candidates_BA4), 1), dtype=torch.int64)
-        return Positives(nothing_B1, nothing_B1 - 1, nothing_B1)
-    overlap_BAM = pairwise_iou(candidates_BA4, truth.padded_BM4.nan_to_num(0.0).to(candidates_BA4.dtype))
-    best_BA, which_BA = overlap_BAM.masked_fill(~truth.there_BM[:, None], 0.0).max(-1)
-    is_positive_BA = best_BA >= POSITIVE_IOU
-    most = max(int(is_positive_BA.sum(1).max()), 1)
-    index_BP = is_positive_BA.byte().sort(dim=1, descending=True, stable=True).indices[:, :most]
-    boxes_BP = which_BA.gather(1, index_BP)
-    labels_BP = torch.where(is_positive_BA.gather(1, index_BP), truth.labels_BM.gather(1, boxes_BP), -1)
-    return Positives(index_BP, labels_BP, boxes_BP)
-
-
-def top_scores(logits_BAK: Tensor) -> Tensor:
-    """(B, A): the probability of each candidate's likeliest class, each class a yes or no of its own."""
-    return logits_BAK.amax(-1).sigmoid()
-
-
-def candidate_knowledge(
-    student_BAX: Tensor,
-    teacher_BAX: Tensor,
-    layout: Layout,
-    region: Region | None = None,
-    labels_SHW: Tensor | None = None,
-) -> Knowledge:
-    """The predictions of both sides as a row of cells, (B, X, 1, A)."""
-    student_SCHW, teacher_SCHW = (x_BAX.transpose(1, 2)[:, :, None] for x_BAX in (student_BAX, teacher_BAX))
-    grid = Grid(1, student_BAX.shape[1])
-    return Knowledge(student_SCHW, teacher_SCHW, grid, region, layout, labels_SHW=labels_SHW)
-
-
-def require_equal_candidates(context: BuildContext, *taps: str) -> None:
-    """Raise DistillError, naming both shapes, if student and teacher differ in candidates, classes or bins."""
-    for tap in taps:
-        student, teacher = (_shape_of(outputs, tap) for outputs in (context.student, context.teacher))
-        if student and teacher and student != teacher:
-            raise DistillError(
-                f"{tap}, {_AXES[tap]}: an image of the student has {student}, one of the teacher {teacher}, so that "
-                "they cannot be compared one by one. Use detectors with equal heads on inputs of one size, or a "
-                "distiller that looks at feature maps."
-            )
-
-
-def _shape_of(outputs: DetectorOutputs | None, tap: str) -> tuple[int, ...]:
-    """The shape of an image's tap; empty where it is absent."""
-    value = getattr(outputs, tap, None) if outputs is not None else None
-    return tuple(value.shape[1:]) if isinstance(value, Tensor) else ()
+        return (candidate_pair(student_BXE, teacher_BXE, LOGITS, region),)

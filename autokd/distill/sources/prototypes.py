@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from autokd.distill.batch import Batch
+from autokd.distill.candidates import candidate_pair, positives, require_equal_candidates
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.regions import Boxes, Given, Region, covering
-from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Source
-from autokd.distill.prototype_bank import Instances, PrototypeBank, cosines
-from autokd.distill.sources.maps import Whole
-from autokd.distill.sources.predictions import candidate_knowledge, positives, require_equal_candidates
-from autokd.distill.sources.region_sets import common_channels, region_levels, region_vectors, regions_of
+from autokd.distill.prototype_bank import InstanceVectors, PrototypeBank, cosines
+from autokd.distill.region_sets import common_channels, region_levels, region_vectors, regions_of
+from autokd.distill.sources.maps import FeatureMap
+from autokd.distill.term_inputs import TermInputs
 from autokd.spec.operator import LOGITS, SCALAR_MAP
 
 _SMALLEST_PX, _OF_PX = 30, 1333
@@ -42,32 +42,32 @@ class _WithPrototypes:
             f"prototypes {num_prototypes}", lambda: PrototypeBank(widths[0], widths[1], num_classes, num_prototypes)
         )
 
-    def instances(self, batch: Batch, bank: PrototypeBank) -> Instances:
+    def instances(self, inputs: TermInputs, bank: PrototypeBank) -> InstanceVectors:
         """The ground truth of the batch; in training the bank takes it in, once a batch."""
-        return batch.shared(("prototype instances", bank), lambda: self._instances(batch, bank))
+        return inputs.shared(("prototype instances", bank), lambda: self._instances(inputs, bank))
 
-    def reliability(self, batch: Batch, bank: PrototypeBank) -> Tensor:
+    def reliability(self, inputs: TermInputs, bank: PrototypeBank) -> Tensor:
         """(S,) of the batch's ground truth, computed once a batch."""
-        return batch.shared(("reliability", bank), lambda: bank.reliability(self.instances(batch, bank)))
+        return inputs.shared(("reliability", bank), lambda: bank.reliability(self.instances(inputs, bank)))
 
-    def _instances(self, batch: Batch, bank: PrototypeBank) -> Instances:
-        regions = regions_of(batch)
+    def _instances(self, inputs: TermInputs, bank: PrototypeBank) -> InstanceVectors:
+        regions = regions_of(inputs)
         boxes_S4 = regions.instances.boxes_S4
         vectors, levels = [], []
-        sides = (("student", batch.student_maps), ("teacher", batch.teacher_maps))
+        sides = (("student", inputs.student_maps), ("teacher", inputs.teacher_maps))
         for (side, maps), strides in zip(sides, self._strides):
-            vectors.append(regions.truth(region_vectors(batch, maps, strides, side)))
+            vectors.append(regions.truth(region_vectors(inputs, maps, strides, side)))
             levels.append(regions.truth(region_levels(boxes_S4, strides).argmax(1)))
         there_S, labels_S = (regions.truth(x) for x in (regions.instances.there_S, regions.instances.labels_S))
-        found = Instances(vectors[0], vectors[1], labels_S, levels[1], there_S)
-        if batch.is_training:
+        found = InstanceVectors(vectors[0], vectors[1], labels_S, levels[1], there_S)
+        if inputs.is_training:
             sides_S2 = regions.truth(boxes_S4[:, 2:] - boxes_S4[:, :2])
-            smallest_px = _SMALLEST_PX * max(batch.student.input_size_px) / _OF_PX
+            smallest_px = _SMALLEST_PX * max(inputs.student.input_size_px) / _OF_PX
             bank.add(found, (sides_S2 >= smallest_px).all(1))
         return found
 
 
-class ReliableForeground(Whole):
+class ReliableForeground(FeatureMap):
     """The cells inside ground-truth boxes, on every paired level, each weighted by the reliability of its instance.
 
     r = 1 - |q_S - q_T|, q the greatest cosine of an instance's vector to a prototype of its class and level, in the
@@ -79,9 +79,9 @@ class ReliableForeground(Whole):
         self._shared = _WithPrototypes(context, prototypes, "reliable_foreground")
         self.bank = self._shared.bank
 
-    def region(self, batch: Batch, level: int) -> Region:
-        reliability_BM = self._shared.reliability(batch, self.bank).view(batch.boxes.there_BM.shape)
-        return _Reliable(batch.boxes, batch.pairs[level].stride, reliability_BM)
+    def region(self, inputs: TermInputs, level: int) -> Region:
+        reliability_BM = self._shared.reliability(inputs, self.bank).view(inputs.boxes.there_BM.shape)
+        return _Reliable(inputs.boxes, inputs.pairs[level].stride, reliability_BM)
 
 
 class ReliableLogits(Source):
@@ -97,27 +97,28 @@ class ReliableLogits(Source):
         self._shared = _WithPrototypes(context, prototypes, "reliable_logits")
         self.bank = self._shared.bank
 
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        chosen = positives(batch)
-        student_BPK, teacher_BPK = (chosen.of(x_BAK) for x_BAK in batch.tap("class_logits"))
-        reliability_BM = self._shared.reliability(batch, self.bank).view(batch.boxes.there_BM.shape)
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        chosen = positives(inputs)
+        student_BPK, teacher_BPK = (chosen.of(x_BAK) for x_BAK in inputs.tap("class_logits"))
+        reliability_BM = self._shared.reliability(inputs, self.bank).view(inputs.boxes.there_BM.shape)
         weights_BP = chosen.there_BP.to(teacher_BPK.dtype)
         if reliability_BM.shape[1]:
             weights_BP = weights_BP * reliability_BM.gather(1, chosen.boxes_BP).clamp_min(0.0)
         region = Given(weights_BP[:, None])
         labels_B1P = chosen.labels_BP[:, None]
-        return (candidate_knowledge(student_BPK, teacher_BPK, LOGITS, region, labels_SHW=labels_B1P),)
+        return (candidate_pair(student_BPK, teacher_BPK, LOGITS, region, labels_SHW=labels_B1P),)
 
 
-class _Reliable:
+class _Reliable(Region):
     """Cells inside boxes, weighted by the most reliable of those that cover them."""
 
     is_graded = True
 
     def __init__(self, boxes: Boxes, stride: float, reliability_BM: Tensor) -> None:
+        super().__init__()
         self._boxes, self._stride, self._reliability_BM = boxes, stride, reliability_BM
 
-    def weights_SHW(self, grid: Grid) -> Tensor:
+    def make_SHW(self, grid: Grid) -> Tensor:
         rows_BPMH, columns_BPMW = covering(self._boxes, self._stride, grid)
         covered = rows_BPMH[..., None] & columns_BPMW[..., None, :]
         if covered.shape[2] == 0:
@@ -137,17 +138,17 @@ class PrototypeAlignment(Source):
         self._shared = _WithPrototypes(context, prototypes, "prototypes")
         self.bank = self._shared.bank
 
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        found = self._shared.instances(batch, self.bank)
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        found = self._shared.instances(inputs, self.bank)
         kept = self.bank.prototypes(found)
-        reliability_S1 = self._shared.reliability(batch, self.bank)[:, None]
+        reliability_S1 = self._shared.reliability(inputs, self.bank)[:, None]
         student_SP = reliability_S1 * cosines(found.student_SC, kept.student_PC)
         teacher_SP = reliability_S1 * cosines(found.teacher_SC, kept.teacher_PC)
         counts_SP = found.there_S[:, None] & (found.levels_S[:, None] == kept.levels_P)
         if student_SP.shape[1] == 0:  # without prototypes, one that does not count: a later step has a cell to look at
             student_SP, teacher_SP, counts_SP = (functional.pad(x, (0, 1)) for x in (student_SP, teacher_SP, counts_SP))
         return (
-            Knowledge(
+            FeaturePair(
                 student_SP[:, None, None],
                 teacher_SP.detach()[:, None, None],
                 Grid(1, student_SP.shape[1]),

@@ -8,13 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from autokd.distill.batch import Batch
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.levels import own_random_numbers
 from autokd.distill.geometry.regions import Present
-from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Source
-from autokd.distill.sources.region_sets import common_channels, regions_at_own_level, regions_of, regions_on_levels
+from autokd.distill.region_sets import common_channels, regions_at_own_level, regions_of, regions_on_levels
+from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
 from autokd.spec.operator import REGIONS
 
@@ -56,13 +56,13 @@ class SemanticGuided(Source):
         self.log_temperature = nn.Parameter(torch.tensor(0.5 * float(embedding * cells * cells)).log())
         """Starts at half of the embedding's numbers: scores of random embeddings then leave the levels mixed."""
 
-    def forward(self, batch: Batch) -> tuple[Knowledge, ...]:
-        instances = regions_of(batch).instances
-        student_L = regions_on_levels(batch, batch.student_maps, self._student_strides, self.size, "student")
-        teacher_SChw = regions_at_own_level(batch, batch.teacher_maps, self._teacher_strides, self.size, "teacher")
+    def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        instances = regions_of(inputs).instances
+        student_L = regions_on_levels(inputs, inputs.student_maps, self._student_strides, self.size, "student")
+        teacher_SChw = regions_at_own_level(inputs, inputs.teacher_maps, self._teacher_strides, self.size, "teacher")
         mixed_SChw = self.mix(torch.stack([self._adapt(regions) for regions in student_L]), teacher_SChw)
         grid = Grid(self.size, self.size)
-        piece = Knowledge(mixed_SChw, teacher_SChw, grid, Present(instances.there_S), REGIONS, instances=instances)
+        piece = FeaturePair(mixed_SChw, teacher_SChw, grid, Present(instances.there_S), REGIONS, instances=instances)
         return (piece,)
 
     def mix(self, student_LSChw: Tensor, teacher_SChw: Tensor) -> Tensor:

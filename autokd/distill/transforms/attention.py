@@ -1,108 +1,47 @@
-"""Attention that is shared: by the samples of a batch, or by student and teacher. Rows of ``tables/spatial_steps``.
+"""Attention that each side makes for itself: over the cells or the channels of its own map.
 
-"Cells" are the cells of the region: with a source that masks, attention is over the cells that count.
+"Cells" are the cells of the region: if a source masks, attention is over the cells that count, and the others do not
+exist for it.
 
 Legend: S samples (images, regions or patches), C channels, H x W cells, N = H * W.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from autokd.distill.batch import Batch
-from autokd.distill.knowledge import Knowledge
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import BuildContext, Transform
-from autokd.distill.statistics import Weights, log_softmax_over_cells, mean_over_cells, num_cells
-from autokd.distill.transforms.energies import magnitude
-from autokd.distill.transforms.learned import draw_kept
+from autokd.distill.statistics import log_softmax_over_cells, mean_over_cells, num_cells
 
 
-class SampleAttention(Transform):
-    """Scale each sample by S * softmax over samples of mean_cs |x| / temperature.
+class SpatialAttention(Transform):
+    """Scale each cell by N * softmax over cells of mean_c |x| / temperature.
 
-    Layout map -> map. S and the softmax are over the samples that have any cell that counts. Each side by its own
-    attention. DetKDS, ICML 2024.
+    Layout map -> map. FGD, arXiv:2111.11837, eq. 3. Each side by its own attention.
     """
 
     def __init__(self, context: BuildContext, temperature: float) -> None:
         super().__init__(context)
         self.temperature = temperature
 
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
-        members = knowledge.members_SHW
-        energy_S111 = mean_over_cells(x_SCHW.abs().mean(1, keepdim=True), members) / self.temperature
-        if members is None:
-            return x_SCHW * (len(x_SCHW) * energy_S111.softmax(0))
-        is_there_S111 = (members > 0).flatten(1).any(1)[:, None, None, None]
-        share_S111 = energy_S111.masked_fill(~is_there_S111, -1e30).softmax(0)
-        return x_SCHW * (is_there_S111.sum() * share_S111 * is_there_S111)
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
+        weights = features.members_SHW
+        energy_S1HW = x_SCHW.abs().mean(1, keepdim=True) / self.temperature
+        share_S1HW = log_softmax_over_cells(energy_S1HW, weights).exp()
+        return x_SCHW * (num_cells(x_SCHW, weights) * share_S1HW)
 
 
-class RandomMask(Transform):
-    """Cells set to 0 at random, each with probability ``drop``, the same ones on both sides.
+class ChannelAttention(Transform):
+    """Scale each channel by C * softmax over channels of mean_s |x| / temperature.
 
-    Layout map -> map. The masked cells still count, as zeros. DetKDS, ICML 2024; after MGD, arXiv:2205.01529.
-    """
-
-    def __init__(self, context: BuildContext, drop: float) -> None:
-        super().__init__(context)
-        self.drop = drop
-
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        dropped_S1HW = ~draw_kept(knowledge.student_SCHW, self.drop, batch)
-        return knowledge.with_maps(
-            knowledge.student_SCHW.masked_fill(dropped_S1HW, 0.0), knowledge.teacher_SCHW.masked_fill(dropped_S1HW, 0.0)
-        )
-
-
-class TeacherAttention(Transform):
-    """Both sides times sqrt(A_sp A_ch), the teacher's attention over cells and over channels.
-
-    A_sp = N softmax_s(mean_c |t| / temperature), A_ch = C softmax_c(mean_s |t| / temperature): squared differences are
-    then weighted by A_sp A_ch. Layout map -> map. FGD, arXiv:2111.11837, section 3.1.
+    Layout map -> map. FGD, arXiv:2111.11837, eq. 4. Each side by its own attention.
     """
 
     def __init__(self, context: BuildContext, temperature: float) -> None:
         super().__init__(context)
         self.temperature = temperature
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        of_cells_S1HW, of_channels_SC11 = _energies(knowledge.teacher_SCHW, knowledge.members_SHW, batch)
-        return _weighted(knowledge, of_cells_S1HW / self.temperature, of_channels_SC11 / self.temperature)
-
-
-class SharedAttention(Transform):
-    """Both sides times sqrt(M_sp M_ch), attention that student and teacher make together; no gradient through it.
-
-    M_sp = N softmax_s((mean_c |s| + mean_c |t|) / temperature), M_ch = C softmax_c((mean_s |s| + mean_s |t|) /
-    temperature). Layout map -> map. FBKD, ICLR 2021, section 3.1 (the released code takes the mean of both softmaxes).
-    """
-
-    def __init__(self, context: BuildContext, temperature: float) -> None:
-        super().__init__(context)
-        self.temperature = temperature
-
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        members = knowledge.members_SHW
-        student = (energy.detach() for energy in _energies(knowledge.student_SCHW, members, batch))
-        teacher = _energies(knowledge.teacher_SCHW, members, batch)
-        of_cells_S1HW, of_channels_SC11 = ((s + t) / self.temperature for s, t in zip(student, teacher))
-        return _weighted(knowledge, of_cells_S1HW, of_channels_SC11)
-
-
-def _energies(x_SCHW: Tensor, members: Weights, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(S, 1, H, W), (S, C, 1, 1): mean |x| over the channels of a cell, and over the cells of a channel."""
-    size = magnitude(x_SCHW, 1, batch)
-    return size.mean(1, keepdim=True), mean_over_cells(size, members)
-
-
-def _weighted(knowledge: Knowledge, cell_logits_S1HW: Tensor, channel_logits_SC11: Tensor) -> Knowledge:
-    """Both sides times the roots of the softmaxes, each softmax 1 on average; halved as logarithms."""
-    student, teacher = knowledge.student_SCHW, knowledge.teacher_SCHW
-    members = knowledge.members_SHW
-    count = torch.as_tensor(num_cells(student, members), dtype=student.dtype, device=student.device)
-    of_cells_S1HW = (log_softmax_over_cells(cell_logits_S1HW, members) / 2).exp() * count.sqrt()
-    of_channels_SC11 = (channel_logits_SC11.log_softmax(1) / 2).exp() * student.shape[1] ** 0.5
-    factor_SCHW = of_cells_S1HW * of_channels_SC11
-    return knowledge.with_maps(student * factor_SCHW, teacher * factor_SCHW)
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
+        energy_SC11 = mean_over_cells(x_SCHW.abs(), features.members_SHW) / self.temperature
+        return x_SCHW * (x_SCHW.shape[1] * energy_SC11.softmax(1))

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from autokd.distill.batch import Batch
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.regions import Given
-from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Transform
 from autokd.distill.statistics import log_softmax_over_cells, mean_over_cells, num_cells
+from autokd.distill.term_inputs import TermInputs
 from autokd.spec.operator import SCALAR_MAP
 
 
@@ -28,10 +28,10 @@ class ChannelMean(Transform):
         super().__init__(context)
         self.power = power
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        channels = knowledge.student_SCHW.shape[1]
-        student, teacher = (x.sum(1, keepdim=True) / channels for x in magnitudes(knowledge, self.power, batch))
-        return knowledge.with_maps(student, teacher, layout=SCALAR_MAP)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        channels = features.student_SCHW.shape[1]
+        student, teacher = (x.sum(1, keepdim=True) / channels for x in magnitudes(features, self.power, inputs))
+        return features.with_maps(student, teacher, layout=SCALAR_MAP)
 
 
 class CellMean(Transform):
@@ -45,19 +45,19 @@ class CellMean(Transform):
         super().__init__(context)
         self.power = power
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        weights, channels = knowledge.members_SHW, knowledge.student_SCHW.shape[1]
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        weights, channels = features.members_SHW, features.student_SCHW.shape[1]
         student, teacher = (
-            mean_over_cells(x, weights).flatten(1)[:, None, None] for x in magnitudes(knowledge, self.power, batch)
+            mean_over_cells(x, weights).flatten(1)[:, None, None] for x in magnitudes(features, self.power, inputs)
         )
         region = None
         if weights is not None:
             has_cells_S11 = weights.flatten(1).amax(1)[:, None, None]
             region = Given(has_cells_S11.expand(-1, 1, channels))
-        return knowledge.with_maps(student, teacher, grid=Grid(1, channels), region=region, layout=SCALAR_MAP)
+        return features.with_maps(student, teacher, grid=Grid(1, channels), region=region, layout=SCALAR_MAP)
 
 
-class Shares(Transform):
+class SpatialSoftmax(Transform):
     """N * softmax over cells of x / temperature: each cell's share, 1 on average.
 
     Layout scalar_map -> scalar_map. N is the number of cells that count. FGD, arXiv:2111.11837, section 3.1: the
@@ -68,23 +68,27 @@ class Shares(Transform):
         super().__init__(context)
         self.temperature = temperature
 
-    def change(self, x_SCHW: Tensor, knowledge: Knowledge) -> Tensor:
-        members = knowledge.members_SHW
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
+        members = features.members_SHW
         return num_cells(x_SCHW, members) * log_softmax_over_cells(x_SCHW / self.temperature, members).exp()
 
 
-def magnitudes(knowledge: Knowledge, power: int, batch: Batch) -> tuple[Tensor, Tensor]:
-    """|x| or x^2 of student and teacher."""
-    return magnitude(knowledge.student_SCHW, power, batch), magnitude(knowledge.teacher_SCHW, power, batch)
+def magnitudes(features: FeaturePair, power: int, inputs: TermInputs) -> tuple[Tensor, Tensor]:
+    """Return |x| (power 1) or x^2 (power 2) of student and teacher.
+
+    The student's is not shared between terms: its gradient would be summed in another order than term by term.
+    """
+    return magnitude(features.student_SCHW, power), teacher_magnitude(features, power, inputs)
 
 
-def magnitude(x: Tensor, power: int, batch: Batch) -> Tensor:
-    """|x| or x^2; the teacher's is made once a batch for all steps that look at the same map."""
+def teacher_magnitude(features: FeaturePair, power: int, inputs: TermInputs) -> Tensor:
+    """Return |t| or t^2, computed once in a step for all pairs of the same maps."""
+    teacher_SCHW = features.teacher_SCHW
+    if teacher_SCHW.requires_grad:  # a learned step on the teacher's side: as for the student
+        return magnitude(teacher_SCHW, power)
+    return inputs.shared(("teacher's magnitude", power, features.maps_key), lambda: magnitude(teacher_SCHW, power))
 
-    def made() -> Tensor:
-        return x.abs() if power == 1 else x.square()
 
-    if x.requires_grad:
-        return made()
-    # x is kept beside what is made of it: an id names a tensor only as long as that lives.
-    return batch.shared(("magnitude", power, id(x)), lambda: (x, made()))[1]
+def magnitude(x_SCHW: Tensor, power: int) -> Tensor:
+    """Return |x| (power 1) or x^2 (power 2)."""
+    return x_SCHW.abs() if power == 1 else x_SCHW.square()

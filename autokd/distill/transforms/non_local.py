@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from autokd.distill.batch import Batch
-from autokd.distill.knowledge import Knowledge
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import BuildContext, Transform
+from autokd.distill.term_inputs import TermInputs
 
 
 class NonLocal(Transform):
@@ -30,10 +30,10 @@ class NonLocal(Transform):
         self.student = nn.ModuleList(NonLocalBlock(number, max(number // reduction, 1)) for number in channels)
         self.teacher = nn.ModuleList(NonLocalBlock(number, max(number // reduction, 1)) for number in channels)
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        members, level = knowledge.members_SHW, knowledge.level
-        return knowledge.with_maps(
-            self.student[level](knowledge.student_SCHW, members), self.teacher[level](knowledge.teacher_SCHW, members)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        members, level = features.members_SHW, features.level
+        return features.with_maps(
+            self.student[level](features.student_SCHW, members), self.teacher[level](features.teacher_SCHW, members)
         )
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from autokd.distill.batch import Batch
+from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.regions import Instances
-from autokd.distill.knowledge import Knowledge
 from autokd.distill.operators import BuildContext, Transform
-from autokd.distill.transforms.relations import as_relations, as_scalar_map, outer, self_product, vectors
+from autokd.distill.relation_matrices import as_relations, as_scalar_map, outer, self_product, vectors
+from autokd.distill.term_inputs import TermInputs
 
 _NO_LENGTH = 1e-12
 """A distance shorter than this is none: regions are equal."""
@@ -30,10 +30,10 @@ class PairDistances(Transform):
     Layout regions -> scalar_map (S, 1, 1, S); the diagonal does not count. RKD, arXiv:1904.05068, section 3.2.1.
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        weights_SS = _off_diagonal(_there(knowledge).to(knowledge.student_SCHW.dtype))
-        student, teacher = (self._relative(x, weights_SS) for x in _vectors(knowledge))
-        return as_relations(knowledge, student, teacher, weights_SS)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        weights_SS = _off_diagonal(_there(features).to(features.student_SCHW.dtype))
+        student, teacher = (self._relative(x, weights_SS) for x in _vectors(features))
+        return as_relations(features, student, teacher, weights_SS)
 
     @staticmethod
     def _relative(vectors_SD: Tensor, weights_SS: Tensor) -> Tensor:
@@ -56,14 +56,14 @@ class TripletAngles(Transform):
         super().__init__(context)
         self.most = most
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        there_S = _there(knowledge)
-        chosen_T = _in_turns(there_S, _instances(knowledge))[: self.most]
-        student, teacher = (self._angles(x[chosen_T]) for x in _vectors(knowledge))
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        there_S = _there(features)
+        chosen_T = _in_turns(there_S, _instances(features))[: self.most]
+        student, teacher = (self._angles(x[chosen_T]) for x in _vectors(features))
         there_T = there_S[chosen_T].to(student.dtype)
         pairs_TT = _off_diagonal(there_T)
         weights_TTT = pairs_TT[:, :, None] * pairs_TT[:, None] * pairs_TT
-        return as_scalar_map(knowledge, student, teacher, weights_TTT)
+        return as_scalar_map(features, student, teacher, weights_TTT)
 
     @staticmethod
     def _angles(vectors_TD: Tensor) -> Tensor:
@@ -82,14 +82,14 @@ class WithinClass(Transform):
     cosines.
     """
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        instances = _instances(knowledge)
-        there_S = _there(knowledge) & (instances.labels_S >= 0)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        instances = _instances(features)
+        there_S = _there(features) & (instances.labels_S >= 0)
         same_SS = outer(there_S) & (instances.labels_S[:, None] == instances.labels_S)
         count_S1 = same_SS.sum(1, keepdim=True)
-        student, teacher = (self._distances(x, same_SS.to(x.dtype), count_S1) for x in _vectors(knowledge))
+        student, teacher = (self._distances(x, same_SS.to(x.dtype), count_S1) for x in _vectors(features))
         weights_1S = (count_S1 > 1).to(student.dtype).T
-        return as_relations(knowledge, student[None], teacher[None], weights_1S)
+        return as_relations(features, student[None], teacher[None], weights_1S)
 
     @staticmethod
     def _distances(vectors_SD: Tensor, same_SS: Tensor, count_S1: Tensor) -> Tensor:
@@ -109,14 +109,14 @@ class BetweenClass(Transform):
         super().__init__(context)
         self.num_classes = context.num_classes
 
-    def forward(self, knowledge: Knowledge, batch: Batch) -> Knowledge:
-        labels_S = torch.where(_there(knowledge), _instances(knowledge).labels_S, -1)
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        labels_S = torch.where(_there(features), _instances(features).labels_S, -1)
         # one class more, of what has none, which is dropped again
         of_class_KS = functional.one_hot(labels_S + 1, self.num_classes + 1).T[1:]
         count_K1 = of_class_KS.sum(1, keepdim=True)
-        student, teacher = (self._distances(x, of_class_KS.to(x.dtype), count_K1) for x in _vectors(knowledge))
+        student, teacher = (self._distances(x, of_class_KS.to(x.dtype), count_K1) for x in _vectors(features))
         weights_KK = _off_diagonal((count_K1[:, 0] > 0).to(student.dtype))
-        return as_relations(knowledge, student, teacher, weights_KK)
+        return as_relations(features, student, teacher, weights_KK)
 
     @staticmethod
     def _distances(vectors_SD: Tensor, of_class_KS: Tensor, count_K1: Tensor) -> Tensor:
@@ -124,19 +124,19 @@ class BetweenClass(Transform):
         return _roots(_squared_distances(centre_KD)).to(vectors_SD.dtype)
 
 
-def _vectors(knowledge: Knowledge) -> tuple[Tensor, Tensor]:
-    members = knowledge.members_SHW
-    return vectors(knowledge.student_SCHW, members), vectors(knowledge.teacher_SCHW, members)
+def _vectors(features: FeaturePair) -> tuple[Tensor, Tensor]:
+    members = features.members_SHW
+    return vectors(features.student_SCHW, members), vectors(features.teacher_SCHW, members)
 
 
-def _instances(knowledge: Knowledge) -> Instances:
-    assert knowledge.instances is not None, "layout regions without the regions' boxes"
-    return knowledge.instances
+def _instances(features: FeaturePair) -> Instances:
+    assert features.instances is not None, "layout regions without the regions' boxes"
+    return features.instances
 
 
-def _there(knowledge: Knowledge) -> Tensor:
+def _there(features: FeaturePair) -> Tensor:
     """(S,) bool: regions that are there, with a cell that counts."""
-    there_S, members = _instances(knowledge).there_S, knowledge.members_SHW
+    there_S, members = _instances(features).there_S, features.members_SHW
     return there_S if members is None else there_S & (members > 0).flatten(1).any(1)
 
 

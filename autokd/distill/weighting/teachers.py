@@ -1,19 +1,19 @@
-"""Several teachers of one student: each has a distiller of its own, and they share the loss.
+"""Several teachers of one student: a distiller for each, and a loss that is their weighted mean.
 
     loss = sum over teachers k of share_k * distiller_k(student, teacher_k),   shares > 0 that sum to 1
 
-Since they sum to 1, a strength means the same whether one teaches or five. Nothing is trained for the shares:
+Since shares sum to 1, a gradient ratio means the same for one teacher and for five. Shares are not trained:
 
     equal      1 / number of teachers
     gap        in proportion to the representation gap 1 - CKA between student and teacher, the mean over the levels
-               that they share: who differs most teaches most. Auto-KD, ICCV 2023 (statistics in place of training)
+               that they share: the teacher that differs most weighs most. Auto-KD, ICCV 2023 (statistics in place of
+               training)
     gradient   in inverse proportion to the norm of the teacher's loss gradient on the student's taps, so that each
-               pulls equally
+               teacher's gradient has the same norm
     numbers    as given, divided by their sum
 
-The second and third are measured in the first steps and then now and then, with a moving mean, as the factors of
-layers and of relative weights are. A teacher of which nothing can be measured (no common level, no gradient yet)
-counts as the mean of the others.
+The second and third are measured as ``measured`` describes. A teacher of which nothing can be measured (no common
+level, no gradient yet) counts as the mean of the others.
 
 Legend: T teachers, B images, C channels, H x W cells, R rows.
 """
@@ -29,31 +29,28 @@ import torch
 from torch import Tensor, nn
 
 from autokd.config import TeacherFactors
-from autokd.distill.batch import device_of
 from autokd.distill.build import RECALIBRATE_EVERY, build_distiller
 from autokd.distill.distiller import Distiller, DistillResult, TermValue
 from autokd.distill.geometry.levels import cropped_alike, pair_levels
 from autokd.distill.geometry.regions import Targets
 from autokd.distill.linear_cka import LinearCKA
-from autokd.distill.weighting.balance import HALF_PRECISION_SCALE, gradient_norm, is_due
+from autokd.distill.term_inputs import device_of
+from autokd.distill.weighting.measured import LEAST_GAP, MeasuredFactors, inverse_gradient_norms, is_due
 from autokd.errors import DistillError, NonFiniteError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec
 
-_RATE = 0.5
-"""Part of the newest measurement in the moving mean."""
-_LEAST_GAP = 0.01
-"""A teacher with whom the student agrees entirely still teaches a little."""
+
+class TeacherShares(MeasuredFactors):
+    """The shares of several teachers in the loss, 1 in sum."""
+
+    def normalized(self, measured_P: Tensor, is_valid_P: Tensor) -> Tensor:
+        measured_P = torch.where(is_valid_P, measured_P, measured_P[is_valid_P].mean())
+        return measured_P / measured_P.sum()
 
 
 class TeacherEnsemble(nn.Module):
-    """What a student learns from several teachers, built by ``build_ensemble``; called as a distiller is.
-
-    The shares are buffers: they survive checkpoints and are never differentiated.
-    """
-
-    shares_T: Tensor
-    was_measured: Tensor
+    """The distillation loss of a student and several teachers, built by ``build_ensemble``; called as a distiller."""
 
     def __init__(
         self,
@@ -61,7 +58,16 @@ class TeacherEnsemble(nn.Module):
         factors: TeacherFactors = "equal",
         recalibrate_every: int | None = RECALIBRATE_EVERY,
     ) -> None:
-        """factors: a rule, or a positive number for each teacher."""
+        """Join the distillers of several teachers.
+
+        Args:
+            distillers: one for each teacher.
+            factors: a rule ("equal", "gap", "gradient"), or a positive number for each teacher.
+            recalibrate_every: steps between two measurements of shares; None: the first ones stay.
+
+        Raises:
+            DistillError: if there is not a number for each teacher.
+        """
         super().__init__()
         self.distillers = nn.ModuleList(distillers)
         self.rule = factors if isinstance(factors, str) else "given"
@@ -69,13 +75,18 @@ class TeacherEnsemble(nn.Module):
         given = [1.0] * len(distillers) if isinstance(factors, str) else list(factors)
         if len(given) != len(distillers):
             raise DistillError(f"found {len(given)} factors for {len(distillers)} teachers. Give one a teacher.")
-        self.register_buffer("shares_T", torch.tensor([factor / math.fsum(given) for factor in given]))
-        self.register_buffer("was_measured", torch.zeros(()))
+        shares = [factor / math.fsum(given) for factor in given]
+        self.shares = TeacherShares(shares, least=LEAST_GAP if self.rule == "gap" else 0.0)
 
     def named_distillers(self) -> Iterator[tuple[str, Distiller]]:
-        """Each distiller with its teacher's name: "teacher 1", in the order in which they were given."""
+        """Yield each distiller with its teacher's name: "teacher 1", in the order in which they were given."""
         for k, distiller in enumerate(self.distillers, start=1):
             yield f"teacher {k}", cast(Distiller, distiller)
+
+    @property
+    def shares_T(self) -> Tensor:
+        """(T,): the share of each teacher in the loss, above 0, with sum 1."""
+        return self.shares.factors_P
 
     @property
     def step(self) -> int:
@@ -83,17 +94,25 @@ class TeacherEnsemble(nn.Module):
         return cast(Distiller, self.distillers[0]).step
 
     def begin_epoch(self, epoch: int, num_epochs: float, steps_per_epoch: int) -> None:
-        """As ``Distiller.begin_epoch``."""
+        """Begin an epoch in every distiller; see ``Distiller.begin_epoch``."""
         for _, distiller in self.named_distillers():
             distiller.begin_epoch(epoch, num_epochs, steps_per_epoch)
 
     def forward(
         self, outputs_s: DetectorOutputs, outputs_T: Sequence[DetectorOutputs], targets: Targets | None = None
     ) -> DistillResult:
-        """The distillation loss of a batch; terms are named "teacher 1/whole.l2", their weights hold the share.
+        """Compute the distillation loss of a batch.
 
-        outputs_T: one for each teacher, of the same images. Otherwise as ``Distiller.forward``; errors name the
-        teacher.
+        Args:
+            outputs_s: the student's outputs.
+            outputs_T: the outputs of each teacher for the same images.
+            targets: as of ``Distiller.forward``.
+
+        Returns:
+            The loss, and terms named "teacher 1/whole.l2", whose weights contain the share.
+
+        Raises:
+            NonFiniteError, DistillError: as ``Distiller.forward``, naming the teacher.
         """
         if len(outputs_T) != len(self.distillers):
             raise DistillError(
@@ -106,29 +125,18 @@ class TeacherEnsemble(nn.Module):
                 results[name] = distiller(outputs_s, outputs_t, targets)
         totals = [result.total for result in results.values()]
         if measures and self.rule == "gap":
-            self._follow([representation_gap(outputs_s, outputs_t) for outputs_t in outputs_T], least=_LEAST_GAP)
+            self.shares.follow([representation_gap(outputs_s, outputs_t) for outputs_t in outputs_T])
         elif measures and self.rule == "gradient":
-            self._follow(_inverse_norms(outputs_s, totals))
-        shares_T = self.shares_T.clone()  # the graph keeps them as they are now
+            taps = [tap for tap in outputs_s.pyramid.values() if tap.requires_grad]
+            self.shares.follow(inverse_gradient_norms(totals, taps))
+        # A copy for the graph: a later measurement writes into the buffer, and backward would read the new numbers.
+        shares_T = self.shares_T.clone()
         terms = {
             f"{name}/{term}": TermValue(value.raw, share * value.weighted, share * value.weight)
             for (name, result), share in zip(results.items(), shares_T, strict=True)
             for term, value in result.terms.items()
         }
         return DistillResult((torch.stack(totals) * shares_T).sum(), terms)
-
-    @torch.no_grad()
-    def _follow(self, measured: Sequence[Tensor | float], least: float = 0.0) -> None:
-        """Move the shares towards ``measured``, in proportion; what is 0 or not finite counts as the others' mean."""
-        measured_T = torch.stack([torch.as_tensor(value, dtype=torch.float32).to(self.shares_T) for value in measured])
-        measured_T = measured_T.clamp_min(least)
-        is_valid = measured_T.isfinite() & (measured_T > 0)
-        if not bool(is_valid.any()):
-            return
-        measured_T = torch.where(is_valid, measured_T, measured_T[is_valid].mean())
-        rate = torch.where(self.was_measured > 0, _RATE, 1.0)
-        self.shares_T.lerp_(measured_T / measured_T.sum(), rate)
-        self.was_measured.fill_(1.0)
 
 
 def build_ensemble(
@@ -141,7 +149,19 @@ def build_ensemble(
 ) -> TeacherEnsemble:
     """Build the distiller of ``spec`` for every teacher, with adapters of its own, on the student's device.
 
-    Raises as ``build_distiller`` does, naming the teacher.
+    Args:
+        spec: the distiller, the same for all teachers.
+        student: any outputs of the student.
+        teachers: any outputs of each teacher.
+        num_classes: classes of the data set.
+        factors: a rule for the shares, or a positive number for each teacher.
+        recalibrate_every: as of ``build_distiller``.
+
+    Returns:
+        A module that is called with the student's outputs, those of every teacher, and the targets.
+
+    Raises:
+        SpecError, DistillError: as ``build_distiller``, naming the teacher.
     """
     distillers = []
     for k, teacher in enumerate(teachers, start=1):
@@ -151,7 +171,7 @@ def build_ensemble(
 
 
 def representation_gap(student: DetectorOutputs, teacher: DetectorOutputs) -> float:
-    """1 - linear CKA between the cells of both, the mean over the levels of equal stride; NaN where there is none."""
+    """Return 1 - linear CKA between the cells of both, the mean over levels of equal stride; NaN if there is none."""
     gaps = []
     for pair in pair_levels(student, teacher, must_share=False):
         maps = cropped_alike(student.pyramid[pair.student], teacher.pyramid[pair.teacher].detach(), pair)
@@ -159,13 +179,6 @@ def representation_gap(student: DetectorOutputs, teacher: DetectorOutputs) -> fl
         cka.add(*(map_BCHW.detach().permute(0, 2, 3, 1).flatten(0, 2).to(maps[0].device) for map_BCHW in maps))
         gaps.append(1.0 - cka.value())
     return sum(gaps) / len(gaps) if gaps else math.nan
-
-
-def _inverse_norms(student: DetectorOutputs, totals: Sequence[Tensor]) -> list[Tensor | float]:
-    taps = [tap for tap in student.pyramid.values() if tap.requires_grad]
-    scale = HALF_PRECISION_SCALE if any(tap.dtype == torch.float16 for tap in taps) else 1.0
-    norms = [gradient_norm(total * scale, taps) if taps else None for total in totals]
-    return [0.0 if norm is None else scale / norm for norm in norms]
 
 
 @contextmanager

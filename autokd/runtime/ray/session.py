@@ -1,4 +1,4 @@
-"""Starting, joining and leaving Ray, quietly and within a bounded time."""
+"""Start, join and leave Ray, without its messages and within a bounded time."""
 
 from __future__ import annotations
 
@@ -21,33 +21,37 @@ from autokd.runtime.resources import divide, num_local_cores
 logger = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 15.0
+"""Seconds in which the address must accept a connection, before Ray is asked to join."""
 _OBJECT_STORE_BYTES = 128 * 2**20
-"""Only jobs and metrics pass through Ray."""
+"""Memory of a Ray that is started here: only jobs and metrics pass through it, and Ray would take 30% of all memory."""
 
 TOKEN_REMEDY = (
     "If the cluster asks for a token: put it into ~/.ray/auth_token (or RAY_AUTH_TOKEN) and set RAY_AUTH_MODE=token."
 )
 
+# Ray and Tune read these settings from the environment alone.
 _QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to Ray's makers
+    "RAY_AIR_NEW_OUTPUT": "0",  # the old progress display, which verbose=0 silences
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of a configuration must keep their meaning in workers
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # CUDA_VISIBLE_DEVICES stays, whatever this version's default
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no result files: metrics go to the study
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C belongs to the study, which stores the interruption
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # results hold an event, not a metric
+    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # never: Tune's state is not what a search resumes from
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",  # each event reaches the driver before the worker's next step, so it can prune
     "TUNE_WARN_THRESHOLD_S": "60",
 }
-"""Tune writes no files but at the end, prints nothing, and leaves Ctrl-C to us."""
 
 
 @contextlib.contextmanager
 def quiet_environment() -> Iterator[None]:
-    """Ray's and Tune's settings for the time of the context; what the user has set himself stays."""
+    """Set the environment for Ray and Tune and silence their loggers while the context lasts.
+
+    Variables that the user has set stay as they are.
+    """
     before = {name: os.environ.get(name) for name in _QUIET}
     os.environ.update({name: value for name, value in _QUIET.items() if before[name] is None})
     loggers = {name: logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train", "ray.data")}
@@ -65,7 +69,12 @@ def quiet_environment() -> Iterator[None]:
 
 
 class RaySession:
-    """Ray as this process uses it: started here, joined at an address, or found running in the process."""
+    """The connection of this process to Ray: started here, joined at an address, or open already.
+
+    Args:
+        address: host:port of a cluster, or "auto"; None starts a Ray on this machine.
+        num_cpus: CPUs of a Ray that is started here, which bounds its number of workers.
+    """
 
     def __init__(self, address: str | None, num_cpus: int) -> None:
         self._address = address
@@ -75,13 +84,17 @@ class RaySession:
 
     @property
     def is_local(self) -> bool:
-        """Whether Ray runs for this process alone."""
+        """Whether Ray was started for this process alone."""
         return self._address is None
 
     def open(self) -> None:
-        """Start or join; nothing if that is done. RuntimeUnavailableError says what to do."""
+        """Start or join Ray; do nothing if this process is connected.
+
+        Raises:
+            RuntimeUnavailableError: if Ray cannot start, or no cluster answers at the address; with the remedy.
+        """
         if ray.is_initialized():
-            return
+            return  # whoever connected this process keeps the connection: ``close`` leaves it alone
         try:
             with quiet_environment():
                 if self._address is None:
@@ -92,10 +105,10 @@ class RaySession:
             self.close()
             raise
         self._owned = True
-        _divert_messages()
+        _redirect_worker_messages()
 
     def close(self) -> None:
-        """Leave Ray, and stop it and remove its files if it was started here."""
+        """Leave Ray; a Ray that was started here stops, and its files are removed."""
         if self._owned:
             self._owned = False
             ray.shutdown()
@@ -106,8 +119,13 @@ class RaySession:
     def divide(
         self, workers: int, threads_per_worker: int, gpus_per_worker: float | Literal["auto"]
     ) -> WorkerResources:
-        """What each of ``workers`` gets of Ray's machines; RuntimeUnavailableError if there are too few cards."""
+        """Divide Ray's cores and GPUs among workers (``autokd.runtime.resources.divide``).
+
+        Raises:
+            RuntimeUnavailableError: if a worker would get more GPUs than Ray has.
+        """
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        # A Ray of our own has as many "CPUs" as workers, so it does not know the cores.
         cores = [num_local_cores()] if self.is_local else [node.get("CPU", 0.0) for node in nodes]
         num_gpus = self.total("GPU")
         resources = divide(
@@ -121,16 +139,16 @@ class RaySession:
         return resources
 
     def cpus_of(self, resources: WorkerResources) -> int:
-        """Cores that a worker reserves. A Ray of our own has a place for each worker, whatever its threads."""
+        """Return the CPUs that a worker reserves: 1 in a Ray of our own, which has one for each worker."""
         return 1 if self.is_local else resources.num_threads
 
     @staticmethod
     def total(name: str) -> float:
-        """How much of a resource (CPU, GPU) Ray has in all."""
+        """Return the amount of a resource ("CPU", "GPU") on all live nodes."""
         return float(sum(node["Resources"].get(name, 0.0) for node in ray.nodes() if node["Alive"]))
 
     def _start(self) -> None:
-        # Sockets lie below this folder, and their paths may have 107 characters only.
+        # Ray puts Unix sockets below this folder, whose paths may have 107 characters: $TMPDIR may be too long.
         self._temporary = tempfile.mkdtemp(prefix="autokd-", dir="/tmp" if os.path.isdir("/tmp") else None)
         try:
             ray.init(
@@ -150,8 +168,8 @@ class RaySession:
             ) from error
 
     def _join(self, address: str) -> None:
-        _check_answers(address)
-        show_own_token(address.rpartition(":")[0])
+        _require_cluster(address)
+        enable_local_token(address.rpartition(":")[0])
         try:
             ray.init(address=address, configure_logging=False, logging_level=logging.ERROR, log_to_driver=False)
         except RayError as error:
@@ -160,10 +178,13 @@ class RaySession:
             raise RuntimeUnavailableError(_no_answer(address, str(error))) from error
 
 
-def show_own_token(host: str) -> None:
-    """Let a cluster on this very machine see the user's Ray token, as Ray's own commands do.
+def enable_local_token(host: str) -> None:
+    """Send the user's Ray token to a cluster on this machine, as Ray's own commands do.
 
-    Other machines see it only if the user asks for it with RAY_AUTH_MODE=token, which is Ray's rule.
+    Other machines get it only if the user sets RAY_AUTH_MODE=token, which is Ray's rule.
+
+    Args:
+        host: host of the cluster.
     """
     if host not in ("localhost", "127.0.0.1", "::1") or "RAY_AUTH_MODE" in os.environ:
         return
@@ -175,9 +196,12 @@ def show_own_token(host: str) -> None:
         authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
-def _divert_messages() -> None:
-    """Send Ray's messages about dead workers to our log: they would be printed into the live view, whatever
-    ``log_to_driver`` says. Where Ray has changed inside, they are printed."""
+def _redirect_worker_messages() -> None:
+    """Send Ray's messages about dead workers to AutoKD's log.
+
+    Ray prints them into the live view of a search, whatever ``log_to_driver`` is. The only remedy is to replace a
+    private function of Ray; a version without that function prints them.
+    """
     from ray._private import worker
 
     if hasattr(worker, "print_to_stdstream"):
@@ -188,8 +212,8 @@ def _divert_messages() -> None:
         worker.print_to_stdstream = _log
 
 
-def _check_answers(address: str) -> None:
-    """Fail soon where nobody listens: Ray itself would try for minutes."""
+def _require_cluster(address: str) -> None:
+    """Raise RuntimeUnavailableError soon if no cluster listens at the address: Ray itself would try for minutes."""
     if address.startswith("ray://"):
         raise RuntimeUnavailableError(
             f"ray address {address!r}: searches do not run over Ray's client protocol. Run on a node of the "
@@ -199,13 +223,13 @@ def _check_answers(address: str) -> None:
         return
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise RuntimeUnavailableError(f"ray address {address!r} is not host:port (the port is mostly 6379), nor auto.")
+        raise RuntimeUnavailableError(f"ray address {address!r} is not host:port (default port: 6379), nor auto.")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S) as connection:
             if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_grpc(connection):
                 raise RuntimeUnavailableError(
                     _no_answer(
-                        address, "something else listens there (8265 is the dashboard's port; mostly 6379 is meant)"
+                        address, "another service listens there (8265 is the dashboard's port, 6379 Ray's own default)"
                     )
                 )
     except OSError as error:
@@ -213,15 +237,18 @@ def _check_answers(address: str) -> None:
 
 
 def _speaks_grpc(connection: socket.socket) -> bool:
-    """Whether the other side answers the opening of HTTP/2 with its settings, as every gRPC server does."""
+    """Whether the other side speaks HTTP/2, as every gRPC server does (RFC 9113, section 3.4).
+
+    It must answer the client's preface and empty SETTINGS frame with a SETTINGS frame, whose type is 4.
+    """
     empty_settings = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
     connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + empty_settings)
-    answer = connection.recv(9)
+    answer = connection.recv(9)  # the header of a frame: length (3 bytes), type, flags, stream (4)
     return len(answer) == 9 and answer[3] == 4
 
 
 def _no_answer(address: str, reason: str) -> str:
     return (
         f"no Ray cluster answers at {address!r}: {reason}\n"
-        "Start one with 'ray start --head', give its host:port, or leave the address out for a local Ray."
+        "Start one with 'ray start --head' and give its host:port, or leave the address out for a local Ray."
     )

@@ -1,10 +1,8 @@
-"""Full trainings whose global batches several processes share: Ray Train's ``TorchTrainer``, one job at a time."""
+"""Full trainings on several processes that share each batch: Ray Train's ``TorchTrainer``, one job at a time."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -12,7 +10,6 @@ from dataclasses import replace
 from typing import Any, Literal
 
 try:
-    from ray import cloudpickle
     from ray.train.torch import TorchConfig
     from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
@@ -29,28 +26,40 @@ from autokd.errors import RuntimeUnavailableError
 from autokd.outcomes import EvaluatorFactory, Job, Outcome, WorkerResources
 from autokd.runtime.containment import pruned, shortened
 from autokd.runtime.contract import Driver, Runtime, Wait
-from autokd.runtime.ray.rank import TASK, RankTask, failure_of, require_first, train_rank
 from autokd.runtime.ray.session import RaySession, quiet_environment
-from autokd.runtime.ray.worker import WorkerSetup
+from autokd.runtime.ray.train_rank import TASK, RankTask, outcome_of_failures, require_outcome, train_rank
+from autokd.runtime.ray.worker_process import WorkerSetup
 
 _ASK_AGAIN_S = 1.0
+"""Seconds between two questions to a driver that waits."""
 _NO_RETRIES = FailureConfig(max_failures=0, controller_failure_limit=0)
-"""Lost ranks are tried again here. Ray Train counts a rank that dies at once as the controller's failure, and would
-try for ever."""
+"""This module runs the jobs of lost ranks again. Ray Train counts a rank that dies at once as the controller's failure
+and would retry for ever."""
 
 
 class _Trainer(TorchTrainer):
-    """Leaves Ctrl-C to us: Ray Train's own handler would end the process, before the run has kept what it knows."""
+    """A trainer that leaves Ctrl-C to Python.
+
+    Ray Train's handler would exit the process, before the study has stored its interruption.
+    """
 
     def _register_sigint_handler(self, controller: Any) -> None:
-        """Nothing. The interrupt comes out of ``fit``, and leaving Ray ends the ranks."""
+        """Do nothing: KeyboardInterrupt comes out of ``fit``, and leaving Ray ends the ranks."""
 
 
 class RayTrainRuntime(Runtime):
-    """One job at a time on ``processes`` ranks; reports are handed over when a job has ended.
+    """A runtime of one job at a time, which all ranks train together.
 
-    The evaluator of each rank finds torch's process group and takes its share (``autokd.training``). A rank that
-    fails ends the others. ``num_cpus``: of a Ray that is started here, at least ``processes``.
+    Each rank's evaluator finds torch's process group and takes its part of the batches (``autokd.training``). A rank
+    that fails ends the others. The driver receives a job's reports when the job has ended: ranks do not report to it.
+
+    Args:
+        processes: number of ranks.
+        address: host:port of a Ray cluster, or "auto"; None starts a Ray on this machine.
+        threads_per_worker: threads of a rank; 0: an equal part of the cores.
+        gpus_per_worker: GPUs of a rank; "auto": an equal part of the GPUs.
+        max_worker_losses: number of times that a job is run again after a rank died.
+        num_cpus: CPUs of a Ray that is started here; ``processes`` if that is more.
     """
 
     num_workers = 1
@@ -76,6 +85,7 @@ class RayTrainRuntime(Runtime):
         return self
 
     def close(self) -> None:
+        """Leave Ray, and stop it if it was started here."""
         self._session.close()
 
     def run(
@@ -91,26 +101,21 @@ class RayTrainRuntime(Runtime):
                 if isinstance(job, Wait):
                     time.sleep(_ASK_AGAIN_S)
                     continue
-                _tell(driver, job, self._outcome(job, factory, (job_timeouts_s or {}).get(job.recipe)))
+                _hand_over(driver, job, self._outcome(job, factory, (job_timeouts_s or {}).get(job.recipe)))
         except BaseException:
-            self._session.close()  # ends ranks in the middle of a training; the next run starts afresh
+            self._session.close()  # kills ranks in the middle of a training; the next ``run`` opens a new session
             raise
 
     def _outcome(self, job: Job, factory: EvaluatorFactory, timeout_s: float | None) -> Outcome:
-        """Run a job, again where ranks were lost."""
+        """Run a job, and again if ranks were lost."""
         resources = self._session.divide(self._processes, self._threads_per_worker, self._gpus_per_worker)
-        worker = WorkerSetup(
-            factory=cloudpickle.dumps(factory),
-            resources=resources,
-            working_directory=os.getcwd(),
-            import_paths=tuple(os.path.abspath(path) for path in sys.path),
-        )
-        task = RankTask(worker, job, timeout_s)
+        task = RankTask(WorkerSetup.of_this_process(factory, resources), job, timeout_s)
         for losses in range(self._max_worker_losses + 1):
             began_s = time.monotonic()
             outcome = self._fit(task)
             if outcome.cause != "worker_lost":
                 return outcome
+            # A rank that reached its hard limit has killed itself; only the time tells it from one that died.
             seconds = time.monotonic() - began_s
             if timeout_s is not None and seconds >= timeout_s:
                 message = f"a rank did not answer within {timeout_s:g} s and was killed."
@@ -122,7 +127,7 @@ class RayTrainRuntime(Runtime):
         files = tempfile.mkdtemp(prefix="autokd-train-")
         try:
             with quiet_environment():
-                each_rank: Any = train_rank  # Ray Train hands back what it returns, its types do not say so
+                each_rank: Any = train_rank  # Ray Train returns the first rank's value, but its types say None
                 trainer = _Trainer(
                     each_rank,
                     train_loop_config={TASK: task},
@@ -132,12 +137,13 @@ class RayTrainRuntime(Runtime):
                 )
                 result: Any = trainer.fit()
         except WorkerGroupError as error:
-            return failure_of(error.worker_failures, task.job)
+            return outcome_of_failures(error.worker_failures, task.job)
         except TrainingFailedError as error:
             return Outcome(task.job.id, "failed", cause="worker_lost", message=shortened(str(error)))
         finally:
+            # Ray Train keeps checkpoints and results there; the study stores what a job returns.
             shutil.rmtree(files, ignore_errors=True)
-        return require_first(getattr(result, "return_value", None), task.job)
+        return require_outcome(getattr(result, "return_value", None), task.job)
 
     def _scaling(self, resources: WorkerResources) -> ScalingConfig:
         each: dict[str, float] = {"CPU": self._session.cpus_of(resources)}
@@ -148,17 +154,18 @@ class RayTrainRuntime(Runtime):
             if amount * self._processes > there:
                 raise RuntimeUnavailableError(
                     f"runtime.full_processes is {self._processes}, each with {amount:g} {name}, but Ray has {there:g} "
-                    f"{name}. Lower it, or threads_per_worker or gpus_per_worker, or join a greater cluster."
+                    f"{name}. Lower it, or threads_per_worker or gpus_per_worker, or join a larger cluster."
                 )
         return ScalingConfig(num_workers=self._processes, use_gpu=resources.gpu_fraction > 0, resources_per_worker=each)
 
 
 def _backend(resources: WorkerResources) -> str:
-    """NCCL refuses two ranks on one card."""
+    """Return the backend of torch.distributed: NCCL refuses two ranks on one GPU."""
     return "nccl" if resources.gpu_fraction >= 1 else "gloo"
 
 
-def _tell(driver: Driver, job: Job, outcome: Outcome) -> None:
+def _hand_over(driver: Driver, job: Job, outcome: Outcome) -> None:
+    """Give the driver a job's reports and its outcome; a job that it stops at a report ends there as pruned."""
     for number, report in enumerate(outcome.reports, start=1):
         if not driver.on_report(report):
             driver.on_outcome(pruned(job, list(outcome.reports[:number]), outcome.worker))

@@ -1,16 +1,19 @@
-"""Jobs on reusable Ray Tune actors, on this machine or on a cluster."""
+"""Jobs on reusable Ray Tune actors, on this machine or on a cluster.
+
+Tune neither searches nor schedules here: Optuna does, through the driver. Plain actors would be faster to start, and
+Tune stays because users know it and AutoKD's design names it. It places the actors, keeps them from trial to trial and
+notices their death; ``tune_bridge`` is the searcher and the scheduler that connect it with the driver.
+"""
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from typing import Any, Literal
 
 try:
-    from ray import cloudpickle, tune
+    from ray import tune
 except ImportError as error:
     from autokd.errors import RuntimeUnavailableError
 
@@ -21,13 +24,22 @@ except ImportError as error:
 
 from autokd.outcomes import EvaluatorFactory
 from autokd.runtime.contract import Driver, Runtime
-from autokd.runtime.ray.bridge import Bridge, JobScheduler, JobSearcher, RunAborted, StartWatch
 from autokd.runtime.ray.session import RaySession, quiet_environment
-from autokd.runtime.ray.worker import JobTrainable, WorkerSetup
+from autokd.runtime.ray.tune_bridge import Bridge, JobScheduler, JobSearcher, RunAborted, TrialStartCallback
+from autokd.runtime.ray.tune_worker import JobTrainable
+from autokd.runtime.ray.worker_process import WorkerSetup
 
 
 class RayTuneRuntime(Runtime):
-    """``workers`` actors at a time; ``address`` None starts a Ray of its own, else joins one."""
+    """A runtime of actors, each of which runs one job at a time.
+
+    Args:
+        workers: number of actors.
+        address: host:port of a Ray cluster, or "auto"; None starts a Ray on this machine.
+        threads_per_worker: 0: an equal part of the cores.
+        gpus_per_worker: "auto": an equal part of the GPUs.
+        max_worker_losses: number of times that a job is run again after its actor died.
+    """
 
     def __init__(
         self,
@@ -49,6 +61,7 @@ class RayTuneRuntime(Runtime):
         return self
 
     def close(self) -> None:
+        """Leave Ray, and stop it if it was started here."""
         self._session.close()
 
     def run(
@@ -65,9 +78,10 @@ class RayTuneRuntime(Runtime):
             with quiet_environment():
                 self._tune(bridge, factory, files)
         except BaseException as error:
-            # Tune's actors may be in the middle of a training: leaving Ray ends them at once. The next run
-            # starts afresh.
+            # Tune's actors may be in the middle of a training; leaving Ray kills them at once. The next ``run`` opens a
+            # new session.
             self._session.close()
+            # From None: the traceback through Tune's event loop would hide the driver's own.
             if isinstance(error, RunAborted):
                 raise error.error from None
             raise
@@ -76,12 +90,7 @@ class RayTuneRuntime(Runtime):
 
     def _tune(self, bridge: Bridge, factory: EvaluatorFactory, files: str) -> None:
         resources = self._session.divide(self.num_workers, self._threads_per_worker, self._gpus_per_worker)
-        worker = WorkerSetup(
-            factory=cloudpickle.dumps(factory),
-            resources=resources,
-            working_directory=os.getcwd(),
-            import_paths=tuple(os.path.abspath(path) for path in sys.path),
-        )
+        worker = WorkerSetup.of_this_process(factory, resources)
         trainable: Any = tune.with_resources(
             tune.with_parameters(JobTrainable, worker=worker),
             {"cpu": self._session.cpus_of(resources), "gpu": resources.gpu_fraction},
@@ -89,14 +98,15 @@ class RayTuneRuntime(Runtime):
         tune.run(
             trainable,
             name="run",
-            num_samples=-1,
+            num_samples=-1,  # the searcher decides when there are no more
             search_alg=JobSearcher(bridge),
             scheduler=JobScheduler(bridge),
-            callbacks=[StartWatch(bridge)],
+            callbacks=[TrialStartCallback(bridge)],
             max_concurrent_trials=self.num_workers,
-            reuse_actors=True,
-            raise_on_failed_trial=False,
+            reuse_actors=True,  # an evaluator's imports and data outlive the trial
+            raise_on_failed_trial=False,  # the bridge retries a lost job, or ends it as an outcome
             storage_path=files,
+            # The default name holds the configuration, which is a whole job here.
             trial_dirname_creator=lambda trial: str(trial.trial_id),
             verbose=0,
         )

@@ -1,1 +1,1 @@
-"""What is measured of a student: COCO AP, validation loss, CKA with the teacher."""
+"""Measurements of a student: COCO AP, validation loss, CKA with the teacher."""

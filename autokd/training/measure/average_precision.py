@@ -1,6 +1,8 @@
 """COCO's average precision by pycocotools, without its printing.
 
-Boxes are compared in the pixels of the original images, so that results of different network inputs compare.
+Boxes are compared in pixels of the original images, so that results at different input sizes can be compared.
+
+Legend: T IoU thresholds, R recalls, K classes.
 """
 
 from __future__ import annotations
@@ -21,18 +23,23 @@ from torch import Tensor
 
 from autokd.data import DetectionDataset, collate
 from autokd.detectors import Detector
-from autokd.training.content import write_whole
+from autokd.files import write_text_atomically
 from autokd.training.loader import chunks
 
 MAX_DETECTIONS = 100
-"""Of an image, the best scored, as COCO counts."""
+"""Number of detections of an image that COCO counts: those with the highest scores."""
 
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """``map_50_95``: mean over classes and IoU 0.5, 0.55 .. 0.95. Classes without an instance are left out.
+    """AP of detections on one split, from 0 to 1.
 
-    ``detections``: COCO results, [{image_id, category_id, bbox: xywh px of the original image, score}].
+    Attributes:
+        map_50_95: mean over classes and IoU thresholds .5, .55, ... .95.
+        map_50: mean over classes at IoU .5.
+        per_class: AP of each class over the same thresholds. Classes without an instance are left out here and in the
+            means.
+        detections: COCO results, {image_id, category_id, bbox: xywh in pixels of the original image, score}.
     """
 
     map_50_95: float
@@ -42,11 +49,12 @@ class AveragePrecision:
 
     @property
     def worst_class(self) -> float:
-        """AP of the class with the lowest; 0 where no class has an instance, as of ``map_50_95``."""
+        """The lowest AP of a class; 0 if no class has an instance."""
         return min(self.per_class.values(), default=0.0)
 
     def save_detections(self, path: Path) -> None:
-        write_whole(path, json.dumps(list(self.detections)).encode())
+        """Write the detections as COCO's JSON, whole or not at all."""
+        write_text_atomically(path, json.dumps(list(self.detections)))
 
 
 class PrecisionMeter:
@@ -68,18 +76,30 @@ class PrecisionMeter:
         indices: Sequence[int] | None = None,
         deadline: float | None = None,
     ) -> AveragePrecision:
-        """AP of what ``detector`` finds in the split, or in ``indices`` of it; its mode is as before afterwards."""
+        """Run a detector and return its AP; its mode is as before afterwards.
+
+        Args:
+            detector: the detector, on ``device``.
+            batch_size: images of a forward pass.
+            device: device of the images.
+            indices: images to measure on; None: all of the split.
+            deadline: a value of ``time.monotonic`` in seconds.
+
+        Raises:
+            TimeoutError: if the deadline has passed.
+        """
         found = detect_split(
             detector, self._dataset, batch_size=batch_size, device=device, indices=indices, deadline=deadline
         )
         return self.score(found, indices)
 
     def score(self, detections: Sequence[Mapping[str, Any]], indices: Sequence[int] | None = None) -> AveragePrecision:
-        """AP of COCO results on the split, or on ``indices`` of its images."""
+        """Return the AP of COCO results on the split, or on ``indices`` of its images."""
         from pycocotools.cocoeval import COCOeval
 
         dataset = self._dataset
         image_ids = [dataset.image_ids[index] for index in (range(dataset.num_images) if indices is None else indices)]
+        # pycocotools' ``loadRes`` fails on an empty list.
         if not detections:
             return AveragePrecision(0.0, 0.0, self._nothing_found(image_ids))
         with contextlib.redirect_stdout(io.StringIO()):
@@ -88,11 +108,12 @@ class PrecisionMeter:
             evaluation.params.imgIds = image_ids
             evaluation.params.catIds = list(dataset.category_ids)
             evaluation.params.maxDets = [MAX_DETECTIONS]
+            # Only the range of all sizes: those of small, medium and large objects would cost as much again each.
             evaluation.params.areaRng = evaluation.params.areaRng[:1]
             evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
             evaluation.evaluate()
             evaluation.accumulate()
-        # (IoU thresholds, recalls, classes, areas, numbers of detections); -1 where a class has no instance
+        # (T, R, K, areas, numbers of detections); -1 for classes without an instance.
         precision_TRK = evaluation.eval["precision"][:, :, :, 0, 0]
         per_class = {name: _mean(precision_TRK[:, :, label]) for label, name in enumerate(dataset.classes)}
         return AveragePrecision(
@@ -103,6 +124,7 @@ class PrecisionMeter:
         )
 
     def _nothing_found(self, image_ids: Sequence[int]) -> dict[str, float]:
+        """Return AP 0 for each class with an instance in these images."""
         images = set(image_ids)
         present = {
             annotation["category_id"]
@@ -128,7 +150,19 @@ def detect_split(
     indices: Sequence[int] | None = None,
     deadline: float | None = None,
 ) -> list[dict[str, Any]]:
-    """COCO results of ``detector``, boxes in pixels of the original image. ``indices``: None for every image."""
+    """Run a detector and return COCO results, with boxes in pixels of the original images.
+
+    Args:
+        detector: the detector, on ``device``; its mode is as before afterwards.
+        dataset: the split.
+        batch_size: images of a forward pass.
+        device: device of the images.
+        indices: images to look at; None: all of the split.
+        deadline: a value of ``time.monotonic`` in seconds.
+
+    Raises:
+        TimeoutError: if the deadline has passed.
+    """
     was_training = detector.training
     detector.eval()
     results: list[dict[str, Any]] = []
@@ -147,6 +181,13 @@ def detect_split(
 
 
 def coco_results(dataset: DetectionDataset, index: int, found: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-    """COCO results of what a detector found in an image of ``dataset``: as many as COCO counts."""
+    """Return the COCO results of one image: its ``MAX_DETECTIONS`` best detections.
+
+    Args:
+        dataset: the split.
+        index: index of the image.
+        found: boxes (n, 4) in pixels of the network's input, scores (n,) and labels (n,).
+    """
+    # Stable, so that equal scores keep the detector's order on every machine.
     order = found["scores"].argsort(descending=True, stable=True)[:MAX_DETECTIONS]
     return dataset.to_coco_results(index, {name: found[name][order] for name in ("boxes", "scores", "labels")})

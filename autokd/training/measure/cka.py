@@ -23,14 +23,18 @@ Rows = Literal["cells", "instances"]
 
 
 class PyramidCKA:
-    """CKA of each level that student and teacher share, and its mean over levels."""
+    """CKA of each pyramid level that student and teacher share, and its mean over levels."""
 
     def __init__(self, rows: Rows = "cells") -> None:
         self._rows = rows
         self._levels: dict[str, LinearCKA] = {}
 
     def add(self, student: DetectorOutputs, teacher: DetectorOutputs, targets: Sequence[Target]) -> None:
-        """Take one batch. Levels are paired by stride, as distillers pair them; DistillError where none is common."""
+        """Add one batch. Levels are paired by stride, as distillers pair them.
+
+        Raises:
+            DistillError: if no level has a common stride.
+        """
         for pair in pair_levels(student, teacher):
             student_BCHW, teacher_BCHW = cropped_alike(
                 student.pyramid[pair.student].detach().float(), teacher.pyramid[pair.teacher].detach().float(), pair
@@ -46,36 +50,39 @@ class PyramidCKA:
         return roi_align(map_BCHW, boxes, output_size=1, spatial_scale=1 / stride, aligned=True).flatten(1)
 
     def levels(self) -> dict[str, float]:
-        """CKA by level; levels without a row are left out."""
+        """Return CKA by level; levels without a row are left out."""
         values = {level: cka.value() for level, cka in self._levels.items()}
         return {level: value for level, value in values.items() if not math.isnan(value)}
 
     def value(self) -> float:
-        """The mean over levels; NaN where there was no row."""
+        """Return the mean over levels; NaN if there was no row."""
         return _mean(list(self.levels().values()))
 
 
 class TeachersCKA:
-    """``PyramidCKA`` with each of several teachers, and the mean over them: a number that no trial's shares change."""
+    """``PyramidCKA`` with each of several teachers, and its plain mean.
+
+    The mean is not weighted by the teachers' weights in the loss: those differ between trials, which it compares.
+    """
 
     def __init__(self, rows: Rows = "cells") -> None:
         self._rows = rows
         self._teachers: list[PyramidCKA] = []
 
     def add(self, student: DetectorOutputs, teachers: Sequence[DetectorOutputs], targets: Sequence[Target]) -> None:
-        """Take one batch, with the outputs of every teacher."""
+        """Add one batch, with the outputs of every teacher."""
         self._teachers = self._teachers or [PyramidCKA(self._rows) for _ in teachers]
         for cka, teacher in zip(self._teachers, teachers, strict=True):
             cka.add(student, teacher, targets)
 
     def levels(self) -> dict[str, float]:
-        """CKA by level; of several teachers the mean over those that have the level."""
+        """Return CKA by level: the mean over the teachers that have the level."""
         found = [cka.levels() for cka in self._teachers]
         names = dict.fromkeys(name for levels in found for name in levels)
         return {name: _mean([levels[name] for levels in found if name in levels]) for name in names}
 
     def value(self) -> float:
-        """The mean over teachers."""
+        """Return the mean over teachers."""
         return _mean([cka.value() for cka in self._teachers])
 
 

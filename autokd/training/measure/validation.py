@@ -1,4 +1,4 @@
-"""Validation in one forward pass a batch: the task loss, the representation gap to the teacher, the detections."""
+"""Validation in one forward pass a batch: task losses, CKA with the teacher, detections."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ import torch
 
 from autokd.detectors import Detections, Detector, Target
 from autokd.errors import DetectorError, NonFiniteError
+from autokd.outputs import PYRAMID_TAP
+from autokd.training.distillation import TeacherTaps
 from autokd.training.loader import Loader
-from autokd.training.loop import PYRAMID_TAP, TeacherTaps
 from autokd.training.measure.average_precision import coco_results
 from autokd.training.measure.cka import Rows, TeachersCKA
 from autokd.training.seeds import random_stream, seed_stream
 
 VALIDATION_SEED = 0
-"""Losses that sample (FasterRCNN's) draw the same numbers at every validation."""
+"""Seed of losses that sample (Faster R-CNN's): they draw the same numbers at every validation."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """``val_loss``: the task loss, mean over images. ``cka``: mean over levels and teachers, None without any.
+    """Measurements of a student on the validation images.
 
-    ``detections``: COCO results, if they were wanted.
+    Attributes:
+        val_loss: the task loss, mean over images.
+        cka: mean over pyramid levels and teachers; None without a teacher.
+        losses: parts of ``val_loss`` by name.
+        cka_levels: CKA by level of the student.
+        detections: COCO results; empty if they were not asked for.
     """
 
     val_loss: float
@@ -45,10 +51,20 @@ def validate(
     wants_detections: bool = False,
     deadline: float | None = None,
 ) -> Validation:
-    """Measure ``student`` in eval mode on the loader's images in order; its mode is as before afterwards.
+    """Measure a student in eval mode; its mode is as before afterwards.
 
-    The batch losses are weighted by their numbers of images. NonFiniteError if the loss or the gap is not
-    finite, TimeoutError past ``deadline`` (of ``time.monotonic``).
+    Args:
+        student: the detector, on the loader's device.
+        loader: the images, which are taken in order.
+        teacher: returns teachers' taps, for CKA; None: no CKA.
+        rows: rows of CKA, every cell of a map or one row an instance.
+        wants_detections: whether to return detections, from the same forward passes.
+        deadline: a value of ``time.monotonic`` in seconds.
+
+    Raises:
+        NonFiniteError: if a loss is not finite.
+        TimeoutError: if the deadline has passed.
+        DetectorError: if the student returns no losses.
     """
     was_training = student.training
     student.eval()
@@ -59,6 +75,7 @@ def validate(
     try:
         with random_stream(loader.device, VALIDATION_SEED, "validation"):
             for step, batch in enumerate(loader.in_order()):
+                # A stream for each batch, so that the draws of one do not depend on the detections of those before.
                 seed_stream(loader.device, VALIDATION_SEED, "validation", step)
                 targets = cast("list[Target]", batch.targets)
                 found: list[Detections] = []
@@ -69,8 +86,9 @@ def validate(
                 for (index, _), boxes in zip(batch.pairs, found):
                     detections += coco_results(loader.dataset, index, boxes)
                 if not outputs.losses:
-                    raise DetectorError(f"{type(student).__name__} gave no losses in eval mode.")
+                    raise DetectorError(f"{type(student).__name__} returned no losses in eval mode.")
                 for name, loss in outputs.losses.items():
+                    # Batch losses are means over images, and the last batch may have fewer.
                     sums[name] = sums.get(name, loss.new_zeros(())) + loss * batch.num_images
                 num_images += batch.num_images
                 if cka is not None and teacher is not None:
@@ -83,7 +101,7 @@ def validate(
     losses = {name: float(value) / num_images for name, value in sums.items()}
     for name, value in losses.items():
         if not torch.isfinite(torch.tensor(value)):
-            raise NonFiniteError(f"the validation loss {name} is {value}: the student's weights have run away.")
+            raise NonFiniteError(f"the validation loss {name} is {value}: the student's weights have diverged.")
     return Validation(
         sum(losses.values()),
         cka.value() if cka else None,

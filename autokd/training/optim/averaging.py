@@ -1,4 +1,4 @@
-"""A moving average of a student's weights, which is measured where the weights themselves still move a lot."""
+"""A moving average of a student's weights: steadier than the weights of a training that is cut off."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from torch import Tensor, nn
 class WeightAverage:
     """Exponential moving average over the steps of a training of all weights and norm statistics of ``student``.
 
-    After step n (from 1) it is d a + (1 - d) w, d = min(decay, n / (n + 9)): of the first step it is the weights, and
-    it reaches back over a tenth of the steps done until ``decay`` is reached, as weights that come from nothing are no
-    guide. At a constant rate it is close to what annealing the rate would give (Polyak and Juditsky, SIAM J. Control
-    Optim. 30, 1992; Izmailov et al., "Averaging weights leads to wider optima", UAI 2018).
+    Step n (0-based) sets the average a to d a + (1 - d) w, d = min(decay, n / (n + 9)), w the weights. So the first
+    step copies the weights, and the average reaches back over a tenth of the steps done until ``decay`` is reached:
+    weights of the very beginning must not stay in it. At a constant rate it is close to what annealing the rate would
+    give (Polyak and Juditsky, SIAM J. Control Optim. 30, 1992; Izmailov et al., "Averaging weights leads to wider
+    optima", UAI 2018).
     """
 
     def __init__(self, student: nn.Module, decay: float) -> None:
         if not 0 < decay < 1:
-            raise ValueError(f"decay {decay}: give a number between 0 and 1")
+            raise ValueError(f"decay is {decay}: give a number between 0 and 1, without either.")
         self._student = student
         self._decay = decay
         self._num_steps = 0
@@ -28,7 +29,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights as they are after a step."""
+        """Move the average toward the weights, after a step."""
         decay = min(self._decay, self._num_steps / (self._num_steps + 9))
         self._num_steps += 1
         for average, tensor in zip(self._averages, self._tensors(), strict=True):
@@ -36,7 +37,7 @@ class WeightAverage:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within, the student has the averages; afterwards its own weights again, bit for bit."""
+        """Give the student the averages inside the block; afterwards it has its own weights again, bit for bit."""
         own = [tensor.detach().clone() for tensor in self._tensors()]
         self._put(self._averages)
         try:
@@ -44,11 +45,12 @@ class WeightAverage:
         finally:
             self._put(own)
 
+    # In place, since optimizer and norms hold these very tensors.
     @torch.no_grad()
     def _put(self, values: list[Tensor]) -> None:
         for tensor, value in zip(self._tensors(), values, strict=True):
             tensor.copy_(value)
 
     def _tensors(self) -> list[Tensor]:
-        """Parameters and buffers that can be averaged: counters cannot."""
+        """Return parameters and norm statistics; counters of batches are integers and are not averaged."""
         return [t for t in (*self._student.parameters(), *self._student.buffers()) if t.is_floating_point()]

@@ -38,7 +38,12 @@ class DistillationOrientedSGD(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, task: Gradients, distill: Gradients) -> None:  # type: ignore[override]
-        """Move every parameter that one of the losses reaches."""
+        """Move every parameter that one of the losses reaches.
+
+        Args:
+            task: gradients of the task loss.
+            distill: gradients of the distillation loss, at the same weights.
+        """
         for group in self.param_groups:
             both = [p for p in group["params"] if p in task and p in distill]
             task_only = [p for p in group["params"] if p in task and p not in distill]
@@ -49,8 +54,10 @@ class DistillationOrientedSGD(torch.optim.Optimizer):
                 (task_only, TASK, task, self._momentum, decay),
                 (distill_only, DISTILL, distill, self._momentum, decay),
             )
-            # Both gradients were taken at the same weights: the decay reads them before anything moves.
+            # All buffers first, then all weights: the decay of each buffer must read the weights at which the gradients
+            # were taken.
             velocities = [(move[0], self._velocities(*move)) for move in moves]
+            # The decay enters one of a parameter's two buffers, or it would count twice.
             velocities.append((both, self._velocities(both, DISTILL, distill, self._momentum + self._delta, 0.0)))
             for parameters, buffers in velocities:
                 if parameters:
@@ -59,7 +66,7 @@ class DistillationOrientedSGD(torch.optim.Optimizer):
     def _velocities(
         self, parameters: list[nn.Parameter], name: str, gradients: Gradients, momentum: float, decay: float
     ) -> list[Tensor]:
-        """The buffers ``name`` of ``parameters``, after this step's gradients."""
+        """Return the buffers ``name`` of ``parameters``, after this step's gradients are added."""
         if not parameters:
             return []
         for p in parameters:

@@ -1,10 +1,9 @@
-"""Parts of a student by name, for trainings in which they stand still."""
+"""Parts of a student by name, for trainings that keep them frozen."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import takewhile
-from typing import Any
 
 from torch import nn
 
@@ -13,28 +12,26 @@ from autokd.errors import DetectorError
 
 
 def parts_of(student: Detector, names: Iterable[str]) -> tuple[nn.Module, ...]:
-    """The modules that make up the named parts.
+    """Return the modules of the named parts.
 
-    backbone: the body under the feature pyramid, which is not part of it. stem: what of the body comes before its
-    stages. DetectorError where the body's stem is not known.
+    Args:
+        student: the detector.
+        names: "backbone", the body under the feature pyramid, without the pyramid; "stem", the part of the body before
+            its stages.
+
+    Raises:
+        DetectorError: if the body has no known stem.
     """
-    body = _body(student)
     parts: list[nn.Module] = []
     for name in names:
-        parts += [body] if name == "backbone" else _stem(body, student.architecture)
+        parts += [student.body] if name == "backbone" else _stem(student.body, student.architecture)
     return tuple(parts)
-
-
-def _body(student: Detector) -> Any:
-    """MMDetection calls the pyramid a neck, beside the backbone; torchvision puts both together."""
-    backbone = student.model.backbone
-    return getattr(backbone, "body", backbone)
 
 
 def _stem(body: nn.Module, architecture: str) -> list[nn.Module]:
     children = list(body.named_children())
     names = [name for name, _ in children]
-    if "layer1" in names:  # a ResNet or one of its kin, of whichever framework
+    if "layer1" in names:  # a ResNet or a relative, in either framework
         return [child for _, child in takewhile(lambda named: named[0] != "layer1", children)]
     if known := [child for name, child in children if name in ("stem", "patch_embed")]:
         return known

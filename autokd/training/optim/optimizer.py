@@ -1,6 +1,6 @@
-"""The optimiser of a training: parameter groups, the schedule as a function of the step, clipping, precision.
+"""The optimizer of a training: parameter groups, the schedule as a function of the step, clipping, precision.
 
-``autokd.training.optim.update`` puts these together into the step that a loss is followed by.
+``autokd.training.optim.update`` puts them together into the update of a step.
 """
 
 from __future__ import annotations
@@ -18,17 +18,23 @@ from autokd.training.optim.dot import DistillationOrientedSGD
 
 DOT_MOMENTUM = 0.9
 START_FRACTION = 1 / 25
-"""Of the peak rate, at the first step of a one-cycle schedule."""
+"""Fraction of the peak rate at the first step of a one-cycle schedule."""
 END_FRACTION = 1e-4
-"""Of the peak rate, at the last step."""
+"""Fraction of the peak rate at the last step of a one-cycle schedule."""
 
 
 def rate_factor(step: int, num_steps: int, recipe: Recipe, steps_per_epoch: int = 1) -> float:
-    """The learning rate of ``step`` (0-based, of ``num_steps``) as a fraction of the recipe's.
+    """Return the learning rate of a step as a fraction of the recipe's.
 
-    one_cycle: cosine from START_FRACTION up to 1 over the warm-up, then cosine down to END_FRACTION at the last step
-    (Smith and Topin, arXiv:1708.07120). The others, constant, multi_step, cosine and poly, are those of mmengine, times
-    a linear rise from ``warmup_start`` to 1.
+    one_cycle is a cosine from START_FRACTION up to 1 over the warm-up, then a cosine down to END_FRACTION at the last
+    step (Smith and Topin, arXiv:1708.07120). The others, constant, multi_step, cosine and poly, are those of mmengine,
+    times a linear rise from ``warmup_start`` to 1.
+
+    Args:
+        step: 0-based number of the step.
+        num_steps: steps of the whole schedule.
+        recipe: the schedule's name and parameters.
+        steps_per_epoch: steps after which a schedule by epochs changes the rate.
     """
     if recipe.schedule != "one_cycle":
         return _rise(step, num_steps, recipe) * _fall(step, num_steps, recipe, steps_per_epoch)
@@ -40,7 +46,7 @@ def rate_factor(step: int, num_steps: int, recipe: Recipe, steps_per_epoch: int 
 
 
 def _rise(step: int, num_steps: int, recipe: Recipe) -> float:
-    """mmengine's LinearLR with ``end`` = the steps of the warm-up: it reaches 1 at the last of these."""
+    """Return mmengine's LinearLR with ``end`` = the steps of the warm-up, which reaches 1 at the last of them."""
     num_rising = recipe.warmup_steps
     if num_rising is None:
         num_rising = 0 if recipe.schedule == "constant" else round(recipe.warmup_fraction * num_steps)
@@ -50,10 +56,12 @@ def _rise(step: int, num_steps: int, recipe: Recipe) -> float:
 
 
 def _fall(step: int, num_steps: int, recipe: Recipe, steps_per_epoch: int) -> float:
+    """Return the factor by which the schedule lowers the rate, without the warm-up."""
     if recipe.schedule == "constant":
         return 1.0
     if recipe.schedule == "multi_step":
         return recipe.gamma ** sum(step >= round(part * num_steps) for part in recipe.milestones)
+    # In units of epochs the rate is that of the epoch's beginning, as mmengine's ``by_epoch`` keeps it.
     unit = steps_per_epoch if recipe.changes_by == "epoch" else 1
     begin, end = (round(part * num_steps / unit) for part in recipe.schedule_span)
     length = max(end - begin, 1)
@@ -74,10 +82,14 @@ def parameter_groups(
     norm_decay: float = 0.0,
     bias_decay: float = 0.0,
 ) -> list[dict[str, object]]:
-    """The student's and the distiller's trainable parameters in groups of their own.
+    """Return the trainable parameters in groups by owner and weight decay.
 
-    norm_decay, bias_decay: parts of ``weight_decay`` for the parameters of normalisations, and for biases and whatever
-    else has fewer than two dimensions.
+    Args:
+        student: the student.
+        distiller: the distiller, whose parameters are trained too.
+        weight_decay: the decay of weights.
+        norm_decay: factor to ``weight_decay`` for the parameters of normalization layers.
+        bias_decay: factor to ``weight_decay`` for biases and whatever else has fewer than two dimensions.
     """
     groups: list[dict[str, object]] = []
     for owner, module in (("student", student), ("distiller", distiller)):
@@ -95,17 +107,18 @@ _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm
 
 
 def _of_norms(module: nn.Module | None) -> set[nn.Parameter]:
+    """Return the parameters of normalization layers."""
     modules = [] if module is None else [part for part in module.modules() if isinstance(part, _NORMS)]
     return {parameter for part in modules for parameter in part.parameters(recurse=False)}
 
 
 def trainable(module: nn.Module | None) -> list[nn.Parameter]:
-    """The parameters that want a gradient."""
+    """Return the parameters that get a gradient."""
     return [] if module is None else [p for p in module.parameters() if p.requires_grad]
 
 
 def make_optimiser(groups: list[dict[str, object]], recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW, SGD with momentum, or DOT; the fused kernels, several times faster on a CPU too."""
+    """Return AdamW, SGD with momentum, or DOT, with fused kernels, which are several times faster on a CPU too."""
     if recipe.optimiser == "dot":
         return DistillationOrientedSGD(groups, recipe.learning_rate, DOT_MOMENTUM, recipe.dot_delta)
     if recipe.optimiser == "adamw":
@@ -115,20 +128,27 @@ def make_optimiser(groups: list[dict[str, object]], recipe: Recipe) -> torch.opt
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor | None:
-    """Scale the gradients to a joint norm of at most ``max_norm``; return the norm before, if there is any."""
+    """Scale the gradients to a joint norm of at most ``max_norm``; return the norm before, or None without a limit."""
     if max_norm is None:
         return None
     return nn.utils.clip_grad_norm_(parameters, max_norm)
 
 
 class Precision:
-    """Mixed precision on a GPU (bfloat16 where the card has it, else float16 with loss scaling), none on a CPU.
-
-    ``can_scale``: whether the optimiser can work with a scaled loss. Where it cannot and the card has float16 only,
-    "auto" trains in full precision, and True is a ConfigError.
-    """
+    """Mixed precision on a GPU (bfloat16 if the card has it, else float16 with loss scaling), none on a CPU."""
 
     def __init__(self, device: torch.device, amp: bool | str, can_scale: bool = True) -> None:
+        """Choose the precision.
+
+        Args:
+            device: device of the training.
+            amp: False for full precision; True or "auto" for mixed precision, if the device has it.
+            can_scale: whether the optimizer can work with a scaled loss, which float16 needs. If not, "auto" trains in
+                full precision on a card without bfloat16.
+
+        Raises:
+            ConfigError: if ``amp`` is True on such a card.
+        """
         self._device = device
         self.is_mixed = device.type == "cuda" and amp is not False
         self._dtype = torch.float32
@@ -146,14 +166,18 @@ class Precision:
 
     @property
     def is_scaled(self) -> bool:
-        """float16: a step with non-finite gradients is skipped and the scale lowered, so they are no failure."""
+        """Whether losses are scaled (float16).
+
+        The scaler then skips a step whose gradients are not finite and lowers its scale: they are no failure.
+        """
         return self._scaler.is_enabled()
 
     def autocast(self) -> AbstractContextManager[object]:
+        """Return the context of a forward pass."""
         return torch.autocast(self._device.type, dtype=self._dtype, enabled=self.is_mixed)
 
     def backward(self, loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
-        """Compute the gradients, unscaled."""
+        """Compute the gradients of ``loss``, free of the scale, so that clipping sees their true norm."""
         if not self.is_scaled:
             loss.backward()
             return
@@ -161,6 +185,7 @@ class Precision:
         self._scaler.unscale_(optimiser)
 
     def step(self, optimiser: torch.optim.Optimizer) -> None:
+        """Move the parameters, unless a scaled step has gradients that are not finite."""
         if not self.is_scaled:
             optimiser.step()
             return

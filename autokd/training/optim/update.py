@@ -1,7 +1,7 @@
-"""From the parts of a loss to moved parameters: gradients, clipping, the optimiser's step.
+"""Update rules: from the parts of a loss to moved parameters, by gradients, clipping and the optimizer's step.
 
-``JointDescent`` follows the sum of all parts, as most optimisers do; ``SeparateDescent`` keeps the gradients of task
-and distillation apart, as DOT wants them, at the price of a second backward pass.
+``StandardUpdate`` differentiates the sum of all parts, as most optimizers want it. ``DotUpdate`` keeps the gradients of
+task and distillation apart for DOT, at the price of a second backward pass.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from autokd.training.optim.dot import DistillationOrientedSGD
 from autokd.training.optim.optimizer import Precision, clip_gradients, make_optimiser, parameter_groups, trainable
 
 TOTAL, TASK, DISTILL = "total", "task", "distill"
-"""Names of the parts that carry a graph; ``distill`` is absent where nothing is distilled."""
+"""Names of the parts that have a graph; ``distill`` is absent in a training without distillation."""
 
 _CLIP_EPSILON = 1e-6
-"""As in torch's ``clip_grad_norm_``."""
+"""Guard against a division by zero, of the size of that in torch's ``clip_grad_norm_``."""
 
 
-class Descent(ABC):
+class UpdateRule(ABC):
     """Moves the trainable parameters of student and distiller; the distiller's never get the task's gradient."""
 
     can_scale = True
+    """Whether the rule can work with a scaled loss (float16)."""
 
     def __init__(self, student: nn.Module, distiller: nn.Module | None, recipe: Recipe, device: torch.device) -> None:
         decays = recipe.weight_decay, recipe.norm_decay, recipe.bias_decay
@@ -39,25 +40,34 @@ class Descent(ABC):
         self.optimiser.zero_grad(set_to_none=True)
 
     def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the next step."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
 
     def autocast(self) -> AbstractContextManager[object]:
+        """Return the context of the forward pass: the recipe's precision."""
         return self.precision.autocast()
 
     @abstractmethod
     def differentiate(self, parts: Mapping[str, Tensor]) -> Tensor | None:
-        """Take and clip the gradients of a step; the norm of the student's before clipping, where it means something.
+        """Compute and clip the gradients of a step.
 
-        Student and distiller are clipped apart: a distiller's great gradient must not slow the student down.
+        Student and distiller are clipped apart: a large gradient of the distiller must not slow the student down.
+
+        Args:
+            parts: losses by name; ``TOTAL``, ``TASK`` and ``DISTILL`` have graphs.
+
+        Returns:
+            The norm of the student's gradient before clipping; None if it is not clipped, or if float16 may make it
+            infinite without harm.
         """
 
     @abstractmethod
     def step(self) -> None:
-        """Move the parameters along the gradients last taken."""
+        """Move the parameters along the gradients of the last ``differentiate``."""
 
 
-class JointDescent(Descent):
+class StandardUpdate(UpdateRule):
     """One backward pass for the sum of all parts."""
 
     def differentiate(self, parts: Mapping[str, Tensor]) -> Tensor | None:
@@ -70,11 +80,11 @@ class JointDescent(Descent):
         self.optimiser.zero_grad(set_to_none=True)  # now, so that the next forward has the memory
 
 
-class SeparateDescent(Descent):
-    """The task's gradient and distillation's, each for itself, for DOT.
+class DotUpdate(UpdateRule):
+    """Two backward passes, one for the task loss and one for the distillation loss, for DOT.
 
-    They are clipped by one common factor, which their sum's norm decides: their ratio stays, and with
-    ``dot_delta: 0`` the step is that of the sum.
+    Both gradients are clipped by one factor, that of their sum. So their ratio stays, and with ``dot_delta: 0`` the
+    step is that of ``StandardUpdate``.
     """
 
     can_scale = False
@@ -83,13 +93,15 @@ class SeparateDescent(Descent):
         student, distiller = self._owners
         self._task: dict[nn.Parameter, Tensor]
         self._distill: dict[nn.Parameter, Tensor]
-        has_lesson = DISTILL in parts and parts[DISTILL].requires_grad
-        self._task = _gradients(parts[TASK], student, keep_graph=has_lesson)
-        self._distill = _gradients(parts[DISTILL], student + distiller) if has_lesson else {}
+        # Without terms that reach a parameter the distillation loss is a constant, of which autograd has no gradient.
+        has_distillation = DISTILL in parts and parts[DISTILL].requires_grad
+        self._task = _gradients(parts[TASK], student, keep_graph=has_distillation)
+        self._distill = _gradients(parts[DISTILL], student + distiller) if has_distillation else {}
         norms = [self._clip(parameters) for parameters in self._owners]
         return norms[0]
 
     def _clip(self, parameters: list[nn.Parameter]) -> Tensor | None:
+        """Clip both gradients of these parameters; return the norm of their sum before."""
         task, distill = self._task, self._distill
         if self._max_norm is None or not parameters:
             return None
@@ -102,7 +114,8 @@ class SeparateDescent(Descent):
         factor = (self._max_norm / (norm + _CLIP_EPSILON)).clamp(max=1.0)
         for gradients in (task, distill):
             reached = [p for p in parameters if p in gradients]
-            if reached:  # not in place: autograd may give several parameters one tensor
+            # Not in place: autograd may give several parameters the same tensor, which would be clipped twice.
+            if reached:
                 gradients.update(zip(reached, torch._foreach_mul([gradients[p] for p in reached], factor)))
         return norm
 
@@ -112,12 +125,18 @@ class SeparateDescent(Descent):
 
 
 def _gradients(loss: Tensor, parameters: list[nn.Parameter], keep_graph: bool = False) -> dict[nn.Parameter, Tensor]:
-    """Those of the parameters that ``loss`` reaches."""
+    """Return the gradients of the parameters that ``loss`` reaches."""
     found = torch.autograd.grad(loss, parameters, retain_graph=keep_graph, allow_unused=True)
     return {p: gradient for p, gradient in zip(parameters, found) if gradient is not None}
 
 
-def make_descent(student: nn.Module, distiller: nn.Module | None, recipe: Recipe, device: torch.device) -> Descent:
-    """The descent that the recipe's optimiser wants. ConfigError where it cannot work in the recipe's precision."""
-    kind = SeparateDescent if recipe.optimiser == "dot" else JointDescent
+def make_update_rule(
+    student: nn.Module, distiller: nn.Module | None, recipe: Recipe, device: torch.device
+) -> UpdateRule:
+    """Return the update rule of the recipe's optimizer.
+
+    Raises:
+        ConfigError: if the optimizer cannot work in the recipe's precision on this device.
+    """
+    kind = DotUpdate if recipe.optimiser == "dot" else StandardUpdate
     return kind(student, distiller, recipe, device)

@@ -1,1 +1,1 @@
-"""A training that several processes share: ranks, collectives, shared batch norms, one step of all."""
+"""Trainings that several processes share: collectives, batch norms over ranks, the joint step."""

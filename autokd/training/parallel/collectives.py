@@ -1,12 +1,17 @@
 """Differentiable exchanges between ranks, under one rule: gradients of parameters are summed over the ranks.
 
-A value is either *shared out* (each rank holds its summand of it) or *whole* (each rank computes all of it, from the
-same numbers). ``sum_of_shares`` leads from the first to the second, ``whole_rows`` makes whole what ranks know of
-their images. Both let back to a rank what concerns its own images alone, so that the sum over ranks is the gradient
-of one process. ``own_rows`` goes back from whole taps to those that a rank's heads look at; while a distiller measures
-gradients on the whole taps, it puts together what the ranks' heads have to say.
+The rule makes DDP's sum over ranks (``data_parallel.py``) the gradient that one process would compute. It holds if
+every path from a parameter to the loss is differentiated on exactly one rank, or by 1 / ``count`` on each. So a value
+is one of two kinds:
 
-Legend: G images of a global batch, B those of a rank, N numbers an image.
+- *partial*: each rank holds its summand of the value (a task loss of its own images);
+- *global*: each rank computes the value of all images, from the same numbers (a distillation loss).
+
+``sum_over_ranks`` leads from partial to global, ``gather_rows`` makes the tensors of local images global. In backward
+both hand a rank the gradient of its own images alone: the other ranks compute the same global loss, and each adds its
+own images' part to the sum. ``local_rows`` leads back from gathered maps to the local images that a rank's heads see.
+
+Legend: G images of a global batch, B those of a rank, N numbers of an image.
 """
 
 from __future__ import annotations
@@ -19,54 +24,57 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from autokd.training.parallel.shares import Share
+from autokd.training.shards import BatchShard
 
 
-class _SumOfShares(torch.autograd.Function):
+class _SumOverRanks(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, share: Tensor) -> Tensor:
-        total = share.detach().clone()
+    def forward(ctx: Any, summand: Tensor) -> Tensor:
+        total = summand.detach().clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # Not reduced: the other ranks differentiate their own summands, and DDP adds the results.
         return gradient
 
 
-def sum_of_shares(share: Tensor) -> Tensor:
-    """The sum over ranks, of the shape of ``share``; its gradient is that of this rank's summand."""
-    total: Tensor = _SumOfShares.apply(share)
+def sum_over_ranks(summand: Tensor) -> Tensor:
+    """Return the sum over ranks of ``summand``, in its shape; the gradient reaches this rank's summand alone."""
+    total: Tensor = _SumOverRanks.apply(summand)
     return total
 
 
-def _gathered(own_BN: Tensor, share: Share) -> Tensor:
-    """(G, N): every rank's rows."""
-    # Every rank sends as many rows, since not every backend can gather unequal ones.
-    padded_BN = own_BN.new_zeros(max(share.sizes), own_BN.shape[1])
-    padded_BN[: len(own_BN)] = own_BN
-    parts = [torch.empty_like(padded_BN) for _ in share.sizes]
+def _gathered(local_BN: Tensor, shard: BatchShard) -> Tensor:
+    """Return (G, N): the rows of every rank."""
+    # Padded to the largest shard, since not every backend can gather tensors of unequal sizes.
+    padded_BN = local_BN.new_zeros(max(shard.sizes), local_BN.shape[1])
+    padded_BN[: len(local_BN)] = local_BN
+    parts = [torch.empty_like(padded_BN) for _ in shard.sizes]
     dist.all_gather(parts, padded_BN)
-    return torch.cat([part[:size] for part, size in zip(parts, share.sizes, strict=True)])
+    return torch.cat([part[:size] for part, size in zip(parts, shard.sizes, strict=True)])
 
 
-class _WholeRows(torch.autograd.Function):
+class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, own_BN: Tensor, share: Share) -> Tensor:
-        ctx.rows = share.rows
-        return _gathered(own_BN, share)
+    def forward(ctx: Any, local_BN: Tensor, shard: BatchShard) -> Tensor:
+        ctx.rows = shard.rows
+        return _gathered(local_BN, shard)
 
     @staticmethod
     def backward(ctx: Any, gradient_GN: Tensor) -> tuple[Tensor, None]:
+        # No exchange: every rank has the same global gradient, and answers for its own images.
         return gradient_GN[ctx.rows], None
 
 
-class _Divided(torch.autograd.Function):
+class _DivideGradient(torch.autograd.Function):
     """The identity, whose gradient is divided."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, divisor: int) -> Tensor:
         ctx.divisor = divisor
+        # A new tensor over the same values, so that autograd does not take the input itself for the output.
         return value.view_as(value)
 
     @staticmethod
@@ -74,31 +82,41 @@ class _Divided(torch.autograd.Function):
         return gradient / ctx.divisor, None
 
 
-def whole_rows(own: Sequence[Tensor], share: Share) -> list[Tensor]:
-    """Tensors (B, ...) of this rank's images as (G, ...) of all; one exchange for all that have a gradient.
+def gather_rows(local: Sequence[Tensor], shard: BatchShard) -> list[Tensor]:
+    """Gather tensors of this rank's images into tensors of all images.
 
-    Where the batch is not split the tensors are whole already, and each rank's gradient counts for its part.
+    Args:
+        local: tensors (B, ...), the same ones in the same order on every rank.
+        shard: the rank's part of the batch. If it is not split, the tensors are global already and keep their values;
+            every rank then differentiates the same loss of the same images, so each gradient is divided by the number
+            of ranks.
+
+    Returns:
+        Tensors (G, ...) in the order of the global batch.
     """
-    if not share.is_split:
-        return [_Divided.apply(value, len(share.sizes)) if value.requires_grad else value for value in own]
-    whole: dict[int, Tensor] = {}
+    if not shard.is_split:
+        return [_DivideGradient.apply(value, len(shard.sizes)) if value.requires_grad else value for value in local]
+    gathered: dict[int, Tensor] = {}
+    # One exchange for all tensors with a gradient and one for the others: latency costs more than bytes, and an
+    # exchange of both kinds would give the ones without a gradient a graph.
     for wants_gradient in (True, False):
-        chosen = [i for i, value in enumerate(own) if value.requires_grad == wants_gradient]
+        chosen = [i for i, value in enumerate(local) if value.requires_grad == wants_gradient]
         if not chosen:
             continue
-        flat = [_flattened(own[i]) for i in chosen]
-        gathered_GN = _WholeRows.apply(torch.cat(flat, dim=1), share)
+        flat = [_flattened(local[i]) for i in chosen]
+        gathered_GN = _GatherRows.apply(torch.cat(flat, dim=1), shard)
         for i, part_GN in zip(chosen, gathered_GN.split([x.shape[1] for x in flat], dim=1), strict=True):
-            whole[i] = _restored(part_GN, own[i])
-    return [whole[i] for i in range(len(own))]
+            gathered[i] = _restored(part_GN, local[i])
+    return [gathered[i] for i in range(len(local))]
 
 
 def _flattened(value: Tensor) -> Tensor:
-    """(B, N), maps channels-last: that is how detectors give them."""
+    """Return (B, N). Maps are flattened channels-last, as detectors give them, so that no copy is made."""
     return (value.permute(0, 2, 3, 1) if value.ndim == 4 else value).flatten(1)
 
 
 def _restored(flat_GN: Tensor, like: Tensor) -> Tensor:
+    """Undo ``_flattened``: (G, N) in the shape and memory format of ``like``."""
     if like.ndim != 4:
         return flat_GN.reshape(len(flat_GN), *like.shape[1:])
     channels, height, width = like.shape[1:]
@@ -107,37 +125,47 @@ def _restored(flat_GN: Tensor, like: Tensor) -> Tensor:
 
 @dataclass
 class Measuring:
-    """Whether gradients are taken to be measured, not to train by: every rank then needs them whole."""
+    """Whether the current backward pass measures gradients on the gathered maps, instead of training by them.
+
+    A distiller with relative weights measures the norm of the task's gradient on the maps. Every rank must then see
+    the gradient of all images, or ranks would derive different weights.
+    """
 
     is_on: bool = False
 
 
-class _OwnRows(torch.autograd.Function):
+class _LocalRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, whole: Tensor, share: Share, measuring: Measuring) -> Tensor:
-        ctx.share, ctx.measuring, ctx.whole_shape = share, measuring, whole.shape
-        return whole[share.rows].clone()
+    def forward(ctx: Any, gathered: Tensor, shard: BatchShard, measuring: Measuring) -> Tensor:
+        ctx.shard, ctx.measuring, ctx.gathered_shape = shard, measuring, gathered.shape
+        # A copy, since heads may change their input in place, which autograd forbids for a view that a custom function
+        # returns, and since the gathered maps must keep their values for the distiller.
+        return gathered[shard.rows].clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        share: Share = ctx.share
+        # ``measuring`` is read here and not in forward: one graph is differentiated twice, first to measure (while
+        # the distiller runs), then to train.
+        shard: BatchShard = ctx.shard
         if ctx.measuring.is_on:
-            if share.is_split:
-                return _restored(_gathered(_flattened(gradient), share), gradient), None, None
+            if shard.is_split:
+                return _restored(_gathered(_flattened(gradient), shard), gradient), None, None
             total = gradient.clone()
             dist.all_reduce(total)
             return total, None, None
-        if not share.is_split:
-            return gradient * len(share.sizes), None, None  # ``whole_rows`` will divide it
-        padded = gradient.new_zeros(ctx.whole_shape)
-        padded[share.rows] = gradient
+        if not shard.is_split:
+            # ``gather_rows`` divides what reaches it by ``count``, for the distiller's sake. The gradient of the heads
+            # is this rank's summand already, so it is multiplied to leave that division unchanged.
+            return gradient * len(shard.sizes), None, None
+        padded = gradient.new_zeros(ctx.gathered_shape)
+        padded[shard.rows] = gradient
         return padded, None, None
 
 
-def own_rows(whole: Tensor, share: Share, measuring: Measuring) -> Tensor:
-    """(B, ...): this rank's rows of what ``whole_rows`` gave.
+def local_rows(gathered: Tensor, shard: BatchShard, measuring: Measuring) -> Tensor:
+    """Return (B, ...): this rank's rows of a tensor (G, ...) of ``gather_rows``.
 
-    While ``measuring`` the gradient on ``whole`` is that of all ranks; they must then take it together.
+    While ``measuring`` is on, backward exchanges gradients: all ranks must then differentiate together.
     """
-    own: Tensor = _OwnRows.apply(whole, share, measuring)
-    return own
+    local: Tensor = _LocalRows.apply(gathered, shard, measuring)
+    return local

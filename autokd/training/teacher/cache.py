@@ -1,9 +1,9 @@
 """The teacher's taps, computed once for a plan of replayable views and shared by all workers of a machine.
 
-One .npy file a tap, memory-mapped: (images, views, C, H, W) for a level of the pyramid, (images, views, A, K) for class
-logits, (images, views, A, 4) for boxes, (images, views, A, 4, E) for edge logits. All are float16 but the boxes: its 11
-bits would round pixels beyond 2048 to even ones, and edges of small boxes to sixteenths. The folder's name is a digest
-of all that the taps depend on. A frozen head is the same for all images: it is held beside the files.
+One .npy file a tap, memory-mapped: (N, V, C, H, W) for a level of the pyramid, (N, V, A, K) for class logits,
+(N, V, A, 4) for boxes, (N, V, A, 4, E) for edge logits. All are float16 but the boxes: its 11 bits would round pixels
+beyond 2048 to even ones, and edges of small boxes to sixteenths. The folder's name is a digest of all that the taps
+depend on (``cache_key.py``). A frozen head is the same for all images: it is held beside the files.
 
 Legend: N images, V views, B images of a batch, C channels, H x W cells, A candidate boxes, K classes, E bins.
 """
@@ -26,27 +26,23 @@ from torch import Tensor
 from autokd.data import ViewPlan
 from autokd.detectors import Detector
 from autokd.errors import DataError, NonFiniteError
-from autokd.outputs import TAPS, CrossHead, DetectorOutputs
-from autokd.training.content import META_FILE, exclusive, read_meta, whole_folder, write_json
+from autokd.files import META_FILE, atomic_folder, exclusive_lock, read_meta, write_json_atomically
+from autokd.outputs import PYRAMID_TAP, TAPS, CrossHead, DetectorOutputs
 from autokd.training.loader import Batch, Loader, Pairs, chunks, num_chunks
-from autokd.training.loop import PYRAMID_TAP
-from autokd.training.teacher.key import FORMAT_VERSION, HELD_TAP, TapsKey, stored_taps
+from autokd.training.teacher.cache_key import FORMAT_VERSION, HELD_TAP, STORED_TAPS, CacheKey, stored_taps
 
 LEVEL_PREFIX = "level."
 CHECKED_BLOCKS, BLOCK_BYTES = 512, 1 << 16
-"""The checksum reads this many evenly spaced blocks: all of a small file, 32 MiB of a big one."""
+"""Number and size of the evenly spaced blocks that a checksum reads: all of a small file, 32 MiB of a large one."""
 
 _READ_IMAGES = 256
-"""At a time, where all are read."""
+"""Images read at a time by ``image_features``, so that a large map is never in memory as a whole."""
 
 Progress = Callable[[int, int], None]
 
 
 class TeacherCache:
-    """Taps of one data set under one plan, open for reading. Called with a batch, gives DetectorOutputs.
-
-    ``make_head`` gives the teacher's frozen head; it is called at the first read, and the head then held.
-    """
+    """Taps of one data set under one plan, open for reading."""
 
     def __init__(
         self,
@@ -55,6 +51,15 @@ class TeacherCache:
         device: torch.device,
         make_head: Callable[[], CrossHead | None] | None = None,
     ) -> None:
+        """Open the files; nothing is read yet.
+
+        Args:
+            folder: folder of a whole and sound cache.
+            meta: its meta data (``sound_meta``).
+            device: device of the taps that are read.
+            make_head: returns the teacher's frozen head. It is called at the first read that asks for the head, since
+                the teacher must be built for it.
+        """
         self.folder = folder
         self._device = device
         self._make_head = make_head
@@ -63,20 +68,17 @@ class TeacherCache:
         self._input_size_px = (int(height), int(width))
         self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in meta["arrays"]}
 
-    @property
-    def num_bytes(self) -> int:
-        return sum(array.nbytes for array in self._arrays.values())
-
     @cached_property
     def head(self) -> CrossHead | None:
-        """The teacher's own head, cut in two and frozen; None where nobody reads it or the teacher has none."""
+        """The teacher's own head, cut in two and frozen; None if no term reads it or the teacher has none to cut."""
         return None if self._make_head is None else self._make_head()
 
     def __call__(self, batch: Batch) -> DetectorOutputs:
+        """Return all cached taps of a batch."""
         return self.read(batch.pairs)
 
     def image_features(self) -> np.ndarray:
-        """(N, C) float64: the coarsest level of the pyramid, its mean over cells and views."""
+        """Return (N, C) float64: the mean of the pyramid's coarsest level over cells and views."""
         level = max(self._strides, key=lambda name: self._strides[name])
         maps_NVCHW = self._arrays[LEVEL_PREFIX + level]
         starts = range(0, len(maps_NVCHW), _READ_IMAGES)
@@ -84,11 +86,16 @@ class TeacherCache:
         return np.concatenate([part.mean(axis=(1, 3, 4), dtype=np.float64) for part in parts])
 
     def only(self, taps: Collection[str]) -> TapsReader:
-        """A reader of these taps alone: what a distiller does not look at is not fetched."""
+        """Return a reader of these taps alone, so that a step does not fetch what its distiller does not read."""
         return TapsReader(self, taps)
 
     def read(self, pairs: Pairs, taps: Collection[str] = TAPS) -> DetectorOutputs:
-        """The taps of (image index, view number) pairs, float32 on the device; the pyramid always."""
+        """Return cached taps, as float32 on the device.
+
+        Args:
+            pairs: (image index, view number) of each image.
+            taps: names of the taps; the pyramid is read always.
+        """
         images = np.fromiter((image for image, _ in pairs), dtype=np.int64, count=len(pairs))
         views = np.fromiter((view for _, view in pairs), dtype=np.int64, count=len(pairs))
 
@@ -97,21 +104,20 @@ class TeacherCache:
                 return None
             return torch.from_numpy(self._arrays[name][images, views]).to(self._device).float()
 
+        stored: dict[str, Any] = {name: tap(name) for name in STORED_TAPS if name != PYRAMID_TAP}
         pyramid = {level: tap(LEVEL_PREFIX + level) for level in self._strides}
         return DetectorOutputs(
             pyramid={level: map_BCHW for level, map_BCHW in pyramid.items() if map_BCHW is not None},
             strides=self._strides,
-            class_logits=tap("class_logits"),
-            boxes=tap("boxes"),
             image_size_px=self._input_size_px,
-            edge_logits=tap("edge_logits"),
             head=self.head if HELD_TAP in taps else None,
+            **stored,
         )
 
 
 @dataclass(frozen=True)
 class TapsReader:
-    """Some of a cache's taps."""
+    """Reads some taps of a cache."""
 
     cache: TeacherCache
     taps: Collection[str]
@@ -122,7 +128,7 @@ class TapsReader:
 
 @dataclass(frozen=True)
 class SeveralTeachersTaps:
-    """Taps of several teachers, in their order, as an ensemble takes them."""
+    """Reads the taps of several teachers, in their order, as an ensemble takes them."""
 
     teachers: tuple[Callable[[Batch], DetectorOutputs], ...]
 
@@ -131,9 +137,15 @@ class SeveralTeachersTaps:
 
 
 class LiveTeacher:
-    """The teacher running beside the student: what the cache replaces."""
+    """A teacher that runs beside the student, in place of a cache."""
 
     def __init__(self, teacher: Detector, taps: tuple[str, ...] = (PYRAMID_TAP,)) -> None:
+        """Put the teacher into eval mode.
+
+        Args:
+            teacher: the teacher, on the batches' device.
+            taps: names of the taps to return.
+        """
         self._teacher = teacher.eval()
         self._taps = taps
 
@@ -144,26 +156,35 @@ class LiveTeacher:
 
 def open_or_build(
     root: Path,
-    key: TapsKey,
+    key: CacheKey,
     loader: Loader,
     make_teacher: Callable[[], Detector],
     on_progress: Progress | None = None,
     make_head: Callable[[], CrossHead | None] | None = None,
 ) -> TeacherCache:
-    """Open the taps of ``key`` under ``root``; build them where they are missing, cut short or damaged.
+    """Open a cache; build it first if it is missing, cut short or damaged. One process builds, the others wait.
 
-    ``make_teacher`` is called only to build. One process builds, the others wait. ``make_head``: where terms read the
-    tap ``head`` (see ``TeacherCache``). DataError if the disk is too small, NonFiniteError if the teacher gives a tap
-    that float16 cannot hold.
+    Args:
+        root: folder of all caches of teachers.
+        key: everything that the taps depend on.
+        loader: the images in their views.
+        make_teacher: returns the teacher; called only to build.
+        on_progress: called with (batches done, batches in all).
+        make_head: returns the teacher's head, if terms read the tap ``head`` (see ``TeacherCache``).
+
+    Raises:
+        DataError: if the disk is too small, or the files cannot be read back.
+        NonFiniteError: if a tap holds a value that its number format cannot.
     """
     folder = root / key.folder_name
     meta = sound_meta(folder)
     if meta is None:
-        with exclusive(folder):
+        with exclusive_lock(folder):
             meta = sound_meta(folder)
             if meta is None:
+                # What is there is damaged, or of an older format; a rename onto a folder that is not empty would fail.
                 shutil.rmtree(folder, ignore_errors=True)
-                with whole_folder(folder) as temporary:
+                with atomic_folder(folder) as temporary:
                     _build(temporary, key, loader, make_teacher(), on_progress)
                 meta = sound_meta(folder)
     if meta is None:
@@ -172,14 +193,14 @@ def open_or_build(
 
 
 def sound_meta(folder: Path) -> dict[str, Any] | None:
-    """The meta data of a cache whose every file has its shape and checksum; None for any other."""
+    """Return the meta data of a cache whose every file has its size and checksum; None for any other."""
     meta = read_meta(folder)
     if meta is None or meta.get("version") != FORMAT_VERSION:
         return None
     for name, about in meta["arrays"].items():
         path = folder / f"{name}.npy"
         try:
-            if path.stat().st_size != about["bytes"] or _checksum(path) != about["checksum"]:
+            if path.stat().st_size != about["bytes"] or checksum(path) != about["checksum"]:
                 return None
         except OSError:
             return None
@@ -187,8 +208,8 @@ def sound_meta(folder: Path) -> dict[str, Any] | None:
 
 
 @torch.no_grad()
-def _build(folder: Path, key: TapsKey, loader: Loader, teacher: Detector, on_progress: Progress | None) -> None:
-    """Run the teacher over every view of the plan and write ``folder``."""
+def _build(folder: Path, key: CacheKey, loader: Loader, teacher: Detector, on_progress: Progress | None) -> None:
+    """Run the teacher over every view of the plan, and write arrays and meta data to ``folder``."""
     teacher = teacher.to(loader.device).eval()
     plan = loader.plan
     pairs = [(image, view) for image in range(plan.num_images) for view in range(plan.num_views)]
@@ -198,6 +219,7 @@ def _build(folder: Path, key: TapsKey, loader: Loader, teacher: Detector, on_pro
     for done, batch in enumerate(loader.of_pairs(chunks(pairs, loader.batch_size)), start=1):
         outputs = teacher(batch.images_BCHW, taps=key.taps)
         taps = _wanted(outputs, key.taps)
+        # Shapes of taps are known only after the first batch.
         if not arrays:
             strides = {level: int(stride) for level, stride in outputs.strides.items()}
             arrays = _allocate(folder, taps, plan, key)
@@ -209,16 +231,18 @@ def _build(folder: Path, key: TapsKey, loader: Loader, teacher: Detector, on_pro
     for array in arrays.values():
         array.flush()
     files = {name: folder / f"{name}.npy" for name in arrays}
+    # Last, since a folder counts as a cache by its meta data.
     meta = {
         "version": FORMAT_VERSION,
         "strides": strides,
         "input_size_px": list(outputs.input_size_px),
-        "arrays": {n: {"bytes": p.stat().st_size, "checksum": _checksum(p)} for n, p in files.items()},
+        "arrays": {n: {"bytes": p.stat().st_size, "checksum": checksum(p)} for n, p in files.items()},
     }
-    write_json(folder / META_FILE, meta)
+    write_json_atomically(folder / META_FILE, meta)
 
 
 def _wanted(outputs: DetectorOutputs, taps: Sequence[str]) -> dict[str, Tensor]:
+    """Return the arrays to store, by name."""
     found: dict[str, Tensor] = {}
     if PYRAMID_TAP in taps:
         found |= {LEVEL_PREFIX + level: map_BCHW for level, map_BCHW in outputs.pyramid.items()}
@@ -228,7 +252,8 @@ def _wanted(outputs: DetectorOutputs, taps: Sequence[str]) -> dict[str, Tensor]:
     return found
 
 
-def _allocate(folder: Path, taps: Mapping[str, Tensor], plan: ViewPlan, key: TapsKey) -> dict[str, np.memmap]:
+def _allocate(folder: Path, taps: Mapping[str, Tensor], plan: ViewPlan, key: CacheKey) -> dict[str, np.memmap]:
+    """Create the files; a disk that is too small is an error now, and not a crash (SIGBUS) at some later write."""
     shapes = {name: (plan.num_images, plan.num_views, *tap.shape[1:]) for name, tap in taps.items()}
     needed = sum(key.dtype_of(name).itemsize * math.prod(shape) for name, shape in shapes.items())
     free = shutil.disk_usage(folder).free
@@ -245,6 +270,8 @@ def _allocate(folder: Path, taps: Mapping[str, Tensor], plan: ViewPlan, key: Tap
 
 
 def _narrowed(tap: Tensor, name: str, dtype: np.dtype[Any]) -> np.ndarray:
+    """Return a tap in the number format of its file, in which all values must be finite."""
+    # Checked after the conversion: beyond 65504 float16 has infinity.
     narrow = tap.half() if dtype == np.float16 else tap.float()
     if not bool(torch.isfinite(narrow).all()):
         greatest = float(tap.abs().max())
@@ -255,7 +282,12 @@ def _narrowed(tap: Tensor, name: str, dtype: np.dtype[Any]) -> np.ndarray:
     return narrow.cpu().numpy()
 
 
-def _checksum(path: Path) -> int:
+def checksum(path: Path) -> int:
+    """Return the CRC-32 of evenly spaced blocks of a file, first and last included.
+
+    Files were renamed when whole and are opened by every worker: the check must find a damaged or truncated file in
+    milliseconds, and need not find every flipped bit of gigabytes.
+    """
     size = path.stat().st_size
     num_blocks = min(CHECKED_BLOCKS, max(1, math.ceil(size / BLOCK_BYTES)))
     value = 0

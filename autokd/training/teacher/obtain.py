@@ -1,15 +1,15 @@
-"""The teacher: from a checkpoint, or trained when the file says so; kept by content, measured once.
+"""Teachers: loaded from a checkpoint or trained by a recipe, kept in the cache folder, measured once.
 
-A folder ``teachers/<key>`` under the cache holds ``weights.pt`` (trained teachers only), ``meta.json`` and one
-file of AP for each pair of validation and test sets that it was measured on.
+The folder ``teachers/<key>`` of the cache holds ``weights.pt`` and ``meta.json`` (of trained teachers), and a folder
+with AP and detections for each pair of validation and test sets.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +19,27 @@ from autokd.config import Detector as DetectorConfig
 from autokd.data import Datasets, DetectionDataset
 from autokd.detectors import Detector, build_detector, structure_text, taps_of
 from autokd.errors import ConfigError
+from autokd.files import (
+    META_FILE,
+    atomic_folder,
+    content_digest,
+    digest_of,
+    exclusive_lock,
+    read_meta,
+    write_json_atomically,
+)
 from autokd.outcomes import TRAINING_VERSION
 from autokd.outputs import CrossHead
-from autokd.training.content import (
-    META_FILE,
-    digest_of,
-    exclusive,
-    load_weights,
-    read_meta,
-    save_weights,
-    weights_digest,
-    whole_folder,
-    write_json,
-)
 from autokd.training.loader import Loader, training_plan
 from autokd.training.loop import train
 from autokd.training.measure.average_precision import AveragePrecision, PrecisionMeter
 from autokd.training.seeds import random_stream
+from autokd.training.weights import load_weights, save_weights, weights_digest
 
 WEIGHTS_FILE = "weights.pt"
 
 OnProgress = Callable[[str, int, int, Mapping[str, float]], None]
-"""(stage, done, total, metrics): for a live view."""
+"""Called with (stage, done, total, metrics) for a live view."""
 
 
 def no_progress(stage: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
@@ -49,19 +48,39 @@ def no_progress(stage: str, done: int, total: int, metrics: Mapping[str, float])
 
 @dataclass(frozen=True)
 class TeacherScore:
-    """COCO AP of the teacher. Without a test set ``test_ap`` is that of val."""
+    """COCO AP of a teacher, from 0 to 1.
+
+    Attributes:
+        val_ap: AP on the validation images.
+        test_ap: AP on the test images; without a test set, that of validation.
+        val_per_class: AP by class.
+        test_per_class: AP by class.
+        detections_test: path of a file of COCO results.
+    """
 
     val_ap: float
     test_ap: float
     val_per_class: Mapping[str, float] = field(default_factory=dict)
     test_per_class: Mapping[str, float] = field(default_factory=dict)
     detections_test: str = ""
-    """A file of COCO results beside the weights."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """Where a teacher's weights are and what identifies them; the model is built when it is asked for."""
+    """A teacher's weights, and what identifies them. The model is built when it is asked for.
+
+    Attributes:
+        config: the detector's section of the configuration.
+        num_classes: classes of the data set.
+        image_size_px: height and width of the network's input.
+        folder: folder of the weights and measurements.
+        digest: digest of the weights, or of the checkpoint with all that it is used for.
+        train_seconds: time of its training; 0 for a checkpoint.
+        is_trained_here: whether the folder has the weights; if not, the checkpoint has.
+        classes: names of the data set's classes, by which a checkpoint of other classes is matched; None: its labels
+            fit as they are.
+        name: name in reports of progress: "teacher", one of several "teacher 2", or "promoted student".
+    """
 
     config: DetectorConfig
     num_classes: int
@@ -71,36 +90,31 @@ class Teacher:
     train_seconds: float
     is_trained_here: bool
     classes: tuple[str, ...] | None = None
-    """Names of the data set's classes, by which a checkpoint of other classes is matched; None: its labels fit."""
+    name: str = "teacher"
 
     def build(self, device: torch.device) -> Detector:
-        """The model with its weights, in eval mode."""
+        """Return the model with its weights, in eval mode."""
         return _build(self, device).to(device).eval()
 
     def build_head(self, device: torch.device) -> CrossHead | None:
-        """Its own head, cut in two and frozen, without the rest of the model; None where it has none to cut."""
+        """Return the head, cut in two and frozen, without the rest of the model; None if it has none to cut."""
         if "head" not in taps_of(self.config):
             return None
         return self.build(device).cross_head()
 
 
-def detector_text(config: DetectorConfig) -> str:
-    """What of a detector's section decides its structure."""
-    return structure_text(config)
-
-
 def file_digest(path: Path | None) -> str:
-    """16 hexadecimal digits of a file's content; empty for no file. ConfigError if it cannot be read."""
+    """Return 16 hexadecimal digits of a file's content; empty for no file.
+
+    Raises:
+        ConfigError: if the file cannot be read.
+    """
     if path is None:
         return ""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return content_digest(path)
     except OSError as error:
         raise ConfigError(f"checkpoint: {path} cannot be read ({error.strerror}). Correct the path.") from None
-    return digest.hexdigest()[:16]
 
 
 def obtain_teacher(
@@ -109,14 +123,27 @@ def obtain_teacher(
     cache_dir: Path,
     device: torch.device,
     on_progress: OnProgress = no_progress,
+    name: str = "teacher",
 ) -> Teacher:
-    """Find the teacher, or train it on ``dataset`` (a second search finds it); ConfigError if there is no way."""
+    """Find a teacher in the cache folder, or train it (a second search finds it).
+
+    Args:
+        config: the teacher's section of the configuration.
+        dataset: the training images.
+        cache_dir: folder of the cache.
+        device: device of the training.
+        on_progress: called after each epoch.
+        name: name of the teacher in reports of progress.
+
+    Raises:
+        ConfigError: if there is neither a checkpoint nor a recipe, or the checkpoint cannot be read.
+    """
     size = dataset.image_size_px
-    common: dict[str, Any] = {"detector": detector_text(config), "classes": dataset.classes, "image_size_px": size}
+    common: dict[str, Any] = {"detector": structure_text(config), "classes": dataset.classes, "image_size_px": size}
     if config.checkpoint is not None:
         key = digest_of(checkpoint=file_digest(config.checkpoint), **common)
         folder = cache_dir / "teachers" / key
-        return Teacher(config, len(dataset.classes), size, folder, key, 0.0, False, dataset.classes)
+        return Teacher(config, len(dataset.classes), size, folder, key, 0.0, False, dataset.classes, name)
     if config.train is None:
         raise ConfigError(
             "teacher: there is neither a checkpoint nor a recipe. Add 'checkpoint: FILE', or 'train: {}' to have "
@@ -127,18 +154,19 @@ def obtain_teacher(
     folder = cache_dir / "teachers" / key
     meta = _sound_meta(folder)
     if meta is None:
-        with exclusive(folder):
+        with exclusive_lock(folder):
             meta = _sound_meta(folder)
             if meta is None:
-                with whole_folder(folder) as temporary:
-                    _train(config, dataset, temporary, device, on_progress)
+                with atomic_folder(folder) as temporary:
+                    _train(config, dataset, temporary, device, on_progress, name)
                 meta = _sound_meta(folder)
     assert meta is not None, "a folder just written is whole"
-    seconds = float(meta["train_seconds"])
-    return Teacher(config, len(dataset.classes), size, folder, str(meta["digest"]), seconds, True, dataset.classes)
+    seconds, digest = float(meta["train_seconds"]), str(meta["digest"])
+    return Teacher(config, len(dataset.classes), size, folder, digest, seconds, True, dataset.classes, name)
 
 
 def _sound_meta(folder: Path) -> dict[str, Any] | None:
+    """Return the meta data of a trained teacher; None if meta data or weights are missing."""
     meta = read_meta(folder)
     return meta if meta is not None and (folder / WEIGHTS_FILE).exists() else None
 
@@ -149,6 +177,7 @@ def _train(
     folder: Path,
     device: torch.device,
     on_progress: OnProgress,
+    name: str,
 ) -> None:
     recipe = config.train
     assert recipe is not None
@@ -157,13 +186,13 @@ def _train(
         model = build_detector(config, len(classes), dataset.image_size_px, classes).to(device)
     loader = Loader(dataset, training_plan(dataset, recipe), recipe.batch_size, device)
     began = time.monotonic()
-    on_progress("teacher", 0, recipe.epochs, {})
+    on_progress(name, 0, recipe.epochs, {})
     for result in train(model, loader, recipe, seed=recipe.seed):
-        on_progress("teacher", result.epoch, recipe.epochs, {"train_loss": result.task_loss})
+        on_progress(name, result.epoch, recipe.epochs, {"train_loss": result.task_loss})
     state = model.state_dict()
     save_weights(folder / WEIGHTS_FILE, state)
     seconds = round(time.monotonic() - began, 3)
-    write_json(folder / META_FILE, {"digest": weights_digest(state), "train_seconds": seconds})
+    write_json_atomically(folder / META_FILE, {"digest": weights_digest(state), "train_seconds": seconds})
 
 
 def _build(teacher: Teacher, device: torch.device) -> Detector:
@@ -181,17 +210,27 @@ def measure_teacher(
     device: torch.device,
     on_progress: OnProgress = no_progress,
 ) -> TeacherScore:
-    """AP on validation and test, measured once and kept beside the weights."""
+    """Return a teacher's AP on validation and test images, measured once and kept beside the weights.
+
+    Args:
+        teacher: the teacher, built only to be measured.
+        datasets: the data sets.
+        batch_size: images of a forward pass.
+        device: device of the measurement.
+        on_progress: called before each split and at the end.
+    """
     splits = {"val": datasets.val, "test": datasets.test}
     name = "ap-" + digest_of(**{split: dataset.fingerprint for split, dataset in splits.items()})
     folder = teacher.folder / name
     if (kept := read_meta(folder)) is None:
-        with exclusive(folder):
+        with exclusive_lock(folder):
             if (kept := read_meta(folder)) is None:
                 model = teacher.build(device)
-                with whole_folder(folder) as temporary:
-                    kept = _measure(model, splits, temporary, batch_size, device, on_progress)
-                    write_json(temporary / META_FILE, kept)
+                with atomic_folder(folder) as temporary:
+                    kept = _measure(
+                        model, splits, temporary, batch_size, device, partial(on_progress, f"{teacher.name} AP")
+                    )
+                    write_json_atomically(temporary / META_FILE, kept)
     return TeacherScore(
         kept["val"]["ap"],
         kept["test"]["ap"],
@@ -207,15 +246,15 @@ def _measure(
     folder: Path,
     batch_size: int,
     device: torch.device,
-    on_progress: OnProgress,
+    on_progress: Callable[[int, int, Mapping[str, float]], None],
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     precision: AveragePrecision | None = None
     for done, (split, dataset) in enumerate(splits.items()):
-        on_progress("teacher AP", done, len(splits), {})
+        on_progress(done, len(splits), {})
         if precision is None or dataset is not splits["val"]:
             precision = PrecisionMeter(dataset).measure(model, batch_size=batch_size, device=device)
         precision.save_detections(folder / f"detections_{split}.json")
         found[split] = {"ap": precision.map_50_95, "per_class": dict(precision.per_class)}
-    on_progress("teacher AP", len(splits), len(splits), {f"{s}_ap": about["ap"] for s, about in found.items()})
+    on_progress(len(splits), len(splits), {f"{s}_ap": about["ap"] for s, about in found.items()})
     return found

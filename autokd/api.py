@@ -1,0 +1,243 @@
+"""The verbs of AutoKD as functions that return values: search, distill, evaluate.
+
+The command line calls these functions, and its commands of the same names do nothing else but read options and print.
+Each function imports what it runs, so that ``import autokd`` loads neither torch nor Optuna.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from autokd.config import RunConfig
+    from autokd.spec import DistillerSpec
+    from autokd.storage import Results
+    from autokd.study import Observer
+
+RUNS = Path("runs")
+"""Folder of run directories, seen from the working directory."""
+CACHE = Path(".autokd_cache")
+"""Folder of trained teachers and cached features, unless the environment variable AUTOKD_CACHE names another."""
+
+
+def search(
+    config: RunConfig | Mapping[str, Any] | str | Path,
+    *,
+    run_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    storage_url: str | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+) -> Results:
+    """Search the distillation loss for a pair of detectors, and train the student with the best one in full.
+
+    The search evaluates distillers by short proxy trainings, lets the best of them race over seeds, and trains the
+    winner in full beside the baselines, with the same recipe and seeds. The run directory then holds student.pt,
+    best_distiller.yaml, results.json, report.html and the Optuna study. Ctrl-C ends the run; what has finished is
+    kept, and ``resume=True`` continues it.
+
+    Example::
+
+        results = autokd.search("kd.yaml")
+        print(results.winner, results.entry("searched").test_ap)
+
+    Args:
+        config: configuration: the path of a config file, its YAML text, the same as a mapping, or a ``RunConfig``.
+            Paths inside it are seen from the working directory.
+        run_dir: folder of the run, new or empty unless ``resume``; None: ``runs/NAME`` with the configuration's name.
+        cache_dir: folder of trained teachers and cached features, which runs share; None: the environment variable
+            AUTOKD_CACHE, or ``.autokd_cache``.
+        storage_url: address of the study's database, such as "postgresql+psycopg://user@host/db"; None: study.db in
+            the run directory.
+        resume: continue the run in ``run_dir`` with the same configuration (``runtime`` and ``search.trials`` may
+            change).
+        observer: receiver of progress; None: progress is discarded.
+
+    Returns:
+        The content of results.json: an entry for "none", each baseline and the searched distiller, with val and test AP
+        (COCO AP in [0, 1]) for each seed, and the winner, chosen on val.
+
+    Raises:
+        ConfigError: if the configuration is wrong; the message names file, line, the value found and those allowed.
+        DataError: if the data set is broken.
+        DetectorError: if a detector cannot be built or its weights do not fit.
+        StorageError: if ``run_dir`` or the database belongs to another run, or cannot be written.
+        RuntimeUnavailableError: if the chosen runtime cannot run here.
+        AutoKDError: if the student cannot be trained even without distillation.
+    """
+    from autokd.study import run_search
+
+    config = read_config(config)
+    return run_search(
+        config,
+        run_directory(config, run_dir),
+        cache_dir=cache_directory(cache_dir),
+        storage_url=storage_url,
+        resume=resume,
+        observer=observer,
+    )
+
+
+def distill(
+    config: RunConfig | Mapping[str, Any] | str | Path,
+    distiller: DistillerSpec | str | Path,
+    *,
+    strength: float | None = None,
+    run_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+) -> Results:
+    """Train the student in full with a given distillation loss, beside the configuration's baselines.
+
+    Example::
+
+        results = autokd.distill("kd.yaml", "pkd", strength=40)
+
+    Args:
+        config: configuration: the path of a config file, its YAML text, the same as a mapping, or a ``RunConfig``.
+        distiller: a preset's name (``autokd.preset_names``), the path of a distiller's YAML file, or a spec.
+        strength: gradient ratio to train at, above 0, in place of the weights that the distiller has; None: as it is.
+        run_dir: folder of the run, new or empty unless ``resume``; None: ``runs/NAME-DISTILLER``.
+        cache_dir: folder of trained teachers and cached features, which runs share; None: the environment variable
+            AUTOKD_CACHE, or ``.autokd_cache``.
+        resume: continue the run in ``run_dir``.
+        observer: receiver of progress; None: progress is discarded.
+
+    Returns:
+        The content of results.json: an entry for "none", each baseline and the given distiller.
+
+    Raises:
+        ConfigError: if the configuration or the distiller is wrong, or the pair cannot supply what the distiller reads.
+        DataError: if the data set is broken.
+        DetectorError: if a detector cannot be built or its weights do not fit.
+        StorageError: if ``run_dir`` belongs to another run, or cannot be written.
+        RuntimeUnavailableError: if the chosen runtime cannot run here.
+    """
+    from autokd.study import run_distill
+
+    config, spec = read_config(config), read_distiller(distiller)
+    directory = run_directory(config, run_dir, distiller_name(distiller))
+    spec = spec if strength is None else spec.with_strength(strength)
+    return run_distill(config, spec, directory, cache_dir=cache_directory(cache_dir), resume=resume, observer=observer)
+
+
+def evaluate(
+    config: RunConfig | Mapping[str, Any] | str | Path,
+    weights: str | Path,
+    *,
+    split: Literal["val", "test"] = "test",
+    side: Literal["student", "teacher"] = "student",
+    cache_dir: str | Path | None = None,
+) -> dict[str, float]:
+    """Measure COCO AP of given weights on the configuration's data.
+
+    Example::
+
+        autokd.evaluate("kd.yaml", "runs/kd/student.pt")["AP"]
+
+    Args:
+        config: configuration: the path of a config file, its YAML text, the same as a mapping, or a ``RunConfig``.
+        weights: file of weights, such as a run's student.pt.
+        split: part of the data set.
+        side: detector that the weights belong to.
+        cache_dir: folder of cached data; None: the environment variable AUTOKD_CACHE, or ``.autokd_cache``.
+
+    Returns:
+        "AP" (mean over IoU 0.5 to 0.95), "AP50" and "AP CLASS" of each class, each in [0, 1].
+
+    Raises:
+        ConfigError: if the configuration is wrong, or ``side`` is "teacher" and it has several.
+        DataError: if the data set is broken.
+        DetectorError: if the weights are those of another model; the message lists the keys.
+    """
+    from autokd.study import evaluate_weights
+
+    return evaluate_weights(read_config(config), Path(weights), split, side, cache_dir=cache_directory(cache_dir))
+
+
+def read_config(config: RunConfig | Mapping[str, Any] | str | Path) -> RunConfig:
+    """Return a configuration that may be given in several forms.
+
+    Args:
+        config: path of a config file, its YAML text, the same as a mapping, or a ``RunConfig``, which is returned.
+
+    Raises:
+        ConfigError: if it is wrong.
+    """
+    from autokd.config import RunConfig, load_config
+    from autokd.documents import dump_yaml
+
+    if isinstance(config, RunConfig):
+        return config
+    if isinstance(config, Mapping):
+        # Through YAML, so that a mapping is checked exactly as the file would be.
+        return load_config(dump_yaml(_as_yaml_data(config)))
+    return load_config(config)
+
+
+def read_distiller(distiller: DistillerSpec | str | Path) -> DistillerSpec:
+    """Return a distiller that may be given in several forms.
+
+    Args:
+        distiller: a preset's name, the path of a distiller's YAML file, or a spec, which is returned.
+
+    Raises:
+        SpecError: if there is no such preset, or the file holds no distiller.
+    """
+    from autokd.presets import load_preset, preset_names
+    from autokd.spec import DistillerSpec
+
+    if isinstance(distiller, DistillerSpec):
+        return distiller
+    if isinstance(distiller, str) and (distiller in preset_names() or not Path(distiller).suffix):
+        return load_preset(distiller)
+    return DistillerSpec.from_yaml(Path(distiller))
+
+
+def distiller_name(distiller: DistillerSpec | str | Path) -> str:
+    """Return the name that a distiller gives its run directory: its own, else its file's, else "given".
+
+    Args:
+        distiller: a preset's name, the path of a distiller's YAML file, or a spec.
+
+    Raises:
+        SpecError: if there is no such preset, or the file holds no distiller.
+    """
+    stem = Path(distiller).stem if isinstance(distiller, (str, Path)) else "given"
+    return read_distiller(distiller).name or stem
+
+
+def run_directory(config: RunConfig, run_dir: str | Path | None = None, distiller: str = "") -> Path:
+    """Return the folder of a run.
+
+    Args:
+        config: configuration of the run.
+        run_dir: folder that the user asked for; None: ``runs/NAME``, or ``runs/NAME-DISTILLER``.
+        distiller: name of the distiller that is trained; empty: the run searches one.
+    """
+    if run_dir is not None:
+        return Path(run_dir)
+    return RUNS / (f"{config.name}-{distiller}" if distiller else config.name)
+
+
+def cache_directory(cache_dir: str | Path | None = None) -> Path:
+    """Return the absolute path of the cache.
+
+    Args:
+        cache_dir: folder that the user asked for; None: the environment variable AUTOKD_CACHE, or ``.autokd_cache``.
+    """
+    # Absolute: workers, which Ray starts in folders of their own, must find it too.
+    return Path(cache_dir or os.environ.get("AUTOKD_CACHE") or CACHE).absolute()
+
+
+def _as_yaml_data(value: Any) -> Any:
+    """Return mappings, sequences, paths and plain values as YAML can write them."""
+    if isinstance(value, Mapping):
+        return {str(key): _as_yaml_data(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_yaml_data(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

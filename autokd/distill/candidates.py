@@ -1,0 +1,109 @@
+"""Candidate boxes: the predictions of both detectors one by one, and the candidates that see an object.
+
+Student and teacher must have the same candidates in the same order (heads of one layout, inputs of one size).
+
+Legend: B images, A candidate boxes of an image, P positive ones, K classes, X numbers of a candidate, M the most
+ground-truth boxes of an image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autokd.distill.feature_pair import FeaturePair
+from autokd.distill.geometry.grid import Grid
+from autokd.distill.geometry.regions import Region
+from autokd.distill.operators import BuildContext
+from autokd.distill.region_sets import pairwise_iou
+from autokd.distill.term_inputs import TermInputs
+from autokd.errors import DistillError
+from autokd.outputs import DetectorOutputs
+from autokd.spec.operator import Layout
+
+POSITIVE_IOU = 0.5
+"""A candidate is positive from this overlap of the teacher's box with a ground-truth box on."""
+_AXES = {
+    "class_logits": "(candidates, classes)",
+    "boxes": "(candidates, 4)",
+    "edge_logits": "(candidates, 4, bins)",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Positives:
+    """The candidates that see an object, by the teacher's boxes: P of each image, in order, shorter rows filled up."""
+
+    index_BP: Tensor
+    """Which candidates."""
+    labels_BP: Tensor
+    """The object's class, -1 for what fills up."""
+    boxes_BP: Tensor
+    """Which of the image's ground-truth boxes the object is."""
+
+    @property
+    def there_BP(self) -> Tensor:
+        return self.labels_BP >= 0
+
+    def of(self, x_BA: Tensor) -> Tensor:
+        """The positives' rows of (B, A, ...): (B, P, ...)."""
+        images_B1 = torch.arange(len(x_BA), device=x_BA.device)[:, None]
+        return x_BA[images_B1, self.index_BP]
+
+
+def positives(inputs: TermInputs) -> Positives:
+    """Found once a batch. They are few: what looks at them alone costs little."""
+    return inputs.shared("positives", lambda: _find_positives(inputs))
+
+
+def _find_positives(inputs: TermInputs) -> Positives:
+    candidates_BA4, truth = inputs.tap("boxes")[1], inputs.boxes
+    if truth.padded_BM4.shape[1] == 0:
+        nothing_B1 = candidates_BA4.new_zeros((len(candidates_BA4), 1), dtype=torch.int64)
+        return Positives(nothing_B1, nothing_B1 - 1, nothing_B1)
+    overlap_BAM = pairwise_iou(candidates_BA4, truth.padded_BM4.nan_to_num(0.0).to(candidates_BA4.dtype))
+    best_BA, which_BA = overlap_BAM.masked_fill(~truth.there_BM[:, None], 0.0).max(-1)
+    is_positive_BA = best_BA >= POSITIVE_IOU
+    most = max(int(is_positive_BA.sum(1).max()), 1)
+    index_BP = is_positive_BA.byte().sort(dim=1, descending=True, stable=True).indices[:, :most]
+    boxes_BP = which_BA.gather(1, index_BP)
+    labels_BP = torch.where(is_positive_BA.gather(1, index_BP), truth.labels_BM.gather(1, boxes_BP), -1)
+    return Positives(index_BP, labels_BP, boxes_BP)
+
+
+def top_scores(logits_BAK: Tensor) -> Tensor:
+    """(B, A): the probability of each candidate's likeliest class, each class a yes or no of its own."""
+    return logits_BAK.amax(-1).sigmoid()
+
+
+def candidate_pair(
+    student_BAX: Tensor,
+    teacher_BAX: Tensor,
+    layout: Layout,
+    region: Region | None = None,
+    labels_SHW: Tensor | None = None,
+) -> FeaturePair:
+    """The predictions of both sides as a row of cells, (B, X, 1, A)."""
+    student_SCHW, teacher_SCHW = (x_BAX.transpose(1, 2)[:, :, None] for x_BAX in (student_BAX, teacher_BAX))
+    grid = Grid(1, student_BAX.shape[1])
+    return FeaturePair(student_SCHW, teacher_SCHW, grid, region, layout, labels_SHW=labels_SHW)
+
+
+def require_equal_candidates(context: BuildContext, *taps: str) -> None:
+    """Raise DistillError, naming both shapes, if student and teacher differ in candidates, classes or bins."""
+    for tap in taps:
+        student, teacher = (_shape_of(outputs, tap) for outputs in (context.student, context.teacher))
+        if student and teacher and student != teacher:
+            raise DistillError(
+                f"{tap}, {_AXES[tap]}: an image of the student has {student}, one of the teacher {teacher}, so that "
+                "they cannot be compared one by one. Use detectors with equal heads on inputs of one size, or a "
+                "distiller that looks at feature maps."
+            )
+
+
+def _shape_of(outputs: DetectorOutputs | None, tap: str) -> tuple[int, ...]:
+    """The shape of an image's tap; empty where it is absent."""
+    value = getattr(outputs, tap, None) if outputs is not None else None
+    return tuple(value.shape[1:]) if isinstance(value, Tensor) else ()

@@ -1,0 +1,94 @@
+"""One minus a cosine or a correlation.
+
+Every distance is 0 with gradient 0 if both sides are equal. Distributions and log-odds are compared as probabilities.
+
+Legend: S samples (images, regions or patches), C channels, H x W cells.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from autokd.distill.feature_pair import FeaturePair
+from autokd.distill.operators import Distance
+from autokd.distill.statistics import centred, mean, mean_over_cells, unit
+from autokd.distill.term_inputs import TermInputs
+
+_ROUNDING = 1e-6
+"""A vector whose greatest deviation is below this part of its mean is constant: float32 resolves no better."""
+
+
+class Cosine(Distance):
+    """Mean over the region's cells of 1 - cos of the two vectors over the channels.
+
+    Written as half the squared distance of the unit vectors, which is the same, and exact near 0. A vector of
+    zeros has no direction: it is 1/2 away from any other and 0 from another of zeros. DetKDS, ICML 2024.
+    """
+
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        student, teacher = features.values()
+        gap_S1HW = (unit(student, (1,)) - unit(teacher, (1,))).square().sum(1, keepdim=True) / 2
+        return mean(gap_S1HW, features.weights_SHW)
+
+
+class Pearson(Distance):
+    """Mean over channels of 1 - r, r the correlation over batch and the region's cells.
+
+    Written as half the squared distance of the centred unit vectors, so that it is finite for a single cell. A
+    constant channel has no direction, as in ``Cosine``. Distributions are compared as probabilities: of logits, that
+    is the correlation of a class over the batch. PKD, arXiv:2207.02039, eq. 5; DIST, arXiv:2205.10536, eq. 9.
+    """
+
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        weights = features.weights_SHW
+        student, teacher = (self._unit(x, weights) for x in features.values())
+        gap_SCHW = (student - teacher).square() / 2
+        if weights is not None:
+            gap_SCHW = gap_SCHW * weights[:, None]
+        return gap_SCHW.sum() / gap_SCHW.shape[1]
+
+    @staticmethod
+    def _unit(x_SCHW: Tensor, weights_SHW: Tensor | None) -> Tensor:
+        difference, _, varies = centred(x_SCHW, weights_SHW)
+        return unit(difference * varies, (0, 2, 3), weights_SHW)
+
+
+class PearsonChannels(Distance):
+    """Mean over the region's cells of 1 - r, r the correlation of the two vectors over the channels.
+
+    Written as ``Pearson``. Distributions are compared as probabilities. DIST, arXiv:2205.10536, eq. 8.
+    """
+
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        student, teacher = (_centred_unit(x, (1,), None) for x in features.values())
+        gap_S1HW = (student - teacher).square().sum(1, keepdim=True) / 2
+        return mean(gap_S1HW, features.weights_SHW)
+
+
+class CrossCorrelation(Distance):
+    """Mean over channels and samples of 1 - r, r the normalised cross-correlation of the two over the cells.
+
+    That is the correlation of a channel of a sample with the same of the other side, without shift; over the samples
+    that have any cell that counts. Written as ``Pearson``. DetKDS, ICML 2024.
+    """
+
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        weights = features.weights_SHW
+        student, teacher = (_centred_unit(x, (2, 3), weights) for x in features.values())
+        gap_SCHW = (student - teacher).square() / 2
+        if weights is None:
+            return gap_SCHW.sum() / max(gap_SCHW.shape[0] * gap_SCHW.shape[1], 1)
+        num_filled = (weights > 0).flatten(1).any(1).sum()
+        return (gap_SCHW * weights[:, None]).sum() / (num_filled * gap_SCHW.shape[1]).clamp_min(1)
+
+
+def _centred_unit(x_SCHW: Tensor, dims: tuple[int, ...], weights_SHW: Tensor | None) -> Tensor:
+    """Each vector over ``dims`` less its (weighted) mean, to length 1; 0 where it is constant up to rounding."""
+    if weights_SHW is None:
+        average = x_SCHW.mean(dims, keepdim=True)
+        difference = x_SCHW - average
+    else:
+        average = mean_over_cells(x_SCHW, weights_SHW)
+        difference = (x_SCHW - average) * (weights_SHW > 0)[:, None]
+    varies = difference.abs().amax(dims, keepdim=True) > _ROUNDING * average.abs()
+    return unit(difference * varies, dims, weights_SHW)

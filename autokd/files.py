@@ -1,0 +1,187 @@
+"""Files and folders that appear whole or not at all, locks between processes, and digests of content.
+
+Everything under the cache and the run directory is written under a temporary name and then renamed, so that a reader
+sees the old content or the new, and an interrupted write is never taken for a finished one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+META_FILE = "meta.json"
+"""Name of the file that describes a cached folder."""
+
+_DIGEST_LENGTH = 16
+"""Hexadecimal digits of a digest, 64 bits: enough that two of the thousands in a cache do not meet by chance."""
+
+_BLOCK_BYTES = 1 << 20
+_ABANDONED_S = 24 * 3600
+"""Age after which a temporary folder belongs to a process that was killed."""
+
+
+# ------------------------------------------------------------------------------------------- digests
+
+
+def digest_of_blocks(blocks: Iterable[bytes]) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 of ``blocks``, joined."""
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
+    return digest.hexdigest()[:_DIGEST_LENGTH]
+
+
+def text_digest(text: str) -> str:
+    """Return the digest of a text in UTF-8: 16 hexadecimal digits."""
+    return digest_of_blocks([text.encode()])
+
+
+def digest_of(**parts: Any) -> str:
+    """Return the digest of named values.
+
+    Args:
+        parts: values that JSON knows; anything else (a path) enters as its ``str``.
+
+    Returns:
+        16 hexadecimal digits, equal for equal parts in any order.
+    """
+    return text_digest(json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str))
+
+
+def content_digest(path: Path) -> str:
+    """Return the digest of a file's content: 16 hexadecimal digits.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return digest_of_blocks(iter(lambda: file.read(_BLOCK_BYTES), b""))
+
+
+# --------------------------------------------------------------------------------------------- files
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Replace ``path`` by a file that is written in the block.
+
+    Yields:
+        The temporary path, in the same folder, to write to. It is renamed to ``path`` at the end of the block, and
+        removed if the block raises.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_name(path)
+    try:
+        yield temporary
+        # A rename may reach the disk before the content does: after a power cut the file would be whole by its name
+        # and empty.
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; folders above it are made."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a text in UTF-8 whole or not at all; folders above it are made."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_json_atomically(path: Path, data: Any) -> None:
+    """Write ``data`` as JSON with sorted keys, whole or not at all."""
+    write_text_atomically(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
+
+
+def copy_file_atomically(source: Path, target: Path) -> None:
+    """Copy a file's content, whole or not at all; folders above ``target`` are made."""
+    with atomic_file(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+# ------------------------------------------------------------------------------------------- folders
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Make the folder ``path``, filled in the block.
+
+    If another process makes it first, its folder stays and this one's is dropped: folders are named by their content,
+    so both hold the same.
+
+    Yields:
+        An empty temporary folder to fill. It is renamed to ``path`` at the end of the block, and removed if the block
+        raises.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
+    temporary = _temporary_name(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        try:
+            temporary.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_meta(folder: Path) -> dict[str, Any] | None:
+    """Return the content of the folder's ``meta.json``; None if it is missing, damaged, or no mapping."""
+    try:
+        data = json.loads((folder / META_FILE).read_text())
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove temporary folders of ``path`` that killed processes left: nothing was written in them for a day."""
+    for part in path.parent.glob(f".{path.name}.*.part"):
+        # Another process may remove the same folder at the same time, or finish and rename it.
+        with contextlib.suppress(OSError):
+            newest = max(file.stat().st_mtime for file in (part, *part.rglob("*")))
+            if time.time() - newest > _ABANDONED_S:
+                shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of ``path`` inside the block; other processes that ask for it wait.
+
+    The lock is the system's, on a file beside ``path``: it is freed if the process dies. The file stays, since
+    removing it would let a waiting process lock a file that has no name anymore. On a system without such locks there
+    is no waiting, and the first rename wins (``atomic_folder``).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

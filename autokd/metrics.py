@@ -1,0 +1,77 @@
+"""Names of the metrics that reports and outcomes hold.
+
+A metric of one part of a whole is written "WHOLE/PART": "test_ap/cat" is the AP of one class, "val_loss/cls" one part
+of the detector's loss. Class names may hold slashes themselves, so only the first one separates.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Split = Literal["val", "test"]
+
+VAL_AP = "val_ap"
+TEST_AP = "test_ap"
+VAL_LOSS = "val_loss"
+CKA = "cka"
+TRAIN_SECONDS = "train_seconds"
+
+
+def ap(split: Split) -> str:
+    """Return the name of COCO AP on a split: "val_ap" or "test_ap".
+
+    Args:
+        split: part of the data set.
+    """
+    return f"{split}_ap"
+
+
+def ap_50(split: Split) -> str:
+    """Return the name of AP at IoU 0.5 on a split.
+
+    Args:
+        split: part of the data set.
+    """
+    return f"{split}_ap_50"
+
+
+def class_ap(split: Split, class_name: str) -> str:
+    """Return the name of one class's AP on a split, for example "test_ap/cat".
+
+    Args:
+        split: part of the data set.
+        class_name: name of the class as in the data set.
+    """
+    return f"{split}_ap/{class_name}"
+
+
+def loss_part(name: str) -> str:
+    """Return the name of one part of the validation loss, for example "val_loss/cls".
+
+    Args:
+        name: part of the detector's loss.
+    """
+    return f"{VAL_LOSS}/{name}"
+
+
+def part_of(metric: str, whole: str) -> str | None:
+    """Return the part that ``metric`` is of ``whole``, or None if it is none of its parts.
+
+    Args:
+        metric: name of a metric, for example "test_ap/cat".
+        whole: name of the metric of the whole, for example "test_ap".
+
+    Returns:
+        "cat" for the examples above.
+    """
+    found, slash, part = metric.partition("/")
+    return part if slash and found == whole else None
+
+
+def is_part(metric: str) -> bool:
+    """Return whether ``metric`` is of one part of a whole.
+
+    Args:
+        metric: name of a metric.
+    """
+    return "/" in metric

@@ -1,0 +1,133 @@
+"""Submission of a whole search to a cluster as a Ray job (``autokd submit``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from autokd.errors import RuntimeUnavailableError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+
+def submit_job(
+    address: str,
+    entrypoint: str,
+    *,
+    working_dir: str | Path | None = None,
+    env_vars: Mapping[str, str] | None = None,
+    job_id: str | None = None,
+) -> str:
+    """Start a shell command on a Ray cluster.
+
+    Args:
+        address: of the cluster's dashboard, http://host:8265.
+        entrypoint: the command.
+        working_dir: folder that is packed, sent and made the command's working directory; None: none.
+        env_vars: environment variables of the command.
+        job_id: id of the job; None: Ray chooses one.
+
+    Returns:
+        The job's id.
+
+    Raises:
+        RuntimeUnavailableError: if the cluster does not answer or refuses.
+    """
+    client = _client(address)
+    runtime_env: dict[str, object] = {}
+    if working_dir is not None:
+        runtime_env["working_dir"] = str(Path(working_dir).resolve())
+    if env_vars:
+        runtime_env["env_vars"] = dict(env_vars)
+    try:
+        submitted: str = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env, submission_id=job_id)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise RuntimeUnavailableError(f"the cluster at {address} did not take the job: {error}") from error
+    return submitted
+
+
+def follow_job(address: str, job_id: str) -> Iterator[str]:
+    """Follow a job's log until the job ends; ``job_status`` has the result.
+
+    Args:
+        address: of the cluster's dashboard.
+        job_id: the job.
+
+    Yields:
+        Parts of the log as they are written.
+
+    Raises:
+        RuntimeUnavailableError: if the cluster does not answer.
+    """
+    import asyncio
+
+    client = _client(address)
+    # Ray has the log as an asynchronous generator only; a loop of its own drives it one part at a time.
+    loop = asyncio.new_event_loop()
+    lines = client.tail_job_logs(job_id)
+    try:
+        while True:
+            try:
+                yield loop.run_until_complete(anext(lines))
+            except StopAsyncIteration:
+                return
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def job_status(address: str, job_id: str) -> tuple[str, str]:
+    """Read a job's status.
+
+    Args:
+        address: of the cluster's dashboard.
+        job_id: the job.
+
+    Returns:
+        PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED, and the cluster's message.
+
+    Raises:
+        RuntimeUnavailableError: if the cluster does not answer.
+    """
+    info = _client(address).get_job_info(job_id)
+    return str(info.status.value), str(info.message or "")
+
+
+def stop_job(address: str, job_id: str) -> None:
+    """Ask the cluster to end a job.
+
+    Args:
+        address: of the cluster's dashboard.
+        job_id: the job.
+
+    Raises:
+        RuntimeUnavailableError: if the cluster does not answer.
+    """
+    _client(address).stop_job(job_id)
+
+
+def _client(address: str) -> JobSubmissionClient:
+    try:
+        from ray.exceptions import RayError
+        from ray.job_submission import JobSubmissionClient
+
+        from autokd.runtime.ray.session import TOKEN_REMEDY, enable_local_token
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f'Ray\'s job client cannot be imported ({error}). Install it: pip install "ray[tune,default]".'
+        ) from error
+    if not address.startswith(("http://", "https://")):
+        address = f"http://{address}"
+    enable_local_token(urlsplit(address).hostname or "")
+    try:
+        return JobSubmissionClient(address)
+    except RayError as error:
+        raise RuntimeUnavailableError(f"the Ray cluster at {address} refuses: {error}\n{TOKEN_REMEDY}") from error
+    except (RuntimeError, ConnectionError, ValueError) as error:
+        raise RuntimeUnavailableError(
+            f"no Ray cluster answers at {address}: {error}\n"
+            "Give the address of its dashboard (http://host:8265; 'ray start --head' prints it)."
+        ) from error

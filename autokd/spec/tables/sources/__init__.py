@@ -1,0 +1,18 @@
+"""Sources: what a term compares of student and teacher. One table a family of classes."""
+
+from __future__ import annotations
+
+from autokd.spec.tables.sources import (
+    crossed_predictions,
+    maps,
+    predictions,
+    prototypes,
+    region_contrast,
+    semantic_guided,
+)
+
+# The order of the families, and of the rows in each, is the order of options in a space and of proposals of a search:
+# recorded searches depend on it.
+FAMILIES = (maps, semantic_guided, prototypes, predictions, crossed_predictions, region_contrast)
+
+__all__ = ["FAMILIES"]

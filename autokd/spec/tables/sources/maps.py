@@ -1,0 +1,41 @@
+"""Feature maps of the pyramid: whole, parts of it, and regions of boxes."""
+
+from __future__ import annotations
+
+from autokd.spec.operator import REGIONS, Operator, Parameter
+
+_MODULE = "autokd.distill.sources.maps"
+
+ROWS: tuple[Operator, ...] = (
+    Operator(
+        "whole", "source", f"{_MODULE}:FeatureMap",
+        formula="F", meaning="every cell of the map, with equal weights",
+        paper="FitNet, arXiv:1412.6550", needs_taps=("fpn",), by_level=True,
+    ),
+    Operator(
+        "foreground", "source", f"{_MODULE}:Foreground",
+        formula="F|fg", meaning="the cells inside ground-truth boxes",
+        paper="FGD, arXiv:2111.11837, eq. 2", needs_taps=("fpn",), by_level=True,
+    ),
+    Operator(
+        "background", "source", f"{_MODULE}:Background",
+        formula="F|bg", meaning="the cells outside all ground-truth boxes",
+        paper="FGD, arXiv:2111.11837, eq. 2", needs_taps=("fpn",), by_level=True,
+    ),
+    Operator(
+        "foreground_background", "source", f"{_MODULE}:ForegroundBackground",
+        formula="F by 1/|box|, {background}/|bg|",
+        meaning=(
+            "every cell; the cells of a box have weights that sum to 1, the cells outside all boxes weights that "
+            "sum to `background`"
+        ),
+        paper="FGD, arXiv:2111.11837, section 3.1", needs_taps=("fpn",), by_level=True,
+        parameters=(Parameter("background", 0.5, 0.01, 10.0, "sum of the background's weights, where a box has 1"),),
+    ),
+    Operator(
+        "instance", "source", f"{_MODULE}:Instance",
+        formula="RoI{size}(F)", meaning="RoIAlign of each ground-truth box; a region is a sample",
+        paper="G-DetKD, arXiv:2108.07482, section 3.1", needs_taps=("fpn",), by_level=True, gives=REGIONS, side="size",
+        parameters=(Parameter("size", 4, 1, 14, "cells of a region, per side"),),
+    ),
+)  # fmt: skip

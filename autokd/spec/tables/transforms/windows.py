@@ -1,0 +1,26 @@
+"""Windows of a map: pooled, or cut into samples of their own."""
+
+from __future__ import annotations
+
+from autokd.spec.operator import Operator, Parameter, effects
+
+_MODULE = "autokd.distill.transforms.windows"
+
+ROWS: tuple[Operator, ...] = (
+    Operator(
+        "max_pool", "transform", f"{_MODULE}:MaxPool", group="scale",
+        formula="maxpool{window}(x)", meaning="the maximum of each window; windows at the edge may be smaller",
+        paper="DetKDS, ICML 2024", parameters=(Parameter("window", 2, 2, 8, "cells per side"),),
+        gives_same=True, divides_side="window", compares_cells=True,
+        keeps=effects("channel_affine", "sample_channel_scale", "sample_channel_affine", "grouping"),
+    ),
+    Operator(
+        "local_patches", "transform", f"{_MODULE}:LocalPatches", group="scale",
+        formula="patches{grid}x{grid}(x)", meaning="the map cut into a grid of patches; each patch becomes a sample",
+        paper="DetKDS, ICML 2024", parameters=(Parameter("grid", 2, 2, 8, "patches per side"),),
+        divides_side="grid", compares_cells=True,
+        adds=effects("grouping"),
+        keeps=effects("cell_scale", "channel_affine", "sample_channel_scale", "sample_channel_affine"),
+        blind_to=effects("grouping"),
+    ),
+)  # fmt: skip

@@ -1,0 +1,166 @@
+"""The values that describe one term of a distiller: Step, Weight, TermSpec."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from autokd.errors import SpecError, one_of
+from autokd.spec.operator import Kind, Number
+from autokd.spec.signature import FlowState, flow
+from autokd.spec.vocabulary import IDENTITY, operator_of
+
+WeightKind = Literal["absolute", "relative"]
+Schedule = Literal["constant", "linear_decay", "warm_up"]
+Layers = Literal["equal", "gap", "gradient"]
+WEIGHT_KINDS: tuple[WeightKind, ...] = ("absolute", "relative")
+SCHEDULES: tuple[Schedule, ...] = ("constant", "linear_decay", "warm_up")
+LAYERS: tuple[Layers, ...] = ("equal", "gap", "gradient")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Step:
+    """An operator's name with its parameters, sorted by name; a parameter that is left out has its default."""
+
+    name: str
+    params: tuple[tuple[str, Number], ...] = ()
+
+    @classmethod
+    def of(cls, name: str, **params: Number) -> Step:
+        """Return the step of an operator with parameters by keyword."""
+        return cls(name, tuple(sorted(params.items())))
+
+    def settings(self, kind: Kind) -> dict[str, Number]:
+        """Return the value of every parameter of the operator, defaults filled in."""
+        operator = operator_of(kind, self.name)
+        settings = {parameter.name: parameter.default for parameter in operator.parameters}
+        return settings | dict(self.params)
+
+    def checked(self, kind: Kind) -> Step:
+        """Return this step with every parameter written out.
+
+        Raises:
+            SpecError: if the operator or a parameter does not exist, or a value is out of its range.
+        """
+        operator = operator_of(kind, self.name)
+        for name, value in self.params:
+            parameter = operator.parameter(name)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            if not is_number or not parameter.low <= value <= parameter.high:
+                raise SpecError(
+                    f"{kind} '{self.name}': {name} = {value!r} is not a number in "
+                    f"[{parameter.low}, {parameter.high}] ({parameter.meaning}; default {parameter.default})."
+                )
+            if parameter.is_integer and int(value) != value:
+                raise SpecError(f"{kind} '{self.name}': {name} = {value!r} must be a whole number.")
+        settings = self.settings(kind)
+        exact = {p.name: int(settings[p.name]) if p.is_integer else rounded(settings[p.name])
+                 for p in operator.parameters}  # fmt: skip
+        return Step.of(self.name, **exact)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Weight:
+    """The weight of a term, its schedule over the training, and its distribution over the pyramid levels.
+
+    Args:
+        kind: ``relative``, the ratio of the term's gradient norm to the task loss's on the student's taps, kept during
+            training; or ``absolute``, a plain factor, as published distillers use.
+        value: the ratio or the factor, above 0.
+        schedule: ``constant``; ``linear_decay``, from the full weight at the start to 0 at the end of the training;
+            ``warm_up``, from 0 to the full weight over the first tenth.
+        layers: weights of a term's levels against each other: ``equal``; ``gap``, in proportion to the representation
+            gap (1 - CKA) between student and teacher; ``gradient``, so that each level has the same gradient norm on
+            the student's taps. Both are measured, never trained (Auto-KD's training-free factors), with mean 1.
+
+    Raises:
+        SpecError: if a choice does not exist, or the value is not a finite number above 0.
+    """
+
+    kind: WeightKind
+    value: float
+    schedule: Schedule = "constant"
+    layers: Layers = "equal"
+
+    def __post_init__(self) -> None:
+        choices = (("", self.kind, WEIGHT_KINDS), ("schedule: ", self.schedule, SCHEDULES))
+        for place, found, allowed in (*choices, ("layers: ", self.layers, LAYERS)):
+            if found not in allowed:
+                raise SpecError(f"weight: {place}" + one_of(found, allowed, noun="choice"))
+        is_number = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
+        if not is_number or not math.isfinite(self.value) or self.value <= 0:
+            raise SpecError(f"weight: {self.value!r} is not a finite number above 0. Drop the term to switch it off.")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TermSpec:
+    """One term of a distiller: source -> transformations -> distance -> weight.
+
+    Terms are ordered, by source, transformations, distance and weight; that order is part of the canonical form.
+    """
+
+    source: Step
+    transforms: tuple[Step, ...]
+    distance: Step
+    weight: Weight
+
+    def canonical(self) -> TermSpec:
+        """Return the one representative of all ways to write this term.
+
+        Identity steps are gone, every parameter is written out, and numbers have 6 digits.
+
+        Raises:
+            SpecError: naming the step, if an operator, a parameter or the order of steps is wrong.
+        """
+        written = tuple(step for step in self.transforms if step.name != IDENTITY)
+        term = TermSpec(
+            self.source.checked("source"),
+            tuple(_at(f"transforms[{i}]", step, "transform") for i, step in enumerate(written)),
+            self.distance.checked("distance"),
+            replace(self.weight, value=rounded(self.weight.value)),
+        )
+        check_term(term)
+        return term
+
+    @property
+    def form(self) -> TermSpec:
+        """The term with a constant relative weight of 1: what it computes, without its strength."""
+        return replace(self, weight=Weight("relative", 1.0, layers=self.weight.layers))
+
+
+def check_term(term: TermSpec) -> None:
+    """Check that each step of ``term`` can follow the one before.
+
+    Raises:
+        SpecError: naming the step ("transforms[1]") that cannot, with the reason and a remedy.
+    """
+    state = flow(FlowState(), operator_of("source", term.source.name), term.source.settings("source"))
+    if term.weight.layers != "equal" and not operator_of("source", term.source.name).by_level:
+        raise SpecError(
+            f"weight: layers is {term.weight.layers!r}, but source '{term.source.name}' gives a single feature "
+            "pair, not one a level. Use layers: equal."
+        )
+    steps: list[tuple[str, Kind, int]] = [(f"transforms[{i}]", "transform", i) for i in range(len(term.transforms))]
+    for place, kind, i in [*steps, ("distance", "distance", -1)]:
+        step = term.distance if kind == "distance" else term.transforms[i]
+        try:
+            state = flow(state, operator_of(kind, step.name), step.settings(kind))
+        except SpecError as error:
+            raise SpecError(f"{place}: {error}") from None
+
+
+def rounded(value: Number) -> float:
+    """Return ``value`` to 6 significant digits.
+
+    A digest is of the decimal text, so a number that differs only in its last bits (a parameter through YAML, a sum of
+    weights in another order) must not be another distiller.
+    """
+    return float(f"{float(value):.6g}")
+
+
+def _at(place: str, step: Step, kind: Kind) -> Step:
+    try:
+        return step.checked(kind)
+    except SpecError as error:
+        raise SpecError(f"{place}: {error}") from None

@@ -1,0 +1,72 @@
+"""The private members of Optuna that AutoKD uses, in one place.
+
+Optuna writes a trial's values only through ``optuna.Trial``, an object of the process that asked for the trial. Its
+constructor asks the sampler again, so a resumed run cannot make one for a trial that an earlier process asked for. The
+functions below write through the study's storage instead, by ``Study._storage``, ``Study._study_id``,
+``Trial._trial_id`` (``FrozenTrial`` has it too) and ``FrozenStudy._study_id``. All have kept their meaning since
+Optuna 3.0; AutoKD requires 4.5. An Optuna without them fails here with AttributeError, not silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+if TYPE_CHECKING:
+    from optuna.study._frozen import FrozenStudy
+
+
+def set_trial_attr(study: optuna.Study, number: int, name: str, value: Any) -> None:
+    """Set a user attribute of a trial that another process may have asked for.
+
+    Args:
+        study: study of the trial.
+        number: number of the trial, which must be running.
+        name: name of the attribute.
+        value: value that the json module can write.
+    """
+    study._storage.set_trial_user_attr(_trial_id(study, number), name, value)
+
+
+def set_intermediate_value(study: optuna.Study, number: int, step: int, value: float) -> None:
+    """Report a value of a running trial, as ``optuna.Trial.report`` does.
+
+    Args:
+        study: study of the trial.
+        number: number of the trial, which must be running.
+        step: epoch, from 1.
+        value: reward after that epoch.
+    """
+    study._storage.set_trial_intermediate_value(_trial_id(study, number), step, value)
+
+
+def set_dashboard_note(trial: optuna.Trial, parts: Mapping[str, Any]) -> None:
+    """Write a trial's note for optuna-dashboard, which keeps notes as system attributes of the study.
+
+    ``optuna_dashboard.save_note`` reads the notes of all trials first; that costs a second of a study of a thousand
+    trials, each time.
+
+    Args:
+        trial: trial that the note is about.
+        parts: name within the note ("note_ver", "note_str:0", ...) -> value.
+    """
+    storage, study_id = trial.study._storage, trial.study._study_id
+    for name, value in parts.items():
+        # "dashboard:ID:" is the prefix that optuna-dashboard reads; it uses the storage's id, not the trial's number.
+        storage.set_study_system_attr(study_id, f"dashboard:{trial._trial_id}:{name}", value)
+
+
+def study_id(study: FrozenStudy) -> int:
+    """Return the id of a study in its storage.
+
+    Args:
+        study: a study as ``BaseStorage.get_all_studies`` lists it; it has no public id.
+    """
+    return study._study_id
+
+
+def _trial_id(study: optuna.Study, number: int) -> int:
+    # Trials are listed in the order of their numbers; deepcopy=False reads Optuna's own cache.
+    return study.get_trials(deepcopy=False)[number]._trial_id

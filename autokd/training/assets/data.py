@@ -1,0 +1,89 @@
+"""Data sets of a run, and loaders over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from autokd.config import Recipe, ResolvedConfig
+from autokd.data import Datasets, DetectionDataset, load_datasets
+from autokd.outcomes import RecipeName
+from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, identity_plan, training_plan
+from autokd.training.measure.average_precision import PrecisionMeter
+
+
+class DataAssets:
+    """The data sets of a run, each read once and kept.
+
+    Proxies may see smaller images (``proxy.image_size_px``), so most methods ask for the name of the recipe.
+    """
+
+    def __init__(
+        self, config: ResolvedConfig, cache_dir: Path, device: torch.device, datasets: Datasets | None = None
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            config: the run's configuration.
+            cache_dir: folder of the cache.
+            device: device of the loaders' batches.
+            datasets: the data sets, if this process has read them already.
+        """
+        self.config = config
+        self.cache_dir = cache_dir
+        self.device = device
+        self._given = datasets
+        # Parsed annotations by fingerprint of the split. A run has three splits at one or two sizes: kept until the
+        # process ends.
+        self._meters: dict[str, PrecisionMeter] = {}
+
+    @cached_property
+    def full(self) -> Datasets:
+        """The splits at the data's own image size."""
+        # Unchecked: the driver has checked the files before any worker started.
+        return self._given or load_datasets(self.config.data, self.cache_dir, check=False)
+
+    @cached_property
+    def proxy(self) -> Datasets:
+        """The same splits at ``proxy.image_size_px``, for proxies and their warm starts."""
+        size = self.config.proxy.image_size_px
+        return self.full if size is None else self.full.at_size(size)
+
+    def of(self, recipe: RecipeName) -> Datasets:
+        """Return the splits that trainings by this recipe see."""
+        return self.proxy if recipe == "proxy" else self.full
+
+    def recipe(self, name: RecipeName) -> Recipe:
+        """Return the configuration's recipe of this name."""
+        return self.config.proxy if name == "proxy" else self.config.full
+
+    def training_loader(
+        self, recipe: RecipeName, subset: float = 1.0, choose: Callable[[int], Sequence[int]] | None = None
+    ) -> Loader:
+        """Return a loader of training images in the recipe's views.
+
+        Args:
+            recipe: name of the recipe.
+            subset: fraction of the images; which ones depends on the loader's seed.
+            choose: returns the indices of the images for a seed, in place of ``subset`` images at random.
+        """
+        train_set, settings = self.of(recipe).train, self.recipe(recipe)
+        plan = training_plan(train_set, settings)
+        return Loader(train_set, plan, settings.batch_size, self.device, subset, choose=choose)
+
+    def validation_loader(self, recipe: RecipeName = "full", subset: float = 1.0) -> Loader:
+        """Return a loader of validation images as they are; ``subset``: fraction of the images, the same always."""
+        val_set = self.of(recipe).val
+        return Loader(val_set, identity_plan(val_set), EVALUATION_BATCH_SIZE, self.device, subset)
+
+    def meter(self, dataset: DetectionDataset) -> PrecisionMeter:
+        """Return the meter of AP on a split."""
+        return self._meters.setdefault(dataset.fingerprint, PrecisionMeter(dataset))
+
+    def size_note(self, dataset: DetectionDataset) -> str:
+        """Return what a stage's name adds if its images are not of the data's own size: ", 32 x 48 px"."""
+        size = dataset.image_size_px
+        return "" if size == self.full.train.image_size_px else f", {size[0]} x {size[1]} px"

@@ -1,0 +1,69 @@
+"""The distillation of a job: its distiller, built for the pair, and the teachers' taps."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from autokd.detectors import Detector
+from autokd.distill import build_distiller, build_ensemble
+from autokd.outcomes import RecipeName
+from autokd.spec import DistillerSpec
+from autokd.training.assets import TrainingAssets
+from autokd.training.distillation import Distillation
+from autokd.training.loader import Loader
+from autokd.training.seeds import random_stream
+from autokd.training.teacher.cache import SeveralTeachersTaps
+from autokd.training.teacher.obtain import Teacher
+from autokd.training.teacher.required_taps import student_taps, teacher_taps
+
+
+def build_distillation(
+    spec: DistillerSpec,
+    student: Detector,
+    loader: Loader,
+    assets: TrainingAssets,
+    recipe: RecipeName,
+    seed: int,
+    promoted: Teacher | None = None,
+) -> Distillation:
+    """Build the distiller of a spec for the student and the teachers of a run.
+
+    Several teachers, a promoted student among them, have a distiller each and share the loss by ``teacher_factors``. If
+    these are numbers, the promoted student gets their mean.
+
+    Args:
+        spec: the distiller's description.
+        student: the student, which is left as it was, its mode and random numbers included.
+        loader: the job's training images; the first one shows the shapes of taps.
+        assets: teachers and their cached outputs.
+        recipe: name of the job's recipe.
+        seed: the distiller's initial weights depend on it alone.
+        promoted: a student that teaches beside the teachers.
+
+    Raises:
+        DistillError: if the pair cannot be distilled so.
+        SpecError: if the spec is not valid.
+    """
+    taps, wanted = student_taps(spec), teacher_taps(spec)
+    sources = [*assets.teachers.all, *([promoted] if promoted is not None else [])]
+    teachers = tuple(assets.teachers.training_cache(recipe, wanted, teacher).only(wanted) for teacher in sources)
+    # Channels and strides of taps are known only from a forward pass: of one image, the first, as it is.
+    batch = next(iter(loader.of_pairs([[(0, 0)]])))
+    was_training = student.training
+    recalibrate_every = assets.data.recipe(recipe).recalibrate_every
+    with random_stream(assets.device, seed, "distiller"):
+        with torch.no_grad():
+            # In eval mode, which leaves the norms' running statistics alone.
+            outputs = student.eval()(batch.images_BCHW, taps=taps)
+        student.train(was_training)
+        num_classes = len(assets.data.full.train.classes)
+        if len(teachers) == 1:
+            distiller = build_distiller(spec, outputs, teachers[0](batch), num_classes, recalibrate_every)
+            return Distillation(distiller.to(assets.device), teachers[0], taps)
+        several, factors = SeveralTeachersTaps(teachers), assets.config.teacher_factors
+        if promoted is not None and not isinstance(factors, str):
+            factors = (*factors, math.fsum(factors) / len(factors))
+        ensemble = build_ensemble(spec, outputs, several(batch), num_classes, factors, recalibrate_every)
+    return Distillation(ensemble.to(assets.device), several, taps)

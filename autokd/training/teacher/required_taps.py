@@ -1,0 +1,53 @@
+"""The taps of student and teacher that a spec, or a whole run, reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from autokd.config import NO_DISTILLATION, ResolvedConfig
+from autokd.presets import load_distiller
+from autokd.spec import DistillerSpec, Operator, Step, operator_of
+from autokd.spec.operator import Kind
+from autokd.spec.vocabulary import IDENTITY
+
+
+def student_taps(spec: DistillerSpec) -> tuple[str, ...]:
+    """Return the taps of the student that the operators of ``spec`` read, or use if they are there; sorted."""
+    return _sorted(tap for r in _rows(spec) for tap in (*r.needs_taps, *r.needs_of_student, *r.uses_of_student))
+
+
+def teacher_taps(spec: DistillerSpec) -> tuple[str, ...]:
+    """Return the taps of the teacher that the operators of ``spec`` read; sorted."""
+    return _of_teacher(_rows(spec))
+
+
+def teacher_taps_of_run(config: ResolvedConfig) -> tuple[str, ...]:
+    """Return the teacher's taps that a distiller of the run may read; sorted.
+
+    These are the distillers of the space, the enqueued presets and the baselines: one cache serves all trials.
+    """
+    offered = [
+        operator_of(slot.kind, option.step.name)
+        for slot in config.space.slots
+        for option in slot.options
+        if option.step.name != IDENTITY
+    ]
+    named = {*config.search.enqueue, *config.full.baselines} - {NO_DISTILLATION}
+    return _of_teacher(offered + [row for name in named for row in _rows(load_distiller(name))])
+
+
+def _rows(spec: DistillerSpec) -> list[Operator]:
+    """Return the vocabulary's rows of all steps of a spec."""
+    steps: list[tuple[Kind, Step]] = []
+    for term in spec.canonical().terms:
+        steps += [("source", term.source), ("distance", term.distance)]
+        steps += [("transform", step) for step in term.transforms]
+    return [operator_of(kind, step.name) for kind, step in steps]
+
+
+def _of_teacher(rows: Iterable[Operator]) -> tuple[str, ...]:
+    return _sorted(tap for row in rows for tap in (*row.needs_taps, *row.needs_of_teacher))
+
+
+def _sorted(taps: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(taps)))

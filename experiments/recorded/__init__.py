@@ -1,1 +1,0 @@
-"""What the experiments that train share: claims, trainings in quiet seconds, tables in a README."""

@@ -1,0 +1,166 @@
+"""The vocabulary's order and the presets' digests, which recorded tables and databases depend on."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+import pytest
+
+from autokd.errors import SpecError
+from autokd.presets import load_preset, preset_names
+from autokd.spec import DISTANCES, REGISTRY, SOURCES, TRANSFORMS, Operator, operator_of
+from autokd.spec.registry import OperatorRegistry
+
+SOURCE_NAMES = [
+    "whole",
+    "foreground",
+    "background",
+    "foreground_background",
+    "instance",
+    "semantic_guided",
+    "reliable_foreground",
+    "prototypes",
+    "reliable_logits",
+    "class_logits",
+    "positive_logits",
+    "localisation",
+    "edges",
+    "crossed_logits",
+    "crossed_boxes",
+    "contrastive",
+]
+TRANSFORM_NAMES = [
+    "spatial_attention",
+    "channel_attention",
+    "max_pool",
+    "local_patches",
+    "sample_attention",
+    "teacher_attention",
+    "shared_attention",
+    "random_mask",
+    "channel_mean",
+    "cell_mean",
+    "shares",
+    "masked_generation",
+    "global_context",
+    "gram_channels",
+    "gram_samples",
+    "gram_cells",
+    "non_local",
+    "pair_distances",
+    "triplet_angles",
+    "within_class",
+    "between_class",
+    "standardise",
+    "l2_channels",
+    "l2_cells",
+    "l2_samples",
+    "min_max",
+    "power",
+    "root",
+    "log",
+    "sigmoid",
+    "affine",
+    "softmax_cells",
+    "softmax_channels",
+]
+DISTANCE_NAMES = [
+    "l2_vectors",
+    "binary_cross_entropy",
+    "binary_kl",
+    "decoupled_kl",
+    "iou",
+    "giou",
+    "info_nce",
+    "smooth_contrastive",
+    "l1",
+    "l2",
+    "smooth_l1",
+    "cosine",
+    "pearson",
+    "pearson_channels",
+    "cross_correlation",
+    "kl",
+    "kl_reverse",
+    "js",
+    "cauchy_schwarz",
+    "l1_sum",
+    "l2_sum",
+    "l2_norm",
+]
+
+DIGESTS = {
+    "at": "3b1fc2eb3b905709",
+    "bckd": "c5c0a1a26c188483",
+    "crosskd": "a4b7026961508567",
+    "cwd": "085ed1079eb61967",
+    "detkds": "423b5e5fdd98e45c",
+    "dist": "71ced6e17f823cf8",
+    "dkd": "f7ce9ce49c0eb61a",
+    "fbkd": "d33811f0c37f97ae",
+    "fgd": "eb87a576bb41b9e7",
+    "fitnet": "e41a1f69053a7ec1",
+    "g_detkd": "6920f21f5e3dcc2b",
+    "g_detkd_contrastive": "13e526345179447b",
+    "g_detkd_sgfi": "9a782ab9a2837c46",
+    "global_knowledge": "1d77bdde642da0eb",
+    "global_knowledge_labels": "878b7ae9a4d6cc67",
+    "gram": "c991cdd9a1021a66",
+    "kd": "86db4080339ce471",
+    "ld": "44bebb770c44c006",
+    "mgd": "ade6facb6718a552",
+    "mlkd": "13baa1956d5768de",
+    "pkd": "97ac4db543e33c18",
+    "rkd": "5b4c4c8a7369093d",
+    "sp": "549490ece3e04825",
+}
+
+
+def test_operators_keep_their_order_within_a_kind():
+    # A space that lists `all` offers its options in this order, so a recorded search depends on it.
+    assert list(SOURCES) == SOURCE_NAMES
+    assert list(TRANSFORMS) == TRANSFORM_NAMES
+    assert list(DISTANCES) == DISTANCE_NAMES
+
+
+def test_digests_of_the_presets_stay_as_they_were_recorded():
+    assert {name: load_preset(name).digest for name in preset_names()} == DIGESTS
+
+
+MINE = Operator("mine", "distance", "my_package:Mine", formula="", meaning="", paper="")
+
+
+class EntryPoint:
+    """An entry point as ``importlib.metadata`` gives it."""
+
+    name = "mine"
+
+    def __init__(self, *rows: Operator) -> None:
+        self._rows = rows
+
+    def load(self) -> tuple[Operator, ...]:
+        return self._rows
+
+
+def registry_with(monkeypatch, *rows: Operator) -> OperatorRegistry:
+    """A registry of one own row, in a place where a package offers ``rows``."""
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [EntryPoint(*rows)])
+    return OperatorRegistry([DISTANCES["l2"]])
+
+
+def test_rows_of_installed_packages_are_there_at_the_first_read(monkeypatch):
+    assert list(registry_with(monkeypatch, MINE).table("distance")) == ["l2", "mine"]
+    assert len(registry_with(monkeypatch, MINE).table("distance")) == 2
+    assert registry_with(monkeypatch, MINE).find("distance", "mine") is MINE
+
+
+def test_a_row_of_a_package_may_not_take_a_name_that_exists(monkeypatch):
+    with pytest.raises(SpecError, match="the entry point 'mine' offers a distance 'l2', which exists already"):
+        registry_with(monkeypatch, DISTANCES["l2"]).rows("distance")
+
+
+def test_rows_are_registered_for_a_while():
+    with REGISTRY.registered(MINE):
+        assert operator_of("distance", "mine") is MINE
+    with pytest.raises(SpecError, match="distance 'mine' is not one of"):
+        operator_of("distance", "mine")
