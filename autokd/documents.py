@@ -1,6 +1,6 @@
-"""YAML documents that remember where each value stood, so that an error can name its line.
+"""YAML documents with the line of each value, so that an error can name it.
 
-Data only: tags that would construct objects, and keys given twice, are refused.
+A document is data only: tags that would construct objects, and keys given twice, are errors.
 """
 
 from __future__ import annotations
@@ -25,16 +25,26 @@ _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "
 
 @dataclass(frozen=True)
 class Document:
-    """Plain data (dict, list, str, int, float, bool, None) with the line of every key and item."""
+    """Plain data with the line of every key and item.
+
+    Args:
+        data: a tree of dict, list, str, int, float, bool and None.
+        source: path of the file, or another name for errors.
+        lines: location -> line, counted from 1; empty for data that was no text.
+        prefix: location of ``data`` in the whole file, if it is a part of it.
+    """
 
     data: Any
     source: str = "<data>"
     lines: dict[Location, int] = field(default_factory=dict)
     prefix: Location = ()
-    """Where this part stands in the whole file."""
 
     def where(self, location: Location) -> str:
-        """Return "file.yaml:17: terms[1].distance", as exactly as the document knows."""
+        """Return a place for an error, such as "file.yaml:17: terms[1].distance".
+
+        Args:
+            location: keys and indices below this document; one that it lacks has the line of what would hold it.
+        """
         for length in range(len(location), -1, -1):
             line = self.lines.get(location[:length])
             if line is not None:
@@ -46,11 +56,21 @@ class Document:
     def error(
         self, location: Sequence[str | int], message: str, kind: Callable[[str], ConfigError] = ConfigError
     ) -> ConfigError:
-        """Return (not raise) an error of ``kind`` that opens with the place."""
+        """Return (not raise) an error.
+
+        Args:
+            location: the place, which the message begins with.
+            message: what was found there, what is allowed, and the remedy.
+            kind: class of the error.
+        """
         return kind(f"{self.where(tuple(location))}: {message}")
 
     def at(self, *location: str | int) -> Document:
-        """Return the part below ``location``; its errors still name the whole file's lines and places."""
+        """Return the part of the document below ``location``; its errors name places of the whole file.
+
+        Raises:
+            KeyError, IndexError: if the document has no such part.
+        """
         data = self.data
         for key in location:
             data = data[key]
@@ -68,11 +88,19 @@ def format_location(location: Sequence[str | int]) -> str:
 
 
 def load_document(path_or_text: str | Path) -> Document:
-    """Read YAML from a path, or from text (a string with a line break or a colon that names no file).
+    """Read YAML.
 
-    Raises ConfigError with file and line for a missing file, a syntax error, a tag or a repeated key.
+    Args:
+        path_or_text: a path; or YAML, which is a string with a line break or with ": " in it.
+
+    Returns:
+        The document; an empty file is an empty dict.
+
+    Raises:
+        ConfigError: with file and line, for a missing file, a syntax error, a tag or a repeated key.
     """
     text, source = _read(path_or_text)
+    # Nodes are composed and turned into data here, since only they know lines, tags and repeated keys.
     yaml = YAML(typ="safe", pure=True)
     try:
         node = yaml.compose(text)
@@ -89,7 +117,11 @@ def load_document(path_or_text: str | Path) -> Document:
 
 
 def dump_yaml(data: Any) -> str:
-    """Plain data as YAML, keys in their order, leaves on one line."""
+    """Return plain data as YAML, with keys in their order and the innermost lists and dicts on one line.
+
+    Args:
+        data: a tree of dict, list, str, int, float, bool and None.
+    """
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
@@ -116,6 +148,7 @@ def _read(path_or_text: str | Path) -> tuple[str, str]:
 def _plain(node: Node, location: Location, lines: dict[Location, int], source: str, yaml: YAML) -> Any:
     line = node.start_mark.line + 1
     lines.setdefault(location, line)
+    # Any other tag, such as !!python/object, asks for code to be run; `<<` alone has the tag "merge", as a key.
     if str(node.tag) not in _PLAIN_TAGS and "merge" not in str(node.tag):
         raise ConfigError(
             f"{source}:{line}: the tag {str(node.tag)!r} is refused: a document holds data only. Remove the tag."
@@ -131,7 +164,8 @@ def _plain(node: Node, location: Location, lines: dict[Location, int], source: s
         if not isinstance(key_node, ScalarNode):
             raise ConfigError(f"{source}:{key_line}: a key must be a plain word.")
         key = yaml.constructor.construct_object(key_node)
-        # `null:` and `none:` as keys are words here, and so are numbers.
+        # YAML reads the keys `null` and `3` as None and 3. They are words here: slots may be called anything, and
+        # locations and errors name keys by their text.
         key = key_node.value if not isinstance(key, str) else key
         if key in mapping:
             raise ConfigError(f"{source}:{key_line}: the key {key!r} stands twice. Keep one of the two.")

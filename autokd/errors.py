@@ -1,7 +1,7 @@
 """The exceptions of AutoKD: one family, so that a caller can catch all of them at once.
 
-A message says where, what was found, what is allowed, and the remedy. Failures of a trial (a non-finite
-loss, a lost worker, ...) are outcomes, not exceptions: see ``autokd.outcomes``.
+A message says where, what was found, what is allowed, and the remedy. Failures of a trial, such as a non-finite loss or
+a lost worker, are outcomes and not exceptions: ``autokd.outcomes``.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ class AutoKDError(Exception):
 
 
 class ConfigError(AutoKDError):
-    """A space file or a setting is wrong: unknown key, wrong type, missing path."""
+    """A space file or a setting is invalid: unknown key, wrong type, missing path."""
 
 
 class SpecError(ConfigError):
-    """A distiller's description is wrong: unknown operator, bad parameter, ill-typed step."""
+    """A spec of a distiller is invalid: unknown operator, parameter out of range, ill-typed step."""
 
 
 class SpaceError(ConfigError):
-    """A space offers nothing, or a spec lies outside it."""
+    """A space has no distillers or useless options, or a spec lies outside it."""
 
 
 class DataError(AutoKDError):
-    """A data set is broken in a way that COCO's own tools would not tolerate."""
+    """A data set is broken in a way that COCO's own tools do not tolerate."""
 
 
 class DetectorError(AutoKDError):
@@ -47,15 +47,24 @@ class StorageError(AutoKDError):
 
 
 class BenchmarkError(AutoKDError):
-    """A recorded table cannot be read, was made for something else, or does not hold what is asked for."""
+    """A recorded table cannot be read, was recorded for another space or recipe, or lacks a row that is needed."""
 
 
 class RuntimeUnavailableError(AutoKDError):
-    """The chosen runtime cannot run here (Ray is absent, the cluster does not answer)."""
+    """The configured runtime is unavailable: Ray is not installed, or the cluster does not answer."""
 
 
 def one_of(found: object, allowed: Iterable[str], *, noun: str = "") -> str:
-    """Return "'cosin' is not one of cosine, l1, l2. Did you mean 'cosine'?"."""
+    """Return a sentence on a word that is not allowed: "'cosin' is not one of cosine, l1. Did you mean 'cosine'?".
+
+    Args:
+        found: the word that was found.
+        allowed: the words that may stand there.
+        noun: the kind of word, which then begins the sentence, such as "key".
+
+    Returns:
+        The sentence, with a question for the allowed word that is most similar, if one is similar.
+    """
     names = sorted(allowed)
     what = f"{noun} " if noun else ""
     message = f"{what}{found!r} is not one of {', '.join(names) or '(nothing)'}."

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from autokd.benchmark.identity import Header
-from autokd.config import NO_DISTILLATION
 from autokd.errors import BenchmarkError
-from autokd.outcomes import Outcome, RecipeName
+from autokd.outcomes import NO_DISTILLATION, Outcome, RecipeName
 from autokd.spec import DistillerSpec, formula
 
 

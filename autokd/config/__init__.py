@@ -20,10 +20,8 @@ from autokd.config.resolved import (
     given_to_full,
     given_to_proxy,
 )
-from autokd.outcomes import NO_DISTILLATION
 
 __all__ = [
-    "NO_DISTILLATION",
     "Backbone",
     "CocoData",
     "Detector",

@@ -1,4 +1,4 @@
-"""The reference of space files, made from the models: ``python -m autokd.config.reference > docs/space-file.md``."""
+"""Writes the reference of space files: ``python -m autokd.config.reference > docs/space-file.md``."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _INTRODUCTION = """\
 
 *Made by `python -m autokd.config.reference > docs/space-file.md`; a test keeps it so. Do not edit.*
 
-A YAML file that says what to search, with which data and detectors, and how to judge. Only `data`, `teacher` and
-`student` are needed. Unknown keys are refused; every error names its line. Paths are seen from the working
-directory; `~` and environment variables in them are expanded. `proxy` trains as `full` does wherever it does not say
-otherwise. The section `space` is described at the head of `autokd/space/parse.py`; its operators are listed in
-[operators.md](operators.md). `autokd space CONFIG.yaml` shows the tree that a file describes.
+A YAML file with the data, the detectors, the space of distillers to search, and the recipes of trainings. Only `data`,
+`teacher` and `student` are required. Unknown keys are errors; every error names its line. Paths are relative to the
+working directory; `~` and environment variables in them are expanded. Keys of every recipe that `proxy` leaves out are
+taken from `full`, apart from `epochs`. The section `space` is described at the head of `autokd/space/parse.py`; its
+operators are listed in [operators.md](operators.md). `autokd space CONFIG.yaml` shows the tree that a file describes.
 
-`teacher` is one section, or a list of them. Several teachers share the loss as `teacher_factors` says: `equal` (the
-default), `gap`, `gradient`, or a list of positive numbers, one a teacher:
+`teacher` is one section, or a list of them. `teacher_factors` gives the weights of several teachers' losses: `equal`
+(the default), `gap`, `gradient`, or a list of positive numbers, one per teacher:
 [distillers.md](distillers.md#several-teachers).
 
-What makes the `proxy` cheaper, and how its keys go together: [proxy.md](proxy.md).
+The keys that make the `proxy` cheaper, and their combinations: [proxy.md](proxy.md).
 """
 
 _SECTIONS: list[tuple[str, type[BaseModel], type[BaseModel] | None]] = [
@@ -53,7 +53,7 @@ _SECTIONS: list[tuple[str, type[BaseModel], type[BaseModel] | None]] = [
 
 
 def reference() -> str:
-    """The whole page."""
+    """Return the page in Markdown: a table of keys, defaults and meanings for each section."""
     return _INTRODUCTION + "".join(_section(title, model, base) for title, model, base in _SECTIONS)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from autokd.config import NO_DISTILLATION, RunConfig
+from autokd.config import RunConfig
 from autokd.detectors.build import build_detector
 from autokd.detectors.capabilities import taps_of, taps_of_teachers
 from autokd.detectors.prediction_layout import unpaired_taps
 from autokd.errors import ConfigError, DetectorError, SpaceError
+from autokd.outcomes import NO_DISTILLATION
 from autokd.presets import load_distiller, load_preset, preset_names
 from autokd.space import Space, decisions_of, lacks_of, restrict_to_taps, with_offered_strengths
 from autokd.spec import DistillerSpec

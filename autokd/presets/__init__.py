@@ -1,4 +1,4 @@
-"""Published distillers, written as specs: one YAML file each, with its paper and its published weight. Torch-free."""
+"""Published distillers as specs: one YAML file each, with its paper and its published weights. Torch-free."""
 
 from __future__ import annotations
 
@@ -11,19 +11,31 @@ _FOLDER = Path(__file__).parent
 
 
 def preset_names() -> tuple[str, ...]:
-    """Names that ``load_preset`` takes, sorted."""
+    """Return the names of all presets, sorted."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 
 
 def load_preset(name: str) -> DistillerSpec:
-    """Return the published distiller ``name``; SpecError with the nearest name where there is none."""
+    """Return a published distiller.
+
+    Args:
+        name: one of ``preset_names()``.
+
+    Raises:
+        SpecError: if there is no such preset; the message has the most similar name.
+    """
     if name not in preset_names():
         raise SpecError(one_of(name, preset_names(), noun="preset"))
     return DistillerSpec.from_yaml(_FOLDER / f"{name}.yaml")
 
 
 def load_distiller(name: str) -> DistillerSpec:
-    """A preset by name, or a distiller's YAML file by its path."""
+    """Return a preset by its name, or the distiller of a YAML file by its path.
+
+    Raises:
+        ConfigError: if there is no such preset and no such file, or the file cannot be read.
+        SpecError: if the file does not describe a distiller.
+    """
     return load_preset(name) if name in preset_names() else DistillerSpec.from_yaml(Path(name))
 
 

@@ -13,16 +13,25 @@ from autokd.spec.operator import Number
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A closed interval, drawn uniformly or uniformly in the logarithm."""
+    """A closed interval from which a number is drawn.
+
+    Args:
+        low: least number.
+        high: greatest number.
+        log: whether the draw is uniform in the logarithm.
+    """
 
     low: float
     high: float
     log: bool = False
 
     def contains(self, value: float) -> bool:
+        """Return whether the number lies in the interval."""
+        # Specs are written to six digits, so that an end of the interval may come back slightly outside.
         return self.low * (1 - 1e-6) <= value <= self.high * (1 + 1e-6)
 
     def clip(self, value: float) -> float:
+        """Return the number of the interval that is nearest to ``value``."""
         return min(max(value, self.low), self.high)
 
     def __str__(self) -> str:
@@ -31,14 +40,20 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """A few numbers to choose from."""
+    """A few numbers to choose from.
+
+    Args:
+        values: the numbers, above 0.
+    """
 
     values: tuple[Number, ...]
 
     def contains(self, value: float) -> bool:
+        """Return whether the number is one of the values."""
         return any(math.isclose(value, choice, rel_tol=1e-6) for choice in self.values)
 
     def clip(self, value: float) -> float:
+        """Return the choice whose ratio to ``value`` is nearest to 1: strengths and temperatures act as factors."""
         return min(self.values, key=lambda choice: abs(math.log(choice / value)))
 
     def __str__(self) -> str:
@@ -49,7 +64,17 @@ Domain = Range | Choices
 
 
 def parse_domain(value: Any, document: Document, location: Location, *, positive: bool = True) -> Domain:
-    """Read ``3``, ``[1, 2, 4]``, ``{uniform: [a, b]}`` or ``{log_uniform: [a, b]}``; a located SpaceError else."""
+    """Read ``3``, ``[1, 2, 4]``, ``{uniform: [a, b]}`` or ``{log_uniform: [a, b]}``.
+
+    Args:
+        value: the plain data.
+        document: the file, for errors.
+        location: the place of ``value`` in it.
+        positive: whether numbers must be above 0.
+
+    Raises:
+        SpaceError: for anything else, an empty range or a repeated number.
+    """
     allowed = "a number, a list of numbers, {uniform: [low, high]} or {log_uniform: [low, high]}"
     if _is_number(value):
         values: list[Any] = [value]
@@ -63,7 +88,7 @@ def parse_domain(value: Any, document: Document, location: Location, *, positive
     if not values or not all(_is_number(v) and (v > 0 or not positive) for v in values):
         raise document.error(location, f"found {value!r}; write {allowed}, above 0.", SpaceError)
     if len(set(values)) < len(values):
-        raise document.error(location, f"found {value!r}: a value stands twice. Keep one.", SpaceError)
+        raise document.error(location, f"found {value!r}, in which a number stands twice. Keep one.", SpaceError)
     return Choices(tuple(values))
 
 

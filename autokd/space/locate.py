@@ -1,4 +1,4 @@
-"""Finds a given spec in a space: the decisions that lead to it, or the reason why none do."""
+"""Finds a spec in a space: the decisions that lead to it, or the reason why none do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ def validate(space: Space, spec: DistillerSpec) -> None:
 
 
 def with_offered_strengths(space: Space, spec: DistillerSpec) -> DistillerSpec:
-    """Return the same distiller with each strength moved to the nearest that the space offers."""
+    """Return the same distiller with each strength replaced by the nearest that the space offers.
+
+    Args:
+        space: the space that offers strengths.
+        spec: a distiller with relative weights.
+    """
     terms = (
         replace(term, weight=replace(term.weight, value=float(space.strength.clip(term.weight.value))))
         for term in spec.terms
@@ -33,7 +38,7 @@ def with_offered_strengths(space: Space, spec: DistillerSpec) -> DistillerSpec:
 
 
 def decisions_of(space: Space, spec: DistillerSpec) -> dict[str, Any]:
-    """Return the decisions that lead to a given spec: a trial's parameters, with which Optuna can enqueue it.
+    """Return the decisions that lead to a spec: a trial's parameters, with which Optuna can enqueue it.
 
     Args:
         space: the space that offers the decisions.
@@ -53,6 +58,7 @@ def decisions_of(space: Space, spec: DistillerSpec) -> dict[str, Any]:
 
 
 def _paths_of(space: Space, spec: DistillerSpec) -> list[Path]:
+    """Return the path of each term of the canonical form; SpaceError if a term has none."""
     exact = spec.canonical()
     if not space.min_terms <= len(exact.terms) <= space.max_terms:
         raise SpaceError(
@@ -83,7 +89,7 @@ def _path_of(space: Space, term: TermSpec, index: int) -> Path:
 
 
 def _candidates(space: Space, term: TermSpec) -> Iterator[Path]:
-    """Label sequences whose steps, identities apart, are the term's."""
+    """Yield the paths whose steps, apart from those that do nothing, are the term's."""
     source_slot, *transform_slots, distance_slot = space.slots
     for source in _matching(source_slot, term.source):
         for middle in _place(tuple(transform_slots), term.transforms):
@@ -92,6 +98,7 @@ def _candidates(space: Space, term: TermSpec) -> Iterator[Path]:
 
 
 def _place(slots: tuple[Slot, ...], steps: tuple[Step, ...]) -> Iterator[Path]:
+    """Yield the ways to distribute steps over slots in order, with nothing in the others; the latest place first."""
     if not slots:
         if not steps:
             yield ()
@@ -123,7 +130,7 @@ def _matches(slot: Slot, option: Option, step: Step) -> bool:
 
 
 def _refusal(space: Space, labels: Path) -> str:
-    """Why a step may not follow those before it; empty if each may."""
+    """Return why an option of the path cannot follow those before it; empty if each can."""
     state = FlowState()
     try:
         for slot, label in zip(space.slots, labels, strict=True):
@@ -134,6 +141,7 @@ def _refusal(space: Space, labels: Path) -> str:
 
 
 def _reason(space: Space, term: TermSpec) -> str:
+    """Return why no path leads to a term, the most specific reason first."""
     source_slot, *transform_slots, distance_slot = space.slots
     try:
         term.canonical()
@@ -146,7 +154,8 @@ def _reason(space: Space, term: TermSpec) -> str:
         if not any(_matching(slot, step) for slot in transform_slots):
             offered = "; ".join(f"{slot.name}: {_labels(slot)}" for slot in transform_slots)
             return f"transform {_written(step)} is not offered; the space has {offered}."
-    for labels in _candidates(space, term):  # in order, and well-typed: an option is restricted to something else
+    # The term is well-typed and has a path, so that an option of the path is restricted to other layouts by ``only``.
+    for labels in _candidates(space, term):
         return _refusal(space, labels)
     order = " -> ".join(slot.name for slot in transform_slots)
     return f"its transformations do not fit the order of the slots ({order})."
@@ -161,7 +170,10 @@ def _labels(slot: Slot) -> str:
 
 
 class _Script:
-    """Answers a walk with the decisions of a known spec, and records them by name."""
+    """A chooser that makes the decisions of a known spec, and records them by name.
+
+    Replaying the walk, and not composing names here, keeps the names of decisions in one place.
+    """
 
     def __init__(self, space: Space, terms: list[tuple[TermSpec, Path]]) -> None:
         self._space = space

@@ -8,9 +8,9 @@
     schedule: [constant, linear_decay]                              # of weights; also warm_up
     layers: [equal, gap]                                            # how levels share a weight; also gradient
 
-A parameter given a list is a choice, given {uniform: ...} or {log_uniform: ...} a continuous decision. A step or
-distance with ``only`` is offered for that alone: {sigmoid: {only: logits}}, {l2: {only: [map, regions]}};
-docs/operators.md lists what operators take.
+A parameter with a list is a categorical decision, with {uniform: ...} or {log_uniform: ...} a continuous one. ``only``
+restricts a step or a distance to layouts: {sigmoid: {only: logits}}, {l2: {only: [map, regions]}}; docs/operators.md
+lists the layouts that each operator takes.
 """
 
 from __future__ import annotations
@@ -51,10 +51,14 @@ _MAX_TERMS = 8
 
 
 def space_from_document(document: Document) -> Space:
-    """Read a space; what is left out comes from DEFAULT_SPACE. Every error names file, line and place.
+    """Read a space.
 
-    Raises SpaceError or SpecError: unknown key, misspelt operator, bad parameter, empty range, an option that no
-    well-typed term can use.
+    Args:
+        document: a mapping with keys of ``DEFAULT_SPACE``, from which missing keys are taken.
+
+    Raises:
+        SpaceError: with file and line, for an unknown key, a misspelled operator, a parameter out of range, an empty
+            range, or an option that no well-typed term can use.
     """
     data = document.data
     if not isinstance(data, dict):
@@ -79,7 +83,7 @@ def space_from_document(document: Document) -> Space:
 
 
 def _given(slot: Slot, data: dict[str, Any]) -> Any:
-    """What the file says of a slot; "all" means all that fit, so that others may be dropped without a word."""
+    """Return what the file says about a slot; "all" stands for all options that fit, so that others are dropped."""
     if slot.kind != "transform":
         return data.get(f"{slot.kind}s")
     transforms = data.get("transforms")
@@ -87,7 +91,7 @@ def _given(slot: Slot, data: dict[str, Any]) -> Any:
 
 
 def _words(key: str, allowed: tuple[Word, ...], data: dict[str, Any], document: Document) -> tuple[Word, ...]:
-    """A word, a list of different ones, or 'all'."""
+    """Read a word, a list of different words, or 'all'."""
     found = data.get(key, DEFAULT_SPACE[key])
     words = list(allowed) if found == "all" else found if isinstance(found, list) else [found]
     if not words or len(set(map(str, words))) < len(words):
@@ -154,7 +158,7 @@ def _all(name: str, kind: Kind) -> list[str]:
 
 
 def _options(item: Any, kind: Kind, document: Document, location: Location) -> list[Option]:
-    """One item of a list: an option, or several where a parameter has choices."""
+    """Read an item of a list: one option, or an option for each combination of the choices of its parameters."""
     if item is None or item == IDENTITY:
         if kind != "transform":
             raise document.error(location, f"a {kind} cannot be 'none'.", SpaceError)
@@ -195,7 +199,7 @@ def _options(item: Any, kind: Kind, document: Document, location: Location) -> l
 
 
 def _only(data: Any, operator: Operator, document: Document, location: Location) -> tuple[Layout, ...]:
-    """Layouts to which an option is restricted, a word or a list, in the operator's order."""
+    """Read the layouts to which an option is restricted, a word or a list; return them in the operator's order."""
     words = data if isinstance(data, list) else [data]
     if not words:
         raise document.error(location, "found nothing; name a layout, or leave 'only' out.", SpaceError)
@@ -223,11 +227,11 @@ def _refuse_unreachable(space: Space, data: dict[str, Any], document: Document) 
 
 
 def _why(space: Space, slot: Slot, option: Option) -> str:
-    """The first reason for which ``option`` is refused in the simplest term that contains it."""
+    """Return the first reason why ``option`` cannot be used, in the simplest term that contains it."""
     if option.step.name == IDENTITY:
         return "each term needs another step here. Remove 'none'."
     if option.only:
-        return f"nothing gives it {' or '.join(option.only)}, for which alone it is offered, or nothing may follow."
+        return f"nothing gives it {' or '.join(option.only)}, to which it is restricted, or nothing can follow it."
     index = space.slots.index(slot)
     state = FlowState()
     for other in space.slots[:index]:
@@ -241,7 +245,7 @@ def _why(space: Space, slot: Slot, option: Option) -> str:
                 flow(state, operator_of("distance", later.options[0].step.name))
     except SpecError as error:
         return str(error)
-    return "nothing that the space offers may follow it."
+    return "nothing that the space offers can follow it."
 
 
 __all__ = ["DEFAULT_SPACE", "space_from_document"]

@@ -11,10 +11,13 @@ from autokd.spec.operator import Kind
 def why_lacking(
     operator: Operator, student: Collection[str], teachers: Sequence[Collection[str]], unpaired: Mapping[str, str]
 ) -> str:
-    """Why these detectors cannot supply an operator, as the end of a sentence; empty where they can.
+    """Return why detectors cannot supply an operator, as the end of a sentence; empty if they can.
 
-    student, teachers: the taps of each; of several teachers, every one must supply it. unpaired: taps that both sides
-    have and that cannot be compared, with the reason.
+    Args:
+        operator: the row of the vocabulary.
+        student: names of the student's taps.
+        teachers: names of each teacher's taps; every teacher must supply the operator.
+        unpaired: taps that student and teacher have but that cannot be compared -> the reason.
     """
     if missing := _missing(operator, student, teachers):
         lacking = "this pair lacks" if len(teachers) == 1 else "these detectors lack"
@@ -26,7 +29,14 @@ def why_lacking(
 def lacks_of(
     spec: DistillerSpec, student: Collection[str], teachers: Sequence[Collection[str]], unpaired: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """A sentence for each step of a distiller that these detectors cannot supply."""
+    """Return a sentence for each step of a distiller that detectors cannot supply, without repetitions.
+
+    Args:
+        spec: the distiller.
+        student: names of the student's taps.
+        teachers: names of each teacher's taps; every teacher must supply each step.
+        unpaired: taps that student and teacher have but that cannot be compared -> the reason.
+    """
     found: dict[str, None] = {}
     for term in spec.canonical().terms:
         steps: list[tuple[Kind, Step]] = [("source", term.source), ("distance", term.distance)]
@@ -38,7 +48,7 @@ def lacks_of(
 
 
 def _missing(operator: Operator, student: Collection[str], teachers: Sequence[Collection[str]]) -> tuple[str, ...]:
-    """The taps that are lacking, each as "the student's boxes"; of several teachers, "teacher 2's boxes"."""
+    """Return the missing taps, such as "the student's boxes" or, with several teachers, "teacher 2's boxes"."""
     if len(teachers) == 1:
         return operator.missing(student, teachers[0])
     found = (

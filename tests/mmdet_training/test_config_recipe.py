@@ -279,5 +279,5 @@ def test_numbers_that_no_recipe_can_have_are_named(config_file):
 
 
 def test_a_student_of_torchvision_says_no_recipe():
-    with pytest.raises(ConfigError, match="from_student_config is true, but a section of framework torchvision"):
+    with pytest.raises(ConfigError, match="full: from_student_config is true, but a section of framework torchvision"):
         load_config("data: {format: shapes}\nteacher: {train: {}}\nstudent: {}\nfull: {from_student_config: true}\n")

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autokd.benchmark.table import BenchmarkRow
-from autokd.config import NO_DISTILLATION, ResolvedConfig
-from autokd.outcomes import Job, JobId, Outcome, RecipeName, make_job
+from autokd.config import ResolvedConfig
+from autokd.outcomes import NO_DISTILLATION, Job, JobId, Outcome, RecipeName, make_job
 from autokd.space import enumerate_specs
 from autokd.spec import DistillerSpec
 
