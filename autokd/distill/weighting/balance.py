@@ -2,7 +2,7 @@
 
 factor = ratio * ||d task / d taps|| / ||d term / d taps||, taps = all maps of the student's pyramid together. It is
 measured in each of the first steps (their geometric mean), then every ``every`` steps, and follows the drift as a
-moving mean of logarithms (factors range over decades, and a mean of factors would be the largest one). So a ratio means
+moving mean of logarithms (factors range over decades, where a mean is little but the largest). So a ratio means
 the same for every form of term and at every time of the training. Without ``every`` the first factors stay, and the
 ratios drift.
 """
