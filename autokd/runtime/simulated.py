@@ -40,7 +40,7 @@ class SimulatedRuntime(Runtime):
 
     Args:
         num_workers: number of virtual workers, at least 1.
-        resources: what the evaluators are told that they may use.
+        resources: resources that each evaluator is built with.
 
     Raises:
         ValueError: for fewer than 1 worker.
