@@ -16,6 +16,7 @@ from autokd.spec import DistillerSpec
 Status = Literal["finished", "pruned", "failed"]
 Cause = Literal["non_finite", "out_of_memory", "timeout", "worker_lost", "cannot_build", "interrupted", "error"]
 RecipeName = Literal["proxy", "full"]
+RECIPES: tuple[RecipeName, ...] = ("proxy", "full")
 
 NO_DISTILLATION = "none"
 """Name of the baseline that every run has: training without distillation."""
