@@ -61,8 +61,8 @@ def choose_layout(architecture: Architecture, image_size_px: tuple[int, int]) ->
     sizes: tuple[tuple[int, ...], ...]
     ratios: tuple[float, ...]
     if architecture == "fcos":
-        # FCOS, arXiv:1904.01355, section 3.2: p3 takes boxes whose farthest side is up to 64 px. Ranges shrunk to spread the
-        # objects of small images over more levels trained worse (half: -.01 AP, a quarter: -.06).
+        # FCOS, arXiv:1904.01355, section 3.2: p3 takes boxes whose farthest side is up to 64 px. Ranges shrunk to
+        # spread the objects of small images over more levels trained worse (half: -.01 AP, a quarter: -.06).
         sizes, ratios = tuple((stride,) for stride in strides), (1.0,)
     else:
         # RetinaNet, arXiv:1708.02002, section 4: three octave fractions and three ratios a cell. Measured on
