@@ -66,7 +66,10 @@ class Document:
         return kind(f"{self.where(tuple(location))}: {message}")
 
     def at(self, *location: str | int) -> Document:
-        """Return the part of the document below ``location``; its errors name places of the whole file.
+        """Return the part of the document below a place; its errors name places of the whole file.
+
+        Args:
+            location: keys and indices, each an argument.
 
         Raises:
             KeyError, IndexError: if the document has no such part.
@@ -80,7 +83,11 @@ class Document:
 
 
 def format_location(location: Sequence[str | int]) -> str:
-    """Return "terms[1].distance" for ("terms", 1, "distance")."""
+    """Return the text of a place, such as "terms[1].distance" for ("terms", 1, "distance").
+
+    Args:
+        location: keys and indices.
+    """
     text = ""
     for key in location:
         text += f"[{key}]" if isinstance(key, int) else (f".{key}" if text else key)

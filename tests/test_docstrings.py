@@ -53,18 +53,13 @@ PUBLIC = (
 )
 
 PENDING = {
-    "autokd.config",
     "autokd.data",
     "autokd.detectors",
     "autokd.distill",
-    "autokd.documents",
-    "autokd.errors",
     "autokd.outcomes",
     "autokd.outputs",
-    "autokd.presets",
     "autokd.runtime",
     "autokd.search",
-    "autokd.space",
     "autokd.spec",
     "autokd.testing",
 }

@@ -11,12 +11,20 @@ from autokd.files import text_digest
 
 
 def config_data(config: ResolvedConfig) -> dict[str, Any]:
-    """Return the configuration as plain data, as ``config_yaml`` writes it."""
+    """Return the configuration as plain data, as ``config_yaml`` writes it.
+
+    Args:
+        config: a resolved configuration; any other would be written with defaults in place of inherited values.
+    """
     return config.model_dump(mode="json")
 
 
 def config_yaml(config: ResolvedConfig) -> str:
-    """Return a file that resolves to the same configuration, whatever AutoKD's defaults become."""
+    """Return the text of a file that resolves to the same configuration, whatever AutoKD's defaults become.
+
+    Args:
+        config: a resolved configuration.
+    """
     return dump_yaml(config_data(config))
 
 
@@ -25,6 +33,9 @@ def config_digest(config: ResolvedConfig) -> str:
 
     ``runtime`` and ``search.trials`` are left out: neither the workers nor the length of the search change a number
     that was measured, and a resumed run may change both.
+
+    Args:
+        config: a resolved configuration.
     """
     data = config_data(config)
     del data["runtime"]

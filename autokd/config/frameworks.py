@@ -58,6 +58,9 @@ def framework_rows() -> tuple[FrameworkRow, ...]:
 def framework_row(name: str) -> FrameworkRow:
     """Return the row of a framework.
 
+    Args:
+        name: value of ``framework`` in a file.
+
     Raises:
         ConfigError: if there is no framework of that name.
     """
@@ -70,6 +73,9 @@ def framework_row(name: str) -> FrameworkRow:
 def register_framework(row: FrameworkRow) -> None:
     """Add a framework in this process; a package that is installed uses the entry point group instead.
 
+    Args:
+        row: the framework.
+
     Raises:
         ConfigError: if the name is taken, or the section lacks ``checkpoint`` or ``train``.
     """
@@ -79,7 +85,11 @@ def register_framework(row: FrameworkRow) -> None:
 
 @contextmanager
 def registered_framework(row: FrameworkRow) -> Iterator[None]:
-    """Add a framework within the context, for tests; see ``register_framework``."""
+    """Return a context within which a framework is known, for tests; see ``register_framework``.
+
+    Args:
+        row: the framework.
+    """
     register_framework(row)
     try:
         yield

@@ -79,16 +79,25 @@ class RunConfig(Section):
     """A space file as it was written. ``autokd.detectors.resolve`` fills in what its recipes leave open."""
 
     name: str = ""
+    """Name of the study in its database and of the folder of its runs; left out: the name of the file."""
     data: Data
+    """Data set."""
     teacher: Teachers
+    """Detector that teaches, or a list of several."""
     teacher_factors: TeacherFactors = "equal"
+    """Weights of several teachers' losses: a rule that computes them, or a number per teacher."""
     student: Detector
+    """Detector that learns."""
     space: SpaceSection = Field(default_factory=default_space)
     """Tree of choices; left out: the default space."""
     search: SearchConfig = SearchConfig()
+    """Sampler, budget and finalists."""
     proxy: ProxyRecipe = ProxyRecipe()
+    """Recipe of the short trainings by which candidates are compared."""
     full: FullRecipe = FullRecipe()
+    """Recipe of the full trainings of the winner and the baselines."""
     runtime: RuntimeConfig = RuntimeConfig()
+    """Processes that train."""
 
     @property
     def teachers(self) -> tuple[Detector, ...]:

@@ -22,7 +22,8 @@ _R = TypeVar("_R", bound=Recipe)
 class ResolvedConfig(RunConfig):
     """A configuration that trains: every field of ``proxy`` and ``full`` holds the value that trainings use.
 
-    A file written of it (``config_yaml``) resolves to the same values, whatever a student's config says by then.
+    A file written of it (``config_yaml``) resolves to the same values, whatever a student's config says by then. The
+    fields are those of ``RunConfig``, and ``notes``.
     """
 
     notes: tuple[str, ...] = Field(default=(), exclude=True, repr=False)
@@ -45,7 +46,14 @@ class StudentRecipes:
 
 
 def given_to_full(config: RunConfig) -> dict[str, Any]:
-    """Return the fields of every recipe that the file gives in ``full``."""
+    """Return the fields of every recipe that the file gives in ``full``.
+
+    Args:
+        config: the configuration as it was written.
+
+    Returns:
+        Field -> value.
+    """
     return _given(config.full)
 
 
@@ -53,6 +61,12 @@ def given_to_proxy(config: RunConfig) -> dict[str, Any]:
     """Return the fields of every recipe that the file gives for the proxy: in ``proxy``, else in ``full``.
 
     The number of epochs is not inherited. An inherited batch is half as large, since a proxy trains for few steps.
+
+    Args:
+        config: the configuration as it was written.
+
+    Returns:
+        Field -> value.
     """
     inherited = {name: value for name, value in _given(config.full).items() if name != "epochs"}
     if "batch_size" in inherited:
@@ -67,6 +81,9 @@ def complete_recipes(config: RunConfig, student: StudentRecipes | None = None) -
         config: a configuration; a resolved one is returned as it is.
         student: what the student's own config says; needed if ``full.from_student_config`` is true, and left out
             otherwise.
+
+    Returns:
+        A configuration that trains.
 
     Raises:
         ConfigError: if the student's config says something that no recipe can hold.

@@ -32,6 +32,9 @@ def load_preset(name: str) -> DistillerSpec:
 def load_distiller(name: str) -> DistillerSpec:
     """Return a preset by its name, or the distiller of a YAML file by its path.
 
+    Args:
+        name: a preset's name, or a path.
+
     Raises:
         ConfigError: if there is no such preset and no such file, or the file cannot be read.
         SpecError: if the file does not describe a distiller.

@@ -21,12 +21,20 @@ _MIDDLE_STRENGTH = 40.0
 
 
 def enumerate_paths(space: Space) -> Iterator[Path]:
-    """Yield every well-typed path of one term."""
+    """Yield every well-typed path of one term.
+
+    Args:
+        space: the space that offers the options.
+    """
     yield from _paths_from(space, 0, FlowState(), ())
 
 
 def enumerate_forms(space: Space) -> list[TermSpec]:
-    """Return every distinct term apart from its weight; a parameter with a range takes the range's low end."""
+    """Return every distinct term, with weight 1; a parameter with a range takes the range's low end.
+
+    Args:
+        space: the space that offers the options.
+    """
     weight = Weight("relative", 1.0)
     return [TermSpec(steps[0], steps[1:-1], steps[-1], weight).canonical() for steps in _distinct_steps(space)]
 
@@ -35,6 +43,9 @@ def enumerate_specs(space: Space) -> Iterator[DistillerSpec]:
     """Yield every canonical spec of the space, in a fixed order.
 
     Ranges are not enumerated: a parameter with a range takes its low end, a range of strengths a middle strength.
+
+    Args:
+        space: the space that offers the options.
     """
     forms = enumerate_forms(space)
     for n in range(space.min_terms, space.max_terms + 1):
@@ -45,7 +56,11 @@ def enumerate_specs(space: Space) -> Iterator[DistillerSpec]:
 
 
 def count_specs(space: Space) -> int:
-    """Return the number of distinct canonical specs; a range of numbers counts as one."""
+    """Return the number of distinct canonical specs; a range of numbers counts as one.
+
+    Args:
+        space: the space that offers the options.
+    """
     num_weights = len(_strengths(space)) * len(space.schedules)
     forms = Counter(num_weights * len(space.layers_of(steps[0])) for steps in _distinct_steps(space))
     # A spec takes n forms and a weight for each. The number of such sets is the coefficient of x^n in the product of

@@ -26,12 +26,20 @@ class Range:
     log: bool = False
 
     def contains(self, value: float) -> bool:
-        """Return whether the number lies in the interval."""
+        """Return whether a number lies in the interval.
+
+        Args:
+            value: the number.
+        """
         # Specs are written to six digits, so that an end of the interval may come back slightly outside.
         return self.low * (1 - 1e-6) <= value <= self.high * (1 + 1e-6)
 
     def clip(self, value: float) -> float:
-        """Return the number of the interval that is nearest to ``value``."""
+        """Return the number of the interval that is nearest to another.
+
+        Args:
+            value: the other number.
+        """
         return min(max(value, self.low), self.high)
 
     def __str__(self) -> str:
@@ -49,11 +57,19 @@ class Choices:
     values: tuple[Number, ...]
 
     def contains(self, value: float) -> bool:
-        """Return whether the number is one of the values."""
+        """Return whether a number is one of the choices.
+
+        Args:
+            value: the number.
+        """
         return any(math.isclose(value, choice, rel_tol=1e-6) for choice in self.values)
 
     def clip(self, value: float) -> float:
-        """Return the choice whose ratio to ``value`` is nearest to 1: strengths and temperatures act as factors."""
+        """Return the choice whose ratio to a number is nearest to 1, since strengths act as factors.
+
+        Args:
+            value: the number, above 0.
+        """
         return min(self.values, key=lambda choice: abs(math.log(choice / value)))
 
     def __str__(self) -> str:

@@ -15,7 +15,11 @@ from autokd.spec.vocabulary import IDENTITY
 
 
 def validate(space: Space, spec: DistillerSpec) -> None:
-    """Check that ``spec`` lies in ``space``.
+    """Check that a spec lies in a space.
+
+    Args:
+        space: the space that offers the options.
+        spec: a distiller; its canonical form is looked for.
 
     Raises:
         SpaceError: if it does not; the message names the first thing that the space does not offer.

@@ -56,6 +56,9 @@ def space_from_document(document: Document) -> Space:
     Args:
         document: a mapping with keys of ``DEFAULT_SPACE``, from which missing keys are taken.
 
+    Returns:
+        The space, with the document in it.
+
     Raises:
         SpaceError: with file and line, for an unknown key, a misspelled operator, a parameter out of range, an empty
             range, or an option that no well-typed term can use.

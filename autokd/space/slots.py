@@ -53,5 +53,9 @@ class Slot:
     options: tuple[Option, ...]
 
     def option(self, label: str) -> Option:
-        """Return the option with this label."""
+        """Return an option of the slot.
+
+        Args:
+            label: the option's label.
+        """
         return next(option for option in self.options if option.label == label)

@@ -23,11 +23,23 @@ class Chooser(Protocol):
     """Makes the decisions of a walk: an Optuna trial, a random generator or a list of known decisions."""
 
     def categorical(self, name: str, options: tuple[str, ...]) -> str:
-        """Return one of ``options`` for the decision ``name``."""
+        """Return the choice of a decision.
+
+        Args:
+            name: the decision; decisions of one name always have the same options.
+            options: the alternatives, two or more.
+        """
         ...
 
     def number(self, name: str, low: float, high: float, *, log: bool) -> float:
-        """Return a number in [low, high] for the decision ``name``; log: the scale of the range is logarithmic."""
+        """Return the number of a decision.
+
+        Args:
+            name: the decision; decisions of one name always have the same range.
+            low: least number allowed.
+            high: greatest number allowed.
+            log: whether the range is meant to be sampled uniformly in the logarithm.
+        """
         ...
 
 
@@ -87,11 +99,19 @@ class Space:
         return DistillerSpec(tuple(terms)).canonical()
 
     def sample(self, rng: numpy.random.Generator) -> DistillerSpec:
-        """Draw a spec: every decision is uniform over what it offers."""
+        """Return a random spec, for which every decision is uniform over what it offers.
+
+        Args:
+            rng: source of random numbers.
+        """
         return self.walk(_RandomChooser(rng))
 
     def layers_of(self, source: Step) -> tuple[Layers, ...]:
-        """Return the ways in which the levels of a term with this source may share its weight."""
+        """Return the ways in which the levels of a term may share its weight.
+
+        Args:
+            source: the term's source.
+        """
         return self.layers if operator_of("source", source.name).by_level else ("equal",)
 
     def successors(self, index: int, state: FlowState) -> tuple[Successor, ...]:
@@ -115,7 +135,12 @@ class Space:
         return self._memory[key]
 
     def num_completions(self, index: int, state: FlowState) -> int:
-        """Return the number of well-typed ways to fill the slots from ``index`` on."""
+        """Return the number of well-typed ways to fill the remaining slots.
+
+        Args:
+            index: position in ``slots`` of the first that remains.
+            state: the state after the slots before it.
+        """
         if index == len(self.slots):
             return 1
         return sum(successor.num_completions for successor in self.successors(index, state))
