@@ -8,9 +8,6 @@ written under a temporary name and renamed when whole, so that several processes
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ from PIL import Image
 
 from autokd.config import ShapesData
 from autokd.data.scene import SHAPES, SceneObject, draw_scene
-from autokd.files import text_digest
+from autokd.files import atomic_folder, text_digest
 
 GENERATOR_VERSION = 1
 """Raised when the same settings give other images."""
@@ -34,23 +31,11 @@ def shapes_digest(config: ShapesData) -> str:
 
 def write_shapes(config: ShapesData, cache_dir: Path) -> Path:
     """Return the folder of the set, generating it if ``cache_dir`` does not hold it yet."""
-    parent = cache_dir / "shapes"
-    folder = parent / shapes_digest(config)
-    if folder.is_dir():
-        return folder
-    parent.mkdir(parents=True, exist_ok=True)
-    writing = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent))
-    try:
-        for split in SPLITS:
-            _write_split(config, split, writing)
-        os.chmod(writing, 0o755)
-        writing.rename(folder)
-    except OSError:
-        # Another process was first: its folder holds the same images.
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(writing, ignore_errors=True)
+    folder = cache_dir / "shapes" / shapes_digest(config)
+    if not folder.is_dir():
+        with atomic_folder(folder) as writing:
+            for split in SPLITS:
+                _write_split(config, split, writing)
     return folder
 
 
