@@ -20,7 +20,7 @@ RECIPES: tuple[RecipeName, ...] = ("proxy", "full")
 
 @dataclass(frozen=True, slots=True)
 class CauseMeaning:
-    """What a cause of failure says.
+    """The meaning of a cause of failure.
 
     Attributes:
         is_external: the failure came from outside of the distiller (the worker, the user, a bug of AutoKD): it says
@@ -164,7 +164,7 @@ class Evaluator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkerResources:
-    """What one worker may use.
+    """Resources of one worker.
 
     Attributes:
         num_threads: torch's threads; 0 leaves torch's default.

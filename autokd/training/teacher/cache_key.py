@@ -14,9 +14,9 @@ from autokd.outputs import PYRAMID_TAP
 
 FORMAT_VERSION = 2
 STORED_TAPS = (PYRAMID_TAP, "class_logits", "boxes", "edge_logits")
-"""What differs from image to image. ``proposals`` and ``head_maps`` are read of students only."""
+"""Taps that differ from image to image. ``proposals`` and ``head_maps`` are read from students only."""
 HELD_TAP = "head"
-"""The one for all images."""
+"""The tap that is the same for all images."""
 BOX_DTYPE = "float32"
 
 
