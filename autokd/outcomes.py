@@ -26,7 +26,7 @@ SEARCHED = "searched"
 
 @dataclass(frozen=True, slots=True)
 class CauseMeaning:
-    """What a cause of failure says.
+    """The meaning of a cause of failure.
 
     Attributes:
         is_external: the failure came from outside of the distiller (the worker, the user, a bug of AutoKD): it says
@@ -225,7 +225,7 @@ class Evaluator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkerResources:
-    """What one worker may use.
+    """Resources of one worker.
 
     Attributes:
         num_threads: torch's threads; 0 leaves torch's default.

@@ -50,6 +50,9 @@ def prepare(
         device: device of the trainings.
         on_progress: called with (stage, done, total, metrics).
 
+    Returns:
+        The AP of each teacher.
+
     Raises:
         ConfigError: if a teacher has neither a checkpoint nor a recipe.
         DataError: if the disk or ``proxy.subset`` is too small.
