@@ -120,7 +120,8 @@ def fidelity_words(data: ReportData) -> str:
     within = f", 95% interval [{found.low:+.2f}, {found.high:+.2f}]," if has_interval else ""
     words = (
         "Kendall's tau between the proxy's reward and the mean val AP of the full trainings is "
-        f"{found.kendall_tau:+.2f}{within} over {found.pairs} distillers (1: the same order, 0: no relation, -1: reversed)."
+        f"{found.kendall_tau:+.2f}{within} over {found.pairs} distillers "
+        "(1: the same order, 0: no relation, -1: reversed)."
     )
     if found.low is not None and found.low <= 0:
         words += " The interval contains 0: this run alone does not show that the proxy ranks distillers at all."
