@@ -114,7 +114,7 @@ Teachers = Annotated[
 """One section, or a list of them; a list of one is that one."""
 
 TeacherRule = Literal["equal", "gap", "gradient"]
-"""Rules for the factors of several teachers: ``autokd.distill.weighting.teachers``."""
+"""Rules for the factors of several teachers: ``autokd.distill.teacher_ensemble``."""
 TEACHER_RULES: tuple[TeacherRule, ...] = ("equal", "gap", "gradient")
 
 

@@ -14,8 +14,8 @@ from autokd.errors import SpaceError, SpecError
 from autokd.space.domains import Choices, Domain, Range
 from autokd.space.supply import why_lacking
 from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight, flow, operator_of
-from autokd.spec.terms import Layers, Schedule
 from autokd.spec.operator import Kind, Layout, Number
+from autokd.spec.terms import Layers, Schedule
 from autokd.spec.vocabulary import IDENTITY
 
 if TYPE_CHECKING:

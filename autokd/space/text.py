@@ -23,8 +23,8 @@ from autokd.errors import SpaceError, SpecError, one_of
 from autokd.space.domains import Choices, Domain, Range, parse_domain
 from autokd.space.model import Option, Slot, Space
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, FlowState, Step, flow, operator_of
-from autokd.spec.terms import LAYERS, SCHEDULES
 from autokd.spec.operator import Kind, Layout, Operator
+from autokd.spec.terms import LAYERS, SCHEDULES
 from autokd.spec.vocabulary import IDENTITY
 
 DEFAULT_SPACE: dict[str, Any] = {
