@@ -106,7 +106,7 @@ def require_equal_candidates(context: BuildContext, *taps: str) -> None:
             raise DistillError(
                 f"{tap}, {_AXES[tap]}: an image of the student has {student}, one of the teacher {teacher}, so that "
                 "they cannot be compared one by one. Use detectors with equal heads on inputs of one size, or a "
-                "distiller that looks at feature maps."
+                "distiller that reads feature maps."
             )
 
 

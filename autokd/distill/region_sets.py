@@ -28,7 +28,7 @@ _CANONICAL_SIZE_PX, _CANONICAL_STRIDE = 56, 4
 
 @dataclass(frozen=True, eq=False)
 class RegionSet:
-    """The regions of a batch: boxes (B, M, 4) xyxy px, 0 where absent, and the same as samples."""
+    """The regions of a batch: boxes (B, M, 4) xyxy px, 0 if absent, and the same as samples."""
 
     boxes_BM4: Tensor
     instances: Instances

@@ -19,7 +19,7 @@ _NO_LOGIT = -1e30
 class InfoNCE(Distance):
     """Mean over regions of -log exp(<s_i,t_i>/g) / (exp(<s_i,t_i>/g) + sum_k exp(<s_i,n_k>/g)), g = temperature.
 
-    A region without negatives adds 0. Not 0 where student equals teacher: it is least where the student agrees
+    A region without negatives adds 0. Not 0 at equality: it is least if the student agrees
     with its partner and with no negative. CPC, arXiv:1807.03748, eq. 4; G-DetKD, arXiv:2108.07482, eq. 5.
     """
 

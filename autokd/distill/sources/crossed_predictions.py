@@ -125,9 +125,9 @@ def _levels_by_stride(
     strides_t = {name: teacher.strides[name] for name in maps_t}
     if set(of_stride) != set(strides_t.values()):
         raise DistillError(
-            f"the student's head looks at levels of the strides {sorted(of_stride)}, the teacher's at "
+            f"the student's head reads levels of the strides {sorted(of_stride)}, the teacher's at "
             f"{sorted(strides_t.values())}: the teacher's head needs a map of the student for each of its own levels. "
-            "Use detectors whose heads look at the same strides, or a distiller that looks at feature maps."
+            "Use detectors whose heads read the same strides, or a distiller that reads feature maps."
         )
     return tuple((name, of_stride[stride]) for name, stride in strides_t.items())
 

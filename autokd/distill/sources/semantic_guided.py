@@ -25,8 +25,8 @@ class SemanticGuided(Source):
     """Teacher: RoIAlign on the level of the region's size. Student: the same region on every level, mixed.
 
     The mixture is sum_l alpha_l f(S_l), alpha = softmax over the levels l of <e(f(S_l)), e(T)> / tau, f a 1x1
-    convolution (nothing where channels agree), e two stride-2 convolutions, tau > 0 learned. Regions: ground truth
-    and, where the student gives them, its proposals. So levels that mean different things, and pyramids that
+    convolution (none if channels agree), e two stride-2 convolutions, tau > 0 learned. Regions: ground truth
+    and the student's proposals, if it gives any. So levels of different meaning, and pyramids that
     share no stride, can be matched. G-DetKD (ICCV 2021), arXiv:2108.07482, section 3.2, eqs. 1 to 3.
     """
 

@@ -82,7 +82,7 @@ class MinMax(Transform):
 
 
 def _extremes(x_SCHW: Tensor, members_SHW: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(S, C, 1, 1) twice: the least and the greatest of the cells that count; 0 where none does."""
+    """(S, C, 1, 1) twice: the least and the greatest of the cells that count; 0 if none does."""
     if members_SHW is None:
         return x_SCHW.amin((2, 3), keepdim=True), x_SCHW.amax((2, 3), keepdim=True)
     left_out_S1HW = members_SHW[:, None] <= 0
