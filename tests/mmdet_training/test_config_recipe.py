@@ -286,7 +286,7 @@ def test_a_recipe_that_was_not_settled_trains_nothing(config_file):
 
 
 def test_a_student_of_torchvision_says_no_recipe():
-    with pytest.raises(ConfigError, match="full: from_student_config is true, but a section of framework torchvision names no"):
+    with pytest.raises(ConfigError, match="full: from_student_config is true, but a section of framework torchvision"):
         load_config("data: {format: shapes}\nteacher: {train: {}}\nstudent: {}\nfull: {from_student_config: true}\n")
 
 
