@@ -69,7 +69,8 @@ PYRAMID_TAP = TAPS[0]
 def taps_where(**facts: object) -> tuple[str, ...]:
     """Return the names of the taps whose fields have the given values, in the order of the table.
 
-    ``taps_where(form="tensor", needs_head=True)``.
+    Args:
+        facts: field of ``Tap`` -> value, as in ``taps_where(form="tensor", needs_head=True)``.
     """
     return tuple(tap.name for tap in TAP_TABLE if all(getattr(tap, name) == fact for name, fact in facts.items()))
 
@@ -85,7 +86,11 @@ class CrossHead(Protocol):
     """
 
     def begin(self, pyramid: Mapping[str, Tensor]) -> HeadMaps:
-        """Return the maps at the cut, level by level."""
+        """Return the maps at the cut, level by level.
+
+        Args:
+            pyramid: level name -> (B, C, H, W), of the head's own detector.
+        """
         ...
 
     def finish(self, head_maps: HeadMaps, input_size_px: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -164,7 +169,7 @@ class DetectorOutputs:
         return sum(rest, start=first)
 
     def taps(self) -> tuple[str, ...]:
-        """Names of the taps that are present."""
+        """Return the names of the taps that are present."""
         present = ["fpn"] if self.pyramid else []
         present += [name for name in TAPS[1:] if getattr(self, name) is not None]
         return (*present, *self.extras)

@@ -38,7 +38,16 @@ def build_detector(
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A detector in numbers; ``str`` gives one line."""
+    """A detector in numbers; ``str`` gives one line.
+
+    Args:
+        architecture: its name.
+        num_parameters: numbers in all its parameters.
+        num_classes: object classes, without a background.
+        strides: level name -> pixels of the network's input per cell, fine to coarse.
+        channels: channels of the pyramid's finest level.
+        pad_multiple_px: both sides of the padded input are multiples of this.
+    """
 
     architecture: str
     num_parameters: int
@@ -49,6 +58,7 @@ class Description:
 
     @property
     def levels(self) -> tuple[str, ...]:
+        """Names of the pyramid's levels, fine to coarse."""
         return tuple(self.strides)
 
     def __str__(self) -> str:
@@ -60,7 +70,11 @@ class Description:
 
 
 def describe(detector: Detector) -> Description:
-    """Parameters, levels, strides and channels of a detector."""
+    """Return parameters, levels, strides and channels of a detector.
+
+    Args:
+        detector: of any framework.
+    """
     return Description(
         architecture=detector.architecture,
         num_parameters=sum(parameter.numel() for parameter in detector.parameters()),

@@ -7,16 +7,28 @@ from autokd.detectors.framework import framework_of
 
 
 def taps_of(config: DetectorSection) -> tuple[str, ...]:
-    """Return the names of the taps that a training forward can give, in the order of ``autokd.outputs.TAPS``."""
+    """Return the names of the taps that a training forward can give, in the order of ``autokd.outputs.TAPS``.
+
+    Args:
+        config: the section ``teacher`` or ``student``.
+    """
     return framework_of(config).taps(config)
 
 
 def taps_of_teachers(config: RunConfig) -> tuple[tuple[str, ...], ...]:
-    """Return ``taps_of`` of every teacher; a student that may be promoted comes last."""
+    """Return ``taps_of`` of every teacher; a student that may be promoted comes last.
+
+    Args:
+        config: the configuration of the run.
+    """
     sections = [*config.teachers, *([config.student] if config.search.promote_after else [])]
     return tuple(map(taps_of, sections))
 
 
 def structure_text(config: DetectorSection) -> str:
-    """Return what of a section decides the model's structure: detectors of equal texts take each other's weights."""
+    """Return what of a section decides the model's structure: detectors of equal texts take each other's weights.
+
+    Args:
+        config: the section ``teacher`` or ``student``.
+    """
     return framework_of(config).structure(config)

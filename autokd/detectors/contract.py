@@ -120,7 +120,13 @@ class Detector(nn.Module, ABC):
         targets: Sequence[Target] | None = None,
         taps: Sequence[str] = DEFAULT_TAPS,
     ) -> tuple[DetectorOutputs, list[Detections]]:
-        """Return the results of ``forward`` and of ``detect`` from one pass, in evaluation mode, without gradient."""
+        """Return the results of ``forward`` and of ``detect`` from one pass, in evaluation mode, without gradient.
+
+        Args:
+            images_BCHW: as in ``forward``.
+            targets: as in ``forward``.
+            taps: as in ``forward``.
+        """
         with torch.no_grad(), evaluating(self):
             return self._run(images_BCHW, targets, taps, wants_detections=True)
 
@@ -128,6 +134,9 @@ class Detector(nn.Module, ABC):
         """Return the boxes found in each image, best first, in pixels of the network's input.
 
         The detector runs in evaluation mode and without gradient; afterwards each module is in its own mode again.
+
+        Args:
+            images_BCHW: (B, 3, H, W) RGB in [0, 1].
         """
         return self.forward_and_detect(images_BCHW, taps=("fpn",))[1]
 

@@ -62,7 +62,11 @@ class Framework(ABC, Generic[S]):
 
     @abstractmethod
     def taps(self, section: S) -> tuple[str, ...]:
-        """Return the names of the taps that a forward with targets can give, in the order of ``TAPS``."""
+        """Return the names of the taps that a forward with targets can give, in the order of ``TAPS``.
+
+        Args:
+            section: the configuration.
+        """
 
     def layout(
         self, section: S, image_size_px: tuple[int, int], seen_size_px: tuple[int, int]
@@ -83,6 +87,9 @@ class Framework(ABC, Generic[S]):
         """Return a text for keys of caches: models of equal texts take each other's weights.
 
         It depends on the content of the files that a section names, and not on their paths.
+
+        Args:
+            section: the configuration.
         """
         return section.model_dump_json(exclude={"checkpoint", "train"})
 
@@ -90,6 +97,9 @@ class Framework(ABC, Generic[S]):
         """Return field of the section -> text of the files that it names, for a run that is resumed.
 
         ``checkpoint`` is left out: its bytes are compared for every framework.
+
+        Args:
+            section: the configuration.
         """
         return {}
 
@@ -97,6 +107,12 @@ class Framework(ABC, Generic[S]):
         self, section: S, num_classes: int, image_size_px: tuple[int, int], classes: Sequence[str] | None
     ) -> None:
         """Check that the detector works on images of another size than it is built for.
+
+        Args:
+            section: the configuration.
+            num_classes: object classes, without a background.
+            image_size_px: (height, width) of the images.
+            classes: the data set's names.
 
         Raises:
             DetectorError: if it does not.
@@ -116,7 +132,11 @@ class Framework(ABC, Generic[S]):
         return None
 
     def training_notes(self, section: S) -> tuple[str, ...]:
-        """Return sentences for ``autokd space`` on what trainings take of the section's files beside the model."""
+        """Return sentences for ``autokd space`` on what trainings take of the section's files beside the model.
+
+        Args:
+            section: the student's configuration.
+        """
         return ()
 
     def export(
@@ -130,7 +150,7 @@ class Framework(ABC, Generic[S]):
         pad_rgb: tuple[int, int, int],
         original_sizes: Iterable[tuple[int, int]],
     ) -> tuple[Path, ...]:
-        """Write the trained student as the framework's own tools load it, beside ``student.pt``; return the paths.
+        """Write the trained student as the framework's own tools load it, beside ``student.pt``.
 
         Args:
             section: the student's configuration.
@@ -140,12 +160,18 @@ class Framework(ABC, Generic[S]):
             folder: where the files go.
             pad_rgb: color of the padding beside an image, 0 to 255.
             original_sizes: (height, width) of the data set's images before scaling.
+
+        Returns:
+            The paths of the files; none if the framework has no files of its own.
         """
         return ()
 
 
 def framework_of(section: DetectorSection) -> Framework[Any]:
     """Return the framework of a section; its package is imported here, at the first use.
+
+    Args:
+        section: the configuration.
 
     Raises:
         ConfigError: if no framework of that name is known.

@@ -36,13 +36,20 @@ class Pair:
     def part_of(self, space: Space) -> tuple[Space, tuple[str, ...]]:
         """Return the part of a space that these detectors supply, and a sentence for each option left out.
 
+        Args:
+            space: the whole space of the configuration.
+
         Raises:
             SpaceError: if they supply nothing of it.
         """
         return restrict_to_taps(space, self.student, *self.teachers, unpaired=self.unpaired)
 
     def lacks(self, spec: DistillerSpec) -> tuple[str, ...]:
-        """Return a sentence for each step of a distiller that these detectors cannot supply."""
+        """Return a sentence for each step of a distiller that these detectors cannot supply.
+
+        Args:
+            spec: the distiller.
+        """
         return lacks_of(spec, self.student, self.teachers, self.unpaired)
 
     def supplied_presets(self) -> tuple[str, ...]:
@@ -67,7 +74,11 @@ def pair_of(config: RunConfig, *, promoting: bool = True) -> Pair:
 
 
 def unfit_baselines(config: RunConfig) -> str:
-    """Return an error's text on the baselines that this pair cannot be trained with; empty if all of them fit."""
+    """Return an error's text on the baselines that this pair cannot be trained with; empty if all of them fit.
+
+    Args:
+        config: the configuration, with ``full.baselines``.
+    """
     pair = pair_of(config, promoting=False)
     named = [name for name in config.full.baselines if name != NO_DISTILLATION]
     lacks = {name: found for name in named if (found := pair.lacks(load_distiller(name)))}
@@ -83,6 +94,10 @@ def unfit_baselines(config: RunConfig) -> str:
 
 def check_trainable(config: RunConfig, spec: DistillerSpec | None = None) -> None:
     """Check that the pair can be trained with every baseline, and with ``spec`` if one is given.
+
+    Args:
+        config: the configuration, with ``full.baselines``.
+        spec: a distiller that will be trained beside them.
 
     Raises:
         ConfigError: naming what the pair lacks, and the presets that fit.
@@ -135,7 +150,16 @@ class FirstTrials:
 
 
 def first_trials(config: RunConfig, pair: Pair, space: Space) -> FirstTrials:
-    """Look up the enqueued distillers, all at one strength, in the part of the space that the pair supplies."""
+    """Look up the enqueued distillers, all at one gradient ratio, in the part of the space that the pair supplies.
+
+    Args:
+        config: the configuration, with ``search.enqueue``.
+        pair: its detectors' taps.
+        space: the part of the space that the pair supplies.
+
+    Returns:
+        Those that the space offers, and sentences on the others.
+    """
     decisions, notes = {}, []
     for name in config.search.enqueue:
         spec = load_distiller(name).with_strength(config.search.enqueue_strength)

@@ -34,6 +34,9 @@ def unpaired_taps(config: RunConfig) -> dict[str, str]:
     """Return tap -> why the student's and a teacher's cannot be compared row by row, for ``Space.supplied_by``.
 
     Their layouts must match on the images of full trainings and on those of proxies.
+
+    Args:
+        config: the configuration of the run.
     """
     size = (int(config.data.image_size_px[0]), int(config.data.image_size_px[1]))
     found: dict[str, str] = {}

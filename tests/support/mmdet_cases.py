@@ -20,7 +20,6 @@ STRIDES = (
     | dict.fromkeys(TWO_STAGE, (4, 8, 16, 32, 64))
     | {"detr": (32,), "deformable_detr": (8, 16, 32, 64), "dino": (8, 16, 32, 64)}
 )
-ANCHORS_PER_CELL = dict.fromkeys(DENSE, 1) | {"retinanet": 9}
 NUM_QUERIES = 20
 
 

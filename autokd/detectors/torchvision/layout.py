@@ -19,7 +19,7 @@ class Layout:
     """Levels, anchors and budgets of one detector; sizes in pixels of the network's input."""
 
     levels: tuple[str, ...]
-    """Fine to coarse."""
+    """Names of the pyramid's levels, fine to coarse."""
     stages: tuple[int, ...]
     """Stages of the ResNet (1-4) that feed the pyramid."""
     top: Literal["none", "p6p7", "pool"]
@@ -27,6 +27,7 @@ class Layout:
     anchor_sizes_px: tuple[tuple[int, ...], ...]
     """Sides of the square anchors of each level, before the aspect ratios."""
     aspect_ratios: tuple[float, ...]
+    """Height over width of the anchors, on every level."""
     canonical_scale_px: int = 224
     """Two stages: a region of this side is pooled from p4."""
     num_proposals: int = 1000
@@ -48,11 +49,17 @@ class Layout:
 
     @property
     def num_anchors_per_cell(self) -> int:
+        """Anchors of one cell, the same on every level."""
         return len(self.anchor_sizes_px[0]) * len(self.aspect_ratios)
 
 
 def choose_layout(architecture: Architecture, image_size_px: tuple[int, int]) -> Layout:
-    """The layout for inputs of (height, width) pixels."""
+    """Return the layout for a size of images.
+
+    Args:
+        architecture: the detector.
+        image_size_px: (height, width) of the network's input.
+    """
     small = max(image_size_px) <= LARGEST_SMALL_SIDE_PX
     if architecture == "faster_rcnn":
         return _two_stage(small)

@@ -28,12 +28,15 @@ SCORE_THRESHOLD = 0.05
 
 
 def plain_torchvision_model(config: TorchvisionDetector, num_classes: int, image_size_px: tuple[int, int]) -> nn.Module:
-    """The bare torchvision module for a configuration, randomly initialised.
+    """Return the bare torchvision module of a configuration, randomly initialized.
 
     ``student.pt`` loads in it, strictly. ``autokd.detectors.plain_torchvision_source`` gives the same model as a
     short script that imports torchvision alone.
 
-    num_classes: object classes, without a background. image_size_px: (height, width).
+    Args:
+        config: the section of the detector.
+        num_classes: object classes, without a background.
+        image_size_px: (height, width) of the network's input.
     """
     layout = choose_layout(config.architecture, image_size_px)
     return _BUILDERS[config.architecture](config, num_classes, layout, _transform(layout, image_size_px))

@@ -14,7 +14,7 @@ _USE = 'model([image]) -> [{"boxes", "scores", "labels"}]; image: (3, H, W) in [
 
 
 def plain_torchvision_source(config: TorchvisionDetector, num_classes: int, image_size_px: tuple[int, int]) -> str:
-    """The script that builds ``model`` with torch and torchvision alone and loads ``student.pt`` in it.
+    """Return a script that builds ``model`` with torch and torchvision alone and loads ``student.pt`` in it.
 
     For an FCOS with blocks (1, 1, 1, 1), width 8 and 3 classes on 120 x 160 pixels it begins and ends with::
 
@@ -25,7 +25,10 @@ def plain_torchvision_source(config: TorchvisionDetector, num_classes: int, imag
         model.load_state_dict(torch.load("student.pt", weights_only=True))
         model.eval()  # model([image]) -> [{"boxes", "scores", "labels"}]; image: (3, H, W) in [0, 1], of any size
 
-    num_classes: object classes, without a background. image_size_px: (height, width).
+    Args:
+        config: the section of the detector.
+        num_classes: object classes, without a background.
+        image_size_px: (height, width) of the network's input.
     """
     layout = choose_layout(config.architecture, image_size_px)
     transform = f"min_size={min(image_size_px)}, max_size={max(image_size_px)}"
