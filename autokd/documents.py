@@ -175,7 +175,7 @@ def _plain(node: Node, location: Location, lines: dict[Location, int], source: s
         # locations and errors name keys by their text.
         key = key_node.value if not isinstance(key, str) else key
         if key in mapping:
-            raise ConfigError(f"{source}:{key_line}: the key {key!r} stands twice. Keep one of the two.")
+            raise ConfigError(f"{source}:{key_line}: the key {key!r} appears twice. Keep one of the two.")
         lines[(*location, key)] = key_line
         mapping[key] = _plain(value_node, (*location, key), lines, source, yaml)
     return mapping

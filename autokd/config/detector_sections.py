@@ -42,11 +42,11 @@ class Backbone(Section):
     """A ResNet of basic blocks of a chosen depth and width, or an official one by name."""
 
     name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] | None = None
-    """An official torchvision ResNet; ``blocks`` and ``width`` are then fixed."""
+    """Name of an official torchvision ResNet, which replaces ``blocks`` and ``width``; null: a ResNet of these."""
     blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (1, 1, 1, 1)
-    """Residual blocks in each of the four stages."""
+    """Number of residual blocks in each of the four stages."""
     width: PositiveInt = 16
-    """Channels of the first stage; each further stage doubles them."""
+    """Channels of the first stage, doubled by each further stage."""
 
 
 class TorchvisionDetector(DetectorSection):
@@ -55,27 +55,27 @@ class TorchvisionDetector(DetectorSection):
     framework: Literal["torchvision"] = "torchvision"
     """Library that builds the model."""
     architecture: Literal["fcos", "retinanet", "faster_rcnn"] = "fcos"
-    """The detector, over a feature pyramid."""
+    """Detector on top of a feature pyramid."""
     backbone: Backbone = Backbone()
-    """A ResNet."""
+    """ResNet below the feature pyramid."""
     fpn_channels: PositiveInt = 64
-    """Channels of every level of the pyramid, and of the head."""
+    """Channels of each pyramid level and of the head."""
     head_convs: PositiveInt = 2
-    """Convolutions in each branch of a dense head."""
+    """Number of convolutions in each branch of a dense head."""
     box_start: NonNegativeFloat = 0.0
-    """FCOS only: distance of a box's sides from its cell at the first step, in strides. From 0, torchvision's own, one
-    side of all boxes may come to stay at 0 where the rate rises fast; 1 keeps it alive."""
+    """Initial distance from a cell to each side of its box, in strides; fcos only. At 0, torchvision's default, a fast
+    warm-up can push a side into the dead zone of the last ReLU for good; 1 prevents it."""
     checkpoint: Path | None = None
-    """Weights to start from (a state dict, read with weights_only)."""
+    """File of initial weights: a state dict, read with weights_only."""
     train: TeacherRecipe | None = None
-    """Teacher only: train it, when there is no checkpoint."""
+    """Recipe by which the run trains this detector if it has no checkpoint; teachers only."""
 
     can_share_trainings: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _only_fcos_has_sides(self) -> TorchvisionDetector:
         if self.box_start and self.architecture != "fcos":
-            raise ValueError(f"box_start is for fcos, whose boxes are distances; leave it out of a {self.architecture}")
+            raise ValueError(f"found box_start, which only fcos has; leave it out of a {self.architecture}")
         return self
 
 
@@ -85,17 +85,18 @@ class MmdetDetector(DetectorSection):
     framework: Literal["mmdet"]
     """Library that builds the model."""
     config: Annotated[str, Field(min_length=1)]
-    """Path of a config, or its name in MMDetection's zoo (``retinanet_r50_fpn_1x_coco``). The file's Python is run."""
+    """Path of a config, or its name in MMDetection's zoo (``retinanet_r50_fpn_1x_coco``). Its Python code is run."""
     options: dict[str, Any] = Field(default={})
-    """Keys of the config to set anew, by dotted name: ``{model.neck.out_channels: 64}``."""
+    """Keys of the config that are overridden, by dotted name: ``{model.neck.out_channels: 64}``."""
     checkpoint: Path | None = None
-    """Weights to start from, as mmengine saves them (data only: no code is run)."""
+    """File of initial weights as mmengine saves them; it is read as data, and no code in it is run."""
     classes: tuple[str, ...] | None = None
-    """Names of the checkpoint's classes, in its order, where the checkpoint itself does not say."""
+    """Names of the checkpoint's classes in its order, if the checkpoint does not hold them."""
     new_head: bool = False
-    """Take a checkpoint of other classes, and start the layers that depend on the classes anew."""
+    """Whether a checkpoint of other classes is accepted; layers whose shape depends on the classes then have random
+    initial weights."""
     train: TeacherRecipe | None = None
-    """Teacher only: train it, when there is no checkpoint."""
+    """Recipe by which the run trains this detector if it has no checkpoint; teachers only."""
 
     has_recipe: ClassVar[bool] = True
     sharing_remedy: ClassVar[str] = "Set it to 1, and train a student of MMDetection by mmengine's own launcher"

@@ -29,7 +29,7 @@ def _known_baseline(name: str) -> str:
 
 def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"found {list(seeds)}, in which a seed stands twice. Each trains once: keep one")
+        raise ValueError(f"found {list(seeds)}, in which a seed appears twice. Keep one of the two")
     return seeds
 
 

@@ -147,7 +147,7 @@ def _slot(name: str, kind: Kind, data: Any, document: Document, location: Locati
     for i, item in enumerate(data):
         for option in _options(item, kind, document, (*location, i)):
             if any(option.label == other.label for other in options):
-                raise document.error((*location, i), f"{option.label!r} stands twice. Keep one.", SpaceError)
+                raise document.error((*location, i), f"{option.label!r} appears twice. Keep one.", SpaceError)
             options.append(option)
     return Slot(name, kind, tuple(options))
 

@@ -107,7 +107,7 @@ def test_environment_variables_in_a_data_root_are_expanded(tmp_path, monkeypatch
         ("student: {}", "student: {}\nsearch: {enqueue: [pdk]}", "<text>:6: search.enqueue[0]", "Did you mean 'pkd'?"),
         ("student: {}", "student: {}\nfull: {baselines: [non]}", "<text>:6: full.baselines[0]", "Did you mean 'none'?"),
         ("student: {}", "student: {}\nfull: {seeds: []}", "<text>:6: full.seeds", "at least 1 item"),
-        ("student: {}", "student: {}\nfull: {seeds: [1, 1]}", "<text>:6: full.seeds", "stands twice"),
+        ("student: {}", "student: {}\nfull: {seeds: [1, 1]}", "<text>:6: full.seeds", "appears twice"),
         (
             "student: {}",
             "student: {}\nfull: {optimiser: dot}\nruntime: {full_processes: 2}",
@@ -148,5 +148,5 @@ def test_where_boxes_start_is_part_of_the_digest_and_for_fcos_alone():
                   for start in ("", "box_start: 1"))  # fmt: skip
     assert config_digest(plain) != config_digest(one)
     assert load_config(config_yaml(one)).student.box_start == 1
-    with pytest.raises(ConfigError, match=r"student.*\n?.*box_start is for fcos.*leave it out of a retinanet"):
+    with pytest.raises(ConfigError, match=r"student.*\n?.*box_start, which only fcos has.*leave it out of a retinanet"):
         load_config(FIVE_LINES.replace("student: {}", "student: {architecture: retinanet, box_start: 1}"))

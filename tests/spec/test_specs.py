@@ -88,7 +88,7 @@ def test_a_weight_is_one_positive_number_of_a_known_kind(weight):
         ("schema: 9\nterms: []\n", "reads schema 1"),
         ("terms:\n- !!python/object/apply:os.system ['true']\n", "data only"),
         ("terms: [\n", "not valid YAML"),
-        ("name: a\nname: b\n", "stands twice"),
+        ("name: a\nname: b\n", "appears twice"),
         ("- 1\n- 2\n", "mapping"),
     ],
 )
