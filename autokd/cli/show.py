@@ -55,7 +55,7 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
 
 
 def _recipe_lines(config: RunConfig) -> list[str]:
-    """What trainings take of the config of an MMDetection student beside its model."""
+    """Return the lines about the recipe of an MMDetection student: what trainings take from its config."""
     from autokd.detectors import settle_recipes
 
     if config.student.framework != "mmdet":
