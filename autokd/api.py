@@ -1,4 +1,4 @@
-"""The verbs of AutoKD as functions that return values: search, distill, evaluate.
+"""Search, distill and evaluate: the verbs of AutoKD as functions that return values.
 
 The command line calls these functions, and its commands of the same names do nothing else but read options and print.
 Each function imports what it runs, so that ``import autokd`` loads neither torch nor Optuna.

@@ -6,8 +6,8 @@ them. The rules:
 - A function lists each parameter under ``Args:`` by its name, unless it has none.
 - It has ``Returns:`` (or ``Yields:``), unless it returns None or its first line says what it returns ("Return ...").
 - It has ``Raises:`` with each AutoKDError, or a base of it, that its own body raises.
-- A class documents the parameters of its constructor under ``Args:``, its fields there or by a text below the field,
-  and its public methods and properties as above.
+- A class documents the parameters of its constructor under ``Args:``, its fields there, under ``Attributes:`` or by a
+  text below the field, and its public methods and properties as above.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ def _section(text: str, title: str) -> str:
 
 
 def _arguments(text: str) -> set[str]:
-    """Return the names under Args; one line may name several: "low, high: ..."."""
-    lines = textwrap.dedent(_section(text, "Args")).splitlines()
+    """Return the names under Args, or Attributes of a class; one line may name several: "low, high: ..."."""
+    lines = [line for title in ("Args", "Attributes") for line in textwrap.dedent(_section(text, title)).splitlines()]
     heads = [re.match(r"(\*{0,2}\w+(?:, \*{0,2}\w+)*)(?: \(.*?\))?:", line) for line in lines]
     return {name.lstrip("*") for head in heads if head for name in head[1].split(", ")}
 

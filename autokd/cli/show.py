@@ -55,7 +55,7 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
 
 
 def _recipe_lines(config: RunConfig) -> list[str]:
-    """Sentences on what trainings take of the files that the student's section names, beside its model."""
+    """Return the lines about what trainings take from the files of the student, beside its model."""
     from autokd.detectors import framework_of, resolve
 
     if not config.student.has_recipe:

@@ -1,4 +1,4 @@
-"""The figures of the end of a run: the results as a ladder, AP by class, and how far the proxy can be trusted."""
+"""Figures of a finished run: AP of each entry, AP by class, and the proxy's reward against AP."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def results_figure(data: ReportData) -> go.Figure:
 
 
 def per_class_figure(data: ReportData) -> go.Figure:
-    """Return the mean AP of each class, a mark for each entry; classes nobody could be judged on are left out."""
+    """Return the mean AP of each class, a mark for each entry; classes without ground truth are left out."""
     import plotly.graph_objects as go
 
     entries = [entry for entry in data.entries if entry.per_class]
@@ -116,7 +116,7 @@ def fidelity_figure(points: Sequence[FidelityPoint], value_meaning: str = "rewar
     import plotly.graph_objects as go
 
     if not points:
-        return say_instead("No distiller was judged both by the proxy and in full.")
+        return say_instead("No distiller was trained both by the proxy and in full.")
     figure = plain_figure(360)
     colours = {SEARCHED: GREEN, NO_DISTILLATION: GREY}
     figure.add_trace(

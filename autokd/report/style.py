@@ -1,6 +1,6 @@
-"""The look that all figures share, legible on a light and on a dark page.
+"""The style that all figures share, legible on a light and on a dark page.
 
-Figures have no background of their own and neutral words; the report's page and the dashboard colour the rest.
+Figures have no background of their own and text of a neutral color; the page and the dashboard color the rest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INK = "#101722"
 CLEAR = "rgba(0,0,0,0)"
 
 _SCALE = ((0.0, (59, 76, 138)), (0.5, (44, 160, 160)), (1.0, (250, 204, 60)))
-"""Low to high: indigo, teal, gold; told apart by lightness alone as well."""
+"""Low to high: indigo, teal, gold; the lightness alone distinguishes them as well."""
 
 
 def plain_figure(height: int = 360) -> go.Figure:
@@ -50,7 +50,7 @@ def plain_figure(height: int = 360) -> go.Figure:
 
 
 def say_instead(words: str, height: int = 160) -> go.Figure:
-    """Return a figure that only says why there is nothing to draw."""
+    """Return an empty figure with a text that says why there is nothing to draw."""
     figure = plain_figure(height)
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
@@ -94,6 +94,6 @@ def colour_scale() -> list[list[float | str]]:
 
 
 def value_range(values: Sequence[float]) -> tuple[float, float]:
-    """Return least and greatest finite value, (0, 0) where there is none."""
+    """Return the least and the greatest finite value, or (0, 0) if there is none."""
     kept = [value for value in values if math.isfinite(value)]
     return (min(kept), max(kept)) if kept else (0.0, 0.0)

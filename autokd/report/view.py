@@ -1,4 +1,4 @@
-"""What a report shows, as frozen values: nothing to look up, no torch.
+"""Values of a report, frozen: nothing to look up, no torch.
 
 ``gather`` fills these from a run. What results.json holds in the form that a report needs is taken as it is (``Race``,
 ``ProxyFidelity``, ``TeacherResult``); the classes here are for what it holds in another form. Figures, tables and pages
@@ -25,7 +25,7 @@ class TrialView:
 
     Args:
         number: number of the trial in its study.
-        status: how it ended, or "running".
+        status: state of the trial.
         value: reward; of a pruned trial the last that was reported; None if there is none.
         path: categorical decisions (question, answer) in the order in which they were taken.
         formula: distiller as one line.
@@ -148,7 +148,7 @@ class ReportData:
         judged_on: split of ``EntryView.test_ap``.
         config_yaml: resolved configuration as YAML text.
         environment: versions, device and the like, by name.
-        notes: what a reader must know, as results.json says it.
+        notes: remarks for the reader, as in results.json.
     """
 
     name: str

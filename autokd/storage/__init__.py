@@ -1,4 +1,4 @@
-"""What a run stores: an Optuna study with AutoKD's attributes, the run directory, the results.
+"""Storage of a run: an Optuna study with AutoKD's attributes, the run directory, the results.
 
 ``record`` and ``facts`` define the attributes of trials and studies; nothing else reads or writes them. Torch-free.
 """

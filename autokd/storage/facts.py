@@ -1,4 +1,4 @@
-"""What AutoKD stores on an Optuna study: the facts of a run and the outcomes of jobs that are no trials.
+"""Attributes that AutoKD stores on an Optuna study: facts of a run, and outcomes of jobs that are no trials.
 
 The names of all study attributes are written here and nowhere else. Each fact is one attribute and one commit, so that
 a process that dies leaves either the old value or the new one.

@@ -1,4 +1,4 @@
-"""What AutoKD stores on an Optuna trial: two attributes, each one commit, and a note for the dashboard.
+"""Attributes that AutoKD stores on an Optuna trial, two of them, each one commit, and a note for the dashboard.
 
 ``autokd:job`` is written when a trial is asked, ``autokd:outcome`` before it is told: a driver that dies between the
 two loses nothing. The names of all trial attributes are defined here.
@@ -53,7 +53,7 @@ class TrialRecord:
     reused_from: int | None
     """Number of the trial with the same digest whose outcome this one took over; None: it was trained."""
     outcome: Outcome | None
-    """How the job ended; None while it runs."""
+    """Outcome of the job; None while it runs."""
     promoted: str = ""
     """Digest of the earlier trial's student that taught too; empty: none did."""
 
@@ -98,7 +98,7 @@ def record_outcome(trial: optuna.Trial, outcome: Outcome) -> None:
 
     Args:
         trial: trial whose job has ended.
-        outcome: how it ended.
+        outcome: outcome of its job.
     """
     trial.set_user_attr(OUTCOME, outcome_to_json(outcome))
 

@@ -1,4 +1,4 @@
-"""``results.json``, schema 1: what a run found, for scripts of users and for the report."""
+"""``results.json``, schema 1: the findings of a run, for scripts of users and for the report."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class RaceRound(_Part):
 
 
 class Race(_Part):
-    """How the winner of a search was found among its finalists."""
+    """Race of the finalists, which selected the winner of the search."""
 
     finalists: tuple[FinalistResult, ...] = ()
     """The winner first, then the others, the last eliminated first."""
@@ -157,7 +157,7 @@ class Race(_Part):
 
 
 class ProxyFidelity(_Part):
-    """How well the proxy ranked the distillers that were also trained in full."""
+    """Rank correlation of proxy and full trainings, over the distillers that have both."""
 
     kendall_tau: Number = None
     """Kendall's tau-b between proxy reward and mean val AP; None if there are too few distillers, or all are tied."""
@@ -168,7 +168,7 @@ class ProxyFidelity(_Part):
     high: Number = None
     """Upper end of that interval."""
     note: str = ""
-    """How far the value can be trusted, or why there is none."""
+    """Limits of the value, or the reason why there is none."""
 
 
 class Results(_Part):
@@ -185,7 +185,7 @@ class Results(_Part):
     teachers: tuple[TeacherResult, ...] = ()
     """Each of several teachers, in the order of the configuration; empty, and left out of the file, for one."""
     entries: tuple[Entry, ...] = ()
-    """What was trained in full: "none" first, then the baselines, then the searched or given distiller."""
+    """Full trainings: "none" first, then the baselines, then the searched or given distiller."""
     race: Race | None = None
     """Race of the finalists; None, and left out of the file, if nothing was searched."""
     proxy_fidelity: ProxyFidelity = ProxyFidelity()
@@ -193,7 +193,7 @@ class Results(_Part):
     winner: str = ""
     """Name of the entry with the best mean val AP."""
     notes: tuple[str, ...] = ()
-    """What a reader must know: no test file, trainings that failed, ..."""
+    """Remarks for the reader: no test file, trainings that failed, ..."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Versions of Python and of the packages."""
 

@@ -1,13 +1,13 @@
 """A run as a whole: the search, the finalists' race, the full trainings, the results.
 
-``run`` leads through the phases, which ``phases`` holds as generators of drivers; ``context`` is what they share.
+``run`` leads through the phases, which ``phases`` holds as generators of drivers; ``context`` is shared by them.
 
     driver, trials, reward     the search as a driver, its trials, their value
     promotion                  a good student joins the teachers
     finalists, race, noise     the best trials, compared over seeds by a paired test
-    distillers, fidelity       what is trained in full; how well the proxy ranked it
+    distillers, fidelity       distillers that are trained in full; rank correlation with the proxy
     phased_driver              fixed lists of jobs, and drivers one after another
-    resume, contents           what lets an interrupted run go on
+    resume, contents           continuation of an interrupted run
     finish, reporting          the files that a run writes
     observer, evaluation       progress; AP of given weights
 """

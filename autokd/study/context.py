@@ -1,4 +1,4 @@
-"""What the phases of one run share, and the constants that they agree on."""
+"""Context of a run: the objects that its phases share, and the constants that they agree on."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class RunContext:
 
 @dataclass(frozen=True)
 class FullResults:
-    """What was trained in full, and how each training ended.
+    """Full trainings of a run and their outcomes.
 
     Args:
         distillers: rows of the results, in their order.

@@ -143,7 +143,7 @@ class SearchDriver:
         """Store the outcome of a trial, then tell Optuna its value or keep the trial for calibration.
 
         Args:
-            outcome: how the trial's job ended.
+            outcome: outcome of the trial's job.
         """
         asked = self._asked.pop(outcome.job_id)
         record_outcome(asked.trial, outcome)
@@ -204,7 +204,7 @@ class SearchDriver:
         else:
             state = TrialState.PRUNED if ended.outcome.status == "pruned" else TrialState.FAIL
             if is_external(ended.outcome.cause):
-                # Before the trial is told: Optuna lets nobody write on a finished trial.
+                # Before the trial is told: Optuna refuses attributes of a finished trial.
                 set_trial_attr(self._study, ended.number, FORGET_ATTR, True)
             frozen = self._study.tell(ended.number, state=state)
         self._num_ended += 1

@@ -1,4 +1,4 @@
-"""How well the proxy ranked the distillers that this run also trained in full."""
+"""Fidelity of the proxy: its rank correlation with the full trainings of the same run."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def _notes(run: RunContext, trained: FullResults) -> tuple[str, ...]:
     if strength == "published":
         notes.append("The presets were trained with the weights of their papers.")
     else:
-        notes.append(f"The presets were trained at a gradient ratio of {strength:g}, kept as training goes on.")
+        notes.append(f"The presets were trained at a gradient ratio of {strength:g}, kept throughout the training.")
     for distiller in trained.distillers:
         for outcome in distiller.outcomes(trained.outcomes, run.config.full.seeds):
             if outcome.status != "finished":

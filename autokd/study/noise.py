@@ -1,4 +1,4 @@
-"""How much of a proxy reward is noise of the seed, and which reward a distiller is therefore expected to have.
+"""Noise of a proxy reward, and the reward that a distiller is therefore expected to have.
 
 The model. With the metrics of one training weighted and added as the reward does, distiller d and seed s give
 

@@ -1,4 +1,4 @@
-"""What lets an interrupted run go on: the claim on its study, its clock, and the trials that it left running."""
+"""Support of interrupted runs: the claim on the study, the clock, and the trials that a dead process left running."""
 
 from __future__ import annotations
 

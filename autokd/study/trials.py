@@ -39,7 +39,7 @@ class AskedTrial:
         """Return the trial with its outcome; trials that wait for it go with it.
 
         Args:
-            outcome: how its job ended.
+            outcome: outcome of its job.
         """
         return EndedTrial(self.trial.number, self.spec, outcome, self.promoted, self.pending_duplicates)
 

@@ -49,7 +49,7 @@
   };
 
   if (typeof DecompressionStream === "undefined") {
-    say("This browser cannot unpack the figures (it lacks DecompressionStream); every number also stands in the tables.");
+    say("This browser cannot unpack the figures (it lacks DecompressionStream); every number is in the tables too.");
     return;
   }
   inflate().then((source) => {
@@ -58,5 +58,5 @@
     document.head.append(script);
     draw();
     document.documentElement.dataset.figures = "drawn";
-  }).catch((error) => say(`The figures could not be drawn: ${error.message}. Every number also stands in the tables.`));
+  }).catch((error) => say(`The figures could not be drawn: ${error.message}. Every number is in the tables too.`));
 })();
