@@ -70,7 +70,7 @@ def test_proposals_join_the_truth_three_background_ones_for_each_other():
     proposals[0, -1] = torch.nan
     student = replace(student, proposals=proposals)
     found = regions_of(cases.inputs_of(student, teacher, truth)).instances
-    taken = found.there_S.view(2, -1)
+    taken = found.present_S.view(2, -1)
     assert taken[0].sum() == 1 + 1 + 3 * 2, "the truth, the overlapping one, three for each of the two"
     assert taken[1].sum() == 0, "an image without boxes has nothing to set background against"
     labels = found.labels_S.view(2, -1)

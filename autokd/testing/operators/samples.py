@@ -152,21 +152,23 @@ def piece(
     region = None if weights_SHW is None else FixedRegion(weights_SHW)
     features = FeaturePair(student_SCHW, teacher_SCHW, Grid(*student_SCHW.shape[-2:]), region=region, layout=layout)
     if layout == "regions":
-        there_S = torch.ones(len(student_SCHW), dtype=torch.bool)
+        present_S = torch.ones(len(student_SCHW), dtype=torch.bool)
         if weights_SHW is not None:
-            there_S = weights_SHW.flatten(1).any(1)
-        return replace(features, instances=instances(there_S))
+            present_S = weights_SHW.flatten(1).any(1)
+        return replace(features, instances=instances(present_S))
     if layout == "logits":
         return replace(features, labels_SHW=teacher_SCHW.argmax(1) if teacher_SCHW.numel() else None)
     return features
 
 
-def instances(there_S: Tensor) -> Instances:
+def instances(present_S: Tensor) -> Instances:
     """Return regions of two images, every other one of class 0, with boxes in a row that do not overlap."""
-    index_S = torch.arange(len(there_S))
+    index_S = torch.arange(len(present_S))
     left_S = (index_S * 20.0)[:, None]
     boxes_S4 = torch.cat([left_S, torch.zeros_like(left_S), left_S + 10, torch.full_like(left_S, 10.0)], 1)
-    return Instances(boxes_S4, torch.where(there_S, torch.tensor([0, 1, 0, 2])[index_S % 4], -1), index_S % 2, there_S)
+    return Instances(
+        boxes_S4, torch.where(present_S, torch.tensor([0, 1, 0, 2])[index_S % 4], -1), index_S % 2, present_S
+    )
 
 
 class FixedRegion(Region):
