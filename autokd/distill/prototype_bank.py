@@ -143,10 +143,12 @@ class PrototypeBank(Memory):
         return torch.where(fits_SP.any(1), 1.0 - (nearest_S[0] - nearest_S[1]).abs(), 1.0)
 
     def get_extra_state(self) -> dict[str, Any]:
+        """Return the chosen prototypes, whose number changes with every choice, so that they cannot be buffers."""
         chosen = self._chosen
         return {} if chosen is None else {name: getattr(chosen, name) for name in chosen.__dataclass_fields__}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore chosen prototypes; without any, the batch's own instances serve."""
         device = self.levels_X.device
         self._chosen = Prototypes(**{name: value.to(device) for name, value in state.items()}) if state else None
 

@@ -94,11 +94,13 @@ class TinyHead(nn.Module):
             self.register_buffer(name, torch.randn(shape, generator=generator) * channels**-0.5)
 
     def begin(self, pyramid: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the maps inside the head, (class branch, box branch), of each level."""
         return {name: (self._mix(x, self.cls).tanh(), self._mix(x, self.box).tanh()) for name, x in pyramid.items()}
 
     def finish(
         self, head_maps: Mapping[str, tuple[Tensor, Tensor]], input_size_px: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
+        """Return class logits (B, A, K) and boxes (B, A, 4), xyxy pixels, from maps inside the head."""
         logits, found = [], []
         for name, (cls_BCHW, box_BCHW) in head_maps.items():
             stride = self.strides[name]
@@ -111,6 +113,7 @@ class TinyHead(nn.Module):
         return torch.cat(logits, 1), torch.cat(found, 1)
 
     def edges(self, pyramid: Mapping[str, Tensor]) -> Tensor:
+        """Return the bins' logits of each candidate's edges, (B, A, 4, bins)."""
         maps = [self._mix(x, self.edges_).flatten(2).transpose(1, 2) for x in pyramid.values()]
         return torch.cat(maps, 1).unflatten(2, (4, NUM_BINS))
 
@@ -186,6 +189,7 @@ class FixedRegion(Region):
 def inputs_of(
     student: DetectorOutputs, teacher: DetectorOutputs, targets: Sequence[Mapping[str, Tensor]] = TARGETS
 ) -> TermInputs:
+    """Return the inputs of terms for a batch of two detectors with levels of equal names."""
     pairs = tuple(
         LevelPair(name, name, stride, student.pyramid[name].shape[1], teacher.pyramid[name].shape[1])
         for name, stride in student.strides.items()
