@@ -52,8 +52,8 @@ def build_distiller(
     _check_taps(spec, student, teacher)
     looks_at_levels = any(_is_by_level(term) for term in spec.terms)
     pairs = pair_levels(student, teacher, must_share=looks_at_levels)
-    workshop = _Workshop(BuildContext(pairs, num_classes, student, teacher))
-    terms = {name: workshop.term(term, i) for i, (name, term) in enumerate(zip(term_names(spec), spec.terms))}
+    factory = _OperatorFactory(BuildContext(pairs, num_classes, student, teacher))
+    terms = {name: factory.term(term, i) for i, (name, term) in enumerate(zip(term_names(spec), spec.terms))}
     distiller = Distiller(
         spec, terms, pairs, make_adapters(pairs if looks_at_levels else ()), recalibrate_every, sum_over_processes
     )
@@ -72,7 +72,7 @@ def term_names(spec: DistillerSpec) -> tuple[str, ...]:
     return tuple(names)
 
 
-class _Workshop:
+class _OperatorFactory:
     """Makes operators; terms that begin alike get the same modules, so that their common beginning runs once."""
 
     def __init__(self, context: BuildContext) -> None:

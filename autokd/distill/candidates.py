@@ -44,7 +44,7 @@ class Positives:
     """Index of the object among the image's ground-truth boxes."""
 
     @property
-    def there_BP(self) -> Tensor:
+    def present_BP(self) -> Tensor:
         """Which entries are candidates and no padding."""
         return self.labels_BP >= 0
 
@@ -65,7 +65,7 @@ def _find_positives(inputs: TermInputs) -> Positives:
         nothing_B1 = candidates_BA4.new_zeros((len(candidates_BA4), 1), dtype=torch.int64)
         return Positives(nothing_B1, nothing_B1 - 1, nothing_B1)
     overlap_BAM = pairwise_iou(candidates_BA4, truth.padded_BM4.nan_to_num(0.0).to(candidates_BA4.dtype))
-    best_BA, which_BA = overlap_BAM.masked_fill(~truth.there_BM[:, None], 0.0).max(-1)
+    best_BA, which_BA = overlap_BAM.masked_fill(~truth.present_BM[:, None], 0.0).max(-1)
     is_positive_BA = best_BA >= POSITIVE_IOU
     # This waits for the device: P is the size of the tensors below.
     most = max(int(is_positive_BA.sum(1).max()), 1)

@@ -30,7 +30,7 @@ class InstanceVectors:
     teacher_SC: Tensor
     labels_S: Tensor
     levels_S: Tensor
-    there_S: Tensor
+    present_S: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class PrototypeBank(Memory):
             found: the instances of a batch.
             is_kept_S: False for those that are too small to keep.
         """
-        keeps_S = is_kept_S & found.there_S & (found.labels_S >= 0)
+        keeps_S = is_kept_S & found.present_S & (found.labels_S >= 0)
         classes_S = found.labels_S.clamp(0, self.num_classes - 1)
         is_of_SK = torch.nn.functional.one_hot(classes_S, self.num_classes) * keeps_S[:, None]
         order_S = (is_of_SK.cumsum(0) - 1).gather(1, classes_S[:, None])[:, 0]
@@ -118,12 +118,12 @@ class PrototypeBank(Memory):
         """Return the prototypes chosen when the epoch began, or the batch's own instances before the first choice."""
         if self._chosen is not None:
             return self._chosen
-        there = found.there_S
+        is_present = found.present_S
         return Prototypes(
-            found.student_SC.detach()[there],
-            found.teacher_SC.detach()[there],
-            found.labels_S[there],
-            found.levels_S[there],
+            found.student_SC.detach()[is_present],
+            found.teacher_SC.detach()[is_present],
+            found.labels_S[is_present],
+            found.levels_S[is_present],
         )
 
     def reliability(self, found: InstanceVectors) -> Tensor:
@@ -143,10 +143,12 @@ class PrototypeBank(Memory):
         return torch.where(fits_SP.any(1), 1.0 - (nearest_S[0] - nearest_S[1]).abs(), 1.0)
 
     def get_extra_state(self) -> dict[str, Any]:
+        """Return the chosen prototypes, whose number changes with every choice, so that they cannot be buffers."""
         chosen = self._chosen
         return {} if chosen is None else {name: getattr(chosen, name) for name in chosen.__dataclass_fields__}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore chosen prototypes; without any, the batch's own instances serve."""
         device = self.levels_X.device
         self._chosen = Prototypes(**{name: value.to(device) for name, value in state.items()}) if state else None
 

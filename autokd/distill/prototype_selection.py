@@ -41,22 +41,29 @@ def select_prototypes(
     density_bandwidth: float = 0.1,
     density_quantile: float = 0.4,
 ) -> Tensor:
-    """Choose the rows of the N instances of one class (and level) that serve as its prototypes.
+    """Choose prototypes among the N instances of one class (and level).
 
-    Global Knowledge (ECCV 2022), PGM. The vectors, (N, D_s) and (N, D_t) of any floating type on one device, are
-    L2-normalised here; ``alpha`` pulls the two coefficients of an atom together (0: the spaces choose on their own).
-
-    Returns the rows as int64 (at most ``num_prototypes``, on the vectors' device), in the order of choice, each
-    once. Same vectors, same rows: nothing is drawn at random.
+    Global Knowledge (ECCV 2022), PGM. Nothing is drawn at random: same vectors, same rows.
 
     - Candidates: rows whose density reaches the quantile (linear between ranks) in both spaces. A row *at* the
       quantile counts, so that duplicates, or vectors too far apart for a density (every one is 1), stay together.
     - A row of zeros in either space has no direction and is no candidate; as an instance it explains nothing.
     - If no row reaches both quantiles, every row with a direction is a candidate.
     - Fewer candidates than ``num_prototypes``: all of them. No candidates (N = 0, or zeros only): no rows.
-    - Choices equal within rounding, such as duplicates: the first row. So too once nothing is left to explain.
+    - Choices equal within rounding, such as duplicates, or all choices once nothing is left to explain: the first row.
 
-    Raises DistillError for shapes, devices or types that do not fit, non-finite vectors, and settings out of range.
+    Args:
+        student_vectors, teacher_vectors: (N, D_s) and (N, D_t) of any floating type on one device; normalized here.
+        num_prototypes: the most rows to choose, at least 1.
+        alpha: pulls the two coefficients of an atom towards each other; 0: the spaces choose on their own.
+        density_bandwidth: width of the kernel of densities, in units of 1 - cosine.
+        density_quantile: quantile of the densities that a candidate reaches, 0 to 1.
+
+    Returns:
+        Rows as int64 on the vectors' device, in the order of choice, each once.
+
+    Raises:
+        DistillError: for shapes, devices or types that do not fit, non-finite vectors, and settings out of range.
     """
     _check_settings(num_prototypes, alpha, density_bandwidth, density_quantile)
     _check_vectors(student_vectors, teacher_vectors)

@@ -56,26 +56,26 @@ def _regions_of(inputs: TermInputs) -> RegionSet:
     if proposals_BR4 is None or proposals_BR4.shape[1] == 0:
         return RegionSet(truth.padded_BM4.nan_to_num(0.0), inputs.instances, truth.padded_BM4.shape[1])
     proposals_BR4 = proposals_BR4.detach().to(truth.padded_BM4)
-    taken_BR, labels_BR = _choose(proposals_BR4, truth.padded_BM4, truth.labels_BM, truth.there_BM)
+    taken_BR, labels_BR = _choose(proposals_BR4, truth.padded_BM4, truth.labels_BM, truth.present_BM)
     boxes_BM4 = torch.cat([truth.padded_BM4, torch.where(taken_BR[..., None], proposals_BR4, torch.nan)], 1)
-    there_BM = torch.cat([truth.there_BM, taken_BR], 1)
+    present_BM = torch.cat([truth.present_BM, taken_BR], 1)
     labels_BM = torch.cat([truth.labels_BM, labels_BR], 1)
-    boxes_BM4 = torch.where(there_BM[..., None], boxes_BM4, 0.0)
-    images_BM = torch.arange(len(boxes_BM4), device=boxes_BM4.device)[:, None].expand(there_BM.shape)
-    instances = Instances(boxes_BM4.flatten(0, 1), labels_BM.flatten(), images_BM.flatten(), there_BM.flatten())
+    boxes_BM4 = torch.where(present_BM[..., None], boxes_BM4, 0.0)
+    images_BM = torch.arange(len(boxes_BM4), device=boxes_BM4.device)[:, None].expand(present_BM.shape)
+    instances = Instances(boxes_BM4.flatten(0, 1), labels_BM.flatten(), images_BM.flatten(), present_BM.flatten())
     return RegionSet(boxes_BM4, instances, truth.padded_BM4.shape[1])
 
 
-def _choose(proposals_BR4: Tensor, truth_BM4: Tensor, labels_BM: Tensor, there_BM: Tensor) -> tuple[Tensor, Tensor]:
+def _choose(proposals_BR4: Tensor, truth_BM4: Tensor, labels_BM: Tensor, present_BM: Tensor) -> tuple[Tensor, Tensor]:
     """Whether each proposal is taken (B, R), and its class (-1: background)."""
     exists_BR = proposals_BR4.isfinite().all(-1)
     if truth_BM4.shape[1] == 0:
         return torch.zeros_like(exists_BR), torch.full(exists_BR.shape, -1, device=exists_BR.device)
     overlap_BRM = pairwise_iou(proposals_BR4.nan_to_num(0.0), truth_BM4.nan_to_num(0.0))
-    best_BR, which_BR = overlap_BRM.masked_fill(~there_BM[:, None], 0.0).max(-1)
+    best_BR, which_BR = overlap_BRM.masked_fill(~present_BM[:, None], 0.0).max(-1)
     is_positive_BR = exists_BR & (best_BR > SAME_OBJECT_IOU)
     is_negative_BR = exists_BR & ~is_positive_BR
-    budget_B1 = _NEGATIVES_PER_POSITIVE * (is_positive_BR.sum(1, keepdim=True) + there_BM.sum(1, keepdim=True))
+    budget_B1 = _NEGATIVES_PER_POSITIVE * (is_positive_BR.sum(1, keepdim=True) + present_BM.sum(1, keepdim=True))
     # Proposals are sorted by score, so the first negatives are the detector's most confident errors.
     is_negative_BR &= is_negative_BR.cumsum(1) <= budget_B1
     labels_BR = torch.where(is_positive_BR, labels_BM.gather(1, which_BR), -1)

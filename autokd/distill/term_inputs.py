@@ -115,13 +115,13 @@ class TermInputs:
     def instances(self) -> Instances:
         """The ground-truth boxes as samples, image by image, filled up to the most of an image."""
         boxes = self.boxes
-        num_images, most = boxes.there_BM.shape
+        num_images, most = boxes.present_BM.shape
         images_BM = torch.arange(num_images, device=self.device)[:, None].expand(num_images, most)
         return Instances(
             boxes.padded_BM4.nan_to_num(0.0).flatten(0, 1),
             boxes.labels_BM.flatten(),
             images_BM.flatten(),
-            boxes.there_BM.flatten(),
+            boxes.present_BM.flatten(),
         )
 
     @cached_property

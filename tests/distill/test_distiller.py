@@ -13,7 +13,6 @@ from torch import nn
 
 from autokd.distill import build_distiller
 from autokd.distill.geometry.levels import pair_levels
-from autokd.distill.transforms.attention import SpatialAttention
 from autokd.errors import DistillError, NonFiniteError, SpecError
 from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset
@@ -137,17 +136,6 @@ def test_terms_of_the_same_operators_have_different_names():
     name = "whole.softmax_cells.kl"
     assert list(result.terms) == [name, f"{name}#2", f"{name}#3"]
     assert len({float(value.raw) for value in result.terms.values()}) == 3
-
-
-def test_terms_that_begin_alike_compute_their_beginning_once(monkeypatch):
-    calls = []
-    change = SpatialAttention.change
-    monkeypatch.setattr(SpatialAttention, "change", lambda self, *args: calls.append(1) or change(self, *args))
-    terms = [cases.spec_of("whole", ["spatial_attention"], distance, ONE).terms[0] for distance in ("l1", "l2")]
-    distiller = built(DistillerSpec(tuple(terms)))
-    calls.clear()
-    distiller(cases.outputs(), cases.outputs(seed=1))
-    assert len(calls) == 2 * len(cases.LEVELS)
 
 
 def test_it_computes_in_float32_outside_autocast_whatever_the_taps_are():

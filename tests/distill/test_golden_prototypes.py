@@ -157,7 +157,7 @@ def test_reliability_is_one_without_prototypes_of_the_class_and_has_no_gradient(
     shown = InstanceVectors(rows, torch.randn(5, 4), zeros, zeros, torch.ones(5, dtype=torch.bool))
     bank.add(shown, torch.ones(5, dtype=torch.bool))
     bank.begin_epoch(2)
-    other = InstanceVectors(rows, shown.teacher_SC, torch.ones(5, dtype=torch.int64), shown.levels_S, shown.there_S)
+    other = InstanceVectors(rows, shown.teacher_SC, torch.ones(5, dtype=torch.int64), shown.levels_S, shown.present_S)
     assert (bank.reliability(other) == 1).all()
     found = bank.reliability(shown)
     assert not found.requires_grad

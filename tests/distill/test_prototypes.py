@@ -193,7 +193,7 @@ def test_vectors_are_left_as_they_were():
 
 def test_density_in_chunks_equals_density_at_once(monkeypatch: pytest.MonkeyPatch):
     student, teacher = pair("clustered", 4, 100, 8, 8)
-    monkeypatch.setattr("autokd.distill.prototypes._CHUNK_NUMBERS", 700)  # 15 chunks, the last one not full
+    monkeypatch.setattr("autokd.distill.prototype_selection._CHUNK_NUMBERS", 700)  # 15 chunks, the last one not full
     assert select_prototypes(student, teacher).tolist() == naive_picks(student, teacher)
 
 

@@ -69,5 +69,5 @@ def _logits(x_SCHW: Tensor, weights_SN: Tensor, temperature: float) -> Tensor:
 
 
 def _mean_over_regions(value_S: Tensor, weights_SN: Tensor) -> Tensor:
-    there_S = weights_SN[:, 0]
-    return torch.where(there_S > 0, value_S, 0.0).sum() / there_S.sum().clamp_min(1.0)
+    present_S = weights_SN[:, 0]
+    return torch.where(present_S > 0, value_S, 0.0).sum() / present_S.sum().clamp_min(1.0)

@@ -65,7 +65,7 @@ class Boxes:
         self._memo = memo or StepMemo()
 
     @cached_property
-    def there_BM(self) -> Tensor:
+    def present_BM(self) -> Tensor:
         """Which rows of ``padded_BM4`` are boxes."""
         return self.padded_BM4.isfinite().all(-1)
 
@@ -78,7 +78,7 @@ class Boxes:
             )
         listed = [target["labels"].detach().to(self.padded_BM4.device, torch.int64) for target in self._targets]
         padded_BM = pad_sequence(listed, batch_first=True, padding_value=-1)
-        return torch.where(self.there_BM, padded_BM, -1)
+        return torch.where(self.present_BM, padded_BM, -1)
 
     def covered_SHW(self, stride: float, grid: Grid) -> Tensor:
         """Whether each cell of ``grid``, on a map with ``stride``, lies in a box of its image.
@@ -107,9 +107,9 @@ def covering(boxes: Boxes, stride: float, grid: Grid) -> tuple[Tensor, Tensor]:
 def _cleaned(boxes_xyxy_px: Tensor, size_px: tuple[int, int]) -> Tensor:
     height, width = size_px
     x1, y1, x2, y2 = boxes_xyxy_px.unbind(-1)
-    there = (x2 >= x1) & (y2 >= y1) & (x2 > 0) & (y2 > 0) & (x1 < width) & (y1 < height)
+    is_present = (x2 >= x1) & (y2 >= y1) & (x2 > 0) & (y2 > 0) & (x1 < width) & (y1 < height)
     clipped = [x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)]
-    return torch.where(there[..., None], torch.stack(clipped, dim=-1), torch.nan)
+    return torch.where(is_present[..., None], torch.stack(clipped, dim=-1), torch.nan)
 
 
 def _covers(low_BM: Tensor, high_BM: Tensor, cells_PN2: Tensor, length: int) -> Tensor:
@@ -129,7 +129,7 @@ class Instances:
     boxes_S4: Tensor
     labels_S: Tensor
     images_S: Tensor
-    there_S: Tensor
+    present_S: Tensor
     """False for padding."""
 
 
@@ -197,9 +197,9 @@ class Outside(Region):
 class Present(Region):
     """Whole samples: every cell of those that are there counts 1, of those that are absent 0."""
 
-    def __init__(self, there_S: Tensor) -> None:
+    def __init__(self, present_S: Tensor) -> None:
         super().__init__()
-        self._there_S = there_S
+        self._there_S = present_S
 
     def make_SHW(self, grid: Grid) -> Tensor:
         cells = cells_of(grid, self._there_S.device)

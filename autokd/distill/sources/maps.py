@@ -88,7 +88,7 @@ class Instance(Source):
     def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
         boxes_BM4 = inputs.boxes.padded_BM4.nan_to_num(0.0)
         instances = inputs.instances
-        region = Present(instances.there_S)
+        region = Present(instances.present_S)
         pieces = []
         for level, pair in enumerate(inputs.pairs):
             student, teacher = (roi_align(x_BCHW, boxes_BM4, pair.stride, self.size) for x_BCHW in inputs.maps(level))

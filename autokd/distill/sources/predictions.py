@@ -45,7 +45,7 @@ class PositiveLogits(Source):
     def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
         chosen = positives(inputs)
         student_BPK, teacher_BPK = (chosen.of(x_BAK) for x_BAK in inputs.tap("class_logits"))
-        region = Given(chosen.there_BP.to(teacher_BPK.dtype)[:, None])
+        region = Given(chosen.present_BP.to(teacher_BPK.dtype)[:, None])
         labels_B1P = chosen.labels_BP[:, None]
         return (candidate_pair(student_BPK, teacher_BPK, LOGITS, region, labels_SHW=labels_B1P),)
 
@@ -79,6 +79,6 @@ class LocalizationDistribution(Source):
     def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
         chosen = positives(inputs)
         student_BXE, teacher_BXE = (chosen.of(x_BA4E).flatten(1, 2) for x_BA4E in inputs.tap("edge_logits"))
-        scores_BP = top_scores(chosen.of(inputs.tap("class_logits")[1])) * chosen.there_BP
+        scores_BP = top_scores(chosen.of(inputs.tap("class_logits")[1])) * chosen.present_BP
         region = Given(scores_BP.repeat_interleave(4, dim=1)[:, None])
         return (candidate_pair(student_BXE, teacher_BXE, LOGITS, region),)

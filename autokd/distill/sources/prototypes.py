@@ -58,8 +58,8 @@ class _WithPrototypes:
         for (side, maps), strides in zip(sides, self._strides):
             vectors.append(regions.truth(region_vectors(inputs, maps, strides, side)))
             levels.append(regions.truth(region_levels(boxes_S4, strides).argmax(1)))
-        there_S, labels_S = (regions.truth(x) for x in (regions.instances.there_S, regions.instances.labels_S))
-        found = InstanceVectors(vectors[0], vectors[1], labels_S, levels[1], there_S)
+        present_S, labels_S = (regions.truth(x) for x in (regions.instances.present_S, regions.instances.labels_S))
+        found = InstanceVectors(vectors[0], vectors[1], labels_S, levels[1], present_S)
         if inputs.is_training:
             sides_S2 = regions.truth(boxes_S4[:, 2:] - boxes_S4[:, :2])
             smallest_px = _SMALLEST_PX * max(inputs.student.input_size_px) / _OF_PX
@@ -80,7 +80,7 @@ class ReliableForeground(FeatureMap):
         self.bank = self._shared.bank
 
     def region(self, inputs: TermInputs, level: int) -> Region:
-        reliability_BM = self._shared.reliability(inputs, self.bank).view(inputs.boxes.there_BM.shape)
+        reliability_BM = self._shared.reliability(inputs, self.bank).view(inputs.boxes.present_BM.shape)
         return _Reliable(inputs.boxes, inputs.pairs[level].stride, reliability_BM)
 
 
@@ -100,8 +100,8 @@ class ReliableLogits(Source):
     def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
         chosen = positives(inputs)
         student_BPK, teacher_BPK = (chosen.of(x_BAK) for x_BAK in inputs.tap("class_logits"))
-        reliability_BM = self._shared.reliability(inputs, self.bank).view(inputs.boxes.there_BM.shape)
-        weights_BP = chosen.there_BP.to(teacher_BPK.dtype)
+        reliability_BM = self._shared.reliability(inputs, self.bank).view(inputs.boxes.present_BM.shape)
+        weights_BP = chosen.present_BP.to(teacher_BPK.dtype)
         if reliability_BM.shape[1]:
             weights_BP = weights_BP * reliability_BM.gather(1, chosen.boxes_BP).clamp_min(0.0)
         region = Given(weights_BP[:, None])
@@ -144,7 +144,7 @@ class PrototypeAlignment(Source):
         reliability_S1 = self._shared.reliability(inputs, self.bank)[:, None]
         student_SP = reliability_S1 * cosines(found.student_SC, kept.student_PC)
         teacher_SP = reliability_S1 * cosines(found.teacher_SC, kept.teacher_PC)
-        counts_SP = found.there_S[:, None] & (found.levels_S[:, None] == kept.levels_P)
+        counts_SP = found.present_S[:, None] & (found.levels_S[:, None] == kept.levels_P)
         if student_SP.shape[1] == 0:  # no prototype yet: one of weight 0, as later steps need a map with a cell
             student_SP, teacher_SP, counts_SP = (functional.pad(x, (0, 1)) for x in (student_SP, teacher_SP, counts_SP))
         return (

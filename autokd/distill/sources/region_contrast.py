@@ -68,33 +68,33 @@ class Contrastive(Source):
         pair = similarities(student_SD, teacher_SD, queue_QD), similarities(teacher_SD, teacher_SD, queue_QD).detach()
         weights_SN = self._counts(instances)
         if inputs.is_training:  # after the similarities: a region is no negative of its own
-            self._enqueue(teacher_SD.detach(), instances.there_S)
+            self._enqueue(teacher_SD.detach(), instances.present_S)
         student_S11N, teacher_S11N = (side_SN[:, None, None] for side_SN in pair)
         grid = Grid(1, student_S11N.shape[-1])
         return (FeaturePair(student_S11N, teacher_S11N, grid, Given(weights_SN[:, None]), CONTRAST),)
 
     def _counts(self, instances: Instances) -> Tensor:
         """(S, 1 + S + Q): 1 for the partner and for each negative of a region that is there, else 0."""
-        boxes_S4, images_S, there_S = instances.boxes_S4, instances.images_S, instances.there_S
+        boxes_S4, images_S, present_S = instances.boxes_S4, instances.images_S, instances.present_S
         same_object_SS = (pairwise_iou(boxes_S4[None], boxes_S4[None])[0] > SAME_OBJECT_IOU) & (
             images_S[:, None] == images_S
         )
         same_object_SS |= torch.eye(len(boxes_S4), dtype=torch.bool, device=boxes_S4.device)
         is_filled_Q = torch.arange(self.places, device=boxes_S4.device) < self.num_queued
-        columns = [torch.ones_like(there_S)[:, None], ~same_object_SS & there_S]
+        columns = [torch.ones_like(present_S)[:, None], ~same_object_SS & present_S]
         columns.append(is_filled_Q.expand(len(boxes_S4), -1))
-        return (torch.cat(columns, 1) & there_S[:, None]).to(boxes_S4)
+        return (torch.cat(columns, 1) & present_S[:, None]).to(boxes_S4)
 
     @torch.no_grad()
-    def _enqueue(self, teacher_SD: Tensor, there_S: Tensor) -> None:
+    def _enqueue(self, teacher_SD: Tensor, present_S: Tensor) -> None:
         """Put the vectors of present regions into the queue in place of the oldest."""
         if self.places == 0:
             return
-        order_S = there_S.cumsum(0) - 1
-        fits_S = there_S & (order_S >= order_S[-1:] + 1 - self.places)  # of more than fit, the last
+        order_S = present_S.cumsum(0) - 1
+        fits_S = present_S & (order_S >= order_S[-1:] + 1 - self.places)  # of more than fit, the last
         place_S = torch.where(fits_S, (self.num_queued + order_S) % self.places, self.places)
         self.queue_QD.index_copy_(0, place_S, teacher_SD.to(self.queue_QD))
-        self.num_queued += there_S.sum()
+        self.num_queued += present_S.sum()
 
 
 def similarities(anchors_SD: Tensor, teacher_SD: Tensor, queue_QD: Tensor) -> Tensor:

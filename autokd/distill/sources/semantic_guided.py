@@ -63,7 +63,7 @@ class SemanticGuided(Source):
         teacher_SChw = regions_at_own_level(inputs, inputs.teacher_maps, self._teacher_strides, self.size, "teacher")
         mixed_SChw = self.mix(torch.stack([self._adapt(regions) for regions in student_L]), teacher_SChw)
         grid = Grid(self.size, self.size)
-        piece = FeaturePair(mixed_SChw, teacher_SChw, grid, Present(instances.there_S), REGIONS, instances=instances)
+        piece = FeaturePair(mixed_SChw, teacher_SChw, grid, Present(instances.present_S), REGIONS, instances=instances)
         return (piece,)
 
     def mix(self, student_LSChw: Tensor, teacher_SChw: Tensor) -> Tensor:

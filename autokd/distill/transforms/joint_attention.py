@@ -34,10 +34,10 @@ class SampleAttention(Transform):
         energy_S111 = mean_over_cells(x_SCHW.abs().mean(1, keepdim=True), members) / self.temperature
         if members is None:
             return x_SCHW * (len(x_SCHW) * energy_S111.softmax(0))
-        is_there_S111 = (members > 0).flatten(1).any(1)[:, None, None, None]
+        is_present_S111 = (members > 0).flatten(1).any(1)[:, None, None, None]
         # -1e30 and not -inf: in a batch without any sample that counts the softmax would be NaN.
-        share_S111 = energy_S111.masked_fill(~is_there_S111, -1e30).softmax(0)
-        return x_SCHW * (is_there_S111.sum() * share_S111 * is_there_S111)
+        share_S111 = energy_S111.masked_fill(~is_present_S111, -1e30).softmax(0)
+        return x_SCHW * (is_present_S111.sum() * share_S111 * is_present_S111)
 
 
 class TeacherAttention(Transform):

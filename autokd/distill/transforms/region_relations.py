@@ -31,7 +31,7 @@ class PairDistances(Transform):
     """
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
-        weights_SS = _off_diagonal(_there(features).to(features.student_SCHW.dtype))
+        weights_SS = _off_diagonal(_present(features).to(features.student_SCHW.dtype))
         student, teacher = (self._relative(x, weights_SS) for x in _vectors(features))
         return as_relations(features, student, teacher, weights_SS)
 
@@ -57,11 +57,11 @@ class TripletAngles(Transform):
         self.most = most
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
-        there_S = _there(features)
-        chosen_T = _in_turns(there_S, _instances(features))[: self.most]
+        present_S = _present(features)
+        chosen_T = _in_turns(present_S, _instances(features))[: self.most]
         student, teacher = (self._angles(x[chosen_T]) for x in _vectors(features))
-        there_T = there_S[chosen_T].to(student.dtype)
-        pairs_TT = _off_diagonal(there_T)
+        present_T = present_S[chosen_T].to(student.dtype)
+        pairs_TT = _off_diagonal(present_T)
         weights_TTT = pairs_TT[:, :, None] * pairs_TT[:, None] * pairs_TT
         return as_scalar_map(features, student, teacher, weights_TTT)
 
@@ -84,8 +84,8 @@ class WithinClass(Transform):
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
         instances = _instances(features)
-        there_S = _there(features) & (instances.labels_S >= 0)
-        same_SS = outer(there_S) & (instances.labels_S[:, None] == instances.labels_S)
+        present_S = _present(features) & (instances.labels_S >= 0)
+        same_SS = outer(present_S) & (instances.labels_S[:, None] == instances.labels_S)
         count_S1 = same_SS.sum(1, keepdim=True)
         student, teacher = (self._distances(x, same_SS.to(x.dtype), count_S1) for x in _vectors(features))
         weights_1S = (count_S1 > 1).to(student.dtype).T
@@ -110,7 +110,7 @@ class BetweenClass(Transform):
         self.num_classes = context.num_classes
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
-        labels_S = torch.where(_there(features), _instances(features).labels_S, -1)
+        labels_S = torch.where(_present(features), _instances(features).labels_S, -1)
         # Regions without a class get a class of their own, which is dropped again: one_hot takes no -1.
         of_class_KS = functional.one_hot(labels_S + 1, self.num_classes + 1).T[1:]
         count_K1 = of_class_KS.sum(1, keepdim=True)
@@ -134,17 +134,17 @@ def _instances(features: FeaturePair) -> Instances:
     return features.instances
 
 
-def _there(features: FeaturePair) -> Tensor:
+def _present(features: FeaturePair) -> Tensor:
     """(S,) bool: regions that are there, with a cell that counts."""
-    there_S, members = _instances(features).there_S, features.members_SHW
-    return there_S if members is None else there_S & (members > 0).flatten(1).any(1)
+    present_S, members = _instances(features).present_S, features.members_SHW
+    return present_S if members is None else present_S & (members > 0).flatten(1).any(1)
 
 
-def _in_turns(there_S: Tensor, instances: Instances) -> Tensor:
+def _in_turns(present_S: Tensor, instances: Instances) -> Tensor:
     """(S,): indices of the regions, those that are there first, by their place within their image, then by image."""
-    index_S = torch.arange(len(there_S), device=there_S.device)
-    is_before_SS = (index_S < index_S[:, None]) & (instances.images_S == instances.images_S[:, None]) & there_S
-    place_S = torch.where(there_S, is_before_SS.sum(1), len(there_S))
+    index_S = torch.arange(len(present_S), device=present_S.device)
+    is_before_SS = (index_S < index_S[:, None]) & (instances.images_S == instances.images_S[:, None]) & present_S
+    place_S = torch.where(present_S, is_before_SS.sum(1), len(present_S))
     return place_S.argsort(stable=True)
 
 

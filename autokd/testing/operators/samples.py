@@ -94,11 +94,13 @@ class TinyHead(nn.Module):
             self.register_buffer(name, torch.randn(shape, generator=generator) * channels**-0.5)
 
     def begin(self, pyramid: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the maps inside the head, (class branch, box branch), of each level."""
         return {name: (self._mix(x, self.cls).tanh(), self._mix(x, self.box).tanh()) for name, x in pyramid.items()}
 
     def finish(
         self, head_maps: Mapping[str, tuple[Tensor, Tensor]], input_size_px: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
+        """Return class logits (B, A, K) and boxes (B, A, 4), xyxy pixels, from maps inside the head."""
         logits, found = [], []
         for name, (cls_BCHW, box_BCHW) in head_maps.items():
             stride = self.strides[name]
@@ -111,6 +113,7 @@ class TinyHead(nn.Module):
         return torch.cat(logits, 1), torch.cat(found, 1)
 
     def edges(self, pyramid: Mapping[str, Tensor]) -> Tensor:
+        """Return the bins' logits of each candidate's edges, (B, A, 4, bins)."""
         maps = [self._mix(x, self.edges_).flatten(2).transpose(1, 2) for x in pyramid.values()]
         return torch.cat(maps, 1).unflatten(2, (4, NUM_BINS))
 
@@ -152,21 +155,23 @@ def piece(
     region = None if weights_SHW is None else FixedRegion(weights_SHW)
     features = FeaturePair(student_SCHW, teacher_SCHW, Grid(*student_SCHW.shape[-2:]), region=region, layout=layout)
     if layout == "regions":
-        there_S = torch.ones(len(student_SCHW), dtype=torch.bool)
+        present_S = torch.ones(len(student_SCHW), dtype=torch.bool)
         if weights_SHW is not None:
-            there_S = weights_SHW.flatten(1).any(1)
-        return replace(features, instances=instances(there_S))
+            present_S = weights_SHW.flatten(1).any(1)
+        return replace(features, instances=instances(present_S))
     if layout == "logits":
         return replace(features, labels_SHW=teacher_SCHW.argmax(1) if teacher_SCHW.numel() else None)
     return features
 
 
-def instances(there_S: Tensor) -> Instances:
+def instances(present_S: Tensor) -> Instances:
     """Return regions of two images, every other one of class 0, with boxes in a row that do not overlap."""
-    index_S = torch.arange(len(there_S))
+    index_S = torch.arange(len(present_S))
     left_S = (index_S * 20.0)[:, None]
     boxes_S4 = torch.cat([left_S, torch.zeros_like(left_S), left_S + 10, torch.full_like(left_S, 10.0)], 1)
-    return Instances(boxes_S4, torch.where(there_S, torch.tensor([0, 1, 0, 2])[index_S % 4], -1), index_S % 2, there_S)
+    return Instances(
+        boxes_S4, torch.where(present_S, torch.tensor([0, 1, 0, 2])[index_S % 4], -1), index_S % 2, present_S
+    )
 
 
 class FixedRegion(Region):
@@ -184,6 +189,7 @@ class FixedRegion(Region):
 def inputs_of(
     student: DetectorOutputs, teacher: DetectorOutputs, targets: Sequence[Mapping[str, Tensor]] = TARGETS
 ) -> TermInputs:
+    """Return the inputs of terms for a batch of two detectors with levels of equal names."""
     pairs = tuple(
         LevelPair(name, name, stride, student.pyramid[name].shape[1], teacher.pyramid[name].shape[1])
         for name, stride in student.strides.items()
