@@ -38,7 +38,7 @@ def test_many_lacking_classes_are_counted():
     ("known", "wanted", "whose"), [(("a", "a"), ("a",), "teacher"), (("a",), ("a", "a"), "data set")]
 )
 def test_a_name_that_stands_twice_is_refused(known, wanted, whose):
-    with pytest.raises(DetectorError, match=f"{whose}: the class 'a' stands twice"):
+    with pytest.raises(DetectorError, match=f"{whose}: the class 'a' occurs twice"):
         class_order(known, wanted)
 
 

@@ -67,5 +67,5 @@ def test_maps_of_other_levels_or_sizes_are_refused(make, images_BCHW):
 
 
 def test_a_detector_without_such_a_head_says_so(make):
-    with pytest.raises(DetectorError, match="no dense head that could judge"):
+    with pytest.raises(DetectorError, match="no dense head that could read"):
         make("faster_rcnn").cross_head()
