@@ -16,6 +16,7 @@ from autokd.spec import DistillerSpec
 Status = Literal["finished", "pruned", "failed"]
 Cause = Literal["non_finite", "out_of_memory", "timeout", "worker_lost", "cannot_build", "interrupted", "error"]
 RecipeName = Literal["proxy", "full"]
+RECIPES: tuple[RecipeName, ...] = ("proxy", "full")
 
 NO_DISTILLATION = "none"
 """Name of the baseline that every run has: training without distillation."""
@@ -25,7 +26,7 @@ SEARCHED = "searched"
 
 @dataclass(frozen=True, slots=True)
 class CauseMeaning:
-    """What a cause of failure says.
+    """The meaning of a cause of failure.
 
     Attributes:
         is_external: the failure came from outside of the distiller (the worker, the user, a bug of AutoKD): it says
@@ -224,7 +225,7 @@ class Evaluator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkerResources:
-    """What one worker may use.
+    """Resources of one worker.
 
     Attributes:
         num_threads: torch's threads; 0 leaves torch's default.

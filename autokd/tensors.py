@@ -1,4 +1,4 @@
-"""What several floors do with tensors."""
+"""Operations on tensors that several packages need."""
 
 from __future__ import annotations
 

@@ -76,10 +76,10 @@ def search(
     cache_dir: CacheDir = None,
 ) -> None:
     """Search a distillation loss, train the winner in full beside the baselines, write weights and report."""
-    from autokd.cli.live import live_view
-
     config = _config(config_file, trials=trials, workers=workers, ray_address=ray_address)
     directory = api.run_directory(config, run_dir)
+    from autokd.cli.live import live_view  # it loads torch, for which an error in the config should not wait
+
     with live_view() as view:
         results = api.search(
             config, run_dir=directory, cache_dir=cache_dir, storage_url=storage, resume=resume, observer=view
@@ -107,10 +107,10 @@ def distill(
     cache_dir: CacheDir = None,
 ) -> None:
     """Train the student in full with a given distiller or preset, beside the baselines; no search."""
-    from autokd.cli.live import live_view
-
     config = _config(config_file, workers=workers, ray_address=ray_address)
     directory = api.run_directory(config, run_dir, api.distiller_name(distiller))
+    from autokd.cli.live import live_view  # it loads torch, for which an error in the config should not wait
+
     with live_view() as view:
         results = api.distill(
             config,

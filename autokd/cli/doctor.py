@@ -1,4 +1,4 @@
-"""What ``autokd doctor`` finds and prints: what is installed, what is missing or broken, and what to type."""
+"""``autokd doctor``: check which packages are installed, missing or broken, and print the commands that repair it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.text import Text
 State = Literal["works", "missing", "broken", "too old"]
 
 TIMEOUT_S = 120.0
-"""For all imports together; they take about eight seconds on an idle core."""
+"""Time limit for all imports together; they take about eight seconds on an idle core."""
 
 MMDET_INSTALL = "pip install -e '.[mmdet]'   (in AutoKD's folder; no compiler needed)"
 COMPILED_MMCV = "optional, for all of mmcv's operators: pip install onedl-mim, then: mim install onedl-mmcv"
@@ -26,7 +26,14 @@ COMPILED_MMCV = "optional, for all of mmcv's operators: pip install onedl-mim, t
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A package: the name it is imported by, the distribution that carries it, whether AutoKD works without it."""
+    """A package that AutoKD uses.
+
+    Args:
+        module: name by which it is imported.
+        distribution: name by which pip installs it.
+        needed: AutoKD cannot run without it.
+        remedy: command that installs it; empty: ``pip install`` of the distribution.
+    """
 
     module: str
     distribution: str
@@ -36,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found of a part; ``remedy`` is what to type, empty if nothing needs to be done."""
+    """State of a package; ``remedy`` is the command that repairs it, empty if nothing needs to be done."""
 
     name: str
     version: str
@@ -74,7 +81,12 @@ OPTIONAL = (
 
 
 def examine(parts: Sequence[Part] = BASE + OPTIONAL, timeout_s: float = TIMEOUT_S) -> list[Finding]:
-    """Try to import every part, in processes that may die of it; Python itself comes first."""
+    """Import every package in a process that an import may crash, and return what was found, Python itself first.
+
+    Args:
+        parts: packages to check.
+        timeout_s: time limit in seconds for all imports together.
+    """
     findings = [Finding("python", platform.python_version(), "works", True, sys.executable, "")]
     results = _probe([part.module for part in parts], timeout_s)
     findings += [_judge(part, results[part.module]) for part in parts]
@@ -82,18 +94,30 @@ def examine(parts: Sequence[Part] = BASE + OPTIONAL, timeout_s: float = TIMEOUT_
 
 
 def base_works(findings: Sequence[Finding]) -> bool:
-    """Whether nothing that AutoKD needs is missing, broken or too old."""
+    """Return whether nothing that AutoKD needs is missing, broken or too old.
+
+    Args:
+        findings: result of ``examine``.
+    """
     return all(finding.state == "works" for finding in findings if finding.needed)
 
 
 def as_json(findings: Sequence[Finding]) -> str:
-    """Return the findings for a program: ``{"works": bool, "parts": [{"name", "version", "state", ...}]}``."""
+    """Return the findings as JSON: ``{"works": bool, "parts": [{"name", "version", "state", ...}]}``.
+
+    Args:
+        findings: result of ``examine``.
+    """
     document = {"works": base_works(findings), "parts": [asdict(finding) for finding in findings]}
     return json.dumps(document, indent=2)
 
 
 def as_table(findings: Sequence[Finding]) -> RenderableType:
-    """Return the findings for a person: a table, then what to type."""
+    """Return the findings as a table, with the commands that repair them below.
+
+    Args:
+        findings: result of ``examine``.
+    """
     table = Table("", "version", "state", "")
     for finding in findings:
         style = {"works": "", "missing": "yellow"}.get(finding.state, "red")
@@ -134,7 +158,7 @@ def _repair(part: Part) -> str:
 
 
 def _required(distribution: str) -> str:
-    """Return how AutoKD's own metadata asks for a distribution, e.g. "optuna>=4.5"; "" if it does not."""
+    """Return the requirement of AutoKD's metadata for a distribution, e.g. "optuna>=4.5"; "" if there is none."""
     try:
         requirements = importlib.metadata.requires("autokd") or []
     except importlib.metadata.PackageNotFoundError:
@@ -164,7 +188,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _probe(modules: list[str], timeout_s: float) -> dict[str, dict[str, str | bool]]:
-    """Return the result of each import; one that ends the process is the next one without a result."""
+    """Return the result of each import; the first without a result is the one that ended the process."""
     results: dict[str, dict[str, str | bool]] = {}
     while left := modules[len(results) :]:
         lines, end = _run_probe(left, timeout_s)
@@ -176,7 +200,7 @@ def _probe(modules: list[str], timeout_s: float) -> dict[str, dict[str, str | bo
 
 
 def _run_probe(modules: list[str], timeout_s: float) -> tuple[list[dict[str, str | bool]], str]:
-    """Return the lines that came, and in words how the process ended."""
+    """Return the lines that the process wrote, and a text that says how it ended."""
     command = [sys.executable, "-m", "autokd.cli.import_probe", *modules]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)

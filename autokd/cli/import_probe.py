@@ -1,7 +1,7 @@
 """``python -m autokd.cli.import_probe MODULE ...``: try the imports one by one, a line of JSON for each.
 
-A process of its own, because a package that was built for another torch may kill Python, and because what one import
-leaves behind is nobody else's business. What packages print is thrown away.
+It runs in a process of its own, because a package that was built for another torch may crash Python, and because an
+import has side effects on the process. What packages print is discarded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from collections.abc import Callable
 
 
 def main(modules: list[str]) -> None:
-    """Write a result after each import; where the lines end, the next import ended the process."""
+    """Write a line after each import, so that the first module without a line is the one that ended the process.
+
+    Args:
+        modules: names of modules.
+    """
     with os.fdopen(os.dup(1), "w", buffering=1) as results:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
@@ -25,7 +29,14 @@ def main(modules: list[str]) -> None:
 
 
 def probe(module: str) -> dict[str, str | bool]:
-    """Return module, whether it is missing, its error ("" if it works), its version, and what else it tells."""
+    """Import a module.
+
+    Args:
+        module: name of the module.
+
+    Returns:
+        "module", "missing", "error" ("" if the import works), "version" and "note".
+    """
     result: dict[str, str | bool] = {"module": module, "missing": False, "error": "", "version": "", "note": ""}
     try:
         with warnings.catch_warnings(record=True):
@@ -36,7 +47,7 @@ def probe(module: str) -> dict[str, str | bool]:
     except ModuleNotFoundError as error:
         result["missing"] = error.name == module
         result["error"] = _in_words(error)
-    # A broken package may raise anything, SystemExit included; it is what the doctor was asked about.
+    # A broken package may raise anything, SystemExit included; every error is a finding here.
     except BaseException as error:  # noqa: BLE001
         result["error"] = _in_words(error)
     return result
@@ -48,7 +59,7 @@ def _in_words(error: BaseException) -> str:
 
 
 def _torch_note() -> str:
-    """What torch can compute on; a small sum shows that it can."""
+    """Return the devices of torch; a small sum shows that they compute."""
     import torch
 
     if not torch.cuda.is_available():
@@ -59,7 +70,7 @@ def _torch_note() -> str:
 
 
 def _torchvision_note() -> str:
-    """Its operators are compiled against one torch; one call shows whether against this one."""
+    """Call an operator: they are compiled for one version of torch, and fail with another."""
     import torch
     import torchvision
 
@@ -76,7 +87,7 @@ def _mmcv_note() -> str:
 
 
 def _mmdet_note() -> str:
-    """Its models are what reaches for mmcv's operators."""
+    """Import the models, which need mmcv's operators."""
     from autokd.mmcv_ops import provide_mmcv_ops
 
     provide_mmcv_ops()
@@ -92,6 +103,6 @@ NOTES: dict[str, Callable[[], str]] = {
 }
 
 if __name__ == "__main__":
-    # ``-m`` looks into the working folder first, where a file torch.py may lie; the command ``autokd`` does not.
+    # ``-m`` searches the working folder first, where a file named torch.py may lie; the command ``autokd`` does not.
     del sys.path[0]
     main(sys.argv[1:])

@@ -11,7 +11,7 @@ import typer
 from autokd.config import RunConfig, config_yaml
 from autokd.errors import RuntimeUnavailableError
 
-SPACE_FILE = "space.yaml"
+CONFIG_FILE = "config.yaml"
 
 
 def submit_search(
@@ -24,9 +24,24 @@ def submit_search(
     cache_dir: Path,
     follow: bool,
 ) -> str:
-    """Send ``autokd search`` of the resolved configuration to the cluster at ``address``; return the job's id.
+    """Submit ``autokd search`` of the resolved configuration as a job of a Ray cluster.
 
-    The cluster must have autokd installed, and see the data and the run directory under their paths here.
+    The cluster must have autokd installed, and see the data and the run directory under the same paths as this machine.
+
+    Args:
+        config: configuration of the run.
+        address: address of the cluster's job server, e.g. "http://127.0.0.1:8265".
+        trials: number of trials; None: that of the configuration.
+        storage: URL of a database that the cluster can reach; None: study.db in the run directory.
+        run_dir: folder of the run.
+        cache_dir: folder of trained teachers and cached features.
+        follow: print the job's log until it ends.
+
+    Returns:
+        Id of the job.
+
+    Raises:
+        RuntimeUnavailableError: if the job that is followed does not succeed.
     """
     from autokd.detectors import resolve
     from autokd.runtime import follow_job, job_status, submit_job
@@ -34,12 +49,12 @@ def submit_search(
     resolved = resolve(config)
     for note in resolved.notes:
         typer.echo(note)
-    command = ["autokd", "search", SPACE_FILE, "--ray-address", "auto"]
+    command = ["autokd", "search", CONFIG_FILE, "--ray-address", "auto"]
     command += ["--trials", str(trials)] if trials is not None else []
     command += ["--storage", storage] if storage is not None else []
     command += ["--run-dir", str(run_dir.absolute()), "--cache-dir", str(cache_dir.absolute())]
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / SPACE_FILE).write_text(config_yaml(resolved), encoding="utf-8")
+        (Path(folder) / CONFIG_FILE).write_text(config_yaml(resolved), encoding="utf-8")
         job_id = submit_job(address, shlex.join(command), working_dir=folder)
     if follow:
         for text in follow_job(address, job_id):

@@ -1,4 +1,4 @@
-"""The view of a run while it goes on: a live panel on a terminal, quiet lines elsewhere."""
+"""The view of a running search: a live panel on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rich.text import Text
 from autokd.study.observer import Observer, TrialNews
 
 LOG_INTERVAL_S = 10.0
-"""On a non-terminal, a stage's progress is told this often."""
+"""Seconds between two lines about the same stage, where the output is no terminal."""
 
 
 @contextmanager
 def live_view() -> Iterator[Observer]:
-    """Return the observer that fits the standard error stream, closed at the end whatever happens."""
+    """Yield the observer that fits the standard error stream, and close it at the end."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield LineView(console)
@@ -30,18 +30,18 @@ def live_view() -> Iterator[Observer]:
 
 
 class LineView:
-    """One line for each thing worth keeping; nothing redrawn."""
+    """An observer that writes a line for each event, and redraws nothing."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._told: dict[str, float] = {}
+        self._written_at: dict[str, float] = {}
         self._began = time.monotonic()
 
     def stage(self, name: str, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
         now = time.monotonic()
-        if done < total and now - self._told.get(name, -LOG_INTERVAL_S) < LOG_INTERVAL_S:
+        if done < total and now - self._written_at.get(name, -LOG_INTERVAL_S) < LOG_INTERVAL_S:
             return
-        self._told[name] = now
+        self._written_at[name] = now
         self._line(f"{name}: {done}/{total}{_metrics(metrics)}")
 
     def trial_ended(self, news: TrialNews) -> None:
@@ -58,7 +58,7 @@ class LineView:
 
 
 class PanelView:
-    """Progress of every stage with the time left, the last trials, and the best so far."""
+    """An observer that shows the progress of every stage, the time left, the last trials and the best so far."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -1,4 +1,4 @@
-"""What ``autokd space`` and ``autokd presets`` print."""
+"""The output of ``autokd space`` and ``autokd presets``."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from autokd.spec.vocabulary import IDENTITY
 
 
 def presets_table() -> Table:
-    """A row a preset: name, formula with the published weight, paper."""
+    """Return a table of the presets: name, formula with the published weight, paper."""
     table = Table("preset")
-    table.add_column("formula", overflow="fold")  # broken rather than cut where the terminal is narrow
+    table.add_column("formula", overflow="fold")  # on a narrow terminal it is wrapped, not cut
     table.add_column("paper", overflow="fold")
     for name in preset_names():
         spec = load_preset(name)
@@ -27,7 +27,12 @@ def presets_table() -> Table:
 
 
 def space_view(config: RunConfig, num_samples: int) -> RenderableType:
-    """The tree of choices, its size, what the pair cannot supply, and a few samples."""
+    """Return the search space of a config: its tree, its size, what the detectors cannot supply, a few samples.
+
+    Args:
+        config: configuration of the run.
+        num_samples: number of random distillers.
+    """
     from autokd.detectors import first_trials, pair_of, unfit_baselines
 
     pair = pair_of(config)

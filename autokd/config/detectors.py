@@ -32,7 +32,8 @@ def section_classes() -> tuple[type[DetectorSection], ...]:
 def _reader_of(sections: tuple[type[DetectorSection], ...]) -> TypeAdapter[Any]:
     # Made anew for each set of frameworks: pydantic's unions are fixed when they are built, and a framework may be
     # registered after the configuration's models were.
-    return TypeAdapter(Annotated[reduce(or_, sections), Field(discriminator="framework")])  # type: ignore[arg-type]
+    union: Any = Annotated[reduce(or_, sections), Field(discriminator="framework")]
+    return TypeAdapter(union)
 
 
 def _of_its_framework(found: Any, _: ValidatorFunctionWrapHandler) -> DetectorSection:
@@ -70,7 +71,7 @@ Teachers = Annotated[
 """One section, or a list of them; a list of one is that one."""
 
 TeacherRule = Literal["equal", "gap", "gradient"]
-"""Rules for the factors of several teachers: ``autokd.distill.weighting.teachers``."""
+"""Rules for the factors of several teachers: ``autokd.distill.teacher_ensemble``."""
 TEACHER_RULES: tuple[TeacherRule, ...] = ("equal", "gap", "gradient")
 
 

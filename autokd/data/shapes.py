@@ -8,9 +8,6 @@ temporary name and renamed when it is complete, so that several processes may as
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ from PIL import Image
 
 from autokd.config import ShapesData
 from autokd.data.scene import SHAPES, SceneObject, draw_scene
-from autokd.files import text_digest
+from autokd.files import atomic_folder, text_digest
 
 GENERATOR_VERSION = 1
 """Version of the generator; raised when the same settings give other images."""
@@ -42,24 +39,11 @@ def write_shapes(config: ShapesData, cache_dir: Path) -> Path:
     Returns:
         Folder of this set.
     """
-    parent = cache_dir / "shapes"
-    folder = parent / shapes_digest(config)
-    if folder.is_dir():
-        return folder
-    parent.mkdir(parents=True, exist_ok=True)
-    writing = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent))
-    try:
-        for split in SPLITS:
-            _write_split(config, split, writing)
-        # ``mkdtemp`` makes folders that only their owner may read.
-        os.chmod(writing, 0o755)
-        writing.rename(folder)
-    except OSError:
-        # Another process has finished first: its folder holds the same images.
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(writing, ignore_errors=True)
+    folder = cache_dir / "shapes" / shapes_digest(config)
+    if not folder.is_dir():
+        with atomic_folder(folder) as writing:
+            for split in SPLITS:
+                _write_split(config, split, writing)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Which distillers the detectors of a run can supply, read off its configuration before anything is built."""
+"""Distillers that the detectors of a run can be trained with, found from the configuration before anything is built."""
 
 from __future__ import annotations
 
@@ -21,29 +21,44 @@ from autokd.spec import DistillerSpec
 
 @dataclass(frozen=True)
 class Pair:
-    """The taps of the student and of each teacher, and which of them cannot be compared, with the reason."""
+    """The taps of a student and of its teachers.
+
+    Args:
+        student: names of the student's taps.
+        teachers: names of each teacher's taps.
+        unpaired: tap -> the reason why the student's and a teacher's cannot be compared row by row.
+    """
 
     student: tuple[str, ...]
     teachers: tuple[tuple[str, ...], ...]
     unpaired: Mapping[str, str]
 
     def part_of(self, space: Space) -> tuple[Space, tuple[str, ...]]:
-        """What of a space these detectors supply, and a sentence for each option left out; SpaceError for nothing."""
+        """Return the part of a space that these detectors supply, and a sentence for each option left out.
+
+        Raises:
+            SpaceError: if they supply nothing of it.
+        """
         return restrict_to_taps(space, self.student, *self.teachers, unpaired=self.unpaired)
 
     def lacks(self, spec: DistillerSpec) -> tuple[str, ...]:
-        """A sentence for each step of a distiller that these detectors cannot supply."""
+        """Return a sentence for each step of a distiller that these detectors cannot supply."""
         return lacks_of(spec, self.student, self.teachers, self.unpaired)
 
     def supplied_presets(self) -> tuple[str, ...]:
-        """Names of the presets that these detectors can be trained with."""
+        """Return the names of the presets that these detectors can be trained with."""
         return tuple(name for name in preset_names() if not self.lacks(load_preset(name)))
 
 
 def pair_of(config: RunConfig, *, promoting: bool = True) -> Pair:
-    """What the detectors of a configuration supply; configs of MMDetection are read, and thereby run.
+    """Return the taps of a configuration's detectors; configs of MMDetection are read, and thereby run.
 
-    promoting: a student that may be promoted counts among the teachers.
+    Args:
+        config: the configuration.
+        promoting: whether a student that may be promoted counts among the teachers.
+
+    Raises:
+        DetectorError: if a config cannot be read, or describes no detector.
     """
     teachers = taps_of_teachers(config)
     if not promoting:
@@ -52,7 +67,7 @@ def pair_of(config: RunConfig, *, promoting: bool = True) -> Pair:
 
 
 def unfit_baselines(config: RunConfig) -> str:
-    """What of ``full.baselines`` this pair cannot be trained with, and the remedy; empty where all of it fits."""
+    """Return an error's text on the baselines that this pair cannot be trained with; empty if all of them fit."""
     pair = pair_of(config, promoting=False)
     named = [name for name in config.full.baselines if name != NO_DISTILLATION]
     lacks = {name: found for name in named if (found := pair.lacks(load_distiller(name)))}
@@ -67,7 +82,11 @@ def unfit_baselines(config: RunConfig) -> str:
 
 
 def check_trainable(config: RunConfig, spec: DistillerSpec | None = None) -> None:
-    """ConfigError unless the pair can be trained with every baseline, and with ``spec`` where one is given."""
+    """Check that the pair can be trained with every baseline, and with ``spec`` if one is given.
+
+    Raises:
+        ConfigError: naming what the pair lacks, and the presets that fit.
+    """
     pair = pair_of(config, promoting=False)
     if spec is not None and (lacks := pair.lacks(spec)):
         name = spec.name or "the given distiller"
@@ -80,10 +99,16 @@ def check_trainable(config: RunConfig, spec: DistillerSpec | None = None) -> Non
 
 
 def try_detectors(config: RunConfig, classes: Sequence[str], image_size_px: tuple[int, int]) -> None:
-    """Build the student and every teacher once, with their checkpoints; torch's random numbers stay as they were.
+    """Build the student and every teacher once, with their checkpoints; torch's random state stays as it was.
 
-    classes: the data set's. DetectorError, naming the section, for what no training could use: a config or a checkpoint
-    that is missing, broken or of another model, an absent operator, classes that a checkpoint lacks.
+    Args:
+        config: the configuration.
+        classes: names of the data set's classes.
+        image_size_px: (height, width) of the network's input.
+
+    Raises:
+        DetectorError: naming the section, if a config or a checkpoint is missing, broken or of another model, an
+            operator is absent, or a checkpoint lacks classes.
     """
     sections = [("student", config.student)]
     for i, teacher in enumerate(config.teachers):
@@ -98,7 +123,12 @@ def try_detectors(config: RunConfig, classes: Sequence[str], image_size_px: tupl
 
 @dataclass(frozen=True)
 class FirstTrials:
-    """What of ``search.enqueue`` is tried first: name -> its decisions in the space. notes: why others are not."""
+    """The distillers of ``search.enqueue`` that are tried first.
+
+    Args:
+        decisions: name -> its decisions in the space.
+        notes: a sentence for each of the others, why it is not tried first.
+    """
 
     decisions: Mapping[str, Mapping[str, Any]]
     notes: tuple[str, ...]

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autokd.distill.build import build_distiller
     from autokd.distill.distiller import Distiller, DistillResult, TermValue
-    from autokd.distill.weighting.teachers import TeacherEnsemble, build_ensemble
+    from autokd.distill.teacher_ensemble import TeacherEnsemble, build_ensemble
 
 _HOMES = {
     "DistillResult": "autokd.distill.distiller",
     "Distiller": "autokd.distill.distiller",
-    "TeacherEnsemble": "autokd.distill.weighting.teachers",
+    "TeacherEnsemble": "autokd.distill.teacher_ensemble",
     "TermValue": "autokd.distill.distiller",
     "build_distiller": "autokd.distill.build",
-    "build_ensemble": "autokd.distill.weighting.teachers",
+    "build_ensemble": "autokd.distill.teacher_ensemble",
 }
 
 __all__ = ["DistillResult", "Distiller", "TeacherEnsemble", "TermValue", "build_distiller", "build_ensemble"]

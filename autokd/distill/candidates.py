@@ -1,4 +1,4 @@
-"""Candidate boxes: the predictions of both detectors one by one, and the candidates that see an object.
+"""Candidate boxes: the predictions of both detectors one by one, and the candidates that are positive.
 
 Student and teacher must have the same candidates in the same order (heads of one layout, inputs of one size).
 
@@ -34,27 +34,28 @@ _AXES = {
 
 @dataclass(frozen=True, eq=False)
 class Positives:
-    """The candidates that see an object, by the teacher's boxes: P of each image, in order, shorter rows filled up."""
+    """The positive candidates by the teacher's boxes: P of each image, in order, shorter rows padded."""
 
     index_BP: Tensor
-    """Which candidates."""
+    """Index of each among the image's candidates."""
     labels_BP: Tensor
-    """The object's class, -1 for what fills up."""
+    """The object's class, -1 for padding."""
     boxes_BP: Tensor
-    """Which of the image's ground-truth boxes the object is."""
+    """Index of the object among the image's ground-truth boxes."""
 
     @property
     def there_BP(self) -> Tensor:
+        """Which entries are candidates and no padding."""
         return self.labels_BP >= 0
 
     def of(self, x_BA: Tensor) -> Tensor:
-        """The positives' rows of (B, A, ...): (B, P, ...)."""
+        """Return the positives' rows, (B, P, ...), of a tensor (B, A, ...)."""
         images_B1 = torch.arange(len(x_BA), device=x_BA.device)[:, None]
         return x_BA[images_B1, self.index_BP]
 
 
 def positives(inputs: TermInputs) -> Positives:
-    """Found once a batch. They are few: what looks at them alone costs little."""
+    """Return the positive candidates, found once in a step. They are few, so terms on them alone cost little."""
     return inputs.shared("positives", lambda: _find_positives(inputs))
 
 
@@ -66,7 +67,9 @@ def _find_positives(inputs: TermInputs) -> Positives:
     overlap_BAM = pairwise_iou(candidates_BA4, truth.padded_BM4.nan_to_num(0.0).to(candidates_BA4.dtype))
     best_BA, which_BA = overlap_BAM.masked_fill(~truth.there_BM[:, None], 0.0).max(-1)
     is_positive_BA = best_BA >= POSITIVE_IOU
+    # This waits for the device: P is the size of the tensors below.
     most = max(int(is_positive_BA.sum(1).max()), 1)
+    # A stable sort brings the positives of each image to the front in their own order, without a loop over images.
     index_BP = is_positive_BA.byte().sort(dim=1, descending=True, stable=True).indices[:, :most]
     boxes_BP = which_BA.gather(1, index_BP)
     labels_BP = torch.where(is_positive_BA.gather(1, index_BP), truth.labels_BM.gather(1, boxes_BP), -1)
@@ -74,7 +77,7 @@ def _find_positives(inputs: TermInputs) -> Positives:
 
 
 def top_scores(logits_BAK: Tensor) -> Tensor:
-    """(B, A): the probability of each candidate's likeliest class, each class a yes or no of its own."""
+    """Return the sigmoid of each candidate's greatest class logit, (B, A)."""
     return logits_BAK.amax(-1).sigmoid()
 
 
@@ -85,25 +88,29 @@ def candidate_pair(
     region: Region | None = None,
     labels_SHW: Tensor | None = None,
 ) -> FeaturePair:
-    """The predictions of both sides as a row of cells, (B, X, 1, A)."""
+    """Return the predictions of both sides as a feature pair of one row of cells, (B, X, 1, A)."""
     student_SCHW, teacher_SCHW = (x_BAX.transpose(1, 2)[:, :, None] for x_BAX in (student_BAX, teacher_BAX))
     grid = Grid(1, student_BAX.shape[1])
     return FeaturePair(student_SCHW, teacher_SCHW, grid, region, layout, labels_SHW=labels_SHW)
 
 
 def require_equal_candidates(context: BuildContext, *taps: str) -> None:
-    """Raise DistillError, naming both shapes, if student and teacher differ in candidates, classes or bins."""
+    """Check that both detectors have the same candidates, classes and bins in ``taps``.
+
+    Raises:
+        DistillError: naming both shapes, if they differ.
+    """
     for tap in taps:
         student, teacher = (_shape_of(outputs, tap) for outputs in (context.student, context.teacher))
         if student and teacher and student != teacher:
             raise DistillError(
                 f"{tap}, {_AXES[tap]}: an image of the student has {student}, one of the teacher {teacher}, so that "
                 "they cannot be compared one by one. Use detectors with equal heads on inputs of one size, or a "
-                "distiller that looks at feature maps."
+                "distiller that reads feature maps."
             )
 
 
 def _shape_of(outputs: DetectorOutputs | None, tap: str) -> tuple[int, ...]:
-    """The shape of an image's tap; empty where it is absent."""
+    """The shape of an image's tap; empty if it is absent."""
     value = getattr(outputs, tap, None) if outputs is not None else None
     return tuple(value.shape[1:]) if isinstance(value, Tensor) else ()

@@ -214,7 +214,7 @@ class Distiller(nn.Module):
         return torch.tensor(factors, device=self._absolute.device)
 
     def _weights(self, inputs: TermInputs, values: Sequence[Tensor]) -> Tensor:
-        """(terms,): each term's factor, measured anew where that is due."""
+        """(terms,): each term's factor, measured again if that is due."""
         if self.balance is None:
             return self._absolute
         task_loss = inputs.student.task_loss

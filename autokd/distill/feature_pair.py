@@ -1,4 +1,4 @@
-"""What flows through a term: features of student and teacher of equal shape, and which of their cells count.
+"""The value that flows through a term: features of student and teacher of equal shape, and the cells that count.
 
 Legend: S samples (images, regions or patches), C channels, H x W cells.
 """
@@ -50,7 +50,7 @@ class FeaturePair:
 
     @property
     def weights_SHW(self) -> Tensor | None:
-        """How much each cell counts in a distance, (S, H, W); None if all count alike."""
+        """Weight of each cell in a distance, (S, H, W); None if all have the same."""
         if self.region is not None:
             return self.region.weights_SHW(self.grid)
         if self.cells.valid_PHW is None:

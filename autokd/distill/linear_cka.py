@@ -24,11 +24,16 @@ class LinearCKA:
         self._shift: tuple[Tensor, Tensor] | None = None
 
     def add(self, student_RX: Tensor, teacher_RY: Tensor) -> None:
-        """Take rows that correspond: row r of both describes the same cell."""
+        """Add rows of a batch.
+
+        Args:
+            student_RX, teacher_RY: equal numbers of rows; row r of both is the same cell.
+        """
         if student_RX.shape[0] == 0:
             return
         x_RX, y_RY = student_RX.detach().double(), teacher_RY.detach().double()
-        if self._shift is None:  # a common shift changes nothing but the rounding, which centring amplifies
+        # A common shift changes nothing but the rounding: centering subtracts products of the order of R mean^2.
+        if self._shift is None:
             self._shift = (x_RX.mean(0), y_RY.mean(0))
         x_RX, y_RY = x_RX - self._shift[0], y_RY - self._shift[1]
         products = (x_RX.T @ x_RX, y_RY.T @ y_RY, y_RY.T @ x_RX)
@@ -41,7 +46,7 @@ class LinearCKA:
             total += part
 
     def value(self) -> float:
-        """CKA of all rows so far; 0 where either side is constant, NaN where there was no row at all."""
+        """Return the CKA of all rows so far; 0 if either side is constant, NaN if there was no row."""
         if self._products is None or self._sums is None:
             return math.nan
         xx, yy, yx = self._products

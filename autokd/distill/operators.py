@@ -12,26 +12,24 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar, cast
 
 from torch import Tensor, nn
 
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.levels import LevelPair
+from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
 from autokd.outputs import DetectorOutputs
 from autokd.spec import Operator, Step, operator_of
 from autokd.spec.operator import Kind
-
-if TYPE_CHECKING:
-    from autokd.distill.term_inputs import TermInputs
 
 Part = TypeVar("Part", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """What an operator may read when it is made.
+    """The pair of detectors for which an operator is made.
 
     Args:
         pairs: paired levels; a learned operator makes a part for each.
@@ -105,7 +103,7 @@ class Transform(nn.Module, ABC):
 
 
 class Distance(nn.Module, ABC):
-    """How far the student is from the teacher: a scalar >= 0, 0 where they are equal (``zero_at_equality``).
+    """A distance from student to teacher: a scalar at least 0, and 0 if they are equal (``zero_at_equality``).
 
     It is a mean over the cells that count; 0, still connected to the graph, if no cell does.
     """

@@ -22,7 +22,7 @@ from autokd.outputs import DetectorOutputs
 _NUM_IMAGES = 3
 """Two samples of one cell always correlate perfectly; three do not."""
 _LEAST_SENSITIVITY = 1e-8
-"""Of |gradient| * |maps| / value, which is about 1 for an honest term and about 1e-16 where rounding alone is left."""
+"""Least |gradient| * |maps| / value: about 1 for a term that depends on the student, about 1e-16 for rounding alone."""
 
 
 def refuse_constant_terms(

@@ -1,4 +1,4 @@
-"""Global prototypes: instances seen in an epoch, and the few that stand for each class and level in the next one.
+"""Global prototypes: a bank of the instances of an epoch, and the few that represent each class and level in the next.
 
 Distilling Object Detectors with Global Knowledge (ECCV 2022), arXiv:2210.09022, section 3.
 
@@ -19,12 +19,12 @@ from autokd.distill.prototype_selection import select_prototypes
 from autokd.distill.statistics import unit
 
 INSTANCES_OF_A_CLASS = 800
-"""As many of the last instances of a class are remembered in an epoch (section 4.1)."""
+"""Number of a class's last instances that are kept in an epoch (section 4.1)."""
 
 
 @dataclass(frozen=True, eq=False)
 class InstanceVectors:
-    """The ground-truth instances of a batch: raw vectors of both sides, class, level and whether they are there."""
+    """The ground-truth instances of a batch: raw vectors of both sides, class, level, and False for padding."""
 
     student_SC: Tensor
     teacher_SC: Tensor
@@ -35,7 +35,7 @@ class InstanceVectors:
 
 @dataclass(frozen=True, eq=False)
 class Prototypes:
-    """Raw vectors of both sides, and which class and level each stands for."""
+    """Raw vectors of both sides, and the class and level that each represents."""
 
     student_PC: Tensor
     teacher_PC: Tensor
@@ -46,8 +46,8 @@ class Prototypes:
 class PrototypeBank(Memory):
     """Collects instances during an epoch; when the next begins, chooses prototypes by coupled matching pursuit.
 
-    Until the first choice the instances of the batch itself stand as prototypes. Everything is a buffer, so a
-    restored training goes on with the same.
+    Until the first choice the instances of the batch itself serve as prototypes. Instances are buffers and prototypes
+    extra state, so that a restored training goes on with the same.
     """
 
     student_XC: Tensor
@@ -58,7 +58,9 @@ class PrototypeBank(Memory):
     def __init__(self, student_channels: int, teacher_channels: int, num_classes: int, num_prototypes: int) -> None:
         super().__init__()
         self.num_classes, self.num_prototypes = num_classes, num_prototypes
-        places = num_classes * INSTANCES_OF_A_CLASS + 1  # the last one takes what is not kept
+        # The last place receives the rows that are not kept: the number of rows written is then the same in each step,
+        # and no step waits for the device to count them.
+        places = num_classes * INSTANCES_OF_A_CLASS + 1
         self.register_buffer("student_XC", torch.zeros(places, student_channels))
         self.register_buffer("teacher_XC", torch.zeros(places, teacher_channels))
         self.register_buffer("levels_X", torch.zeros(places, dtype=torch.int64))
@@ -67,12 +69,18 @@ class PrototypeBank(Memory):
 
     @torch.no_grad()
     def add(self, found: InstanceVectors, is_kept_S: Tensor) -> None:
-        """Remember instances, the oldest of a class giving way; no wait for the device."""
+        """Store instances in place of the oldest of their class.
+
+        Args:
+            found: the instances of a batch.
+            is_kept_S: False for those that are too small to keep.
+        """
         keeps_S = is_kept_S & found.there_S & (found.labels_S >= 0)
         classes_S = found.labels_S.clamp(0, self.num_classes - 1)
         is_of_SK = torch.nn.functional.one_hot(classes_S, self.num_classes) * keeps_S[:, None]
         order_S = (is_of_SK.cumsum(0) - 1).gather(1, classes_S[:, None])[:, 0]
         number_S = self.num_seen_K[classes_S] + order_S
+        # More of a class in one batch than it has places: two rows for one place would leave open which one wins.
         keeps_S = keeps_S & (order_S < INSTANCES_OF_A_CLASS)
         place_S = classes_S * INSTANCES_OF_A_CLASS + number_S % INSTANCES_OF_A_CLASS
         place_S = torch.where(keeps_S, place_S, len(self.levels_X) - 1)
@@ -83,7 +91,7 @@ class PrototypeBank(Memory):
 
     @torch.no_grad()
     def begin_epoch(self, epoch: int) -> None:
-        """Choose prototypes of each class and level from what the last epoch has shown; start collecting anew."""
+        """Choose prototypes of each class and level among the last epoch's instances; start collecting anew."""
         rows: list[Tensor] = []
         for label, seen in enumerate(self.num_seen_K.tolist()):
             first = label * INSTANCES_OF_A_CLASS
@@ -107,7 +115,7 @@ class PrototypeBank(Memory):
         return rows[picks.to(rows.device)]
 
     def prototypes(self, found: InstanceVectors) -> Prototypes:
-        """Those chosen at the last beginning of an epoch, or the batch's own instances before there are any."""
+        """Return the prototypes chosen when the epoch began, or the batch's own instances before the first choice."""
         if self._chosen is not None:
             return self._chosen
         there = found.there_S
@@ -119,16 +127,17 @@ class PrototypeBank(Memory):
         )
 
     def reliability(self, found: InstanceVectors) -> Tensor:
-        """(S,): r = 1 - |q_S - q_T|, q the greatest cosine to a prototype of the own class and level; 1 without any.
+        """Return the reliability of each instance, (S,), detached.
 
-        Section 3.2, eqs. 6 and 7; detached.
+        r = 1 - |q_S - q_T|, where q is the greatest cosine of an instance to a prototype of its class and level, in the
+        space of the student or of the teacher; 1 if there is no such prototype. Section 3.2, eqs. 6 and 7.
         """
         kept = self.prototypes(found)
         fits_SP = (found.labels_S[:, None] == kept.labels_P) & (found.levels_S[:, None] == kept.levels_P)
         if fits_SP.shape[1] == 0:
             return torch.ones_like(found.student_SC[:, 0]).detach()
         nearest_S = [
-            cosines(side_SC.detach(), side_PC).masked_fill(~fits_SP, -2.0).amax(1)
+            cosines(side_SC.detach(), side_PC).masked_fill(~fits_SP, -2.0).amax(1)  # below any cosine
             for side_SC, side_PC in ((found.student_SC, kept.student_PC), (found.teacher_SC, kept.teacher_PC))
         ]
         return torch.where(fits_SP.any(1), 1.0 - (nearest_S[0] - nearest_S[1]).abs(), 1.0)
@@ -143,5 +152,5 @@ class PrototypeBank(Memory):
 
 
 def cosines(vectors_SC: Tensor, prototypes_PC: Tensor) -> Tensor:
-    """(S, P)."""
+    """Return the cosine of each vector to each prototype, (S, P)."""
     return unit(vectors_SC, (1,)) @ unit(prototypes_PC.to(vectors_SC), (1,)).T

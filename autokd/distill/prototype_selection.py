@@ -9,7 +9,7 @@ the quadratic, so the error is a constant minus the score that ``_scores`` compu
 products, which a rank-one update carries from step to step: O(KN) a step, O(KN) memory.
 
 Everything is in float64: near duplicates differ by less than float32 resolves, and half precision chooses other
-atoms (``experiments/prototypes``). It costs twice the memory of the tables: 144 MB where all of 3000 are candidates.
+atoms (``experiments/prototypes``). It costs twice the memory of the tables: 144 MB if all of 3000 are candidates.
 
 Legend: N instances, K candidates, C rows of a chunk, D channels (they may differ between the spaces); a letter
 before: a student's space, b teacher's space, p candidate's unit vector, i inner product with a residual, w coefficient.
@@ -27,7 +27,7 @@ from autokd.errors import DistillError
 _CHUNK_NUMBERS = 2**20
 """Inner products held at once for the density: 8 MiB."""
 _DENSITY_ROUNDING = 1e-13
-"""Densities within this part of the quantile are equal to it: rounding would otherwise tell duplicates apart."""
+"""Densities within this part of the quantile are equal to it: rounding would otherwise separate duplicates."""
 _SCORE_ROUNDING = 1e-12
 """Scores within this much an instance of the best are equal to it; float64 loses far less."""
 
@@ -69,7 +69,7 @@ def select_prototypes(
 
 
 def _unit_rows(vectors_ND: Tensor) -> Tensor:
-    """(N, D) float64 rows of length 1; a row of zeros stays. Computed on the CPU where a device has no float64."""
+    """(N, D) float64 rows of length 1; a row of zeros stays. Computed on the CPU if a device has no float64."""
     at = torch.device("cpu") if vectors_ND.device.type == "mps" else vectors_ND.device
     wide_ND = vectors_ND.to(at).to(torch.float64)
     greatest_N1 = wide_ND.abs().amax(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The regions that region-based sources look at, and their vectors on pyramid levels.
+"""The regions that region-based sources compare, and their vectors on pyramid levels.
 
 Legend: B images, M regions of an image, S = B * M samples, C channels, R proposals of an image, L levels.
 """
@@ -28,24 +28,24 @@ _CANONICAL_SIZE_PX, _CANONICAL_STRIDE = 56, 4
 
 @dataclass(frozen=True, eq=False)
 class RegionSet:
-    """The regions of a batch: boxes (B, M, 4) xyxy px, 0 where absent, and the same as samples."""
+    """The regions of a batch: boxes (B, M, 4) xyxy px, 0 if absent, and the same as samples."""
 
     boxes_BM4: Tensor
     instances: Instances
     num_truth: int
-    """The first so many regions of an image are its ground truth (filled up), the rest proposals."""
+    """Number of an image's first regions that are ground truth (padded); the others are proposals."""
 
     def truth(self, x_SX: Tensor) -> Tensor:
-        """(B * num_truth, ...): the rows of ground-truth boxes among those of all regions."""
+        """Return the rows of ground-truth boxes, (B * num_truth, ...), of a tensor over all regions."""
         num_images, num_regions = self.boxes_BM4.shape[:2]
         return x_SX.unflatten(0, (num_images, num_regions))[:, : self.num_truth].flatten(0, 1)
 
 
 def regions_of(inputs: TermInputs) -> RegionSet:
-    """Ground-truth boxes, and the student's own proposals where it gives them.
+    """Return ground-truth boxes, and the student's own proposals if it gives any; computed once in a step.
 
-    Proposals that overlap no ground truth by more than 0.5 are background (class -1): the best of them are
-    taken, three for each other region of the image. G-DetKD, section 3.3. Computed once a batch.
+    Proposals whose IoU with every ground-truth box is at most 0.5 are background (class -1): the best of them are
+    taken, three for each other region of the image. G-DetKD, section 3.3.
     """
     return inputs.shared("regions", lambda: _regions_of(inputs))
 
@@ -67,7 +67,7 @@ def _regions_of(inputs: TermInputs) -> RegionSet:
 
 
 def _choose(proposals_BR4: Tensor, truth_BM4: Tensor, labels_BM: Tensor, there_BM: Tensor) -> tuple[Tensor, Tensor]:
-    """Which proposals are taken (B, R), and the class of each (-1: background)."""
+    """Whether each proposal is taken (B, R), and its class (-1: background)."""
     exists_BR = proposals_BR4.isfinite().all(-1)
     if truth_BM4.shape[1] == 0:
         return torch.zeros_like(exists_BR), torch.full(exists_BR.shape, -1, device=exists_BR.device)
@@ -76,13 +76,14 @@ def _choose(proposals_BR4: Tensor, truth_BM4: Tensor, labels_BM: Tensor, there_B
     is_positive_BR = exists_BR & (best_BR > SAME_OBJECT_IOU)
     is_negative_BR = exists_BR & ~is_positive_BR
     budget_B1 = _NEGATIVES_PER_POSITIVE * (is_positive_BR.sum(1, keepdim=True) + there_BM.sum(1, keepdim=True))
+    # Proposals are sorted by score, so the first negatives are the detector's most confident errors.
     is_negative_BR &= is_negative_BR.cumsum(1) <= budget_B1
     labels_BR = torch.where(is_positive_BR, labels_BM.gather(1, which_BR), -1)
     return is_positive_BR | is_negative_BR, labels_BR
 
 
 def pairwise_iou(first_BN4: Tensor, second_BM4: Tensor) -> Tensor:
-    """(B, N, M) intersection over union; 0 where both boxes are empty."""
+    """Return the intersection over union of each two boxes, (B, N, M); 0 if both boxes are empty."""
     low = torch.maximum(first_BN4[:, :, None, :2], second_BM4[:, None, :, :2])
     high = torch.minimum(first_BN4[:, :, None, 2:], second_BM4[:, None, :, 2:])
     common_BNM = (high - low).clamp_min(0).prod(-1)
@@ -92,9 +93,13 @@ def pairwise_iou(first_BN4: Tensor, second_BM4: Tensor) -> Tensor:
 
 
 def region_levels(boxes_S4: Tensor, strides: Mapping[str, int]) -> Tensor:
-    """(S, L) one-hot: the level to which each region belongs, floor(log2(sqrt(area) / 56)) above stride 4, clamped.
+    """Assign each region to the level of its size.
 
-    FPN, arXiv:1612.03144, eq. 1; Distilling Object Detectors with Global Knowledge, section 4.1.
+    log2(stride) = floor(log2(sqrt(area) / 56)) + log2(4), or the nearest stride that there is. FPN, arXiv:1612.03144,
+    eq. 1; Distilling Object Detectors with Global Knowledge, section 4.1.
+
+    Returns:
+        (S, L), one-hot.
     """
     sides = (boxes_S4[:, 2:] - boxes_S4[:, :2]).clamp_min(0)
     size_S = sides.prod(-1).sqrt().clamp_min(1e-6)
@@ -107,7 +112,7 @@ def region_levels(boxes_S4: Tensor, strides: Mapping[str, int]) -> Tensor:
 def regions_on_levels(
     inputs: TermInputs, maps: Mapping[str, Tensor], strides: Mapping[str, int], size: int, side: str
 ) -> list[Tensor]:
-    """RoIAlign of every region on every level, each (S, C, size, size); computed once a batch for a ``side``."""
+    """Return RoIAlign of every region on every level, each (S, C, size, size); computed once in a step for a side."""
     boxes_BM4 = regions_of(inputs).boxes_BM4
     return inputs.shared(
         ("regions on levels", side, size),
@@ -123,7 +128,7 @@ def regions_at_own_level(
     side: str,
     samples_per_cell: int = 2,
 ) -> Tensor:
-    """(S, C, size, size): RoIAlign of every region on the level to which it belongs; once a batch for a ``side``."""
+    """Return RoIAlign of every region on its own level, (S, C, size, size); computed once in a step for a side."""
     regions = regions_of(inputs)
 
     def compute() -> Tensor:
@@ -136,12 +141,22 @@ def regions_at_own_level(
 
 
 def region_vectors(inputs: TermInputs, maps: Mapping[str, Tensor], strides: Mapping[str, int], side: str) -> Tensor:
-    """(S, C): the mean of each region on the level of its size, that of 7 x 7 cells of RoIAlign; once a batch."""
+    """Return the mean of each region on its own level, (S, C), equal to the mean of 7 x 7 cells of RoIAlign."""
+    # One cell of 14 x 14 points in place of 7 x 7 cells of 2 x 2: the same points, and no map of 49 cells to average.
     return regions_at_own_level(inputs, maps, strides, 1, side, samples_per_cell=_SAMPLES_OF_A_MEAN).flatten(1)
 
 
 def common_channels(outputs: DetectorOutputs | None, side: str, source: str) -> int:
-    """The channels of every level of a detector; DistillError if they differ, naming the source that mixes levels."""
+    """Return the channels that all levels of a detector have.
+
+    Args:
+        outputs: of the detector.
+        side: "student" or "teacher", for the error.
+        source: the source that treats levels alike, for the error.
+
+    Raises:
+        DistillError: if levels differ in channels, or there are no outputs.
+    """
     if outputs is None:
         raise DistillError(f"source '{source}' is made for a pair of detectors; give their outputs.")
     channels = {level: map_BCHW.shape[1] for level, map_BCHW in outputs.pyramid.items()}

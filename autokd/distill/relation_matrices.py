@@ -25,7 +25,7 @@ from autokd.spec.operator import SCALAR_MAP
 def as_relations(
     features: FeaturePair, student_RM: Tensor, teacher_RM: Tensor, weights_RM: Tensor | None
 ) -> FeaturePair:
-    """The matrix of relations that ``features`` becomes: a row is a sample, a column is a cell."""
+    """Return a matrix of relations as a feature pair: a row is a sample, a column is a cell."""
     weights_R1M = None if weights_RM is None else weights_RM[:, None]
     return as_scalar_map(features, student_RM[:, None], teacher_RM[:, None], weights_R1M)
 
@@ -33,9 +33,9 @@ def as_relations(
 def as_scalar_map(
     features: FeaturePair, student_RHM: Tensor, teacher_RHM: Tensor, weights_RHM: Tensor | None
 ) -> FeaturePair:
-    """The scalar map of H x M cells a row that ``features`` becomes.
+    """Return a scalar map of H x M cells for each row as a feature pair.
 
-    Where there are no cells (a batch without boxes) it gets one of weight 0: later steps have something to look at.
+    If there are no cells (a batch without boxes) it gets one of weight 0: later steps need a map with a cell.
     """
     height, width = (max(length, 1) for length in student_RHM.shape[1:])
     missing = (0, width - student_RHM.shape[2], 0, height - student_RHM.shape[1])
@@ -55,12 +55,15 @@ def as_scalar_map(
 
 
 def vectors(x_SCHW: Tensor, members_SHW: Tensor | None) -> Tensor:
-    """(S, C * N): each sample as one vector; cells that do not count are 0."""
+    """Return each sample as one vector, (S, C * N); cells that do not count are 0."""
     return (x_SCHW if members_SHW is None else x_SCHW * members_SHW[:, None]).flatten(1)
 
 
 def self_product(x_RD: Tensor) -> Tensor:
-    """x x' over the last two axes. Its gradient takes one product of matrices, not the two of ``x @ x.mT``."""
+    """Return x x' over the last two axes.
+
+    Its gradient is one matrix product, (G + G') x, where autograd takes two.
+    """
     product: Tensor = _SelfProduct.apply(x_RD)
     return product
 
@@ -79,5 +82,5 @@ class _SelfProduct(torch.autograd.Function):
 
 
 def outer(weights_S: Tensor) -> Tensor:
-    """(S, S): row times column."""
+    """Return the outer product of weights with themselves, (S, S)."""
     return weights_S[:, None] * weights_S

@@ -131,7 +131,7 @@ class _Centring(torch.autograd.Function):
         squares = torch.linalg.vector_norm(difference, dim=(2, 3), keepdim=True).square().sum(0, keepdim=True)
         ctx.save_for_backward(difference)
         ctx.mark_non_differentiable(average)
-        ctx.set_materialize_grads(False)  # an output that nobody used brings None, not a map of zeros
+        ctx.set_materialize_grads(False)  # an output without use brings None, not a map of zeros
         return difference, squares, average
 
     @staticmethod

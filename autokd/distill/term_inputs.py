@@ -1,4 +1,4 @@
-"""What the terms of a distiller read in one step: paired maps, boxes, random numbers, and values computed already.
+"""The inputs of all terms of a distiller in one step: paired maps, boxes, random numbers, and values computed already.
 
 Legend: B images, C channels, H x W cells.
 """
@@ -106,7 +106,7 @@ class TermInputs:
                 raise DistillError(
                     f"{name}: the student's has shape {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}; "
                     "they must agree in images, candidate boxes and classes. Use detectors with the same head layout, "
-                    "or a distiller that looks at feature maps."
+                    "or a distiller that reads feature maps."
                 )
             self.read_taps[name] = (full_precision(student), full_precision(teacher.detach().to(self.device)))
         return self.read_taps[name]
@@ -129,7 +129,7 @@ class TermInputs:
         """The ground-truth boxes; DistillError if the distiller was called without targets."""
         if self._targets is None:
             raise DistillError(
-                "this distiller looks at ground-truth boxes, but was called without targets. "
+                "this distiller reads ground-truth boxes, but was called without targets. "
                 "Call distiller(outputs_s, outputs_t, targets)."
             )
         num_images = num_images_of(self.student)
@@ -187,11 +187,11 @@ def _level_of(maps: dict[str, Tensor], level: str, side: str, channels: int) -> 
     if level not in maps:
         raise DistillError(
             f"the {side}'s outputs have the levels {', '.join(maps)}, not {level!r}, which this distiller was built "
-            "for. Build it anew for this pair."
+            "for. Build it again for this pair."
         )
     if maps[level].shape[1] != channels:
         raise DistillError(
             f"{side} level {level!r} has {maps[level].shape[1]} channels; this distiller was built for {channels}. "
-            "Build it anew for this pair."
+            "Build it again for this pair."
         )
     return maps[level]

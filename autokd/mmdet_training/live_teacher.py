@@ -88,7 +88,7 @@ class LiveTeacher:
             )
 
     def _classes_of_checkpoint(self, config: Any) -> tuple[str, ...] | None:
-        if not isinstance(config, MmdetDetector) or config.new_head:
+        if not isinstance(config, MmdetDetector) or config.checkpoint is None or config.new_head:
             return None
         from autokd.detectors.mmdet import read_checkpoint
 

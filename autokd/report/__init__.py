@@ -1,4 +1,4 @@
-"""What a run found, for people: report.html, tables for terminal and Markdown, the figures of a search.
+"""Reports of a run: report.html, tables for the terminal and for Markdown, figures of a search.
 
 ``view`` holds the values, ``gather`` fills them from a run, ``page`` writes the HTML.
 """

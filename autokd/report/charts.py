@@ -54,12 +54,12 @@ def results_figure(data: ReportData) -> go.Figure:
                 hovertext=[_interval_words(entry.name, summary.mean, half, summary.count)], hoverinfo="text",
             )
         )  # fmt: skip
-    if data.teacher_test_ap is not None:
-        figure.add_vline(x=data.teacher_test_ap, line={"color": AMBER, "dash": "dot", "width": 2})
+    if data.teacher.test_ap is not None:
+        figure.add_vline(x=data.teacher.test_ap, line={"color": AMBER, "dash": "dot", "width": 2})
         figure.add_annotation(
-            x=data.teacher_test_ap, y=1, yref="paper", yanchor="bottom", showarrow=False,
-            xanchor="right" if data.teacher_test_ap > rated[-1][1].mean else "left",
-            text=f"teacher {data.teacher_test_ap:.4f}",
+            x=data.teacher.test_ap, y=1, yref="paper", yanchor="bottom", showarrow=False,
+            xanchor="right" if data.teacher.test_ap > rated[-1][1].mean else "left",
+            text=f"teacher {data.teacher.test_ap:.4f}",
         )  # fmt: skip
     figure.update_xaxes(title_text=f"COCO AP on {data.judged_on}")
     figure.update_yaxes(showgrid=False, range=[-0.6, len(rated) - 0.35])

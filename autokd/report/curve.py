@@ -1,4 +1,4 @@
-"""The search curve: the value of each trial, the best so far, and what became of the rest."""
+"""The search curve: the value of each trial, the best so far, and the trials without a value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 MAX_DETAILED = 500
-"""With more trials than this a point tells its number and value only, so that the figure stays light."""
+"""Number of trials above which a point shows its number and value only, so that the figure stays small."""
 
 
 def search_curve(
@@ -22,7 +22,14 @@ def search_curve(
     value_meaning: str = "reward",
     none_value: float | None = None,
 ) -> go.Figure:
-    """Return value against trial number. Failed trials stand on the floor of the figure, with their cause."""
+    """Return the figure of value against trial number; trials without a value are drawn at its lower edge.
+
+    Args:
+        trials: trials of the search.
+        direction: "maximize", or "minimize" if a less value is better.
+        value_meaning: word for the value.
+        none_value: value of the training without distillation, drawn as a line; None: no line.
+    """
     import plotly.graph_objects as go
 
     if not trials:
@@ -63,7 +70,12 @@ def search_curve(
 
 
 def best_so_far(trials: Sequence[TrialView], direction: str = "maximize") -> list[tuple[int, float]]:
-    """Return (trial number, best value up to it) for each finished trial with a value."""
+    """Return (trial number, best value up to it) for each finished trial with a value.
+
+    Args:
+        trials: trials of the search.
+        direction: "maximize" or "minimize".
+    """
     better = min if direction == "minimize" else max
     steps: list[tuple[int, float]] = []
     for trial in sorted(trials, key=lambda trial: trial.number):
@@ -116,7 +128,7 @@ def _hover(trial: TrialView) -> str:
         lines.append(f"value {trial.value:.5g}")
     lines += [f"{escape(name)} {value:.5g}" for name, value in sorted(trial.metrics.items())]
     if trial.reused_from is not None:
-        lines.append(f"value of trial {trial.reused_from}, which had the same loss")
+        lines.append(f"value of trial {trial.reused_from}, which had the same distiller")
     if trial.cause:
         lines.append(f"failed: <b>{escape(trial.cause)}</b>")
     if trial.message:
@@ -127,7 +139,7 @@ def _hover(trial: TrialView) -> str:
 
 
 def _floor(trials: Sequence[TrialView]) -> float:
-    """Return a height a little below the least value, where trials without a value are drawn."""
+    """Return a value a little below the least, at which trials without a value are drawn."""
     values = [trial.value for trial in trials if trial.has_value and trial.value is not None]
     if not values:
         return 0.0

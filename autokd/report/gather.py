@@ -1,4 +1,4 @@
-"""Fills the report's values from a run: its study, its results, its configuration."""
+"""Fill the values of a report from a run: its study, its results, its configuration."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ from autokd.report.statistics import summarise
 from autokd.report.view import (
     EntryView,
     FidelityPoint,
-    FinalistView,
-    RaceView,
     ReportData,
-    RoundView,
     SearchView,
     TrialStatus,
     TrialView,
 )
 from autokd.spec import DistillerSpec, formula_lines
-from autokd.storage import Entry, Race, Results, RunDirectory, SearchSummary, StudyFacts, TrialRecord, read_record
+from autokd.storage import Entry, Results, RunDirectory, SearchSummary, StudyFacts, TrialRecord, read_record
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
 SCORE_THRESHOLD = 0.3
+"""Least score of a detection that a picture shows."""
 _PACKAGES = ("autokd", "torch", "torchvision", "optuna", "ray", "numpy")
 
 
@@ -43,26 +41,30 @@ def gather(
     score_threshold: float = SCORE_THRESHOLD,
     environment: Mapping[str, str] | None = None,
 ) -> ReportData:
-    """Return everything that a report shows; ``results`` None: the full trainings have not been done."""
+    """Return everything that a report shows.
+
+    Args:
+        run_dir: run directory, whose configuration is shown.
+        study: study of the search.
+        results: results of the run; None: the full trainings have not ended.
+        images: test images with everybody's boxes.
+        score_threshold: least score of a detection that is drawn, in [0, 1].
+        environment: versions, device and the like; None: the versions in ``results``, else those installed here.
+    """
     trials = trials_of(study)
     config_yaml, config = _configuration(run_dir)
     searched = _search_view(study, trials, results, config)
     found = results or Results(search=SearchSummary(sampler=searched.sampler))
-    fidelity = found.proxy_fidelity
     return ReportData(
         name=found.name or study.study_name,
         search=searched,
         trials=trials,
         entries=entries_of(found),
         winner=found.winner,
-        teacher_val_ap=found.teacher.val_ap,
-        teacher_test_ap=found.teacher.test_ap,
+        teacher=found.teacher,
         teacher_per_class=_teacher_per_class(found),
-        race=_race_view(found.race or StudyFacts(study).race),
-        kendall_tau=fidelity.kendall_tau,
-        tau_interval=None if fidelity.low is None or fidelity.high is None else (fidelity.low, fidelity.high),
-        fidelity_pairs=fidelity.pairs,
-        fidelity_note=fidelity.note,
+        race=found.race or StudyFacts(study).race,  # before there are results, the database has it
+        proxy_fidelity=found.proxy_fidelity,
         fidelity=fidelity_of(found),
         images=tuple(images),
         score_threshold=score_threshold,
@@ -74,7 +76,11 @@ def gather(
 
 
 def trials_of(study: optuna.Study) -> tuple[TrialView, ...]:
-    """Return the study's trials in order; enqueued ones that nobody has begun are left out."""
+    """Return the study's trials in order; enqueued ones that have not started are left out.
+
+    Args:
+        study: study of the search.
+    """
     from optuna.trial import TrialState
 
     frozen = [trial for trial in study.get_trials(deepcopy=False) if trial.state is not TrialState.WAITING]
@@ -83,12 +89,20 @@ def trials_of(study: optuna.Study) -> tuple[TrialView, ...]:
 
 
 def entries_of(results: Results) -> tuple[EntryView, ...]:
-    """Return the rows of the results; what is not known becomes NaN."""
+    """Return the rows of the results, with NaN for unknown numbers.
+
+    Args:
+        results: results of a run.
+    """
     return tuple(_entry_view(entry) for entry in results.entries)
 
 
 def fidelity_of(results: Results) -> tuple[FidelityPoint, ...]:
-    """Return each entry that has both a proxy reward and a val AP."""
+    """Return the entries that have both a proxy reward and a val AP.
+
+    Args:
+        results: results of a run.
+    """
     points = []
     for entry in results.entries:
         summary = summarise(_numbers(entry.val_ap))
@@ -105,9 +119,9 @@ def _trial_view(trial: FrozenTrial, record: TrialRecord, records: Mapping[int, T
         for name, answer in trial.params.items()
         if isinstance(trial.distributions[name], CategoricalDistribution)
     )
-    # A reused trial has no outcome of its own; its twin's says why it failed.
-    twin = records.get(record.reused_from) if record.reused_from is not None else None
-    outcome = record.outcome or (twin.outcome if twin is not None else None)
+    # A duplicate of a trial that failed may have no outcome of its own; that of the other says why.
+    original = records.get(record.reused_from) if record.reused_from is not None else None
+    outcome = record.outcome or (original.outcome if original is not None else None)
     metrics = {} if outcome is None else {n: float(v) for n, v in outcome.metrics.items() if math.isfinite(v)}
     return TrialView(
         number=trial.number,
@@ -147,7 +161,7 @@ def _entry_view(entry: Entry) -> EntryView:
 
 
 def _described(entry: Entry) -> tuple[tuple[str, ...], str]:
-    """Return an entry's formula and YAML; its one-line formula alone where an operator is not installed here."""
+    """Return an entry's formula and YAML; its one-line formula alone if an operator is not installed here."""
     if not entry.spec:
         return (), ""
     try:
@@ -174,22 +188,8 @@ def _search_view(
     )
 
 
-def _race_view(race: Race | None) -> RaceView | None:
-    if race is None:
-        return None
-    finalists = (
-        FinalistView(
-            each.digest, each.formula, each.seeds, each.rewards, each.mean, each.expected, each.expected_deviation,
-            each.fell_in, each.reason, each.full_val_ap,
-        )
-        for each in race.finalists
-    )  # fmt: skip
-    rounds = (RoundView(r.seed, r.leader, r.entered, r.fell, r.noise, r.freedom) for r in race.rounds)
-    return RaceView(tuple(finalists), tuple(rounds), race.verdict, race.trainings, race.prior_mean, race.between)
-
-
 def _configuration(run_dir: Path) -> tuple[str, Mapping[str, Any]]:
-    """Return the resolved configuration as text and as data, both empty where the folder holds none."""
+    """Return the resolved configuration as text and as data, both empty if the folder holds none."""
     try:
         run = RunDirectory.existing(run_dir)
         return run.config_path.read_text(encoding="utf-8"), run.read_config()
@@ -204,7 +204,7 @@ def _judged_on(config: Mapping[str, Any]) -> Literal["test", "val"]:
 
 
 def _teacher_per_class(results: Results) -> dict[str, float]:
-    """Return the teacher's test AP by class, kept under names such as "test_ap/cat"."""
+    """Return the teacher's test AP by class."""
     by_class = {part_of(name, TEST_AP): value for name, value in results.teacher.metrics.items()}
     return {name: value for name, value in by_class.items() if name is not None and value is not None}
 

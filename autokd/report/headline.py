@@ -1,4 +1,4 @@
-"""The first words of a report: what was found, said no louder than the numbers allow."""
+"""The headline of a report: what was found, claimed only as far as the intervals allow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ Tone = Literal["ahead", "open", "behind", "empty"]
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """``title`` in one sentence, ``sentences`` with the numbers; ``tone`` colours the page."""
+    """The first words of a report.
+
+    Args:
+        title: the finding in one sentence.
+        sentences: the numbers, and what limits them.
+        tone: "ahead", "open", "behind" or "empty", by which the page is colored.
+        over_none: gain over no distillation; None: not known.
+        over_preset: gain over the best other distiller; None: there is none.
+        best_preset: name of that distiller.
+    """
 
     title: str
     sentences: tuple[str, ...]
@@ -26,7 +35,11 @@ class Headline:
 
 
 def subject_of(data: ReportData) -> EntryView | None:
-    """Return whom the headline is about: the searched distiller, or else the best on val that is not none."""
+    """Return the entry that the headline is about: the searched distiller, else the best on val that is not none.
+
+    Args:
+        data: values of the report.
+    """
     searched = data.entry(SEARCHED)
     if searched is not None:
         return searched
@@ -35,7 +48,12 @@ def subject_of(data: ReportData) -> EntryView | None:
 
 
 def best_preset(data: ReportData, subject: EntryView) -> EntryView | None:
-    """Return the rival with the highest mean test AP. Choosing it on test favours it, not the subject."""
+    """Return the other distiller with the highest mean test AP. Choosing it on test favors it, not the subject.
+
+    Args:
+        data: values of the report.
+        subject: entry that it is compared with.
+    """
     rated = [
         (_mean(entry.test_ap), entry)
         for entry in data.entries
@@ -47,7 +65,11 @@ def best_preset(data: ReportData, subject: EntryView) -> EntryView | None:
 
 
 def headline(data: ReportData) -> Headline:
-    """Return what the report says first."""
+    """Return the headline of a report.
+
+    Args:
+        data: values of the report.
+    """
     subject = subject_of(data)
     if subject is None or summarise(subject.test_ap) is None:
         return _without_result(data)
@@ -102,15 +124,17 @@ def _of_gain(rival: str, found: Gain) -> str:
 
 def _caveats(data: ReportData, subject: EntryView, over_none: Gain | None, over_preset: Gain | None) -> list[str]:
     caveats = []
-    twins = [entry.name for entry in data.entries if entry.name != subject.name and _same(entry, subject)]
-    if twins:
-        caveats.append(f"It is the same loss as {', '.join(twins)}: their rows share their trainings.")
+    equal = [entry.name for entry in data.entries if entry.name != subject.name and _same(entry, subject)]
+    if equal:
+        caveats.append(f"It is the same distiller as {', '.join(equal)}: their rows share their trainings.")
     if over_none is None:
         caveats.append("No training without distillation finished, so no gain can be stated.")
     if over_none is not None and over_preset is None:
-        caveats.append("No other distiller was trained beside it, so nothing is known about hand-made ones here.")
+        caveats.append("No other distiller was trained beside it, so there is no comparison with published ones.")
     if data.judged_on == "val":
-        caveats.append("There is no test split: these are val numbers, on which the search chose, and flatter it.")
+        caveats.append(
+            "There is no test split: these are numbers on val, by which the search chose, and they flatter it."
+        )
     return caveats
 
 
@@ -127,7 +151,7 @@ def _without_result(data: ReportData) -> Headline:
     )
     return Headline(
         "The search has results, the full trainings have not",
-        (value, "A proxy's value says nothing certain about test AP; the full trainings decide."),
+        (value, "The reward of a proxy training does not determine test AP; the full trainings decide."),
         "empty",
     )
 

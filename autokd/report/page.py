@@ -1,4 +1,4 @@
-"""The page: one HTML file that loads nothing from elsewhere.
+"""The page of a report: one HTML file that loads nothing from elsewhere.
 
 plotly.js is embedded compressed and inflated by the browser, which keeps the file at a few megabytes.
 """
@@ -53,7 +53,15 @@ SECTIONS = (
 
 
 def render_report(data: ReportData, path: Path) -> Path:
-    """Write the page to ``path``, whole or not at all, and return it."""
+    """Write the page of a report, whole or not at all.
+
+    Args:
+        data: values of the report.
+        path: file to write.
+
+    Returns:
+        ``path``.
+    """
     drawn = _figures(data)
     pictures = [{"panels": draw_panels(image, data.score_threshold), "caption": image.caption} for image in data.images]
     class_entries = [entry.name for entry in data.entries if entry.per_class]
@@ -119,14 +127,14 @@ def _placeholder(name: str) -> str:
 
 
 def _safe(text: str) -> str:
-    """Mark the page's own text as not to be escaped."""
+    """Mark the page's own text as safe, so that jinja2 does not escape it."""
     from markupsafe import Markup
 
     return Markup(text)
 
 
 def _json(figure: go.Figure) -> str:
-    """Return a figure as JSON that cannot end the script element in which it stands."""
+    """Return a figure as JSON that cannot end the script element that holds it: "</script>" in a name would."""
     text = figure.to_json()
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

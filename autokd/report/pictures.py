@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
 
 PANEL_PX = 360
-"""Width of a drawn panel: small images are enlarged so that boxes and words stay legible."""
+"""Width of a drawn picture: small images are enlarged so that boxes and words stay legible."""
 IOU_THRESHOLD = 0.5
 MAX_WORDS = 10
-"""With more detections than this only the false ones say what they are, or words would hide the picture."""
+"""Number of detections above which only the false ones are labeled, since words would hide the picture."""
 JPEG_QUALITY = 76
 
 FOUND = (56, 189, 248)
@@ -30,7 +30,13 @@ TRUTH = (74, 222, 128)
 
 @dataclass(frozen=True, slots=True)
 class Boxes:
-    """Boxes of one image: (n, 4) xyxy pixels, 0-based labels, scores in [0, 1] (none for ground truth)."""
+    """Boxes of one image.
+
+    Args:
+        boxes_xyxy_px: (n, 4) corners in pixels.
+        labels: (n,) labels, from 0.
+        scores: (n,) scores in [0, 1]; empty for ground truth.
+    """
 
     boxes_xyxy_px: Sequence[Sequence[float]]
     labels: Sequence[int]
@@ -41,7 +47,11 @@ class Boxes:
         assert len(lengths) == 1, "boxes, labels and scores belong together"
 
     def above(self, threshold: float) -> Boxes:
-        """Return the boxes with at least this score, the surest first."""
+        """Return the boxes with at least a score, the highest first.
+
+        Args:
+            threshold: least score, in [0, 1].
+        """
         order = sorted(range(len(self.scores)), key=lambda i: -float(self.scores[i]))
         kept = [i for i in order if float(self.scores[i]) >= threshold]
         return Boxes(
@@ -53,10 +63,15 @@ class Boxes:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonImage:
-    """One test image, its ground truth, and what each detector (by name, in order) found in it.
+    """A test image with its ground truth and the detections of several detectors.
 
-    ``image`` is a path, or an array (H, W, 3) or (3, H, W), uint8 or float in [0, 1]. ``size_px`` is the (height,
-    width) in which boxes are given; None: that of the image as stored.
+    Args:
+        image: path, or an array (H, W, 3) or (3, H, W), uint8 or float in [0, 1].
+        truth: ground truth.
+        detections: detections by the detector's name, in the order in which they are drawn.
+        classes: names of the labels.
+        caption: text below the pictures.
+        size_px: (height, width) of the image in which boxes are given; None: the image as stored.
     """
 
     image: Any
@@ -69,19 +84,20 @@ class ComparisonImage:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Which detections are right and which ground-truth boxes nobody found."""
+    """Which detections are right, and the indices of the ground-truth boxes that no detection matches."""
 
     is_right: tuple[bool, ...]
     missed: tuple[int, ...]
 
     @property
     def num_right(self) -> int:
+        """Number of right detections."""
         return sum(self.is_right)
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One drawn picture: its title, the JPEG as a data URI, its size in pixels, and what it counts."""
+    """A drawn picture: title, JPEG as a data URI, size in pixels, and counts of right, false and missed boxes."""
 
     title: str
     data_uri: str
@@ -91,7 +107,12 @@ class Panel:
 
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:
-    """Intersection over union of two xyxy boxes; 0 where both are empty."""
+    """Return the intersection over union of two xyxy boxes; 0 if both are empty.
+
+    Args:
+        a: (4,) corners in pixels.
+        b: (4,) corners in pixels.
+    """
     width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     shared = width * height
@@ -100,7 +121,15 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def match(found: Boxes, truth: Boxes) -> Match:
-    """Give each detection, surest first, the free ground-truth box of its class with the highest IoU >= 0.5."""
+    """Match each detection, the surest first, to the free ground-truth box of its class with the highest IoU >= 0.5.
+
+    Args:
+        found: detections, the highest score first.
+        truth: ground truth.
+
+    Returns:
+        Which detections are right, and which ground-truth boxes were missed.
+    """
     free = set(range(len(truth.labels)))
     is_right = []
     for box, label in zip(found.boxes_xyxy_px, found.labels):
@@ -113,7 +142,12 @@ def match(found: Boxes, truth: Boxes) -> Match:
 
 
 def draw_panels(image: ComparisonImage, score_threshold: float) -> list[Panel]:
-    """Return ground truth and one panel a detector, all of the same size."""
+    """Return a picture of the ground truth and one of each detector, all of the same size.
+
+    Args:
+        image: image with ground truth and detections.
+        score_threshold: least score of a detection that is drawn, in [0, 1].
+    """
     photo = open_image(image.image, image.size_px)
     height, width = image.size_px or (photo.height, photo.width)
     scale = PANEL_PX / width
@@ -126,7 +160,13 @@ def draw_panels(image: ComparisonImage, score_threshold: float) -> list[Panel]:
 
 
 def open_image(source: Any, size_px: tuple[int, int] | None = None) -> Image.Image:
-    """Return ``source`` (a path or an array) as an RGB image, upright if only then it has ``size_px``."""
+    """Return an image in RGB.
+
+    Args:
+        source: path, or an array (H, W, 3) or (3, H, W), uint8 or float in [0, 1].
+        size_px: (height, width) that the boxes are given in. A stored image is turned as its EXIF data say only if it
+            has this size then: data sets differ in whether their boxes count the turn.
+    """
     import numpy as np
     from PIL import Image, ImageOps
 
@@ -144,7 +184,7 @@ def open_image(source: Any, size_px: tuple[int, int] | None = None) -> Image.Ima
 
 
 def _as_rgb(photo: Image.Image) -> Image.Image:
-    """Convert to 8-bit RGB; 16-bit greyscale is scaled, where Pillow would cut it off at 255."""
+    """Convert to 8-bit RGB; 16-bit grayscale is scaled, since Pillow would clip it at 255."""
     if photo.mode.startswith("I"):
         photo = photo.convert("I").point(lambda value: value / 256).convert("L")
     return photo.convert("RGB")

@@ -1,4 +1,4 @@
-"""The race of the finalists, in words, rows and a figure."""
+"""The race of the finalists as sentences, rows of tables and a figure."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 
 from autokd.report.style import AMBER, BLUE, GREEN, GREY, escape, plain_figure, say_instead
 from autokd.report.tables import ABSENT
-from autokd.report.view import FinalistView, RaceView
+from autokd.storage import FinalistResult, Race
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 EXPECTED = (
-    "Expected: what a further seed is expected to give, the rewards shrunken to the mean of all trials by what is "
-    "noise in them (normal-normal empirical Bayes), ± the posterior's standard deviation."
+    "Expected: the reward that is expected with a new seed. The rewards are shrunk to the mean of all trials in "
+    "proportion to their noise (normal-normal empirical Bayes); ± is the posterior standard deviation."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class FinalistRow:
-    """A finalist as words; ``first`` is the reward that made it one."""
+    """A finalist as text; ``first`` is the reward of its trial."""
 
     name: str
     first: str
@@ -33,6 +33,8 @@ class FinalistRow:
 
 @dataclass(frozen=True, slots=True)
 class RoundRow:
+    """A round as text."""
+
     number: int
     seed: int
     entered: str
@@ -41,34 +43,34 @@ class RoundRow:
     noise: str
 
 
-def race_words(race: RaceView | None) -> str:
-    """Return how the winner of the search was found, and what it is worth beside its luckiest run."""
+def race_words(race: Race | None) -> str:
+    """Return how the winner of the search was found, and which reward is expected of it."""
     if race is None or not race.finalists:
-        return "The finalists of the search have not been tried again yet."
+        return "The finalists of the search have not raced yet."
     best = race.finalists[0]
     words = f"{_count(len(race.finalists), 'finalist')}, {_count(len(race.rounds), 'round')} "
     words += f"({_count(race.trainings, 'proxy training')}): {race.verdict}. "
-    words += f"The winner's trial gave {best.rewards[0]:+.3f}, a lucky number, as it was chosen for it"
+    words += f"The winner's trial had the reward {best.rewards[0]:+.3f}, which is biased upwards: it was selected by it"
     if len(best.rewards) > 1:
-        words += f"; its mean over {len(best.rewards)} seeds is {best.mean:+.3f}"
-    if best.expected is None or best.deviation is None:
-        return f"{words}. No seed was repeated, so that nothing is known of its noise."
-    words += f"; {best.expected:+.3f} ± {best.deviation:.3f} is to be expected of a further one."
+        words += f"; the mean over {len(best.rewards)} seeds is {best.mean:+.3f}"
+    if best.expected is None or best.expected_deviation is None:
+        return f"{words}. No seed was repeated, so the noise of the reward is not known."
+    words += f"; the reward expected with a new seed is {best.expected:+.3f} ± {best.expected_deviation:.3f}."
     noise = next((ended.noise for ended in reversed(race.rounds) if ended.noise is not None), None)
     if noise is not None and race.between is not None:
-        words += f" A reward's noise (standard deviation) is {noise:.3f}, distillers differ by {race.between:.3f}."
+        words += f" Standard deviations: {noise:.3f} for the noise of a reward, {race.between:.3f} between distillers."
     return words
 
 
-def finalist_rows(race: RaceView | None) -> list[FinalistRow]:
+def finalist_rows(race: Race | None) -> list[FinalistRow]:
     """Return a row for each finalist, the winner first."""
     if race is None:
         return []
     return [_finalist_row(each, is_winner=i == 0) for i, each in enumerate(race.finalists)]
 
 
-def round_rows(race: RaceView | None) -> list[RoundRow]:
-    """Return who led and who fell, round by round."""
+def round_rows(race: Race | None) -> list[RoundRow]:
+    """Return the leader and the eliminated finalists of each round."""
     if race is None:
         return []
     return [
@@ -84,8 +86,8 @@ def round_rows(race: RaceView | None) -> list[RoundRow]:
     ]
 
 
-def race_figure(race: RaceView | None, value_meaning: str = "reward") -> go.Figure:
-    """Return each finalist's rewards, a dot a seed (that of its trial open), and its expectation as a diamond."""
+def race_figure(race: Race | None, value_meaning: str = "reward") -> go.Figure:
+    """Return each finalist's rewards, a dot a seed (that of its trial is open), and the expected one as a diamond."""
     import plotly.graph_objects as go
 
     if race is None or not race.finalists:
@@ -110,7 +112,7 @@ def race_figure(race: RaceView | None, value_meaning: str = "reward") -> go.Figu
                 go.Scatter(
                     x=[each.expected], y=[name], mode="markers", showlegend=False, hoverinfo="text",
                     hovertext=[f"{name}: {each.expected:+.4f} expected"],
-                    error_x={"type": "data", "array": [each.deviation or 0.0], "thickness": 2, "width": 6},
+                    error_x={"type": "data", "array": [each.expected_deviation or 0.0], "thickness": 2, "width": 6},
                     marker={"color": colour, "size": 13, "symbol": "diamond"},
                 )
             )  # fmt: skip
@@ -123,11 +125,11 @@ def race_figure(race: RaceView | None, value_meaning: str = "reward") -> go.Figu
     return figure
 
 
-def _finalist_row(each: FinalistView, *, is_winner: bool) -> FinalistRow:
+def _finalist_row(each: FinalistResult, *, is_winner: bool) -> FinalistRow:
     expected = ABSENT if each.expected is None else f"{each.expected:+.3f}"
-    if each.expected is not None and each.deviation is not None:
-        expected += f" ± {each.deviation:.3f}"
-    fate = "stood to the end" if each.fell_in is None else f"fell in round {each.fell_in}: {each.reason}"
+    if each.expected is not None and each.expected_deviation is not None:
+        expected += f" ± {each.expected_deviation:.3f}"
+    fate = "never eliminated" if each.fell_in is None else f"eliminated in round {each.fell_in}: {each.reason}"
     if each.full_val_ap is not None:
         fate += f"; trained in full: val AP {each.full_val_ap:.4f}"
     return FinalistRow(
@@ -142,7 +144,7 @@ def _finalist_row(each: FinalistView, *, is_winner: bool) -> FinalistRow:
 
 
 def _short(digest: str) -> str:
-    """The first of a digest's digits, of both where a promoted student taught too."""
+    """Return the first digits of a digest, and those of the promoted student's if one taught too."""
     return "+".join(part[:8] for part in digest.split("+"))
 
 

@@ -1,4 +1,4 @@
-"""Means, spreads and gains with their intervals, each stated as what it is.
+"""Means, spreads and gains with their intervals.
 
 Spread is the sample standard deviation over training seeds. A gain's interval is Student's t over the differences
 of equal seeds (which share initial weights and order of images), or Welch's where no two seeds are shared.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from autokd.report.view import EntryView
 
 CONFIDENCE = 0.95
+"""Confidence of every interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """Mean difference to a baseline with the 95% interval; ``low`` and ``high`` are None where no spread is known."""
+    """Mean difference to a baseline with the 95% interval; ``low`` and ``high`` are None if no spread is known."""
 
     mean: float
     low: float | None
@@ -37,28 +38,46 @@ class Gain:
 
     @property
     def is_certain(self) -> bool:
-        """The interval exists and excludes zero."""
+        """Whether the interval exists and excludes zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 def finite(values: Sequence[float]) -> list[float]:
-    """Return the values that are numbers; COCO's -1 and NaN mean "no ground truth" and are left out."""
+    """Return the values that are numbers, without COCO's -1 and NaN, which mean that there is no ground truth.
+
+    Args:
+        values: APs.
+    """
     return [float(value) for value in values if math.isfinite(value) and value >= 0]
 
 
 def summarise(values: Sequence[float]) -> Summary | None:
-    """Return mean and spread of the finite values, None where there is none."""
+    """Return mean and spread of the finite values, or None if there is none.
+
+    Args:
+        values: APs of the seeds.
+    """
     kept = finite(values)
     return _summary(kept) if kept else None
 
 
 def gain(entry: EntryView, base: EntryView) -> Gain | None:
-    """Return by how much ``entry`` is ahead of ``base`` on test AP; None where one of them has no value."""
+    """Return the gain in test AP of one entry over another, or None if one of them has no value.
+
+    Args:
+        entry: entry of the results.
+        base: entry that it is compared with.
+    """
     return gain_by_seed(_by_seed(entry), _by_seed(base))
 
 
 def gain_by_seed(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Gain | None:
-    """The same of AP by training seed."""
+    """Return the gain in AP, paired over the seeds that both have, or None if one of them has no value.
+
+    Args:
+        ours: training seed -> AP.
+        theirs: training seed -> AP of the baseline.
+    """
     if not ours or not theirs:
         return None
     shared = sorted(set(ours) & set(theirs))
@@ -72,7 +91,11 @@ def gain_by_seed(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Gain
 
 
 def student_t(freedom: float) -> float:
-    """Return the half width of the 95% interval in standard errors."""
+    """Return the half width of the 95% interval in standard errors.
+
+    Args:
+        freedom: degrees of freedom, above 0.
+    """
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))

@@ -1,4 +1,4 @@
-"""The results as a table: for the terminal (rich), for Markdown, and as rows for the page."""
+"""The results as a table for the terminal (rich), for Markdown, and as rows for the page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOOTNOTE = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One entry, as words."""
+    """An entry as text."""
 
     name: str
     seeds: str

@@ -1,6 +1,6 @@
-"""The tree of what the search visited: one box a decision, as wide as it was visited, coloured by mean value.
+"""The tree of a search: one box a decision, its size the number of visits, its color the mean value.
 
-It is drawn from the trials' decisions alone, so any sampler's search has one.
+It is drawn from the trials' decisions alone, so every sampler's search has one.
 """
 
 from __future__ import annotations
@@ -29,14 +29,19 @@ if TYPE_CHECKING:
 Path = tuple[tuple[str, str], ...]
 
 MAX_NODES = 400
-"""More boxes than this cannot be told apart, and would make a page or a database entry heavy."""
+"""Number of boxes above which they cannot be distinguished, and a page or a database entry becomes large."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visited:
-    """A node: the decisions that lead to it, the trials that passed, and the values of the finished ones.
+    """A node of the tree.
 
-    ``steps`` are the last decisions of ``path``, several where each had a single outcome and was joined.
+    Args:
+        path: decisions that lead to it.
+        steps: last decisions of ``path``, several if decisions with a single answer were joined.
+        parent: path of the node above; None: the root.
+        trials: numbers of the trials that passed.
+        values: values of the finished ones among them.
     """
 
     path: Path
@@ -47,11 +52,16 @@ class Visited:
 
     @property
     def mean(self) -> float | None:
+        """Mean of the values; None if there is none."""
         return math.fsum(self.values) / len(self.values) if self.values else None
 
 
 def visited_nodes(trials: Sequence[TrialView]) -> list[Visited]:
-    """Return the nodes, parents before children, from the trials' decisions. Trials still running count as visits."""
+    """Return the nodes of the trials' decisions, parents before children; running trials count as visits.
+
+    Args:
+        trials: trials of the search.
+    """
     passed: dict[Path, list[TrialView]] = {(): []}
     for trial in trials:
         for depth in range(len(trial.path) + 1):
@@ -70,7 +80,14 @@ def visited_nodes(trials: Sequence[TrialView]) -> list[Visited]:
 
 
 def joined(nodes: Sequence[Visited]) -> list[Visited]:
-    """Join each decision that was never taken otherwise with the one before it, so that only real forks show."""
+    """Join each decision that always had the same answer with the one before it, so that only forks are shown.
+
+    Args:
+        nodes: nodes of the whole tree.
+
+    Returns:
+        The joined nodes, parents before children.
+    """
     children: dict[Path, list[Visited]] = {}
     for node in nodes:
         if node.parent is not None:
@@ -89,13 +106,26 @@ def joined(nodes: Sequence[Visited]) -> list[Visited]:
 
 
 def most_visited(nodes: Sequence[Visited], limit: int) -> list[Visited]:
-    """Return the ``limit`` most visited nodes; a parent is visited as often as its child, so none is orphaned."""
+    """Return the most visited nodes.
+
+    A parent has at least as many visits as its child and comes first at a tie, so that no node loses its parent.
+
+    Args:
+        nodes: nodes of the tree.
+        limit: number of nodes to keep.
+    """
     ranked = sorted(nodes, key=lambda node: (-len(node.trials), len(node.path)))
     return sorted(ranked[:limit], key=lambda node: len(node.path))
 
 
 def draw_tree(trials: Sequence[TrialView], value_meaning: str = "reward", *, max_nodes: int = MAX_NODES) -> go.Figure:
-    """Return the tree as an icicle from left to right. A click on a box opens it; its foot shows the colours."""
+    """Return the tree as an icicle figure from left to right, with the scale of colors below.
+
+    Args:
+        trials: trials of the search.
+        value_meaning: word for the value.
+        max_nodes: number of boxes to draw, the most visited ones.
+    """
     import plotly.graph_objects as go
 
     nodes = most_visited(joined(visited_nodes(trials)), max_nodes)
@@ -140,7 +170,7 @@ def _label(node: Visited) -> str:
 
 
 def _answer(question: str, answer: str) -> str:
-    """Return the answer alone, with its question where it would say nothing by itself."""
+    """Return the answer, with its question if the answer alone ("none", a number) says nothing."""
     tells = answer != "none" and not answer.replace(".", "").isdigit()
     return answer if tells else f"{_asked(question).rsplit('.', 1)[-1]}: {answer}"
 

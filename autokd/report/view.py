@@ -1,6 +1,8 @@
-"""What a report shows, as plain frozen values: no storage, no torch, nothing to look up.
+"""What a report shows, as frozen values: nothing to look up, no torch.
 
-``gather`` fills these from a run; the figures, tables and pages read nothing else.
+``gather`` fills these from a run. What results.json holds in the form that a report needs is taken as it is (``Race``,
+``ProxyFidelity``, ``TeacherResult``); the classes here are for what it holds in another form. Figures, tables and pages
+read nothing else.
 """
 
 from __future__ import annotations
@@ -12,16 +14,29 @@ from typing import Literal
 
 from autokd.outcomes import SEARCHED
 from autokd.report.pictures import ComparisonImage
+from autokd.storage import ProxyFidelity, Race, TeacherResult
 
 TrialStatus = Literal["finished", "pruned", "failed", "running"]
 
 
 @dataclass(frozen=True, slots=True)
 class TrialView:
-    """One trial of the search.
+    """A trial of the search.
 
-    ``path`` holds its categorical decisions (question, answer) in the order in which they were taken;
-    ``preset`` is the name of an enqueued preset, ``reused_from`` the trial whose value was taken over.
+    Args:
+        number: number of the trial in its study.
+        status: how it ended, or "running".
+        value: reward; of a pruned trial the last that was reported; None if there is none.
+        path: categorical decisions (question, answer) in the order in which they were taken.
+        formula: distiller as one line.
+        digest: digest of what the student learns from.
+        preset: name of the preset that the trial was enqueued with; empty: the sampler suggested it.
+        reused_from: number of the trial whose outcome it took over; None: it was trained.
+        cause: cause of the failure; empty if it did not fail.
+        message: message of the failure.
+        metrics: metrics of the last epoch, the finite ones.
+        curve: (epoch, reward) for each report.
+        seconds: duration of the training.
     """
 
     number: int
@@ -40,15 +55,24 @@ class TrialView:
 
     @property
     def has_value(self) -> bool:
-        """A finished trial with a finite value: the only kind that may count as best."""
+        """Whether the trial finished with a finite value, so that it may count as the best."""
         return self.status == "finished" and self.value is not None and math.isfinite(self.value)
 
 
 @dataclass(frozen=True, slots=True)
 class EntryView:
-    """One row of the results: a distiller (or none) trained in full with several seeds. APs are COCO AP in [0, 1].
+    """A row of the results: a distiller, or none, trained in full with several seeds. Unknown numbers are NaN.
 
-    ``per_class`` maps a class to its test AP for each seed; a class without ground truth has NaN.
+    Args:
+        name: "none", a preset's name, "searched", or the name of a given distiller.
+        seeds: training seeds; the columns below have one number for each.
+        val_ap: COCO AP on val in [0, 1].
+        test_ap: COCO AP on test in [0, 1], or on val if there is no test split.
+        train_seconds: duration of the training in seconds.
+        digest: digest of what the student learned from; empty: no distillation.
+        formula_lines: distiller as lines of a formula.
+        yaml: distiller as YAML text.
+        per_class: test AP by class name; a class without ground truth has NaN.
     """
 
     name: str
@@ -64,7 +88,13 @@ class EntryView:
 
 @dataclass(frozen=True, slots=True)
 class FidelityPoint:
-    """One distiller judged both ways: the proxy's value and the full training's mean val AP."""
+    """A distiller that was trained both ways.
+
+    Args:
+        name: name of its entry.
+        proxy_value: reward of its trial.
+        full_val_ap: mean AP on val of its full trainings.
+    """
 
     name: str
     proxy_value: float
@@ -72,50 +102,20 @@ class FidelityPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class FinalistView:
-    """One of the best few trials: its reward with each seed (that of its trial first), and what is to be expected."""
-
-    digest: str
-    formula: str = ""
-    seeds: tuple[int, ...] = ()
-    rewards: tuple[float, ...] = ()
-    mean: float | None = None
-    expected: float | None = None
-    deviation: float | None = None
-    fell_in: int | None = None
-    """Number of the round after which it was out; None: it stood to the end."""
-    reason: str = ""
-    full_val_ap: float | None = None
-    """Of one full training; None where there was none."""
-
-
-@dataclass(frozen=True, slots=True)
-class RoundView:
-    """One round of the finalists' race; ``leader``, ``entered`` and ``fell`` are digests."""
-
-    seed: int
-    leader: str = ""
-    entered: tuple[str, ...] = ()
-    fell: tuple[str, ...] = ()
-    noise: float | None = None
-    freedom: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RaceView:
-    """The finalists, the winner first, and how they raced."""
-
-    finalists: tuple[FinalistView, ...] = ()
-    rounds: tuple[RoundView, ...] = ()
-    verdict: str = ""
-    trainings: int = 0
-    prior_mean: float | None = None
-    between: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class SearchView:
-    """The search in numbers. ``direction`` says whether a greater value is better."""
+    """Counts of a search.
+
+    Args:
+        sampler: name of the sampler.
+        finished: number of trials that finished.
+        failed: number of trials that failed, interrupted ones left out.
+        pruned: number of trials that were pruned.
+        reused: number of trials that took over the outcome of an equal one.
+        seconds: wall time of the run.
+        direction: whether a greater value is better.
+        value_meaning: word for the value of a trial.
+        none_value: value of the training without distillation; None: the value is no difference to it.
+    """
 
     sampler: str = ""
     finished: int = 0
@@ -126,28 +126,40 @@ class SearchView:
     direction: Literal["maximize", "minimize"] = "maximize"
     value_meaning: str = "reward"
     none_value: float | None = None
-    """The value of training without distillation, where the reward is measured against it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """Everything that the page shows. ``judged_on`` names the split of ``EntryView.test_ap``."""
+    """Everything that a report shows.
+
+    Args:
+        name: name of the run.
+        search: counts of the search.
+        trials: trials in order.
+        entries: rows of the results.
+        winner: name of the winning entry; empty: none was chosen.
+        teacher: AP of the teacher.
+        teacher_per_class: the teacher's test AP by class name.
+        race: race of the finalists; None before it, or without a search.
+        proxy_fidelity: rank correlation of proxy and full trainings.
+        fidelity: points of that correlation, and "none".
+        images: test images with everybody's boxes.
+        score_threshold: least score of a detection that is drawn.
+        judged_on: split of ``EntryView.test_ap``.
+        config_yaml: resolved configuration as YAML text.
+        environment: versions, device and the like, by name.
+        notes: what a reader must know, as results.json says it.
+    """
 
     name: str
     search: SearchView = SearchView()
     trials: tuple[TrialView, ...] = ()
     entries: tuple[EntryView, ...] = ()
     winner: str = ""
-    teacher_val_ap: float | None = None
-    teacher_test_ap: float | None = None
+    teacher: TeacherResult = field(default_factory=TeacherResult)
     teacher_per_class: Mapping[str, float] = field(default_factory=dict)
-    race: RaceView | None = None
-    kendall_tau: float | None = None
-    tau_interval: tuple[float, float] | None = None
-    fidelity_pairs: int = 0
-    """How many distillers were judged both ways."""
-    fidelity_note: str = ""
-    """How far that can be trusted, or why no tau is given."""
+    race: Race | None = None
+    proxy_fidelity: ProxyFidelity = field(default_factory=ProxyFidelity)
     fidelity: tuple[FidelityPoint, ...] = ()
     images: tuple[ComparisonImage, ...] = ()
     score_threshold: float = 0.3
@@ -155,20 +167,28 @@ class ReportData:
     config_yaml: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    """What a reader must know, in the run's own words."""
 
     def entry(self, name: str) -> EntryView | None:
-        """Return the row ``name``, or None."""
+        """Return the row of a name, or None.
+
+        Args:
+            name: name of the entry.
+        """
         return next((entry for entry in self.entries if entry.name == name), None)
 
     @property
     def winning_entry(self) -> EntryView | None:
-        """The row that the run chose (on val), or the searched one where nothing was chosen."""
+        """The row that won on val; the searched one if none was chosen."""
         return self.entry(self.winner) or self.entry(SEARCHED)
 
 
 def best_trial(trials: Sequence[TrialView], direction: str = "maximize") -> TrialView | None:
-    """Return the finished trial with the best value, the first of equals; None where there is none."""
+    """Return the finished trial with the best value, the first of equals, or None if none finished.
+
+    Args:
+        trials: trials of a search.
+        direction: "maximize", or "minimize" if a less value is better.
+    """
     sign = -1.0 if direction == "minimize" else 1.0
     valued = [trial for trial in trials if trial.has_value]
     return max(valued, key=lambda trial: (sign * _value(trial), -trial.number), default=None)

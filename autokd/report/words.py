@@ -1,4 +1,4 @@
-"""The sentences, cards and small tables of the page, as words."""
+"""Sentences, cards and small tables of the page, as text."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from autokd.report.tables import ABSENT, interval, spread
 from autokd.report.view import EntryView, ReportData, TrialView, best_trial
 
 MAX_TRIAL_ROWS = 300
+"""Number of trials that the page lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class FailureRow:
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:
+    """A trial as text."""
+
     number: int
     state: str
     value: str
@@ -46,7 +49,7 @@ class TrialRow:
 
 
 def cards(data: ReportData) -> list[Card]:
-    """Return the numbers of the headline, none where no full training finished."""
+    """Return the numbers of the headline; none if no full training finished."""
     said = headline(data)
     found = []
     subject = subject_of(data)
@@ -59,16 +62,16 @@ def cards(data: ReportData) -> list[Card]:
         found.append(_gain_card("against none", said.over_none))
     if said.over_preset is not None:
         found.append(_gain_card(f"against {said.best_preset}, the best other", said.over_preset))
-    if data.teacher_test_ap is not None:
-        found.append(Card(f"teacher, {data.judged_on} AP", f"{data.teacher_test_ap:.4f}", _gap_closed(data, subject)))
+    if data.teacher.test_ap is not None:
+        found.append(Card(f"teacher, {data.judged_on} AP", f"{data.teacher.test_ap:.4f}", _gap_closed(data, subject)))
     return found
 
 
 def teacher_words(data: ReportData) -> dict[str, str] | None:
-    """Return the teacher's row of the table, None where its AP is unknown."""
-    if data.teacher_val_ap is None and data.teacher_test_ap is None:
+    """Return the teacher's row of the table; None if its AP is not known."""
+    if data.teacher.val_ap is None and data.teacher.test_ap is None:
         return None
-    show = {"val": data.teacher_val_ap, "test": data.teacher_test_ap}
+    show = {"val": data.teacher.val_ap, "test": data.teacher.test_ap}
     return {split: ABSENT if value is None else f"{value:.4f}" for split, value in show.items()}
 
 
@@ -84,7 +87,7 @@ def search_words(data: ReportData) -> str:
     sampler = f"{search.sampler}: " if search.sampler else ""
     words = f"{sampler}{len(data.trials)} trials; {listed or 'none finished'}"
     if search.reused:
-        words += f"; {search.reused} of them took the value of an equal loss"
+        words += f"; {search.reused} of them took the value of an equal distiller"
     words += f", in {duration(search.seconds)}." if search.seconds else "."
     best = best_trial(data.trials, search.direction)
     if best is not None:
@@ -94,12 +97,12 @@ def search_words(data: ReportData) -> str:
 
 
 def winner_words(data: ReportData) -> str:
-    """Return which distiller won, and by what it was chosen."""
+    """Return which distiller won, and on which split it was chosen."""
     entry = data.winning_entry
     if entry is None:
         return ""
     if entry.name == NO_DISTILLATION:
-        return "Training without distillation won on val: no distiller is worth using here."
+        return "Training without distillation won on val: no distiller helps here."
     digest = f", digest {entry.digest}" if entry.digest else ""
     if entry.name != SEARCHED:
         return f"{entry.name} won on val{digest}."
@@ -109,20 +112,23 @@ def winner_words(data: ReportData) -> str:
 
 
 def fidelity_words(data: ReportData) -> str:
-    """Return Kendall's tau with what it can and cannot say."""
-    if data.kendall_tau is None or data.fidelity_pairs < 1:
+    """Return Kendall's tau with how far it can be trusted."""
+    found = data.proxy_fidelity
+    if found.kendall_tau is None or found.pairs < 1:
         too_few = "Too few distillers were judged both by the proxy and in full to compare their order."
-        return f"{too_few} {data.fidelity_note}".rstrip()
-    within = "" if data.tau_interval is None else ", 95% interval [{:+.2f}, {:+.2f}],".format(*data.tau_interval)
+        return f"{too_few} {found.note}".rstrip()
+    has_interval = found.low is not None and found.high is not None
+    within = f", 95% interval [{found.low:+.2f}, {found.high:+.2f}]," if has_interval else ""
     words = (
-        f"Kendall's tau between the proxy's value and the full training's mean val AP is {data.kendall_tau:+.2f}"
-        f"{within} over {data.fidelity_pairs} distillers (1: the same order, 0: no relation, -1: reversed)."
+        "Kendall's tau between the proxy's reward and the mean val AP of the full trainings is "
+        f"{found.kendall_tau:+.2f}{within} over {found.pairs} distillers "
+        "(1: the same order, 0: no relation, -1: reversed)."
     )
-    if data.tau_interval is not None and data.tau_interval[0] <= 0:
-        words += " The interval holds 0: this run alone does not show that the proxy ranks at all."
-    elif data.fidelity_pairs < 15:
+    if found.low is not None and found.low <= 0:
+        words += " The interval contains 0: this run alone does not show that the proxy ranks distillers at all."
+    elif found.pairs < 15:
         words += " With so few distillers this is a hint, not a measurement."
-    return f"{words} {data.fidelity_note}".rstrip()
+    return f"{words} {found.note}".rstrip()
 
 
 def seeds_words(data: ReportData) -> str:
@@ -192,13 +198,13 @@ def _gain_card(label: str, found: Gain) -> Card:
 
 
 def _gap_closed(data: ReportData, subject: EntryView | None) -> str:
-    """Return how much of the gap from none to the teacher the headline's distiller closes."""
+    """Return the share of the gap between none and the teacher that the headline's distiller closes."""
     none = data.entry(NO_DISTILLATION)
     low = summarise(none.test_ap) if none is not None else None
     ours = summarise(subject.test_ap) if subject is not None else None
-    if low is None or ours is None or data.teacher_test_ap is None or data.teacher_test_ap <= low.mean:
+    if low is None or ours is None or data.teacher.test_ap is None or data.teacher.test_ap <= low.mean:
         return ""
-    share = (ours.mean - low.mean) / (data.teacher_test_ap - low.mean)
+    share = (ours.mean - low.mean) / (data.teacher.test_ap - low.mean)
     return f"{share:.0%} of the gap from none is closed"
 
 

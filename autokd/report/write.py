@@ -1,4 +1,4 @@
-"""The three ways out: report.html in the run's folder, a table for the terminal, a table in Markdown."""
+"""The outputs of a report: report.html in the run directory, a table for the terminal, a table in Markdown."""
 
 from __future__ import annotations
 
@@ -29,10 +29,18 @@ def write_report(
     score_threshold: float = SCORE_THRESHOLD,
     environment: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write ``report.html`` into ``run_dir`` and return its path.
+    """Write report.html into a run directory.
 
-    ``results`` None: the search alone is reported. ``images`` are drawn in the order given, with detections of at
-    least ``score_threshold``. ``environment`` (versions, device, command) defaults to that of the results.
+    Args:
+        run_dir: run directory.
+        study: study of the search.
+        results: results of the run; None: the search alone is reported.
+        images: test images to draw, in this order.
+        score_threshold: least score of a detection that is drawn, in [0, 1].
+        environment: versions, device and the like, by name; None: the versions of the results.
+
+    Returns:
+        Path of report.html.
     """
     folder = Path(run_dir)
     data = gather(folder, study, results, images=images, score_threshold=score_threshold, environment=environment)
@@ -40,10 +48,18 @@ def write_report(
 
 
 def results_table(results: Results) -> Table:
-    """Return the results with spreads and gains for the terminal; the winner is marked by a star."""
+    """Return the results with spreads and gains as a table for the terminal; the winner is marked by a star.
+
+    Args:
+        results: results of a run.
+    """
     return entries_table(entries_of(results), winner=results.winner)
 
 
 def results_markdown(results: Results) -> str:
-    """Return the same table as Markdown."""
+    """Return the results with spreads and gains as a Markdown table; the winner is bold.
+
+    Args:
+        results: results of a run.
+    """
     return entries_markdown(entries_of(results), winner=results.winner)

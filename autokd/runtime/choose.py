@@ -19,6 +19,9 @@ def make_runtime(config: RuntimeConfig) -> Runtime:
     Args:
         config: the section.
 
+    Returns:
+        A runtime that has not started yet; enter it as a context.
+
     Raises:
         RuntimeUnavailableError: if Ray is needed and cannot be imported.
     """

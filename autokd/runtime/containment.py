@@ -24,7 +24,7 @@ _OUT_OF_MEMORY_PHRASES = ("out of memory", "can't allocate memory", "not enough 
 
 
 def worker_name() -> str:
-    """Return host and process, by which workers are told apart."""
+    """Return host and process, which identify a worker."""
     return f"{platform.node()}:{os.getpid()}"
 
 

@@ -31,11 +31,18 @@ class Driver(Protocol):
     """
 
     def next_job(self) -> Job | Wait | None:
-        """Return the next job; ``WAIT``: none now, ask again after an outcome; None: none any more."""
+        """Choose the next job.
+
+        Returns:
+            A job; ``WAIT`` if there is none now: the runtime asks again after an outcome; None if there will be none.
+        """
         ...
 
     def on_report(self, report: Report) -> bool:
         """Receive a report.
+
+        Args:
+            report: metrics of a job after an epoch.
 
         Returns:
             False stops the report's job, which then ends with status "pruned".
@@ -43,7 +50,11 @@ class Driver(Protocol):
         ...
 
     def on_outcome(self, outcome: Outcome) -> None:
-        """Receive the outcome of a job that has ended."""
+        """Receive the outcome of a job that has ended.
+
+        Args:
+            outcome: the last that the driver receives of its job.
+        """
         ...
 
 

@@ -40,7 +40,7 @@ class SimulatedRuntime(Runtime):
 
     Args:
         num_workers: number of virtual workers, at least 1.
-        resources: what the evaluators are told that they may use.
+        resources: resources that each evaluator is built with.
 
     Raises:
         ValueError: for fewer than 1 worker.
@@ -75,7 +75,12 @@ class SimulatedRuntime(Runtime):
         self._built = None
 
     def evaluator(self, factory: EvaluatorFactory, worker: int) -> Evaluator:
-        """Return the evaluator of a virtual worker, made at its first job of this factory."""
+        """Return the evaluator of a virtual worker, made at its first job of this factory.
+
+        Args:
+            factory: makes the evaluator; another factory than before drops those that were made.
+            worker: number of the worker.
+        """
         if self._built is None or self._built[0] is not factory:
             self._built = (factory, {})
         evaluators = self._built[1]

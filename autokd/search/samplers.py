@@ -61,6 +61,9 @@ def decision_role(name: str) -> str:
 
     Args:
         name: the decision's parameter name: term, slot, and in parentheses the offered part of the slot.
+
+    Returns:
+        The slot.
     """
     return re.sub(r"^t\d+\.|\(.*\)$", "", name)
 
@@ -143,21 +146,26 @@ class TrialSeededSampler(BaseSampler):
         """Do nothing: trials differ by their numbers."""
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Make the trial's sampler and prepare it."""
         self._current.number = None  # a study of the same name may begin again at this number
         self._sampler_of(trial).before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return the relative search space of the trial's sampler."""
         return self._sampler_of(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        """Return the relative parameters that the trial's sampler suggests."""
         return self._sampler_of(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
+        """Return the value that the trial's sampler suggests for one parameter."""
         return self._sampler_of(trial).sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """Let the trial's sampler store what it keeps in the study (constraints, generations)."""
         self._sampler_of(trial).after_trial(study, trial, state, values)

@@ -121,11 +121,11 @@ class Operator:
     """Transformations only: the slot of the default space that offers it."""
     is_random: bool = False
     needs_batch: bool = False
-    """The definition has statistics over several samples; a batch of one image works, but says less."""
+    """The definition has statistics over several samples; a batch of one image works, with less statistics."""
     learns: bool = False
     """The operator has parameters or a memory, so its output changes with training."""
     zero_at_equality: bool = True
-    """False: a term with it is not 0 where student equals teacher (contrast against negatives, a generator)."""
+    """False: a term with it is not 0 if student equals teacher (contrast against negatives, a generator)."""
     by_level: bool = False
     """Sources only: it gives a feature pair for each paired level."""
     side: str = ""

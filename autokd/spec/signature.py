@@ -1,4 +1,4 @@
-"""What may follow what: a small state machine over layouts, pending effects and cells per side.
+"""The order in which operators may follow each other: a state machine over layouts, pending effects and sides.
 
 ``flow`` advances the state by one operator or raises. The space looks ahead with it, ``terms.check_term`` refuses a
 term. See ``operator`` for the meaning of layouts, effects and sides.

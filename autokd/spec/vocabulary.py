@@ -1,6 +1,6 @@
 """The vocabulary: the registry of operators with AutoKD's rows, and its tables SOURCES, TRANSFORMS, DISTANCES.
 
-The rows are in ``tables``, by family; ``operator`` says what a row means. A row states what an operator takes and
+The rows are in ``tables``, by family; ``operator`` documents its fields. A row states what an operator takes and
 gives, what it may not follow, its parameters, its formula, its paper, and its class (imported only when a distiller
 is built). The space, the canonical form, the formula, the reference in ``docs/`` and the conformance suite read these
 rows, so adding an operator is a class, a row and a golden value in its test. No module here imports torch.

@@ -225,8 +225,8 @@ class FinalistRace:
         if self._full_seed is None:
             return self._verdict_of_race()
         if count == 0:
-            return f"{self._verdict_of_race()}; the finalists' full trainings failed, so the race decides"
-        return f"{self._verdict_of_race()}; of {count} trained in full the one with the best val AP won"
+            return f"{self._verdict_of_race()}; the finalists' full trainings failed, so the race decided"
+        return f"{self._verdict_of_race()}; of {count} trained in full the best val AP won"
 
     def _verdict_of_race(self) -> str:
         if len(self._finalists) == 1:

@@ -1,6 +1,6 @@
-"""Scripted jobs for tests of runtimes: an evaluator that a job's id tells what to do, and a driver with a list of ids.
+"""Scripted jobs for tests of runtimes: an evaluator controlled by a job's id, and a driver with a list of ids.
 
-The ids, of which a space and any text behind it only tell jobs apart:
+The ids; a space and any text behind it only make an id unique:
 
 ======================  =========================================================================
 ``ok:N``                N reports, then finished
@@ -129,7 +129,7 @@ def broken_factory(resources: WorkerResources) -> Evaluator:
 
 
 class BuildCounter:
-    """A factory that leaves a file for each evaluator that it builds, in whatever process.
+    """A factory that leaves a file for each evaluator that it builds, in any process.
 
     Args:
         folder: an empty folder.

@@ -1,4 +1,4 @@
-"""What the student learns from in a step: the task losses of the targets and, beside them, a distillation loss."""
+"""The losses of a step: the task losses of the targets and, beside them, a distillation loss."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import torch
 
 from autokd.config import ResolvedConfig
 from autokd.data import Datasets
+from autokd.detectors import Detector
 from autokd.distill import TeacherEnsemble
 from autokd.outcomes import Job, JobFailed, Outcome, RecipeName, Report, WorkerResources
 from autokd.training.assets import TrainingAssets
@@ -22,6 +23,7 @@ from autokd.training.jobs.contract import JobTraining
 from autokd.training.jobs.files import JobFiles
 from autokd.training.jobs.full_training import FullTraining
 from autokd.training.jobs.proxy_training import ProxyTraining
+from autokd.training.loader import Loader
 from autokd.training.loop import EpochResult
 
 _TRAININGS: Mapping[RecipeName, Callable[[Job, TrainingAssets], JobTraining]] = {
@@ -95,18 +97,9 @@ class TrainingEvaluator:
             deadline = None if limit_s is None else began_s + limit_s
             student = training.build_student()
             loader = training.build_loader()
-            distillation = None
-            if job.spec is not None:
-                teachers = self.assets.teachers
-                promoted = None if files.promoted_folder is None else teachers.promoted(files.promoted_folder)
-                distillation = build_distillation(
-                    job.spec, student, loader, self.assets, job.recipe, job.seed, promoted
-                )  # fmt: skip
+            distillation = self._distillation(job, student, loader, files)
             for result in training.train(student, loader, distillation, deadline):
-                metrics = {
-                    **_loss_metrics(result, distillation),
-                    **training.measure_epoch(student, result, deadline),
-                }  # fmt: skip
+                metrics = {**_loss_metrics(result, distillation), **training.measure_epoch(student, result, deadline)}
                 reports.append(Report(job.id, result.epoch, dict(metrics), time.monotonic() - began_s))
                 yield reports[-1]
             training.finish(student, files, metrics, deadline)
@@ -116,9 +109,15 @@ class TrainingEvaluator:
         # The last report of the outcome has the final measurements too: recorded tables hold them there.
         reports[-1] = replace(reports[-1], metrics=metrics)
         seconds = time.monotonic() - began_s
-        return Outcome(
-            job.id, "finished", metrics, reports=tuple(reports), seconds=seconds, artifacts=files.artifacts
-        )  # fmt: skip
+        return Outcome(job.id, "finished", metrics, reports=tuple(reports), seconds=seconds, artifacts=files.artifacts)
+
+    def _distillation(self, job: Job, student: Detector, loader: Loader, files: JobFiles) -> Distillation | None:
+        """Build what the student learns from beside the targets; None for a job without a distiller."""
+        if job.spec is None:
+            return None
+        folder, teachers = files.promoted_folder, self.assets.teachers
+        promoted = None if folder is None else teachers.promoted(folder)
+        return build_distillation(job.spec, student, loader, self.assets, job.recipe, job.seed, promoted)
 
     def _free_memory(self, error: Exception) -> None:
         """Give the card's memory back, which other workers may share.

@@ -92,7 +92,7 @@ class ResolvedSchedule:
 
 @dataclass(frozen=True, eq=False)
 class StudentExtras:
-    """What cheaper proxies do with a student while it is trained.
+    """Measures of cheaper proxies that touch the student while it is trained.
 
     Attributes:
         frozen: parts that get no gradient and stay in eval mode, so that their norm statistics keep their values too.

@@ -12,6 +12,7 @@ from autokd.config import ResolvedConfig
 from autokd.data import Datasets
 from autokd.detectors import framework_of
 from autokd.errors import DetectorError
+from autokd.outcomes import RECIPES
 from autokd.training.assets import TrainingAssets
 from autokd.training.loader import EVALUATION_BATCH_SIZE
 from autokd.training.optim.frozen import parts_of
@@ -49,6 +50,9 @@ def prepare(
         device: device of the trainings.
         on_progress: called with (stage, done, total, metrics).
 
+    Returns:
+        The AP of each teacher.
+
     Raises:
         ConfigError: if a teacher has neither a checkpoint nor a recipe.
         DataError: if the disk or ``proxy.subset`` is too small.
@@ -66,9 +70,9 @@ def prepare(
         for teacher in assets.teachers.all
     )
     for teacher in assets.teachers.all:
-        for recipe in ("proxy", "full"):
+        for recipe in RECIPES:
             assets.teachers.validation_cache(recipe, teacher)
-        for recipe in ("proxy", "full"):
+        for recipe in RECIPES:
             assets.teachers.training_cache(recipe, teacher=teacher)
     if config.proxy.warm_start is not None and config.proxy.warm_start.epochs > 0:
         for seed in seeds:

@@ -1,4 +1,4 @@
-"""The web front: serves studies with optuna-dashboard, reading through storage and report only."""
+"""Serve studies with optuna-dashboard, reading through storage and report only."""
 
 from autokd_dashboard.publish import publish_tree
 from autokd_dashboard.server import DashboardServer, serve

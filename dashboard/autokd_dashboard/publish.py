@@ -1,6 +1,6 @@
-"""Stores the tree, the search curve and a note on the study, where optuna-dashboard shows them.
+"""Store the tree, the search curve and a note on the study, where optuna-dashboard shows them.
 
-The figures stand on the study's page below its own, the note on its note tab.
+The figures appear on the study's page below its own, the note on its note tab.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ TREE_ID = "autokd-tree"
 CURVE_ID = "autokd-search-curve"
 BEGIN = "[//]: # (autokd begins)"
 END = "[//]: # (autokd ends)"
-"""Lines that Markdown does not show; what a person writes outside them is kept."""
+"""Marks around AutoKD's part of the note, which Markdown does not show; text outside them is kept."""
 
 
 def publish_tree(study: optuna.Study, *, results: Results | None = None) -> None:
-    """Store tree, curve and note on the study, in place of those stored before.
+    """Store tree, search curve and note on the study, in place of those stored before.
 
-    The note holds the best formula so far and, where ``results`` are given, their table.
+    Args:
+        study: study of the search.
+        results: results of the run, whose table the note gets; None: the note has the best trial alone.
     """
     from optuna_dashboard import get_note, save_note, save_plotly_graph_object
 
@@ -46,7 +48,13 @@ def publish_tree(study: optuna.Study, *, results: Results | None = None) -> None
 def publish_changed(
     storage: BaseStorage, known: MutableMapping[int, tuple[int, bool]], results: Results | None = None
 ) -> None:
-    """Publish every study that has more ended trials, or now results, than ``known`` says; remember it there."""
+    """Publish every study whose trials or results have changed since the last call.
+
+    Args:
+        storage: storage of the studies.
+        known: id of a study -> (number of ended trials, whether there were results) at the last call; updated.
+        results: results of the run; None: there are none yet.
+    """
     import optuna
     from optuna.trial import TrialState
 
@@ -61,13 +69,18 @@ def publish_changed(
 
 
 def _fitted(figure: go.Figure, title: str) -> go.Figure:
-    """Fit a figure into one of the dashboard's cards, which have a fixed height and no heading."""
+    """Fit a figure into a card of the dashboard, which has a fixed height and no heading."""
     figure.update_layout(height=450, title={"text": title, "x": 0.02, "font": {"size": 16}}, margin_t=96)
     return figure
 
 
 def study_note(trials: Sequence[TrialView], results: Results | None = None) -> str:
-    """Return what the search has found so far, as Markdown."""
+    """Return what the search has found so far, as Markdown.
+
+    Args:
+        trials: trials of the search.
+        results: results of the run; None: there are none yet.
+    """
     best = best_trial(trials)
     lines = ["## AutoKD", ""]
     if best is None:
@@ -81,7 +94,12 @@ def study_note(trials: Sequence[TrialView], results: Results | None = None) -> s
 
 
 def merged_note(old: str, ours: str) -> str:
-    """Return ``old`` with the part between our marks replaced, or put in front; all else is kept."""
+    """Return a note with AutoKD's part replaced, or put in front if it had none; all else is kept.
+
+    Args:
+        old: note as it is.
+        ours: new text of AutoKD's part.
+    """
     block = f"{BEGIN}\n\n{ours.strip()}\n\n{END}"
     before, begin, rest = old.partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -1,4 +1,4 @@
-"""Serves Optuna's dashboard of a run or of a database, on the loopback address unless told otherwise."""
+"""Serve optuna-dashboard of a run or of a database, by default on the loopback address."""
 
 from __future__ import annotations
 
@@ -18,14 +18,21 @@ from autokd_dashboard.source import open_storage, results_of
 logger = logging.getLogger(__name__)
 
 REFRESH_S = 20.0
-"""How often the figures of a running search are looked at again."""
+"""Seconds between two checks whether the figures of a search have changed."""
 PORTS_TRIED = 20
+"""Number of ports to try, from the one that was asked for."""
 
 
 def serve(run_or_url: str | Path, host: str = "127.0.0.1", port: int = 8080) -> None:
-    """Serve until Ctrl-C. ``run_or_url`` is a run directory or a database URL; prints the address.
+    """Serve until Ctrl-C, and print the address.
 
-    A taken port is replaced by the next free one. StorageError where there is no study, or no port can be had.
+    Args:
+        run_or_url: run directory, SQLite file or URL of a database.
+        host: address to listen on. Other than on the loopback address, everyone who reaches it can delete studies.
+        port: port; if it is taken, the next free one.
+
+    Raises:
+        StorageError: if there is no study, or no port is free.
     """
     with DashboardServer(run_or_url, host, port) as server:
         print(f"Optuna dashboard: {server.address} (Ctrl-C ends it)", flush=True)
@@ -38,7 +45,14 @@ def serve(run_or_url: str | Path, host: str = "127.0.0.1", port: int = 8080) -> 
 
 
 class DashboardServer:
-    """A context manager: serves in a thread of its own between enter and exit. ``port`` 0 takes any free one."""
+    """A dashboard that serves in a thread of its own, as a context manager.
+
+    Args:
+        run_or_url: run directory, SQLite file or URL of a database.
+        host: address to listen on.
+        port: port; if it is taken, the next free one; 0: any free one.
+        refresh_s: seconds between two checks whether the figures have changed.
+    """
 
     def __init__(
         self, run_or_url: str | Path, host: str = "127.0.0.1", port: int = 8080, *, refresh_s: float = REFRESH_S
@@ -59,7 +73,7 @@ class DashboardServer:
 
     @property
     def address(self) -> str:
-        """The address to open, e.g. "http://127.0.0.1:8080/"."""
+        """Address to open, e.g. "http://127.0.0.1:8080/"."""
         host, port = str(self._http.server_address[0]), self._http.server_address[1]
         return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
@@ -81,7 +95,7 @@ class DashboardServer:
             pass
 
     def _refresh(self) -> None:
-        """Store the figures of every study anew when its trials have changed."""
+        """Store the figures of every study whose trials have changed."""
         from optuna.exceptions import StorageInternalError
 
         known: dict[int, tuple[int, bool]] = {}
@@ -105,11 +119,11 @@ class _ThreadingServerV6(_ThreadingServer):
 
 class _QuietHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: a page asks again every few seconds."""
+        """Write no log: a page asks again every few seconds."""
 
 
 def _listen(host: str, port: int, app: Application) -> WSGIServer:
-    """Listen on ``port``, on one of the next few, or on any free one."""
+    """Return a server that listens on ``port``, on one of the next few, or on any free one."""
     server_class = _ThreadingServerV6 if ":" in host else _ThreadingServer
     candidates = [*range(port, min(port + PORTS_TRIED, 65536)), 0] if port else [0]
     reason = ""

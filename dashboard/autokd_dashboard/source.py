@@ -1,4 +1,4 @@
-"""Finds the database that a dashboard shows: a run's study.db, a SQLite file, or an address."""
+"""Find the database that a dashboard shows: study.db of a run, a SQLite file, or an address."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ RESULTS_NAME = "results.json"
 
 
 def open_storage(run_or_url: str | Path) -> BaseStorage:
-    """Return the storage behind a run directory, a SQLite file or an address; StorageError where there is no study."""
+    """Return the storage of a run directory, a SQLite file or an address.
+
+    Args:
+        run_or_url: run directory, SQLite file or URL of a database.
+
+    Raises:
+        StorageError: if there is no study, or the database cannot be read.
+    """
     from optuna.exceptions import StorageInternalError
     from optuna.storages import RDBStorage
     from sqlalchemy.exc import SQLAlchemyError
@@ -39,7 +46,14 @@ def open_storage(run_or_url: str | Path) -> BaseStorage:
 
 
 def database_of(run_or_url: str | Path) -> str:
-    """Return the address behind a run directory, a file or an address; StorageError where there is no file."""
+    """Return the address of the database of a run directory, a file or an address.
+
+    Args:
+        run_or_url: run directory, SQLite file or URL of a database.
+
+    Raises:
+        StorageError: if there is no such file.
+    """
     text = str(run_or_url)
     if "://" in text and not text.startswith("sqlite:///"):
         return storage_url(text)
@@ -54,7 +68,11 @@ def database_of(run_or_url: str | Path) -> str:
 
 
 def results_of(run_or_url: str | Path) -> Results | None:
-    """Return the results of a run directory, None where there are none yet or no directory is known."""
+    """Return the results of a run directory, or None if there are none yet.
+
+    Args:
+        run_or_url: run directory; the URL of a database has no results.
+    """
     path = Path(run_or_url) / RESULTS_NAME
     return Results.read(path) if path.is_file() else None
 

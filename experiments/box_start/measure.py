@@ -1,4 +1,4 @@
-"""How often a side of all boxes stays at 0 in FCOS students, from torchvision's start and from ``box_start: 1``.
+"""Count the FCOS students in which a side of all boxes stays at 0, from torchvision's start and ``box_start: 1``.
 
     python experiments/box_start/measure.py
 

@@ -1,4 +1,4 @@
-"""What does each preset's forward and backward cost, beside that of ``fitnet`` in the same run?
+"""Time each preset's forward and backward beside that of ``fitnet`` in the same run.
 
     python experiments/distiller_speed/measure.py --out experiments/distiller_speed/result.json
 
@@ -19,7 +19,6 @@ import os
 import platform
 import random
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ import torch
 from detections import IMAGE_SIZE_PX, NUM_CLASSES, Scene, make_scene
 from torchvision.models.detection import retinanet_resnet50_fpn
 
+from autokd.benchmark import current_commit
 from autokd.distill import Distiller, build_distiller
 from autokd.presets import load_preset, preset_names
 
@@ -149,11 +149,10 @@ def result_of(seconds: Seconds, memory: dict[str, float]) -> dict[str, Row]:
 
 
 def circumstances(arguments: argparse.Namespace, device: torch.device) -> dict[str, object]:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     accelerator = torch.cuda.get_device_name() if device.type == "cuda" else None
     return {
         "command": " ".join(["python", "experiments/distiller_speed/measure.py", *sys.argv[1:]]),
-        "commit": commit.stdout.strip(),
+        "commit": current_commit(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "accelerator": accelerator,
         "load_average_before": round(os.getloadavg()[0], 2),

@@ -1,4 +1,4 @@
-"""How much of the workers' time Ray Tune costs: sleeping evaluators, so that nothing else is measured.
+"""Measure the share of the workers' time that Ray Tune takes, with evaluators that only sleep.
 
     python experiments/orchestration/measure.py --trials 40 --seconds 2 --workers 2 --out result.json
 
@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Generator
@@ -22,6 +21,7 @@ from pathlib import Path
 import optuna
 import ray
 
+from autokd.benchmark import current_commit
 from autokd.config import RuntimeConfig
 from autokd.outcomes import Evaluator, Job, Outcome, Report, WorkerResources
 from autokd.runtime import make_runtime
@@ -138,9 +138,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(options.trials, options.seconds, options.workers, options.factory_seconds, Path(folder))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     result |= {
-        "commit": commit.stdout.strip(),
+        "commit": current_commit(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
         "versions": {"python": platform.python_version(), "ray": ray.__version__, "optuna": optuna.__version__},
     }

@@ -1,4 +1,4 @@
-"""Trials to a leaf of the best 1% on planted trees, for MCTS and for Optuna's samplers.
+"""Count the trials to a leaf of the best 1% on planted trees, for MCTS and for Optuna's samplers.
 
     python experiments/planted_trees/compare.py [--repeats 40] [--workers 1] [--top 0.01] [--output FILE]
         [--families additive branching grammar path distillers] [--samplers mcts ...] [--first-instance 0]
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import time
 import warnings
 from collections.abc import Callable
@@ -26,6 +25,8 @@ import optuna
 from families import FAMILIES, Planted
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
+from autokd.benchmark import current_commit
+from autokd.benchmark.bootstrap import interval_95
 from autokd.search import MCTSSampler, decision_role
 from autokd.search.suggest import TrialChooser
 
@@ -63,13 +64,6 @@ def trials_needed(sampler: BaseSampler, planted: Planted, num_workers: int, cap:
     return cap
 
 
-def interval_95(found: list[int]) -> tuple[float, float]:
-    """Of the median, by bootstrap."""
-    rng = np.random.default_rng(0)
-    medians = np.median(rng.choice(found, (2000, len(found))), axis=1)
-    return float(np.quantile(medians, 0.025)), float(np.quantile(medians, 0.975))
-
-
 def applies(sampler: str, family: str) -> bool:
     return (sampler not in ONLY_WITH_NUMBERS or family in ("grammar", "distillers")) and (
         sampler not in ONLY_WITH_ROLES or family == "distillers"
@@ -77,7 +71,7 @@ def applies(sampler: str, family: str) -> bool:
 
 
 def kept_rows(output: Path, settings: dict[str, object]) -> list[dict[str, Any]]:
-    """The rows of an earlier run with the same settings; of other settings the file must be another."""
+    """Return the rows of an earlier run; a file that was made with other settings is refused."""
     if not output.exists():
         return []
     recorded = json.loads(output.read_text())
@@ -99,10 +93,8 @@ def main() -> None:
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
     settings = {name: getattr(options, name) for name in ("repeats", "first_instance", "workers", "top", "cap")}
-    made_with = {"commit": commit, "optuna": optuna.__version__}
+    made_with = {"commit": current_commit(), "optuna": optuna.__version__}
     rows = kept_rows(options.output, settings) if options.output else []
     for family in options.families:
         for name in options.samplers:
@@ -115,7 +107,7 @@ def main() -> None:
                 )
                 for repeat in range(options.first_instance, options.first_instance + options.repeats)
             ]
-            median, (low, high), mean = float(np.median(found)), interval_95(found), float(np.mean(found))
+            median, (low, high), mean = float(np.median(found)), interval_95(found, np.median), float(np.mean(found))
             row = {"family": family, "sampler": name, "median": median, "interval": [low, high], "mean": mean}
             rows = [old for old in rows if (old["family"], old["sampler"]) != (family, name)]
             rows.append(row | made_with | {"trials": found})

@@ -1,4 +1,4 @@
-"""What does choosing prototypes cost, beside the direct form that builds every difference of candidate and instance?
+"""Time the choice of prototypes beside the direct form, which builds every difference of candidate and instance.
 
     python experiments/prototypes/measure.py --out experiments/prototypes/result.json
 
@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from autokd.benchmark import current_commit
 from autokd.distill.prototype_selection import select_prototypes
 
 ALPHA, BANDWIDTH, QUANTILE = 10.0, 0.1, 0.4
@@ -153,11 +153,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     n, d = arguments.instances, arguments.channels
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     result = {
         "command": f"measure.py --instances {n} --channels {d} --rounds {arguments.rounds} "
         f"--direct-steps {arguments.direct_steps}",
-        "commit": commit.stdout.strip(),
+        "commit": current_commit(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""How well proxies rank distillers as full training does, and at what cost.
+"""Measure how well proxies rank distillers as full training does, and at what cost.
 
     python experiments/proxy_fidelity/study.py work --minutes 30        # any number of processes, again and again
     python experiments/proxy_fidelity/study.py collect

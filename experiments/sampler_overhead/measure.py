@@ -1,4 +1,4 @@
-"""How much longer an ask and a tell take with MCTS than with Optuna's random sampler, in a long study in SQLite.
+"""Time an ask and a tell with MCTS beside Optuna's random sampler, in a long study in SQLite.
 
     python experiments/sampler_overhead/measure.py [--trials 5000] [--asks 40] [--output FILE]
 
@@ -17,7 +17,6 @@ import os
 import platform
 import shutil
 import statistics
-import subprocess
 import tempfile
 import time
 import warnings
@@ -30,6 +29,7 @@ import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
+from autokd.benchmark import current_commit
 from autokd.documents import Document
 from autokd.search import MCTSSampler, decision_role, suggest
 from autokd.space import space_from_document
@@ -163,9 +163,7 @@ def main() -> None:
         "milliseconds": measure(options.trials, options.asks),
         "machine": {"cores": os.cpu_count(), "load_1_min": os.getloadavg()[0], "python": platform.python_version()},
         "optuna": optuna.__version__,
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
-        ).stdout.strip(),
+        "commit": current_commit(),
     }
     text = json.dumps(found, indent=1)
     print(text)

@@ -1,4 +1,4 @@
-"""What a training step costs without distillation, with the cached teacher, and with the teacher running.
+"""Time a training step without distillation, with the cached teacher, and with the teacher running.
 
     python experiments/step_overhead/measure.py --root BCCD_FOLDER --out result.json
 
@@ -16,7 +16,6 @@ import json
 import platform
 import random
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import torch
 
+from autokd.benchmark import current_commit
 from autokd.config import (
     Backbone,
     CocoData,
@@ -115,9 +115,8 @@ def result_of(seconds: dict[str, list[float]]) -> dict[str, object]:
 
 
 def circumstances(rounds: int, clock: str) -> dict[str, object]:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
-        "commit": commit.stdout.strip(),
+        "commit": current_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "processor": platform.processor() or platform.machine(),

@@ -1,4 +1,4 @@
-"""How many distinct terms the vocabulary can say, and whether any of a random 2,000 gives a loss that is not finite.
+"""Count the distinct terms of the vocabulary, and try a random 2,000 of them for losses that are not finite.
 
 python experiments/vocabulary/measure.py
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import platform
-import subprocess
 import time
 from collections import Counter
 from dataclasses import replace
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autokd.benchmark import current_commit
 from autokd.config import load_space
 from autokd.distill import build_distiller
 from autokd.errors import DistillError, NonFiniteError
@@ -71,7 +71,7 @@ def main() -> None:
             print(number + 1, dict(outcomes.most_common(12)), flush=True)
     result = {
         "command": "python experiments/vocabulary/measure.py",
-        "commit": commit(),
+        "commit": current_commit(),
         "machine": f"{platform.machine()}, one thread; torch {torch.__version__}",
         "operators": {"sources": len(SOURCES), "transforms": len(TRANSFORMS), "distances": len(DISTANCES)},
         "feature_terms": {
@@ -88,20 +88,15 @@ def main() -> None:
     print(f"{combinations:,} combinations, {count:,} well-typed and distinct")
 
 
-def commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip()
-
-
 def weighted(space: Space) -> int:
-    """The count with every schedule and way of the levels as a choice."""
+    """Return the count with every schedule and every weighting of the levels as a choice."""
     return count_specs(
         replace(space, schedules=("constant", "linear_decay", "warm_up"), layers=("equal", "gap", "gradient"))
     )
 
 
 def try_spec(spec: DistillerSpec) -> Counter[str]:
-    """How the loss and its gradient came out in every situation."""
+    """Return the counts of how the loss and its gradient came out in every situation."""
     pair = outputs(2, 1.0, 0, 4), outputs(2, 1.0, 1, 6)
     try:
         distiller = build_distiller(spec, *pair, num_classes=3)

@@ -154,23 +154,15 @@ def test_the_race_comes_from_the_results_and_before_them_from_the_database(
     race = Race(finalists=(ran, fell), rounds=rounds, verdict="clear", trainings=2, prior_mean=0.5, between=1.0)
     StudyFacts(study).set_race(race)
     seen = gather(tmp_path, study).race
-    assert seen is not None
     assert seen == gather(tmp_path, study, results.model_copy(update={"race": race})).race
-    first, second = seen.finalists
-    assert (first.rewards, first.mean, first.expected, first.deviation) == ((2.0, 1.0), 1.5, 1.25, 0.5)
-    assert (second.fell_in, second.reason, second.expected) == (1, "it failed", None)
-    assert (seen.rounds[0].entered, seen.rounds[0].fell, seen.rounds[0].noise) == (("ab", "cd"), ("cd",), 0.5)
-    assert (seen.verdict, seen.trainings, seen.prior_mean, seen.between) == ("clear", 2, 0.5, 1.0)
+    assert seen == race
     text = write_report(tmp_path, study).read_text(encoding="utf-8")
-    assert "fell in round 1: it failed" in text
+    assert "eliminated in round 1: it failed" in text
 
 
 def test_the_interval_of_the_fidelity_and_its_caution_are_passed_on(
     study: optuna.Study, results: Results, tmp_path: Path
 ) -> None:
-    assert gather(tmp_path, study, results).tau_interval is None
     fidelity = ProxyFidelity(kendall_tau=0.5, pairs=5, low=-0.25, high=0.75, note="with care")
     data = gather(tmp_path, study, results.model_copy(update={"proxy_fidelity": fidelity}))
-    assert (data.kendall_tau, data.tau_interval, data.fidelity_pairs, data.fidelity_note) == (
-        0.5, (-0.25, 0.75), 5, "with care",
-    )  # fmt: skip
+    assert data.proxy_fidelity == fidelity

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from autokd.report.page import SECTIONS, render_report
-from autokd.report.view import EntryView, FinalistView, RaceView, ReportData, RoundView, SearchView, TrialView
+from autokd.report.view import EntryView, ReportData, SearchView, TrialView
+from autokd.storage import FinalistResult, ProxyFidelity, Race, RaceRound
 from tests.support.report_samples import make_entries, make_images, make_report_data, make_trials
 
 
@@ -118,7 +119,7 @@ def test_the_page_states_threshold_seeds_and_set_up(full_page: Page) -> None:
 
 def test_the_page_says_how_far_the_proxy_can_be_trusted(full_page: Page) -> None:
     assert "is +0.80, 95% interval [+0.05, +1.00], over 5 distillers" in full_page.text
-    assert "a hint, not a measurement. The winner is there because the proxy favoured it." in full_page.text
+    assert "a hint, not a measurement. The winner was selected by the proxy." in full_page.text
 
 
 def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
@@ -132,8 +133,14 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
         environment={evil: evil},
         config_yaml=evil,
         images=(replace(make_images(1)[0], caption=evil),),
-        race=RaceView((FinalistView(evil, evil, (0,), (1.0,), reason=evil, fell_in=1),), (RoundView(1, evil),), evil),
-        fidelity_note=evil,
+        race=Race(
+            finalists=(
+                FinalistResult(digest=evil, formula=evil, seeds=(0,), rewards=(1.0,), mean=1.0, reason=evil, fell_in=1),
+            ),
+            rounds=(RaceRound(seed=1, leader=evil),),
+            verdict=evil,
+        ),
+        proxy_fidelity=ProxyFidelity(note=evil),
     )
     text = render_report(data, tmp_path / "report.html").read_text(encoding="utf-8")
     assert evil not in text
@@ -189,18 +196,18 @@ def test_counts_of_the_search_stand_in_words(full_page: Page) -> None:
     counts = [sum(t.status == status for t in trials) for status in ("finished", "pruned", "failed", "running")]
     assert counts == [34, 2, 3, 1]
     assert "mcts: 40 trials; 34 finished, 2 pruned, 3 failed, 1 running or interrupted;" in full_page.text
-    assert "1 of them took the value of an equal loss, in 6 min 52 s." in full_page.text
+    assert "1 of them took the value of an equal distiller, in 6 min 52 s." in full_page.text
 
 
 def test_the_winner_of_the_race_is_shown_with_what_it_is_expected_to_be_worth(full_page: Page) -> None:
-    assert "3 finalists, 2 rounds (5 proxy trainings): the seeds were spent" in full_page.text
+    assert "3 finalists, 2 rounds (5 proxy trainings): no seed was left" in full_page.text
     assert (
-        "The winner's trial gave +1.250, a lucky number, as it was chosen for it; its mean over 3 seeds is +1.250; "
-        "+1.125 ± 0.250 is to be expected of a further one." in full_page.text
+        "The winner's trial had the reward +1.250, which is biased upwards: it was selected by it; the mean over 3 "
+        "seeds is +1.250; the reward expected with a new seed is +1.125 ± 0.250." in full_page.text
     )
-    assert "noise (standard deviation) is 0.250, distillers differ by 0.750" in full_page.text
-    assert "00112233+cccccccc winner +1.250 +1.250 (3 seeds) +1.125 ± 0.250 stood" in full_page.text
-    assert "fell in round 1: 0.625 behind the leader" in full_page.text
+    assert "Standard deviations: 0.250 for the noise of a reward, 0.750 between distillers." in full_page.text
+    assert "00112233+cccccccc winner +1.250 +1.250 (3 seeds) +1.125 ± 0.250 never eliminated" in full_page.text
+    assert "eliminated in round 1: 0.625 behind the leader" in full_page.text
     assert "1 1 3 00112233+cccccccc deadbeef 0.500 (3 df)" in full_page.text
 
 
@@ -214,16 +221,19 @@ def test_the_race_is_drawn_with_a_row_a_finalist_and_digests_stay_names(full_pag
 
 
 def test_a_race_without_repeated_seeds_states_no_expectation(tmp_path: Path) -> None:
-    race = RaceView((FinalistView("ab", "40 x l2(F)", (0,), (2.0,), 2.0),), (), "one finalist: no race")
+    race = Race(
+        finalists=(FinalistResult(digest="ab", formula="40 x l2(F)", seeds=(0,), rewards=(2.0,), mean=2.0),),
+        verdict="one finalist: no race",
+    )
     page = page_of(ReportData("r", trials=make_trials(5), race=race), tmp_path)
     assert "1 finalist, 0 rounds (0 proxy trainings): one finalist: no race." in page.text
-    assert "nothing is known of its noise" in page.text
-    assert "have not been tried again yet" in page_of(ReportData("r"), tmp_path).text
+    assert "the noise of the reward is not known" in page.text
+    assert "have not raced yet" in page_of(ReportData("r"), tmp_path).text
 
 
 def test_an_interval_that_holds_zero_is_said_to(tmp_path: Path) -> None:
-    data = replace(make_report_data(), kendall_tau=0.33, tau_interval=(-0.4, 0.8), fidelity_pairs=4)
-    assert "this run alone does not show that the proxy ranks at all" in page_of(data, tmp_path).text
-    data = replace(make_report_data(), kendall_tau=None, fidelity_pairs=2, fidelity_note="2 distinct distillers.")
+    data = replace(make_report_data(), proxy_fidelity=ProxyFidelity(kendall_tau=0.33, low=-0.4, high=0.8, pairs=4))
+    assert "this run alone does not show that the proxy ranks distillers at all" in page_of(data, tmp_path).text
+    data = replace(make_report_data(), proxy_fidelity=ProxyFidelity(pairs=2, note="2 distinct distillers."))
     assert "Too few distillers were judged both by the proxy and in full" in page_of(data, tmp_path).text
     assert "to compare their order. 2 distinct distillers." in page_of(data, tmp_path).text

@@ -5,11 +5,24 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Generator
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from autokd.config import RuntimeConfig
-from autokd.outcomes import Evaluator, Job, Outcome, Report, WorkerResources
+from autokd.outcomes import (
+    CAUSES,
+    RECURRING_CAUSES,
+    Cause,
+    Evaluator,
+    Job,
+    JobFailed,
+    Outcome,
+    Report,
+    WorkerResources,
+    is_external,
+)
 from autokd.runtime import InProcessRuntime, make_runtime, run_guarded
 from autokd.runtime.resources import divide
 from autokd.testing.scripted_jobs import ListDriver, scripted
@@ -69,6 +82,34 @@ def test_what_evaluate_itself_raises_is_contained() -> None:
     with pytest.raises(StopIteration) as end:
         next(run_guarded(NoGenerator(), JOB))
     assert end.value.value.cause == "out_of_memory"
+
+
+def test_a_job_that_failed_on_its_way_keeps_what_it_had_measured_and_written() -> None:
+    class Failing:
+        def evaluate(self, job: Job) -> Generator[Report, None, Outcome]:
+            yield Report(job.id, 1, {"loss": 2.0})
+            try:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nSee the documentation of torch")
+            except RuntimeError as error:
+                raise JobFailed({"loss": 2.0, "val_ap": 0.5}, {"weights": "student.pt"}) from error
+
+    training = run_guarded(Failing(), JOB)
+    next(training)
+    with pytest.raises(StopIteration) as end:
+        next(training)
+    outcome = end.value.value
+    assert (outcome.cause, outcome.message) == ("out_of_memory", "CUDA out of memory. Tried to allocate 2 GiB")
+    assert (outcome.metrics, outcome.artifacts) == ({"loss": 2.0, "val_ap": 0.5}, {"weights": "student.pt"})
+    assert [report.metrics for report in outcome.reports] == [{"loss": 2.0}]
+
+
+def test_every_cause_has_a_meaning_and_a_row_in_the_docs() -> None:
+    assert set(CAUSES) == set(get_args(Cause))
+    assert {"non_finite", "cannot_build"} == RECURRING_CAUSES
+    assert [cause for cause in CAUSES if is_external(cause)] == ["worker_lost", "interrupted", "error"]
+    assert not is_external(None)
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    assert [cause for cause in CAUSES if f"| `{cause}` |" not in page] == []
 
 
 def test_the_evaluator_in_process_is_built_once_for_several_runs() -> None:

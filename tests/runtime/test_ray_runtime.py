@@ -1,4 +1,4 @@
-"""What only workers in other processes can do: die, hang, and be interrupted."""
+"""Workers in other processes: they die, hang and are interrupted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_lost_and_hanging_workers_end_as_outcomes_and_disturb_no_other_job(tmp_p
         runtime.run(driver, scripted, job_timeouts_s={"proxy": 6.0})
     revived = driver.outcomes[names[0]]
     assert revived.status == "finished"
-    assert [report.epoch for report in driver.reports[names[0]]] == [1, 2], "each epoch is told once"
+    assert [report.epoch for report in driver.reports[names[0]]] == [1, 2], "each epoch is reported once"
     assert driver.outcomes["die"].cause == "worker_lost"
     assert "2 times" in driver.outcomes["die"].message
     assert [report.epoch for report in driver.reports["die"]] == [1]

@@ -34,7 +34,7 @@ class Recorded:
 
 
 class Diary(ListDriver):
-    """Writes down (virtual seconds, what happened)."""
+    """A driver that keeps (virtual seconds, event)."""
 
     def __init__(self, ids: list[str], runtime: SimulatedRuntime, **settings: object) -> None:
         super().__init__(ids, **settings)  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ def test_one_worker_does_one_job_after_another() -> None:
 
 
 def test_three_workers_share_the_jobs_in_the_order_of_virtual_time() -> None:
-    """Worker 0: a 0-10. Worker 1: b 0-3, d 3-4, e 4-10. Worker 2: c 0-5. a started before e, so it is heard first."""
+    """Worker 0: a 0-10. Worker 1: b 0-3, d 3-4, e 4-10. Worker 2: c 0-5. a started before e, so a ends first."""
     runtime = SimulatedRuntime(3)
     driver = Diary([*JOBS], runtime)
     runtime.run(driver, Recorded(JOBS))
@@ -129,7 +129,7 @@ def test_a_pruned_job_frees_its_worker_at_that_moment() -> None:
     assert "c" in factory.closed
 
 
-def test_workers_told_to_wait_ask_again_at_the_next_outcome() -> None:
+def test_workers_that_wait_ask_again_at_the_next_outcome() -> None:
     runtime = SimulatedRuntime(3)
     driver = Diary(["b", "d", "c", "e"], runtime, barriers=(2,))
     runtime.run(driver, Recorded(JOBS))

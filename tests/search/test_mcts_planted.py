@@ -15,7 +15,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 NUM_SEEDS = 24
 NUM_TRIALS = 40
 WINS_NEEDED = 18
-"""Of 24 paired comparisons. If the sampler were no better than chance, 18 wins or more would come with
+"""Wins out of 24 paired comparisons. If the sampler were no better than chance, 18 wins or more would come with
 probability 0.011 (binomial, p = 1/2). A sampler that truly wins 95% fails with probability below 1e-4; the seeds
 are fixed, so that the outcome is the same in every run."""
 
@@ -48,8 +48,8 @@ class PlantedTree:
 
 
 def best_found(sampler: BaseSampler, seed: int, num_workers: int = 1) -> float:
-    """The true value of the trial with the best observed value; so many trials are always running, and the oldest
-    ends next."""
+    """Return the true value of the trial with the best observed value; ``num_workers`` trials are always running, and
+    the oldest ends next."""
     planted = PlantedTree(seed)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     running: list[tuple[optuna.Trial, float]] = []
@@ -75,7 +75,7 @@ def test_mcts_finds_better_leaves_than_chance_on_planted_trees(policy: str) -> N
 
 
 def test_sixteen_workers_find_better_leaves_than_chance() -> None:
-    """Of the 40 trials that end, 16 were asked for before anything was known."""
+    """16 of the 40 trials that end were asked for before any value was there."""
     wins = sum(
         best_found(MCTSSampler(seed), seed, 16) > best_found(RandomSampler(seed), seed, 16) for seed in range(NUM_SEEDS)
     )

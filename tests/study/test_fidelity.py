@@ -32,7 +32,7 @@ def test_tau_is_that_of_reward_and_mean_val_ap():
     assert found.pairs == 4
     assert found.kendall_tau == pytest.approx(4 / 6)  # b and c alone stand the wrong way round
     assert found.low < found.kendall_tau < found.high <= 1
-    assert found.note.startswith("Over 4 distillers only")
+    assert found.note.startswith("Over 4 distillers, which are no random sample")
 
 
 def test_ties_count_as_in_tau_b():

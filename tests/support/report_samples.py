@@ -8,13 +8,11 @@ from autokd.report.pictures import Boxes, ComparisonImage
 from autokd.report.view import (
     EntryView,
     FidelityPoint,
-    FinalistView,
-    RaceView,
     ReportData,
-    RoundView,
     SearchView,
     TrialView,
 )
+from autokd.storage import FinalistResult, ProxyFidelity, Race, RaceRound, TeacherResult
 
 CLASSES = ("RBC", "WBC", "Platelets")
 
@@ -113,24 +111,35 @@ def make_images(count: int = 3) -> tuple[ComparisonImage, ...]:
     return tuple(images)
 
 
-def make_race() -> RaceView:
-    """Three finalists, two rounds: the last falls in the first; the luckiest trial is not the winner."""
+def make_race() -> Race:
+    """Three finalists, two rounds: the last is eliminated in the first; the luckiest trial is not the winner."""
     lucky, steady, lost = "1e345678aaaaaaaa", "00112233bbbbbbbb+ccccccccdddddddd", "deadbeefeeeeeeee"
-    return RaceView(
+    return Race(
         finalists=(
-            FinalistView(steady, "40 x l2(F)", (0, 1, 2), (1.25, 1.0, 1.5), 1.25, 1.125, 0.25),
-            FinalistView(lucky, "40 x l1(F)", (0, 1, 2), (1.5, 0.5, 1.0), 1.0, 0.875, 0.25),
-            FinalistView(lost, "20 x kl(F)", (0, 1), (1.0, 0.0), 0.5, 0.5, 0.375, 1, "0.625 behind the leader"),
+            FinalistResult(
+                digest=steady, formula="40 x l2(F)", seeds=(0, 1, 2), rewards=(1.25, 1.0, 1.5), mean=1.25,
+                expected=1.125, expected_deviation=0.25,
+            ),
+            FinalistResult(
+                digest=lucky, formula="40 x l1(F)", seeds=(0, 1, 2), rewards=(1.5, 0.5, 1.0), mean=1.0,
+                expected=0.875, expected_deviation=0.25,
+            ),
+            FinalistResult(
+                digest=lost, formula="20 x kl(F)", seeds=(0, 1), rewards=(1.0, 0.0), mean=0.5,
+                expected=0.5, expected_deviation=0.375, fell_in=1, reason="0.625 behind the leader",
+            ),
         ),
         rounds=(
-            RoundView(1, steady, (lucky, steady, lost), (lost,), 0.5, 3),
-            RoundView(2, steady, (lucky, steady), (), 0.25, 5),
+            RaceRound(
+                seed=1, leader=steady, entered=(lucky, steady, lost), fell=(lost,), noise=0.5, freedom=3
+            ),
+            RaceRound(seed=2, leader=steady, entered=(lucky, steady), noise=0.25, freedom=5),
         ),
-        verdict="the seeds were spent with 2 finalists still standing: the winner is not clear",
+        verdict="no seed was left with 2 finalists still in the race: the winner is not clear",
         trainings=5,
         prior_mean=0.25,
         between=0.75,
-    )
+    )  # fmt: skip
 
 
 def make_report_data() -> ReportData:
@@ -143,14 +152,12 @@ def make_report_data() -> ReportData:
         trials=make_trials(),
         entries=make_entries(),
         winner="searched",
-        teacher_val_ap=0.401,
-        teacher_test_ap=0.384,
+        teacher=TeacherResult(val_ap=0.401, test_ap=0.384),
         race=make_race(),
-        kendall_tau=0.8,
-        tau_interval=(0.05, 1.0),
-        fidelity_note="The winner is there because the proxy favoured it.",
+        proxy_fidelity=ProxyFidelity(
+            kendall_tau=0.8, pairs=5, low=0.05, high=1.0, note="The winner was selected by the proxy."
+        ),
         teacher_per_class={"RBC": 0.59, "WBC": 0.63, "Platelets": 0.11},
-        fidelity_pairs=5,
         fidelity=tuple(FidelityPoint(name, *point) for name, point in zip(names, points, strict=True)),
         images=make_images(),
         notes=("The presets were trained at a gradient ratio of 40, kept as training goes on.",),

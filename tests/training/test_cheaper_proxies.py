@@ -1,4 +1,4 @@
-"""What makes a proxy cheaper: chosen images, frozen parts, fewer measurings, steps that are no whole epochs."""
+"""Cheaper proxies: chosen images, frozen parts, fewer measurements, steps that are no whole epochs."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_a_body_without_a_known_stem_is_refused_with_the_remedy(assets_of):
 
 @pytest.fixture
 def found_anew(tiny_data, monkeypatch):
-    """Of val, four of five true boxes, the more shifted the higher their class; and AP of (class, IoU)."""
+    """Detections on val: four of five true boxes, shifted more for higher classes; and the AP of each (class, IoU)."""
     from pycocotools.cocoeval import COCOeval
 
     truth = tiny_data.val.ground_truth()

@@ -44,7 +44,7 @@ VAL_LOSSES = {
     "val_loss/bbox_regression",
     "val_loss/bbox_ctrness",
 }
-"""Of FCOS: the sum and its parts."""
+"""Validation losses of FCOS: the sum and its parts."""
 
 
 def timeless(reports):

@@ -17,24 +17,24 @@ CPU = torch.device("cpu")
 
 
 class Watched:
-    """Progress as it was told."""
+    """Records the reports of progress."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, int, int, dict]] = []
+        self.reports: list[tuple[str, int, int, dict]] = []
 
     def __call__(self, stage, done, total, metrics) -> None:
-        self.told.append((stage, done, total, dict(metrics)))
+        self.reports.append((stage, done, total, dict(metrics)))
 
     @property
     def stages(self) -> list[str]:
-        return list(dict.fromkeys(stage for stage, *_ in self.told))
+        return list(dict.fromkeys(stage for stage, *_ in self.reports))
 
 
 def test_a_second_preparation_makes_nothing(tiny_config, tiny_data, tiny_cache):
     prepare(tiny_config, tiny_data, tiny_cache)
     watched = Watched()
     prepare(tiny_config, tiny_data, tiny_cache, on_progress=watched)
-    assert watched.told == []
+    assert watched.reports == []
     # fpn 16 channels on 8 x 8, 4 x 4 and 2 x 2 cells, two bytes; 8 images in 2 views and 6 in one.
     assert taps_bytes(TrainingAssets(tiny_config, tiny_cache, CPU, tiny_data)) == 2 * 16 * (64 + 16 + 4) * (8 * 2 + 6)
 
@@ -50,10 +50,10 @@ def test_progress_tells_every_stage_to_its_end(tiny_config, tiny_data, tmp_path)
         "warm start, seed 0",
         "warm start, seed 1",
     ]
-    last = {stage: (done, total) for stage, done, total, _ in watched.told}
+    last = {stage: (done, total) for stage, done, total, _ in watched.reports}
     assert all(done == total for done, total in last.values())
-    assert watched.told[2][3]["train_loss"] > 0
-    [*_, (_, _, _, scores)] = [entry for entry in watched.told if entry[0] == "teacher AP"]
+    assert watched.reports[2][3]["train_loss"] > 0
+    [*_, (_, _, _, scores)] = [entry for entry in watched.reports if entry[0] == "teacher AP"]
     assert scores == {"val_ap": made.score.val_ap, "test_ap": made.score.test_ap}
 
 
@@ -94,9 +94,9 @@ def test_a_checkpoint_is_loaded_and_not_trained(make_tiny_config, tiny_config, t
     assert "teacher" not in watched.stages
     assert made.score.val_ap == trained.score.val_ap
     moved = config.teacher.model_copy(update={"checkpoint": path.rename(tmp_path / "moved.pth")})
-    watched.told.clear()
+    watched.reports.clear()
     prepare(config.model_copy(update={"teacher": moved}), tiny_data, tmp_path / "cache", on_progress=watched)
-    assert watched.told == []
+    assert watched.reports == []
 
 
 def test_a_teacher_from_nowhere_is_refused_with_the_remedy(make_tiny_config, tiny_data, tmp_path):

@@ -88,10 +88,10 @@ def test_the_datas_own_size_is_as_no_size(make_tiny_config, tiny_config, tiny_da
 
 
 def test_preparation_makes_what_proxies_need_and_a_second_one_nothing(small_config, tiny_data, tmp_path):
-    told: list[list[str]] = [[], []]
-    for stages in told:
+    reports: list[list[str]] = [[], []]
+    for stages in reports:
         prepare(small_config, tiny_data, tmp_path, on_progress=lambda stage, *_, s=stages: s.append(stage))
-    assert list(dict.fromkeys(told[0])) == [
+    assert list(dict.fromkeys(reports[0])) == [
         "teacher",
         "teacher AP",
         "teacher taps, validation, 32 x 48 px",
@@ -100,7 +100,7 @@ def test_preparation_makes_what_proxies_need_and_a_second_one_nothing(small_conf
         "teacher taps, training",
         "warm start, seed 0, 32 x 48 px",
     ]
-    assert told[1] == []
+    assert reports[1] == []
     # 16 channels of two bytes; small: 32 x 64 px of cells; 8 images in 2 views and 6 in one.
     assets = TrainingAssets(small_config, tmp_path, CPU, tiny_data)
     assert taps_bytes(assets) == 2 * 16 * (64 + 16 + 4 + 32 + 8 + 2) * (8 * 2 + 6)

@@ -66,7 +66,7 @@ def test_a_list_of_one_trains_bit_for_bit_as_that_teacher(taught_by, tiny_config
 def test_every_teacher_is_trained_measured_and_cached_under_its_number(taught_by, tiny_data, tmp_path):
     stages: list[str] = []
     config = taught_by(SMALL, WIDE)
-    made = prepare(config, tiny_data, tmp_path, on_progress=lambda stage, *told: stages.append(stage))
+    made = prepare(config, tiny_data, tmp_path, on_progress=lambda stage, *rest: stages.append(stage))
     assert list(dict.fromkeys(stages)) == [
         "teacher 1",
         "teacher 2",
@@ -86,7 +86,7 @@ def test_every_teacher_is_trained_measured_and_cached_under_its_number(taught_by
     # 8 x 8, 4 x 4 and 2 x 2 cells of 16 and of 24 channels, two bytes; 8 images in 2 views and 6 in one.
     assert taps_bytes(assets) == 2 * (16 + 24) * (64 + 16 + 4) * (8 * 2 + 6)
     stages.clear()
-    prepare(config, tiny_data, tmp_path, on_progress=lambda stage, *told: stages.append(stage))
+    prepare(config, tiny_data, tmp_path, on_progress=lambda stage, *rest: stages.append(stage))
     assert stages == []
 
 

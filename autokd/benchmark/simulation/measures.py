@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from autokd.benchmark.bootstrap import interval_95
 from autokd.benchmark.simulation.search import Trace
 from autokd.benchmark.simulation.truth import Truth
 
 OUR_SAMPLERS = ("mcts", "mcts_prior")
 MEASURES = ("trials_full", "hours_full", "trials_reward", "hours_reward")
-NUM_RESAMPLES = 2000
-"""Bootstrap samples of an interval."""
 
 
 def measure(trace: Trace, truth: Truth, cap: int, regret_at: Sequence[int]) -> dict[str, Any]:
@@ -46,13 +45,6 @@ def measure(trace: Trace, truth: Truth, cap: int, regret_at: Sequence[int]) -> d
         max(regret_at) - len(curve)
     )
     return row
-
-
-def interval_95(values: Sequence[float], statistic: Callable[..., Any]) -> tuple[float, float]:
-    """Return the 95% interval of a statistic (``np.mean``, ``np.median``) by bootstrap over the values."""
-    rng = np.random.default_rng(0)
-    drawn = statistic(rng.choice(np.asarray(values, dtype=float), (NUM_RESAMPLES, len(values))), axis=1)
-    return float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))
 
 
 def summarise(values: Sequence[float]) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class TorchvisionAdapter(Detector):
         return None
 
     @contextmanager
-    def _listening(self, pyramid: Mapping[str, Tensor]) -> Iterator[HeadMaps | None]:
+    def _recording_head_maps(self, pyramid: Mapping[str, Tensor]) -> Iterator[HeadMaps | None]:
         """Yield a mapping that a forward of the head within the context fills with the maps at its cut.
 
         None if the head cannot be cut.
@@ -138,7 +138,7 @@ class TorchvisionAdapter(Detector):
         losses = class_logits = boxes = proposals = head_maps = None
         detections: list[Detections] = []
         if targets is not None or wants_detections or not _HEAD_TAPS.isdisjoint(taps):
-            with self._listening(pyramid) if "head_maps" in taps else nullcontext() as head_maps:
+            with self._recording_head_maps(pyramid) if "head_maps" in taps else nullcontext() as head_maps:
                 raw = self._predict(pyramid)
             with torch.autocast(images_BCHW.device.type, enabled=False):
                 raw = {name: full_precision(value) for name, value in raw.items()}

@@ -99,7 +99,7 @@ class FrozenCrossHead(nn.Module):
         class_branch, box_branch = _branches(self._rest)
         class_logits_BAK = class_branch(list(class_maps))
         deltas = box_branch(list(box_maps))
-        deltas_BA4 = deltas[0] if isinstance(deltas, tuple) else deltas  # FCOS: with centre-ness
+        deltas_BA4 = deltas[0] if isinstance(deltas, tuple) else deltas  # FCOS returns center-ness beside
         cells = tuple((map_BCHW.shape[-2], map_BCHW.shape[-1]) for map_BCHW in box_maps)
         anchors_A4, _ = self._anchors(cells, deltas_BA4.device)
         return class_logits_BAK.float(), self._decode(deltas_BA4.float(), anchors_A4)

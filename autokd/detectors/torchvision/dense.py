@@ -43,7 +43,7 @@ class DenseDetector(TorchvisionAdapter):
         """(B, A, 4) xyxy px from what the box branch gives."""
 
     def _scores(self, raw: dict[str, Any]) -> Tensor:
-        """(B, A): the score of the best class, as detection ranks it."""
+        """Return (B, A): the score of the best class, as detection ranks it."""
         return raw["cls_logits"].detach().amax(dim=2).sigmoid()
 
     def _proposals_BR4(self, raw: dict[str, Any], frame: Frame) -> Tensor:
@@ -51,7 +51,7 @@ class DenseDetector(TorchvisionAdapter):
         return best_boxes(boxes_BA4, self._scores(raw), frame.image_size_px, self.model.nms_thresh)
 
     @contextmanager
-    def _listening(self, pyramid: Mapping[str, Tensor]) -> Iterator[HeadMaps | None]:
+    def _recording_head_maps(self, pyramid: Mapping[str, Tensor]) -> Iterator[HeadMaps | None]:
         with maps_at_cut(self.model.head, pyramid) as maps:
             yield maps
 
@@ -83,7 +83,9 @@ class FcosDetector(DenseDetector):
 
     @contextmanager
     def counting_positives(self) -> Iterator[list[Tensor]]:
-        """All three losses are divided by the cells of the batch that answer for an object, at least 1."""
+        """Count cells that are assigned to an object: all three losses are divided by their number in the batch."""
+        # torchvision computes the number inside ``FCOSHead.compute_loss`` and returns only losses, so the method is
+        # replaced on the instance for the time of the context.
         head, counts = self.model.head, []
         compute_loss = head.compute_loss
 
@@ -95,7 +97,7 @@ class FcosDetector(DenseDetector):
         try:
             yield counts
         finally:
-            del head.compute_loss  # the instance's own; the class's is there again
+            del head.compute_loss  # the instance's; the method of the class is visible again
 
 
 class RetinaNetDetector(DenseDetector):

@@ -23,7 +23,7 @@ class Layout:
     stages: tuple[int, ...]
     """Stages of the ResNet (1-4) that feed the pyramid."""
     top: Literal["none", "p6p7", "pool"]
-    """What stands above p5: nothing, two strided convolutions, or p5 subsampled."""
+    """Levels above p5: none, two by strided convolutions, or one by subsampling p5."""
     anchor_sizes_px: tuple[tuple[int, ...], ...]
     """Sides of the square anchors of each level, before the aspect ratios."""
     aspect_ratios: tuple[float, ...]
@@ -61,8 +61,8 @@ def choose_layout(architecture: Architecture, image_size_px: tuple[int, int]) ->
     sizes: tuple[tuple[int, ...], ...]
     ratios: tuple[float, ...]
     if architecture == "fcos":
-        # FCOS, arXiv:1904.01355, section 3.2: p3 answers for farthest sides up to 64 px. Ranges shrunk to spread the
-        # objects of small images over more levels trained worse (half: -.01 AP, a quarter: -.06).
+        # FCOS, arXiv:1904.01355, section 3.2: p3 takes boxes whose farthest side is up to 64 px. Ranges shrunk to
+        # spread the objects of small images over more levels trained worse (half: -.01 AP, a quarter: -.06).
         sizes, ratios = tuple((stride,) for stride in strides), (1.0,)
     else:
         # RetinaNet, arXiv:1708.02002, section 4: three octave fractions and three ratios a cell. Measured on

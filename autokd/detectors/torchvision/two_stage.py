@@ -62,9 +62,9 @@ class FasterRcnnDetector(TorchvisionAdapter):
         return [{"boxes": boxes, "scores": scores, "labels": labels - 1} for boxes, scores, labels in zip(*found)]
 
     def _proposals(self, raw: dict[str, Any], frame: Frame) -> list[Tensor]:
-        """Boxes of the first stage after suppression, (at most ``num_proposals``, 4) an image; no gradient.
+        """Return the boxes of the first stage after suppression, (at most ``num_proposals``, 4) an image; no gradient.
 
-        Kept in ``raw``: losses and the tap look at the same ones.
+        They are kept in ``raw``, so that losses, tap and detections of one forward use the same boxes.
         """
         rpn = self.model.rpn
         if "proposals" not in raw:
@@ -80,7 +80,7 @@ class FasterRcnnDetector(TorchvisionAdapter):
         return stacked(self._proposals(raw, frame))
 
     def _box_head(self, pyramid: Mapping[str, Tensor], proposals: list[Tensor], frame: Frame) -> tuple[Tensor, Tensor]:
-        """(R, K + 1) logits, the background first, and (R, 4 (K + 1)) deltas."""
+        """Return (R, K + 1) logits, the background first, and (R, 4 (K + 1)) deltas."""
         roi_heads = self.model.roi_heads
         regions = roi_heads.box_roi_pool(dict(pyramid), proposals, frame.image_sizes)
         return roi_heads.box_predictor(roi_heads.box_head(regions))

@@ -14,6 +14,7 @@ from autokd.distill.statistics import mean
 from autokd.distill.term_inputs import TermInputs
 
 _NO_AREA = 1e-12
+"""An area below this, in square pixels, is 0."""
 
 
 class IoU(Distance):
@@ -51,6 +52,6 @@ def _areas(student_S4HW: Tensor, teacher_S4HW: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """part / whole; 1, with no gradient, where the whole has no area."""
+    """part / whole; 1, with gradient 0, if the whole has no area: two boxes without area are equal."""
     has_area = whole > _NO_AREA
     return torch.where(has_area, part / torch.where(has_area, whole, 1.0), 1.0)

@@ -1,4 +1,4 @@
-"""Distances of regions against negatives: for the layout ``contrast``, whose first column is the partner.
+"""Contrastive distances, for the layout ``contrast``, whose first column is the partner.
 
 Legend: S regions, N = 1 + negatives.
 """
@@ -13,12 +13,13 @@ from autokd.distill.operators import BuildContext, Distance
 from autokd.distill.term_inputs import TermInputs
 
 _NO_LOGIT = -1e30
+"""Logit of a negative that does not count. Finite: a region without any column that counts would be NaN with -inf."""
 
 
 class InfoNCE(Distance):
     """Mean over regions of -log exp(<s_i,t_i>/g) / (exp(<s_i,t_i>/g) + sum_k exp(<s_i,n_k>/g)), g = temperature.
 
-    A region without negatives adds 0. Not 0 where student equals teacher: it is least where the student agrees
+    A region without negatives adds 0. Not 0 at equality: it is least if the student agrees
     with its partner and with no negative. CPC, arXiv:1807.03748, eq. 4; G-DetKD, arXiv:2108.07482, eq. 5.
     """
 
@@ -35,8 +36,8 @@ class InfoNCE(Distance):
 class SmoothContrastive(Distance):
     """Mean over regions of KL(softmax(teacher's similarities / g) || softmax(student's similarities / g)).
 
-    Soft targets instead of the one partner: how alike the teacher finds a region and its negatives is taught as
-    well; 0 where the student's similarities equal the teacher's. SEED, arXiv:2101.04731, eq. 3.
+    Soft targets in place of the one partner: the teacher's similarities to the negatives are targets as well; 0 if the
+    student's similarities equal the teacher's. SEED, arXiv:2101.04731, eq. 3.
     """
 
     def __init__(self, context: BuildContext, temperature: float) -> None:
@@ -50,6 +51,7 @@ class SmoothContrastive(Distance):
             for side in (features.student_SCHW, features.teacher_SCHW)
         )
         counts_SN = weights_SN > 0
+        # Masked twice: the logarithms of columns that do not count are about -1e30, whose gradient must not be read.
         gap_SN = torch.where(counts_SN, teacher_SN - torch.where(counts_SN, student_SN, 0.0), 0.0)
         divergence_S = (teacher_SN.exp() * gap_SN).sum(1)
         return _mean_over_regions(divergence_S.clamp_min(0.0), weights_SN)

@@ -21,8 +21,9 @@ _ROUNDING = 1e-6
 class Cosine(Distance):
     """Mean over the region's cells of 1 - cos of the two vectors over the channels.
 
-    Written as half the squared distance of the unit vectors, which is the same, and exact near 0. A vector of
-    zeros has no direction: it is 1/2 away from any other and 0 from another of zeros. DetKDS, ICML 2024.
+    Written as ||u - v||^2 / 2 of the unit vectors, which equals 1 - cos; 1 - cos itself is rounding alone near equality
+    (in float32 below about 1e-7). A vector of zeros has no direction: its distance is 1/2 from any other and 0 from
+    another of zeros. DetKDS, ICML 2024.
     """
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
@@ -83,7 +84,7 @@ class CrossCorrelation(Distance):
 
 
 def _centred_unit(x_SCHW: Tensor, dims: tuple[int, ...], weights_SHW: Tensor | None) -> Tensor:
-    """Each vector over ``dims`` less its (weighted) mean, to length 1; 0 where it is constant up to rounding."""
+    """Each vector over ``dims`` minus its (weighted) mean, scaled to length 1; 0 if it is constant up to rounding."""
     if weights_SHW is None:
         average = x_SCHW.mean(dims, keepdim=True)
         difference = x_SCHW - average

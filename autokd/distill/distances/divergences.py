@@ -1,8 +1,9 @@
-"""Divergences between distributions. Rows of ``tables/distances``.
+"""Divergences between distributions.
 
-Each is summed within a distribution, times tau^2 (tau the softmax's temperature, so that its gradient does not
-fade as the temperature rises), and averaged. Over cells: over channels and the samples that have any cell that counts.
-Over channels: over the region's cells. 0 with gradient 0 where both sides are equal.
+Each is summed within a distribution, times tau^2 (tau is the softmax's temperature; the gradient falls with 1 / tau^2,
+Hinton et al., arXiv:1503.02531, section 2), and averaged: distributions over cells over channels and the samples that
+have a cell that counts, distributions over channels over the region's cells. 0 with gradient 0 if both sides are
+equal.
 
 Legend: S samples (images, regions or patches), C channels, H x W cells.
 """
@@ -54,7 +55,8 @@ class JensenShannon(Distance):
         student, teacher = features.student_SCHW, features.teacher_SCHW
         middle_SCHW = (student.exp() + teacher.exp()) / 2
         half_SCHW = ((student - teacher) / 2).abs()
-        # log cosh h = h + log((1 + exp(-2 h)) / 2); h (tanh h - 1) goes to 0 where h is great
+        # log cosh h = h + log((1 + exp(-2 h)) / 2), as cosh overflows in float32 for h > 89; h (tanh h - 1) goes to 0
+        # for large h.
         bent_SCHW = half_SCHW * (half_SCHW.tanh() - 1) - (-2 * half_SCHW).exp().log1p() + math.log(2)
         return _average(middle_SCHW * bent_SCHW, features)
 
@@ -74,12 +76,15 @@ class CauchySchwarz(Distance):
 
 
 def _average(x_SCHW: Tensor, features: FeaturePair) -> Tensor:
-    """tau^2 times the mean over distributions. x: parts, or whole divergences, where the distributions are.
+    """Return tau^2 times the mean over distributions.
 
-    A divergence is never negative: what rounding leaves below 0 is cut off.
+    Args:
+        x_SCHW: summands of the divergences, or whole divergences with 1 in place of the axes that they are summed over.
+        features: the pair, for its layout, temperature and cells that count.
     """
     weights, channels = features.weights_SHW, features.student_SCHW.shape[1]
     scale = features.temperature**2
+    # A divergence is never negative: rounding that leaves a sum below 0 is cut off, and its gradient with it.
     if features.layout != CELL_DISTRIBUTION:
         return scale * mean(x_SCHW.sum(1, keepdim=True).clamp_min(0.0), weights)
     total = x_SCHW.sum((2, 3)).clamp_min(0.0).sum()

@@ -15,15 +15,16 @@ from autokd.distill.statistics import mean
 from autokd.distill.term_inputs import TermInputs
 
 _NO_LOGIT = -1e30
+"""Logit of a class that is left out. Finite: with a single class the rest is empty, and -inf would give NaN."""
 
 
 class BinaryCrossEntropy(Distance):
-    """Each number a yes or no: tau^2 sum |p_s - p_t|^focus CE(p_t, p_s) / max(1, sum over cells of max_c p_t).
+    """Each number a yes-or-no question: tau^2 sum |p_s - p_t|^focus CE(p_t, p_s) / max(1, sum over cells of max_c p_t).
 
-    The factor is detached: it says how much a number matters and is nothing to be lowered by itself. It makes
-    the term 0 where both agree. The published losses divide by the number of positive candidates, which each
-    detector counts in its own way; the sum of the teacher's top probabilities is that number as the teacher sees it.
-    BCKD, arXiv:2308.14286, eqs. 5-6; as "quality focal loss" in CrossKD, arXiv:2306.11369, section 3.3.
+    The factor is detached: it is a weight and not part of what is minimized. It makes the term 0 if both agree. The
+    published losses divide by the number of positive candidates, which each detector counts in its own way; the sum of
+    the teacher's top probabilities is the teacher's estimate of that number. BCKD, arXiv:2308.14286, eqs. 5-6; as
+    "quality focal loss" in CrossKD, arXiv:2306.11369, section 3.3.
     """
 
     def __init__(self, context: BuildContext, focus: float) -> None:
@@ -42,13 +43,14 @@ class BinaryCrossEntropy(Distance):
 
 
 class BinaryKL(Distance):
-    """Each number a yes or no of its own: tau^2 KL(teacher || student), summed over channels, averaged over cells.
+    """Each number a yes-or-no question: tau^2 KL(teacher || student), summed over channels, averaged over cells.
 
     MLKD (multi-label logits distillation), arXiv:2308.06453, eq. 3.
     """
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
         student, teacher = features.student_SCHW, features.teacher_SCHW
+        # log sigmoid in one function: the logarithm of a sigmoid that underflows to 0 is -inf.
         yes = teacher.sigmoid() * (functional.logsigmoid(teacher) - functional.logsigmoid(student))
         no = (-teacher).sigmoid() * (functional.logsigmoid(-teacher) - functional.logsigmoid(-student))
         return features.temperature**2 * mean((yes + no).sum(1, keepdim=True), features.weights_SHW)
@@ -57,8 +59,8 @@ class BinaryKL(Distance):
 class DecoupledKL(Distance):
     """T^2 (alpha KL of target against rest + beta KL among the rest), averaged over the candidates with a label.
 
-    The target is the candidate's label; where the source gives no labels, the teacher's likeliest class. A
-    candidate whose label is -1 counts nowhere. DKD, arXiv:2203.08679, eqs. 5-7.
+    The target is the candidate's label; if the source gives no labels, the teacher's likeliest class. A candidate whose
+    label is -1 counts nowhere. DKD, arXiv:2203.08679, eqs. 5-7.
     """
 
     def __init__(self, context: BuildContext, alpha: float, beta: float, temperature: float) -> None:
@@ -74,9 +76,8 @@ class DecoupledKL(Distance):
         target_t, rest_t, among_t = self._parts(teacher_SKHW, is_target_SKHW)
         against_rest = target_t.exp() * (target_t - target_s) + rest_t.exp() * (rest_t - rest_s)
         among_rest = (among_t.exp() * (among_t - among_s)).sum(1, keepdim=True)
-        divergence = self.alpha * against_rest.clamp_min(0) + self.beta * among_rest.clamp_min(
-            0
-        )  # rounding alone is < 0
+        # Divergences are never negative: clamping removes rounding alone.
+        divergence = self.alpha * against_rest.clamp_min(0) + self.beta * among_rest.clamp_min(0)
         weights_SHW = is_target_SKHW.any(1).to(student_SKHW.dtype)
         if features.weights_SHW is not None:
             weights_SHW = weights_SHW * features.weights_SHW

@@ -1,6 +1,6 @@
-"""Distances that sum over a sample instead of averaging, as several published losses do. Rows of ``tables/distances``.
+"""Distances that sum over a sample instead of averaging, as several published losses do.
 
-Every distance is 0 with gradient 0 where both sides are equal; distributions are compared as probabilities. Patches
+Every distance is 0 with gradient 0 if both sides are equal; distributions are compared as probabilities. Patches
 of a sample count together, as the sample that they were cut from.
 
 Legend: S samples (images, regions or patches), P patches of a source's sample, C channels, H x W cells.
@@ -17,7 +17,7 @@ from autokd.distill.operators import Distance
 from autokd.distill.term_inputs import TermInputs
 
 _NO_DISTANCE = 1e-24
-"""A sum of squares below this is equality."""
+"""A sum of squares below this is equality: its root is then taken as 0, as its derivative is infinite at 0."""
 
 
 class L1Sum(Distance):
@@ -66,7 +66,7 @@ def _weighted_sum(x_SCHW: Tensor, weights_SHW: Tensor | None) -> Tensor:
 
 
 def num_samples(features: FeaturePair) -> Tensor | int:
-    """How many of the source's samples have a cell that counts; at least 1."""
+    """Return the number of the source's samples that have a cell that counts; at least 1."""
     weights, num_patches = features.weights_SHW, len(features.cells.rows_PH2)
     if weights is None:
         return max(len(features.student_SCHW) // num_patches, 1)

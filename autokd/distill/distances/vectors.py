@@ -1,4 +1,4 @@
-"""Distances between the vectors of cells, reduced as published systems do it.
+"""Distances between the vectors of cells.
 
 Legend: S samples, C channels, H x W cells.
 """
@@ -13,14 +13,15 @@ from autokd.distill.statistics import sum_of_squares
 from autokd.distill.term_inputs import TermInputs
 
 _LEAST_TOTAL = 0.5
+"""Least sum of weights, from the published max(1, 2 sum m r): a few unreliable cells do not become a full term."""
 
 
 class L2Vectors(Distance):
     """Mean over the cells, by their weights, of ||s - t||^2 over the channels.
 
     The sum of weights is taken as 1/2 at least, as in the published sum m r ||A(S) - T||^2 / max(1, 2 sum m r),
-    which is half of this. Terms of different weights on the same maps make ||s - t||^2 once. Global Knowledge
-    (ECCV 2022), arXiv:2210.09022, eq. 8.
+    which is half of this. Terms of different weights on the same maps share ||s - t||^2. Global Knowledge (ECCV 2022),
+    arXiv:2210.09022, eq. 8.
     """
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:

@@ -1,1 +1,1 @@
-"""Where things lie on a feature map: pyramid levels, grids of cells, regions of boxes, pooling."""
+"""Positions on a feature map: pyramid levels, grids of cells, regions of boxes, pooling."""

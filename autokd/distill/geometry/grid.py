@@ -1,4 +1,4 @@
-"""Where the cells of a tensor lie on the map that a source gave, after pooling and cutting.
+"""Positions of a tensor's cells on the map that a source gave, after pooling and cutting.
 
 A grid is a value (a map's size and the steps taken since), so that all that follows from it is computed once for each
 size and kept from batch to batch.
@@ -79,7 +79,7 @@ def patch_bounds(length: int, num_patches: int) -> list[tuple[int, int]]:
 
 
 def patch_indices(length: int, num_patches: int) -> list[int]:
-    """Indices that lay the runs of ``patch_bounds`` one after another, the shorter ones padded by their last cell."""
+    """Return indices of the runs of ``patch_bounds`` one after another, the shorter ones padded by their last cell."""
     bounds = patch_bounds(length, num_patches)
     longest = max(end - start for start, end in bounds)
     return [min(start + i, end - 1) for start, end in bounds for i in range(longest)]

@@ -90,7 +90,7 @@ def cropped_alike(student_BCHW: Tensor, teacher_BCHW: Tensor, pair: LevelPair) -
 
 
 def make_adapters(pairs: tuple[LevelPair, ...]) -> nn.ModuleList:
-    """One module a pair: a 1x1 convolution to the teacher's channels where they differ, else nothing.
+    """Return a module for each pair: a 1x1 convolution to the teacher's channels if they differ, else the identity.
 
     FitNets, arXiv:1412.6550, section 2.2 (a regressor on the student's side).
     """

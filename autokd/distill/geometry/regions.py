@@ -60,7 +60,7 @@ class Boxes:
         padded_BM4 = pad_sequence(listed, batch_first=True, padding_value=torch.nan)
         self.num_images = num_images
         self.padded_BM4 = _cleaned(padded_BM4, size_px)
-        """The boxes of each image in a row of its own; absent ones, which also fill up the rows, are NaN."""
+        """The boxes of each image in a row of its own; absent ones and padding are NaN."""
         self._targets = targets
         self._memo = memo or StepMemo()
 
@@ -74,7 +74,7 @@ class Boxes:
         """The class of each box, int64, -1 for absent boxes; DistillError if a target has no labels."""
         if any("labels" not in target for target in self._targets):
             raise DistillError(
-                "this distiller looks at classes, but a target has no 'labels'. Give (n,) class numbers from 0."
+                "this distiller reads classes, but a target has no 'labels'. Give (n,) class numbers from 0."
             )
         listed = [target["labels"].detach().to(self.padded_BM4.device, torch.int64) for target in self._targets]
         padded_BM = pad_sequence(listed, batch_first=True, padding_value=-1)
@@ -130,7 +130,7 @@ class Instances:
     labels_S: Tensor
     images_S: Tensor
     there_S: Tensor
-    """False for samples that only fill up."""
+    """False for padding."""
 
 
 class Region(ABC):

@@ -1,8 +1,8 @@
-"""Sources that look at the student through the teacher's head (CrossKD). One class a row of ``tables/predictions``.
+"""Sources of predictions that the teacher's head makes from the student's maps (CrossKD).
 
-The student's maps inside its head, standardised to the teacher's statistics, pass through the rest of the teacher's
-frozen head; what that predicts is compared with what the teacher itself predicts. So the student's own head is left to
-the task, and may have other classes, anchors or channels than the teacher's.
+The student's maps inside its head, standardized to the teacher's statistics, pass through the rest of the teacher's
+frozen head; its predictions are compared with the teacher's own. So the student's own head is trained by the task
+alone, and may have other classes, anchors or channels than the teacher's.
 
 Legend: B images, C channels, H x W cells, A candidate boxes of an image, K classes.
 """
@@ -32,7 +32,7 @@ _EPSILON = 1e-6
 class CrossedLogits(Source):
     """Class logits that the teacher's head gives to the student's head maps, against the teacher's own.
 
-    Layout logits; every candidate counts alike. CrossKD, arXiv:2306.11369, sections 3.2 and 3.3.
+    Layout logits; candidates have equal weights. CrossKD, arXiv:2306.11369, sections 3.2 and 3.3.
     """
 
     def __init__(self, context: BuildContext) -> None:
@@ -61,15 +61,15 @@ class CrossedBoxes(Source):
 
 
 def crossed_predictions(crossing: Crossing, inputs: TermInputs) -> tuple[Tensor, Tensor]:
-    """(B, A, K) logits and (B, A, 4) boxes by the teacher's head for the student's maps; once a batch."""
+    """Return the teacher's head's predictions for the student's maps: logits (B, A, K), boxes (B, A, 4)."""
     return inputs.shared(crossing, lambda: crossing(inputs))
 
 
 class Crossing(nn.Module):
     """Brings the student's head maps to the teacher's channels and statistics, and runs them through its frozen head.
 
-    It holds 1x1 convolutions, the class branch's and the box branch's of each level, where channels differ. The head
-    itself comes with the teacher's outputs and is no part of this module: no optimiser sees it.
+    It holds 1x1 convolutions for the class branch and the box branch of each level whose channels differ. The head
+    comes with the teacher's outputs and is no submodule: no optimizer trains it, no checkpoint of the student holds it.
     """
 
     def __init__(self, context: BuildContext) -> None:
@@ -111,7 +111,7 @@ class Crossing(nn.Module):
 
 
 def _teachers_maps(head: CrossHead, pyramid: Mapping[str, Tensor], teacher: DetectorOutputs) -> HeadMaps:
-    """The teacher's own maps at the cut: taken where it has exposed them, computed where its taps come from a store."""
+    """The teacher's own maps at the cut: those it exposes; computed from its pyramid if its taps come from a cache."""
     if teacher.head_maps is not None:
         return teacher.head_maps
     with torch.no_grad():
@@ -125,9 +125,9 @@ def _levels_by_stride(
     strides_t = {name: teacher.strides[name] for name in maps_t}
     if set(of_stride) != set(strides_t.values()):
         raise DistillError(
-            f"the student's head looks at levels of the strides {sorted(of_stride)}, the teacher's at "
+            f"the student's head reads levels of the strides {sorted(of_stride)}, the teacher's at "
             f"{sorted(strides_t.values())}: the teacher's head needs a map of the student for each of its own levels. "
-            "Use detectors whose heads look at the same strides, or a distiller that looks at feature maps."
+            "Use detectors whose heads read the same strides, or a distiller that reads feature maps."
         )
     return tuple((name, of_stride[stride]) for name, stride in strides_t.items())
 
@@ -137,7 +137,7 @@ def _adapter(name: str, student_channels: int, teacher_channels: int) -> nn.Modu
         return nn.Identity()
     with own_random_numbers(f"crossing {name}"):
         adapter = nn.Conv2d(student_channels, teacher_channels, kernel_size=1)
-        nn.init.normal_(adapter.weight, std=student_channels**-0.5)  # keeps the variance of what passes
+        nn.init.normal_(adapter.weight, std=student_channels**-0.5)  # as of pyramid adapters: the variance is kept
     assert adapter.bias is not None
     nn.init.zeros_(adapter.bias)
     return adapter
@@ -150,6 +150,7 @@ def _aligned(student_BCHW: Tensor, teacher_BCHW: Tensor, level: str) -> Tensor:
             f"head maps of level {level!r}: the student's has shape {tuple(student_BCHW.shape)} and the teacher's "
             f"{tuple(teacher_BCHW.shape)}. Show both detectors the same images at the same size."
         )
+    # Section 3.2 of CrossKD: without the teacher's statistics its head would see maps far from those it was trained on.
     difference, deviation, varies = centred(student_BCHW, None)
     teacher_BCHW = teacher_BCHW.to(student_BCHW)
     _, deviation_t, _ = centred(teacher_BCHW, None)

@@ -1,4 +1,4 @@
-"""Sources that look at the pyramid: which part of it a term compares. One class a row of ``tables/maps``.
+"""Sources of pyramid maps: whole, parts of them, and regions of boxes.
 
 Legend: B images, M the most boxes of an image, C channels, H x W cells.
 """
@@ -16,7 +16,7 @@ from autokd.spec.operator import REGIONS
 
 
 class FeatureMap(Source):
-    """Every cell of every paired level, equally.
+    """Every cell of every paired level, with equal weights.
 
     FitNets, arXiv:1412.6550.
     """
@@ -25,7 +25,7 @@ class FeatureMap(Source):
         return tuple(self._level(inputs, level) for level in range(len(inputs.pairs)))
 
     def region(self, inputs: TermInputs, level: int) -> Region | None:
-        """What counts at a paired level; None is everything."""
+        """Return the cells that count at a paired level; None for all."""
         return None
 
     def _level(self, inputs: TermInputs, level: int) -> FeaturePair:
@@ -58,10 +58,10 @@ class Background(FeatureMap):
 
 
 class ForegroundBackground(FeatureMap):
-    """Every cell of every paired level, boxes weighing alike whatever their size, and the background besides.
+    """Every cell of every paired level, with weights that give boxes of all sizes the same influence.
 
-    A cell inside boxes weighs 1 / (number of cells of the box), the greatest of its boxes; the cells outside together
-    weigh ``background``. FGD, arXiv:2111.11837, section 3.1.
+    A cell inside boxes has weight 1 / (number of cells of the box), the greatest of its boxes; the weights of the cells
+    outside sum to ``background``. FGD, arXiv:2111.11837, section 3.1.
     """
 
     def __init__(self, context: BuildContext, background: float) -> None:
@@ -75,10 +75,10 @@ class ForegroundBackground(FeatureMap):
 class Instance(Source):
     """RoIAlign of each ground-truth box to ``size`` x ``size`` cells; a region is a sample.
 
-    Boxes of an image are padded to the most of any image; the samples that fill up count nowhere. Every box is
-    pooled on every paired level, as ``foreground`` looks at every box on every level: assigning a
-    box to the one level of its size would leave all but one level without a term on small images, and the
-    number of regions would depend on the data. G-DetKD, arXiv:2108.07482, section 3.1.
+    Boxes of an image are padded to the largest number in any image; padding counts nowhere. Every box is pooled on
+    every paired level, as ``foreground`` has every box on every level: with each box on the one level of its size,
+    small images would leave all but one level without a term, and the number of regions would depend on the data.
+    G-DetKD, arXiv:2108.07482, section 3.1.
     """
 
     def __init__(self, context: BuildContext, size: int) -> None:

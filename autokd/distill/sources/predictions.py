@@ -16,7 +16,7 @@ from autokd.spec.operator import BOXES, LOGITS
 
 
 class ClassLogits(Source):
-    """The class logits of every candidate, equally; one piece for all levels.
+    """The class logits of every candidate, with equal weights; one feature pair for all levels.
 
     Layout logits. The candidates have no labels. Hinton et al., arXiv:1503.02531.
     """
@@ -31,10 +31,10 @@ class ClassLogits(Source):
 
 
 class PositiveLogits(Source):
-    """The class logits of the candidates that see an object, labelled with its class.
+    """The class logits of positive candidates, labeled with the class of their object.
 
-    A candidate is positive where the box that the *teacher* decodes for it overlaps a ground-truth box with an
-    IoU of at least 0.5: that needs no knowledge of either detector's own assignment, and is the same for every student.
+    A candidate is positive if the box that the *teacher* decodes for it overlaps a ground-truth box with an IoU of at
+    least 0.5: that does not depend on either detector's own assignment, and is the same for every student.
     Layout logits. LD, arXiv:2102.12252, section 3.3 (its classification distillation on the main region).
     """
 

@@ -1,4 +1,4 @@
-"""Robust distillation with global prototypes: reliable foreground and logits, alignment to prototypes.
+"""Sources with global prototypes: reliable foreground and logits, alignment to prototypes.
 
 Distilling Object Detectors with Global Knowledge (ECCV 2022), arXiv:2210.09022, section 3.3.
 
@@ -43,11 +43,11 @@ class _WithPrototypes:
         )
 
     def instances(self, inputs: TermInputs, bank: PrototypeBank) -> InstanceVectors:
-        """The ground truth of the batch; in training the bank takes it in, once a batch."""
+        """Return the ground truth of the batch; in training the bank stores it, once in a step."""
         return inputs.shared(("prototype instances", bank), lambda: self._instances(inputs, bank))
 
     def reliability(self, inputs: TermInputs, bank: PrototypeBank) -> Tensor:
-        """(S,) of the batch's ground truth, computed once a batch."""
+        """Return the reliability of the batch's ground truth, (S,), computed once in a step."""
         return inputs.shared(("reliability", bank), lambda: bank.reliability(self.instances(inputs, bank)))
 
     def _instances(self, inputs: TermInputs, bank: PrototypeBank) -> InstanceVectors:
@@ -71,7 +71,7 @@ class ReliableForeground(FeatureMap):
     """The cells inside ground-truth boxes, on every paired level, each weighted by the reliability of its instance.
 
     r = 1 - |q_S - q_T|, q the greatest cosine of an instance's vector to a prototype of its class and level, in the
-    own space. Where boxes overlap the more reliable instance counts. Section 3.3, eq. 8.
+    own space. In overlapping boxes the most reliable instance counts. Section 3.3, eq. 8.
     """
 
     def __init__(self, context: BuildContext, prototypes: int) -> None:
@@ -85,7 +85,7 @@ class ReliableForeground(FeatureMap):
 
 
 class ReliableLogits(Source):
-    """The class logits of the candidates that see an object, weighted by the reliability of that object.
+    """The class logits of positive candidates, weighted by the reliability of their object.
 
     Candidates as of ``positive_logits``, reliability as of ``reliable_foreground``. Layout logits. Section 3.3 (soft
     labels).
@@ -145,7 +145,7 @@ class PrototypeAlignment(Source):
         student_SP = reliability_S1 * cosines(found.student_SC, kept.student_PC)
         teacher_SP = reliability_S1 * cosines(found.teacher_SC, kept.teacher_PC)
         counts_SP = found.there_S[:, None] & (found.levels_S[:, None] == kept.levels_P)
-        if student_SP.shape[1] == 0:  # without prototypes, one that does not count: a later step has a cell to look at
+        if student_SP.shape[1] == 0:  # no prototype yet: one of weight 0, as later steps need a map with a cell
             student_SP, teacher_SP, counts_SP = (functional.pad(x, (0, 1)) for x in (student_SP, teacher_SP, counts_SP))
         return (
             FeaturePair(

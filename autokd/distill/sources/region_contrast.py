@@ -1,4 +1,4 @@
-"""Contrastive distillation: a region of the student against its partner and against other regions of the teacher.
+"""Sources of contrastive distillation: similarities of the student's regions to the teacher's.
 
 Legend: S regions of a batch, C channels, D numbers of a projection, Q places of the queue.
 """
@@ -50,7 +50,9 @@ class Contrastive(Source):
         self._teacher_strides = dict(context.teacher.strides)
         self.project_student = _Projection(student_channels)
         self.project_teacher = _Projection(teacher_channels)
-        self.register_buffer("queue_QD", torch.zeros(queue + 1, _PROJECTION))  # the last place takes what is dropped
+        # One place more than the queue has: rows that are not kept are written there, so that the number of rows
+        # written does not depend on the data, which would wait for the device.
+        self.register_buffer("queue_QD", torch.zeros(queue + 1, _PROJECTION))
         self.register_buffer("num_queued", torch.zeros((), dtype=torch.int64))
 
     def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
@@ -61,10 +63,11 @@ class Contrastive(Source):
             unit(self.project_student(student_SC), (1,)),
             unit(self.project_teacher(teacher_SC), (1,)),
         )
+        # A copy: the queue is written below, and the graph would read the new vectors.
         queue_QD = self.queue_QD[: self.places].clone().to(teacher_SD)
         pair = similarities(student_SD, teacher_SD, queue_QD), similarities(teacher_SD, teacher_SD, queue_QD).detach()
         weights_SN = self._counts(instances)
-        if inputs.is_training:
+        if inputs.is_training:  # after the similarities: a region is no negative of its own
             self._enqueue(teacher_SD.detach(), instances.there_S)
         student_S11N, teacher_S11N = (side_SN[:, None, None] for side_SN in pair)
         grid = Grid(1, student_S11N.shape[-1])
@@ -84,7 +87,7 @@ class Contrastive(Source):
 
     @torch.no_grad()
     def _enqueue(self, teacher_SD: Tensor, there_S: Tensor) -> None:
-        """Put the vectors that are there into the queue, the oldest giving way; no wait for the device."""
+        """Put the vectors of present regions into the queue in place of the oldest."""
         if self.places == 0:
             return
         order_S = there_S.cumsum(0) - 1
@@ -95,7 +98,13 @@ class Contrastive(Source):
 
 
 def similarities(anchors_SD: Tensor, teacher_SD: Tensor, queue_QD: Tensor) -> Tensor:
-    """(S, 1 + S + Q): of each anchor to its own partner, to all of the batch and to all of the queue."""
+    """Return inner products of each anchor with its own partner, the whole batch and the whole queue.
+
+    G-DetKD, arXiv:2108.07482, eq. 5: partner and negatives of the loss; vectors have length 1.
+
+    Returns:
+        (S, 1 + S + Q), the partner first.
+    """
     partner_S1 = (anchors_SD * teacher_SD).sum(1, keepdim=True)
     return torch.cat([partner_S1, anchors_SD @ teacher_SD.T, anchors_SD @ queue_QD.T], 1)
 

@@ -1,4 +1,4 @@
-"""Semantic-guided feature imitation: each region of the teacher against a soft mixture of the student's levels.
+"""The source of semantic-guided imitation: each region of the teacher against a mixture of the student's levels.
 
 Legend: S regions of a batch, L student's levels, C channels, D numbers of an embedding.
 """
@@ -25,8 +25,8 @@ class SemanticGuided(Source):
     """Teacher: RoIAlign on the level of the region's size. Student: the same region on every level, mixed.
 
     The mixture is sum_l alpha_l f(S_l), alpha = softmax over the levels l of <e(f(S_l)), e(T)> / tau, f a 1x1
-    convolution (nothing where channels agree), e two stride-2 convolutions, tau > 0 learned. Regions: ground truth
-    and, where the student gives them, its proposals. So levels that mean different things, and pyramids that
+    convolution (none if channels agree), e two stride-2 convolutions, tau > 0 learned. Regions: ground truth
+    and the student's proposals, if it gives any. So levels of different meaning, and pyramids that
     share no stride, can be matched. G-DetKD (ICCV 2021), arXiv:2108.07482, section 3.2, eqs. 1 to 3.
     """
 
@@ -54,7 +54,8 @@ class SemanticGuided(Source):
         )
         cells = (half + 1) // 2
         self.log_temperature = nn.Parameter(torch.tensor(0.5 * float(embedding * cells * cells)).log())
-        """Starts at half of the embedding's numbers: scores of random embeddings then leave the levels mixed."""
+        """Logarithm of tau, so that tau stays above 0. It starts at half the length of the embedding: inner products of
+        random embeddings then differ by about 1, and the softmax begins with a mixture of levels."""
 
     def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
         instances = regions_of(inputs).instances
@@ -66,7 +67,7 @@ class SemanticGuided(Source):
         return (piece,)
 
     def mix(self, student_LSChw: Tensor, teacher_SChw: Tensor) -> Tensor:
-        """The student's levels weighted by how much each means what the teacher's region means."""
+        """Return the student's levels, weighted by the similarity of their embeddings to the teacher's (eqs. 1-3)."""
         num_levels, num_regions = student_LSChw.shape[:2]
         if num_regions == 0:
             return student_LSChw.sum(0)

@@ -14,10 +14,10 @@ from autokd.distill.term_inputs import TermInputs
 
 
 class Affine(Transform):
-    """The student's channels scaled by exp(a) and shifted by b, both learned, starting at the identity.
+    """The student's channels times exp(a) plus b, both learned, starting at the identity.
 
-    Layout map -> map; the teacher stays as it is. The scale is positive, so that a channel cannot change its
-    meaning. DetKDS, ICML 2024.
+    Layout map -> map; the teacher stays as it is. The scale is an exponential, so that it stays positive: a channel
+    cannot turn into its negative, which the declared effect ``channel_affine`` excludes. DetKDS, ICML 2024.
     """
 
     def __init__(self, context: BuildContext) -> None:

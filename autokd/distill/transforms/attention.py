@@ -1,4 +1,4 @@
-"""Attention that each side makes for itself: over the cells or the channels of its own map.
+"""Attention of each side's own: over the cells or the channels of its map.
 
 "Cells" are the cells of the region: if a source masks, attention is over the cells that count, and the others do not
 exist for it.

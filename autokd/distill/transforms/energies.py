@@ -1,6 +1,6 @@
-"""Maps of energy: how much there is at a cell, in a channel or in a sample. Rows of ``tables/spatial_steps``.
+"""Maps of energy: the mean magnitude at a cell or in a channel, and its softmax.
 
-"Cells" are the cells of the region: with a source that masks, means are over the cells that count.
+"Cells" are the cells of the region: if a source masks, means are over the cells that count.
 
 Legend: S samples (images, regions or patches), C channels, H x W cells.
 """
@@ -35,9 +35,9 @@ class ChannelMean(Transform):
 
 
 class CellMean(Transform):
-    """Each channel's mean over the cells of |x|^power: the channels in a row (S, 1, 1, C), all weighing alike.
+    """Each channel's mean over the cells of |x|^power: the channels in a row (S, 1, 1, C), with equal weights.
 
-    Layout map -> scalar_map. A sample of which no cell counts does not count.
+    Layout map -> scalar_map. A sample without any cell that counts does not count.
     FGD, arXiv:2111.11837, section 3.1 (power 1).
     """
 
@@ -58,7 +58,7 @@ class CellMean(Transform):
 
 
 class SpatialSoftmax(Transform):
-    """N * softmax over cells of x / temperature: each cell's share, 1 on average.
+    """N * softmax over cells of x / temperature, 1 on average.
 
     Layout scalar_map -> scalar_map. N is the number of cells that count. FGD, arXiv:2111.11837, section 3.1: the
     attention of cells after ``channel_mean``, that of channels after ``cell_mean``.

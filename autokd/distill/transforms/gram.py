@@ -16,7 +16,7 @@ from autokd.distill.term_inputs import TermInputs
 
 
 class GramChannels(Transform):
-    """X X' / N of each sample, X its map as (C, N): how alike the maps of each two channels are.
+    """X X' / N of each sample, X its map as (C, N): inner products of each two channels.
 
     Layout map -> scalar_map (S * C, 1, 1, C). N is the number of cells that count. Gatys et al., arXiv:1508.06576,
     eq. 3.
@@ -32,7 +32,7 @@ class GramChannels(Transform):
 
 
 class GramSamples(Transform):
-    """Z Z', Z the batch as (S, C * N): how alike each two samples are.
+    """Z Z', Z the batch as (S, C * N): inner products of each two samples.
 
     Layout map -> scalar_map (S, 1, 1, S). With ``l2_cells`` and ``l2`` behind it, SP: Similarity-Preserving Knowledge
     Distillation, arXiv:1907.09682, section 3.
@@ -46,7 +46,7 @@ class GramSamples(Transform):
 
 
 class GramCells(Transform):
-    """X' X / C of each sample, X its map as (C, N): how alike the vectors of each two cells are.
+    """X' X / C of each sample, X its map as (C, N): inner products of the vectors of each two cells.
 
     Layout map -> scalar_map (S * N, 1, 1, N). So that N x N stays small, a map larger than ``side`` x ``side`` cells
     is first averaged over whole windows, the smallest that leave at most ``side`` cells per side; a window's mean
@@ -87,7 +87,7 @@ def _sides(features: FeaturePair) -> tuple[Tensor, Tensor]:
 
 
 def _has_cells(members_SHW: Tensor) -> Tensor:
-    """(S,): 1 for the samples of which any cell counts."""
+    """(S,): 1 for the samples that have a cell that counts."""
     return (members_SHW > 0).flatten(1).any(1).to(members_SHW.dtype)
 
 

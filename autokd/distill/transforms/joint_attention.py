@@ -1,4 +1,4 @@
-"""Attention made jointly: by the samples of a batch, by the teacher for both sides, or by both sides.
+"""Attention of several together: of the samples of a batch, of the teacher for both sides, or of both sides.
 
 "Cells" are the cells of the region: if a source masks, attention is over the cells that count, and the others do not
 exist for it.
@@ -35,6 +35,7 @@ class SampleAttention(Transform):
         if members is None:
             return x_SCHW * (len(x_SCHW) * energy_S111.softmax(0))
         is_there_S111 = (members > 0).flatten(1).any(1)[:, None, None, None]
+        # -1e30 and not -inf: in a batch without any sample that counts the softmax would be NaN.
         share_S111 = energy_S111.masked_fill(~is_there_S111, -1e30).softmax(0)
         return x_SCHW * (is_there_S111.sum() * share_S111 * is_there_S111)
 
@@ -56,7 +57,7 @@ class TeacherAttention(Transform):
 
 
 class SharedAttention(Transform):
-    """Both sides times sqrt(M_sp M_ch), attention that student and teacher make together; no gradient through it.
+    """Both sides times sqrt(M_sp M_ch), the attention of both sides' magnitudes; no gradient through the student's.
 
     M_sp = N softmax_s((mean_c |s| + mean_c |t|) / temperature), M_ch = C softmax_c((mean_s |s| + mean_s |t|) /
     temperature). Layout map -> map. FBKD, ICLR 2021, section 3.1 (the released code takes the mean of both softmaxes).
@@ -80,7 +81,10 @@ def _energies(magnitude_SCHW: Tensor, members: Weights) -> tuple[Tensor, Tensor]
 
 
 def _weighted(features: FeaturePair, cell_logits_S1HW: Tensor, channel_logits_SC11: Tensor) -> FeaturePair:
-    """Both sides times the roots of the softmaxes, each softmax 1 on average; halved as logarithms."""
+    """Both sides times the roots of the softmaxes, each scaled to mean 1.
+
+    The root is taken as half of a logarithm: a root of a softmax that underflows to 0 has an infinite derivative.
+    """
     student, teacher = features.student_SCHW, features.teacher_SCHW
     members = features.members_SHW
     count = torch.as_tensor(num_cells(student, members), dtype=student.dtype, device=student.device)

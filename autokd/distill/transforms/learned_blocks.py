@@ -15,10 +15,10 @@ from autokd.distill.transforms.masks import draw_kept
 
 
 class MaskedGeneration(Transform):
-    """The student's map with random cells left out, then completed by 3x3 convolution - ReLU - 3x3 convolution.
+    """The student's map with random cells set to 0, then completed by 3x3 convolution - ReLU - 3x3 convolution.
 
-    Layout map -> map; the teacher stays as it is. Cells that do not count are left out too, as are those that fill up
-    a patch. MGD, arXiv:2205.01529, section 3.1.
+    Layout map -> map; the teacher stays as it is. Cells that do not count, padding of patches among them, are set to 0
+    too. MGD, arXiv:2205.01529, section 3.1.
     """
 
     def __init__(self, context: BuildContext, drop: float) -> None:
@@ -44,7 +44,7 @@ def _generator(channels: int) -> nn.Sequential:
 
 
 class GlobalContext(Transform):
-    """x + what a global-context block says about the whole sample; student and teacher have a block of their own.
+    """x + the global context of its sample; student and teacher have a block of their own.
 
     Layout map -> map. Each level has its own two blocks, which both learn; their last convolution starts at 0, so that
     the step starts as the identity. The context is over the cells that count. FGD, arXiv:2111.11837, section 3.2;
@@ -72,6 +72,7 @@ class ContextBlock(nn.Module):
         self.attention = nn.Conv2d(channels, 1, kernel_size=1)
         last = nn.Linear(inner, channels)
         self.change = nn.Sequential(nn.Linear(channels, inner), nn.LayerNorm(inner), nn.ReLU(), last)
+        # Zeros, so that the block starts as the identity, and the term as one without it.
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 

@@ -14,9 +14,10 @@ from autokd.distill.term_inputs import TermInputs
 
 
 class RandomMask(Transform):
-    """Cells set to 0 at random, each with probability ``drop``, the same ones on both sides.
+    """Set cells to 0 at random, each with probability ``drop``, the same ones on both sides.
 
-    Layout map -> map. The masked cells still count, as zeros. DetKDS, ICML 2024; after MGD, arXiv:2205.01529.
+    Layout map -> map. The masked cells still count, as zeros: a mean over them is not larger for fewer cells. DetKDS,
+    ICML 2024; after MGD, arXiv:2205.01529.
     """
 
     def __init__(self, context: BuildContext, drop: float) -> None:
@@ -31,6 +32,6 @@ class RandomMask(Transform):
 
 
 def draw_kept(x_SCHW: Tensor, drop: float, inputs: TermInputs) -> Tensor:
-    """(S, 1, H, W): which cells are kept, each with probability 1 - drop, drawn from the batch's generator."""
+    """Draw which cells are kept, (S, 1, H, W), each with probability 1 - drop, from the step's generator."""
     shape = (len(x_SCHW), 1, *x_SCHW.shape[2:])
     return torch.rand(shape, generator=inputs.generator, device=x_SCHW.device) >= drop

@@ -1,4 +1,4 @@
-"""The non-local block of FBKD: each cell with what all cells of its sample say about it. A row of ``tables/relations``.
+"""The non-local block of FBKD: each cell plus a learned mixture of all cells of its sample.
 
 Legend: S samples, C channels, D channels inside the block, H x W cells, N = H * W.
 """
@@ -46,6 +46,7 @@ class NonLocalBlock(nn.Module):
         """theta, phi and g, one after another."""
         self.out = nn.Conv1d(inner, channels, kernel_size=1)
         nn.init.normal_(self.embed.weight, std=channels**-0.5)
+        # W starts at 0, so that the block starts as the identity; variance 1 / C keeps that of what passes the others.
         for parameter in (self.embed.bias, self.out.weight, self.out.bias):
             assert parameter is not None
             nn.init.zeros_(parameter)
@@ -57,6 +58,7 @@ class NonLocalBlock(nn.Module):
             members_S1N = members_SHW.flatten(1)[:, None].to(x_SCHW.dtype)
             phi_SDN = phi_SDN * members_S1N
             count = members_S1N.sum(2, keepdim=True).clamp_min(1)
+        # (g phi') theta and not g (phi' theta): D x D in place of N x N numbers, the same by associativity.
         seen_SDD = g_SDN @ phi_SDN.transpose(1, 2) / count
         mixed_SCD = self.out.weight[..., 0] @ seen_SDD
         assert self.out.bias is not None

@@ -15,11 +15,12 @@ from autokd.distill.statistics import centred, unit
 _ROUNDING = 1e-6
 """A channel that varies by less than this part of its greatest value is constant: float32 resolves no better."""
 _NO_SPAN = 1e-15
-"""A channel that varies by less than this, as after an attention that is almost 0, has no range to speak of."""
+"""A channel whose range is below this is constant, as after an attention that is almost 0: the backward of 1 / range
+has 1 / range^2, which would overflow float32."""
 
 
 class Standardize(Transform):
-    """(x - mean) / (std + 1e-6), each channel over batch and cells, unbiased std.
+    """(x - mean) / (std + 1e-6), each channel over batch and cells, unbiased std; 1e-6 as in PKD's released code.
 
     Layout stays. A channel that is constant up to rounding becomes 0, with no gradient.
     PKD, arXiv:2207.02039, section 3.2.
@@ -53,8 +54,8 @@ class L2Cells(Transform):
 class L2Samples(Transform):
     """Each number (a channel of a cell) divided by its length over the samples of the batch.
 
-    Layout stays. Samples in which the cell does not count do not exist; where a single one is left, its sign
-    remains, with no gradient. DetKDS, ICML 2024 ("L2 over samples").
+    Layout stays. Samples in which the cell does not count do not exist for it; if a single one is left, x / |x| is its
+    sign, with gradient 0. DetKDS, ICML 2024 ("L2 over samples").
     """
 
     def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
@@ -81,7 +82,7 @@ class MinMax(Transform):
 
 
 def _extremes(x_SCHW: Tensor, members_SHW: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(S, C, 1, 1) twice: the least and the greatest of the cells that count; 0 where none does."""
+    """(S, C, 1, 1) twice: the least and the greatest of the cells that count; 0 if none does."""
     if members_SHW is None:
         return x_SCHW.amin((2, 3), keepdim=True), x_SCHW.amax((2, 3), keepdim=True)
     left_out_S1HW = members_SHW[:, None] <= 0

@@ -13,7 +13,7 @@ from autokd.distill.term_inputs import TermInputs
 from autokd.spec.operator import BINARY
 
 _LEAST_ROOT = 1e-6
-"""Below this, a root goes on as a straight line: its slope would be infinite at 0."""
+"""Below this, a root continues as a straight line to 0: the slope of a root is infinite there."""
 
 
 class Power(Transform):
@@ -50,7 +50,7 @@ class Log(Transform):
 
 
 class Sigmoid(Transform):
-    """Each number as a yes or no of its own, with probability sigmoid(x / temperature).
+    """Each number as the log-odds of a yes-or-no question of its own, with probability sigmoid(x / temperature).
 
     Layout map or logits -> binary (log-odds). Binary distillation of class logits: BCKD, arXiv:2308.14286, section 3.
     """

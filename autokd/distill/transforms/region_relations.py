@@ -1,7 +1,7 @@
-"""Relations between the regions of a batch, and between their classes. Rows of ``tables/relations``.
+"""Relations between the regions of a batch, and between their classes.
 
-A region is the vector of all its numbers (C * size * size). Regions that only fill up belong to no pair, no triplet
-and no class. Nothing is left out of a batch but those: one region, or one class, has no relation and counts nowhere.
+A region is the vector of all its numbers (C * size * size). Padding belongs to no pair, no triplet and no class; all
+other regions count. A single region, or a single class, has no relation and counts nowhere.
 
 Legend: S regions, C channels, H x W cells of a region, D = C * H * W, K classes, T regions of triplets.
 """
@@ -19,9 +19,9 @@ from autokd.distill.relation_matrices import as_relations, as_scalar_map, outer,
 from autokd.distill.term_inputs import TermInputs
 
 _NO_LENGTH = 1e-12
-"""A distance shorter than this is none: regions are equal."""
+"""A distance shorter than this is 0: the regions are equal."""
 _SAME = 1e-12
-"""Nor is one whose square is below this part of the squares of the two vectors."""
+"""A squared distance below this part of the two vectors' squares is 0: float64 cancels to about 1e-16 of them."""
 
 
 class PairDistances(Transform):
@@ -75,7 +75,7 @@ class TripletAngles(Transform):
 
 
 class WithinClass(Transform):
-    """||v_i - c_i|| for each region, c_i the mean of the batch's regions of its class: how spread the classes are.
+    """||v_i - c_i|| for each region, c_i the mean of the batch's regions of its class: the spread within classes.
 
     Layout regions -> scalar_map (1, 1, 1, S). The only region of its class does not count. Distances are as they
     are: ``l2_cells`` removes their scale. After IFVD, ECCV 2020 (variation within a class), with distances for
@@ -98,7 +98,7 @@ class WithinClass(Transform):
 
 
 class BetweenClass(Transform):
-    """||c_k - c_l|| for each two classes, c_k the mean of the batch's regions of class k: how far apart classes are.
+    """||c_k - c_l|| for each two classes, c_k the mean of the batch's regions of class k: distances between classes.
 
     Layout regions -> scalar_map (K, 1, 1, K). The diagonal, and classes that the batch does not show, do not count.
     Distances are as they are: ``l2_cells`` removes the scale of a row. RKD's pairs (arXiv:1904.05068) between class
@@ -111,7 +111,7 @@ class BetweenClass(Transform):
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
         labels_S = torch.where(_there(features), _instances(features).labels_S, -1)
-        # one class more, of what has none, which is dropped again
+        # Regions without a class get a class of their own, which is dropped again: one_hot takes no -1.
         of_class_KS = functional.one_hot(labels_S + 1, self.num_classes + 1).T[1:]
         count_K1 = of_class_KS.sum(1, keepdim=True)
         student, teacher = (self._distances(x, of_class_KS.to(x.dtype), count_K1) for x in _vectors(features))
@@ -154,9 +154,10 @@ def _off_diagonal(weights_S: Tensor) -> Tensor:
 
 
 def _squared_distances(vectors_SD: Tensor) -> Tensor:
-    """(S, S) in float64: from inner products, whose cancellation float64 bears; exactly 0 where vectors are equal.
+    """(S, S) in float64: ||v_i||^2 + ||v_j||^2 - 2 <v_i, v_j>, exactly 0 if vectors are equal.
 
-    An (S, S, D) tensor of differences is never made.
+    An (S, S, D) tensor of differences is never made. The price is cancellation, which float64 bears and float32 would
+    not; the mean is subtracted first, since a common offset changes no distance but makes the cancellation worse.
     """
     centred_SD = vectors_SD.double()
     centred_SD = centred_SD - centred_SD.mean(0)

@@ -22,7 +22,8 @@ from autokd.spec.operator import MAP, REGIONS
 class MaxPool(Transform):
     """The greatest value of each window of ``window`` x ``window`` cells; odd edges make smaller windows.
 
-    Layout map -> map. The region is made anew, from the boxes, at the new size. DetKDS, ICML 2024.
+    Layout map -> map. The region is made anew from the boxes at the new size (a box covers a cell by its center there).
+    DetKDS, ICML 2024.
     """
 
     def __init__(self, context: BuildContext, window: int) -> None:
@@ -39,17 +40,19 @@ class MaxPool(Transform):
 
     def _pool(self, x_SCHW: Tensor, padding_S1HW: Tensor | None, empty_S1HW: Tensor | None) -> Tensor:
         if padding_S1HW is not None:
-            x_SCHW = x_SCHW.masked_fill(padding_S1HW, -torch.inf)  # the padding of patches never wins
+            # -inf, so that the padding of patches never is the maximum, whatever the sign of the map.
+            x_SCHW = x_SCHW.masked_fill(padding_S1HW, -torch.inf)
         height, width = x_SCHW.shape[2:]
         missing = (-width % self.window, -height % self.window)
         if any(missing):
             x_SCHW = functional.pad(x_SCHW, (0, missing[0], 0, missing[1]), value=-torch.inf)
         pooled_SCHW = cast(Tensor, _WindowMax.apply(x_SCHW, self.window))  # type: ignore[no-untyped-call]
+        # A window of padding alone is -inf; as a number it would make every later statistic NaN.
         return pooled_SCHW if empty_S1HW is None else pooled_SCHW.masked_fill(empty_S1HW, 0.0)
 
 
 class _WindowMax(torch.autograd.Function):
-    """The greatest of each window; several times as fast as torch's max_pool2d on a CPU. The first of equals wins."""
+    """The maximum of each window, several times as fast as torch's max_pool2d on a CPU."""
 
     @staticmethod
     def forward(ctx: Any, x_SCHW: Tensor, window: int) -> Tensor:
@@ -66,6 +69,7 @@ class _WindowMax(torch.autograd.Function):
         x_SCHW, greatest = ctx.saved_tensors
         window: int = ctx.window
         found = torch.empty_like(x_SCHW)
+        # The first of equal values gets the whole gradient, as in max_pool2d; each would get it without ``is_open``.
         is_open = torch.ones_like(greatest, dtype=torch.bool)
         for i in range(window):
             for j in range(window):
@@ -76,7 +80,7 @@ class _WindowMax(torch.autograd.Function):
 
 
 def _padding(features: FeaturePair) -> Tensor | None:
-    """(S, 1, H, W): which cells only fill up a patch; None where there are none."""
+    """(S, 1, H, W): which cells are padding of a patch; None if there is no padding."""
     valid_PHW = features.cells.valid_PHW
     if valid_PHW is None:
         return None
@@ -86,8 +90,8 @@ def _padding(features: FeaturePair) -> Tensor | None:
 class LocalPatches(Transform):
     """Cut each sample into ``grid`` x ``grid`` patches, each a sample of its own.
 
-    Layout map -> map. Patches' sides differ by at most one cell; the smaller are filled up with cells that do
-    not count. A map with fewer cells than patches becomes one patch a cell. DetKDS, ICML 2024.
+    Layout map -> map. Sides of patches differ by at most one cell; smaller patches are padded with cells that do not
+    count. A map with fewer cells than patches becomes one patch a cell. DetKDS, ICML 2024.
     """
 
     def __init__(self, context: BuildContext, grid: int) -> None:

@@ -1,1 +1,1 @@
-"""Weights of a distiller's terms, levels and teachers, measured by their gradients."""
+"""Weights of a distiller's terms and levels, measured by their gradients."""

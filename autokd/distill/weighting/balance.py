@@ -2,7 +2,7 @@
 
 factor = ratio * ||d task / d taps|| / ||d term / d taps||, taps = all maps of the student's pyramid together. It is
 measured in each of the first steps (their geometric mean), then every ``every`` steps, and follows the drift as a
-moving mean of logarithms (factors range over decades, and a mean of factors would be the largest one). So a ratio means
+moving mean of logarithms (factors range over decades, where a mean is little but the largest). So a ratio means
 the same for every form of term and at every time of the training. Without ``every`` the first factors stay, and the
 ratios drift.
 """
@@ -87,7 +87,7 @@ class GradientBalance(nn.Module):
         if task_norm is None:
             raise DistillError(
                 "the task losses have no gradient on the student's pyramid, so no relative weight can be measured: "
-                "the heads must look at the very tensors that DetectorOutputs.pyramid holds, not at copies of them."
+                "the heads must read the very tensors that DetectorOutputs.pyramid holds, not at copies of them."
             )
         found = [gradient_norm(value, float_taps) for value in values]
         norms = torch.stack([torch.zeros_like(task_norm) if norm is None else norm for norm in found])

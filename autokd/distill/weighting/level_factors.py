@@ -1,4 +1,4 @@
-"""How the levels of a term share its weight: training-free factors, measured during training.
+"""Training-free factors that distribute a term's weight over its levels, measured during training.
 
 gap: in proportion to the representation gap 1 - CKA(student, teacher) of the level, so that the level that differs
 most weighs most. gradient: in inverse proportion to the norm of the level's gradient on the student's taps, so that

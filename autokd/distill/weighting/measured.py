@@ -1,4 +1,4 @@
-"""What all weights that are measured during training, and never trained, have in common.
+"""Weights that are measured during training and never trained: when they are measured, and how they follow.
 
 Three weights are measured: a relative weight of a term (``balance``), the factors of a term's levels
 (``level_factors``) and the weights of several teachers (``teachers``). Each is measured at the steps that ``is_due``
@@ -71,7 +71,7 @@ class MeasuredFactors(nn.Module, ABC):
 
 
 def is_due(step: int, every: int | None) -> bool:
-    """Whether weights are measured at a step.
+    """Return whether weights are measured at a step.
 
     Args:
         step: counted from 0.

@@ -91,6 +91,8 @@ class RayTuneRuntime(Runtime):
     def _tune(self, bridge: Bridge, factory: EvaluatorFactory, files: str) -> None:
         resources = self._session.divide(self.num_workers, self._threads_per_worker, self._gpus_per_worker)
         worker = WorkerSetup.of_this_process(factory, resources)
+        # Tune makes a placement group of the resources: an actor starts once a node has them all free. The setup goes
+        # into the object store once (with_parameters), in place of a copy in every trial's configuration.
         trainable: Any = tune.with_resources(
             tune.with_parameters(JobTrainable, worker=worker),
             {"cpu": self._session.cpus_of(resources), "gpu": resources.gpu_fraction},

@@ -59,7 +59,7 @@ class History:
         """Backpropagate what has finished since the last update and replace the pending rollouts.
 
         Args:
-            study: the study; another one than before starts the tree anew.
+            study: the study; another one than before starts a new tree.
             asking: number of the trial for which the sampler is asked, which is not pending itself.
 
         Returns:
@@ -98,8 +98,8 @@ class History:
         """Whether ``trials`` contain all that was read, so that the tree may be kept.
 
         They do not if the study was deleted and another one created by the same name, or if a pruner shows another
-        part of the study (Hyperband shows one bracket at a time). The first and the last settled trial tell: of
-        another study they have other times of completion.
+        part of the study (Hyperband shows one bracket at a time). The first and the last settled trial are
+        compared: those of another study have other times of completion.
         """
         if len(trials) < self._num_settled:
             return False

@@ -58,7 +58,7 @@ def sample_nested(
     """Suggest a number by another sampler, which sees the trials of the deepest context with enough of them.
 
     Args:
-        sampler: the nested sampler; None: a TPE made anew from ``seed``, which keeps no state between trials.
+        sampler: the nested sampler; None: a new TPE with ``seed``, which keeps no state between trials.
         study: the study.
         trial: the trial that is asked.
         name: the parameter.

@@ -69,7 +69,15 @@ class Policy(Protocol):
     """Settings of a tree policy."""
 
     def make_scorer(self, tree: Tree, prior: Prior) -> Scorer:
-        """Return the scorer of one trial, from the tree as it is now."""
+        """Return the scorer of one trial.
+
+        Args:
+            tree: the tree as it is when the trial begins.
+            prior: opinion of options, which enters as a progressive bias.
+
+        Returns:
+            A scorer for all decisions of that trial.
+        """
         ...
 
 

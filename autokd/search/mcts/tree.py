@@ -64,7 +64,7 @@ class Rollout:
         actions: its categorical decisions, from the root downwards.
         numbers: its free numeric parameters, each scaled to [0, 1].
         value: greater is better; None if it failed or is running.
-        state: "failed" stands for every finished trial without a value.
+        state: "failed" is every finished trial without a value.
     """
 
     number: int

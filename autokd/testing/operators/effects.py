@@ -157,7 +157,7 @@ def is_a_distance_that_sees_the_rest(row: Operator) -> None:
 
 
 def _operate(row: Operator, x: Tensor, **params: float) -> Tensor:
-    transform = disturbed(samples.operator("transform", row.name, **params).to(x.dtype), 1.0)
+    transform = disturbed(samples.operator("transform", row.name, 4, **params).to(x.dtype), 1.0)
     layout = "map" if "map" in row.takes else row.takes[0]
     changed: FeaturePair = transform(samples.piece(x, x, None, layout), samples.NO_INPUTS)
     return changed.student_SCHW

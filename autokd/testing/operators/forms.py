@@ -67,7 +67,7 @@ def _shuffled(form: Form) -> int:
 
 
 def follows(*rows: Operator | tuple[Operator, Step]) -> bool:
-    """Whether these operators may stand in this order, with given parameters or their defaults."""
+    """Return whether these operators may follow each other, with given parameters or their defaults."""
     state = FlowState()
     try:
         for item in rows:

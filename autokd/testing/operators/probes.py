@@ -75,5 +75,5 @@ def disturbed(module: nn.Module, size: float) -> nn.Module:
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter += torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype) * size
+            parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype) * size)
     return module

@@ -5,7 +5,7 @@ Legend: B images, S samples, C channels, H x W cells.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -37,27 +37,37 @@ def outputs(
     with_loss: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> DetectorOutputs:
-    """Random maps that require a gradient; the task loss is a mildly curved function of all of them."""
+    """Return outputs of a small detector: random maps that require a gradient, and predictions made from them.
+
+    Args:
+        channels: of every level.
+        num_images: of the batch.
+        seed: of the maps.
+        levels: (cells, stride) of each level.
+        size_px: (height, width) of the network's input.
+        with_loss: whether there is a task loss, a mildly curved function of all maps.
+        dtype: of the maps.
+    """
     generator = torch.Generator().manual_seed(seed)
     maps = {
         name: torch.randn(num_images, channels, *size, generator=generator).to(dtype).requires_grad_()
         for name, (size, _) in levels.items()
     }
-    losses = {"task": sum((map_BCHW.float() ** 2).sum() for map_BCHW in maps.values()) / 50} if with_loss else None
+    first, *others = ((map_BCHW.float() ** 2).sum() for map_BCHW in maps.values())
+    losses = {"task": sum(others, start=first) / 50} if with_loss else None
     bare = DetectorOutputs(maps, {name: stride for name, (_, stride) in levels.items()}, losses=losses,
                            image_size_px=size_px)  # fmt: skip
     return with_predictions(bare)
 
 
-def like(given: DetectorOutputs, change: object) -> DetectorOutputs:
-    """The outputs with each map replaced by ``change(map)``, a fresh leaf, and predictions made from those."""
-    assert callable(change)
+def like(given: DetectorOutputs, change: Callable[[Tensor], Tensor]) -> DetectorOutputs:
+    """Return the outputs with each map replaced by ``change(map)``, a new leaf, and predictions made from those."""
     maps = {name: change(map_BCHW.detach().clone()).requires_grad_() for name, map_BCHW in given.pyramid.items()}
     return with_predictions(replace(given, pyramid=maps, losses=None))
 
 
 def with_predictions(given: DetectorOutputs) -> DetectorOutputs:
-    """Every other tap, made from the pyramid by a small head: one candidate box a cell."""
+    """Return the outputs with every other tap, made from the pyramid by a small head: one candidate box a cell."""
     head = TinyHead(next(iter(given.pyramid.values())).shape[1], given.strides)
     head_maps = head.begin(given.pyramid)
     class_logits, boxes_px = head.finish(head_maps, given.input_size_px)
@@ -72,6 +82,11 @@ class TinyHead(nn.Module):
     def __init__(self, channels: int, strides: Mapping[str, int]) -> None:
         super().__init__()
         self.strides = strides
+        self.cls: Tensor
+        self.box: Tensor
+        self.logits: Tensor
+        self.sides: Tensor
+        self.edges_: Tensor
         generator = torch.Generator().manual_seed(channels)
         shapes = {"cls": (channels, channels), "box": (channels, channels), "logits": (NUM_CLASSES, channels),
                   "sides": (4, channels), "edges_": (4 * NUM_BINS, channels)}  # fmt: skip
@@ -105,7 +120,7 @@ class TinyHead(nn.Module):
 
 
 def boxes(*lists: Sequence[Sequence[float]]) -> list[dict[str, Tensor]]:
-    """Targets of one image a list of xyxy boxes, the classes in turns."""
+    """Return targets: for each image its xyxy boxes in pixels, with classes in turn."""
     return [{"boxes": torch.tensor(list(rows), dtype=torch.float32).reshape(-1, 4),
              "labels": torch.arange(len(rows)) % NUM_CLASSES} for rows in lists]  # fmt: skip
 
@@ -118,16 +133,22 @@ OF_ALL_CLASSES = boxes(
 
 
 def operator(kind: Kind, name: str, channels: int = 4, **params: float) -> nn.Module:
-    """The operator as a pair of one level with so many channels would have it."""
+    """Return the operator for a pair of one level of stride 8.
+
+    Args:
+        kind, name: of the operator.
+        channels: of both sides.
+        params: the operator's parameters; those left out have their defaults.
+    """
     pair = LevelPair("p3", "p3", 8, channels, channels)
-    examples = [outputs(channels, seed=seed) for seed in (0, 1)]
-    return make_operator(kind, Step.of(name, **params), BuildContext((pair,), NUM_CLASSES, *examples))
+    student, teacher = (outputs(channels, seed=seed) for seed in (0, 1))
+    return make_operator(kind, Step.of(name, **params), BuildContext((pair,), NUM_CLASSES, student, teacher))
 
 
 def piece(
     student_SCHW: Tensor, teacher_SCHW: Tensor, weights_SHW: Tensor | None = None, layout: Layout = MAP
 ) -> FeaturePair:
-    """A feature pair on a grid of its own size, with given weights; regions have boxes, logits have labels."""
+    """Return a feature pair with given weights of cells; pairs of regions have boxes, pairs of logits have labels."""
     region = None if weights_SHW is None else FixedRegion(weights_SHW)
     features = FeaturePair(student_SCHW, teacher_SCHW, Grid(*student_SCHW.shape[-2:]), region=region, layout=layout)
     if layout == "regions":
@@ -141,7 +162,7 @@ def piece(
 
 
 def instances(there_S: Tensor) -> Instances:
-    """Regions of two images, every other one of class 0, with boxes in a row that do not overlap."""
+    """Return regions of two images, every other one of class 0, with boxes in a row that do not overlap."""
     index_S = torch.arange(len(there_S))
     left_S = (index_S * 20.0)[:, None]
     boxes_S4 = torch.cat([left_S, torch.zeros_like(left_S), left_S + 10, torch.full_like(left_S, 10.0)], 1)
@@ -149,7 +170,7 @@ def instances(there_S: Tensor) -> Instances:
 
 
 class FixedRegion(Region):
-    """Weights that are written down, for steps that keep the grid."""
+    """Given weights, for steps that keep the grid."""
 
     def __init__(self, weights_SHW: Tensor) -> None:
         super().__init__()
@@ -171,15 +192,15 @@ def inputs_of(
 
 
 NO_INPUTS = inputs_of(outputs(), outputs(seed=1))
-"""For operators that do not look at the batch."""
+"""For operators that do not read the batch."""
 
 
 FLAT = ("logits", "boxes", "contrast")
-"""Layouts whose cells stand in one row."""
+"""Layouts whose cells are in one row."""
 
 
 def as_layout(x_SCHW: Tensor, layout: Layout, weights_SHW: Tensor | None = None) -> Tensor:
-    """Any numbers as a value of ``layout`` on the cells of weight > 0; differentiable."""
+    """Return any numbers as a value of ``layout`` on the cells of weight above 0; differentiable."""
     if layout == "cell_distribution":
         return log_softmax_over_cells(x_SCHW, weights_SHW)
     if layout == "channel_distribution":
@@ -196,7 +217,7 @@ def as_layout(x_SCHW: Tensor, layout: Layout, weights_SHW: Tensor | None = None)
 
 
 def weights_as(layout: Layout, weights_SHW: Tensor | None) -> Tensor | None:
-    """Weights of cells where the cells stand as in ``layout``; the own partner of a contrast always counts."""
+    """Return weights of cells in the order that ``layout`` has them; the partner of a contrast always counts."""
     if weights_SHW is None or layout not in FLAT:
         return weights_SHW
     weights_S1A = weights_SHW.flatten(1)[:, None].clone()

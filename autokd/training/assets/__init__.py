@@ -1,4 +1,4 @@
-"""What the trainings of a process share, each part made once: data and loaders, teachers and caches, students."""
+"""Assets that the trainings of a process share, each made once: data and loaders, teachers and caches, students."""
 
 from autokd.training.assets.training_assets import TrainingAssets
 

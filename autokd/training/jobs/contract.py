@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from autokd.config import Recipe
+from autokd.config import FullRecipe, ProxyRecipe
 from autokd.detectors import Detector
 from autokd.training.distillation import Distillation
 from autokd.training.jobs.files import JobFiles
@@ -21,7 +21,7 @@ class JobTraining(Protocol):
     """
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> ProxyRecipe | FullRecipe:
         """The recipe, of which the evaluator reads the time limit."""
         ...
 

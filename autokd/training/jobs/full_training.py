@@ -46,9 +46,7 @@ class FullTraining:
         self, student: Detector, loader: Loader, distillation: Distillation | None, deadline: float | None
     ) -> Iterator[EpochResult]:
         """Train by the recipe."""
-        return train(
-            student, loader, self.recipe, seed=self._job.seed, distillation=distillation, deadline=deadline
-        )  # fmt: skip
+        return train(student, loader, self.recipe, seed=self._job.seed, distillation=distillation, deadline=deadline)
 
     def measure_epoch(self, student: Detector, result: EpochResult, deadline: float | None) -> Mapping[str, float]:
         """Measure nothing: a full training decides nothing on its way, and to measure takes time."""

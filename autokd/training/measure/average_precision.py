@@ -94,7 +94,12 @@ class PrecisionMeter:
         return self.score(found, indices)
 
     def score(self, detections: Sequence[Mapping[str, Any]], indices: Sequence[int] | None = None) -> AveragePrecision:
-        """Return the AP of COCO results on the split, or on ``indices`` of its images."""
+        """Return the AP of detections.
+
+        Args:
+            detections: COCO results, with boxes in pixels of the original images.
+            indices: images of the split to measure on; None: all of them.
+        """
         from pycocotools.cocoeval import COCOeval
 
         dataset = self._dataset
