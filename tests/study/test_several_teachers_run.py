@@ -80,7 +80,7 @@ def test_the_search_stays_within_what_both_supply_and_says_who_lacks_the_rest(fi
 
 def test_weights_of_a_teacher_among_several_are_not_evaluated_by_guess(tmp_path):
     (tmp_path / "weights.pt").write_bytes(b"")
-    with pytest.raises(ConfigError, match="2 teachers, and it is not said whose"):
+    with pytest.raises(ConfigError, match="2 teachers, so it is not clear whose"):
         evaluate_weights(load_config(FILE), tmp_path / "weights.pt", "test", "teacher", cache_dir=tmp_path)
 
 
