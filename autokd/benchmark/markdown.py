@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from autokd.errors import BenchmarkError
-from autokd.report.statistics import Gain, gain_by_seed, summarise
+from autokd.report.statistics import Gain, gain_by_seed, summarize
 
 END = "<!-- end -->"
 
@@ -44,7 +44,7 @@ def write_table(readme: Path, name: str, lines: Sequence[str]) -> None:
 
 def mean_text(values: Iterable[float], digits: int) -> str:
     """Return mean ± sample standard deviation of APs, the mean alone of one value; empty if there is none."""
-    summary = summarise(list(values))
+    summary = summarize(list(values))
     if summary is None:
         return ""
     deviation = "" if summary.deviation is None else f" ± {summary.deviation:.{digits}f}"

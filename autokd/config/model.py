@@ -161,8 +161,8 @@ class RunConfig(Section):
                 f"full_processes is {runtime.full_processes}, but trainings of students of framework "
                 f"{student.framework} cannot be shared. {student.sharing_remedy}"
             )
-        if full.optimiser == "dot":
-            raise ValueError("full_processes above 1 and 'full.optimiser: dot' do not go together. Choose one of them")
+        if full.optimizer == "dot":
+            raise ValueError("full_processes above 1 and 'full.optimizer: dot' do not go together. Choose one of them")
         if full.batch_size < runtime.full_processes:
             raise ValueError(f"full.batch_size is {full.batch_size}, fewer images than full_processes. Give each one")
         return runtime

@@ -10,7 +10,7 @@ from autokd.config.recipes import Recipe
 from autokd.config.section import Section, SizePx
 
 Metric = Literal["val_loss", "val_loss_parts", "cka", "ap", "ap_50", "ap_worst_class"]
-SubsetRule = Literal["random", "stratified", "k_centre"]
+SubsetRule = Literal["random", "stratified", "k_center"]
 """Rules for choosing a part of the training images: ``autokd.data.subsets``."""
 FrozenPart = Literal["stem", "backbone"]
 Measure = Literal["every_epoch", "last_epoch"]
@@ -58,7 +58,7 @@ class ProxyRecipe(Recipe):
     subset: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Fraction of the training images that a candidate is trained on."""
     subset_rule: SubsetRule = "random"
-    """Rule that chooses this fraction: at random; `stratified`, with each class's share of the boxes kept; `k_centre`,
+    """Rule that chooses this fraction: at random; `stratified`, with each class's share of the boxes kept; `k_center`,
     spread over the teacher's features."""
     val_subset: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Fraction of the validation images on which the reward is measured."""
@@ -92,7 +92,7 @@ class ProxyRecipe(Recipe):
 
     @field_validator("frozen")
     @classmethod
-    def _have_learnt_before(cls, frozen: tuple[FrozenPart, ...], info: ValidationInfo) -> tuple[FrozenPart, ...]:
+    def _have_learned_before(cls, frozen: tuple[FrozenPart, ...], info: ValidationInfo) -> tuple[FrozenPart, ...]:
         if frozen and "warm_start" in info.data:
             warm_start = info.data["warm_start"]
             if warm_start is None or warm_start.epochs == 0:

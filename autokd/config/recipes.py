@@ -22,7 +22,7 @@ class Recipe(Section):
     """Number of passes over the training images."""
     batch_size: PositiveInt = 8
     """Images per step."""
-    optimiser: Literal["adamw", "sgd", "dot"] = "adamw"
+    optimizer: Literal["adamw", "sgd", "dot"] = "adamw"
     """Optimizer: AdamW; SGD with momentum; DOT, which is SGD with separate momenta for task and distillation gradients
     and needs two backward passes a step."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -12,7 +12,7 @@ from autokd.data.loading import Datasets, load_datasets, load_split
 from autokd.data.report import DataReport
 from autokd.data.sample import Sample, Target, collate
 from autokd.data.shapes import shapes_digest, write_shapes
-from autokd.data.subsets import k_centre_indices, stratified_indices, subset_indices
+from autokd.data.subsets import k_center_indices, stratified_indices, subset_indices
 from autokd.data.views import IDENTITY, View, ViewPlan, apply_view, plan_views
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
     "apply_view",
     "collate",
     "epoch_batches",
-    "k_centre_indices",
+    "k_center_indices",
     "letterbox",
     "load_datasets",
     "load_split",

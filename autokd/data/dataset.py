@@ -193,7 +193,7 @@ class DetectionDataset:
             counts["scaled_images"] += fit.scale
             counts["rotated_images"] += fit.rotate
             counts["orientation_ignored"] += header.orientation != 1 and not fit.rotate
-            counts["grey_images"] += header.kind == "grey"
+            counts["gray_images"] += header.kind == "gray"
             counts["alpha_images"] += header.kind == "alpha"
             counts["deep_images"] += header.kind == "deep"
         problems.raise_if_any()

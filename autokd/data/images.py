@@ -1,4 +1,4 @@
-"""Image files as uint8 RGB: greyscale, palettes, alpha, 16 bits, EXIF rotation, truncated files.
+"""Image files as uint8 RGB: grayscale, palettes, alpha, 16 bits, EXIF rotation, truncated files.
 
 **Frame.** Boxes refer to the frame that the JSON gives as ``width`` and ``height``:
 
@@ -62,7 +62,7 @@ class Header:
     stored_size: Size
     orientation: int
     """EXIF orientation, 1 to 8; 1: as stored."""
-    kind: Literal["colour", "grey", "alpha", "deep"]
+    kind: Literal["color", "gray", "alpha", "deep"]
 
 
 def fit_to_frame(stored_size: Size, orientation: int, frame: Size) -> Fit | None:
@@ -196,14 +196,14 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _kind(image: Image.Image, path: Path) -> Literal["colour", "grey", "alpha", "deep"]:
+def _kind(image: Image.Image, path: Path) -> Literal["color", "gray", "alpha", "deep"]:
     if image.mode == "F":
         raise _unsupported(path, "floating-point")
     if image.mode in _DEEP_MODES:
         return "deep"
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return "alpha"
-    return "grey" if image.mode in ("1", "L") else "colour"
+    return "gray" if image.mode in ("1", "L") else "color"
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:

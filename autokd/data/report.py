@@ -24,7 +24,7 @@ NOTES: dict[str, str] = {
     "crowd_regions": "crowd regions, ignored in training, kept for the evaluation",
     "images_without_boxes": "images without boxes, kept, as background",
     "rotated_images": "images rotated as their EXIF orientation says, since the JSON's size fits only then",
-    "grey_images": "greyscale images, made RGB",
+    "gray_images": "grayscale images, made RGB",
 }
 """The same for irregularities that are common in sound sets."""
 
@@ -57,7 +57,7 @@ class DataReport:
     crowd_regions: int = 0
     images_without_boxes: int = 0
     rotated_images: int = 0
-    grey_images: int = 0
+    gray_images: int = 0
 
     def adding(self, **counts: int) -> DataReport:
         """Return the report with these counts set."""

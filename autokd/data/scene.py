@@ -1,9 +1,9 @@
 """One generated image: textured shapes on textured ground, hiding parts of each other.
 
 Every shape fits the unit circle in its own coordinates (u, v). It is turned and stretched a little, filled with a
-pattern and colors that do not depend on its class, and partly hidden by shapes and unlabelled distractors that are
+pattern and colors that do not depend on its class, and partly hidden by shapes and unlabeled distractors that are
 drawn after it. A shape that would leave any object, itself included, with less than ``MIN_VISIBLE`` of its full area is
-not drawn, so that every visible object is labelled.
+not drawn, so that every visible object is labeled.
 
 Legend: a patch is the square of pixels around a shape; masks are (h, w) booleans of a patch or of the image.
 """
@@ -85,7 +85,7 @@ SHAPES: dict[str, Callable[[Plane, Plane], Mask]] = {
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """One labelled object of an image."""
+    """One labeled object of an image."""
 
     label: int
     """Position in ``SHAPES``."""
@@ -147,8 +147,8 @@ def _place(rng: np.random.Generator, canvas: _Canvas, label: int | None, ground_
         part = float(rng.random())
         diameter = MIN_SIZE_PX + (largest - MIN_SIZE_PX) * part * (1.0 + part) / 2.0
         radius = diameter / 2
-        centre = (draw_between(rng, 0.0, height), draw_between(rng, 0.0, width))
-        u, v, top, left = _own_coordinates(rng, radius, centre)
+        center = (draw_between(rng, 0.0, height), draw_between(rng, 0.0, width))
+        u, v, top, left = _own_coordinates(rng, radius, center)
         coverage = inside(u, v).reshape(u.shape[0] // _SUB, _SUB, u.shape[1] // _SUB, _SUB).sum((1, 3)) / _SUB**2
         full_area = int((coverage >= 0.5).sum())
         coverage, window, cut = _within(coverage, top, left, (height, width))
@@ -158,9 +158,9 @@ def _place(rng: np.random.Generator, canvas: _Canvas, label: int | None, ground_
             continue
         if canvas.would_hide(mask, window):
             continue
-        colour_rgb = _contrasting(rng, ground_rgb)
+        color_rgb = _contrasting(rng, ground_rgb)
         middle = slice(None, None, _SUB)
-        fill = paint(rng, (u * radius)[middle, middle][cut], (v * radius)[middle, middle][cut], colour_rgb, 40.0)
+        fill = paint(rng, (u * radius)[middle, middle][cut], (v * radius)[middle, middle][cut], color_rgb, 40.0)
         region = canvas.rgb[window]
         canvas.rgb[window] = region + (fill - region) * coverage[..., None]
         canvas.owner[window][mask] = -1 if label is None else len(canvas.labels)
@@ -171,16 +171,16 @@ def _place(rng: np.random.Generator, canvas: _Canvas, label: int | None, ground_
 
 
 def _own_coordinates(
-    rng: np.random.Generator, radius: float, centre: tuple[float, float]
+    rng: np.random.Generator, radius: float, center: tuple[float, float]
 ) -> tuple[Plane, Plane, int, int]:
     """Return (u, v) of the sub-pixels of a patch around the center, turned and stretched, and the patch's corner."""
     turn = draw_int(rng, -16, 16) % 256
     stretch = draw_between(rng, 0.8, 1.0)
     side = int(radius) + 2
-    top, left = int(np.floor(centre[0])) - side, int(np.floor(centre[1])) - side
+    top, left = int(np.floor(center[0])) - side, int(np.floor(center[1])) - side
     steps = (np.arange((2 * side + 1) * _SUB) + 0.5) / _SUB
-    down = ((steps + top - centre[0]) / radius)[:, None]
-    across = ((steps + left - centre[1]) / radius)[None, :]
+    down = ((steps + top - center[0]) / radius)[:, None]
+    across = ((steps + left - center[1]) / radius)[None, :]
     u = across * COSINES[turn] + down * SINES[turn]
     v = (down * COSINES[turn] - across * SINES[turn]) / stretch
     return u, v, top, left
@@ -201,6 +201,6 @@ def _within(
 def _contrasting(rng: np.random.Generator, ground_rgb: Plane) -> Plane:
     """Draw a color that differs from the ground's by at least 90 levels in some channel."""
     while True:
-        colour_rgb = 30.0 + 195.0 * rng.random(3)
-        if np.abs(colour_rgb - ground_rgb).max() >= 90.0:
-            return colour_rgb
+        color_rgb = 30.0 + 195.0 * rng.random(3)
+        if np.abs(color_rgb - ground_rgb).max() >= 90.0:
+            return color_rgb

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from autokd.errors import DataError
 
-_SUBSET_STREAM, _STRATIFIED_STREAM, _CENTRE_STREAM = 201, 204, 205
+_SUBSET_STREAM, _STRATIFIED_STREAM, _CENTER_STREAM = 201, 204, 205
 _POOL_SIZE = 64
 """Images that compete for the next place of a stratified subset. If all N did, the subset would hold average images."""
 
@@ -91,7 +91,7 @@ def _cover(shows_NK: NDArray[np.bool_]) -> list[int]:
     return chosen
 
 
-def k_centre_indices(features_NC: NDArray[Any], fraction: float, seed: int) -> tuple[int, ...]:
+def k_center_indices(features_NC: NDArray[Any], fraction: float, seed: int) -> tuple[int, ...]:
     """Choose images so that every image has a near one among them: farthest-point traversal.
 
     Gonzalez, Clustering to minimize the maximum intercluster distance (1985): the seed draws the first image, then each
@@ -110,7 +110,7 @@ def k_centre_indices(features_NC: NDArray[Any], fraction: float, seed: int) -> t
     num_images = len(features_NC)
     squares_N = np.einsum("nc,nc->n", features_NC, features_NC)
     nearest_N = np.full(num_images, np.inf)
-    chosen = [int(np.random.default_rng([seed, _CENTRE_STREAM]).integers(num_images))]
+    chosen = [int(np.random.default_rng([seed, _CENTER_STREAM]).integers(num_images))]
     for _ in range(subset_size(num_images, fraction) - 1):
         last = chosen[-1]
         nearest_N = np.minimum(nearest_N, squares_N - 2 * features_NC @ features_NC[last] + squares_N[last])

@@ -62,17 +62,17 @@ def ground(rng: np.random.Generator, size: tuple[int, int], base_rgb: Plane) -> 
         (h, w, 3) levels.
     """
     height, width = size
-    grey = np.zeros((height, width, 1))
+    gray = np.zeros((height, width, 1))
     total = 0.0
     for cell_px in (32.0, 16.0, 8.0, 4.0):
         amplitude = draw_between(rng, 4.0, 40.0)
         total += amplitude
-        grey += amplitude * (value_noise(rng, size, cell_px) - 0.5)
-    colour = 12.0 * (value_noise(rng, size, 20.0, channels=3) - 0.5)
+        gray += amplitude * (value_noise(rng, size, cell_px) - 0.5)
+    color = 12.0 * (value_noise(rng, size, 20.0, channels=3) - 0.5)
     across, down = draw_between(rng, -12.0, 12.0), draw_between(rng, -12.0, 12.0)
     light = across * (np.arange(width) / width - 0.5)[None, :, None]
     light = light + down * (np.arange(height) / height - 0.5)[:, None, None]
-    return base_rgb + grey * (30.0 / total) + colour + light
+    return base_rgb + gray * (30.0 / total) + color + light
 
 
 def paint(rng: np.random.Generator, u: Plane, v: Plane, base_rgb: Plane, contrast: float) -> Plane:

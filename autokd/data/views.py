@@ -20,7 +20,7 @@ from autokd.data.geometry import BoxMap, Size, rounded
 from autokd.files import text_digest
 
 PAD_RGB = (124, 116, 104)
-"""Colour of the padding: ImageNet's mean, which the detectors' normalisation maps to zero."""
+"""Color of the padding: ImageNet's mean, which the detectors' normalization maps to zero."""
 _FLIP_STREAM, _ZOOM_STREAM = 101, 102
 """Streams of random numbers, one a purpose: a change of one setting leaves the draws of the other as they were."""
 

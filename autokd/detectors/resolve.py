@@ -20,7 +20,7 @@ from autokd.config import (
 from autokd.detectors.framework import ConfigRecipe, framework_of
 
 _STUDENT_FIELDS = (
-    "epochs", "batch_size", "optimiser", "momentum", "nesterov", "learning_rate", "weight_decay", "norm_decay",
+    "epochs", "batch_size", "optimizer", "momentum", "nesterov", "learning_rate", "weight_decay", "norm_decay",
     "bias_decay", "schedule", "warmup_fraction", "warmup_steps", "warmup_start", "milestones", "gamma", "schedule_span",
     "end_factor", "power", "changes_by", "gradient_clip_norm", "flip_probability",
 )  # fmt: skip
@@ -96,7 +96,7 @@ def _text(recipe: Recipe, names: Mapping[str, Any], sources: Mapping[str, str]) 
 
 def _unread_fields(recipe: Recipe) -> set[str]:
     unread = _OF_SCHEDULES - set(_READ_BY_SCHEDULE[recipe.schedule])
-    if recipe.optimiser != "sgd":
+    if recipe.optimizer != "sgd":
         unread |= {"momentum", "nesterov"}
     if recipe.warmup_steps is None and recipe.schedule != "constant":
         unread = (unread - {"warmup_fraction"}) | {"warmup_steps"}

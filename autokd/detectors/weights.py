@@ -52,10 +52,10 @@ def load_weights(detector: Detector, path: Path | str) -> None:
             f"{'; '.join(problems)}. Set architecture, backbone, fpn_channels, head_convs and the image size as they "
             "were when the checkpoint was made, and use a data set with the same classes."
         )
-    spoilt = [name for name, value in found.items() if value.is_floating_point() and not value.isfinite().all()]
-    if spoilt:
+    spoiled = [name for name, value in found.items() if value.is_floating_point() and not value.isfinite().all()]
+    if spoiled:
         raise DetectorError(
-            f"{path}: {len(spoilt)} tensors hold NaN or infinity ({name_list(spoilt, limit=_SHOWN)}). The training "
+            f"{path}: {len(spoiled)} tensors hold NaN or infinity ({name_list(spoiled, limit=_SHOWN)}). The training "
             "that wrote them diverged: take an earlier checkpoint."
         )
     detector.model.load_state_dict(found, strict=False)

@@ -1,6 +1,6 @@
 """Linear CKA of rows that come in batches.
 
-CKA(X, Y) = ||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F), X and Y column-centred (Kornblith et al., arXiv:1905.00414,
+CKA(X, Y) = ||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F), X and Y column-centered (Kornblith et al., arXiv:1905.00414,
 section 3). Only the three products are kept, so the memory is that of C x C matrices however many rows there are.
 
 Legend: R rows, X student's channels, Y teacher's channels.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class LinearCKA:
-    """Linear CKA over batches of rows, centred exactly, accumulated in float64."""
+    """Linear CKA over batches of rows, centered exactly, accumulated in float64."""
 
     def __init__(self) -> None:
         self._num_rows = 0

@@ -4,7 +4,7 @@ Prototype generation (PGM) of "Distilling Object Detectors with Global Knowledge
 pursuit: each step chooses the instance whose student and teacher vectors, with coefficients that are pulled towards
 each other, explain most of what the instances chosen before have left over.
 
-The error of a choice need not be built from (K, D, N) differences. Atoms have unit norm and the coefficients minimise
+The error of a choice need not be built from (K, D, N) differences. Atoms have unit norm and the coefficients minimize
 the quadratic, so the error is a constant minus the score that ``_scores`` computes from two (K, N) tables of inner
 products, which a rank-one update carries from step to step: O(KN) a step, O(KN) memory.
 
@@ -133,7 +133,7 @@ def _pursue(a_ND: Tensor, b_ND: Tensor, rows_K: Tensor, num_steps: int, alpha: f
 
 
 def _coefficients(ia_N: Tensor, ib_N: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Each instance's coefficients of one atom: they minimise the quadratic error."""
+    """Each instance's coefficients of one atom: they minimize the quadratic error."""
     common_N = alpha * (ia_N + ib_N)
     return (common_N + ia_N) / (1 + 2 * alpha), (common_N + ib_N) / (1 + 2 * alpha)
 

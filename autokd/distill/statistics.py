@@ -51,7 +51,7 @@ def num_cells(x_SCHW: Tensor, weights_SHW: Weights) -> Tensor | int:
     return (weights_SHW > 0).sum((1, 2)).to(x_SCHW.dtype)[:, None, None, None]
 
 
-def centred(x_SCHW: Tensor, weights_SHW: Weights) -> tuple[Tensor, Tensor, Tensor]:
+def centered(x_SCHW: Tensor, weights_SHW: Weights) -> tuple[Tensor, Tensor, Tensor]:
     """Subtract each channel's mean over samples and cells.
 
     Args:
@@ -64,7 +64,7 @@ def centred(x_SCHW: Tensor, weights_SHW: Weights) -> tuple[Tensor, Tensor, Tenso
     """
     if weights_SHW is None:
         count = x_SCHW.shape[0] * x_SCHW.shape[2] * x_SCHW.shape[3]
-        difference, squares, average = _Centring.apply(x_SCHW)  # type: ignore[no-untyped-call]
+        difference, squares, average = _Centering.apply(x_SCHW)  # type: ignore[no-untyped-call]
         variance = squares / max(count - 1, 1)
     else:
         weights_S1HW, count_ = weights_SHW[:, None], weights_SHW.sum()
@@ -117,7 +117,7 @@ class _SumOfSquares(torch.autograd.Function):
         return 2 * gradients[0] * x, None
 
 
-class _Centring(torch.autograd.Function):
+class _Centering(torch.autograd.Function):
     """Each channel less its mean over samples and cells, the sum of its squares, and that mean (without gradient).
 
     (S, C, H, W), (1, C, 1, 1), (1, C, 1, 1). Its gradient takes three passes over the map, where autograd takes ten.
@@ -141,5 +141,5 @@ class _Centring(torch.autograd.Function):
         if of_difference is None:
             # The gradient through the mean is the sum of a centered map, which is 0.
             return None if of_squares is None else 2 * of_squares * difference
-        centred_gradient = of_difference - of_difference.mean((0, 2, 3), keepdim=True)
-        return centred_gradient if of_squares is None else centred_gradient.addcmul_(difference, 2 * of_squares)
+        centered_gradient = of_difference - of_difference.mean((0, 2, 3), keepdim=True)
+        return centered_gradient if of_squares is None else centered_gradient.addcmul_(difference, 2 * of_squares)

@@ -7,32 +7,32 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from autokd.outcomes import NO_DISTILLATION, SEARCHED
-from autokd.report.statistics import finite, student_t, summarise
-from autokd.report.style import AMBER, BLUE, GREEN, GREY, VIOLET, escape, plain_figure, say_instead
+from autokd.report.statistics import finite, student_t, summarize
+from autokd.report.style import AMBER, BLUE, GRAY, GREEN, VIOLET, escape, plain_figure, say_instead
 from autokd.report.view import EntryView, FidelityPoint, ReportData
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_PRESET_COLOURS = (BLUE, VIOLET, "#06b6d4", "#ec4899", "#84cc16", "#f97316")
+_PRESET_COLORS = (BLUE, VIOLET, "#06b6d4", "#ec4899", "#84cc16", "#f97316")
 
 
-def entry_colours(entries: Sequence[EntryView]) -> dict[str, str]:
-    """Return one colour a name, the same in every figure: grey for none, green for the searched one."""
+def entry_colors(entries: Sequence[EntryView]) -> dict[str, str]:
+    """Return one color a name, the same in every figure: gray for none, green for the searched one."""
     presets = [entry.name for entry in entries if entry.name not in (NO_DISTILLATION, SEARCHED)]
-    colours = {name: _PRESET_COLOURS[i % len(_PRESET_COLOURS)] for i, name in enumerate(presets)}
-    return {NO_DISTILLATION: GREY, SEARCHED: GREEN} | colours
+    colors = {name: _PRESET_COLORS[i % len(_PRESET_COLORS)] for i, name in enumerate(presets)}
+    return {NO_DISTILLATION: GRAY, SEARCHED: GREEN} | colors
 
 
 def results_figure(data: ReportData) -> go.Figure:
     """Return each entry's mean AP with its 95% interval, a dot for each seed, and the teacher as a line."""
     import plotly.graph_objects as go
 
-    rated = [(entry, summary) for entry in data.entries if (summary := summarise(entry.test_ap)) is not None]
+    rated = [(entry, summary) for entry in data.entries if (summary := summarize(entry.test_ap)) is not None]
     if not rated:
         return say_instead("No full training has finished.")
     rated.sort(key=lambda pair: pair[1].mean)
-    colours = entry_colours(data.entries)
+    colors = entry_colors(data.entries)
     figure = plain_figure(height=90 + 44 * len(rated))
     for entry, summary in rated:
         half = None
@@ -42,7 +42,7 @@ def results_figure(data: ReportData) -> go.Figure:
         figure.add_trace(
             go.Scatter(
                 x=seeds, y=[escape(entry.name)] * len(seeds), mode="markers", hoverinfo="x+y",
-                marker={"color": colours[entry.name], "size": 8, "opacity": 0.45}, showlegend=False,
+                marker={"color": colors[entry.name], "size": 8, "opacity": 0.45}, showlegend=False,
             )
         )  # fmt: skip
         bars = None if half is None else {"type": "data", "array": [half], "thickness": 2, "width": 6}
@@ -50,7 +50,7 @@ def results_figure(data: ReportData) -> go.Figure:
             go.Scatter(
                 x=[summary.mean], y=[escape(entry.name)], mode="markers+text", text=[f"{summary.mean:.4f}"],
                 textposition="top center", error_x=bars, showlegend=False, cliponaxis=False,
-                marker={"color": colours[entry.name], "size": 13, "symbol": "diamond"},
+                marker={"color": colors[entry.name], "size": 13, "symbol": "diamond"},
                 hovertext=[_interval_words(entry.name, summary.mean, half, summary.count)], hoverinfo="text",
             )
         )  # fmt: skip
@@ -74,17 +74,17 @@ def per_class_figure(data: ReportData) -> go.Figure:
     names = class_names(data)
     if not entries or not names:
         return say_instead("AP by class was not recorded.")
-    colours = entry_colours(data.entries)
+    colors = entry_colors(data.entries)
     figure = plain_figure(height=110 + 30 * len(names))
     for entry in entries:
-        means = {name: summarise(values) for name, values in entry.per_class.items()}
+        means = {name: summarize(values) for name, values in entry.per_class.items()}
         shown = [(name, summary) for name in names if (summary := means.get(name)) is not None]
         is_searched = entry.name == SEARCHED
         figure.add_trace(
             go.Scatter(
                 x=[summary.mean for _, summary in shown], y=[escape(name) for name, _ in shown],
                 name=escape(entry.name), mode="markers", hoverinfo="x+y+name",
-                marker={"color": colours[entry.name], "size": 13 if is_searched else 10,
+                marker={"color": colors[entry.name], "size": 13 if is_searched else 10,
                         "symbol": "diamond" if is_searched else "circle", "opacity": 0.9},
             )
         )  # fmt: skip
@@ -107,7 +107,7 @@ def class_names(data: ReportData) -> list[str]:
     """Return the classes with a value in any entry, in the order in which they were given."""
     names: dict[str, None] = {}
     for entry in data.entries:
-        names |= {name: None for name, values in entry.per_class.items() if summarise(values) is not None}
+        names |= {name: None for name, values in entry.per_class.items() if summarize(values) is not None}
     return list(names)
 
 
@@ -118,12 +118,12 @@ def fidelity_figure(points: Sequence[FidelityPoint], value_meaning: str = "rewar
     if not points:
         return say_instead("No distiller was trained both by the proxy and in full.")
     figure = plain_figure(360)
-    colours = {SEARCHED: GREEN, NO_DISTILLATION: GREY}
+    colors = {SEARCHED: GREEN, NO_DISTILLATION: GRAY}
     figure.add_trace(
         go.Scatter(
             x=[point.proxy_value for point in points], y=[point.full_val_ap for point in points],
             mode="markers+text", text=[escape(point.name) for point in points], textposition="top center",
-            marker={"color": [colours.get(point.name, BLUE) for point in points], "size": 11},
+            marker={"color": [colors.get(point.name, BLUE) for point in points], "size": 11},
             hovertemplate="%{text}<br>proxy %{x:.4g}<br>full val AP %{y:.4f}<extra></extra>", cliponaxis=False,
         )
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from autokd.report.style import AMBER, BLUE, GREEN, GREY, RED, VIOLET, escape, plain_figure, say_instead, wrap
+from autokd.report.style import AMBER, BLUE, GRAY, GREEN, RED, VIOLET, escape, plain_figure, say_instead, wrap
 from autokd.report.view import TrialView
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def search_curve(
     is_detailed = len(trials) <= MAX_DETAILED
     if none_value is not None:
         figure.add_hline(
-            y=none_value, line={"color": GREY, "dash": "dot", "width": 1.5},
+            y=none_value, line={"color": GRAY, "dash": "dot", "width": 1.5},
             annotation_text="no distillation", annotation_position="bottom right",
         )  # fmt: skip
     best = best_so_far(trials, direction)
@@ -56,7 +56,7 @@ def search_curve(
     floor = _floor(trials)
     for name, status, marker in (
         ("failed", "failed", {"symbol": "x", "color": RED, "size": 9}),
-        ("running", "running", {"symbol": "hourglass-open", "color": GREY, "size": 9}),
+        ("running", "running", {"symbol": "hourglass-open", "color": GRAY, "size": 9}),
         ("pruned before any value", "pruned", {"symbol": "line-ns-open", "color": VIOLET, "size": 9}),
     ):
         kept = [trial for trial in trials if trial.status == status and trial.value is None]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from autokd.errors import AutoKDError
 from autokd.metrics import TEST_AP, part_of
 from autokd.report.pictures import ComparisonImage
-from autokd.report.statistics import summarise
+from autokd.report.statistics import summarize
 from autokd.report.view import (
     EntryView,
     FidelityPoint,
@@ -105,7 +105,7 @@ def fidelity_of(results: Results) -> tuple[FidelityPoint, ...]:
     """
     points = []
     for entry in results.entries:
-        summary = summarise(_numbers(entry.val_ap))
+        summary = summarize(_numbers(entry.val_ap))
         if entry.proxy_reward is not None and summary is not None:
             points.append(FidelityPoint(entry.name, entry.proxy_reward, summary.mean))
     return tuple(points)

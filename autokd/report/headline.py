@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autokd.outcomes import NO_DISTILLATION, SEARCHED
-from autokd.report.statistics import Gain, gain, summarise
+from autokd.report.statistics import Gain, gain, summarize
 from autokd.report.view import EntryView, ReportData, best_trial
 
 Tone = Literal["ahead", "open", "behind", "empty"]
@@ -58,7 +58,7 @@ def best_preset(data: ReportData, subject: EntryView) -> EntryView | None:
         (_mean(entry.test_ap), entry)
         for entry in data.entries
         if entry.name not in (NO_DISTILLATION, subject.name)
-        and summarise(entry.test_ap) is not None
+        and summarize(entry.test_ap) is not None
         and not _same(entry, subject)
     ]
     return max(rated, key=lambda pair: pair[0])[1] if rated else None
@@ -71,7 +71,7 @@ def headline(data: ReportData) -> Headline:
         data: values of the report.
     """
     subject = subject_of(data)
-    if subject is None or summarise(subject.test_ap) is None:
+    if subject is None or summarize(subject.test_ap) is None:
         return _without_result(data)
     none, preset = data.entry(NO_DISTILLATION), best_preset(data, subject)
     over_none = gain(subject, none) if none is not None else None
@@ -108,7 +108,7 @@ def _title(who: str, over_none: Gain | None, over_preset: Gain | None, preset: s
 
 
 def _of_entry(subject: str, entry: EntryView, split: str) -> str:
-    summary = summarise(entry.test_ap)
+    summary = summarize(entry.test_ap)
     assert summary is not None, "entries without values are handled before"
     spread = "" if summary.deviation is None else f" ± {summary.deviation:.4f} (standard deviation)"
     return f"{subject} reaches {split} AP {summary.mean:.4f}{spread} over {_seeds(summary.count)}."
@@ -161,7 +161,7 @@ def _same(entry: EntryView, other: EntryView) -> bool:
 
 
 def _mean(values: Sequence[float]) -> float:
-    summary = summarise(values)
+    summary = summarize(values)
     return summary.mean if summary is not None else float("-inf")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autokd.report.style import AMBER, BLUE, GREEN, GREY, escape, plain_figure, say_instead
+from autokd.report.style import AMBER, BLUE, GRAY, GREEN, escape, plain_figure, say_instead
 from autokd.report.tables import ABSENT
 from autokd.storage import FinalistResult, Race
 
@@ -97,13 +97,13 @@ def race_figure(race: Race | None, value_meaning: str = "reward") -> go.Figure:
     figure = plain_figure(height=120 + 44 * len(shown))
     for name, each in zip(names, shown, strict=True):
         is_winner = each is race.finalists[0]
-        colour = GREEN if is_winner else BLUE if each.fell_in is None else GREY
+        color = GREEN if is_winner else BLUE if each.fell_in is None else GRAY
         figure.add_trace(
             go.Scatter(
                 x=list(each.rewards), y=[name] * len(each.rewards), mode="markers", showlegend=False,
                 hovertext=[f"{name}, seed {seed}: {r:+.4f}" for seed, r in zip(each.seeds, each.rewards, strict=False)],
                 hoverinfo="text",
-                marker={"color": colour, "size": 9, "opacity": 0.7,
+                marker={"color": color, "size": 9, "opacity": 0.7,
                         "symbol": ["circle-open"] + ["circle"] * (len(each.rewards) - 1)},
             )
         )  # fmt: skip
@@ -113,7 +113,7 @@ def race_figure(race: Race | None, value_meaning: str = "reward") -> go.Figure:
                     x=[each.expected], y=[name], mode="markers", showlegend=False, hoverinfo="text",
                     hovertext=[f"{name}: {each.expected:+.4f} expected"],
                     error_x={"type": "data", "array": [each.expected_deviation or 0.0], "thickness": 2, "width": 6},
-                    marker={"color": colour, "size": 13, "symbol": "diamond"},
+                    marker={"color": color, "size": 13, "symbol": "diamond"},
                 )
             )  # fmt: skip
     if race.prior_mean is not None:

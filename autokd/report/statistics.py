@@ -51,7 +51,7 @@ def finite(values: Sequence[float]) -> list[float]:
     return [float(value) for value in values if math.isfinite(value) and value >= 0]
 
 
-def summarise(values: Sequence[float]) -> Summary | None:
+def summarize(values: Sequence[float]) -> Summary | None:
     """Return mean and spread of the finite values, or None if there is none.
 
     Args:

@@ -19,7 +19,7 @@ AMBER = "#f59e0b"
 RED = "#ef4444"
 GREEN = "#10b981"
 VIOLET = "#8b5cf6"
-GREY = "#8b93a1"
+GRAY = "#8b93a1"
 INK = "#101722"
 CLEAR = "rgba(0,0,0,0)"
 
@@ -38,7 +38,7 @@ def plain_figure(height: int = 360) -> go.Figure:
         margin={"l": 68, "r": 16, "t": 28, "b": 48},
         paper_bgcolor=CLEAR,
         plot_bgcolor=CLEAR,
-        font={"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": GREY},
+        font={"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": GRAY},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "xanchor": "left"},
         hoverlabel={"align": "left"},
     )
@@ -71,8 +71,8 @@ def wrap(words: str, width: int = 60) -> str:
     return "<br>".join(escape(line) for line in lines)
 
 
-def colour_of(value: float, low: float, high: float) -> str:
-    """Return the colour of ``value`` on the scale from ``low`` to ``high``."""
+def color_of(value: float, low: float, high: float) -> str:
+    """Return the color of ``value`` on the scale from ``low`` to ``high``."""
     share = 0.5 if high <= low else min(1.0, max(0.0, (value - low) / (high - low)))
     for (left, dark), (right, light) in itertools.pairwise(_SCALE):
         if share <= right:
@@ -83,14 +83,14 @@ def colour_of(value: float, low: float, high: float) -> str:
 
 
 def ink_on(value: float, low: float, high: float) -> str:
-    """Return black or white, whichever reads better on the colour of ``value`` (relative luminance, sRGB)."""
-    red, green, blue = (int(part) for part in colour_of(value, low, high)[4:-1].split(","))
+    """Return black or white, whichever reads better on the color of ``value`` (relative luminance, sRGB)."""
+    red, green, blue = (int(part) for part in color_of(value, low, high)[4:-1].split(","))
     return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 130 else "#ffffff"
 
 
-def colour_scale() -> list[list[float | str]]:
+def color_scale() -> list[list[float | str]]:
     """Return the scale as plotly takes it."""
-    return [[share, "rgb({},{},{})".format(*colour)] for share, colour in _SCALE]
+    return [[share, "rgb({},{},{})".format(*color)] for share, color in _SCALE]
 
 
 def value_range(values: Sequence[float]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from autokd.outcomes import NO_DISTILLATION
-from autokd.report.statistics import Gain, gain, summarise
+from autokd.report.statistics import Gain, gain, summarize
 from autokd.report.view import EntryView
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def rows(entries: Sequence[EntryView], winner: str = "") -> list[Row]:
     base = next((entry for entry in entries if entry.name == NO_DISTILLATION), None)
 
     def rank(entry: EntryView) -> float:
-        summary = summarise(entry.test_ap)
+        summary = summarize(entry.test_ap)
         return -summary.mean if summary is not None else 1.0
 
     return [_row(entry, base, winner) for entry in sorted(entries, key=rank)]
@@ -84,7 +84,7 @@ def seeds_in_short(seeds: Sequence[int]) -> str:
 
 def spread(values: Sequence[float], digits: int = 4) -> str:
     """Return "0.3710 ± 0.0012", the mean alone for one value, a dash for none."""
-    summary = summarise(values)
+    summary = summarize(values)
     if summary is None:
         return ABSENT
     if summary.deviation is None:

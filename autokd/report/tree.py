@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from autokd.report.style import (
-    GREY,
+    GRAY,
     INK,
-    colour_of,
-    colour_scale,
+    color_of,
+    color_scale,
     escape,
     ink_on,
     plain_figure,
@@ -142,7 +142,7 @@ def draw_tree(trials: Sequence[TrialView], value_meaning: str = "reward", *, max
             values=[len(node.trials) for node in nodes],
             branchvalues="total",
             marker={
-                "colors": [GREY if node.mean is None else colour_of(node.mean, low, high) for node in nodes],
+                "colors": [GRAY if node.mean is None else color_of(node.mean, low, high) for node in nodes],
                 "line": {"width": 1.5, "color": "rgba(255,255,255,0.65)"},
             },
             hovertext=[_hover(node, value_meaning) for node in nodes],
@@ -156,7 +156,7 @@ def draw_tree(trials: Sequence[TrialView], value_meaning: str = "reward", *, max
         )
     )
     figure.update_layout(margin={"l": 4, "r": 4, "t": 30, "b": 56}, uniformtext={"minsize": 9, "mode": "hide"})
-    _add_colour_bar(figure, low, high, value_meaning)
+    _add_color_bar(figure, low, high, value_meaning)
     return figure
 
 
@@ -190,19 +190,19 @@ def _hover(node: Visited, value_meaning: str) -> str:
     return "<br>".join(lines)
 
 
-def _add_colour_bar(figure: go.Figure, low: float, high: float, value_meaning: str) -> None:
-    """Add the scale through a trace without points: boxes with own colours bring no bar."""
+def _add_color_bar(figure: go.Figure, low: float, high: float, value_meaning: str) -> None:
+    """Add the scale through a trace without points: boxes with own colors bring no bar."""
     import plotly.graph_objects as go
 
     if high <= low:
         return
-    title = f"mean {escape(value_meaning)} (grey: no finished trial)"
+    title = f"mean {escape(value_meaning)} (gray: no finished trial)"
     bar = {
         "orientation": "h", "thickness": 10, "len": 0.5, "x": 0.5, "y": -0.02, "yanchor": "top",
         "title": {"text": title, "side": "bottom", "font": {"size": 12}},
         "outlinewidth": 0,
     }  # fmt: skip
-    marker = {"color": [low], "cmin": low, "cmax": high, "colorscale": colour_scale(), "showscale": True}
+    marker = {"color": [low], "cmin": low, "cmax": high, "colorscale": color_scale(), "showscale": True}
     figure.add_trace(
         go.Scatter(x=[None], y=[None], mode="markers", marker=marker | {"colorbar": bar}, hoverinfo="skip",
                    showlegend=False)

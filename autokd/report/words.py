@@ -9,7 +9,7 @@ from autokd.errors import name_list
 from autokd.outcomes import NO_DISTILLATION, SEARCHED
 from autokd.report.charts import class_names
 from autokd.report.headline import headline, subject_of
-from autokd.report.statistics import Gain, summarise
+from autokd.report.statistics import Gain, summarize
 from autokd.report.tables import ABSENT, interval, spread
 from autokd.report.view import EntryView, ReportData, TrialView, best_trial
 
@@ -53,7 +53,7 @@ def cards(data: ReportData) -> list[Card]:
     said = headline(data)
     found = []
     subject = subject_of(data)
-    summary = summarise(subject.test_ap) if subject is not None else None
+    summary = summarize(subject.test_ap) if subject is not None else None
     if subject is not None and summary is not None:
         over = "1 seed" if summary.count == 1 else f"{summary.count} seeds"
         spread_words = "" if summary.deviation is None else f"± {summary.deviation:.4f}, "
@@ -200,8 +200,8 @@ def _gain_card(label: str, found: Gain) -> Card:
 def _gap_closed(data: ReportData, subject: EntryView | None) -> str:
     """Return the share of the gap between none and the teacher that the headline's distiller closes."""
     none = data.entry(NO_DISTILLATION)
-    low = summarise(none.test_ap) if none is not None else None
-    ours = summarise(subject.test_ap) if subject is not None else None
+    low = summarize(none.test_ap) if none is not None else None
+    ours = summarize(subject.test_ap) if subject is not None else None
     if low is None or ours is None or data.teacher.test_ap is None or data.teacher.test_ap <= low.mean:
         return ""
     share = (ours.mean - low.mean) / (data.teacher.test_ap - low.mean)

@@ -2,7 +2,7 @@
 
     terms: {min: 1, max: 2}
     sources: [whole, foreground, {instance: {size: [4, 7]}}]        # or: all
-    transforms: {attention: [none, spatial_attention], normalise: [none, {softmax_cells: {temperature: [1, 4]}}]}
+    transforms: {attention: [none, spatial_attention], normalize: [none, {softmax_cells: {temperature: [1, 4]}}]}
     distances: [l1, l2, kl]                                         # or: all
     strength: {log_uniform: [3, 1000]}                              # or: [10, 100]
     schedule: [constant, linear_decay]                              # of weights; also warm_up
@@ -36,7 +36,7 @@ DEFAULT_SPACE: dict[str, Any] = {
     "transforms": {
         "attention": ["none", "spatial_attention", "channel_attention"],
         "scale": ["none", "max_pool", "local_patches"],
-        "normalise": ["none", "standardise", "l2_channels", "l2_cells", "softmax_cells", "softmax_channels"],
+        "normalize": ["none", "standardize", "l2_channels", "l2_cells", "softmax_cells", "softmax_channels"],
     },
     "distances": ["l1", "l2", "smooth_l1", "cosine", "pearson", "kl"],
     "strength": {"log_uniform": [3, 1000]},

@@ -1,4 +1,4 @@
-"""One distiller as data: frozen, serialisable, with a canonical form and a digest.
+"""One distiller as data: frozen, serializable, with a canonical form and a digest.
 
 Each module imports only those before it: ``operator`` (a row of the vocabulary), ``signature`` (which operator may
 follow which), ``registry`` and ``vocabulary`` (all rows), ``terms`` (the values of a term), ``text`` (YAML and plain

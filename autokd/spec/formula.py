@@ -9,7 +9,7 @@ from autokd.spec.vocabulary import IDENTITY, operator_of
 
 
 def formula(spec: DistillerSpec) -> str:
-    """Return the distiller in one line, "40 x l2(standardise(F))  +  ...", a summand for each term."""
+    """Return the distiller in one line, "40 x l2(standardize(F))  +  ...", a summand for each term."""
     return "  +  ".join(_term_formula(term) for term in spec.terms)
 
 

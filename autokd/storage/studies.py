@@ -142,7 +142,7 @@ def _storage(url: URL) -> optuna.storages.BaseStorage:
             "Check that the address is right, the server runs, and the folder can be written."
         ) from error
     if is_file:
-        _relax_synchronisation(rdb.engine)
+        _relax_synchronization(rdb.engine)
     return rdb
 
 
@@ -166,7 +166,7 @@ def _use_write_ahead_log(url: URL) -> None:
         engine.dispose()
 
 
-def _relax_synchronisation(engine: Engine) -> None:
+def _relax_synchronization(engine: Engine) -> None:
     """Let SQLite sync less often: in WAL mode NORMAL survives a killed process, and a power cut loses the last commits.
 
     FULL, the default, waits for the disk at each of the several commits of a trial.

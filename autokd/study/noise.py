@@ -63,7 +63,7 @@ class Shrinkage:
 def residual_noise(finalists: Rewards) -> Noise:
     """Pool the variance of residuals over the finalists and "none".
 
-    The residual mean square of the additive two-way layout distiller x seed (randomised blocks; Fisher, The Design of
+    The residual mean square of the additive two-way layout distiller x seed (randomized blocks; Fisher, The Design of
     Experiments, 1935), by least squares, since finalists that were eliminated lack the later seeds. "none" is a row of
     zeros: a shift of a column changes no residual, so that this is the layout of the m(d, s) themselves.
 

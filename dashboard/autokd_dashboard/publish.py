@@ -35,7 +35,7 @@ def publish_tree(study: optuna.Study, *, results: Results | None = None) -> None
     from optuna_dashboard import get_note, save_note, save_plotly_graph_object
 
     trials = trials_of(study)
-    tree = _fitted(draw_tree(trials), "AutoKD: the tree of decisions, coloured by mean reward")
+    tree = _fitted(draw_tree(trials), "AutoKD: the tree of decisions, colored by mean reward")
     curve = _fitted(search_curve(trials, none_value=0.0), "AutoKD: reward of each trial")
     save_plotly_graph_object(study, tree, graph_object_id=TREE_ID)
     save_plotly_graph_object(study, curve, graph_object_id=CURVE_ID)

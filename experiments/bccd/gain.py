@@ -68,12 +68,12 @@ def at_strength(name: str, strength: float | None) -> DistillerSpec:
     return spec if strength is None else spec.with_strength(strength)
 
 
-def labelled_at(name: str, strength: float | None) -> str:
+def labeled_at(name: str, strength: float | None) -> str:
     return f"{name}@{strength or 'published'}"
 
 
 def _proxy_id(name: str, strength: float | None) -> str:
-    return str(JobId("proxy", labelled_at(name, strength), 0))
+    return str(JobId("proxy", labeled_at(name, strength), 0))
 
 
 # ---------------------------------------------------------------------------------------------- stages
@@ -95,8 +95,8 @@ def full_jobs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
     known, strengths = distillers(), tuned()
     for seed in seeds:
         for name in names:
-            labelled = labelled_at(name, strengths[name]) if name in strengths else name
-            yield Job(str(JobId("full", labelled, seed)), known[name], "full", seed)
+            labeled = labeled_at(name, strengths[name]) if name in strengths else name
+            yield Job(str(JobId("full", labeled, seed)), known[name], "full", seed)
 
 
 def distillers() -> dict[str, DistillerSpec | None]:

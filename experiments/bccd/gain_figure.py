@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "autokd"  # equal data, equal file
 
-COLOURS = {"searched": "tab:red", "combined": "tab:orange", "none": "black"}
+COLORS = {"searched": "tab:red", "combined": "tab:orange", "none": "black"}
 """Of all others: blue."""
 
 
@@ -34,9 +34,9 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], title: str) -> None:
             test_aps.setdefault(row["name"], []).append(row["test_ap"])
     names = sorted(test_aps, key=lambda name: mean(test_aps[name]))
     for height, name in enumerate(names):
-        colour = COLOURS.get(name, "tab:blue")
-        axes.plot(test_aps[name], [height] * len(test_aps[name]), ".", color=colour, alpha=0.6)
-        axes.plot([mean(test_aps[name])], [height], "|", color=colour, markersize=10, markeredgewidth=2)
+        color = COLORS.get(name, "tab:blue")
+        axes.plot(test_aps[name], [height] * len(test_aps[name]), ".", color=color, alpha=0.6)
+        axes.plot([mean(test_aps[name])], [height], "|", color=color, markersize=10, markeredgewidth=2)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("test AP", fontsize=8)

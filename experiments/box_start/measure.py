@@ -71,10 +71,10 @@ def counted_sides() -> Iterator[list[list[float]]]:
     forward = FCOSRegressionHead.forward
 
     def counting(self: FCOSRegressionHead, maps: Any) -> Any:
-        distances_BA4, centreness = forward(self, maps)
+        distances_BA4, centerness = forward(self, maps)
         if self.training:
             shares.append((distances_BA4 <= 0).float().mean((0, 1)).tolist())
-        return distances_BA4, centreness
+        return distances_BA4, centerness
 
     FCOSRegressionHead.forward = counting  # type: ignore[method-assign]
     try:

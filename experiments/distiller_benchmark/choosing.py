@@ -20,7 +20,7 @@ from typing import Any
 from autokd.benchmark import BenchmarkRow, current_commit, load_benchmark
 from autokd.benchmark.markdown import markdown_table
 from autokd.benchmark.simulation import SAMPLERS, Truth, cut_after, run_search
-from autokd.benchmark.simulation.measures import summarise
+from autokd.benchmark.simulation.measures import summarize
 from autokd.benchmark.simulation.scripts import parser_of, run_script
 
 
@@ -50,7 +50,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     for trials in options.trials:
         for count in options.finalists:
             won = [gains[chosen(trace[:trials], truth, count)] for trace in traces]
-            rows.append({"trials": trials, "finalists": count, "gain": summarise(won)})
+            rows.append({"trials": trials, "finalists": count, "gain": summarize(won)})
     settings = {name: getattr(options, name) for name in ("sampler", "reward", "repeats", "epochs")}
     about = {"commits": table.header.commits, "created": table.header.created}
     return {"commit": current_commit(), "table": about, "settings": settings, "best": max(gains), "rows": rows}

@@ -21,15 +21,15 @@ from autokd.benchmark.simulation.comparison import Plan, Settings, compare_sampl
 from autokd.benchmark.simulation.reports import Report, median_text
 from autokd.benchmark.simulation.scripts import parser_of, run_script
 
-FEATURES, SOFT = ("none", "standardise"), ("softmax_cells", "softmax_channels")
+FEATURES, SOFT = ("none", "standardize"), ("softmax_cells", "softmax_channels")
 PARTS: dict[str, dict[str, tuple[str, ...]]] = {
     "whole map, foreground": {"source": ("whole", "foreground")},
     "reliable foreground, logits": {"source": ("reliable_foreground", "class_logits")},
     "all but the whole map": {"source": ("foreground", "reliable_foreground", "class_logits")},
     "L1, L2": {"distance": ("l1", "l2")},
     "cosine, Pearson, KL": {"distance": ("cosine", "pearson", "kl")},
-    "no softmax": {"normalise": FEATURES},
-    "always normalised": {"normalise": ("standardise", *SOFT)},
+    "no softmax": {"normalize": FEATURES},
+    "always normalized": {"normalize": ("standardize", *SOFT)},
     "no attention": {"attention": ("none",)},
     "always attention": {"attention": ("spatial_attention", "channel_attention")},
 }

@@ -25,7 +25,7 @@ from autokd.benchmark import current_commit, load_benchmark
 from autokd.benchmark.markdown import markdown_table
 from autokd.benchmark.recording.trainer import TRAIN_SECONDS
 from autokd.benchmark.simulation import SAMPLERS, Truth, cut_after, run_search
-from autokd.benchmark.simulation.measures import summarise
+from autokd.benchmark.simulation.measures import summarize
 from autokd.benchmark.simulation.reports import quiet
 from autokd.benchmark.simulation.scripts import parser_of, run_script
 from autokd.config import SearchConfig
@@ -123,10 +123,10 @@ def row_of(
         "pruner": pruner,
         "pruned": float(np.mean([r["pruned"] for r in ours])),
         "hours": float(np.mean([r["hours"] for r in ours])),
-        "hours_ratio": summarise([a["hours"] / b["hours"] for a, b in zip(ours, whole)]),
-        "gain": summarise([r["gain"] for r in ours]),
-        "gain_difference": summarise([a["gain"] - b["gain"] for a, b in zip(ours, whole)]),
-        "reward_difference": summarise([a["reward"] - b["reward"] for a, b in zip(ours, whole)]),
+        "hours_ratio": summarize([a["hours"] / b["hours"] for a, b in zip(ours, whole)]),
+        "gain": summarize([r["gain"] for r in ours]),
+        "gain_difference": summarize([a["gain"] - b["gain"] for a, b in zip(ours, whole)]),
+        "reward_difference": summarize([a["reward"] - b["reward"] for a, b in zip(ours, whole)]),
     }
 
 

@@ -69,8 +69,8 @@ class FixedHead(nn.Module):
         for level, (class_BCHW, box_BCHW) in head_maps.items():
             logits.append(self.classes(class_BCHW).flatten(2).transpose(1, 2))
             sides_BA4 = self.sides(box_BCHW).flatten(2).transpose(1, 2).exp() * STRIDES[level]
-            centres_A2 = _centres(STRIDES[level]).to(sides_BA4)
-            boxes.append(torch.cat([centres_A2 - sides_BA4[..., :2], centres_A2 + sides_BA4[..., 2:]], -1))
+            centers_A2 = _centers(STRIDES[level]).to(sides_BA4)
+            boxes.append(torch.cat([centers_A2 - sides_BA4[..., :2], centers_A2 + sides_BA4[..., 2:]], -1))
         return torch.cat(logits, 1), torch.cat(boxes, 1)
 
 
@@ -83,12 +83,12 @@ def make_scene(
     low_BM2 = torch.rand(num_images, num_objects, 2) * (IMAGE_SIZE_PX - side_BM2)
     objects_BM4 = torch.cat([low_BM2, low_BM2 + side_BM2], -1)
     labels_BM = torch.randint(NUM_CLASSES, (num_images, num_objects))
-    centres_A2 = torch.cat([_centres(stride) for stride in STRIDES.values()])
-    offset_BAM2 = (centres_A2[:, None] - (low_BM2 + side_BM2 / 2)[:, None]).abs()
+    centers_A2 = torch.cat([_centers(stride) for stride in STRIDES.values()])
+    offset_BAM2 = (centers_A2[:, None] - (low_BM2 + side_BM2 / 2)[:, None]).abs()
     inside_BAM = (offset_BAM2 < side_BM2[:, None] / 4).all(-1)
     is_inside_BA, which_BA = inside_BAM.any(-1), inside_BAM.byte().argmax(-1)
     seen_BA4 = objects_BM4.gather(1, which_BA[..., None].expand(-1, -1, 4))
-    anywhere_BA4 = torch.cat([centres_A2 - 20, centres_A2 + 20], -1).expand_as(seen_BA4)
+    anywhere_BA4 = torch.cat([centers_A2 - 20, centers_A2 + 20], -1).expand_as(seen_BA4)
     boxes_BA4 = torch.where(is_inside_BA[..., None], seen_BA4, anywhere_BA4)
     is_class_BAK = nn.functional.one_hot(labels_BM.gather(1, which_BA), NUM_CLASSES) * is_inside_BA[..., None]
     head = FixedHead(has_real_head).to(device)
@@ -128,8 +128,8 @@ def _maps(num_images: int, device: torch.device) -> HeadMaps:
     return {level: (made(shape), made(shape)) for level, shape in shapes.items()}
 
 
-def _centres(stride: int) -> Tensor:
-    """(A, 2): x and y of the cells' centres, pixels, row by row."""
+def _centers(stride: int) -> Tensor:
+    """(A, 2): x and y of the cells' centers, pixels, row by row."""
     axis = (torch.arange(IMAGE_SIZE_PX // stride) + 0.5) * stride
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     return torch.stack([x, y], -1).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""What both configs share: the photographs at a quarter of their size, colours, optimiser and schedule.
+"""What both configs share: the photographs at a quarter of their size, colors, optimizer and schedule.
 
 Folders are seen from the repository's root.
 """

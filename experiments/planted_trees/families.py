@@ -118,7 +118,7 @@ def _grammar(rng: np.random.Generator) -> Callable[[Chooser], float]:
         "source": ("whole", "foreground", "background", "instance"),
         "attention": ("none", "spatial", "channel"),
         "scale": ("none", "max_pool_2", "patches_2", "patches_4"),
-        "normalise": ("none", "standardise", "l2", "softmax"),
+        "normalize": ("none", "standardize", "l2", "softmax"),
         "distance": ("l1", "l2", "smooth_l1", "cosine", "pearson"),
         "divergence": ("kl", "l2", "cauchy_schwarz"),
     }
@@ -133,11 +133,11 @@ def _grammar(rng: np.random.Generator) -> Callable[[Chooser], float]:
 
     def term(chooser: Chooser, i: int) -> float:
         chosen: dict[str, int] = {}
-        for name in ("source", "attention", "scale", "normalise"):
+        for name in ("source", "attention", "scale", "normalize"):
             if name == "scale" and chosen["source"] == 3:
                 continue
             chosen[name] = options[name].index(chooser.categorical(f"term{i}.{name}", options[name]))
-        last = "divergence" if chosen["normalise"] == 3 else "distance"
+        last = "divergence" if chosen["normalize"] == 3 else "distance"
         chosen[last] = options[last].index(chooser.categorical(f"term{i}.{last}", options[last]))
         strength = chooser.number(f"term{i}.strength", 3.0, 100.0, log=True)
         worth = sum(float(main[name][k]) for name, k in chosen.items())

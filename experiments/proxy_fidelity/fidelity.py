@@ -28,7 +28,7 @@ REWARDS: dict[str, tuple[str, ...]] = {
     "parts of val_loss + cka": ("parts", "cka"),
     "parts of val_loss + cka + ap": ("parts", "cka", "ap"),
 }
-"""Sums of standardised gains, as ``autokd.study.reward`` adds them. ``parts``: every part of the validation loss."""
+"""Sums of standardized gains, as ``autokd.study.reward`` adds them. ``parts``: every part of the validation loss."""
 NUM_RESAMPLES = 1000
 
 

@@ -14,7 +14,7 @@ matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "autokd"  # equal data, equal file
 
 REWARD = "parts of val_loss + cka + ap"
-COLOURS = {"warm": "tab:red", "start": "tab:green", "": "tab:blue"}
+COLORS = {"warm": "tab:red", "start": "tab:green", "": "tab:blue"}
 """From a warm start; from scratch, with boxes that start at one stride; from scratch."""
 LABEL_SPACING = 0.022
 
@@ -44,11 +44,11 @@ def draw(result: Mapping[str, Any]) -> Figure:
     by_end = sorted(curves(result).items(), key=lambda item: item[1][-1][1])
     right = max(points[-1][0] for _, points in by_end)
     for (name, points), label_y in zip(by_end, spread([points[-1][1] for _, points in by_end]), strict=True):
-        colour = COLOURS["warm" if name.startswith("warm") else "start" if name.endswith("start") else ""]
-        axes.plot(*zip(*points, strict=True), marker=".", linewidth=1, color=colour)
+        color = COLORS["warm" if name.startswith("warm") else "start" if name.endswith("start") else ""]
+        axes.plot(*zip(*points, strict=True), marker=".", linewidth=1, color=color)
         axes.annotate(
-            name, points[-1], xytext=(1.1 * right, label_y), fontsize=7, color=colour, va="center",
-            arrowprops={"arrowstyle": "-", "color": "lightgrey", "linewidth": 0.5, "relpos": (0, 0.5)},
+            name, points[-1], xytext=(1.1 * right, label_y), fontsize=7, color=color, va="center",
+            arrowprops={"arrowstyle": "-", "color": "lightgray", "linewidth": 0.5, "relpos": (0, 0.5)},
         )  # fmt: skip
     for level, name, style in ((result["ceiling"]["all"], "full training with another seed", "-"),
                                (result["strength_only"], "strength alone", "--")):  # fmt: skip

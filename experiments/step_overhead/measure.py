@@ -2,7 +2,7 @@
 
     python experiments/step_overhead/measure.py --root BCCD_FOLDER --out result.json
 
-The steps are those of ``autokd.training.train``: loading, forward, distiller, backward, clipping, optimiser. A
+The steps are those of ``autokd.training.train``: loading, forward, distiller, backward, clipping, optimizer. A
 block is one of its epochs over 160 images: 20 steps, of which one measures the relative weights again. The three
 kinds take turns, a block each a round, in a changing order, so that whatever else the machine does falls
 on all of them alike; a ratio is the median over rounds of the blocks' ratios. Seconds are the processor's, which

@@ -31,7 +31,7 @@ SPACE = f"""
 space:
   terms: 1
   sources: [{", ".join(FEATURE_SOURCES)}]
-  transforms: {{attention: all, scale: all, relation: all, normalise: all}}
+  transforms: {{attention: all, scale: all, relation: all, normalize: all}}
   distances: all
   strength: 40
 """

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from autokd.benchmark import save_benchmark
 from autokd.benchmark.simulation import SAMPLERS, Trace, Truth, cut_after, run_search
 from autokd.benchmark.simulation.comparison import Plan, Settings, is_enough
-from autokd.benchmark.simulation.evolution import RegularisedEvolutionSampler
-from autokd.benchmark.simulation.measures import measure, ratios, summarise
+from autokd.benchmark.simulation.evolution import RegularizedEvolutionSampler
+from autokd.benchmark.simulation.measures import measure, ratios, summarize
 from autokd.cli import app
 from autokd.errors import BenchmarkError
 from autokd.search import suggest
@@ -64,7 +64,7 @@ def test_the_truth_is_the_mean_gain_over_none_seed_by_seed(small):
     assert small.top_score == set(np.argsort(gains)[-3:])
 
 
-def test_the_reward_is_the_sum_of_standardised_gains_by_the_proxy(small):
+def test_the_reward_is_the_sum_of_standardized_gains_by_the_proxy(small):
     ends = [outcomes_of(row.spec, "proxy", 0, 2).metrics for row in small.benchmark]
     none = outcomes_of(None, "proxy", 0, 2).metrics
     expected = np.zeros(len(ends))
@@ -218,7 +218,7 @@ def test_measurements_of_a_trace_are_those_worked_out_by_hand():
 
 
 def test_intervals_contain_the_statistic_and_ratios_name_the_best_other():
-    summary = summarise([10, 20, 30, 40, 100])
+    summary = summarize([10, 20, 30, 40, 100])
     assert (summary["mean"], summary["median"]) == (40.0, 30.0)
     assert summary["median_95"][0] <= 30 <= summary["median_95"][1]
     medians = {"mcts": 10.0, "random": 50.0, "tpe": 20.0, "gp": 16.0}
@@ -248,11 +248,11 @@ def test_a_part_of_the_space_is_searched_and_judged_alone():
         Truth(table, PARTS, only={"source": ("edge",)})
 
 
-# ------------------------------------------------------------------------------ regularised evolution
+# ------------------------------------------------------------------------------ regularized evolution
 
 
 def evolved(num_trials: int, seed: int = 0, population_size: int = 6) -> list[optuna.trial.FrozenTrial]:
-    sampler = RegularisedEvolutionSampler(seed, population_size=population_size, tournament_size=3)
+    sampler = RegularizedEvolutionSampler(seed, population_size=population_size, tournament_size=3)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.optimize(
         lambda trial: float(sum(trial.suggest_categorical(f"d{i}", (0, 1, 2, 3)) for i in range(5))), num_trials

@@ -92,12 +92,12 @@ def test_a_lookup_takes_microseconds(path, specs):
     assert (time.perf_counter() - began) / (100 * len(specs)) < 100e-6
 
 
-def test_a_spec_outside_the_table_is_an_error_and_not_a_neighbour(path, specs):
+def test_a_spec_outside_the_table_is_an_error_and_not_a_neighbor(path, specs):
     table = load_benchmark(path)
-    neighbour = specs[0].with_strength(20.0)
-    assert neighbour not in table
-    with pytest.raises(BenchmarkError, match=rf"{neighbour.digest}.* is not in the table, which holds 24 of .* 24"):
-        table.lookup(neighbour)
+    neighbor = specs[0].with_strength(20.0)
+    assert neighbor not in table
+    with pytest.raises(BenchmarkError, match=rf"{neighbor.digest}.* is not in the table, which holds 24 of .* 24"):
+        table.lookup(neighbor)
 
 
 def test_a_seed_that_was_not_recorded_is_an_error(path, specs):
@@ -160,7 +160,7 @@ def test_another_commit_is_refused_only_where_one_is_asked_for(path):
         ("strength: [10, 40]", "strength: [10, 100]", "strength: one of 10, 40 in the table, one of 10, 100 here"),
         ("distances: [l1, l2]", "distances: [l1, l2, cosine]", "distance: l1, l2 in the table, l1, l2, cosine here"),
         ("terms: 1", "terms: {min: 1, max: 2}", "terms: 1 to 1 in the table, 1 to 2 here"),
-        ("{normalise:", "{other:", "slots: source, normalise, distance in the table, source, other, distance here"),
+        ("{normalize:", "{other:", "slots: source, normalize, distance in the table, source, other, distance here"),
     ],
 )
 def test_another_space_is_refused_with_the_difference_named(path, old, new, difference):

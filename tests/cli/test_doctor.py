@@ -36,7 +36,7 @@ def test_every_kind_of_broken_import_is_reported_and_the_others_still_examined(p
         package("pretended_good", "__version__ = '1.2'\nprint('noise on standard output')\n"),
         package("pretended_abi", "raise ImportError('undefined symbol: _ZN3c10\\nsecond line')\n"),
         package("pretended_killer", "import os\nos._exit(134)\n"),
-        package("pretended_quitter", "raise SystemExit('no licence')\n"),
+        package("pretended_quitter", "raise SystemExit('no license')\n"),
         package("pretended_dependent", "import pretended_absentee\n"),
         Part("pretended_absentee", "pretended-absentee"),
         package("pretended_last", ""),
@@ -55,7 +55,7 @@ def test_every_kind_of_broken_import_is_reported_and_the_others_still_examined(p
     assert found["pretended_good"].version == "1.2"
     assert found["pretended_abi"].note == "ImportError: undefined symbol: _ZN3c10"
     assert found["pretended_killer"].note == "importing it ended Python (exit code 134)"
-    assert found["pretended_quitter"].note == "SystemExit: no licence"
+    assert found["pretended_quitter"].note == "SystemExit: no license"
     assert "pretended_absentee" in found["pretended_dependent"].note
     assert found["pretended_absentee"].remedy == "pip install 'pretended-absentee'"
 

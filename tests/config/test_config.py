@@ -110,7 +110,7 @@ def test_environment_variables_in_a_data_root_are_expanded(tmp_path, monkeypatch
         ("student: {}", "student: {}\nfull: {seeds: [1, 1]}", "<text>:6: full.seeds", "appears twice"),
         (
             "student: {}",
-            "student: {}\nfull: {optimiser: dot}\nruntime: {full_processes: 2}",
+            "student: {}\nfull: {optimizer: dot}\nruntime: {full_processes: 2}",
             "<text>:7: runtime",
             "Choose one of them",
         ),

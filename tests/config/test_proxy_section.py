@@ -13,7 +13,7 @@ OPTIONS = {
     "of_epochs": ("null", "9"),
     "steps": ("null", "7"),
     "measure": ("every_epoch", "last_epoch"),
-    "subset_rule": ("random", "k_centre"),
+    "subset_rule": ("random", "k_center"),
     "frozen": ("[]", "[stem, backbone]"),
 }
 """Key -> its default, and something else."""

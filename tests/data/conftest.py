@@ -1,4 +1,4 @@
-"""Small COCO sets written by hand, to be spoilt one fault at a time."""
+"""Small COCO sets written by hand, to be spoiled one fault at a time."""
 
 from __future__ import annotations
 

@@ -221,4 +221,4 @@ def test_clean_set_has_no_warnings(coco: Any) -> None:
     report = coco.load().check()
     assert report.warnings() == ()
     assert (report.num_images, report.num_boxes, report.num_classes) == (3, 3, 2)
-    assert np.all([getattr(report, name) == 0 for name in ("clipped_boxes", "crowd_regions", "grey_images")])
+    assert np.all([getattr(report, name) == 0 for name in ("clipped_boxes", "crowd_regions", "gray_images")])

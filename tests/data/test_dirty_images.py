@@ -70,16 +70,16 @@ def test_whole_jpeg_with_bytes_after_its_end_is_read(coco: Any) -> None:
     assert _loaded(dataset).shape == (40, 60, 3)
 
 
-def test_greyscale_alpha_palette_and_16_bit_become_rgb(coco: Any) -> None:
-    rgb, grey = _pixels(), _pixels(1)[..., 0]
+def test_grayscale_alpha_palette_and_16_bit_become_rgb(coco: Any) -> None:
+    rgb, gray = _pixels(), _pixels(1)[..., 0]
     deep = np.random.default_rng(2).integers(0, 65536, (40, 60)).astype(np.uint16)
-    alpha = np.dstack([rgb, grey])
+    alpha = np.dstack([rgb, gray])
     cases = {
-        "grey.png": (Image.fromarray(grey), np.dstack([grey] * 3)),
+        "gray.png": (Image.fromarray(gray), np.dstack([gray] * 3)),
         "alpha.png": (Image.fromarray(alpha), rgb),
         "deep.png": (Image.fromarray(deep), np.dstack([deep // 256] * 3)),
         "deep.tif": (Image.fromarray(deep), np.dstack([deep // 256] * 3)),
-        "bits.png": (Image.fromarray(grey > 127), np.dstack([(grey > 127) * 255] * 3)),
+        "bits.png": (Image.fromarray(gray > 127), np.dstack([(gray > 127) * 255] * 3)),
     }
     coco.data["images"] = []
     for number, (name, (image, _)) in enumerate(cases.items(), start=1):
@@ -89,7 +89,7 @@ def test_greyscale_alpha_palette_and_16_bit_become_rgb(coco: Any) -> None:
     for index, (_, expected) in enumerate(cases.values()):
         np.testing.assert_array_equal(_loaded(dataset, index), expected)
     report = dataset.check()
-    assert (report.grey_images, report.alpha_images, report.deep_images) == (2, 1, 2)
+    assert (report.gray_images, report.alpha_images, report.deep_images) == (2, 1, 2)
 
 
 def test_palette_with_transparency_and_cmyk_are_read(coco: Any) -> None:

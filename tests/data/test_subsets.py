@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autokd.data import k_centre_indices, stratified_indices, subset_indices
+from autokd.data import k_center_indices, stratified_indices, subset_indices
 from autokd.errors import DataError
 
 
@@ -73,7 +73,7 @@ def test_images_without_boxes_are_chosen_too():
 
 
 @given(
-    st.integers(1, 40), st.floats(0.01, 1.0), st.integers(0, 3), st.sampled_from(["random", "stratified", "k_centre"])
+    st.integers(1, 40), st.floats(0.01, 1.0), st.integers(0, 3), st.sampled_from(["random", "stratified", "k_center"])
 )
 @settings(deadline=None, max_examples=60)
 def test_a_subset_holds_so_many_different_images_in_rising_order(num_images, fraction, seed, rule):
@@ -83,7 +83,7 @@ def test_a_subset_holds_so_many_different_images_in_rising_order(num_images, fra
     choose = {
         "random": lambda: subset_indices(num_images, fraction, seed),
         "stratified": lambda: stratified_indices(boxes_NK, fraction, seed),
-        "k_centre": lambda: k_centre_indices(features_NC, fraction, seed),
+        "k_center": lambda: k_center_indices(features_NC, fraction, seed),
     }[rule]
     chosen = choose()
     assert len(chosen) == len(set(chosen)) == max(1, int(np.ceil(num_images * fraction - 1e-9)))
@@ -95,7 +95,7 @@ def test_a_subset_holds_so_many_different_images_in_rising_order(num_images, fra
 def test_a_seed_draws_another_subset():
     boxes_NK, features_NC = uneven_set(0), np.random.default_rng(0).normal(size=(200, 5))
     assert stratified_indices(boxes_NK, 0.2, 0) != stratified_indices(boxes_NK, 0.2, 1)
-    assert k_centre_indices(features_NC, 0.1, 0) != k_centre_indices(features_NC, 0.1, 1)
+    assert k_center_indices(features_NC, 0.1, 0) != k_center_indices(features_NC, 0.1, 1)
 
 
 def farthest_points(features_NC: np.ndarray, first: int, count: int) -> list[int]:
@@ -108,14 +108,14 @@ def farthest_points(features_NC: np.ndarray, first: int, count: int) -> list[int
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_k_centre_takes_the_farthest_image_each_time(seed):
+def test_k_center_takes_the_farthest_image_each_time(seed):
     features_NC = np.random.default_rng(seed).normal(size=(60, 4)) + 100.0
-    [first] = k_centre_indices(features_NC, 1 / 60, seed)
-    assert k_centre_indices(features_NC, 0.3, seed) == tuple(sorted(farthest_points(features_NC, first, 18)))
+    [first] = k_center_indices(features_NC, 1 / 60, seed)
+    assert k_center_indices(features_NC, 0.3, seed) == tuple(sorted(farthest_points(features_NC, first, 18)))
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_k_centre_is_within_twice_the_best_of_all_choices(seed):
+def test_k_center_is_within_twice_the_best_of_all_choices(seed):
     features_NC = np.random.default_rng(seed).normal(size=(11, 2))
     distances_NN = np.linalg.norm(features_NC[:, None] - features_NC[None], axis=2)
 
@@ -123,7 +123,7 @@ def test_k_centre_is_within_twice_the_best_of_all_choices(seed):
         return float(distances_NN[list(chosen)].min(axis=0).max())
 
     best = min(radius(chosen) for chosen in combinations(range(11), 4))
-    assert best <= radius(k_centre_indices(features_NC, 4 / 11, seed)) <= 2 * best
+    assert best <= radius(k_center_indices(features_NC, 4 / 11, seed)) <= 2 * best
 
 
 def test_boxes_by_class_leave_crowds_out(coco):

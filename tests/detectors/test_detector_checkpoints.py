@@ -84,9 +84,9 @@ def test_diverged_weights_are_refused(make_detector, tmp_path):
     detector = make_detector()
     weights = detector.plain_state_dict()
     weights["backbone.body.conv1.weight"][0] = float("nan")
-    torch.save(weights, tmp_path / "spoilt.pt")
+    torch.save(weights, tmp_path / "spoiled.pt")
     with pytest.raises(DetectorError, match=r"1 tensors hold NaN or infinity \(backbone.body.conv1.weight\)"):
-        load_weights(detector, tmp_path / "spoilt.pt")
+        load_weights(detector, tmp_path / "spoiled.pt")
 
 
 class _Malice:

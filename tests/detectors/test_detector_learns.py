@@ -26,12 +26,12 @@ def _pictures(num_images=4, size=64):
 def test_the_loss_halves_on_four_pictures_within_thirty_steps(architecture, make_detector):
     detector = make_detector(architecture, image_size_px=(64, 64)).train()
     images, targets = _pictures()
-    optimiser = torch.optim.AdamW(detector.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(detector.parameters(), lr=2e-3)
     losses = []
     for _ in range(30):
         loss = detector(images, targets, taps=("fpn",)).task_loss
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-3:]) / 3 < 0.5 * sum(losses[:3]) / 3

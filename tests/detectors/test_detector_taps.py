@@ -88,8 +88,8 @@ def test_proposals_of_dense_detectors_equal_a_search_box_by_box(dense, make_dete
     scores_BA = 1 / (1 + np.exp(-outputs.class_logits.detach().double().numpy().max(2)))
     if dense == "fcos":
         with torch.no_grad():
-            centreness = detector.model.head(list(outputs.pyramid.values()))["bbox_ctrness"]
-        scores_BA = np.sqrt(scores_BA / (1 + np.exp(-centreness.double().numpy()[..., 0])))
+            centerness = detector.model.head(list(outputs.pyramid.values()))["bbox_ctrness"]
+        scores_BA = np.sqrt(scores_BA / (1 + np.exp(-centerness.double().numpy()[..., 0])))
     for index in range(2):
         wanted = _best_by_loops(
             outputs.boxes[index].detach().double().numpy(),
@@ -108,7 +108,7 @@ def test_proposals_of_two_stages_are_the_best_of_the_first(make_detector, images
         # torchvision's own first stage, on the same maps
         from torchvision.models.detection.image_list import ImageList
 
-        images = ImageList(detector._normalise_and_pad(images_BCHW), [(96, 128)] * 3)
+        images = ImageList(detector._normalize_and_pad(images_BCHW), [(96, 128)] * 3)
         wanted, _ = detector.model.rpn(images, dict(outputs.pyramid))
     for found, boxes in zip(outputs.proposals, wanted):
         number = min(len(boxes), NUM_PROPOSALS)

@@ -55,7 +55,7 @@ def test_every_listed_preset_fits_and_no_other():
 
 
 def test_enqueued_distillers_that_cannot_be_tried_are_named_each_with_its_reason():
-    space = "space: {terms: 1, sources: [whole], transforms: {normalise: [none, standardise]}, distances: [l2]}\n"
+    space = "space: {terms: 1, sources: [whole], transforms: {normalize: [none, standardize]}, distances: [l2]}\n"
     config = config_of("fcos", space + "search: {enqueue: [ld, fitnet, cwd]}\n")
     pair = pair_of(config)
     first = first_trials(config, pair, pair.part_of(config.space)[0])

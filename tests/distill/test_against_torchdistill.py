@@ -114,7 +114,7 @@ def correlation_of_channels(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tenso
 
 
 def pkd(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
-    """PKD is 6 (1 - r); its standardising is by the unbiased deviation, hence (M - 1) / M for M numbers a channel."""
+    """PKD is 6 (1 - r); its standardizing is by the unbiased deviation, hence (M - 1) / M for M numbers a channel."""
     count = student_BCHW[:, 0].numel()
     return 6 * (count - 1) / count * correlation_of_channels(student_BCHW, teacher_BCHW)
 

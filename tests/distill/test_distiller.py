@@ -85,10 +85,10 @@ def test_other_channels_get_a_1x1_convolution_a_level_that_learns():
     distiller = built(student=student, teacher=teacher)
     assert sorted(tuple(p.shape) for p in distiller.parameters()) == [(5,)] * 3 + [(5, 3, 1, 1)] * 3
     before = distiller(student, teacher).total
-    optimiser = torch.optim.SGD(distiller.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(distiller.parameters(), lr=0.1)
     before.backward()
     assert all(p.grad is not None and p.grad.any() for p in distiller.parameters())
-    optimiser.step()
+    optimizer.step()
     assert distiller(student, teacher).total < before
 
 
@@ -106,7 +106,7 @@ def test_learned_parts_start_alike_for_every_spec_and_leave_the_global_random_nu
     drawn = torch.rand(3)
     torch.manual_seed(1)
     assert torch.equal(drawn, torch.rand(3))
-    second = built(cases.spec_of("instance", ["standardise"], "l1", ONE), student, teacher)
+    second = built(cases.spec_of("instance", ["standardize"], "l1", ONE), student, teacher)
     for one, other in zip(first.adapters.parameters(), second.adapters.parameters()):
         assert torch.equal(one, other)
 
@@ -117,13 +117,13 @@ def test_learned_parts_start_alike_for_every_spec_and_leave_the_global_random_nu
 def test_the_result_lists_each_term_before_and_after_its_weight():
     spec = DistillerSpec(
         (
-            cases.spec_of("whole", ["standardise"], "l2", Weight("absolute", 3.0)).terms[0],
+            cases.spec_of("whole", ["standardize"], "l2", Weight("absolute", 3.0)).terms[0],
             cases.spec_of("foreground", [], "l1", Weight("absolute", 0.5)).terms[0],
         )
     )
     result = built(spec)(cases.outputs(), cases.outputs(seed=1), cases.TARGETS)
-    assert set(result.terms) == {"whole.standardise.l2", "foreground.l1"}
-    assert result.terms["whole.standardise.l2"].weight == 3.0
+    assert set(result.terms) == {"whole.standardize.l2", "foreground.l1"}
+    assert result.terms["whole.standardize.l2"].weight == 3.0
     for value in result.terms.values():
         torch.testing.assert_close(value.weighted, value.raw * value.weight)
         assert not value.raw.requires_grad
@@ -226,13 +226,13 @@ def test_a_term_that_overflows_is_named():
         built()(huge, student)
 
 
-def test_a_spoilt_level_that_no_term_looks_at_is_found_as_well():
+def test_a_spoiled_level_that_no_term_looks_at_is_found_as_well():
     student = cases.outputs()
     teacher = DetectorOutputs({"p4": student.pyramid["p4"].detach()}, {"p4": 16})
     distiller = built(student=student, teacher=teacher)
-    spoilt = cases.like(student, lambda x: x * float("nan") if x.shape[-1] == 16 else x)
+    spoiled = cases.like(student, lambda x: x * float("nan") if x.shape[-1] == 16 else x)
     with pytest.raises(NonFiniteError, match="student fpn p3"):
-        distiller(spoilt, teacher)
+        distiller(spoiled, teacher)
 
 
 def test_an_operator_of_another_package_is_loaded_by_its_row():

@@ -62,7 +62,7 @@ def channel_attention(x, mask, temperature=0.5):
     return out
 
 
-def standardise(x, mask):
+def standardize(x, mask):
     out = np.zeros_like(x)
     for channel in range(x.shape[1]):
         values = x[:, channel][mask]
@@ -111,7 +111,7 @@ def max_pool(x, window=2):
 POINTWISE = {
     "spatial_attention": (spatial_attention, {"temperature": 0.8}),
     "channel_attention": (channel_attention, {"temperature": 0.3}),
-    "standardise": (standardise, {}),
+    "standardize": (standardize, {}),
     "l2_channels": (l2_channels, {}),
     "l2_cells": (l2_cells, {}),
     "softmax_cells": (softmax_cells, {"temperature": 2.0}),

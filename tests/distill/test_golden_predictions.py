@@ -26,7 +26,7 @@ from tests.support.numpy_formulas import (
     expected_labels,
     generalized,
     intersection_over_union,
-    labelled_targets,
+    labeled_targets,
     numbers,
     sigmoid,
     softmax,
@@ -35,7 +35,7 @@ from tests.support.numpy_formulas import (
 GOLDEN = {
     "class_logits",
     "positive_logits",
-    "localisation",
+    "localization",
     "edges",
     "crossed_logits",
     "crossed_boxes",
@@ -219,7 +219,7 @@ def test_class_logits_are_all_candidates_of_both_sides():
 
 
 def test_positive_logits_are_those_whose_teachers_box_overlaps_an_object_by_half():
-    targets = labelled_targets(PAIR[1])
+    targets = labeled_targets(PAIR[1])
     want = expected_labels(PAIR[1], targets)
     assert set(want.flatten()) == {-1, 0, 1, 2}
     piece = piece_of("positive_logits", *PAIR, targets)
@@ -233,8 +233,8 @@ def test_positive_logits_are_those_whose_teachers_box_overlaps_an_object_by_half
             assert torch.equal(found[image, :, 0, :count].T, outputs.class_logits[image, indices])
 
 
-def test_localisation_weighs_the_boxes_by_the_teachers_top_probability():
-    piece = piece_of("localisation", *PAIR, None)
+def test_localization_weighs_the_boxes_by_the_teachers_top_probability():
+    piece = piece_of("localization", *PAIR, None)
     (logits_BAK,) = numbers(PAIR[1].class_logits)
     np.testing.assert_allclose(piece.weights_SHW[:, 0].numpy(), sigmoid(logits_BAK).max(-1), rtol=1e-6)
     for found, outputs in zip((piece.student_SCHW, piece.teacher_SCHW), PAIR):
@@ -242,7 +242,7 @@ def test_localisation_weighs_the_boxes_by_the_teachers_top_probability():
 
 
 def test_edges_are_cells_whose_channels_are_bins_weighted_on_positive_candidates_alone():
-    targets = labelled_targets(PAIR[1])
+    targets = labeled_targets(PAIR[1])
     piece = piece_of("edges", *PAIR, targets)
     edges_s, edges_t, logits_BAK = numbers(PAIR[0].edge_logits, PAIR[1].edge_logits, PAIR[1].class_logits)
     labels = expected_labels(PAIR[1], targets)
@@ -274,7 +274,7 @@ def test_crossed_predictions_are_those_of_the_teachers_head_for_the_students_ali
 # ------------------------------------------------------------------------------------- pairs that differ
 
 
-@pytest.mark.parametrize("source", ["class_logits", "positive_logits", "localisation", "edges"])
+@pytest.mark.parametrize("source", ["class_logits", "positive_logits", "localization", "edges"])
 def test_predictions_that_cannot_be_paired_are_refused_at_build_with_both_shapes(source):
     student, teacher = PAIR
     fewer = {name: getattr(teacher, name)[:, :-5] for name in ("class_logits", "boxes", "edge_logits")}

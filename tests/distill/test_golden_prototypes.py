@@ -21,7 +21,7 @@ from tests.support import distill_cases as cases
 GOLDEN = {"reliable_foreground", "prototypes", "reliable_logits", "l2_vectors"}
 RANDOM = np.random.default_rng(3)
 STRIDES = [8, 16, 32]
-LABELLED = [
+LABELED = [
     {"boxes": torch.tensor([[10.0, 8, 70, 60], [60, 50, 120, 90]]), "labels": torch.tensor([0, 1])},
     {"boxes": torch.tensor([[20.0, 20, 100, 80]]), "labels": torch.tensor([0])},
 ]
@@ -35,7 +35,7 @@ def cosine(x, y):
 def vectors_by_hand(outputs):
     """The mean of a 7 x 7 RoIAlign on p3, instance by instance."""
     found = []
-    for image, target in enumerate(LABELLED):
+    for image, target in enumerate(LABELED):
         for box in target["boxes"]:
             roi = torch.tensor([[image, *box.tolist()]], dtype=torch.float64)
             pooled = torchvision.ops.roi_align(
@@ -61,7 +61,7 @@ def trained_distiller(pair, name="global_knowledge"):
     distiller.begin_epoch(1, 2, 4)
     for seed in range(4):
         shown = cases.outputs(6, seed=10 + seed), cases.outputs(5, seed=20 + seed)
-        distiller(*shown, LABELLED)
+        distiller(*shown, LABELED)
     distiller.begin_epoch(2, 2, 4)
     (bank,) = {part for part in distiller.modules() if isinstance(part, PrototypeBank)}
     return distiller, bank
@@ -92,7 +92,7 @@ def test_global_knowledge_equals_the_published_losses():
         weights = np.zeros((2, *student.shape[-2:]))
         outside = np.ones_like(weights)
         index = 0
-        for image, target in enumerate(LABELLED):
+        for image, target in enumerate(LABELED):
             for x1, y1, x2, y2 in (target["boxes"] / stride).tolist():
                 for row in range(weights.shape[1]):
                     for column in range(weights.shape[2]):
@@ -106,7 +106,7 @@ def test_global_knowledge_equals_the_published_losses():
         local += (weights * squares).sum() / max(1, 2 * weights.sum())
         local += 4 * (outside * squares).sum() / max(1, 2 * outside.sum())
 
-    found = distiller.eval()(*pair, LABELLED)
+    found = distiller.eval()(*pair, LABELED)
     half = 0.5  # the second of two epochs has just begun
     assert found.total.item() == pytest.approx(half * (alignment + local), rel=1e-5)
     (value,) = [v.weighted.item() for name, v in found.terms.items() if name.startswith("prototypes")]
@@ -127,7 +127,7 @@ def test_soft_labels_are_weighted_by_the_reliability_of_their_object():
     prototypes = [side.double().numpy() for side in (kept.student_PC, kept.teacher_PC)]
     r = reliability_by_hand(x_s, x_t, [0, 1, 0], *prototypes, kept.labels_P.tolist())
     total, weight = 0.0, 0.0
-    for image, target in enumerate(LABELLED):
+    for image, target in enumerate(LABELED):
         for candidate in range(spread.shape[1]):
             overlaps = torchvision.ops.box_iou(spread[image, candidate][None], target["boxes"])[0]
             if overlaps.max() >= 0.5:
@@ -136,7 +136,7 @@ def test_soft_labels_are_weighted_by_the_reliability_of_their_object():
                 p, q = p / p.sum(), q / q.sum()
                 total, weight = total + own * (p * np.log(p / q)).sum(), weight + own
     assert weight > 2
-    found = distiller.eval()(*pair, LABELLED).terms
+    found = distiller.eval()(*pair, LABELED).terms
     (value,) = [v.weighted.item() for name, v in found.items() if name.startswith("reliable_logits")]
     assert value == pytest.approx(4 * total / weight, rel=1e-5)
 
@@ -145,7 +145,7 @@ def test_alignment_reaches_the_student_from_the_first_step_on():
     """Before there are prototypes the batch's own instances stand for them: the loss is never silently absent."""
     pair = cases.outputs(6), cases.outputs(5, seed=1)
     spec = cases.spec_of("prototypes", [], "smooth_l1", Weight("absolute", 1.0))
-    total = build_distiller(spec, *pair, num_classes=3)(*pair, LABELLED).total
+    total = build_distiller(spec, *pair, num_classes=3)(*pair, LABELED).total
     assert total > 0
     assert torch.autograd.grad(total, pair[0].pyramid["p3"])[0].any()
 
@@ -198,7 +198,7 @@ def test_prototypes_survive_a_checkpoint():
     distiller, _ = trained_distiller(pair)
     restored = build_distiller(load_preset("global_knowledge"), *pair, num_classes=3)
     restored.load_state_dict(distiller.state_dict())
-    assert restored.eval()(*pair, LABELLED).total == distiller.eval()(*pair, LABELLED).total
+    assert restored.eval()(*pair, LABELED).total == distiller.eval()(*pair, LABELED).total
 
 
 @pytest.mark.parametrize("masked", [False, True])

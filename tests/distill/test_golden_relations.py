@@ -191,11 +191,11 @@ def test_triplet_angles_are_cosines_at_the_regions_that_the_images_give_in_turns
 
 def test_within_class_is_the_distance_of_a_region_to_the_mean_of_its_class():
     changed = changed_regions("within_class")
-    assert changed.weights_SHW.flatten().tolist() == [1, 1, 1, 0, 1, 1, 0, 0], "the only one of class 2 is its centre"
+    assert changed.weights_SHW.flatten().tolist() == [1, 1, 1, 0, 1, 1, 0, 0], "the only one of class 2 is its center"
     for found, v in sides(changed):
         for i in np.flatnonzero(changed.weights_SHW[0, 0]):
-            centre = np.mean([v[j] for j in range(NUM_REGIONS) if THERE[j] and LABELS[j] == LABELS[i]], axis=0)
-            want = np.sqrt(((v[i] - centre) ** 2).sum())
+            center = np.mean([v[j] for j in range(NUM_REGIONS) if THERE[j] and LABELS[j] == LABELS[i]], axis=0)
+            want = np.sqrt(((v[i] - center) ** 2).sum())
             np.testing.assert_allclose(found[0, 0, 0, i], want, rtol=1e-9, atol=1e-12)
 
 
@@ -206,10 +206,10 @@ def test_between_class_is_the_distance_of_the_means_of_two_classes_that_the_batc
     pairs = list(permutations(np.flatnonzero(is_shown), 2))
     assert sorted(map(tuple, np.argwhere(changed.weights_SHW[:, 0].numpy()))) == sorted(pairs)
     for found, v in sides(changed):
-        centres = [np.mean([v[j] for j in range(NUM_REGIONS) if there[j] and LABELS[j] == k] or [v[0] * 0], axis=0)
+        centers = [np.mean([v[j] for j in range(NUM_REGIONS) if there[j] and LABELS[j] == k] or [v[0] * 0], axis=0)
                    for k in range(3)]  # fmt: skip
         for k, other in pairs:
-            want = np.sqrt(((centres[k] - centres[other]) ** 2).sum())
+            want = np.sqrt(((centers[k] - centers[other]) ** 2).sum())
             np.testing.assert_allclose(found[k, 0, 0, other], want, rtol=1e-9)
 
 

@@ -224,7 +224,7 @@ def test_random_mask_zeroes_the_same_cells_on_both_sides_from_the_batchs_generat
 # ------------------------------------------------------------------------------------- learned steps
 
 
-def randomised(name, **params):
+def randomized(name, **params):
     """The step in float64 with every parameter drawn anew, and its parameters by name as NumPy arrays."""
     step = cases.operator("transform", name, **params).double()
     generator = torch.Generator().manual_seed(4)
@@ -238,7 +238,7 @@ def test_affine_scales_and_shifts_the_students_channels_and_starts_as_the_identi
     features = features_of(STUDENT, TEACHER, None)
     started = cases.operator("transform", "affine")(features, cases.NO_INPUTS)
     np.testing.assert_array_equal(started.student_SCHW.detach().numpy(), STUDENT)
-    step, of = randomised("affine")
+    step, of = randomized("affine")
     changed = step(features, cases.NO_INPUTS)
     scale, shift = np.exp(of["log_scales.0"]), of["shifts.0"]
     want = np.stack([[scale[c] * channel + shift[c] for c, channel in enumerate(sample)] for sample in STUDENT])
@@ -250,7 +250,7 @@ def test_affine_scales_and_shifts_the_students_channels_and_starts_as_the_identi
 def test_masked_generation_completes_the_student_from_the_cells_that_are_left(region):
     """MGD, section 3.1: mask, convolution, ReLU, convolution."""
     mask = EVERYWHERE if REGIONS[region] is None else REGIONS[region]
-    step, of = randomised("masked_generation", drop=0.4)
+    step, of = randomized("masked_generation", drop=0.4)
     changed = step(features_of(STUDENT, TEACHER, REGIONS[region]), fresh_inputs())
     parts = [of[f"generators.0.{i}.{kind}"] for i in (0, 2) for kind in ("weight", "bias")]
     for sample, left in enumerate(STUDENT * kept_cells(0.4) * mask[:, None]):
@@ -266,7 +266,7 @@ def test_global_context_adds_what_each_sides_block_says_and_starts_as_the_identi
     started = cases.operator("transform", "global_context").double()(features, cases.NO_INPUTS)
     np.testing.assert_array_equal(started.student_SCHW.detach().numpy(), STUDENT)
     np.testing.assert_array_equal(started.teacher_SCHW.detach().numpy(), TEACHER)
-    step, of = randomised("global_context")
+    step, of = randomized("global_context")
     changed = step(features, cases.NO_INPUTS)
     for side, found, given in zip(("student", "teacher"), changed.values(), (STUDENT, TEACHER)):
         block = {key.removeprefix(f"{side}.0."): value for key, value in of.items() if key.startswith(side)}

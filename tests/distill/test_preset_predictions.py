@@ -26,7 +26,7 @@ from tests.support.numpy_formulas import (
     generalized,
     huber,
     intersection_over_union,
-    labelled_targets,
+    labeled_targets,
     numbers,
     sigmoid,
     softmax,
@@ -40,7 +40,7 @@ class Pair:
 
     def __init__(self, num_images: int) -> None:
         self.student, self.teacher = (cases.outputs(num_images=num_images, seed=seed) for seed in (0, 1))
-        self.targets = labelled_targets(self.teacher)
+        self.targets = labeled_targets(self.teacher)
         self.labels_BA = expected_labels(self.teacher, self.targets)
         self.logits = numbers(self.student.class_logits, self.teacher.class_logits)
         self.boxes = numbers(self.student.boxes, self.teacher.boxes)

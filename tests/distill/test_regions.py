@@ -22,14 +22,14 @@ def inside(grid: Grid, *rows: list[float], stride: int = 8, size_px: tuple[int, 
     return Inside(Boxes(cases.boxes(list(rows)), 1, size_px, CPU), stride).weights_SHW(grid)
 
 
-def test_a_cell_counts_if_a_box_covers_its_centre():
-    found = inside(Grid(6, 6), [8, 16, 28, 32])  # columns 1..3.5: the centre of column 3 lies on the edge, outside
+def test_a_cell_counts_if_a_box_covers_its_center():
+    found = inside(Grid(6, 6), [8, 16, 28, 32])  # columns 1..3.5: the center of column 3 lies on the edge, outside
     assert torch.equal(found[0], mask_of("...... ...... .##... .##... ...... ......"))
     found = inside(Grid(6, 6), [8, 16, 28.1, 32])
     assert torch.equal(found[0], mask_of("...... ...... .###.. .###.. ...... ......"))
 
 
-def test_a_tiny_box_covers_the_cell_of_its_centre():
+def test_a_tiny_box_covers_the_cell_of_its_center():
     assert torch.equal(inside(Grid(3, 3), [9, 17, 10, 18])[0], mask_of("... ... .#."))
     assert torch.equal(inside(Grid(3, 3), [9, 9, 9, 9])[0], mask_of("... .#. ..."))
 
@@ -69,7 +69,7 @@ def test_after_max_pool_the_mask_is_made_anew_at_the_new_size():
 
 def test_after_max_pool_the_last_cell_of_an_odd_map_is_the_half_window_that_it_is():
     grid = Grid(5, 5).pooled(2)  # rows 0-1, 2-3, 4
-    found = inside(grid, [0, 34, 40, 40], size_px=(40, 40))  # its centre, row 4.6, lies in the last cell
+    found = inside(grid, [0, 34, 40, 40], size_px=(40, 40))  # its center, row 4.6, lies in the last cell
     assert torch.equal(found[0], mask_of("... ... ###"))
 
 

@@ -61,12 +61,12 @@ def test_a_ratio_is_measured_before_the_adapters():
 
 
 def test_two_terms_have_their_own_factors():
-    distiller = built(relative("whole", [], "l2", 30.0), relative("foreground", ["standardise"], "l1", 5.0))
+    distiller = built(relative("whole", [], "l2", 30.0), relative("foreground", ["standardize"], "l1", 5.0))
     outputs = cases.outputs(with_loss=True)
     weights = {name: float(value.weight) for name, value in distiller(outputs, TEACHER, cases.TARGETS).terms.items()}
     for name, form, ratio in [
         ("whole.l2", ("whole", [], "l2"), 30),
-        ("foreground.standardise.l1", ("foreground", ["standardise"], "l1"), 5),
+        ("foreground.standardize.l1", ("foreground", ["standardize"], "l1"), 5),
     ]:
         plain = built((*form, Weight("absolute", 1.0)))(outputs, TEACHER, cases.TARGETS).total
         assert weights[name] * norm_of(plain, outputs) / norm_of(outputs.task_loss, outputs) == pytest.approx(

@@ -13,7 +13,7 @@ from torch.autograd import gradcheck
 
 
 def bilinear(map_HW: np.ndarray, y: float, x: float) -> float:
-    """The map at (y, x) between cell centres at whole numbers; zero outside."""
+    """The map at (y, x) between cell centers at whole numbers; zero outside."""
     total = 0.0
     for row in (int(np.floor(y)), int(np.floor(y)) + 1):
         for column in (int(np.floor(x)), int(np.floor(x)) + 1):

@@ -50,7 +50,7 @@ def test_offset_of_one_pixel_changes_the_overlap_of_touching_boxes(mmcv_ops):
     assert mmcv_ops.nms(boxes, scores, 0.1, offset=1)[1].tolist() == [0]
 
 
-def test_nms_honours_score_threshold_and_largest_number(mmcv_ops, generator):
+def test_nms_honors_score_threshold_and_largest_number(mmcv_ops, generator):
     boxes, scores = crowded_boxes(60, generator)
     expected = [k for k in torchvision.ops.nms(boxes, scores, 0.5).tolist() if scores[k] > 0.4]
     assert mmcv_ops.nms(boxes, scores, 0.5, score_threshold=0.4)[1].tolist() == expected

@@ -12,7 +12,7 @@ from autokd.config import MmdetDetector, Recipe, config_digest, config_yaml, loa
 from autokd.detectors import resolve
 from autokd.detectors.mmdet import recipe_of_config
 from autokd.errors import ConfigError
-from autokd.training.optim.optimizer import make_optimiser, parameter_groups, rate_factor
+from autokd.training.optim.optimizer import make_optimizer, parameter_groups, rate_factor
 from tests.support.runner_cases import CONFIGS
 
 EPOCHS, STEPS = 12, 7
@@ -60,16 +60,16 @@ def rates_of_mmengine(schedulers, num_epochs=EPOCHS, steps_per_epoch=STEPS) -> l
     import mmdet.engine  # noqa: F401 - registers QuadraticWarmupLR
     from mmdet.registry import PARAM_SCHEDULERS
 
-    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=RATE)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=RATE)
     built = [
-        PARAM_SCHEDULERS.build(copy.deepcopy(s), default_args={"optimizer": optimiser, "epoch_length": steps_per_epoch})
+        PARAM_SCHEDULERS.build(copy.deepcopy(s), default_args={"optimizer": optimizer, "epoch_length": steps_per_epoch})
         for s in schedulers
     ]
     rates = []
     for _ in range(num_epochs):
         for _ in range(steps_per_epoch):
-            rates.append(optimiser.param_groups[0]["lr"])
-            optimiser.step()
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
             for scheduler in built:
                 if not scheduler.by_epoch:
                     scheduler.step()
@@ -144,7 +144,7 @@ def test_schedules_that_recipes_cannot_say_are_refused_unless_the_space_file_giv
     assert "schedule" not in recipe_of_config(section, {"schedule": "one_cycle"}).fields
 
 
-# ------------------------------------------------------------------------------------------ optimiser
+# ------------------------------------------------------------------------------------------ optimizer
 
 
 ADAMW = {"type": "AdamW", "lr": 1e-3, "weight_decay": 0.05}
@@ -152,7 +152,7 @@ PART, HALF = {"norm_decay_mult": 0.0}, {"norm_decay_mult": 0.0, "bias_decay_mult
 
 
 @pytest.mark.parametrize(
-    ("optimiser", "paramwise"),
+    ("optimizer", "paramwise"),
     [
         (SGD, {}),
         (SGD, PART),
@@ -163,21 +163,21 @@ PART, HALF = {"norm_decay_mult": 0.0}, {"norm_decay_mult": 0.0, "bias_decay_mult
         ({"type": "SGD", "lr": 0.1}, {}),
     ],
 )
-def test_the_optimiser_and_every_parameters_decay_are_mmengines(optimiser, paramwise, config_file):
+def test_the_optimizer_and_every_parameters_decay_are_mmengines(optimizer, paramwise, config_file):
     from mmengine.optim import build_optim_wrapper
 
-    wrapper = {"type": "OptimWrapper", "optimizer": optimiser, "paramwise_cfg": paramwise}
+    wrapper = {"type": "OptimWrapper", "optimizer": optimizer, "paramwise_cfg": paramwise}
     recipe = Recipe(**recipe_of_config(config_file(optim_wrapper=wrapper), {}).fields)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1, bias=False), nn.GroupNorm(2, 4))
     theirs = build_optim_wrapper(model, copy.deepcopy(wrapper)).optimizer
     decays = recipe.weight_decay, recipe.norm_decay, recipe.bias_decay
-    ours = make_optimiser(parameter_groups(model, None, *decays), recipe)
+    ours = make_optimizer(parameter_groups(model, None, *decays), recipe)
     assert type(ours) is type(theirs)
     names = {parameter: name for name, parameter in model.named_parameters()}
-    keys = ("lr", "weight_decay", *(("momentum", "nesterov") if recipe.optimiser == "sgd" else ("betas", "eps")))
+    keys = ("lr", "weight_decay", *(("momentum", "nesterov") if recipe.optimizer == "sgd" else ("betas", "eps")))
     expected, found = (
-        {names[p]: tuple(group[key] for key in keys) for group in optimiser.param_groups for p in group["params"]}
-        for optimiser in (theirs, ours)
+        {names[p]: tuple(group[key] for key in keys) for group in optimizer.param_groups for p in group["params"]}
+        for optimizer in (theirs, ours)
     )
     assert found == expected
 
@@ -190,12 +190,12 @@ def test_the_rate_is_scaled_by_the_batch_size_as_mmengines_scale_lr_does(config_
     assert recipe_of_config(config_file(), {"batch_size": 8}).fields["learning_rate"] == 0.02
 
 
-def test_an_optimiser_that_is_not_there_or_unknown_is_refused_with_the_remedy(config_file):
+def test_an_optimizer_that_is_not_there_or_unknown_is_refused_with_the_remedy(config_file):
     for wrapper, said in ((None, "has no optim_wrapper"), ({"optimizer": {"type": "Adam", "lr": 1}}, "is Adam")):
         with pytest.raises(ConfigError, match=said):
             recipe_of_config(config_file(optim_wrapper=wrapper), {})
-        found = recipe_of_config(config_file(optim_wrapper=wrapper), {"optimiser": "adamw"})
-        assert not {"optimiser", "learning_rate", "weight_decay"} & found.fields.keys()
+        found = recipe_of_config(config_file(optim_wrapper=wrapper), {"optimizer": "adamw"})
+        assert not {"optimizer", "learning_rate", "weight_decay"} & found.fields.keys()
 
 
 def test_what_is_not_taken_is_named(config_file):
@@ -249,12 +249,12 @@ def test_the_space_file_goes_before_the_students_config(config_file):
     )
     notes = config.notes
     full, proxy = config.full, config.proxy
-    assert (full.epochs, full.batch_size, full.optimiser, full.weight_decay) == (12, 4, "sgd", 0.1)
+    assert (full.epochs, full.batch_size, full.optimizer, full.weight_decay) == (12, 4, "sgd", 0.1)
     assert (full.learning_rate, proxy.learning_rate) == (pytest.approx(0.005), pytest.approx(0.01))
     assert (proxy.epochs, proxy.batch_size, proxy.schedule) == (3, 8, "multi_step")
     assert (full.warmup_steps, proxy.warmup_steps) == (20, 5), "a quarter of the epochs, a quarter of the warm-up"
     assert config.proxy.warm_start.epochs == 6
-    assert "says epochs 12, optimiser sgd, momentum 0.9" in notes[0]
+    assert "says epochs 12, optimizer sgd, momentum 0.9" in notes[0]
     assert "learning_rate 0.005 (0.02 for 16 images a step)" in notes[0]
     assert "the space file says batch_size 4, weight_decay 0.1" in notes[1]
 

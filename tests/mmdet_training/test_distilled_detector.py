@@ -85,8 +85,8 @@ def test_the_students_own_losses_are_mmdets(student, head, build):
     assert all(parameter.grad is None for parameter in model._hidden[1]._detector.parameters())
 
 
-def test_the_teacher_sees_the_pixels_of_the_pipeline_in_its_own_colours(build):
-    """Another normalisation, channel order and padding than the student's; its own forward takes RGB in 0 to 1."""
+def test_the_teacher_sees_the_pixels_of_the_pipeline_in_its_own_colors(build):
+    """Another normalization, channel order and padding than the student's; its own forward takes RGB in 0 to 1."""
     own = {"mean": [10.0, 20.0, 30.0], "std": [2.0, 3.0, 4.0], "bgr_to_rgb": False, "pad_size_divisor": 64}
     options = {f"model.data_preprocessor.{name}": value for name, value in own.items()}
     model = build(terms=FEATURES, options=options)
@@ -167,9 +167,9 @@ def test_it_trains_under_mmengines_distributed_wrapper(build, tmp_path):
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
     try:
         wrapped = MMDistributedDataParallel(module=model)
-        optimiser = OptimWrapper(torch.optim.SGD(wrapped.parameters(), lr=0.01))
+        optimizer = OptimWrapper(torch.optim.SGD(wrapped.parameters(), lr=0.01))
         before = [value.clone() for value in model.distiller.parameters()]
-        logs = [wrapped.train_step(batch_of([(64, 96), (64, 96)]), optimiser) for _ in range(3)]
+        logs = [wrapped.train_step(batch_of([(64, 96), (64, 96)]), optimizer) for _ in range(3)]
     finally:
         distributed.destroy_process_group()
     assert all(log["distill/loss"] > 0 for log in logs)

@@ -82,9 +82,9 @@ def test_the_distiller_is_trained_and_the_teacher_is_not(folder, runner_of):
     adapters = [value.clone() for value in runner.model.distiller.parameters()]
     assert adapters, "a distiller of features has adapters"
     runner.train()
-    in_optimiser = {id(p) for group in runner.optim_wrapper.optimizer.param_groups for p in group["params"]}
-    assert {id(p) for p in runner.model.distiller.parameters()} <= in_optimiser
-    assert not any(id(p) in in_optimiser for p in teacher._detector.parameters())
+    in_optimizer = {id(p) for group in runner.optim_wrapper.optimizer.param_groups for p in group["params"]}
+    assert {id(p) for p in runner.model.distiller.parameters()} <= in_optimizer
+    assert not any(id(p) in in_optimizer for p in teacher._detector.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(adapters, runner.model.distiller.parameters()))
     assert all(torch.equal(taught[name], value) for name, value in teacher._detector.state_dict().items())
     saved = weights_of(where / "work" / "epoch_1.pth")

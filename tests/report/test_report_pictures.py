@@ -56,15 +56,15 @@ def test_panels_are_ground_truth_and_each_detector_with_what_they_count() -> Non
 
 
 def test_boxes_are_drawn_where_they_are(tmp_path: Path) -> None:
-    path = tmp_path / "grey.png"
+    path = tmp_path / "gray.png"
     Image.new("L", (180, 90), 128).save(path)
     truth = Boxes([[20, 20, 80, 70]], [0])
     image = ComparisonImage(path, truth, {"teacher": Boxes([[20, 20, 80, 70]], [0], [1.0])}, ("cell",))
-    for panel, colour in zip(draw_panels(image, 0.5), (TRUTH, FOUND), strict=True):
+    for panel, color in zip(draw_panels(image, 0.5), (TRUTH, FOUND), strict=True):
         pixels_HWC = decoded(panel.data_uri)
         # The right side of the box, x = 80 px, is at 160 after the image was enlarged twofold.
         side, inside = pixels_HWC[100, 157:163], pixels_HWC[100, 100]
-        assert np.abs(side - np.array(colour)).sum(axis=1).min() < 120
+        assert np.abs(side - np.array(color)).sum(axis=1).min() < 120
         assert np.abs(inside - 128).max() < 12
 
 
@@ -77,7 +77,7 @@ def test_an_image_is_turned_upright_only_if_the_boxes_are_given_so(tmp_path: Pat
     assert open_image(tmp_path / "turned.jpg", (80, 40)).size == (40, 80)
 
 
-def test_sixteen_bit_grey_keeps_its_shades(tmp_path: Path) -> None:
+def test_sixteen_bit_gray_keeps_its_shades(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 32768, np.uint16)).save(tmp_path / "deep.png")
     assert open_image(tmp_path / "deep.png").getpixel((0, 0)) == (128, 128, 128)
 

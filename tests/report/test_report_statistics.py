@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from autokd.report.headline import headline
-from autokd.report.statistics import gain, summarise
+from autokd.report.statistics import gain, summarize
 from autokd.report.tables import entries_markdown, entries_table, rows
 from autokd.report.view import EntryView, ReportData
 
@@ -25,17 +25,17 @@ NONE = [0.371, 0.370, 0.372, 0.371]
 
 
 def test_summary_equals_numpys_sample_statistics() -> None:
-    summary = summarise(OURS)
+    summary = summarize(OURS)
     assert summary is not None
     assert summary.mean == pytest.approx(np.mean(OURS), abs=1e-15)
     assert summary.deviation == pytest.approx(np.std(OURS, ddof=1), abs=1e-15)
 
 
 def test_summary_leaves_out_what_is_no_ap() -> None:
-    summary = summarise([0.5, math.nan, -1.0, 0.7])
+    summary = summarize([0.5, math.nan, -1.0, 0.7])
     assert summary is not None
     assert (summary.mean, summary.count) == (pytest.approx(0.6), 2)
-    assert summarise([-1.0, math.nan]) is None
+    assert summarize([-1.0, math.nan]) is None
 
 
 def test_gain_of_equal_seeds_is_scipys_paired_interval() -> None:

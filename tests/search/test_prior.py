@@ -21,25 +21,25 @@ space:
   terms: 1
   sources: [whole, foreground, background]
   transforms:
-    normalise: [none, standardise, {softmax_channels: {temperature: 1}}, {softmax_channels: {temperature: 2}}]
+    normalize: [none, standardize, {softmax_channels: {temperature: 1}}, {softmax_channels: {temperature: 2}}]
   distances: [l1, l2, kl]
   strength: [10, 40]
 """)
 
 
-def test_options_are_counted_once_a_term_and_centred_over_their_slot():
-    specs = [load_preset(name) for name in ("fitnet", "pkd", "kd")]  # whole|l2, whole|standardise|l2, softmax..|kl
+def test_options_are_counted_once_a_term_and_centered_over_their_slot():
+    specs = [load_preset(name) for name in ("fitnet", "pkd", "kd")]  # whole|l2, whole|standardize|l2, softmax..|kl
     found = published_prior(SPACE, specs)
 
-    def centred(*counts: int) -> list[float]:
+    def centered(*counts: int) -> list[float]:
         logs = [math.log(count + 1) for count in counts]
         return [log - sum(logs) / len(logs) for log in logs]
 
     names = [f"source={name!r}" for name in ("whole", "foreground", "background")]
-    assert [found[name] for name in names] == pytest.approx(centred(2, 0, 0)), "kd's logits are no option here"
-    names = [f"normalise={slot.label!r}" for slot in SPACE.slots[1].options]
-    assert [found[name] for name in names] == pytest.approx(centred(1, 1, 1, 1))
-    assert [found[f"distance={name!r}"] for name in ("l1", "l2", "kl")] == pytest.approx(centred(0, 2, 1))
+    assert [found[name] for name in names] == pytest.approx(centered(2, 0, 0)), "kd's logits are no option here"
+    names = [f"normalize={slot.label!r}" for slot in SPACE.slots[1].options]
+    assert [found[name] for name in names] == pytest.approx(centered(1, 1, 1, 1))
+    assert [found[f"distance={name!r}"] for name in ("l1", "l2", "kl")] == pytest.approx(centered(0, 2, 1))
 
 
 def test_the_prior_names_options_as_the_tree_does():

@@ -115,12 +115,12 @@ def test_rewards_by_rank_share_ties_and_put_failures_with_the_worst() -> None:
 def test_rewards_do_not_break_on_infinite_or_missing_values() -> None:
     rollouts = [rollout(0, 1.0), rollout(1, math.inf), rollout(2, -math.inf), rollout(3, 3.0)]
     np.testing.assert_allclose(compute_rewards(rollouts, "min_max"), [0.0, 1.0, 0.0, 1.0])
-    assert np.isfinite(compute_rewards(rollouts, "standardise")).all()
+    assert np.isfinite(compute_rewards(rollouts, "standardize")).all()
     assert np.isfinite(compute_rewards([rollout(0, None), rollout(1, None)], "rank")).all()
     assert compute_rewards([], "rank").shape == (0,)
 
 
-def test_standardised_rewards_are_those_of_numpy() -> None:
+def test_standardized_rewards_are_those_of_numpy() -> None:
     values = np.array([1.0, 4.0, 2.0, 8.0])
-    found = compute_rewards([rollout(i, float(v)) for i, v in enumerate(values)], "standardise")
+    found = compute_rewards([rollout(i, float(v)) for i, v in enumerate(values)], "standardize")
     np.testing.assert_allclose(found, (values - values.mean()) / values.std())

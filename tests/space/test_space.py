@@ -32,7 +32,7 @@ name: small
 space:
   terms: {min: 1, max: 2}
   sources: [whole, foreground]
-  transforms: {attention: [none, spatial_attention], normalise: [none, standardise, softmax_cells]}
+  transforms: {attention: [none, spatial_attention], normalize: [none, standardize, softmax_cells]}
   distances: [l2, cosine, kl]
   strength: [10, 40]
 """
@@ -44,7 +44,7 @@ space:
   transforms:
     attention: all
     scale: [none, {max_pool: {window: [2, 4]}}, local_patches]
-    normalise: [none, l2_channels, l2_cells, {softmax_cells: {temperature: {log_uniform: [0.5, 4]}}}]
+    normalize: [none, l2_channels, l2_cells, {softmax_cells: {temperature: {log_uniform: [0.5, 4]}}}]
   distances: all
   strength: {log_uniform: [3, 100]}
 """
@@ -107,13 +107,13 @@ def test_a_decision_of_one_name_always_offers_the_same_options(space):
 def test_count_equals_brute_force_over_the_vocabulary():
     space = load_space(SMALL)
     forms = set()
-    for source, attention, normalise, distance in itertools.product(
+    for source, attention, normalize, distance in itertools.product(
         ["whole", "foreground"],
         [(), ("spatial_attention",)],
-        [(), ("standardise",), ("softmax_cells",)],
+        [(), ("standardize",), ("softmax_cells",)],
         ["l2", "cosine", "kl"],
     ):
-        steps = tuple(Step(name) for name in (*attention, *normalise))
+        steps = tuple(Step(name) for name in (*attention, *normalize))
         candidate = TermSpec(Step(source), steps, Step(distance), Weight("relative", 1.0))
         try:
             forms.add(candidate.canonical())
@@ -220,7 +220,7 @@ def test_what_one_of_several_teachers_cannot_supply_is_dropped_and_the_teacher_i
         (dict(source=Step("background")), "source 'background' is not offered; the space has whole, foreground"),
         (dict(distance=Step("l1")), "distance 'l1' is not offered"),
         (dict(transforms=(Step("max_pool"),)), "transform 'max_pool[window=2]' is not offered"),
-        (dict(transforms=(Step("standardise"), Step("spatial_attention"))), "order of the slots"),
+        (dict(transforms=(Step("standardize"), Step("spatial_attention"))), "order of the slots"),
         (dict(weight=Weight("relative", 11)), "not one of 10, 40"),
         (dict(weight=Weight("absolute", 10)), "with_strength"),
     ],
@@ -245,11 +245,11 @@ def test_a_spec_outside_the_space_is_refused_with_what_is_offered(change, found)
         ("strength: {log_uniform: [0, 3]}", 3, "above 0"),
         ("strength: strong", 3, "a number, a list of numbers"),
         ("strength: [3, 3]", 3, "appears twice"),
-        ("transforms: [standardise]", 3, "slot name"),
+        ("transforms: [standardize]", 3, "slot name"),
         ("transforms: {distance: [none]}", 3, "cannot be called"),
-        ("transforms:\n    normalise: [none, standardise, standardise]", 4, "appears twice"),
-        ("transforms:\n    normalise:\n    - none\n    - {softmax_cells: {temperature: [1, 0.001]}}", 6, "0.001"),
-        ("distances: [l2, kl]\n  transforms: {normalise: [none, standardise]}", 3, "no term of this space can use"),
+        ("transforms:\n    normalize: [none, standardize, standardize]", 4, "appears twice"),
+        ("transforms:\n    normalize:\n    - none\n    - {softmax_cells: {temperature: [1, 0.001]}}", 6, "0.001"),
+        ("distances: [l2, kl]\n  transforms: {normalize: [none, standardize]}", 3, "no term of this space can use"),
         ("transforms: {scale: [none, local_patches]}\n  distances: [l2, cosine]", 3, "no term of this space can use"),
         ("distances: [{l2: {only: maps}}]", 3, "Did you mean 'map'?"),
         ("distances: [{giou: {only: map}}]", 3, "layout 'map' is not one of boxes."),
@@ -281,7 +281,7 @@ RESTRICTED = """
 space:
   terms: {min: 1, max: 3}
   sources: [whole, semantic_guided, crossed_logits, crossed_boxes]
-  transforms: {normalise: [none, standardise, {sigmoid: {only: logits}}]}
+  transforms: {normalize: [none, standardize, {sigmoid: {only: logits}}]}
   distances: [{l2: {only: [map, regions]}}, {binary_cross_entropy: {focus: [1, 2]}}, giou]
   strength: [10, 40]
 """
@@ -291,8 +291,8 @@ def test_a_restricted_step_is_offered_for_what_it_is_restricted_to_alone():
     space = load_space(RESTRICTED)
     forms = {(f.source.name, *(s.name for s in f.transforms), f.distance.name) for f in enumerate_forms(space)}
     assert forms == {
-        ("whole", "l2"), ("whole", "standardise", "l2"), ("semantic_guided", "l2"),
-        ("semantic_guided", "standardise", "l2"), ("crossed_logits", "sigmoid", "binary_cross_entropy"),
+        ("whole", "l2"), ("whole", "standardize", "l2"), ("semantic_guided", "l2"),
+        ("semantic_guided", "standardize", "l2"), ("crossed_logits", "sigmoid", "binary_cross_entropy"),
         ("crossed_boxes", "giou"),
     }  # fmt: skip
     assert len(enumerate_forms(space)) == 7, "two focuses"

@@ -57,9 +57,9 @@ def test_digest_is_stable_between_versions():
         ("distance: kl", "takes cell_distribution or channel_distribution, but gets map"),
         ("transforms: [softmax_cells, max_pool]\n  distance: l1", "takes map or regions, but gets cell_distribution"),
         ("transforms: [l2_channels]\n  distance: cosine", "ignores the scale of a cell"),
-        ("transforms: [standardise]\n  distance: pearson", "ignores the scale and shift of a channel"),
+        ("transforms: [standardize]\n  distance: pearson", "ignores the scale and shift of a channel"),
         ("transforms: [local_patches]\n  distance: l2", "patches matter only where cells are compared"),
-        ("transforms: [standardise, standardise]\n  distance: l2", "terms[0]"),
+        ("transforms: [standardize, standardize]\n  distance: l2", "terms[0]"),
         ("transforms: [{softmax_cells: {temprature: 3}}]\n  distance: kl", "Did you mean 'temperature'?"),
         ("transforms: [{softmax_cells: {temperature: 0}}]\n  distance: kl", "not a number in [0.01, 100.0]"),
         ("transforms: [{max_pool: {window: 1}}]\n  distance: l2", "not a number in [2, 8]"),
@@ -112,8 +112,8 @@ def test_a_spec_survives_yaml_on_disk(tmp_path):
 
 
 def test_formula_names_every_operator_and_its_paper():
-    spec = DistillerSpec((term("foreground", ["standardise"], "l2"),)).canonical()
-    assert formula(spec) == "40 x l2(standardise(F|fg))"
+    spec = DistillerSpec((term("foreground", ["standardize"], "l2"),)).canonical()
+    assert formula(spec) == "40 x l2(standardize(F|fg))"
     text = "\n".join(formula_lines(spec))
     assert "2207.02039" in text
     assert "(x - mean_bs x) / std_bs x" in text
@@ -128,7 +128,7 @@ weights = st.floats(1e-3, 1e4, allow_nan=False)
 
 
 @given(weights, weights)
-def test_canonicalising_twice_changes_nothing(first, second):
+def test_canonicalizing_twice_changes_nothing(first, second):
     spec = DistillerSpec((term(weight=("relative", first)), term(weight=("relative", second)), term(distance="l1")))
     once = spec.canonical()
     assert once.canonical() == once

@@ -39,7 +39,7 @@ def finished(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("mmdet_run")
     data = ShapesData(format="shapes", image_size_px=(64, 96), num_train=12, num_val=12, num_test=1)
     root = write_shapes(data, folder)
-    # A student that has learnt its validation images by heart has an AP worth comparing.
+    # A student that has learned its validation images by heart has an AP worth comparing.
     for name in ("instances_val.json", "instances_test.json"):
         (root / name).write_text((root / "instances_train.json").read_text())
     config = load_config(FILE.format(root=root, config=GFL, height=request.param))

@@ -22,10 +22,10 @@ def as_nested(rewards: np.ndarray) -> dict[str, dict[int, float]]:
 def test_noise_of_a_full_table_is_the_residual_mean_square_of_a_two_way_layout():
     rewards_DS = np.random.default_rng(0).normal(size=(4, 3)) + np.arange(3)
     table_DS = np.vstack([rewards_DS, np.zeros(3)])  # "none"
-    centred_DS = table_DS - table_DS.mean(0) - table_DS.mean(1, keepdims=True) + table_DS.mean()
+    centered_DS = table_DS - table_DS.mean(0) - table_DS.mean(1, keepdims=True) + table_DS.mean()
     found = residual_noise(as_nested(rewards_DS))
     assert found.freedom == 4 * 2
-    assert found.variance == pytest.approx(np.sum(centred_DS**2) / 8)
+    assert found.variance == pytest.approx(np.sum(centered_DS**2) / 8)
 
 
 def test_noise_of_a_table_with_gaps_is_what_filling_them_in_leaves():
@@ -64,7 +64,7 @@ def test_with_one_seed_the_expectation_is_james_and_steins():
 
 
 def test_expectations_solve_hendersons_mixed_model_equations():
-    """The same posterior as a penalised regression on (mu, distillers, each seed's "none"), without any V."""
+    """The same posterior as a penalized regression on (mu, distillers, each seed's "none"), without any V."""
     sigma2, names, seeds = 0.3, list(TRIALS), [0, 1, 2]
     tau2 = np.var(list(TRIALS.values()), ddof=1) - sigma2
     rows = [(d, 0, r) for d, r in TRIALS.items()] + [(d, s, r) for d, by in REWARDS.items() for s, r in by.items() if s]

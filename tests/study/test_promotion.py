@@ -22,12 +22,12 @@ SPACE = """
 space:
   terms: 1
   sources: [whole, foreground, background]
-  transforms: {normalise: [none, standardise]}
+  transforms: {normalize: [none, standardize]}
   distances: [l1, l2, smooth_l1]
   strength: [10, 40]
 """
 FILE = "data: {format: shapes}\nteacher: {train: {}}\nstudent: {}\n"
-PARAMS = {"t1.source": "whole", "t1.normalise": "none", "t1.distance": "l2", "t1.strength": "10"}
+PARAMS = {"t1.source": "whole", "t1.normalize": "none", "t1.distance": "l2", "t1.strength": "10"}
 
 
 class LeavesWeights(FakeEvaluator):

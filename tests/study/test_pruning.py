@@ -15,7 +15,7 @@ from autokd.storage import find_by_digest, open_study, read_record, record_job, 
 from autokd.study import Reward, SearchDriver, SearchPlan, SilentObserver
 from tests.support.study_fakes import NONE, FakeEvaluator, make_driver, quality, run
 
-PARAMS = {"t1.source": "whole", "t1.normalise": "none", "t1.distance": "l2", "t1.strength": "10"}
+PARAMS = {"t1.source": "whole", "t1.normalize": "none", "t1.distance": "l2", "t1.strength": "10"}
 SCALES = {"val_loss": 1.0, "cka": 1.0}
 
 
@@ -82,7 +82,7 @@ SPACE = """
 space:
   terms: 1
   sources: [whole, foreground, background]
-  transforms: {normalise: [none, standardise, l2_cells]}
+  transforms: {normalize: [none, standardize, l2_cells]}
   distances: [l1, l2, smooth_l1]
   strength: [5, 10, 20, 40, 80]
 """

@@ -65,8 +65,8 @@ def test_a_finalist_falls_by_a_paired_test_with_the_variance_of_all():
     race = make_race(rewards_DS[:, 0].tolist())
     found = hold(race, 1, rewards_DS[:, 1].tolist())
     table_DS = np.vstack([rewards_DS, [0, 0]])
-    centred_DS = table_DS - table_DS.mean(0) - table_DS.mean(1, keepdims=True) + table_DS.mean()
-    variance = np.sum(centred_DS**2) / 3
+    centered_DS = table_DS - table_DS.mean(0) - table_DS.mean(1, keepdims=True) + table_DS.mean()
+    variance = np.sum(centered_DS**2) / 3
     t = (rewards_DS[0] - rewards_DS).mean(1) / np.sqrt(2 * variance / 2)
     p = stats.t.sf(t, 3)
     assert p[2] < 0.05 < p[1], "the numbers of this test make the last one fall"

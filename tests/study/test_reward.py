@@ -1,4 +1,4 @@
-"""The reward: gains against "none", standardised by a panel, added."""
+"""The reward: gains against "none", standardized by a panel, added."""
 
 from __future__ import annotations
 

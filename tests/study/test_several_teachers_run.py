@@ -27,7 +27,7 @@ student: {backbone: {width: 8}, fpn_channels: 16}
 space:
   terms: 1
   sources: [whole, class_logits]
-  transforms: {normalise: [none, standardise]}
+  transforms: {normalize: [none, standardize]}
   distances: [l2]
 search: {trials: 2, enqueue: [fitnet], finalists: 1, finalist_seeds: []}
 proxy: {warm_start: {epochs: 1}, epochs: 1, calibration_trials: 2}

@@ -28,7 +28,7 @@ student: {backbone: {width: 8}}
 space:
   terms: 1
   sources: [whole, foreground, instance]
-  transforms: {normalise: [none, standardise, softmax_cells]}
+  transforms: {normalize: [none, standardize, softmax_cells]}
   distances: [l2, kl]
 search: {trials: 5, enqueue: [pkd], finalists: 2, finalist_seeds: [1]}
 proxy: {warm_start: {epochs: 1}, epochs: 1, calibration_trials: 2}

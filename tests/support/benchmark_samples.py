@@ -29,7 +29,7 @@ SMALL = (
 space:
   terms: 1
   sources: [whole, foreground, background]
-  transforms: {normalise: [none, standardise]}
+  transforms: {normalize: [none, standardize]}
   distances: [l1, l2]
   strength: [10, 40]
 """
@@ -42,7 +42,7 @@ space:
   sources: [whole, foreground, background, instance]
   transforms:
     attention: [none, spatial_attention, channel_attention]
-    normalise: [none, standardise, l2_channels]
+    normalize: [none, standardize, l2_channels]
   distances: [l1, l2, cosine, pearson]
   strength: [10, 20, 40, 100]
 """

@@ -48,7 +48,7 @@ def expected_labels(teacher: DetectorOutputs, targets) -> np.ndarray:
     return labels
 
 
-def labelled_targets(teacher: DetectorOutputs) -> list[dict[str, Tensor]]:
+def labeled_targets(teacher: DetectorOutputs) -> list[dict[str, Tensor]]:
     """Objects at some of the teacher's boxes, a little smaller than they are, of different classes."""
     found = []
     for image, candidates in enumerate(teacher.boxes.detach()):
@@ -115,7 +115,7 @@ def context_block(x_CHW, mask, of):
 
 
 def box_cells(box, grid, stride):
-    """(rows, columns) whose centres the box holds."""
+    """(rows, columns) whose centers the box holds."""
     x1, y1, x2, y2 = (edge / stride for edge in box)
     return [r for r in range(grid[0]) if y1 <= r + 0.5 < y2], [c for c in range(grid[1]) if x1 <= c + 0.5 < x2]
 

@@ -18,7 +18,7 @@ CLASSES = ("RBC", "WBC", "Platelets")
 
 _SOURCES = ("whole", "foreground", "instance")
 _SHAPES = ("none", "spatial_attention", "channel_attention")
-_NORMALISATIONS = ("none", "standardise")
+_NORMALIZATIONS = ("none", "standardize")
 _DISTANCES = ("l1", "l2", "cosine")
 _PRESETS = ("fitnet", "pkd", "cwd")
 
@@ -31,13 +31,13 @@ def make_trials(count: int = 40, seed: int = 0) -> tuple[TrialView, ...]:
         focus = number / count
         source = _SOURCES[0] if rng.random() < focus * 0.6 else str(rng.choice(_SOURCES))
         shape = str(rng.choice(_SHAPES))
-        normalise = "standardise" if rng.random() < focus else str(rng.choice(_NORMALISATIONS))
+        normalize = "standardize" if rng.random() < focus else str(rng.choice(_NORMALIZATIONS))
         distance = "l2" if rng.random() < focus * 0.7 else str(rng.choice(_DISTANCES))
-        path = (("terms", "1"), ("1.source", source), ("1.attention", shape), ("1.normalise", normalise),
+        path = (("terms", "1"), ("1.source", source), ("1.attention", shape), ("1.normalize", normalize),
                 ("1.distance", distance))  # fmt: skip
-        value = 0.8 * (normalise == "standardise") + 0.5 * (source == "whole") - 0.3 * (distance == "l1")
+        value = 0.8 * (normalize == "standardize") + 0.5 * (source == "whole") - 0.3 * (distance == "l1")
         value += float(rng.normal(0, 0.25))
-        common = {"number": number, "path": path, "formula": f"40 x {distance}({normalise}({shape}({source})))"}
+        common = {"number": number, "path": path, "formula": f"40 x {distance}({normalize}({shape}({source})))"}
         if number in (9, 17):
             trials.append(
                 TrialView(**common, status="failed", cause="non_finite", message="the loss is nan in epoch 2")
@@ -68,7 +68,7 @@ def make_entries() -> tuple[EntryView, ...]:
     for i, (name, mean) in enumerate(means.items()):
         own = np.random.default_rng(10 + i).normal(0, 0.0015, len(seeds))
         test = mean + common + own
-        formula = () if name == "none" else ("L = 40 x l2(standardise(whole))", "where", "  l2: mean (s - t)^2")
+        formula = () if name == "none" else ("L = 40 x l2(standardize(whole))", "where", "  l2: mean (s - t)^2")
         entries.append(
             EntryView(
                 name=name,
@@ -94,10 +94,10 @@ def make_images(count: int = 3) -> tuple[ComparisonImage, ...]:
     for i in range(count):
         rng = np.random.default_rng(i)
         pixels_HWC = (rng.normal(0.45, 0.06, (120, 160, 3)) + np.array([0.3, 0.15, 0.2])).clip(0, 1)
-        centres = rng.uniform([20, 20], [140, 100], (5, 2))
+        centers = rng.uniform([20, 20], [140, 100], (5, 2))
         boxes = []
         y, x = np.mgrid[:120, :160]
-        for cx, cy in centres:
+        for cx, cy in centers:
             inside = (x - cx) ** 2 + (y - cy) ** 2 < 12**2
             pixels_HWC[inside] = (0.55, 0.2, 0.45)
             boxes.append([cx - 12, cy - 12, cx + 12, cy + 12])

@@ -17,7 +17,7 @@ SPACE = """
 space:
   terms: 1
   sources: [whole, foreground, background]
-  transforms: {normalise: [none, standardise]}
+  transforms: {normalize: [none, standardize]}
   distances: [l1, l2, smooth_l1]
   strength: [10, 40]
 """

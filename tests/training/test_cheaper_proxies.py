@@ -108,8 +108,8 @@ def test_a_stratified_proxy_sees_every_class_and_the_same_images_in_every_epoch(
     assert assets.data.training_loader("full").steps_per_epoch(0) == 2
 
 
-def test_a_proxy_of_k_centres_sees_images_far_apart_in_the_teachers_eyes(assets_of):
-    assets = assets_of(subset=0.5, subset_rule="k_centre")
+def test_a_proxy_of_k_centers_sees_images_far_apart_in_the_teachers_eyes(assets_of):
+    assets = assets_of(subset=0.5, subset_rule="k_center")
     loader = assets.proxy_loader()
     [chosen] = seen_images(loader, 0, epochs=(1,))
     # The teacher's own forward of every view, pooled and compared here.
@@ -136,7 +136,7 @@ def test_a_random_part_is_chosen_as_ever(assets_of):
     assert ruled.proxy_loader().choose is None
 
 
-@pytest.mark.parametrize("rule", ["stratified", "k_centre"])
+@pytest.mark.parametrize("rule", ["stratified", "k_center"])
 def test_all_images_are_all_images_by_any_rule(assets_of, rule):
     assets = assets_of(subset_rule=rule)
     assert seen_images(assets.proxy_loader(), 0) == [set(range(8))] * 2
@@ -293,7 +293,7 @@ def test_measured_at_the_end_only_the_end_is_the_same(run_proxy):
 
 
 class Rates:
-    """The learning rates of a training's steps, as its optimiser gets them."""
+    """The learning rates of a training's steps, as its optimizer gets them."""
 
     def __init__(self, monkeypatch) -> None:
         from autokd.training.optim.update import UpdateRule
@@ -328,7 +328,7 @@ def test_a_proxy_of_a_longer_schedule_is_cut_off_and_measured_where_it_ends(run_
 def test_a_proxy_tells_the_parts_of_its_validation_loss(run_proxy):
     metrics = run_proxy(epochs=1)[1].metrics
     parts = [value for name, value in metrics.items() if name.startswith("val_loss/")]
-    assert len(parts) == 3  # classification, boxes, centre-ness of FCOS
+    assert len(parts) == 3  # classification, boxes, centerness of FCOS
     assert sum(parts) == pytest.approx(metrics["val_loss"])
 
 
@@ -347,7 +347,7 @@ def test_a_distillers_schedule_ends_with_the_steps(assets_of):
     assets = assets_of()
     recipe = assets.config.proxy
     text = (
-        "{schema: 1, terms: [{source: whole, transforms: [standardise], distance: l2, "
+        "{schema: 1, terms: [{source: whole, transforms: [standardize], distance: l2, "
         "weight: {absolute: 1.0, schedule: linear_decay}}]}"
     )
     student, loader = assets.students.warm(0), assets.proxy_loader()
@@ -369,7 +369,7 @@ def test_the_images_of_a_part_of_an_epoch_are_its_first(assets_of):
 def test_everything_at_once_prepares_and_trains(make_tiny_config, tiny_data, tiny_cache, tmp_path, run_job):
     config = make_tiny_config(
         proxy={
-            "image_size_px": (48, 48), "subset": 0.75, "subset_rule": "k_centre", "frozen": ("stem",), "steps": 3,
+            "image_size_px": (48, 48), "subset": 0.75, "subset_rule": "k_center", "frozen": ("stem",), "steps": 3,
             "reward": ("val_loss", "cka", "ap", "ap_50", "ap_worst_class"), "measure": "last_epoch",
         }
     )  # fmt: skip

@@ -51,7 +51,7 @@ def test_cka_sees_a_change_of_one_channels_scale(rows):
     assert cka_of(x, x * [1, 1, 1, 10, 1]) < 0.99
 
 
-def test_cka_centres_exactly_where_the_means_dwarf_the_deviations():
+def test_cka_centers_exactly_where_the_means_dwarf_the_deviations():
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(200, 4)), rng.normal(size=(200, 4))
     assert cka_of(x + 1e5, y - 1e6, batch=16) == pytest.approx(numpy_cka(x, y), abs=1e-7)
@@ -92,7 +92,7 @@ def test_pyramid_cka_is_the_mean_over_shared_levels_with_cells_as_rows():
 def test_instance_rows_are_the_means_over_boxes():
     rng = np.random.default_rng(4)
     student, teacher = rng.normal(size=(1, 3, 4, 4)), rng.normal(size=(1, 2, 4, 4))
-    # One sample in the middle of each bin: a box of two by two cells is the mean over its four centres' blend.
+    # One sample in the middle of each bin: a box of two by two cells is the mean over its four centers' blend.
     boxes = torch.tensor([[0, 0, 8, 8], [8, 8, 16, 16], [16, 0, 24, 8], [24, 24, 32, 32]], dtype=torch.float32)
     targets = [{"boxes": boxes, "labels": torch.zeros(4, dtype=torch.int64)}]
     cka = PyramidCKA("instances")

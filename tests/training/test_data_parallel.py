@@ -26,7 +26,7 @@ from tests.support.training_samples import make_config
 CPU = torch.device("cpu")
 VALUES = (torch.arange(15.0).reshape(5, 3) + 1) / 7
 FACTORS = torch.arange(1.0, 6)[:, None]
-SGD = {"optimiser": "sgd", "learning_rate": 1e-2}
+SGD = {"optimizer": "sgd", "learning_rate": 1e-2}
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def floats(state: dict[str, Any]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_report_the_losses_of_one_process(trained, name):
     """1e-3: four steps of AdamW let a rounding error of 1e-7 grow where a gradient is nothing but rounding (biases
-    before a standardising term): 3e-4 was seen with pkd, 1e-6 with all others. A wrong share would be 1e-1."""
+    before a standardizing term): 3e-4 was seen with pkd, 1e-6 with all others. A wrong share would be 1e-1."""
     one, two = trained[0][name], trained[1][0][name]
     assert len(one.losses) == len(two.losses) == 2
     for ours, theirs in zip(two.losses, one.losses, strict=True):

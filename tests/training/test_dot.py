@@ -37,10 +37,10 @@ def numbers():
 
 def stepped(weight, task, distill, delta=0.075, decay=0.3):
     parameter = nn.Parameter(torch.tensor(weight))
-    optimiser = DistillationOrientedSGD([{"params": [parameter], "weight_decay": decay}], 1.0, 0.9, delta)
+    optimizer = DistillationOrientedSGD([{"params": [parameter], "weight_decay": decay}], 1.0, 0.9, delta)
     for step, rate in enumerate(RATES):
-        optimiser.param_groups[0]["lr"] = rate
-        optimiser.step(
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step(
             {} if task is None else {parameter: torch.tensor(task[step])},
             {} if distill is None else {parameter: torch.tensor(distill[step])},
         )
@@ -73,8 +73,8 @@ def test_without_delta_it_is_torchs_sgd_on_the_sum(numbers):
 
 def test_a_parameter_that_no_loss_reaches_rests_even_under_decay():
     parameter = nn.Parameter(torch.ones(2, 2))
-    optimiser = DistillationOrientedSGD([{"params": [parameter], "weight_decay": 0.5}], 0.1, 0.9, 0.075)
-    optimiser.step({}, {})
+    optimizer = DistillationOrientedSGD([{"params": [parameter], "weight_decay": 0.5}], 0.1, 0.9, 0.075)
+    optimizer.step({}, {})
     assert parameter.detach().unique().tolist() == [1.0]
 
 
@@ -104,7 +104,7 @@ def losses(student, distiller):
 
 
 def recipe(**changes):
-    settings = {"optimiser": "dot", "dot_delta": 0.05, "weight_decay": 0.1, "gradient_clip_norm": None}
+    settings = {"optimizer": "dot", "dot_delta": 0.05, "weight_decay": 0.1, "gradient_clip_norm": None}
     return Recipe(**{**settings, **changes})
 
 
@@ -207,7 +207,7 @@ def test_a_gradient_that_two_parameters_share_is_clipped_once():
 @pytest.mark.parametrize("delta", [-0.01, 0.1, 0.5])
 def test_a_delta_that_would_not_let_a_buffer_decay_is_refused(delta):
     with pytest.raises(ValidationError, match="dot_delta"):
-        Recipe(optimiser="dot", dot_delta=delta)
+        Recipe(optimizer="dot", dot_delta=delta)
 
 
 def test_a_card_with_float16_only_trains_dot_in_full_precision_or_is_refused(monkeypatch):

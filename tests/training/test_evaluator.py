@@ -24,7 +24,7 @@ TWO_TERMS = DistillerSpec.from_yaml(
     """
     schema: 1
     terms:
-    - {source: instance, transforms: [standardise], distance: l2, weight: {relative: 20}}
+    - {source: instance, transforms: [standardize], distance: l2, weight: {relative: 20}}
     - {source: whole, transforms: [{softmax_cells: {temperature: 1.0}}], distance: kl, weight: {absolute: 3}}
     """
 )

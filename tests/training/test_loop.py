@@ -118,9 +118,9 @@ def test_the_distiller_is_told_of_each_epoch_of_the_whole_schedule(make_student,
     assert cut.epochs == [(1, 7, 2)]
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "sgd", "dot"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "dot"])
 def test_every_parameter_of_a_distiller_is_trained_and_none_joins_the_students_weights(
-    make_student, loader, tiny_data, optimiser
+    make_student, loader, tiny_data, optimizer
 ):
     """Adapters (2-D), biases (1-D), temperatures (0-D), nested generators; frozen ones stay as they are."""
 
@@ -139,7 +139,7 @@ def test_every_parameter_of_a_distiller_is_trained_and_none_joins_the_students_w
     student, distiller = make_student(), Learning()
     names = list(student.state_dict())
     before = {name: value.clone() for name, value in distiller.state_dict().items()}
-    recipe = RECIPE.model_copy(update={"optimiser": optimiser})
+    recipe = RECIPE.model_copy(update={"optimizer": optimizer})
     run(student, loader, Distillation(distiller, no_teacher), recipe)
     for name, value in distiller.state_dict().items():
         assert torch.equal(value, before[name]) == (name == "frozen"), name
@@ -156,7 +156,7 @@ def test_losses_are_means_over_steps_and_the_total_is_their_sum(make_student, lo
 
 
 def test_dot_with_a_real_distiller_and_relative_weights_repeats_and_learns(make_student, loader):
-    recipe = RECIPE.model_copy(update={"optimiser": "dot", "learning_rate": 1e-2})
+    recipe = RECIPE.model_copy(update={"optimizer": "dot", "learning_rate": 1e-2})
     teacher = LiveTeacher(make_student("fcos", width=12))
     students, results = [], []
     for _ in range(2):

@@ -30,7 +30,7 @@ from autokd.benchmark.simulation.truth import Objective, Truth, cut_after
 
 SLOW_TRIALS = {"tpe": 80, "tpe_univariate": 80, "gp": 80}
 """Sampler -> trials after which it gives up: Optuna's TPE comes to suggest known specs hundreds of times before a new
-one. What a search has not found by then counts as found at that trial, which is in the sampler's favour."""
+one. What a search has not found by then counts as found at that trial, which is in the sampler's favor."""
 SLOW_REPEATS = {"gp": 10}
 """Sampler -> repeats: an ask of Optuna's GP takes a tenth of a second."""
 REPEATS_A_TASK = 5

@@ -1,4 +1,4 @@
-"""Regularised evolution (Real et al., AAAI 2019, arXiv:1802.01548, algorithm 1) as an Optuna sampler.
+"""Regularized evolution (Real et al., AAAI 2019, arXiv:1802.01548, algorithm 1) as an Optuna sampler.
 
 Optuna has no such sampler. A space file cannot name it: it is a baseline of the comparison.
 """
@@ -15,7 +15,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 
-class RegularisedEvolutionSampler(BaseSampler):
+class RegularizedEvolutionSampler(BaseSampler):
     """Mutates the best of a tournament among the youngest finished trials; trials are random until they are enough.
 
     Random numbers come from (seed, trial number, decision) alone, so that a trial does not depend on the order in which

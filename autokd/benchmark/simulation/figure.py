@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
-COLOURS = ("#16a34a", "#94a3b8", "#2563eb", "#f59e0b", "#7c3aed", "#ec4899", "#0891b2", "#84cc16")
+COLORS = ("#16a34a", "#94a3b8", "#2563eb", "#f59e0b", "#7c3aed", "#ec4899", "#0891b2", "#84cc16")
 WIDTH, HEIGHT, LEFT, TOP, GAP_X, GAP_Y = 300, 190, 60, 60, 60, 70
 """Size of a panel, margins of the picture, and gaps between panels, in px."""
 
@@ -27,7 +27,7 @@ def comparison_svg(report: dict[str, Any]) -> str:
     """
     rows, cap = report["rows"], report["settings"]["trials"]
     samplers = list(dict.fromkeys(row["sampler"] for row in rows))
-    colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(samplers)}
+    color = {name: COLORS[i % len(COLORS)] for i, name in enumerate(samplers)}
     all_workers = list(dict.fromkeys(row["workers"] for row in rows))
     # The first four trials' regret would stretch the axis so far that the lines after them could not be told apart.
     greatest = max(high for row in rows for _, high in row["curve_95"][4:]) or 1.0
@@ -46,13 +46,13 @@ def comparison_svg(report: dict[str, Any]) -> str:
             band = row["curve_95"]
             upper_edge = [(n, high) for n, (_, high) in enumerate(band, 1)]
             lower_edge = [(n, low) for n, (low, _) in enumerate(band, 1)]
-            parts.append(upper.area([*upper_edge, *reversed(lower_edge)], colour[row["sampler"]]))
-            parts.append(upper.line(list(enumerate(row["curve"], 1)), colour[row["sampler"]]))
+            parts.append(upper.area([*upper_edge, *reversed(lower_edge)], color[row["sampler"]]))
+            parts.append(upper.line(list(enumerate(row["curve"], 1)), color[row["sampler"]]))
             hits = [n for is_found, n in trials[row["sampler"], workers] if is_found]
-            parts.append(lower.line(_steps(hits, row["repeats"], row["cap"]), colour[row["sampler"]]))
+            parts.append(lower.line(_steps(hits, row["repeats"], row["cap"]), color[row["sampler"]]))
     width = LEFT + len(all_workers) * (WIDTH + GAP_X)
     height = TOP + 2 * HEIGHT + GAP_Y + 50
-    parts += _legend(samplers, colour)
+    parts += _legend(samplers, color)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         f'font-family="sans-serif" font-size="12">\n<rect width="100%" height="100%" fill="white"/>\n'
@@ -85,13 +85,13 @@ class _Panel:
             parts.append(_text(x - 5, self._to_y(at_y) + 4, f"{at_y:.2g}", "end"))
         return parts
 
-    def line(self, points: Sequence[Point], colour: str) -> str:
+    def line(self, points: Sequence[Point], color: str) -> str:
         """Draw a line through points in data units."""
-        return f'<polyline points="{self._points(points)}" fill="none" stroke="{colour}" stroke-width="1.8"/>'
+        return f'<polyline points="{self._points(points)}" fill="none" stroke="{color}" stroke-width="1.8"/>'
 
-    def area(self, points: Sequence[Point], colour: str) -> str:
+    def area(self, points: Sequence[Point], color: str) -> str:
         """Fill the polygon of points in data units."""
-        return f'<polygon points="{self._points(points)}" fill="{colour}" fill-opacity="0.15" stroke="none"/>'
+        return f'<polygon points="{self._points(points)}" fill="{color}" fill-opacity="0.15" stroke="none"/>'
 
     def _points(self, points: Sequence[Point]) -> str:
         low, high = self._range
@@ -112,10 +112,10 @@ def _text(x: float, y: float, text: str, anchor: str, extra: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#334155" {extra}>{escape(text)}</text>'
 
 
-def _legend(samplers: Sequence[str], colour: dict[str, str]) -> list[str]:
+def _legend(samplers: Sequence[str], color: dict[str, str]) -> list[str]:
     parts = []
     for i, name in enumerate(samplers):
         x = LEFT + 130 * i
-        parts.append(f'<line x1="{x}" y1="22" x2="{x + 24}" y2="22" stroke="{colour[name]}" stroke-width="3"/>')
+        parts.append(f'<line x1="{x}" y1="22" x2="{x + 24}" y2="22" stroke="{color[name]}" stroke-width="3"/>')
         parts.append(_text(x + 30, 26, name, "start"))
     return parts

@@ -47,7 +47,7 @@ def measure(trace: Trace, truth: Truth, cap: int, regret_at: Sequence[int]) -> d
     return row
 
 
-def summarise(values: Sequence[float]) -> dict[str, Any]:
+def summarize(values: Sequence[float]) -> dict[str, Any]:
     """Return mean and median with their 95% intervals."""
     return {
         "mean": float(np.mean(values)),
@@ -65,10 +65,10 @@ def summary_of(
     for name in ("full", "reward"):
         row[f"found_{name}"] = float(np.mean([repeat[f"found_{name}"] for repeat in repeats]))
     for name in MEASURES:
-        row[name] = summarise([repeat[name] for repeat in repeats])
+        row[name] = summarize([repeat[name] for repeat in repeats])
     for name in ("full", "reward"):
         for i, n in enumerate(regret_at):
-            row[f"regret_{name}_{n}"] = summarise([repeat[f"regret_{name}"][i] for repeat in repeats])
+            row[f"regret_{name}_{n}"] = summarize([repeat[f"regret_{name}"][i] for repeat in repeats])
     curves = np.array([repeat["curve"] for repeat in repeats])
     row["curve"] = [round(float(value), 6) for value in curves.mean(axis=0)]
     row["curve_95"] = [[round(v, 6) for v in interval_95(column, np.mean)] for column in curves.T]

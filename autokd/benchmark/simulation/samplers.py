@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from optuna.samplers import BaseSampler, TPESampler
 
-from autokd.benchmark.simulation.evolution import RegularisedEvolutionSampler
+from autokd.benchmark.simulation.evolution import RegularizedEvolutionSampler
 from autokd.config import SearchConfig
 from autokd.search import make_sampler
 from autokd.search.samplers import decision_role
@@ -28,7 +28,7 @@ SAMPLERS: dict[str, Callable[[int, Space], BaseSampler]] = {
     # of its time.
     "tpe": lambda seed, _: TPESampler(multivariate=True, group=True, seed=seed),
     "tpe_univariate": lambda seed, _: TPESampler(seed=seed),
-    "evolution": lambda seed, _: RegularisedEvolutionSampler(seed, role=decision_role),
+    "evolution": lambda seed, _: RegularizedEvolutionSampler(seed, role=decision_role),
 }
 """Seed and space -> sampler: those that a space file can name, with the same settings (MCTS without and with its prior
-of published distillers), Optuna's default (TPE, every decision by itself), and regularised evolution."""
+of published distillers), Optuna's default (TPE, every decision by itself), and regularized evolution."""

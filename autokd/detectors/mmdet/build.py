@@ -52,7 +52,7 @@ def build_mmdet_detector(
     if not hasattr(model.data_preprocessor, "pad_size_divisor"):
         raise DetectorError(
             f"{section.config}: the data_preprocessor is a {type(model.data_preprocessor).__name__}, which has "
-            "no colours and no padding. Give it a DetDataPreprocessor."
+            "no colors and no padding. Give it a DetDataPreprocessor."
         )
     detector = family_of(type(model), section.config)(model, section.config, labels)
     _try_once(detector, (config_text(section), labels, image_size_px))

@@ -54,10 +54,10 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         raise DetectorError(
             f"{path}: holds {held}, which is no checkpoint of MMDetection. Give one with a 'state_dict'."
         )
-    spoilt = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
-    if spoilt:
+    spoiled = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if spoiled:
         raise DetectorError(
-            f"{path}: {len(spoilt)} tensors hold NaN or infinity ({name_list(spoilt, limit=_SHOWN)}). The training "
+            f"{path}: {len(spoiled)} tensors hold NaN or infinity ({name_list(spoiled, limit=_SHOWN)}). The training "
             "that wrote them diverged: take an earlier checkpoint."
         )
     return Checkpoint(path, _without_prefix(weights), _classes(content.get("meta")))
@@ -104,7 +104,7 @@ def _without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_checkpoint(model: Any, checkpoint: Checkpoint, *, new_head: bool) -> None:
     """Load ``checkpoint`` into a model that was just built.
 
-    With ``new_head``, layers whose shape depends on the classes may differ: they stay as they were initialised, and the
+    With ``new_head``, layers whose shape depends on the classes may differ: they stay as they were initialized, and the
     log says which. Weights that the model has no place for are named in the log. DetectorError with a report of the
     keys where anything else does not fit; the model may then be partly loaded, and is of no use.
     """

@@ -1,6 +1,6 @@
 """Dense heads of MMDetection cut in two: the tap ``head_maps``, and a frozen head that predicts from such maps.
 
-The cut lies before the last block (convolution, normalisation, ReLU) of each branch, as in
+The cut lies before the last block (convolution, normalization, ReLU) of each branch, as in
 ``autokd.detectors.torchvision.cross_head``. CrossKD, arXiv:2306.11369, section 3.2.
 
 Legend: B images, C channels, H x W cells, A candidate boxes of an image, K classes.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from autokd.detectors.mmdet.adapter import Batch, Features, HeadReading, MmdetAdapter
 from autokd.detectors.mmdet.cross_head import CUT_HEADS, FrozenMmdetHead, maps_at_cut
-from autokd.detectors.mmdet.dense_heads import DENSE_HEADS, DenseHead, centreness
+from autokd.detectors.mmdet.dense_heads import DENSE_HEADS, DenseHead, centerness
 from autokd.detectors.mmdet.intercept import recorded_outputs, training_form
 from autokd.detectors.proposals import best_boxes
 from autokd.outputs import CrossHead
@@ -66,8 +66,8 @@ class OneStageAdapter(MmdetAdapter):
     def _proposals(self, reader: DenseHead, outputs: Sequence[Any], batch: Batch) -> Tensor:
         head = self.model.bbox_head
         scores_BA = self._labels.select(reader.class_logits(head, outputs)).sigmoid().amax(2)
-        if reader.has_centreness:
-            scores_BA = scores_BA * centreness(outputs)
+        if reader.has_centerness:
+            scores_BA = scores_BA * centerness(outputs)
         boxes_BA4 = full_precision(reader.boxes(head, outputs))
         threshold = suppression_threshold(self.model.test_cfg)
         return best_boxes(boxes_BA4, full_precision(scores_BA), batch.image_size_px, threshold)

@@ -28,7 +28,7 @@ class DenseHead:
     class_logits: Read
     boxes: Read
     edge_logits: Read | None = None
-    has_centreness: bool = False
+    has_centerness: bool = False
     """Whether a third output, center-ness or objectness, goes into the score by which detection ranks."""
 
     @property
@@ -41,13 +41,13 @@ def _rows(map_BCHW: Tensor, width: int) -> Tensor:
     return map_BCHW.permute(0, 2, 3, 1).reshape(len(map_BCHW), -1, width)
 
 
-def centreness(outputs: Outputs) -> Tensor:
+def centerness(outputs: Outputs) -> Tensor:
     """Return center-ness or objectness, (B, A) in 0 to 1."""
     return torch.cat([_rows(map_BCHW, 1).squeeze(2) for map_BCHW in outputs[2]], 1).sigmoid()
 
 
 def _logits(head: Any, outputs: Outputs) -> Tensor:
-    """Scores before the sigmoid; centre-ness and objectness are not folded in. A background column is left out."""
+    """Scores before the sigmoid; centerness and objectness are not folded in. A background column is left out."""
     return torch.cat([_rows(map_BCHW, head.cls_out_channels) for map_BCHW in outputs[0]], 1)[..., : head.num_classes]
 
 
@@ -77,7 +77,7 @@ def _anchor_boxes(head: Any, outputs: Outputs) -> Tensor:
 
 
 def _fcos_boxes(head: Any, outputs: Outputs) -> Tensor:
-    """Distances from a cell's centre, in pixels, or in strides where the head is normalised (arXiv:1904.01355)."""
+    """Distances from a cell's center, in pixels, or in strides where the head is normalized (arXiv:1904.01355)."""
     return torch.cat(
         [
             _decoded(head, points, distances * stride if head.norm_on_bbox else distances)
@@ -118,7 +118,7 @@ def _rtmdet_boxes(head: Any, outputs: Outputs) -> Tensor:
 
 
 def _yolox_boxes(head: Any, outputs: Outputs) -> Tensor:
-    """Centre and logarithm of the size in strides (YOLOX, arXiv:2107.08430)."""
+    """Center and logarithm of the size in strides (YOLOX, arXiv:2107.08430)."""
     boxes = []
     for corners_N2, values, stride in _levels(head, outputs):
         priors_N4 = torch.cat([corners_N2, torch.full_like(corners_N2, stride)], 1)
@@ -140,13 +140,13 @@ _RTMDET = DenseHead(_logits, _rtmdet_boxes)
 
 DENSE_HEADS: dict[str, DenseHead] = {
     "RetinaHead": DenseHead(_logits, _anchor_boxes),
-    "ATSSHead": DenseHead(_logits, _anchor_boxes, has_centreness=True),
-    "FCOSHead": DenseHead(_logits, _fcos_boxes, has_centreness=True),
+    "ATSSHead": DenseHead(_logits, _anchor_boxes, has_centerness=True),
+    "FCOSHead": DenseHead(_logits, _fcos_boxes, has_centerness=True),
     "GFLHead": DenseHead(_logits, _gfl_boxes, _gfl_edges),
     "TOODHead": DenseHead(_logits_of_probabilities, _tood_boxes),
     "RTMDetHead": _RTMDET,
     "RTMDetSepBNHead": _RTMDET,
-    "YOLOXHead": DenseHead(_logits, _yolox_boxes, has_centreness=True),
+    "YOLOXHead": DenseHead(_logits, _yolox_boxes, has_centerness=True),
     "RepPointsHead": DenseHead(_logits, _reppoints_boxes),
 }
 """Class of the head, as the config's ``type`` names it -> its readers. Exact names, since a subclass may give other

@@ -99,5 +99,5 @@ def _maps_of(memory_BNC: Tensor, neck_maps: Sequence[Tensor]) -> tuple[Tensor, .
 
 def _corners(boxes_BQ4: Tensor) -> Tensor:
     """Return xyxy of boxes given as center and size."""
-    centre, half = boxes_BQ4[..., :2], boxes_BQ4[..., 2:] / 2
-    return torch.cat([centre - half, centre + half], -1)
+    center, half = boxes_BQ4[..., :2], boxes_BQ4[..., 2:] / 2
+    return torch.cat([center - half, center + half], -1)

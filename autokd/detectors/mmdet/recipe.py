@@ -11,7 +11,7 @@ from autokd.detectors.mmdet.config_file import find_config, read_config
 from autokd.detectors.mmdet.schedule import Length, Schedule, read_schedule, type_name
 from autokd.errors import ConfigError
 
-_OPTIMISERS = {"SGD": "sgd", "AdamW": "adamw"}
+_OPTIMIZERS = {"SGD": "sgd", "AdamW": "adamw"}
 _PLAIN = ("LoadImageFromFile", "LoadAnnotations", "PackDetInputs", "Resize", "Pad", "FilterAnnotations", "RandomFlip")
 """Transforms that AutoKD's own loading does too, or that change nothing in its images."""
 _OF_RATES = ("bias_lr_mult", "dcn_offset_lr_mult", "dwconv_decay_mult", "flat_decay_mult", "custom_keys")
@@ -43,7 +43,7 @@ def recipe_of_config(section: MmdetDetector, given: Mapping[str, Any]) -> Config
         fields["epochs"] = length.epochs
     if size := (config.get("train_dataloader") or {}).get("batch_size"):
         fields["batch_size"] = int(size)
-    _read_optimiser(config, given, fields, sources, left, where)
+    _read_optimizer(config, given, fields, sources, left, where)
     rate = float(given.get("learning_rate", fields.get("learning_rate", _default("learning_rate"))))
     if "schedule" in given:
         left.append("param_scheduler, since the space file gives a schedule")
@@ -64,31 +64,31 @@ def _length(config: Any, left: list[str]) -> Length:
     return Length(epochs, steps)
 
 
-def _read_optimiser(
+def _read_optimizer(
     config: Any, given: Mapping[str, Any], fields: dict[str, Any], sources: dict[str, str], left: list[str], where: str
 ) -> None:
     wrapper = config.get("optim_wrapper") or {}
-    optimiser = wrapper.get("optimizer") or {}
-    kind = _OPTIMISERS.get(type_name(optimiser))
-    wanted = given.get("optimiser")
+    optimizer = wrapper.get("optimizer") or {}
+    kind = _OPTIMIZERS.get(type_name(optimizer))
+    wanted = given.get("optimizer")
     if wanted is not None and wanted != kind:
         left.append(
-            f"the optimiser {type_name(optimiser)} with its rate and decay, since the space file gives {wanted}"
+            f"the optimizer {type_name(optimizer)} with its rate and decay, since the space file gives {wanted}"
         )
     elif kind is None:
-        found = f"its optimiser is {type_name(optimiser)}" if optimiser else "it has no optim_wrapper.optimizer"
+        found = f"its optimizer is {type_name(optimizer)}" if optimizer else "it has no optim_wrapper.optimizer"
         raise ConfigError(
-            f"full.from_student_config: {where}: {found}, and AutoKD's loop has {', '.join(_OPTIMISERS)}. Give "
-            "'full.optimiser' and 'full.learning_rate' in the space file, or leave from_student_config out."
+            f"full.from_student_config: {where}: {found}, and AutoKD's loop has {', '.join(_OPTIMIZERS)}. Give "
+            "'full.optimizer' and 'full.learning_rate' in the space file, or leave from_student_config out."
         )
     else:
-        fields["optimiser"] = kind
+        fields["optimizer"] = kind
         batch_size = given.get("batch_size", fields.get("batch_size", _default("batch_size")))
-        _read_rate(config, optimiser, batch_size, fields, sources)
-        _read_decay(optimiser, wrapper.get("paramwise_cfg") or {}, kind, fields)
+        _read_rate(config, optimizer, batch_size, fields, sources)
+        _read_decay(optimizer, wrapper.get("paramwise_cfg") or {}, kind, fields)
         if kind == "sgd":
-            fields |= {"momentum": float(optimiser.get("momentum", 0.0)), "nesterov": bool(optimiser.get("nesterov"))}
-        if odd := sorted(set(optimiser) - {"type", "lr", "weight_decay", "momentum", "nesterov"}):
+            fields |= {"momentum": float(optimizer.get("momentum", 0.0)), "nesterov": bool(optimizer.get("nesterov"))}
+        if odd := sorted(set(optimizer) - {"type", "lr", "weight_decay", "momentum", "nesterov"}):
             left.append(f"optim_wrapper.optimizer's {', '.join(odd)}")
     left += [
         f"optim_wrapper.paramwise_cfg.{name}" for name in _OF_RATES if name in (wrapper.get("paramwise_cfg") or {})
@@ -101,10 +101,10 @@ def _read_optimiser(
 
 
 def _read_rate(
-    config: Any, optimiser: Mapping[str, Any], batch_size: int, fields: dict[str, Any], sources: dict[str, str]
+    config: Any, optimizer: Mapping[str, Any], batch_size: int, fields: dict[str, Any], sources: dict[str, str]
 ) -> None:
     """Scale the rate linearly with the batch size, as mmengine's ``scale_lr`` does."""
-    rate = float(optimiser.get("lr", 1e-3))
+    rate = float(optimizer.get("lr", 1e-3))
     base = (config.get("auto_scale_lr") or {}).get("base_batch_size")
     if base and base != batch_size:
         sources["learning_rate"] = f"{rate:g} for {base} images a step"
@@ -112,9 +112,9 @@ def _read_rate(
     fields["learning_rate"] = rate
 
 
-def _read_decay(optimiser: Mapping[str, Any], paramwise: Mapping[str, Any], kind: str, fields: dict[str, Any]) -> None:
+def _read_decay(optimizer: Mapping[str, Any], paramwise: Mapping[str, Any], kind: str, fields: dict[str, Any]) -> None:
     """Read the weight decay, with torch's defaults; every parameter decays unless ``paramwise_cfg`` says otherwise."""
-    fields["weight_decay"] = float(optimiser.get("weight_decay", 0.01 if kind == "adamw" else 0.0))
+    fields["weight_decay"] = float(optimizer.get("weight_decay", 0.01 if kind == "adamw" else 0.0))
     for name, key in (("norm_decay", "norm_decay_mult"), ("bias_decay", "bias_decay_mult")):
         factor = paramwise.get(key)
         fields[name] = 1.0 if factor is None else float(factor)

@@ -1,6 +1,6 @@
 """Dense heads cut in two inside their branches: the tap ``head_maps``, and a frozen head that predicts from such maps.
 
-The cut lies before the last block (convolution, normalisation, ReLU) of each branch's tower; a tower of one block is
+The cut lies before the last block (convolution, normalization, ReLU) of each branch's tower; a tower of one block is
 cut before it, at the pyramid itself. CrossKD, arXiv:2306.11369, section 3.2.
 
 Legend: B images, C channels, H x W cells, A candidate boxes of an image, K classes.

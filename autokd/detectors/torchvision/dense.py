@@ -66,14 +66,14 @@ class DenseDetector(TorchvisionAdapter):
 
 
 class FcosDetector(DenseDetector):
-    """FCOS, arXiv:1904.01355: distances to the four sides and a centre-ness for each cell."""
+    """FCOS, arXiv:1904.01355: distances to the four sides and a centerness for each cell."""
 
     @staticmethod
     def _decode(box_coder: Any, deltas_BA4: Tensor, anchors_A4: Tensor) -> Tensor:
         return box_coder.decode(deltas_BA4, anchors_A4)
 
     def _scores(self, raw: dict[str, Any]) -> Tensor:
-        """The geometric mean with centre-ness."""
+        """The geometric mean with centerness."""
         return (super()._scores(raw) * raw["bbox_ctrness"].detach().squeeze(2).sigmoid()).sqrt()
 
     def _losses(

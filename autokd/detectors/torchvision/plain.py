@@ -43,7 +43,7 @@ def plain_torchvision_model(config: TorchvisionDetector, num_classes: int, image
 
 
 def num_groups(channels: int) -> int:
-    """Groups of a head's normalisation: about eight channels each.
+    """Groups of a head's normalization: about eight channels each.
 
     Groups need no batch, so heads train at batch 1; torchvision's fixed 32 groups would leave a pair of channels
     in each on narrow pyramids. At 256 channels both agree.

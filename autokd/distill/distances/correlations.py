@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import Distance
-from autokd.distill.statistics import centred, mean, mean_over_cells, unit
+from autokd.distill.statistics import centered, mean, mean_over_cells, unit
 from autokd.distill.term_inputs import TermInputs
 
 _ROUNDING = 1e-6
@@ -35,7 +35,7 @@ class Cosine(Distance):
 class Pearson(Distance):
     """Mean over channels of 1 - r, r the correlation over batch and the region's cells.
 
-    Written as half the squared distance of the centred unit vectors, so that it is finite for a single cell. A
+    Written as half the squared distance of the centered unit vectors, so that it is finite for a single cell. A
     constant channel has no direction, as in ``Cosine``. Distributions are compared as probabilities: of logits, that
     is the correlation of a class over the batch. PKD, arXiv:2207.02039, eq. 5; DIST, arXiv:2205.10536, eq. 9.
     """
@@ -50,7 +50,7 @@ class Pearson(Distance):
 
     @staticmethod
     def _unit(x_SCHW: Tensor, weights_SHW: Tensor | None) -> Tensor:
-        difference, _, varies = centred(x_SCHW, weights_SHW)
+        difference, _, varies = centered(x_SCHW, weights_SHW)
         return unit(difference * varies, (0, 2, 3), weights_SHW)
 
 
@@ -61,13 +61,13 @@ class PearsonChannels(Distance):
     """
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
-        student, teacher = (_centred_unit(x, (1,), None) for x in features.values())
+        student, teacher = (_centered_unit(x, (1,), None) for x in features.values())
         gap_S1HW = (student - teacher).square().sum(1, keepdim=True) / 2
         return mean(gap_S1HW, features.weights_SHW)
 
 
 class CrossCorrelation(Distance):
-    """Mean over channels and samples of 1 - r, r the normalised cross-correlation of the two over the cells.
+    """Mean over channels and samples of 1 - r, r the normalized cross-correlation of the two over the cells.
 
     That is the correlation of a channel of a sample with the same of the other side, without shift; over the samples
     that have any cell that counts. Written as ``Pearson``. DetKDS, ICML 2024.
@@ -75,7 +75,7 @@ class CrossCorrelation(Distance):
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
         weights = features.weights_SHW
-        student, teacher = (_centred_unit(x, (2, 3), weights) for x in features.values())
+        student, teacher = (_centered_unit(x, (2, 3), weights) for x in features.values())
         gap_SCHW = (student - teacher).square() / 2
         if weights is None:
             return gap_SCHW.sum() / max(gap_SCHW.shape[0] * gap_SCHW.shape[1], 1)
@@ -83,7 +83,7 @@ class CrossCorrelation(Distance):
         return (gap_SCHW * weights[:, None]).sum() / (num_filled * gap_SCHW.shape[1]).clamp_min(1)
 
 
-def _centred_unit(x_SCHW: Tensor, dims: tuple[int, ...], weights_SHW: Tensor | None) -> Tensor:
+def _centered_unit(x_SCHW: Tensor, dims: tuple[int, ...], weights_SHW: Tensor | None) -> Tensor:
     """Each vector over ``dims`` minus its (weighted) mean, scaled to length 1; 0 if it is constant up to rounding."""
     if weights_SHW is None:
         average = x_SCHW.mean(dims, keepdim=True)

@@ -83,8 +83,8 @@ class Boxes:
     def covered_SHW(self, stride: float, grid: Grid) -> Tensor:
         """Whether each cell of ``grid``, on a map with ``stride``, lies in a box of its image.
 
-        A cell lies in a box whose extent holds the cell's centre; along each axis a box holds at least the cell
-        of its own centre, so that no box is lost on a coarse map.
+        A cell lies in a box whose extent holds the cell's center; along each axis a box holds at least the cell
+        of its own center, so that no box is lost on a coarse map.
         """
         return self._memo.get(("covered", stride, grid), lambda: self._cover(stride, grid))
 
@@ -116,10 +116,10 @@ def _covers(low_BM: Tensor, high_BM: Tensor, cells_PN2: Tensor, length: int) -> 
     """(B, P, M, N): whether box m covers cell n along one axis; all numbers in cells of the source's map."""
     low, high = low_BM[:, None, :, None], high_BM[:, None, :, None]
     start, end = cells_PN2[None, :, None, :, 0], cells_PN2[None, :, None, :, 1]
-    cell_centre = (start + end) / 2
+    cell_center = (start + end) / 2
     # A detector may round its maps down, so that a box begins beyond the last cell: then that cell belongs to it.
-    box_centre = ((low + high) / 2).clamp(max=length - 0.5)
-    return ((low <= cell_centre) & (cell_centre < high) | (start <= box_centre) & (box_centre < end)) & (end > start)
+    box_center = ((low + high) / 2).clamp(max=length - 0.5)
+    return ((low <= cell_center) & (cell_center < high) | (start <= box_center) & (box_center < end)) & (end > start)
 
 
 @dataclass(frozen=True, eq=False)

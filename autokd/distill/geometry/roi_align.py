@@ -86,7 +86,7 @@ def _touched(
     """(B, M, size, T) twice: which cells along one axis each cell of a region takes from, and how much of each."""
     num_points = size * samples_per_cell
     steps_P = (torch.arange(num_points, device=low_BM.device, dtype=low_BM.dtype) + 0.5) / num_points
-    points_BMP = low_BM[..., None] + (high_BM - low_BM)[..., None] * steps_P - 0.5  # cell i has its centre at i
+    points_BMP = low_BM[..., None] + (high_BM - low_BM)[..., None] * steps_P - 0.5  # cell i has its center at i
     length_BM1 = length_BM[..., None].to(low_BM.dtype)
     is_near_BMP = (points_BMP >= -1) & (points_BMP <= length_BM1)
     inside_BMP = torch.minimum(points_BMP.clamp_min(0), length_BM1 - 1)

@@ -19,7 +19,7 @@ from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.levels import own_random_numbers
 from autokd.distill.geometry.regions import Given
 from autokd.distill.operators import BuildContext, Source
-from autokd.distill.statistics import centred
+from autokd.distill.statistics import centered
 from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
 from autokd.outputs import CrossHead, DetectorOutputs, HeadMaps
@@ -151,9 +151,9 @@ def _aligned(student_BCHW: Tensor, teacher_BCHW: Tensor, level: str) -> Tensor:
             f"{tuple(teacher_BCHW.shape)}. Show both detectors the same images at the same size."
         )
     # Section 3.2 of CrossKD: without the teacher's statistics its head would see maps far from those it was trained on.
-    difference, deviation, varies = centred(student_BCHW, None)
+    difference, deviation, varies = centered(student_BCHW, None)
     teacher_BCHW = teacher_BCHW.to(student_BCHW)
-    _, deviation_t, _ = centred(teacher_BCHW, None)
+    _, deviation_t, _ = centered(teacher_BCHW, None)
     scale_1C11 = torch.where(varies, deviation_t / (deviation + _EPSILON), 0.0)
     return (difference * scale_1C11).add_(teacher_BCHW.mean((0, 2, 3), keepdim=True))
 

@@ -19,7 +19,7 @@ class NonLocal(Transform):
     Layout map -> map. N and the sum are over the cells that count. The teacher's block learns too, but no gradient
     reaches the teacher. W starts at 0, so that the step starts as the identity. The pairwise function is the dot
     product: the sum over j is then a D x D matrix that all cells share, so that the cost is linear in the cells and
-    nothing needs to be pooled. Left out of the released code: the batch normalisation of W, which would be another
+    nothing needs to be pooled. Left out of the released code: the batch normalization of W, which would be another
     loss for another batch size, and the 1x1 convolution behind the student's block, which W contains.
     FBKD, ICLR 2021, section 3 (non-local distillation); Non-local Neural Networks, arXiv:1711.07971, eqs. 1, 4 and 6.
     """

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import Transform
-from autokd.distill.statistics import centred, unit
+from autokd.distill.statistics import centered, unit
 
 _ROUNDING = 1e-6
 """A channel that varies by less than this part of its greatest value is constant: float32 resolves no better."""
@@ -27,7 +27,7 @@ class Standardize(Transform):
     """
 
     def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
-        difference, deviation, varies = centred(x_SCHW, features.members_SHW)
+        difference, deviation, varies = centered(x_SCHW, features.members_SHW)
         return difference * torch.where(varies, 1.0 / (deviation + 1e-6), 0.0)
 
 

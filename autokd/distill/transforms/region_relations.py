@@ -93,8 +93,8 @@ class WithinClass(Transform):
 
     @staticmethod
     def _distances(vectors_SD: Tensor, same_SS: Tensor, count_S1: Tensor) -> Tensor:
-        centre_SD = same_SS @ vectors_SD / count_S1.clamp_min(1)
-        return _roots((vectors_SD - centre_SD).square().sum(1))
+        center_SD = same_SS @ vectors_SD / count_S1.clamp_min(1)
+        return _roots((vectors_SD - center_SD).square().sum(1))
 
 
 class BetweenClass(Transform):
@@ -102,7 +102,7 @@ class BetweenClass(Transform):
 
     Layout regions -> scalar_map (K, 1, 1, K). The diagonal, and classes that the batch does not show, do not count.
     Distances are as they are: ``l2_cells`` removes the scale of a row. RKD's pairs (arXiv:1904.05068) between class
-    centres.
+    centers.
     """
 
     def __init__(self, context: BuildContext) -> None:
@@ -120,8 +120,8 @@ class BetweenClass(Transform):
 
     @staticmethod
     def _distances(vectors_SD: Tensor, of_class_KS: Tensor, count_K1: Tensor) -> Tensor:
-        centre_KD = of_class_KS @ vectors_SD / count_K1.clamp_min(1)
-        return _roots(_squared_distances(centre_KD)).to(vectors_SD.dtype)
+        center_KD = of_class_KS @ vectors_SD / count_K1.clamp_min(1)
+        return _roots(_squared_distances(center_KD)).to(vectors_SD.dtype)
 
 
 def _vectors(features: FeaturePair) -> tuple[Tensor, Tensor]:
@@ -159,9 +159,9 @@ def _squared_distances(vectors_SD: Tensor) -> Tensor:
     An (S, S, D) tensor of differences is never made. The price is cancellation, which float64 bears and float32 would
     not; the mean is subtracted first, since a common offset changes no distance but makes the cancellation worse.
     """
-    centred_SD = vectors_SD.double()
-    centred_SD = centred_SD - centred_SD.mean(0)
-    products_SS = self_product(centred_SD)
+    centered_SD = vectors_SD.double()
+    centered_SD = centered_SD - centered_SD.mean(0)
+    products_SS = self_product(centered_SD)
     sums_SS = products_SS.diagonal()[:, None] + products_SS.diagonal()
     squares_SS = sums_SS - 2 * products_SS
     return torch.where(squares_SS > _SAME * sums_SS, squares_SS, 0.0)

@@ -1,4 +1,4 @@
-// Inflates the embedded plotly.js and draws the figures in the page's own colours, light or dark.
+// Inflates the embedded plotly.js and draws the figures in the page's own colors, light or dark.
 (() => {
   "use strict";
   const say = (words) => {
@@ -17,7 +17,7 @@
 
   const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-  // What depends on the colour scheme and on the width; the rest of a layout stays as it was written.
+  // What depends on the color scheme and on the width; the rest of a layout stays as it was written.
   const adapted = (layout, width) => {
     const ink = variable("--soft");
     const changes = {
@@ -40,12 +40,12 @@
     for (const place of document.querySelectorAll(".figure")) {
       const figure = JSON.parse(document.getElementById(`figure-${place.dataset.figure}`).textContent);
       const settings = { responsive: true, displayModeBar: false, displaylogo: false };
-      const colours = () => Plotly.relayout(place, adapted(figure.layout, place.clientWidth));
-      Plotly.newPlot(place, figure.data, figure.layout, settings).then(colours);
-      drawn.push(colours);
+      const colors = () => Plotly.relayout(place, adapted(figure.layout, place.clientWidth));
+      Plotly.newPlot(place, figure.data, figure.layout, settings).then(colors);
+      drawn.push(colors);
     }
     const scheme = window.matchMedia("(prefers-color-scheme: dark)");
-    scheme.addEventListener("change", () => drawn.forEach((colours) => colours()));
+    scheme.addEventListener("change", () => drawn.forEach((colors) => colors()));
   };
 
   if (typeof DecompressionStream === "undefined") {

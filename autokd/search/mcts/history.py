@@ -24,7 +24,7 @@ choices may be tried again."""
 Role = Callable[[str], str]
 """Maps a decision's name to its role. Decisions of one role share what is learned about equal choices."""
 
-Normalisation = Literal["rank", "standardise", "min_max"]
+Normalization = Literal["rank", "standardize", "min_max"]
 """Scale of rewards, see ``compute_rewards``."""
 
 
@@ -69,7 +69,7 @@ class History:
         if study.study_name != self.study_name or not self._continues(trials):
             self._start(study.study_name)
         self.trials = trials
-        is_maximised = study.direction == StudyDirection.MAXIMIZE
+        is_maximized = study.direction == StudyDirection.MAXIMIZE
         running = []
         for trial in trials[self._num_settled :]:
             if trial.number in self._completed:
@@ -77,9 +77,9 @@ class History:
             if trial.state.is_finished():
                 self._completed[trial.number] = trial.datetime_complete
                 if self._counts(trial):
-                    self.tree.backpropagate(self._rollout(trial, is_maximised))
+                    self.tree.backpropagate(self._rollout(trial, is_maximized))
             elif trial.state == TrialState.RUNNING and trial.number != asking:
-                running.append(self._rollout(trial, is_maximised))
+                running.append(self._rollout(trial, is_maximized))
         while self._num_settled < len(trials) and trials[self._num_settled].number in self._completed:
             self._num_settled += 1
         self.tree.set_pending(running)
@@ -116,13 +116,13 @@ class History:
         # A trial that failed before its first decision says nothing about any choice.
         return self.failed_counts and bool(trial.params) and not trial.user_attrs.get(FORGET_ATTR)
 
-    def _rollout(self, trial: FrozenTrial, is_maximised: bool) -> Rollout:
+    def _rollout(self, trial: FrozenTrial, is_maximized: bool) -> Rollout:
         actions, numbers = read_trajectory(trial.params, trial.distributions, self.role)
         for name, distribution in trial.distributions.items():
             if isinstance(distribution, CategoricalDistribution) and name not in self.labels:
                 self.labels[name] = tuple(distribution.choices)
         value = self._value(trial)
-        if value is not None and not is_maximised:
+        if value is not None and not is_maximized:
             value = -value
         state: State = "running" if not trial.state.is_finished() else "finished" if value is not None else "failed"
         return Rollout(trial.number, actions, numbers, value, state)
@@ -173,16 +173,16 @@ def to_unit(distribution: BaseDistribution, value: float) -> float:
     return (value - low) / (high - low)
 
 
-def compute_rewards(rollouts: Sequence[Rollout], normalisation: Normalisation) -> np.ndarray:
+def compute_rewards(rollouts: Sequence[Rollout], normalization: Normalization) -> np.ndarray:
     """Return the reward of each finished rollout.
 
     Args:
         rollouts: N finished rollouts. One without a value is as bad as the worst that has one.
-        normalisation: "rank": (rank from 0, ties averaged, + 1/2) / N, which ignores scale and outliers;
-            "min_max": by the range of the finite values; "standardise": mean 0, standard deviation 1.
+        normalization: "rank": (rank from 0, ties averaged, + 1/2) / N, which ignores scale and outliers;
+            "min_max": by the range of the finite values; "standardize": mean 0, standard deviation 1.
 
     Returns:
-        Shape (N,), in [0, 1] unless standardised.
+        Shape (N,), in [0, 1] unless standardized.
     """
     if not rollouts:
         return np.zeros(0)
@@ -191,12 +191,12 @@ def compute_rewards(rollouts: Sequence[Rollout], normalisation: Normalisation) -
     finite = values[np.isfinite(values)]
     worst, best = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
     values = np.clip(np.where(np.isnan(values), worst, values), worst, best)
-    if normalisation == "rank":
+    if normalization == "rank":
         ordered = np.sort(values)
         below = np.searchsorted(ordered, values, side="left")
         upto = np.searchsorted(ordered, values, side="right")
         return (below + upto) / (2.0 * len(values))  # the mean of both sides gives ties one rank
-    if normalisation == "min_max":
+    if normalization == "min_max":
         return (values - worst) / (best - worst) if best > worst else np.full(len(values), 0.5)
     spread = float(values.std())
     return (values - values.mean()) / spread if spread > 0 else np.zeros(len(values))

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from scipy.special import ndtri
 
-from .history import Normalisation, compute_rewards
+from .history import Normalization, compute_rewards
 from .tree import Action, Rollout, Trajectory, Tree
 from .value_model import ValueModel
 
@@ -95,14 +95,14 @@ class UCT:
 
     Attributes:
         exploration: c of the formula.
-        normalisation: scale of rewards (``compute_rewards``).
+        normalization: scale of rewards (``compute_rewards``).
         prior_visits: imaginary visits, also added to N(n, a), so that an action without visits has a finite bonus.
         temperature: of the softmax.
         bias: weight of the progressive bias.
     """
 
     exploration: float = 0.6
-    normalisation: Normalisation = "rank"
+    normalization: Normalization = "rank"
     prior_visits: float = 0.5
     temperature: float = 1.0
     bias: float = BIAS
@@ -119,7 +119,7 @@ class UCTScorer:
         self.settings = settings
         self.tree = tree
         self.prior = prior
-        rewards = compute_rewards([tree.rollouts[number] for number in tree.trial_numbers], settings.normalisation)
+        rewards = compute_rewards([tree.rollouts[number] for number in tree.trial_numbers], settings.normalization)
         self.reward_by_number = np.zeros(max(tree.trial_numbers, default=-1) + 1)
         self.reward_by_number[tree.trial_numbers] = rewards
         self.mean = float(rewards.mean()) if len(rewards) else 0.5
@@ -167,7 +167,7 @@ class ModelPolicy:
         exploration: c of the formula.
         draw: scale of the draw; 1 is Thompson sampling, 0 is greedy.
         prior_visits: added to N(n, a).
-        normalisation: scale of rewards (``compute_rewards``); ranks become normal scores.
+        normalization: scale of rewards (``compute_rewards``); ranks become normal scores.
         max_records: finished trials that the model sees, which bounds its cost: the best quarter of that number, and
             the latest.
         bias: weight of the progressive bias.
@@ -176,7 +176,7 @@ class ModelPolicy:
     exploration: float = 0.45
     draw: float = 0.25
     prior_visits: float = 0.5
-    normalisation: Normalisation = "rank"
+    normalization: Normalization = "rank"
     max_records: int = 160
     bias: float = BIAS
 
@@ -193,7 +193,7 @@ class ModelScorer:
         self.tree = tree
         self.prior = prior
         rollouts = [tree.rollouts[number] for number in tree.trial_numbers]
-        targets = _compute_targets(rollouts, settings.normalisation)
+        targets = _compute_targets(rollouts, settings.normalization)
         rollouts, targets = _select_window(rollouts, targets, settings.max_records)
         pending = tree.pending[-settings.max_records :]
         self.model: ValueModel | None = None
@@ -260,12 +260,12 @@ def count_visits(tree: Tree, above: tuple[Action, ...], actions: Sequence[Action
     return np.array([0.0 if child is None else len(child.trial_numbers) + child.num_pending for child in children])
 
 
-def _compute_targets(rollouts: Sequence[Rollout], normalisation: Normalisation) -> np.ndarray:
+def _compute_targets(rollouts: Sequence[Rollout], normalization: Normalization) -> np.ndarray:
     """Return rewards with mean 0 and standard deviation 1; ranks become normal scores, as a Gaussian model expects."""
-    rewards = compute_rewards(rollouts, normalisation)
+    rewards = compute_rewards(rollouts, normalization)
     if not len(rewards):
         return rewards
-    if normalisation == "rank":
+    if normalization == "rank":
         rewards = ndtri(rewards)  # finite, since a rank lies strictly between 0 and 1
     spread = float(rewards.std())
     return (rewards - rewards.mean()) / spread if spread > 1e-12 else np.zeros(len(rewards))

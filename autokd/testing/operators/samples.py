@@ -108,8 +108,8 @@ class TinyHead(nn.Module):
             sides_BA4 = (self._mix(box_BCHW, self.sides).exp() * stride).flatten(2).transpose(1, 2)
             height, width = cls_BCHW.shape[-2:]
             y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-            centre_A2 = (torch.stack([x, y], -1).flatten(0, 1) * stride).to(sides_BA4)
-            found.append(torch.cat([centre_A2 - sides_BA4[..., :2], centre_A2 + sides_BA4[..., 2:]], -1))
+            center_A2 = (torch.stack([x, y], -1).flatten(0, 1) * stride).to(sides_BA4)
+            found.append(torch.cat([center_A2 - sides_BA4[..., :2], center_A2 + sides_BA4[..., 2:]], -1))
         return torch.cat(logits, 1), torch.cat(found, 1)
 
     def edges(self, pyramid: Mapping[str, Tensor]) -> Tensor:

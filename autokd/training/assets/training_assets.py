@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from autokd.config import ProxyRecipe, ResolvedConfig
-from autokd.data import Datasets, k_centre_indices, stratified_indices
+from autokd.data import Datasets, k_center_indices, stratified_indices
 from autokd.training.assets.data import DataAssets
 from autokd.training.assets.students import StudentAssets
 from autokd.training.assets.teachers import TeacherAssets
@@ -69,5 +69,5 @@ class TrainingAssets:
                 self._subsets[seed] = stratified_indices(boxes_NK, proxy.subset, seed)
             else:
                 features_NC = self.teachers.training_cache("proxy").image_features()
-                self._subsets[seed] = k_centre_indices(features_NC, proxy.subset, seed)
+                self._subsets[seed] = k_center_indices(features_NC, proxy.subset, seed)
         return self._subsets[seed]

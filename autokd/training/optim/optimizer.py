@@ -117,11 +117,11 @@ def trainable(module: nn.Module | None) -> list[nn.Parameter]:
     return [] if module is None else [p for p in module.parameters() if p.requires_grad]
 
 
-def make_optimiser(groups: list[dict[str, object]], recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(groups: list[dict[str, object]], recipe: Recipe) -> torch.optim.Optimizer:
     """Return AdamW, SGD with momentum, or DOT, with fused kernels, which are several times faster on a CPU too."""
-    if recipe.optimiser == "dot":
+    if recipe.optimizer == "dot":
         return DistillationOrientedSGD(groups, recipe.learning_rate, DOT_MOMENTUM, recipe.dot_delta)
-    if recipe.optimiser == "adamw":
+    if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
     momentum, nesterov = recipe.momentum, recipe.nesterov and recipe.momentum > 0
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=momentum, nesterov=nesterov, fused=True)
@@ -157,8 +157,8 @@ class Precision:
         if self._dtype == torch.float16 and not can_scale:
             if amp is True:
                 raise ConfigError(
-                    "amp: true needs a scaled loss on this card, which has no bfloat16, and 'optimiser: dot' keeps two "
-                    "losses apart. Set 'amp: false' or 'auto', or take another optimiser."
+                    "amp: true needs a scaled loss on this card, which has no bfloat16, and 'optimizer: dot' keeps two "
+                    "losses apart. Set 'amp: false' or 'auto', or take another optimizer."
                 )
             self.is_mixed, self._dtype = False, torch.float32
         is_scaled = self._dtype == torch.float16
@@ -176,18 +176,18 @@ class Precision:
         """Return the context of a forward pass."""
         return torch.autocast(self._device.type, dtype=self._dtype, enabled=self.is_mixed)
 
-    def backward(self, loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
+    def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Compute the gradients of ``loss``, free of the scale, so that clipping sees their true norm."""
         if not self.is_scaled:
             loss.backward()
             return
         self._scaler.scale(loss).backward()
-        self._scaler.unscale_(optimiser)
+        self._scaler.unscale_(optimizer)
 
-    def step(self, optimiser: torch.optim.Optimizer) -> None:
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Move the parameters, unless a scaled step has gradients that are not finite."""
         if not self.is_scaled:
-            optimiser.step()
+            optimizer.step()
             return
-        self._scaler.step(optimiser)
+        self._scaler.step(optimizer)
         self._scaler.update()

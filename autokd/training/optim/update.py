@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from autokd.config import Recipe
 from autokd.training.optim.dot import DistillationOrientedSGD
-from autokd.training.optim.optimizer import Precision, clip_gradients, make_optimiser, parameter_groups, trainable
+from autokd.training.optim.optimizer import Precision, clip_gradients, make_optimizer, parameter_groups, trainable
 
 TOTAL, TASK, DISTILL = "total", "task", "distill"
 """Names of the parts that have a graph; ``distill`` is absent in a training without distillation."""
@@ -33,15 +33,15 @@ class UpdateRule(ABC):
 
     def __init__(self, student: nn.Module, distiller: nn.Module | None, recipe: Recipe, device: torch.device) -> None:
         decays = recipe.weight_decay, recipe.norm_decay, recipe.bias_decay
-        self.optimiser = make_optimiser(parameter_groups(student, distiller, *decays), recipe)
+        self.optimizer = make_optimizer(parameter_groups(student, distiller, *decays), recipe)
         self.precision = Precision(device, recipe.amp, self.can_scale)
         self._owners = (trainable(student), trainable(distiller))
         self._max_norm = recipe.gradient_clip_norm
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the next step."""
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = rate
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -71,13 +71,13 @@ class StandardUpdate(UpdateRule):
     """One backward pass for the sum of all parts."""
 
     def differentiate(self, parts: Mapping[str, Tensor]) -> Tensor | None:
-        self.precision.backward(parts[TOTAL], self.optimiser)
+        self.precision.backward(parts[TOTAL], self.optimizer)
         norms = [clip_gradients(parameters, self._max_norm) for parameters in self._owners]
         return None if self.precision.is_scaled else norms[0]
 
     def step(self) -> None:
-        self.precision.step(self.optimiser)
-        self.optimiser.zero_grad(set_to_none=True)  # now, so that the next forward has the memory
+        self.precision.step(self.optimizer)
+        self.optimizer.zero_grad(set_to_none=True)  # now, so that the next forward has the memory
 
 
 class DotUpdate(UpdateRule):
@@ -120,7 +120,7 @@ class DotUpdate(UpdateRule):
         return norm
 
     def step(self) -> None:
-        cast(DistillationOrientedSGD, self.optimiser).step(self._task, self._distill)
+        cast(DistillationOrientedSGD, self.optimizer).step(self._task, self._distill)
         self._task, self._distill = {}, {}
 
 
@@ -138,5 +138,5 @@ def make_update_rule(
     Raises:
         ConfigError: if the optimizer cannot work in the recipe's precision on this device.
     """
-    kind = DotUpdate if recipe.optimiser == "dot" else StandardUpdate
+    kind = DotUpdate if recipe.optimizer == "dot" else StandardUpdate
     return kind(student, distiller, recipe, device)

@@ -61,8 +61,8 @@ def test_a_checkpoint_as_a_runner_saves_it_loads(make, tmp_path):
     hub.update_scalar("train/loss", torch.tensor(1.25))
     hub.update_info("epoch", 3)
     weights = make("retinanet").plain_state_dict()
-    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.1, momentum=0.9).state_dict()
-    path = _save(tmp_path / "epoch_3.pth", weights, message_hub=hub.state_dict(), optimizer=optimiser)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.1, momentum=0.9).state_dict()
+    path = _save(tmp_path / "epoch_3.pth", weights, message_hub=hub.state_dict(), optimizer=optimizer)
     loaded = _load("retinanet", path).plain_state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in loaded.items())
 
@@ -196,7 +196,7 @@ def test_a_missing_checkpoint_and_diverged_weights_are_refused(make, tmp_path):
     weights = make("retinanet").plain_state_dict()
     weights["backbone.conv1.weight"][0] = float("nan")
     with pytest.raises(DetectorError, match=r"1 tensors hold NaN or infinity \(backbone\.conv1\.weight\)"):
-        _load("retinanet", _save(tmp_path / "spoilt.pth", weights))
+        _load("retinanet", _save(tmp_path / "spoiled.pth", weights))
 
 
 def test_a_checkpoint_spares_the_download_of_the_backbone(tmp_path, make):

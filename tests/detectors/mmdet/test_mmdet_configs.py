@@ -42,12 +42,12 @@ def test_a_config_that_fails_is_refused_with_its_error(tmp_path):
     broken.write_text("_base_ = './nowhere.py'\n")
     with pytest.raises(DetectorError, match="its bases are seen from its own folder"):
         read_config(_section(broken))
-    broken.write_text("optimiser = 3\n")
+    broken.write_text("optimizer = 3\n")
     with pytest.raises(DetectorError, match="has no 'model'"):
         read_config(_section(broken))
 
 
-def test_options_override_keys_and_misspelt_ones_are_refused():
+def test_options_override_keys_and_misspelled_ones_are_refused():
     config = read_config(section("fcos", options={"model.bbox_head.stacked_convs": 2, "model.neck": {"num_outs": 5}}))
     assert config.model.bbox_head.stacked_convs == 2
     assert config.model.neck.out_channels == 16

@@ -131,7 +131,7 @@ def test_boxes_and_logits_are_those_that_mmdet_decodes(name, make, images_BCHW):
         own, outs = _own_candidates(detector, images_BCHW[:1])
         outputs = detector(images_BCHW[:1])
     scores = outputs.class_logits[0].sigmoid()
-    if name in ("fcos", "atss"):  # their scores have the centre-ness folded in
+    if name in ("fcos", "atss"):  # their scores have the centerness folded in
         scores = scores * torch.cat([level[0].sigmoid().flatten() for level in outs[2]])[:, None]
     boxes = outputs.boxes[0].clamp(min=0).minimum(torch.tensor([128.0, 96.0, 128.0, 96.0]))
     own_boxes = own.bboxes.clamp(min=0).minimum(torch.tensor([128.0, 96.0, 128.0, 96.0]))

@@ -46,7 +46,7 @@ def test_torchvision_heads_have_the_rows_that_they_give(architecture, size):
 
 
 def reasons_of(teacher: str, student: str, size=(96, 128)) -> list[str]:
-    space = "space: {terms: 1, sources: [whole, class_logits, localisation], distances: [l2, iou]}\n"
+    space = "space: {terms: 1, sources: [whole, class_logits, localization], distances: [l2, iou]}\n"
     text = DATA.format(*size) + f"teacher: {teacher}\nstudent: {student}\n" + space
     config = load_config(text)
     taps = taps_of(config.student), *taps_of_teachers(config)
@@ -72,7 +72,7 @@ def test_predictions_of_other_rows_leave_the_space_with_the_reason(teacher, stud
         for reason in reasons_of(of_mmdet(teacher), of_mmdet(student))
         if "prediction layouts do not match" in reason
     ]
-    assert {"class_logits", "localisation"} == {reason.split("'")[1] for reason in found}
+    assert {"class_logits", "localization"} == {reason.split("'")[1] for reason in found}
     assert all(why in reason for reason in found)
 
 

@@ -22,7 +22,7 @@ ROWS: tuple[Operator, ...] = (
         paper="LD, arXiv:2102.12252, section 3.3",
     ),
     Operator(
-        "localisation", "source", f"{_MODULE}:Localization", gives=BOXES, needs_taps=("boxes", "class_logits"),
+        "localization", "source", f"{_MODULE}:Localization", gives=BOXES, needs_taps=("boxes", "class_logits"),
         formula="boxes|top score", meaning="the decoded boxes, weighted by the teacher's top class probability",
         paper="BCKD, arXiv:2308.14286, section 3.3",
     ),

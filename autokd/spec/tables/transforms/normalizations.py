@@ -8,7 +8,7 @@ _MODULE = "autokd.distill.transforms.normalizations"
 
 ROWS: tuple[Operator, ...] = (
     Operator(
-        "standardise", "transform", f"{_MODULE}:Standardize", group="normalise",
+        "standardize", "transform", f"{_MODULE}:Standardize", group="normalize",
         formula="(x - mean_bs x) / std_bs x",
         meaning="each channel shifted and scaled to mean 0 and standard deviation 1 over batch and cells",
         paper="PKD, arXiv:2207.02039, section 3.2", needs_batch=True,
@@ -17,14 +17,14 @@ ROWS: tuple[Operator, ...] = (
         blind_to=effects("channel_affine"),
     ),
     Operator(
-        "l2_channels", "transform", f"{_MODULE}:L2Channels", group="normalise",
+        "l2_channels", "transform", f"{_MODULE}:L2Channels", group="normalize",
         formula="x / ||x||_c", meaning="the vector of each cell, scaled to length 1",
         paper="DetKDS, ICML 2024",
         takes=(*FEATURES, LOGITS), gives_same=True,
         adds=effects("cell_scale"), keeps=effects("grouping"), blind_to=effects("cell_scale"),
     ),
     Operator(
-        "l2_cells", "transform", f"{_MODULE}:L2Cells", group="normalise",
+        "l2_cells", "transform", f"{_MODULE}:L2Cells", group="normalize",
         formula="x / ||x||_s", meaning="each channel of each sample, scaled to length 1 over its cells",
         paper="DetKDS, ICML 2024",
         takes=(*FEATURES, SCALAR_MAP), gives_same=True, compares_cells=True,
@@ -32,13 +32,13 @@ ROWS: tuple[Operator, ...] = (
         blind_to=effects("sample_channel_scale"),
     ),
     Operator(
-        "l2_samples", "transform", f"{_MODULE}:L2Samples", group="normalise",
+        "l2_samples", "transform", f"{_MODULE}:L2Samples", group="normalize",
         formula="x / ||x||_b", meaning="each number, scaled to length 1 over the samples of the batch",
         paper="DetKDS, ICML 2024", takes=(*FEATURES, SCALAR_MAP), gives_same=True, needs_batch=True,
         adds=effects("position_scale"), blind_to=effects("position_scale"),
     ),
     Operator(
-        "min_max", "transform", f"{_MODULE}:MinMax", group="normalise",
+        "min_max", "transform", f"{_MODULE}:MinMax", group="normalize",
         formula="(x - min_s x) / (max_s x - min_s x)",
         meaning="each channel of each sample, shifted and scaled to the range 0 to 1",
         paper="DetKDS, ICML 2024", takes=(*FEATURES, SCALAR_MAP), gives_same=True, compares_cells=True,

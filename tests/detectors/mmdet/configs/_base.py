@@ -1,4 +1,4 @@
-"""A ResNet-18 of an eighth of its width under a pyramid of 16 channels, p3 to p7; colours as in MMDetection's zoo."""
+"""A ResNet-18 of an eighth of its width under a pyramid of 16 channels, p3 to p7; colors as in MMDetection's zoo."""
 
 default_scope = "mmdet"
 backbone = dict(

@@ -13,7 +13,7 @@ from autokd.presets import load_preset
 from autokd.training.optim.optimizer import (
     Precision,
     clip_gradients,
-    make_optimiser,
+    make_optimizer,
     parameter_groups,
     rate_factor,
 )
@@ -23,14 +23,14 @@ def test_one_cycle_rises_to_the_peak_and_falls_as_torchs_own():
     recipe = Recipe(warmup_fraction=0.3, learning_rate=1.0)
     num_steps = 101  # the peak, 0.3 * 100, is a whole step
     parameter = nn.Parameter(torch.zeros(1))
-    optimiser = torch.optim.SGD([parameter], lr=1.0)
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
     # torch puts the end of the rise at 0.3 * 101 - 1; this fraction puts it on step 30.
     torch_schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, 1.0, total_steps=num_steps, pct_start=31 / 101, div_factor=25, final_div_factor=1e4 / 25
+        optimizer, 1.0, total_steps=num_steps, pct_start=31 / 101, div_factor=25, final_div_factor=1e4 / 25
     )
     for step in range(num_steps):
-        assert rate_factor(step, num_steps, recipe) == pytest.approx(optimiser.param_groups[0]["lr"], abs=1e-9)
-        optimiser.step()
+        assert rate_factor(step, num_steps, recipe) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
+        optimizer.step()
         if step < num_steps - 1:
             torch_schedule.step()
 
@@ -58,8 +58,8 @@ def test_norms_and_biases_are_not_decayed_and_the_distiller_has_groups_of_its_ow
     }
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "sgd", "dot"])
-def test_the_optimiser_has_every_trainable_parameter_of_a_built_distiller_once(optimiser):
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "dot"])
+def test_the_optimizer_has_every_trainable_parameter_of_a_built_distiller_once(optimizer):
     """Adapters for other channels, and whatever operators bring along."""
     outputs = {
         side: DetectorOutputs(
@@ -70,9 +70,9 @@ def test_the_optimiser_has_every_trainable_parameter_of_a_built_distiller_once(o
     distiller = build_distiller(load_preset("fitnet"), **outputs, num_classes=3)
     assert len(list(distiller.parameters())) > 0
     student = nn.Conv2d(3, 4, 3)
-    recipe = Recipe(optimiser=optimiser)
+    recipe = Recipe(optimizer=optimizer)
     found = [
-        p for g in make_optimiser(parameter_groups(student, distiller, 0.1), recipe).param_groups for p in g["params"]
+        p for g in make_optimizer(parameter_groups(student, distiller, 0.1), recipe).param_groups for p in g["params"]
     ]
     wanted = [*student.parameters(), *(p for p in distiller.parameters() if p.requires_grad)]
     assert sorted(map(id, found)) == sorted(map(id, wanted))
@@ -83,10 +83,10 @@ def test_a_weight_without_gradient_pull_decays_by_rate_times_decay(name):
     weight, bias = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
     module = nn.Module()
     module.weight, module.bias = weight, bias
-    recipe = Recipe(optimiser=name, learning_rate=0.1, weight_decay=0.5)
-    optimiser = make_optimiser(parameter_groups(module, None, recipe.weight_decay), recipe)
+    recipe = Recipe(optimizer=name, learning_rate=0.1, weight_decay=0.5)
+    optimizer = make_optimizer(parameter_groups(module, None, recipe.weight_decay), recipe)
     weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
-    optimiser.step()
+    optimizer.step()
     # SGD: the decay is a gradient, doubled by Nesterov's momentum term (1 + 0.9).
     expected = 1 - 0.1 * 0.5 * (1.9 if name == "sgd" else 1)
     assert weight.detach().unique().tolist() == pytest.approx([expected])
