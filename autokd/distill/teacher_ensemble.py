@@ -109,7 +109,7 @@ class TeacherEnsemble(nn.Module):
             targets: as of ``Distiller.forward``.
 
         Returns:
-            The loss, and terms named "teacher 1/whole.l2", whose weights contain the share.
+            The loss, and terms named "teacher 1/feature_map.l2", whose weights contain the share.
 
         Raises:
             NonFiniteError, DistillError: as ``Distiller.forward``, naming the teacher.

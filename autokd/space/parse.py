@@ -1,7 +1,7 @@
 """Reads a space from YAML.
 
     terms: {min: 1, max: 2}
-    sources: [whole, foreground, {instance: {size: [4, 7]}}]        # or: all
+    sources: [feature_map, foreground, {instance: {size: [4, 7]}}]        # or: all
     transforms: {attention: [none, spatial_attention], normalize: [none, {softmax_cells: {temperature: [1, 4]}}]}
     distances: [l1, l2, kl]                                         # or: all
     strength: {log_uniform: [3, 1000]}                              # or: [10, 100]
@@ -32,7 +32,7 @@ from autokd.spec.vocabulary import IDENTITY
 
 DEFAULT_SPACE: dict[str, Any] = {
     "terms": {"min": 1, "max": 2},
-    "sources": ["whole", "foreground", "background", "instance"],
+    "sources": ["feature_map", "foreground", "background", "instance"],
     "transforms": {
         "attention": ["none", "spatial_attention", "channel_attention"],
         "scale": ["none", "max_pool", "local_patches"],

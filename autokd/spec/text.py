@@ -3,7 +3,7 @@
 schema: 1
 name: cwd
 terms:
-- source: whole                       # or {instance: {size: 7}}
+- source: feature_map                       # or {instance: {size: 7}}
   transforms: [{softmax_cells: {temperature: 1.0}}]
   distance: kl
   weight: {relative: 40}              # or {absolute: 10}; also schedule: linear_decay, layers: gap

@@ -41,8 +41,8 @@ def conditional_objective(trial: optuna.Trial) -> float:
 
     Values are rounded, so that ties are common and random numbers decide between choices of equal score.
     """
-    source = trial.suggest_categorical("source", ["whole", "foreground", "instance"])
-    value = {"whole": 0, "foreground": 2, "instance": 1}[source]
+    source = trial.suggest_categorical("source", ["feature_map", "foreground", "instance"])
+    value = {"feature_map": 0, "foreground": 2, "instance": 1}[source]
     if source != "instance":
         value += trial.suggest_categorical("scale", [1, 2, 4])
         value += trial.suggest_int("window", 1, 4)

@@ -29,7 +29,7 @@ from autokd.outcomes import Cause, Evaluator, Job, Outcome, RecipeName, Report, 
 from autokd.runtime import WAIT, Wait
 from autokd.spec import DistillerSpec, Step, TermSpec, Weight
 
-SPEC = DistillerSpec((TermSpec(Step("whole"), (), Step("l2"), Weight("relative", 40.0)),), name="fitnet")
+SPEC = DistillerSpec((TermSpec(Step("feature_map"), (), Step("l2"), Weight("relative", 40.0)),), name="fitnet")
 """The distiller of every job, which a worker must receive unchanged."""
 
 

@@ -23,7 +23,7 @@ from autokd.benchmark.simulation.scripts import parser_of, run_script
 
 FEATURES, SOFT = ("none", "standardize"), ("softmax_cells", "softmax_channels")
 PARTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "whole map, foreground": {"source": ("whole", "foreground")},
+    "whole map, foreground": {"source": ("feature_map", "foreground")},
     "reliable foreground, logits": {"source": ("reliable_foreground", "class_logits")},
     "all but the whole map": {"source": ("foreground", "reliable_foreground", "class_logits")},
     "L1, L2": {"distance": ("l1", "l2")},

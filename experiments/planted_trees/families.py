@@ -115,7 +115,7 @@ def _branching(rng: np.random.Generator) -> Callable[[Chooser], float]:
 
 def _grammar(rng: np.random.Generator) -> Callable[[Chooser], float]:
     options = {
-        "source": ("whole", "foreground", "background", "instance"),
+        "source": ("feature_map", "foreground", "background", "instance"),
         "attention": ("none", "spatial", "channel"),
         "scale": ("none", "max_pool_2", "patches_2", "patches_4"),
         "normalize": ("none", "standardize", "l2", "softmax"),

@@ -237,7 +237,7 @@ def test_a_partial_table_and_an_unrecorded_metric_are_refused():
 
 def test_a_part_of_the_space_is_searched_and_judged_alone():
     table = synthetic(SMALL)
-    truth = Truth(table, PARTS, only={"source": ("whole", "background")})
+    truth = Truth(table, PARTS, only={"source": ("feature_map", "background")})
     inside = [row for row in table if row.spec.terms[0].source.name != "foreground"]
     assert len(truth.score) == len(inside) == 16
     best = max(inside, key=lambda row: sum(outcomes_of(row.spec, "full", s, 4).metrics["val_ap"] for s in (0, 1)))

@@ -75,12 +75,12 @@ def test_four_hundred_specs_with_three_seeds_stay_far_below_five_megabytes(tmp_p
 def test_a_spec_is_found_however_it_is_written(path):
     text = """
     terms:
-    - {source: whole, transforms: [none], distance: l2, weight: {relative: 10}}
-    - {source: whole, distance: l2, weight: {relative: 30.0}}
+    - {source: feature_map, transforms: [none], distance: l2, weight: {relative: 10}}
+    - {source: feature_map, distance: l2, weight: {relative: 30.0}}
     """
     row = load_benchmark(path).lookup(DistillerSpec.from_yaml(text))
     [term] = row.spec.terms
-    assert (term.source.name, term.transforms, term.distance.name, term.weight.value) == ("whole", (), "l2", 40.0)
+    assert (term.source.name, term.transforms, term.distance.name, term.weight.value) == ("feature_map", (), "l2", 40.0)
 
 
 def test_a_lookup_takes_microseconds(path, specs):

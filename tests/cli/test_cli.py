@@ -70,7 +70,7 @@ def test_presets_are_listed_with_paper():
 
 def test_show_prints_formula_and_digest(tmp_path):
     path = tmp_path / "kd.yaml"
-    path.write_text("name: mine\nterms:\n- {source: whole, distance: l2, weight: {relative: 40}}\n")
+    path.write_text("name: mine\nterms:\n- {source: feature_map, distance: l2, weight: {relative: 40}}\n")
     output = invoke("show", str(path)).output
     assert "L = 40 x l2(F)" in output
     assert "digest" in output

@@ -10,5 +10,8 @@ from autokd.errors import ConfigError
 
 def test_the_keys_of_a_space_belong_under_space():
     with pytest.raises(ConfigError, match=r"1: sources: key 'sources' is not one of .*space"):
-        load_space("sources: [whole]\ndistances: [l2]\n")
-    assert len(load_space("space: {terms: 1, sources: [whole], distances: [l2], strength: [10]}").slots[0].options) == 1
+        load_space("sources: [feature_map]\ndistances: [l2]\n")
+    assert (
+        len(load_space("space: {terms: 1, sources: [feature_map], distances: [l2], strength: [10]}").slots[0].options)
+        == 1
+    )

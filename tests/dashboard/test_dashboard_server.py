@@ -37,7 +37,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = open_study(folder / "study.db", "small")
     for number, (distance, value) in enumerate({"l1": 0.5, "l2": 1.5, "cosine": 1.0}.items()):
         trial = study.ask({"t1.distance": optuna.distributions.CategoricalDistribution(["l1", "l2", "cosine"])})
-        term = {"source": "whole", "transforms": [], "distance": distance, "weight": {"relative": 40.0}}
+        term = {"source": "feature_map", "transforms": [], "distance": distance, "weight": {"relative": 40.0}}
         record_job(trial, Job(f"trial-{number}", DistillerSpec.from_data({"terms": [term]}), "proxy"))
         trial.report(value / 2, 1)
         trial.report(value, 2)

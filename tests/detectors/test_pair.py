@@ -22,7 +22,9 @@ def test_a_baseline_without_its_taps_is_refused_with_what_it_lacks_and_what_to_w
     with pytest.raises(ConfigError) as error:
         check_trainable(config)
     message = str(error.value)
-    assert "ld: source 'edges' needs the student's edge_logits, the teacher's edge_logits" in message
+    assert (
+        "ld: source 'localization_distribution' needs the student's edge_logits, the teacher's edge_logits" in message
+    )
     assert "full: {baselines: [none, pkd]}" in message
     listed = message.split("Presets that fit: ")[1].rstrip(".").split(", ")
     assert "pkd" in listed
@@ -43,7 +45,9 @@ def test_baselines_that_fit_and_the_default_ones_pass():
 
 
 def test_a_given_distiller_is_refused_as_a_baseline_would_be():
-    with pytest.raises(ConfigError, match=r"cannot be trained with ld:\n  ld: source 'edges' needs"):
+    with pytest.raises(
+        ConfigError, match=r"cannot be trained with ld:\n  ld: source 'localization_distribution' needs"
+    ):
         check_trainable(config_of("fcos", ""), load_preset("ld"))
 
 
@@ -55,13 +59,13 @@ def test_every_listed_preset_fits_and_no_other():
 
 
 def test_enqueued_distillers_that_cannot_be_tried_are_named_each_with_its_reason():
-    space = "space: {terms: 1, sources: [whole], transforms: {normalize: [none, standardize]}, distances: [l2]}\n"
+    space = "space: {terms: 1, sources: [feature_map], transforms: {normalize: [none, standardize]}, distances: [l2]}\n"
     config = config_of("fcos", space + "search: {enqueue: [ld, fitnet, cwd]}\n")
     pair = pair_of(config)
     first = first_trials(config, pair, pair.part_of(config.space)[0])
     assert list(first.decisions) == ["fitnet"]
     unsupplied, outside = first.notes
-    assert "ld is not tried first: source 'edges' needs the student's edge_logits" in unsupplied
+    assert "ld is not tried first: source 'localization_distribution' needs the student's edge_logits" in unsupplied
     assert "cwd is not tried first, it lies outside the space" in outside
 
 

@@ -129,7 +129,7 @@ FILE = """\
 data: {format: shapes, image_size_px: [64, 64], num_train: 8, num_val: 4, num_test: 4}
 teacher: {framework: toy, train: {epochs: 1}}
 student: {framework: toy, width: 8}
-space: {terms: 1, sources: [whole, class_logits], distances: [l2]}
+space: {terms: 1, sources: [feature_map, class_logits], distances: [l2]}
 search: {trials: 2, finalists: 1, finalist_seeds: [1], enqueue: [], sampler: random}
 proxy: {epochs: 1, subset: 1.0}
 full: {epochs: 1, batch_size: 4, seeds: [0], baselines: [none]}

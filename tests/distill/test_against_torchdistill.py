@@ -214,7 +214,9 @@ COMPARISONS = (
     # Weight 1000: the released beta. Mode "code" is the mean of squares of the released code.
     Comparison("at", load_preset("at"), at("code", factor=1000)),
     # The norm of one sample: over a batch, l2_norm is the norm of all samples together.
-    Comparison("at as its paper has it", form("whole", SQUARES, "l2_cells", "l2_norm"), at("paper"), num_images=1),
+    Comparison(
+        "at as its paper has it", form("feature_map", SQUARES, "l2_cells", "l2_norm"), at("paper"), num_images=1
+    ),
     Comparison("kl of logits", form("class_logits", SOFT_2, "kl"), of_logits(lambda s, t: kd(s, t, temperature=2))),
     Comparison(
         "correlation within a candidate",
@@ -226,24 +228,28 @@ COMPARISONS = (
         form("class_logits", "softmax_channels", "pearson"),
         of_logits(lambda s, t: dist(s, t, beta=0)),
     ),
-    Comparison("correlation of channels", form("whole", "pearson"), over_levels(correlation_of_channels)),
-    Comparison("correlation of cells", form("whole", "pearson_channels"), over_levels(channel_correlation)),
+    Comparison("correlation of channels", form("feature_map", "pearson"), over_levels(correlation_of_channels)),
+    Comparison("correlation of cells", form("feature_map", "pearson_channels"), over_levels(channel_correlation)),
     Comparison(
         "cross-correlation",
-        form("whole", "cross_correlation"),
+        form("feature_map", "cross_correlation"),
         over_levels(lambda s, t: correlation_gap(by_channel(s), by_channel(t))),
     ),
     Comparison(
-        "similarity of channels", form("whole", "gram_channels", "l2_cells", "l2"), over_levels(channel_similarity)
+        "similarity of channels",
+        form("feature_map", "gram_channels", "l2_cells", "l2"),
+        over_levels(channel_similarity),
     ),
-    Comparison("congruence of samples", form("whole", "gram_samples", "l2_norm"), over_levels(congruence)),
+    Comparison("congruence of samples", form("feature_map", "gram_samples", "l2_norm"), over_levels(congruence)),
     Comparison(
         "unit channels",
-        form("whole", "l2_cells", "l1"),
+        form("feature_map", "l2_cells", "l1"),
         over_levels(lambda s, t: unit_l1(by_channel(s), by_channel(t))),
     ),
     Comparison(
-        "unit cells", form("whole", "l2_channels", "l1"), over_levels(lambda s, t: unit_l1(by_cell(s), by_cell(t)))
+        "unit cells",
+        form("feature_map", "l2_channels", "l1"),
+        over_levels(lambda s, t: unit_l1(by_cell(s), by_cell(t))),
     ),
 )
 

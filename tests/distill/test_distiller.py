@@ -20,7 +20,7 @@ from autokd.spec import REGISTRY, DistillerSpec, Operator, Step, Weight
 from tests.support import distill_cases as cases
 
 ONE = Weight("absolute", 1.0)
-WHOLE_L2 = cases.spec_of("whole", [], "l2", ONE)
+WHOLE_L2 = cases.spec_of("feature_map", [], "l2", ONE)
 
 
 def built(spec=WHOLE_L2, student=None, teacher=None, **settings):
@@ -94,7 +94,7 @@ def test_other_channels_get_a_1x1_convolution_a_level_that_learns():
 
 def test_all_terms_share_the_adapters():
     student, teacher = cases.outputs(channels=3), cases.outputs(channels=5, seed=1)
-    terms = [cases.spec_of(source, [], "l2", ONE).terms[0] for source in ("whole", "foreground", "instance")]
+    terms = [cases.spec_of(source, [], "l2", ONE).terms[0] for source in ("feature_map", "foreground", "instance")]
     distiller = built(DistillerSpec(tuple(terms)), student, teacher)
     assert len(list(distiller.parameters())) == 6
 
@@ -117,13 +117,13 @@ def test_learned_parts_start_alike_for_every_spec_and_leave_the_global_random_nu
 def test_the_result_lists_each_term_before_and_after_its_weight():
     spec = DistillerSpec(
         (
-            cases.spec_of("whole", ["standardize"], "l2", Weight("absolute", 3.0)).terms[0],
+            cases.spec_of("feature_map", ["standardize"], "l2", Weight("absolute", 3.0)).terms[0],
             cases.spec_of("foreground", [], "l1", Weight("absolute", 0.5)).terms[0],
         )
     )
     result = built(spec)(cases.outputs(), cases.outputs(seed=1), cases.TARGETS)
-    assert set(result.terms) == {"whole.standardize.l2", "foreground.l1"}
-    assert result.terms["whole.standardize.l2"].weight == 3.0
+    assert set(result.terms) == {"feature_map.standardize.l2", "foreground.l1"}
+    assert result.terms["feature_map.standardize.l2"].weight == 3.0
     for value in result.terms.values():
         torch.testing.assert_close(value.weighted, value.raw * value.weight)
         assert not value.raw.requires_grad
@@ -131,9 +131,11 @@ def test_the_result_lists_each_term_before_and_after_its_weight():
 
 
 def test_terms_of_the_same_operators_have_different_names():
-    terms = [cases.spec_of("whole", [Step.of("softmax_cells", temperature=t)], "kl", ONE).terms[0] for t in (1, 2, 4)]
+    terms = [
+        cases.spec_of("feature_map", [Step.of("softmax_cells", temperature=t)], "kl", ONE).terms[0] for t in (1, 2, 4)
+    ]
     result = built(DistillerSpec(tuple(terms)))(cases.outputs(), cases.outputs(seed=1))
-    name = "whole.softmax_cells.kl"
+    name = "feature_map.softmax_cells.kl"
     assert list(result.terms) == [name, f"{name}#2", f"{name}#3"]
     assert len({float(value.raw) for value in result.terms.values()}) == 3
 
@@ -163,13 +165,13 @@ def test_no_gradient_reaches_a_teacher_that_would_take_one():
 
 def test_a_pair_that_lacks_a_tap_is_refused_saying_who_lacks_what():
     bare = DetectorOutputs({}, {}, class_logits=torch.zeros(2, 5, 3))
-    with pytest.raises(DistillError, match=r"term whole\.l2 needs the teacher's fpn.*teacher has class_logits"):
+    with pytest.raises(DistillError, match=r"term feature_map\.l2 needs the teacher's fpn.*teacher has class_logits"):
         built(teacher=bare)
 
 
 def test_an_ill_typed_spec_is_refused():
     with pytest.raises(SpecError, match="kl"):
-        built(cases.spec_of("whole", [], "kl", ONE))
+        built(cases.spec_of("feature_map", [], "kl", ONE))
 
 
 def test_a_term_that_cannot_depend_on_the_student_is_refused():
@@ -177,7 +179,7 @@ def test_a_term_that_cannot_depend_on_the_student_is_refused():
     pair = [cases.outputs(seed=seed, levels=single_cells, size_px=(8, 8)) for seed in (0, 1)]
     for dead in (["softmax_cells"], "kl"), (["l2_cells"], "l2"):
         with pytest.raises(DistillError, match=r"does not depend on the student"):
-            build_distiller(cases.spec_of("whole", *dead, ONE), *pair, num_classes=3)
+            build_distiller(cases.spec_of("feature_map", *dead, ONE), *pair, num_classes=3)
 
 
 @pytest.mark.parametrize("steps", [["softmax_cells"], ["l2_cells"], ["max_pool"]])
@@ -222,7 +224,7 @@ def test_a_tap_that_is_not_finite_is_named(side):
 def test_a_term_that_overflows_is_named():
     student = cases.outputs()
     huge = cases.like(student, lambda map_BCHW: map_BCHW * 1e25)
-    with pytest.raises(NonFiniteError, match=r"term whole\.l2 is inf.*greatest magnitude .*e\+25"):
+    with pytest.raises(NonFiniteError, match=r"term feature_map\.l2 is inf.*greatest magnitude .*e\+25"):
         built()(huge, student)
 
 
@@ -239,12 +241,12 @@ def test_an_operator_of_another_package_is_loaded_by_its_row():
     row = Operator("half_l2", "distance", "tests.support.distill_cases:HalfL2", formula="", meaning="", paper="")
     student, teacher = cases.outputs(), cases.outputs(seed=1)
     with REGISTRY.registered(row):
-        half = built(cases.spec_of("whole", [], "half_l2", ONE))(student, teacher).total
+        half = built(cases.spec_of("feature_map", [], "half_l2", ONE))(student, teacher).total
     torch.testing.assert_close(half, built()(student, teacher).total / 2)
     gone = replace(row, implementation="tests.support.distill_cases:Gone")
     lacking = "'half_l2': its class tests.support.distill_cases:Gone cannot be loaded"
     with REGISTRY.registered(gone), pytest.raises(DistillError, match=lacking):
-        built(cases.spec_of("whole", [], "half_l2", ONE))
+        built(cases.spec_of("feature_map", [], "half_l2", ONE))
 
 
 # -------------------------------------------------------------------------------------- checkpoints
@@ -252,7 +254,7 @@ def test_an_operator_of_another_package_is_loaded_by_its_row():
 
 def test_state_dict_restores_adapters_factors_and_step():
     student, teacher = cases.outputs(3, with_loss=True), cases.outputs(5, seed=1)
-    spec = cases.spec_of("whole", [], "l2", Weight("relative", 10.0))
+    spec = cases.spec_of("feature_map", [], "l2", Weight("relative", 10.0))
     distiller = built(spec, student, teacher)
     nn.init.normal_(distiller.adapters[0].weight)
     distiller(student, teacher)

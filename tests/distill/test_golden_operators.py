@@ -282,7 +282,7 @@ def test_roi_align_equals_torchvisions_kernel_and_its_gradient(size):
     torch.testing.assert_close(found_gradient, want_gradient)
 
 
-GOLDEN = {*POINTWISE, *RESHAPING, *DISTANCE_FORMULAS, "kl", "whole", "foreground", "background", "instance"}
+GOLDEN = {*POINTWISE, *RESHAPING, *DISTANCE_FORMULAS, "kl", "feature_map", "foreground", "background", "instance"}
 """Rows whose values are checked here; the masks are in test_regions. Each test_golden_*.py has such a set."""
 
 

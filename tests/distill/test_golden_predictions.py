@@ -36,7 +36,7 @@ GOLDEN = {
     "class_logits",
     "positive_logits",
     "localization",
-    "edges",
+    "localization_distribution",
     "crossed_logits",
     "crossed_boxes",
     "binary_cross_entropy",
@@ -243,7 +243,7 @@ def test_localization_weighs_the_boxes_by_the_teachers_top_probability():
 
 def test_edges_are_cells_whose_channels_are_bins_weighted_on_positive_candidates_alone():
     targets = labeled_targets(PAIR[1])
-    piece = piece_of("edges", *PAIR, targets)
+    piece = piece_of("localization_distribution", *PAIR, targets)
     edges_s, edges_t, logits_BAK = numbers(PAIR[0].edge_logits, PAIR[1].edge_logits, PAIR[1].class_logits)
     labels = expected_labels(PAIR[1], targets)
     student, teacher, weights = numbers(piece.student_SCHW, piece.teacher_SCHW, piece.weights_SHW)
@@ -274,7 +274,7 @@ def test_crossed_predictions_are_those_of_the_teachers_head_for_the_students_ali
 # ------------------------------------------------------------------------------------- pairs that differ
 
 
-@pytest.mark.parametrize("source", ["class_logits", "positive_logits", "localization", "edges"])
+@pytest.mark.parametrize("source", ["class_logits", "positive_logits", "localization", "localization_distribution"])
 def test_predictions_that_cannot_be_paired_are_refused_at_build_with_both_shapes(source):
     student, teacher = PAIR
     fewer = {name: getattr(teacher, name)[:, :-5] for name in ("class_logits", "boxes", "edge_logits")}

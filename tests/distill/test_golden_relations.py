@@ -124,9 +124,11 @@ def test_non_local_adds_to_each_cell_what_the_cells_that_count_say_by_each_sides
 def test_non_local_starts_as_the_identity_and_learns_on_both_sides_without_reaching_the_teacher():
     student, teacher = cases.outputs(4), cases.outputs(4, seed=1)
     distiller = build_distiller(
-        cases.spec_of("whole", ["non_local"], "l2", Weight("absolute", 1.0)), student, teacher, num_classes=3
+        cases.spec_of("feature_map", ["non_local"], "l2", Weight("absolute", 1.0)), student, teacher, num_classes=3
     )
-    plain = build_distiller(cases.spec_of("whole", [], "l2", Weight("absolute", 1.0)), student, teacher, num_classes=3)
+    plain = build_distiller(
+        cases.spec_of("feature_map", [], "l2", Weight("absolute", 1.0)), student, teacher, num_classes=3
+    )
     total = distiller(student, teacher).total
     assert total.item() == pytest.approx(plain(student, teacher).total.item(), rel=1e-6)
     total.backward()
@@ -290,7 +292,7 @@ def test_a_large_map_is_averaged_to_at_most_16_cells_per_side_before_cells_are_c
 
 @pytest.mark.parametrize("name", sorted(row.name for row in TRANSFORMS.values() if row.group == "relation"))
 def test_every_relation_can_be_written_as_a_formula(name):
-    source = "instance" if name in BETWEEN_REGIONS else "whole"
+    source = "instance" if name in BETWEEN_REGIONS else "feature_map"
     lines = formula_lines(cases.spec_of(source, [name], "l2", Weight("absolute", 1.0)).canonical())
     assert any(name in line and "--" in line for line in lines)
 

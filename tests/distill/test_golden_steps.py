@@ -113,7 +113,7 @@ ONE_SIDED = {
     "root": (by_channel(lambda v, degree: np.sign(v) * np.abs(v) ** (1 / degree)), {"degree": 3}),
     "log": (by_channel(lambda v: np.sign(v) * np.log(1 + np.abs(v))), {}),
     "sigmoid": (by_channel(lambda v, temperature: 1 / (1 + np.exp(-v / temperature))), {"temperature": 2.0}),
-    "shares": (by_channel(lambda v, temperature: len(v) * softmax(v / temperature)), {"temperature": 0.4}),
+    "spatial_softmax": (by_channel(lambda v, temperature: len(v) * softmax(v / temperature)), {"temperature": 0.4}),
     "l2_samples": (l2_samples, {}),
     "sample_attention": (sample_attention, {"temperature": 0.1}),
 }

@@ -45,7 +45,7 @@ def ratio_of(distiller, outputs, teacher=TEACHER, targets=cases.TARGETS) -> floa
 
 @pytest.mark.parametrize("ratio", [0.1, 40.0])
 @pytest.mark.parametrize(
-    "form", [("whole", [], "l2"), ("foreground", ["softmax_cells"], "kl"), ("instance", [], "cosine")]
+    "form", [("feature_map", [], "l2"), ("foreground", ["softmax_cells"], "kl"), ("instance", [], "cosine")]
 )
 def test_the_first_batch_has_the_ratio_that_was_asked(form, ratio):
     outputs = cases.outputs(with_loss=True)
@@ -55,17 +55,17 @@ def test_the_first_batch_has_the_ratio_that_was_asked(form, ratio):
 def test_a_ratio_is_measured_before_the_adapters():
     teacher = cases.outputs(9, seed=1)
     outputs = cases.outputs(with_loss=True)
-    assert ratio_of(built(relative("whole", [], "l1", 7.0), teacher=teacher), outputs, teacher) == pytest.approx(
+    assert ratio_of(built(relative("feature_map", [], "l1", 7.0), teacher=teacher), outputs, teacher) == pytest.approx(
         7, rel=1e-4
     )
 
 
 def test_two_terms_have_their_own_factors():
-    distiller = built(relative("whole", [], "l2", 30.0), relative("foreground", ["standardize"], "l1", 5.0))
+    distiller = built(relative("feature_map", [], "l2", 30.0), relative("foreground", ["standardize"], "l1", 5.0))
     outputs = cases.outputs(with_loss=True)
     weights = {name: float(value.weight) for name, value in distiller(outputs, TEACHER, cases.TARGETS).terms.items()}
     for name, form, ratio in [
-        ("whole.l2", ("whole", [], "l2"), 30),
+        ("feature_map.l2", ("feature_map", [], "l2"), 30),
         ("foreground.standardize.l1", ("foreground", ["standardize"], "l1"), 5),
     ]:
         plain = built((*form, Weight("absolute", 1.0)))(outputs, TEACHER, cases.TARGETS).total
@@ -75,15 +75,15 @@ def test_two_terms_have_their_own_factors():
 
 
 def test_an_absolute_term_beside_a_relative_one_keeps_its_weight():
-    distiller = built(relative("whole", [], "l2", 30.0), ("whole", [], "l1", Weight("absolute", 2.5)))
+    distiller = built(relative("feature_map", [], "l2", 30.0), ("feature_map", [], "l1", Weight("absolute", 2.5)))
     result = distiller(cases.outputs(with_loss=True), TEACHER)
-    assert result.terms["whole.l1"].weight == 2.5
-    assert result.terms["whole.l2"].weight != 2.5
+    assert result.terms["feature_map.l1"].weight == 2.5
+    assert result.terms["feature_map.l2"].weight != 2.5
 
 
 @pytest.mark.parametrize("drift", [0.2, 5.0])
 def test_the_ratio_is_kept_when_the_scale_of_the_term_drifts(drift):
-    distiller = built(relative("whole", [], "l2", 20.0), recalibrate_every=5)
+    distiller = built(relative("feature_map", [], "l2", 20.0), recalibrate_every=5)
     outputs = cases.outputs(with_loss=True)
     for _ in range(10):
         distiller(outputs, TEACHER)
@@ -102,23 +102,23 @@ def test_recipes_and_distillers_agree_on_how_often_is_usual():
 
 @pytest.mark.parametrize(("every", "measured_at"), [(10, [1, 2, 10, 20]), (None, [1, 2])])
 def test_between_measurements_the_factor_stays(every, measured_at):
-    distiller = built(relative("whole", [], "l2", 20.0), recalibrate_every=every)
+    distiller = built(relative("feature_map", [], "l2", 20.0), recalibrate_every=every)
     weights = []
     for step in range(21):
         outputs = cases.outputs(seed=step + 10, with_loss=True)
-        weights.append(float(distiller(outputs, TEACHER).terms["whole.l2"].weight))
+        weights.append(float(distiller(outputs, TEACHER).terms["feature_map.l2"].weight))
     changes = [step for step in range(1, 21) if weights[step] != weights[step - 1]]
     assert changes == measured_at
 
 
 def test_one_odd_batch_does_not_blow_the_factor_up():
-    distiller = built(relative("whole", [], "l2", 20.0), recalibrate_every=1)
+    distiller = built(relative("feature_map", [], "l2", 20.0), recalibrate_every=1)
     for seed in range(5):
         distiller(cases.outputs(seed=seed + 10, with_loss=True), TEACHER)
     outputs = cases.outputs(with_loss=True)
-    before = float(distiller(outputs, TEACHER).terms["whole.l2"].weight)
+    before = float(distiller(outputs, TEACHER).terms["feature_map.l2"].weight)
     almost_equal = cases.like(outputs, lambda map_BCHW: map_BCHW + 1e-6)
-    after = float(distiller(outputs, almost_equal).terms["whole.l2"].weight)
+    after = float(distiller(outputs, almost_equal).terms["feature_map.l2"].weight)
     assert before < after < 10 * before
 
 
@@ -135,7 +135,7 @@ def test_a_term_without_gradient_so_far_has_factor_0_and_is_measured_as_soon_as_
 
 
 def test_without_gradients_and_in_eval_mode_the_last_factor_serves():
-    distiller = built(relative("whole", [], "l2", 20.0))
+    distiller = built(relative("feature_map", [], "l2", 20.0))
     trained = distiller(cases.outputs(with_loss=True), TEACHER)
     other = cases.outputs(seed=9, with_loss=True)
     with torch.no_grad():
@@ -143,22 +143,22 @@ def test_without_gradients_and_in_eval_mode_the_last_factor_serves():
     evaluated = distiller.eval()(other, TEACHER)
     without_loss = distiller.train()(replace(other, losses=None), TEACHER)
     for result in (quiet, evaluated, without_loss):
-        assert result.terms["whole.l2"].weight == trained.terms["whole.l2"].weight
+        assert result.terms["feature_map.l2"].weight == trained.terms["feature_map.l2"].weight
         assert result.total.detach() == quiet.total
 
 
 def test_a_factor_that_was_never_measured_is_an_error_with_its_remedy():
     for prepared in (lambda d: d, lambda d: d.eval()):
-        with pytest.raises(DistillError, match=r"whole\.l2.*never been measured.*losses.*absolute weight"):
-            prepared(built(relative("whole", [], "l2", 20.0)))(cases.outputs(), TEACHER)
+        with pytest.raises(DistillError, match=r"feature_map\.l2.*never been measured.*losses.*absolute weight"):
+            prepared(built(relative("feature_map", [], "l2", 20.0)))(cases.outputs(), TEACHER)
 
 
 def test_the_graph_survives_the_measurement_and_the_factor_is_no_part_of_it():
     outputs = cases.outputs(with_loss=True)
-    distiller = built(relative("whole", [], "l2", 20.0))
+    distiller = built(relative("feature_map", [], "l2", 20.0))
     result = distiller(outputs, TEACHER)
     (outputs.task_loss + result.total).backward()
-    factor = float(result.terms["whole.l2"].weight)
+    factor = float(result.terms["feature_map.l2"].weight)
     for level, map_BCHW in outputs.pyramid.items():
         task = 2 * map_BCHW.detach() / 50
         term = 2 * (map_BCHW.detach() - TEACHER.pyramid[level].detach()) / map_BCHW.numel()
@@ -167,10 +167,12 @@ def test_the_graph_survives_the_measurement_and_the_factor_is_no_part_of_it():
 
 def test_factors_survive_a_checkpoint():
     outputs = cases.outputs(with_loss=True)
-    distiller = built(relative("whole", [], "l2", 20.0), relative("foreground", [], "l1", 3.0), recalibrate_every=7)
+    distiller = built(
+        relative("feature_map", [], "l2", 20.0), relative("foreground", [], "l1", 3.0), recalibrate_every=7
+    )
     for seed in range(5):
         distiller(cases.outputs(seed=seed + 10, with_loss=True), TEACHER, cases.TARGETS)
-    revived = built(relative("whole", [], "l2", 20.0), relative("foreground", [], "l1", 3.0), recalibrate_every=7)
+    revived = built(relative("feature_map", [], "l2", 20.0), relative("foreground", [], "l1", 3.0), recalibrate_every=7)
     revived.load_state_dict(distiller.state_dict())
     for _ in range(6):
         one, other = (d(outputs, TEACHER, cases.TARGETS) for d in (distiller, revived))
@@ -180,19 +182,21 @@ def test_factors_survive_a_checkpoint():
 def test_half_precision_taps_are_measured_without_underflow():
     outputs = cases.outputs(dtype=torch.float16)
     loss = sum((map_BCHW.float() * 1e-7).sum() for map_BCHW in outputs.pyramid.values())
-    distiller = built(relative("whole", [], "l2", 20.0))
+    distiller = built(relative("feature_map", [], "l2", 20.0))
     result = distiller(replace(outputs, losses={"task": loss}), TEACHER)
     full = cases.like(outputs, lambda map_BCHW: map_BCHW.float())
     loss = sum((map_BCHW * 1e-7).sum() for map_BCHW in full.pyramid.values())
-    want = built(relative("whole", [], "l2", 20.0))(replace(full, losses={"task": loss}), TEACHER)
-    assert float(result.terms["whole.l2"].weight) == pytest.approx(float(want.terms["whole.l2"].weight), rel=0.01)
+    want = built(relative("feature_map", [], "l2", 20.0))(replace(full, losses={"task": loss}), TEACHER)
+    assert float(result.terms["feature_map.l2"].weight) == pytest.approx(
+        float(want.terms["feature_map.l2"].weight), rel=0.01
+    )
 
 
 def test_task_losses_that_do_not_come_from_the_pyramid_are_an_error_with_its_remedy():
     outputs = cases.outputs(with_loss=True)
     copies = replace(outputs, pyramid={level: map_BCHW * 1.0 for level, map_BCHW in outputs.pyramid.items()})
     with pytest.raises(DistillError, match=r"very tensors that DetectorOutputs\.pyramid holds"):
-        built(relative("whole", [], "l2", 20.0))(copies, TEACHER)
+        built(relative("feature_map", [], "l2", 20.0))(copies, TEACHER)
 
 
 # ---------------------------------------------------------------------------- schedules and levels
@@ -210,7 +214,7 @@ def test_a_schedule_moves_the_weight_over_the_training(schedule, expected):
     """Two epochs of two steps: at the start of each step 0, 1/4, 1/2 and 3/4 of the training are over."""
     student, teacher = cases.outputs(), cases.outputs(seed=1)
     weight = Weight("absolute", 3.0, schedule)
-    distiller = build_distiller(cases.spec_of("whole", [], "l2", weight), student, teacher, num_classes=3)
+    distiller = build_distiller(cases.spec_of("feature_map", [], "l2", weight), student, teacher, num_classes=3)
     found = []
     for epoch in (1, 2):
         distiller.begin_epoch(epoch, num_epochs=2, steps_per_epoch=2)
@@ -218,7 +222,7 @@ def test_a_schedule_moves_the_weight_over_the_training(schedule, expected):
             (value,) = distiller(student, teacher).terms.values()
             found.append(value.weight.item() / 3.0)
     assert found == pytest.approx(expected)
-    restored = build_distiller(cases.spec_of("whole", [], "l2", weight), student, teacher, num_classes=3)
+    restored = build_distiller(cases.spec_of("feature_map", [], "l2", weight), student, teacher, num_classes=3)
     restored.load_state_dict(distiller.state_dict())
     assert restored.progress == distiller.progress == 1.0
 
@@ -232,7 +236,7 @@ def level_values(distiller, student, teacher):
 def test_layers_by_gradient_give_each_level_the_same_gradient():
     student, teacher = cases.outputs(with_loss=True), cases.outputs(seed=1)
     weight = Weight("absolute", 1.0, layers="gradient")
-    distiller = build_distiller(cases.spec_of("whole", [], "l2", weight), student, teacher, num_classes=3)
+    distiller = build_distiller(cases.spec_of("feature_map", [], "l2", weight), student, teacher, num_classes=3)
     distiller(student, teacher).total.backward()
     norms = [map_BCHW.grad.norm().item() for map_BCHW in student.pyramid.values()]
     assert norms == pytest.approx([norms[0]] * 3, rel=1e-5)
@@ -249,7 +253,7 @@ def test_layers_by_gap_weigh_in_proportion_to_one_minus_cka():
     }
     student = replace(student, pyramid=pyramid)
     weight = Weight("absolute", 1.0, layers="gap")
-    distiller = build_distiller(cases.spec_of("whole", [], "l2", weight), student, teacher, num_classes=3)
+    distiller = build_distiller(cases.spec_of("feature_map", [], "l2", weight), student, teacher, num_classes=3)
     found = distiller(student, teacher).total.item()
     gaps = []
     for name, map_BCHW in pyramid.items():
@@ -265,7 +269,7 @@ def test_layers_by_gap_weigh_in_proportion_to_one_minus_cka():
 
 def test_layer_factors_survive_a_checkpoint_and_rest_in_evaluation():
     student, teacher = cases.outputs(), cases.outputs(seed=1)
-    spec = cases.spec_of("whole", [], "l2", Weight("absolute", 1.0, layers="gradient"))
+    spec = cases.spec_of("feature_map", [], "l2", Weight("absolute", 1.0, layers="gradient"))
     distiller = build_distiller(spec, student, teacher, num_classes=3)
     trained = distiller(student, teacher).total.detach()
     restored = build_distiller(spec, student, teacher, num_classes=3).eval()

@@ -49,12 +49,16 @@ def name_of(key: Hashable) -> str:
         ("covered", [("foreground", "l1"), ("foreground", "l2")], LEVELS),
         ("covered", [("foreground", "l1"), ("background", "l1")], LEVELS),
         ("covered", [("foreground", "spatial_attention", "l1"), ("background", "l2")], LEVELS),
-        ("FeatureMap SpatialAttention", [("whole", "spatial_attention", d) for d in ("l1", "l2")], 1),
+        ("FeatureMap SpatialAttention", [("feature_map", "spatial_attention", d) for d in ("l1", "l2")], 1),
         ("Foreground TeacherAttention", [("foreground", "teacher_attention", d) for d in ("l1_sum", "l2_sum")], 1),
-        ("FeatureMap SharedAttention", [("whole", "shared_attention", d) for d in ("l2", "l2_norm")], 1),
-        ("teacher's magnitude", [("whole", "teacher_attention", "l2"), ("foreground", "channel_mean", "l2")], LEVELS),
+        ("FeatureMap SharedAttention", [("feature_map", "shared_attention", d) for d in ("l2", "l2_norm")], 1),
+        (
+            "teacher's magnitude",
+            [("feature_map", "teacher_attention", "l2"), ("foreground", "channel_mean", "l2")],
+            LEVELS,
+        ),
         ("squared gap", [("reliable_foreground", "l2_vectors"), ("background", "l2_vectors")], LEVELS),
-        ("maps", [("whole", "l1"), ("foreground", "l1"), ("instance", "l1")], LEVELS),
+        ("maps", [("feature_map", "l1"), ("foreground", "l1"), ("instance", "l1")], LEVELS),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -67,19 +71,19 @@ def test_what_several_terms_need_is_computed_once_a_step(name, terms, once):
 def test_terms_of_different_parameters_share_no_attention():
     def attending(temperature: float) -> TermSpec:
         step = Step.of("spatial_attention", temperature=temperature)
-        return TermSpec(Step.of("whole"), (step,), Step.of("l2"), Weight("absolute", 1.0))
+        return TermSpec(Step.of("feature_map"), (step,), Step.of("l2"), Weight("absolute", 1.0))
 
     two = DistillerSpec((attending(0.5), attending(1.0)))
     assert computed_in_a_step(two)["FeatureMap SpatialAttention"] == 2
 
 
 def test_terms_that_draw_at_random_draw_each_for_itself():
-    two = spec(*(("whole", "masked_generation", distance) for distance in ("l1", "l2")))
+    two = spec(*(("feature_map", "masked_generation", distance) for distance in ("l1", "l2")))
     assert computed_in_a_step(two)["FeatureMap MaskedGeneration"] == 2
 
 
 def test_pairs_of_other_maps_share_nothing_made_of_maps():
-    pools = [("whole", "max_pool", "channel_mean", "l2"), ("whole", "channel_mean", "l2")]
+    pools = [("feature_map", "max_pool", "channel_mean", "l2"), ("feature_map", "channel_mean", "l2")]
     assert computed_in_a_step(spec(*pools))["teacher's magnitude"] == 2 * LEVELS
 
 

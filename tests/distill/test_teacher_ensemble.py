@@ -19,7 +19,7 @@ from autokd.presets import load_preset
 from autokd.spec import DistillerSpec, Weight
 from tests.support import distill_cases as cases
 
-L2 = cases.spec_of("whole", [], "l2", Weight("absolute", 2.0))
+L2 = cases.spec_of("feature_map", [], "l2", Weight("absolute", 2.0))
 WIDE = cases.outputs(9, seed=1)
 NARROW = cases.outputs(6, seed=2)
 COARSE = cases.outputs(6, seed=3, levels={"p4": ((6, 8), 16), "p5": ((3, 4), 32)})
@@ -59,7 +59,7 @@ def test_the_loss_is_the_sum_of_the_teachers_losses_by_their_shares():
     alone = [build_distiller(L2, student, teacher, num_classes=3)(student, teacher).total for teacher in (WIDE, NARROW)]
     result = ensemble(student, (WIDE, NARROW))
     assert result.total.item() == pytest.approx(0.75 * alone[0].item() + 0.25 * alone[1].item(), rel=1e-5)
-    assert list(result.terms) == ["teacher 1/whole.l2", "teacher 2/whole.l2"]
+    assert list(result.terms) == ["teacher 1/feature_map.l2", "teacher 2/feature_map.l2"]
     for value, total, share in zip(result.terms.values(), alone, (0.75, 0.25), strict=True):
         assert value.weighted.item() == pytest.approx(share * total.item(), rel=1e-5)
         assert value.weight.item() == pytest.approx(2 * share)
@@ -140,7 +140,7 @@ def test_gradient_shares_of_half_precision_taps_are_those_of_full_precision():
     teachers = (near(student, 0.1), cases.like(NARROW, lambda x_BCHW: 30 * x_BCHW))
     shares = []
     for dtype in (torch.float32, torch.float16):
-        spec = cases.spec_of("whole", [], "l2", Weight("absolute", 1e-5))
+        spec = cases.spec_of("feature_map", [], "l2", Weight("absolute", 1e-5))
         ensemble = ensemble_of(*teachers, spec=spec, factors="gradient")
         maps = {level: x_BCHW.detach().to(dtype).requires_grad_() for level, x_BCHW in student.pyramid.items()}
         ensemble(cases.bare(replace(student, pyramid=maps)), teachers)

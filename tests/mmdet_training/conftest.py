@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 
 TERMS = """
 terms:
-  - {source: whole, transforms: [standardize], distance: l2, weight: {relative: 20}}
+  - {source: feature_map, transforms: [standardize], distance: l2, weight: {relative: 20}}
   - {source: class_logits, transforms: [sigmoid], distance: binary_cross_entropy, weight: {relative: 5}}
 """
 

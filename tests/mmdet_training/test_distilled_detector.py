@@ -10,7 +10,7 @@ import torch
 from autokd.errors import ConfigError, DetectorError
 from tests.support.runner_cases import CLASSES
 
-FEATURES = "terms: [{source: whole, distance: l2, weight: {relative: 20}}]"
+FEATURES = "terms: [{source: feature_map, distance: l2, weight: {relative: 20}}]"
 LOGITS = "terms: [{source: class_logits, distance: l2, weight: {absolute: 1}}]"
 
 

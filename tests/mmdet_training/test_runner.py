@@ -44,7 +44,7 @@ def test_the_student_that_is_taken_out_loads_in_plain_mmdet(folder, runner_of, c
 
     from autokd.mmdet_training import take_out_student
 
-    where = folder(teacher="faster_rcnn", terms="terms: [{source: whole, distance: l2, weight: {relative: 20}}]")
+    where = folder(teacher="faster_rcnn", terms="terms: [{source: feature_map, distance: l2, weight: {relative: 20}}]")
     runner = runner_of(where)
     runner.train()
     student = take_out_student(where / "work" / "epoch_2.pth", where / "student.pth")

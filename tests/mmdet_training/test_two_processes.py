@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 TERMS = """
 terms:
-  - {source: whole, distance: l2, weight: {relative: 5}}
+  - {source: feature_map, distance: l2, weight: {relative: 5}}
   - {source: class_logits, transforms: [sigmoid], distance: binary_cross_entropy, weight: {absolute: 0.5}}
 """
 OWN = """

@@ -29,7 +29,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def spec_of(distance: str, weight: float = 40.0) -> DistillerSpec:
-    term = {"source": "whole", "transforms": [], "distance": distance, "weight": {"relative": weight}}
+    term = {"source": "feature_map", "transforms": [], "distance": distance, "weight": {"relative": weight}}
     return DistillerSpec.from_data({"terms": [term]})
 
 

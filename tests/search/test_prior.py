@@ -19,7 +19,7 @@ from autokd.spec import DistillerSpec
 SPACE = load_space("""
 space:
   terms: 1
-  sources: [whole, foreground, background]
+  sources: [feature_map, foreground, background]
   transforms:
     normalize: [none, standardize, {softmax_channels: {temperature: 1}}, {softmax_channels: {temperature: 2}}]
   distances: [l1, l2, kl]
@@ -35,7 +35,7 @@ def test_options_are_counted_once_a_term_and_centered_over_their_slot():
         logs = [math.log(count + 1) for count in counts]
         return [log - sum(logs) / len(logs) for log in logs]
 
-    names = [f"source={name!r}" for name in ("whole", "foreground", "background")]
+    names = [f"source={name!r}" for name in ("feature_map", "foreground", "background")]
     assert [found[name] for name in names] == pytest.approx(centered(2, 0, 0)), "kd's logits are no option here"
     names = [f"normalize={slot.label!r}" for slot in SPACE.slots[1].options]
     assert [found[name] for name in names] == pytest.approx(centered(1, 1, 1, 1))

@@ -31,7 +31,7 @@ SMALL = """
 name: small
 space:
   terms: {min: 1, max: 2}
-  sources: [whole, foreground]
+  sources: [feature_map, foreground]
   transforms: {attention: [none, spatial_attention], normalize: [none, standardize, softmax_cells]}
   distances: [l2, cosine, kl]
   strength: [10, 40]
@@ -40,7 +40,7 @@ WIDE = """
 name: wide
 space:
   terms: {min: 1, max: 3}
-  sources: [whole, {instance: {size: [2, 4]}}]
+  sources: [feature_map, {instance: {size: [2, 4]}}]
   transforms:
     attention: all
     scale: [none, {max_pool: {window: [2, 4]}}, local_patches]
@@ -108,7 +108,7 @@ def test_count_equals_brute_force_over_the_vocabulary():
     space = load_space(SMALL)
     forms = set()
     for source, attention, normalize, distance in itertools.product(
-        ["whole", "foreground"],
+        ["feature_map", "foreground"],
         [(), ("spatial_attention",)],
         [(), ("standardize",), ("softmax_cells",)],
         ["l2", "cosine", "kl"],
@@ -135,7 +135,7 @@ def test_samples_reach_every_form_of_a_small_space():
 
 def test_two_equal_terms_are_never_drawn():
     space = load_space(
-        "space:\n  terms: 2\n  sources: [whole]\n  transforms: {}\n  distances: [l1, l2]\n  strength: 10\n"
+        "space:\n  terms: 2\n  sources: [feature_map]\n  transforms: {}\n  distances: [l1, l2]\n  strength: 10\n"
     )
     rng = np.random.default_rng(0)
     assert {len(space.sample(rng).terms) for _ in range(50)} == {2}
@@ -152,7 +152,7 @@ def test_all_stands_for_the_whole_table():
 WEIGHTS = """
 space:
   terms: {min: 1, max: 2}
-  sources: [whole, semantic_guided]
+  sources: [feature_map, semantic_guided]
   transforms: {}
   distances: [l1, l2]
   strength: [10, 40]
@@ -175,7 +175,7 @@ def test_schedules_and_layers_are_decisions_where_they_make_a_difference():
         assert DistillerSpec.from_yaml(spec.to_yaml()) == spec
     decisions = decisions_of(space, specs[5])
     assert {"t1.schedule", "t1.layers"} <= set(decisions)
-    warm = DistillerSpec((TermSpec(Step.of("whole"), (), Step.of("l1"), Weight("relative", 10, "warm_up")),))
+    warm = DistillerSpec((TermSpec(Step.of("feature_map"), (), Step.of("l1"), Weight("relative", 10, "warm_up")),))
     with pytest.raises(SpaceError, match=r"weight.schedule: 'warm_up' is not offered"):
         validate(space, warm)
 
@@ -190,7 +190,7 @@ def test_schedules_and_layers_are_decisions_where_they_make_a_difference():
 )
 def test_words_of_weights_are_checked(line, words):
     with pytest.raises(SpaceError, match=re.escape(words)):
-        load_space(f"space:\n  sources: [whole]\n  {line}\n")
+        load_space(f"space:\n  sources: [feature_map]\n  {line}\n")
 
 
 def test_what_a_pair_cannot_supply_is_dropped_with_a_reason():
@@ -203,10 +203,10 @@ def test_what_a_pair_cannot_supply_is_dropped_with_a_reason():
 
 
 def test_what_one_of_several_teachers_cannot_supply_is_dropped_and_the_teacher_is_named():
-    space = load_space("space:\n  sources: [whole, class_logits, crossed_logits]\n")
+    space = load_space("space:\n  sources: [feature_map, class_logits, crossed_logits]\n")
     everything = {"fpn", "class_logits", "head_maps", "head"}
     part, reasons = restrict_to_taps(space, everything, everything, {"fpn", "class_logits"}, {"fpn", "head"})
-    assert [option.label for slot in part.slots if slot.kind == "source" for option in slot.options] == ["whole"]
+    assert [option.label for slot in part.slots if slot.kind == "source" for option in slot.options] == ["feature_map"]
     assert reasons[:2] == (
         "source 'class_logits' needs teacher 3's class_logits, which these detectors lack",
         "source 'crossed_logits' needs teacher 2's head, teacher 3's class_logits, which these detectors lack",
@@ -226,7 +226,7 @@ def test_what_one_of_several_teachers_cannot_supply_is_dropped_and_the_teacher_i
     ],
 )
 def test_a_spec_outside_the_space_is_refused_with_what_is_offered(change, found):
-    parts = dict(source=Step("whole"), transforms=(), distance=Step("l2"), weight=Weight("relative", 10)) | change
+    parts = dict(source=Step("feature_map"), transforms=(), distance=Step("l2"), weight=Weight("relative", 10)) | change
     with pytest.raises(SpaceError) as error:
         validate(load_space(SMALL), DistillerSpec((TermSpec(**parts),)))
     assert found in str(error.value)
@@ -235,7 +235,7 @@ def test_a_spec_outside_the_space_is_refused_with_what_is_offered(change, found)
 @pytest.mark.parametrize(
     ("space", "line", "found"),
     [
-        ("sources: [hole]", 3, "Did you mean 'whole'?"),
+        ("sources: [hole]", 3, "Did you mean 'feature_map'?"),
         ("sources: []", 3, "one or more"),
         ("sources: [none]", 3, "cannot be 'none'"),
         ("source: [whole]", 3, "Did you mean 'sources'?"),
@@ -280,7 +280,7 @@ def test_numbers_left_free_are_drawn_from_their_range():
 RESTRICTED = """
 space:
   terms: {min: 1, max: 3}
-  sources: [whole, semantic_guided, crossed_logits, crossed_boxes]
+  sources: [feature_map, semantic_guided, crossed_logits, crossed_boxes]
   transforms: {normalize: [none, standardize, {sigmoid: {only: logits}}]}
   distances: [{l2: {only: [map, regions]}}, {binary_cross_entropy: {focus: [1, 2]}}, giou]
   strength: [10, 40]
@@ -291,7 +291,7 @@ def test_a_restricted_step_is_offered_for_what_it_is_restricted_to_alone():
     space = load_space(RESTRICTED)
     forms = {(f.source.name, *(s.name for s in f.transforms), f.distance.name) for f in enumerate_forms(space)}
     assert forms == {
-        ("whole", "l2"), ("whole", "standardize", "l2"), ("semantic_guided", "l2"),
+        ("feature_map", "l2"), ("feature_map", "standardize", "l2"), ("semantic_guided", "l2"),
         ("semantic_guided", "standardize", "l2"), ("crossed_logits", "sigmoid", "binary_cross_entropy"),
         ("crossed_boxes", "giou"),
     }  # fmt: skip
@@ -305,7 +305,7 @@ def test_a_restricted_step_is_offered_for_what_it_is_restricted_to_alone():
 
 
 def test_a_spec_that_meets_a_restriction_is_told_of_it():
-    sigmoid = TermSpec(Step.of("whole"), (Step.of("sigmoid"),), Step.of("binary_cross_entropy", focus=1),
+    sigmoid = TermSpec(Step.of("feature_map"), (Step.of("sigmoid"),), Step.of("binary_cross_entropy", focus=1),
                        Weight("relative", 10.0))  # fmt: skip
     with pytest.raises(SpaceError, match=r"terms\[0\]: transform 'sigmoid' is offered for logits only, but gets map"):
         validate(load_space(RESTRICTED), DistillerSpec((sigmoid,)))

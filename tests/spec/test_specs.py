@@ -10,13 +10,13 @@ from autokd.errors import ConfigError, SpecError
 from autokd.spec import DistillerSpec, Step, TermSpec, Weight, formula, formula_lines
 
 
-def term(source="whole", transforms=(), distance="l2", weight=("relative", 40.0)) -> TermSpec:
+def term(source="feature_map", transforms=(), distance="l2", weight=("relative", 40.0)) -> TermSpec:
     steps = tuple(step if isinstance(step, Step) else Step(step) for step in transforms)
     return TermSpec(Step(source), steps, Step(distance), Weight(*weight))
 
 
 def spec_text(body: str) -> str:
-    return f"terms:\n- source: whole\n  {body}\n  weight: {{relative: 40}}\n"
+    return f"terms:\n- source: feature_map\n  {body}\n  weight: {{relative: 40}}\n"
 
 
 def test_identity_steps_and_written_defaults_do_not_change_the_digest():
@@ -45,7 +45,9 @@ def test_digest_is_stable_between_versions():
     # Computed once with hashlib over the JSON written by hand below; a change would orphan every database.
     import hashlib
 
-    text = '[{"distance":"l2","source":"whole","transforms":[{"max_pool":{"window":2}}],"weight":{"relative":40.0}}]'
+    text = (
+        '[{"distance":"l2","source":"feature_map","transforms":[{"max_pool":{"window":2}}],"weight":{"relative":40.0}}]'
+    )
     expected = hashlib.sha256(text.encode()).hexdigest()[:16]
     assert DistillerSpec((term(transforms=["max_pool"]),)).digest == expected
 
@@ -78,7 +80,7 @@ def test_what_cannot_be_is_refused_with_line_and_remedy(body, found):
 @pytest.mark.parametrize("weight", ["{relative: 0}", "{relative: -1}", "{relative: .nan}", "{relatve: 3}", "3", "{}"])
 def test_a_weight_is_one_positive_number_of_a_known_kind(weight):
     with pytest.raises(SpecError, match="weight"):
-        DistillerSpec.from_yaml(f"terms:\n- {{source: whole, distance: l2, weight: {weight}}}\n")
+        DistillerSpec.from_yaml(f"terms:\n- {{source: feature_map, distance: l2, weight: {weight}}}\n")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from autokd.spec import DISTANCES, REGISTRY, SOURCES, TRANSFORMS, Operator, oper
 from autokd.spec.registry import OperatorRegistry
 
 SOURCE_NAMES = [
-    "whole",
+    "feature_map",
     "foreground",
     "background",
     "foreground_background",
@@ -24,7 +24,7 @@ SOURCE_NAMES = [
     "class_logits",
     "positive_logits",
     "localization",
-    "edges",
+    "localization_distribution",
     "crossed_logits",
     "crossed_boxes",
     "contrastive",

@@ -38,8 +38,8 @@ from autokd.storage import (
 )
 from autokd.storage.record import JOB, OUTCOME
 
-SPEC = DistillerSpec((TermSpec(Step("whole"), (), Step("l2"), Weight("relative", 40.0)),), name="fitnet")
-STRONGER = DistillerSpec((TermSpec(Step("whole"), (), Step("l2"), Weight("relative", 80.0)),))
+SPEC = DistillerSpec((TermSpec(Step("feature_map"), (), Step("l2"), Weight("relative", 40.0)),), name="fitnet")
+STRONGER = DistillerSpec((TermSpec(Step("feature_map"), (), Step("l2"), Weight("relative", 80.0)),))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

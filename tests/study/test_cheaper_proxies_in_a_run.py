@@ -57,7 +57,7 @@ name: cheap
 data: {format: shapes, image_size_px: [64, 64], num_train: 16, num_val: 8, num_test: 8}
 teacher: {backbone: {width: 16}, train: {epochs: 2}}
 student: {backbone: {width: 8}}
-space: {terms: 1, sources: [whole, foreground], distances: [l2, kl]}
+space: {terms: 1, sources: [feature_map, foreground], distances: [l2, kl]}
 search: {trials: 3, enqueue: [], finalists: 2, finalist_seeds: [1]}
 proxy:
   warm_start: {epochs: 1}

@@ -29,7 +29,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "tests" / "detectors" / "mmdet" / "configs"
 SHORT = """
-space: {terms: 1, sources: [whole], transforms: {normalize: [none, standardize]}, distances: [l2]}
+space: {terms: 1, sources: [feature_map], transforms: {normalize: [none, standardize]}, distances: [l2]}
 search: {trials: 2, enqueue: [fitnet], finalists: 1, finalist_seeds: [1]}
 proxy: {epochs: 1, warm_start: {epochs: 1}, calibration_trials: 1}
 runtime: {workers: 0}

@@ -15,7 +15,7 @@ from autokd.storage import find_by_digest, open_study, read_record, record_job, 
 from autokd.study import Reward, SearchDriver, SearchPlan, SilentObserver
 from tests.support.study_fakes import NONE, FakeEvaluator, make_driver, quality, run
 
-PARAMS = {"t1.source": "whole", "t1.normalize": "none", "t1.distance": "l2", "t1.strength": "10"}
+PARAMS = {"t1.source": "feature_map", "t1.normalize": "none", "t1.distance": "l2", "t1.strength": "10"}
 SCALES = {"val_loss": 1.0, "cka": 1.0}
 
 
@@ -81,7 +81,7 @@ def test_a_digest_finds_what_finished_before_what_was_pruned_before_what_failed(
 SPACE = """
 space:
   terms: 1
-  sources: [whole, foreground, background]
+  sources: [feature_map, foreground, background]
   transforms: {normalize: [none, standardize, l2_cells]}
   distances: [l1, l2, smooth_l1]
   strength: [5, 10, 20, 40, 80]

@@ -26,7 +26,7 @@ teacher_factors: gap
 student: {backbone: {width: 8}, fpn_channels: 16}
 space:
   terms: 1
-  sources: [whole, class_logits]
+  sources: [feature_map, class_logits]
   transforms: {normalize: [none, standardize]}
   distances: [l2]
 search: {trials: 2, enqueue: [fitnet], finalists: 1, finalist_seeds: []}
@@ -75,7 +75,7 @@ def test_the_search_stays_within_what_both_supply_and_says_who_lacks_the_rest(fi
     [reason] = [text for text in listener.said if text.startswith("left out of the space: source 'class_logits'")]
     assert "teacher 2's class_logits" in reason
     sources = {term.source.name for t in open_existing(directory).trials for term in read_record(t).spec.terms}
-    assert sources == {"whole"}
+    assert sources == {"feature_map"}
 
 
 def test_weights_of_a_teacher_among_several_are_not_evaluated_by_guess(tmp_path):

@@ -27,7 +27,7 @@ teacher: {backbone: {width: 16}, train: {epochs: 2}}
 student: {backbone: {width: 8}}
 space:
   terms: 1
-  sources: [whole, foreground, instance]
+  sources: [feature_map, foreground, instance]
   transforms: {normalize: [none, standardize, softmax_cells]}
   distances: [l2, kl]
 search: {trials: 5, enqueue: [pkd], finalists: 2, finalist_seeds: [1]}

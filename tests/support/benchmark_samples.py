@@ -28,7 +28,7 @@ SMALL = (
     + """
 space:
   terms: 1
-  sources: [whole, foreground, background]
+  sources: [feature_map, foreground, background]
   transforms: {normalize: [none, standardize]}
   distances: [l1, l2]
   strength: [10, 40]
@@ -39,7 +39,7 @@ LARGE = (
     + """
 space:
   terms: 1
-  sources: [whole, foreground, background, instance]
+  sources: [feature_map, foreground, background, instance]
   transforms:
     attention: [none, spatial_attention, channel_attention]
     normalize: [none, standardize, l2_channels]

@@ -16,7 +16,7 @@ from autokd.storage import FinalistResult, ProxyFidelity, Race, RaceRound, Teach
 
 CLASSES = ("RBC", "WBC", "Platelets")
 
-_SOURCES = ("whole", "foreground", "instance")
+_SOURCES = ("feature_map", "foreground", "instance")
 _SHAPES = ("none", "spatial_attention", "channel_attention")
 _NORMALIZATIONS = ("none", "standardize")
 _DISTANCES = ("l1", "l2", "cosine")
@@ -35,7 +35,7 @@ def make_trials(count: int = 40, seed: int = 0) -> tuple[TrialView, ...]:
         distance = "l2" if rng.random() < focus * 0.7 else str(rng.choice(_DISTANCES))
         path = (("terms", "1"), ("1.source", source), ("1.attention", shape), ("1.normalize", normalize),
                 ("1.distance", distance))  # fmt: skip
-        value = 0.8 * (normalize == "standardize") + 0.5 * (source == "whole") - 0.3 * (distance == "l1")
+        value = 0.8 * (normalize == "standardize") + 0.5 * (source == "feature_map") - 0.3 * (distance == "l1")
         value += float(rng.normal(0, 0.25))
         common = {"number": number, "path": path, "formula": f"40 x {distance}({normalize}({shape}({source})))"}
         if number in (9, 17):
@@ -78,7 +78,7 @@ def make_entries() -> tuple[EntryView, ...]:
                 train_seconds=tuple((80.0 + i + common * 1000).tolist()),
                 digest="" if name == "none" else f"{i:016x}",
                 formula_lines=formula,
-                yaml="" if name == "none" else "schema: 1\nterms:\n- {source: whole, distance: l2}\n",
+                yaml="" if name == "none" else "schema: 1\nterms:\n- {source: feature_map, distance: l2}\n",
                 per_class={
                     label: tuple((test + shift).tolist())
                     for label, shift in zip(CLASSES, (0.2, 0.25, -0.3), strict=True)

@@ -16,7 +16,7 @@ NONE = {1: {"val_loss": 2.0, "cka": 0.3}, 2: {"val_loss": 1.0, "cka": 0.5}}
 SPACE = """
 space:
   terms: 1
-  sources: [whole, foreground, background]
+  sources: [feature_map, foreground, background]
   transforms: {normalize: [none, standardize]}
   distances: [l1, l2, smooth_l1]
   strength: [10, 40]

@@ -172,7 +172,7 @@ def exchange(num_rows: int) -> dict[str, Tensor]:
     (task + mixed + whole_map.flatten(1).prod(1).sum()).backward()
     assert own.grad is not None
     assert map_BCHW.grad is not None
-    whole_maps = {"whole": whole.detach(), "map": whole_map.detach().flatten(1), "task": task.detach()}
+    whole_maps = {"feature_map": whole.detach(), "map": whole_map.detach().flatten(1), "task": task.detach()}
     gradients = {"gradient": own.grad, "map gradient": map_BCHW.grad.flatten(1)}
     return {**whole_maps, "of task": of_task, "of mixed": of_mixed, **gradients}
 
@@ -219,7 +219,7 @@ def test_exchanged_rows_and_gradients_are_those_of_one_process(parts, num_rows):
     torch.testing.assert_close(join([one["gradient"] for one in found]), of_task + of_mixed)
     torch.testing.assert_close(join([one["map gradient"] for one in found]), of_map)
     for one in found:
-        torch.testing.assert_close(one["whole"], values)
+        torch.testing.assert_close(one["feature_map"], values)
         torch.testing.assert_close(one["map"], values)
         assert float(one["task"]) == pytest.approx(float((values**3).sum()))
         torch.testing.assert_close(one["of task"], of_task)

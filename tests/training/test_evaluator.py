@@ -25,7 +25,7 @@ TWO_TERMS = DistillerSpec.from_yaml(
     schema: 1
     terms:
     - {source: instance, transforms: [standardize], distance: l2, weight: {relative: 20}}
-    - {source: whole, transforms: [{softmax_cells: {temperature: 1.0}}], distance: kl, weight: {absolute: 3}}
+    - {source: feature_map, transforms: [{softmax_cells: {temperature: 1.0}}], distance: kl, weight: {absolute: 3}}
     """
 )
 
@@ -151,7 +151,7 @@ def test_a_loss_that_is_not_finite_is_an_outcome_that_names_the_term(make_evalua
     monkeypatch.setattr(L2, "forward", lambda self, *a, **k: forward(self, *a, **k) * float("inf"))
     _, outcome = run_job(make_evaluator(), Job("t1", load_preset("fitnet"), "proxy"))
     assert outcome.cause == "non_finite"
-    assert "whole.l2" in outcome.message
+    assert "feature_map.l2" in outcome.message
 
 
 def test_a_job_past_its_time_is_an_outcome(make_tiny_config, make_evaluator, run_job):

@@ -64,7 +64,7 @@ class FakeDistiller(nn.Module):
         if self.step == self.bad_step:
             raw = raw * math.nan
         weighted = self.scale * raw
-        terms = {"whole.l2": TermValue(raw.detach(), weighted.detach(), torch.tensor(self.scale))}
+        terms = {"feature_map.l2": TermValue(raw.detach(), weighted.detach(), torch.tensor(self.scale))}
         return DistillResult(weighted, terms)
 
 
@@ -150,7 +150,9 @@ def test_every_parameter_of_a_distiller_is_trained_and_none_joins_the_students_w
 def test_losses_are_means_over_steps_and_the_total_is_their_sum(make_student, loader):
     [first, _] = run(make_student(), loader, Distillation(FakeDistiller(scale=3.0), no_teacher))
     assert first.losses["total"] == pytest.approx(first.task_loss + first.distill_loss)
-    assert first.losses["distill/whole.l2"] == pytest.approx(3 * first.losses["distill/whole.l2 before its weight"])
+    assert first.losses["distill/feature_map.l2"] == pytest.approx(
+        3 * first.losses["distill/feature_map.l2 before its weight"]
+    )
     task_parts = sum(value for name, value in first.losses.items() if name.startswith("task/"))
     assert task_parts == pytest.approx(first.task_loss)
 
@@ -186,7 +188,7 @@ def test_a_schedule_cut_off_is_the_beginning_of_the_whole(make_student, loader):
 
 def test_a_term_that_is_nan_is_named_with_its_step(make_student, loader):
     distillation = Distillation(FakeDistiller(bad_step=3), no_teacher)
-    with pytest.raises(NonFiniteError, match=r"distill/whole\.l2.* is nan in epoch 2, step 1"):
+    with pytest.raises(NonFiniteError, match=r"distill/feature_map\.l2.* is nan in epoch 2, step 1"):
         run(make_student(), loader, distillation)
 
 

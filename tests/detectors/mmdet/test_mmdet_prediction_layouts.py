@@ -46,7 +46,7 @@ def test_torchvision_heads_have_the_rows_that_they_give(architecture, size):
 
 
 def reasons_of(teacher: str, student: str, size=(96, 128)) -> list[str]:
-    space = "space: {terms: 1, sources: [whole, class_logits, localization], distances: [l2, iou]}\n"
+    space = "space: {terms: 1, sources: [feature_map, class_logits, localization], distances: [l2, iou]}\n"
     text = DATA.format(*size) + f"teacher: {teacher}\nstudent: {student}\n" + space
     config = load_config(text)
     taps = taps_of(config.student), *taps_of_teachers(config)

@@ -8,7 +8,7 @@ _MODULE = "autokd.distill.sources.maps"
 
 ROWS: tuple[Operator, ...] = (
     Operator(
-        "whole", "source", f"{_MODULE}:FeatureMap",
+        "feature_map", "source", f"{_MODULE}:FeatureMap",
         formula="F", meaning="every cell of the map, with equal weights",
         paper="FitNet, arXiv:1412.6550", needs_taps=("fpn",), by_level=True,
     ),

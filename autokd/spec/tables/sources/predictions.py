@@ -27,7 +27,7 @@ ROWS: tuple[Operator, ...] = (
         paper="BCKD, arXiv:2308.14286, section 3.3",
     ),
     Operator(
-        "edges", "source", f"{_MODULE}:LocalizationDistribution", gives=LOGITS,
+        "localization_distribution", "source", f"{_MODULE}:LocalizationDistribution", gives=LOGITS,
         needs_taps=("edge_logits", "boxes", "class_logits"), formula="E|positive, top score",
         meaning=(
             "the logits of the bins of each box edge of positive candidates, weighted by the teacher's top class "
