@@ -3,7 +3,7 @@
 The verbs are functions that return values, as the commands of the same names print them::
 
     results = autokd.search("kd.yaml")                         # search, race, train the winner in full
-    results = autokd.distill("kd.yaml", "pkd", strength=40)    # train with a given distiller, no search
+    results = autokd.distill("kd.yaml", "pkd", gradient_ratio=40)    # train with a given distiller, no search
     scores = autokd.evaluate("kd.yaml", "runs/kd/student.pt")  # COCO AP of given weights
 
 The parts are usable alone: ``build_distiller`` makes a loss for a training loop of your own, ``MCTSSampler`` is an

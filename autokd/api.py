@@ -85,7 +85,7 @@ def distill(
     config: RunConfig | Mapping[str, Any] | str | Path,
     distiller: DistillerSpec | str | Path,
     *,
-    strength: float | None = None,
+    gradient_ratio: float | None = None,
     run_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
     resume: bool = False,
@@ -95,12 +95,12 @@ def distill(
 
     Example::
 
-        results = autokd.distill("kd.yaml", "pkd", strength=40)
+        results = autokd.distill("kd.yaml", "pkd", gradient_ratio=40)
 
     Args:
         config: configuration: the path of a config file, its YAML text, the same as a mapping, or a ``RunConfig``.
         distiller: a preset's name (``autokd.preset_names``), the path of a distiller's YAML file, or a spec.
-        strength: gradient ratio to train at, above 0, in place of the weights that the distiller has; None: as it is.
+        gradient_ratio: gradient ratio to train at, above 0, in place of the weights that the distiller has; None: as it is.
         run_dir: folder of the run, new or empty unless ``resume``; None: ``runs/NAME-DISTILLER``.
         cache_dir: folder of trained teachers and cached features, which runs share; None: the environment variable
             AUTOKD_CACHE, or ``.autokd_cache``.
@@ -121,7 +121,7 @@ def distill(
 
     config, spec = read_config(config), read_distiller(distiller)
     directory = run_directory(config, run_dir, distiller_name(distiller))
-    spec = spec if strength is None else spec.with_strength(strength)
+    spec = spec if gradient_ratio is None else spec.with_gradient_ratio(gradient_ratio)
     return run_distill(config, spec, directory, cache_dir=cache_directory(cache_dir), resume=resume, observer=observer)
 
 

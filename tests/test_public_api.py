@@ -130,8 +130,8 @@ def test_a_distiller_may_be_a_preset_a_file_or_a_spec(received, tmp_path):
     (tmp_path / "mine.yaml").write_text(spec.to_yaml().replace("name: pkd\n", ""))
     for given in ("pkd", tmp_path / "mine.yaml", str(tmp_path / "mine.yaml"), spec):
         autokd.distill(CONFIG, given)
-    autokd.distill(CONFIG, "pkd", strength=40)
-    assert [args[1].digest for args, _ in received] == [spec.digest] * 4 + [spec.with_strength(40).digest]
+    autokd.distill(CONFIG, "pkd", gradient_ratio=40)
+    assert [args[1].digest for args, _ in received] == [spec.digest] * 4 + [spec.with_gradient_ratio(40).digest]
     assert received[1][0][2] == Path("runs/autokd-mine")
 
 

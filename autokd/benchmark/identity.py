@@ -22,7 +22,7 @@ SCHEMA = 1
 
 # Settings that change no training: where the data lie, how long a training may take, and how a search judges trials.
 _WITHOUT_EFFECT = (
-    "root", "timeout_s", "seeds", "baselines", "baseline_strength", "reward", "calibration_trials"
+    "root", "timeout_s", "seeds", "baselines", "baseline_gradient_ratio", "reward", "calibration_trials"
 )  # fmt: skip
 
 
@@ -193,8 +193,8 @@ def space_difference(table: Space, asked: Space) -> str:
         if ours != theirs:
             labels = [", ".join(map(str, slot.options)) for slot in (ours, theirs)]
             return f"{ours.name}: {labels[0]} in the table, {labels[1]} here"
-    if table.strength != asked.strength:
-        return f"strength: {table.strength} in the table, {asked.strength} here"
+    if table.gradient_ratio != asked.gradient_ratio:
+        return f"gradient_ratio: {table.gradient_ratio} in the table, {asked.gradient_ratio} here"
     return "" if table == asked else "they are written differently"
 
 

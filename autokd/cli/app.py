@@ -95,7 +95,7 @@ def distill(
     ],
     config_file: ConfigFile,
     run_dir: RunDir = None,
-    strength: Annotated[
+    gradient_ratio: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
             min=0.001, help="Gradient ratio of distillation loss to task loss, in place of the weights in the file."
@@ -115,7 +115,7 @@ def distill(
         results = api.distill(
             config,
             distiller,
-            strength=strength,
+            gradient_ratio=gradient_ratio,
             run_dir=directory,
             cache_dir=cache_dir,
             resume=resume,

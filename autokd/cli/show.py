@@ -40,7 +40,7 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
     tree = Tree(Text(f"{config.name}: {supplied.min_terms} to {supplied.max_terms} terms"))
     for slot in supplied.slots:
         tree.add(_slot_branch(slot))
-    tree.add(f"strength: {supplied.strength}")
+    tree.add(f"gradient_ratio: {supplied.gradient_ratio}")
     tree.add(f"schedule: {', '.join(supplied.schedules)}")
     tree.add(f"layers: {', '.join(supplied.layers)}")
     lines = [f"{count_specs(supplied):,} distinct distillers (a range of numbers counts as one)"]

@@ -28,7 +28,7 @@ class SearchConfig(Section):
     """Seed of the sampler; equal seeds and equal histories of trials give equal suggestions."""
     enqueue: tuple[DistillerName, ...] = ("fitnet", "pkd", "cwd")
     """Distillers that are tried first, presets or YAML files; they count as trials."""
-    enqueue_strength: PositiveFloat = 40.0
+    enqueue_gradient_ratio: PositiveFloat = 40.0
     """Gradient ratio of each enqueued distiller, shared by its terms."""
     pruner: Literal["none", "median", "percentile", "halving", "hyperband"] = "none"
     """Pruner of Optuna's that stops trials early by their reward after each epoch (docs/judging.md); none: every trial

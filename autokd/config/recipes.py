@@ -101,7 +101,7 @@ class FullRecipe(Recipe):
     baselines: tuple[BaselineName, ...] = ("none", "fitnet", "pkd", "cwd")
     """Entries trained beside the winner: ``none`` (no distillation; always trained), presets, or YAML files of
     distillers."""
-    baseline_strength: PositiveFloat | Literal["published"] = 40.0
+    baseline_gradient_ratio: PositiveFloat | Literal["published"] = 40.0
     """Gradient ratio of each preset among the baselines, shared by its terms; published: the weights of its paper."""
     timeout_s: PositiveFloat | None = None
     """Time limit of a training, in seconds; a longer one fails with the cause timeout. null: no limit."""

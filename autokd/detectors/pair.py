@@ -15,7 +15,7 @@ from autokd.detectors.prediction_layout import unpaired_taps
 from autokd.errors import ConfigError, DetectorError, SpaceError
 from autokd.outcomes import NO_DISTILLATION
 from autokd.presets import load_distiller, load_preset, preset_names
-from autokd.space import Space, decisions_of, lacks_of, restrict_to_taps, with_offered_strengths
+from autokd.space import Space, decisions_of, lacks_of, restrict_to_taps, with_offered_ratios
 from autokd.spec import DistillerSpec
 
 
@@ -162,12 +162,12 @@ def first_trials(config: RunConfig, pair: Pair, space: Space) -> FirstTrials:
     """
     decisions, notes = {}, []
     for name in config.search.enqueue:
-        spec = load_distiller(name).with_strength(config.search.enqueue_strength)
+        spec = load_distiller(name).with_gradient_ratio(config.search.enqueue_gradient_ratio)
         if lacks := pair.lacks(spec):
             notes.append(f"search.enqueue: {name} is not tried first: {'; '.join(lacks)}. Leave it out.")
             continue
         try:
-            decisions[name] = decisions_of(space, with_offered_strengths(space, spec))
+            decisions[name] = decisions_of(space, with_offered_ratios(space, spec))
         except SpaceError as error:
             notes.append(
                 f"search.enqueue: {name} is not tried first, it lies outside the space: {error} Offer that in 'space', "

@@ -6,7 +6,7 @@ given spec, ``count`` enumerates, ``restrict`` drops what a pair of detectors ca
 
 from autokd.space.count import count_specs, enumerate_forms, enumerate_paths, enumerate_specs
 from autokd.space.domains import Choices, Domain, Range
-from autokd.space.locate import decisions_of, validate, with_offered_strengths
+from autokd.space.locate import decisions_of, validate, with_offered_ratios
 from autokd.space.parse import DEFAULT_SPACE, space_from_document
 from autokd.space.restrict import restrict_to_taps
 from autokd.space.slots import Option, Slot
@@ -31,5 +31,5 @@ __all__ = [
     "restrict_to_taps",
     "space_from_document",
     "validate",
-    "with_offered_strengths",
+    "with_offered_ratios",
 ]

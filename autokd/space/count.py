@@ -16,8 +16,8 @@ from autokd.spec.operator import Kind, Number
 from autokd.spec.terms import Layers
 from autokd.spec.vocabulary import IDENTITY
 
-_MIDDLE_STRENGTH = 40.0
-"""The gradient ratio that stands for a range of strengths; presets are tried at it by default."""
+_MIDDLE_GRADIENT_RATIO = 40.0
+"""The gradient ratio that stands for a range of gradient ratios; presets are tried at it by default."""
 
 
 def enumerate_paths(space: Space) -> Iterator[Path]:
@@ -42,7 +42,7 @@ def enumerate_forms(space: Space) -> list[TermSpec]:
 def enumerate_specs(space: Space) -> Iterator[DistillerSpec]:
     """Yield every canonical spec of the space, in a fixed order.
 
-    Ranges are not enumerated: a parameter with a range takes its low end, a range of strengths a middle strength.
+    Ranges are not enumerated: a parameter with a range takes its low end, a range of gradient ratios a middle gradient ratio.
 
     Args:
         space: the space that offers the options.
@@ -100,9 +100,9 @@ def _steps_of(kind: Kind, option: Option) -> tuple[Step, ...]:
 
 
 def _strengths(space: Space) -> tuple[Number, ...]:
-    if isinstance(space.strength, Choices):
-        return space.strength.values
-    return (space.strength.clip(_MIDDLE_STRENGTH),)
+    if isinstance(space.gradient_ratio, Choices):
+        return space.gradient_ratio.values
+    return (space.gradient_ratio.clip(_MIDDLE_GRADIENT_RATIO),)
 
 
 def _weights_of(space: Space, form: TermSpec) -> list[Weight]:

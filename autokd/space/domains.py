@@ -65,7 +65,7 @@ class Choices:
         return any(math.isclose(value, choice, rel_tol=1e-6) for choice in self.values)
 
     def clip(self, value: float) -> float:
-        """Return the choice whose ratio to a number is nearest to 1, since strengths act as factors.
+        """Return the choice whose ratio to a number is nearest to 1, since gradient ratios act as factors.
 
         Args:
             value: the number, above 0.

@@ -27,15 +27,15 @@ def validate(space: Space, spec: DistillerSpec) -> None:
     _paths_of(space, spec)
 
 
-def with_offered_strengths(space: Space, spec: DistillerSpec) -> DistillerSpec:
-    """Return the same distiller with each strength replaced by the nearest that the space offers.
+def with_offered_ratios(space: Space, spec: DistillerSpec) -> DistillerSpec:
+    """Return the same distiller with each gradient ratio replaced by the nearest that the space offers.
 
     Args:
-        space: the space that offers strengths.
+        space: the space that offers gradient ratios.
         spec: a distiller with relative weights.
     """
     terms = (
-        replace(term, weight=replace(term.weight, value=float(space.strength.clip(term.weight.value))))
+        replace(term, weight=replace(term.weight, value=float(space.gradient_ratio.clip(term.weight.value))))
         for term in spec.terms
     )
     return replace(spec, terms=tuple(terms))
@@ -76,10 +76,10 @@ def _path_of(space: Space, term: TermSpec, index: int) -> Path:
     if term.weight.kind != "relative":
         raise SpaceError(
             f"{where}.weight: the space holds relative weights, the spec has an absolute one. "
-            "Use spec.with_strength(ratio) to place its form in the space."
+            "Use spec.with_gradient_ratio(ratio) to place its form in the space."
         )
-    if not space.strength.contains(term.weight.value):
-        raise SpaceError(f"{where}.weight: {term.weight.value:g} is not {space.strength}.")
+    if not space.gradient_ratio.contains(term.weight.value):
+        raise SpaceError(f"{where}.weight: {term.weight.value:g} is not {space.gradient_ratio}.")
     for key, found, offered in (
         ("schedule", term.weight.schedule, space.schedules),
         ("layers", term.weight.layers, space.layers_of(term.source)),
@@ -197,9 +197,9 @@ class _Script:
             return str(len(self._terms))
         prefix, _, rest = name.partition(".")
         term, path = self._terms[int(prefix[1:]) - 1]
-        if rest == "strength":
-            if isinstance(self._space.strength, Choices):
-                return f"{self._space.strength.clip(term.weight.value):g}"
+        if rest == "gradient_ratio":
+            if isinstance(self._space.gradient_ratio, Choices):
+                return f"{self._space.gradient_ratio.clip(term.weight.value):g}"
             return term.weight.value
         if rest in ("schedule", "layers"):
             return getattr(term.weight, rest)

@@ -4,7 +4,7 @@
     sources: [feature_map, foreground, {instance: {size: [4, 7]}}]        # or: all
     transforms: {attention: [none, spatial_attention], normalize: [none, {softmax_cells: {temperature: [1, 4]}}]}
     distances: [l1, l2, kl]                                         # or: all
-    strength: {log_uniform: [3, 1000]}                              # or: [10, 100]
+    gradient_ratio: {log_uniform: [3, 1000]}                              # or: [10, 100]
     schedule: [constant, linear_decay]                              # of weights; also warm_up
     layers: [equal, gap]                                            # how levels share a weight; also gradient
 
@@ -39,7 +39,7 @@ DEFAULT_SPACE: dict[str, Any] = {
         "normalize": ["none", "standardize", "l2_channels", "l2_cells", "softmax_cells", "softmax_channels"],
     },
     "distances": ["l1", "l2", "smooth_l1", "cosine", "pearson", "kl"],
-    "strength": {"log_uniform": [3, 1000]},
+    "gradient_ratio": {"log_uniform": [3, 1000]},
     "schedule": ["constant"],
     "layers": ["equal"],
 }
@@ -75,10 +75,12 @@ def space_from_document(document: Document) -> Space:
     distances = _slot(
         "distance", "distance", data.get("distances", DEFAULT_SPACE["distances"]), document, ("distances",)
     )
-    strength = parse_domain(data.get("strength", DEFAULT_SPACE["strength"]), document, ("strength",))
+    gradient_ratio = parse_domain(
+        data.get("gradient_ratio", DEFAULT_SPACE["gradient_ratio"]), document, ("gradient_ratio",)
+    )
     schedules = _words("schedule", SCHEDULES, data, document)
     layers = _words("layers", LAYERS, data, document)
-    space = Space(low, high, (sources, *transforms, distances), strength, schedules, layers)
+    space = Space(low, high, (sources, *transforms, distances), gradient_ratio, schedules, layers)
     unused = [(slot, option) for slot, option in unreachable_options(space) if _given(slot, data) == "all"]
     space = without_options(space, unused)
     _refuse_unreachable(space, data, document)
@@ -129,7 +131,7 @@ def _transforms(data: Any, document: Document) -> list[Slot]:
             f"found {data!r}; write {{slot name: [steps]}}, in the order of application.",
             SpaceError,
         )
-    reserved = {"source", "distance", "strength", "schedule", "layers"}
+    reserved = {"source", "distance", "gradient_ratio", "schedule", "layers"}
     slots = []
     for name, options in data.items():
         if name in reserved or "." in name or "(" in name:

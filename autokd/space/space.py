@@ -65,7 +65,7 @@ class Space:
         min_terms: least number of terms of a spec.
         max_terms: greatest number of terms of a spec.
         slots: source, then the slots of transformations in the order of their application, then distance.
-        strength: gradient ratios of a term.
+        gradient_ratio: gradient ratios of a term.
         schedules: schedules of a term's weight.
         layers: ways in which the levels of a term share its weight; a source of a single piece always has "equal".
         document: the plain data that the space was read from, defaults written out; None for a part of a space.
@@ -74,7 +74,7 @@ class Space:
     min_terms: int
     max_terms: int
     slots: tuple[Slot, ...]
-    strength: Domain
+    gradient_ratio: Domain
     schedules: tuple[Schedule, ...] = ("constant",)
     layers: tuple[Layers, ...] = ("equal",)
     document: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
@@ -176,13 +176,13 @@ class Space:
         return TermSpec(source, written, distance, self._walk_weight(chooser, prefix, source)), path
 
     def _walk_weight(self, chooser: Chooser, prefix: str, source: Step) -> Weight:
-        strength = _choose_number(chooser, f"{prefix}.strength", self.strength)
+        gradient_ratio = _choose_number(chooser, f"{prefix}.gradient_ratio", self.gradient_ratio)
         schedule, layers = self.schedules[0], self.layers_of(source)[0]
         if len(self.schedules) > 1:
             schedule = cast(Schedule, chooser.categorical(f"{prefix}.schedule", self.schedules))
         if len(self.layers_of(source)) > 1:
             layers = cast(Layers, chooser.categorical(f"{prefix}.layers", self.layers))
-        return Weight("relative", strength, schedule, layers)
+        return Weight("relative", gradient_ratio, schedule, layers)
 
     def _offered(self, index: int, state: FlowState, path: Path, taken: Iterable[Path]) -> tuple[str, ...]:
         """Return the labels at slot ``index`` from which a term can be completed that is not taken yet.

@@ -61,7 +61,7 @@ class DistillerSpec:
         terms = [replace(term, weight=replace(term.weight, value=rounded(v))) for term, v in merged.items()]
         return DistillerSpec(tuple(sorted(terms)), self.name, self.paper)
 
-    def with_strength(self, ratio: float) -> DistillerSpec:
+    def with_gradient_ratio(self, ratio: float) -> DistillerSpec:
         """Return the same form with relative weights.
 
         Args:

@@ -125,7 +125,7 @@ class TermSpec:
 
     @property
     def form(self) -> TermSpec:
-        """The term with a constant relative weight of 1: what it computes, without its strength."""
+        """The term with a constant relative weight of 1: what it computes, without its gradient ratio."""
         return replace(self, weight=Weight("relative", 1.0, layers=self.weight.layers))
 
 

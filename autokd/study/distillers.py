@@ -52,7 +52,7 @@ class NamedDistiller:
 
 
 def baseline_distillers(recipe: FullRecipe) -> list[NamedDistiller]:
-    """Return "none" first, then the recipe's other baselines at the strength that the recipe gives them.
+    """Return "none" first, then the recipe's other baselines at the gradient ratio that the recipe gives them.
 
     Args:
         recipe: recipe of the full trainings.
@@ -62,8 +62,8 @@ def baseline_distillers(recipe: FullRecipe) -> list[NamedDistiller]:
         if name == NO_DISTILLATION:
             continue
         spec = load_distiller(name)
-        if recipe.baseline_strength != "published":
-            spec = spec.with_strength(float(recipe.baseline_strength))
+        if recipe.baseline_gradient_ratio != "published":
+            spec = spec.with_gradient_ratio(float(recipe.baseline_gradient_ratio))
         found.append(NamedDistiller(Path(name).stem, spec))
     return found
 

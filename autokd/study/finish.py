@@ -155,11 +155,13 @@ def _notes(run: RunContext, trained: FullResults) -> tuple[str, ...]:
         notes.append(_teachers_note(run.config, run.preparation.scores))
     if run.config.search.promote_after is not None and run.study.get_trials(deepcopy=False):
         notes.append(_promotion_note(run.facts, trained.distillers))
-    strength = run.config.full.baseline_strength
-    if strength == "published":
+    gradient_ratio = run.config.full.baseline_gradient_ratio
+    if gradient_ratio == "published":
         notes.append("The presets were trained with the weights of their papers.")
     else:
-        notes.append(f"The presets were trained at a gradient ratio of {strength:g}, kept throughout the training.")
+        notes.append(
+            f"The presets were trained at a gradient ratio of {gradient_ratio:g}, kept throughout the training."
+        )
     for distiller in trained.distillers:
         for outcome in distiller.outcomes(trained.outcomes, run.config.full.seeds):
             if outcome.status != "finished":

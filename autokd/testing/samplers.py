@@ -47,7 +47,7 @@ def conditional_objective(trial: optuna.Trial) -> float:
         value += trial.suggest_categorical("scale", [1, 2, 4])
         value += trial.suggest_int("window", 1, 4)
     value += {"l1": 1, "l2": 1, "kl": -2}[trial.suggest_categorical("distance", ["l1", "l2", "kl"])]
-    return value - round(abs(trial.suggest_float("strength", 3, 100, log=True) - 40) / 20)
+    return value - round(abs(trial.suggest_float("gradient_ratio", 3, 100, log=True) - 40) / 20)
 
 
 def run_search(path: Path, new_sampler: NewSampler, parts: tuple[int, ...]) -> list[dict[str, Any]]:

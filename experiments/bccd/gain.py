@@ -1,6 +1,6 @@
 """Test AP of the searched distiller, of none and of every preset, each with its weights tuned by proxies too.
 
-    python experiments/bccd/gain.py tune        # every preset at several strengths, by proxies
+    python experiments/bccd/gain.py tune        # every preset at several gradient ratios, by proxies
     autokd search experiments/bccd/space.yaml --run-dir runs/bccd_gain
     python experiments/bccd/gain.py full        # every preset as tuned, five seeds, as the run trains none and its own
     python experiments/bccd/gain.py full --names combined
@@ -42,12 +42,12 @@ SCRATCH = Path("runs/bccd_gain_scratch")
 RUN = Path("runs/bccd_gain")
 """The search's; its full trainings of none and of what it found are this comparison's."""
 CACHE = Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache"))
-STRENGTHS = (None, 3.0, 30.0, 300.0, 3000.0, 30000.0)
+GRADIENT_RATIOS = (None, 3.0, 30.0, 300.0, 3000.0, 30000.0)
 """Gradient ratios shared by a preset's terms; None: the weights of its paper."""
 LONG_PROXY = {"warm_start": None, "batch_size": 4, "epochs": 4, "weight_average": 0.95, "measure": "last_epoch",
               "reward": ["val_loss", "cka", "ap"]}  # fmt: skip
 SHORT_PROXY = LONG_PROXY | {"epochs": 2, "of_epochs": 3}
-"""By which all strengths are tried; by the long one then the best KEPT of each preset."""
+"""By which all gradient ratios are tried; by the long one then the best KEPT of each preset."""
 TUNED_BY = {"tune_short": SHORT_PROXY, "tune": LONG_PROXY}
 KEPT = 2
 SEARCHED_NAME = "searched"
@@ -63,39 +63,39 @@ def presets() -> tuple[str, ...]:
     return pair_of(config_of("pair")).supplied_presets()
 
 
-def at_strength(name: str, strength: float | None) -> DistillerSpec:
+def at_gradient_ratio(name: str, gradient_ratio: float | None) -> DistillerSpec:
     spec = load_preset(name)
-    return spec if strength is None else spec.with_strength(strength)
+    return spec if gradient_ratio is None else spec.with_gradient_ratio(gradient_ratio)
 
 
-def labeled_at(name: str, strength: float | None) -> str:
-    return f"{name}@{strength or 'published'}"
+def labeled_at(name: str, gradient_ratio: float | None) -> str:
+    return f"{name}@{gradient_ratio or 'published'}"
 
 
-def _proxy_id(name: str, strength: float | None) -> str:
-    return str(JobId("proxy", labeled_at(name, strength), 0))
+def _proxy_id(name: str, gradient_ratio: float | None) -> str:
+    return str(JobId("proxy", labeled_at(name, gradient_ratio), 0))
 
 
 # ---------------------------------------------------------------------------------------------- stages
 
 
 def short_jobs() -> Iterator[Job]:
-    """Every preset at every strength."""
-    return tune_jobs(dict.fromkeys(presets(), STRENGTHS))
+    """Every preset at every gradient ratio."""
+    return tune_jobs(dict.fromkeys(presets(), GRADIENT_RATIOS))
 
 
-def tune_jobs(strengths: Mapping[str, Sequence[float | None]]) -> Iterator[Job]:
+def tune_jobs(gradient_ratios: Mapping[str, Sequence[float | None]]) -> Iterator[Job]:
     yield make_job(None, "proxy", 0)
-    for name, its_strengths in strengths.items():
-        for strength in its_strengths:
-            yield Job(_proxy_id(name, strength), at_strength(name, strength), "proxy", 0)
+    for name, its_gradient_ratios in gradient_ratios.items():
+        for gradient_ratio in its_gradient_ratios:
+            yield Job(_proxy_id(name, gradient_ratio), at_gradient_ratio(name, gradient_ratio), "proxy", 0)
 
 
 def full_jobs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
-    known, strengths = distillers(), tuned()
+    known, gradient_ratios = distillers(), tuned()
     for seed in seeds:
         for name in names:
-            labeled = labeled_at(name, strengths[name]) if name in strengths else name
+            labeled = labeled_at(name, gradient_ratios[name]) if name in gradient_ratios else name
             yield Job(str(JobId("full", labeled, seed)), known[name], "full", seed)
 
 
@@ -105,7 +105,7 @@ def distillers() -> dict[str, DistillerSpec | None]:
     entries[BY_HAND_NAME] = load_distiller(str(HERE / f"{BY_HAND_NAME}.yaml"))
     if (RUN / "best_distiller.yaml").exists():
         entries[SEARCHED_NAME] = load_distiller(str(RUN / "best_distiller.yaml"))
-    return entries | {name: at_strength(name, strength) for name, strength in tuned().items()}
+    return entries | {name: at_gradient_ratio(name, gradient_ratio) for name, gradient_ratio in tuned().items()}
 
 
 def of_the_run() -> dict[str, Outcome]:
@@ -124,14 +124,14 @@ def of_the_run() -> dict[str, Outcome]:
 
 
 def tuned() -> dict[str, float | None]:
-    """The strength at which the reward of each preset is the greatest, by the long proxy among the best by the short
+    """The gradient ratio at which the reward of each preset is the greatest, by the long proxy among the best by the short
     one."""
-    found = best_strengths("tune", tune_jobs(best_strengths("tune_short", short_jobs(), KEPT)), 1)
-    return {name: strengths[0] for name, strengths in found.items()}
+    found = best_gradient_ratios("tune", tune_jobs(best_gradient_ratios("tune_short", short_jobs(), KEPT)), 1)
+    return {name: gradient_ratios[0] for name, gradient_ratios in found.items()}
 
 
-def best_strengths(stage: str, jobs: Iterable[Job], count: int) -> dict[str, list[float | None]]:
-    """Of each preset the ``count`` strengths with the greatest reward in a stage that is done."""
+def best_gradient_ratios(stage: str, jobs: Iterable[Job], count: int) -> dict[str, list[float | None]]:
+    """Of each preset the ``count`` gradient ratios with the greatest reward in a stage that is done."""
     config, wanted = config_of("pair", stage), [job.id for job in jobs]
     outcomes = Scratch(SCRATCH / stage, config, ["proxy"]).read()[0]
     missing = [id_ for id_ in wanted if id_ not in outcomes]
@@ -142,11 +142,11 @@ def best_strengths(stage: str, jobs: Iterable[Job], count: int) -> dict[str, lis
     reward = Reward(config.proxy.reward, reference_curve(none))
     reward = reward.calibrated(reward.gains(o.metrics, reward.num_epochs) for o in finished.values())
 
-    def value(name: str, strength: float | None) -> float:
-        outcome = finished.get(_proxy_id(name, strength))
+    def value(name: str, gradient_ratio: float | None) -> float:
+        outcome = finished.get(_proxy_id(name, gradient_ratio))
         return -float("inf") if outcome is None else reward.value(outcome.metrics, reward.num_epochs)
 
-    return {n: sorted(STRENGTHS, key=lambda strength: -value(n, strength))[:count] for n in presets()}
+    return {n: sorted(GRADIENT_RATIOS, key=lambda gradient_ratio: -value(n, gradient_ratio))[:count] for n in presets()}
 
 
 def leaders() -> list[str]:
@@ -187,14 +187,14 @@ def collect() -> None:
     # matplotlib is no requirement of AutoKD, and no other command needs it.
     from gain_figure import draw
 
-    strengths = tuned()
-    result: dict[str, Any] = {"strengths": strengths, "searches": searches()}
+    gradient_ratios = tuned()
+    result: dict[str, Any] = {"gradient_ratios": gradient_ratios, "searches": searches()}
     for stage, pair in STAGES.items():
         if (SCRATCH / stage).exists():
             outcomes, commits, machines = Scratch(SCRATCH / stage, config_of(pair), ["full"]).read()
             rows = _rows(outcomes | (of_the_run() if stage == "full" else {}))
             result[stage] = {"commits": sorted(commits), "machines": sorted(machines), "rows": rows}
-            lines = table(rows, strengths)
+            lines = table(rows, gradient_ratios)
             write_table(HERE / "README.md", stage, lines)
             print("\n".join([stage, *lines]))
     (HERE / "gain.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -228,18 +228,18 @@ def searches() -> list[dict[str, Any]]:
     return found
 
 
-def table(rows: Sequence[Mapping[str, Any]], strengths: Mapping[str, float | None]) -> list[str]:
+def table(rows: Sequence[Mapping[str, Any]], gradient_ratios: Mapping[str, float | None]) -> list[str]:
     """Return the table of one pair, the best on test first."""
     val, test = (_by_seed(rows, metric) for metric in ("val_ap", "test_ap"))
     cells = []
     for name in sorted(test, key=lambda name: -mean(test[name].values())):
-        strength = str(strengths[name] or "published") if name in strengths else ""
+        gradient_ratio = str(gradient_ratios[name] or "published") if name in gradient_ratios else ""
         gain = "" if name == NO_DISTILLATION else _difference(test[name], test.get(NO_DISTILLATION, {}))
         less = "" if name == SEARCHED_NAME else _difference(test.get(SEARCHED_NAME, {}), test[name])
         num_seeds = len(test[name])
         scores = mean_text(val[name].values(), 4), f"{mean_text(test[name].values(), 4)} ({num_seeds})"
-        cells.append((name, strength, *scores, gain, less))
-    head = ("distiller", "strength", "val AP", "test AP", "gain on none [95%]", "searched, less it [95%]")
+        cells.append((name, gradient_ratio, *scores, gain, less))
+    head = ("distiller", "gradient_ratio", "val AP", "test AP", "gain on none [95%]", "searched, less it [95%]")
     failed = [f"{row['name']} (seed {row['seed']}: {row['cause']})" for row in rows if row["status"] != "finished"]
     if failed:
         cells.append((f"not trained: {', '.join(failed)}", *[""] * (len(head) - 1)))
@@ -279,7 +279,7 @@ def main() -> None:
     if options.command == "tune":
         short = list(short_jobs())
         record_jobs(config_of("pair", "tune_short"), short, SCRATCH / "tune_short", CACHE, minutes=options.minutes)
-        kept = best_strengths("tune_short", short, KEPT)
+        kept = best_gradient_ratios("tune_short", short, KEPT)
         record_jobs(config_of("pair", "tune"), list(tune_jobs(kept)), SCRATCH / "tune", CACHE, minutes=options.minutes)
     elif options.command == "full":
         jobs = list(full_jobs(options.names or presets(), options.seeds or SEEDS))

@@ -1,4 +1,4 @@
-"""Trains every preset in full, beside "none", under one recipe: with a fair strength and with its published weights.
+"""Trains every preset in full, beside "none", under one recipe: with a fair gradient ratio and with its published weights.
 
     python experiments/presets/run.py work      # any number of processes, each takes what nobody has begun
     python experiments/presets/run.py collect   # result.json and the table of README.md
@@ -29,7 +29,7 @@ SPACE = Path("search_spaces/bccd.yaml")
 SCRATCH = Path("runs/presets")
 CACHE = Path(os.environ.get("AUTOKD_CACHE", ".autokd_cache"))
 RATIO = 40.0
-"""Gradient ratio of the whole preset, shared by its terms: search_spaces/bccd.yaml's baseline strength."""
+"""Gradient ratio of the whole preset, shared by its terms: search_spaces/bccd.yaml's baseline gradient ratio."""
 SEEDS = (0, 1)
 NONE_SEEDS = (0, 1, 2, 3)
 
@@ -38,11 +38,15 @@ def entries() -> Iterator[tuple[str, DistillerSpec | None, int]]:
     """Yield (name, spec, seed) of every training, the most important first."""
     for seed in NONE_SEEDS[:2]:
         yield "none", None, seed
-    for strength in ("ratio", "published"):
+    for gradient_ratio in ("ratio", "published"):
         for seed in SEEDS:
             for name in preset_names():
                 preset = load_preset(name)
-                yield f"{name}@{strength}", preset.with_strength(RATIO) if strength == "ratio" else preset, seed
+                yield (
+                    f"{name}@{gradient_ratio}",
+                    preset.with_gradient_ratio(RATIO) if gradient_ratio == "ratio" else preset,
+                    seed,
+                )
     for seed in NONE_SEEDS[2:]:
         yield "none", None, seed
 
@@ -73,7 +77,7 @@ def collect() -> None:
     none = by_name.get("none", {})
     table = []
     for name in preset_names():
-        of_both = [by_name.get(f"{name}@{strength}", {}) for strength in ("ratio", "published")]
+        of_both = [by_name.get(f"{name}@{gradient_ratio}", {}) for gradient_ratio in ("ratio", "published")]
         gains = [paired_gain(test_aps(of_one), test_aps(none)) for of_one in of_both]
         cells = [cell for of_one, gain in zip(of_both, gains) for cell in (mean_cell(of_one), gain_text(gain, 3))]
         best = max((gain.mean for gain in gains if gain is not None), default=-9.0)

@@ -1,4 +1,4 @@
-"""Kendall's tau of proxies against full trainings: overall, at equal strength, beside the ceiling and the baseline."""
+"""Kendall's tau of proxies against full trainings: overall, at equal gradient ratio, beside the ceiling and the baseline."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NUM_RESAMPLES = 1000
 def report(
     entries: Sequence[Entry], found: Mapping[str, Mapping[str, Outcome]], full_seconds: float, seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """Everything as plain data: ``ceiling``, ``strength_only``, and a row for each report of a variant, by each of
+    """Everything as plain data: ``ceiling``, ``gradient_ratio_only``, and a row for each report of a variant, by each of
     ``seeds`` for itself and by all of them together; without the rows for which fewer than 8 entries are there."""
     rows = []
     groups = [[seed] for seed in seeds] + [list(seeds)] * (len(seeds) > 1)
@@ -53,7 +53,7 @@ def report(
             rows.append(about | _taus(known, runs, epoch))
     return {
         "ceiling": ceiling(entries),
-        "strength_only": strength_only(entries),
+        "gradient_ratio_only": gradient_ratio_only(entries),
         "full_seconds": round(full_seconds, 1),
         "variants": rows,
     }
@@ -64,7 +64,7 @@ SHOWN = ("val_loss", "cka", "ap", "val_loss + cka", "val_loss + cka + ap", "part
 
 
 def table(result: Mapping[str, Any]) -> list[str]:
-    """Lines of Markdown: tau overall / at equal strength, for each reward; the mean over proxies of one seed each."""
+    """Lines of Markdown: tau overall / at equal gradient ratio, for each reward; the mean over proxies of one seed each."""
     cells = []
     for (name, epoch), rows in rows_of_one_seed(result).items():
         cost = statistics.mean(row["cost"] for row in rows)
@@ -85,7 +85,7 @@ def rows_of_one_seed(result: Mapping[str, Any]) -> dict[tuple[str, int], list[Ma
 def _cell(taus: Sequence[Mapping[str, float]]) -> str:
     if not taus:
         return ""
-    means = [statistics.mean(tau[which] for tau in taus) for which in ("all", "equal_strength")]
+    means = [statistics.mean(tau[which] for tau in taus) for which in ("all", "equal_gradient_ratio")]
     return f"{means[0]:.2f} / {means[1]:.2f}"
 
 
@@ -116,24 +116,24 @@ def _taus(known: Sequence[Entry], runs: Mapping[str, Sequence[Outcome]], epoch: 
 
 
 def agreement(entries: Sequence[Entry], score: np.ndarray) -> dict[str, Any]:
-    """tau-b of ``score`` with the mean truth, its 95% interval by bootstrap over entries, and that within strengths."""
+    """tau-b of ``score`` with the mean truth, its 95% interval by bootstrap over entries, and that within gradient ratios."""
     truth = np.array([e.mean for e in entries])
     rng = np.random.default_rng(0)
     draws = [kendalltau(score[i], truth[i]).statistic for i in rng.integers(0, len(truth), (NUM_RESAMPLES, len(truth)))]
     return {
         "all": _round(kendalltau(score, truth).statistic),
         "interval": [_round(q) for q in np.nanquantile(draws, [0.025, 0.975])],
-        "equal_strength": _round(within_strengths(entries, score)),
+        "equal_gradient_ratio": _round(within_gradient_ratios(entries, score)),
     }
 
 
-def within_strengths(entries: Sequence[Entry], score: np.ndarray) -> float:
-    """Kendall's tau-a over the pairs of entries that share their strength."""
+def within_gradient_ratios(entries: Sequence[Entry], score: np.ndarray) -> float:
+    """Kendall's tau-a over the pairs of entries that share their gradient ratio."""
     truth = np.array([e.mean for e in entries])
     agree = [
         np.sign(score[i] - score[j]) * np.sign(truth[i] - truth[j])
         for i, j in itertools.combinations(range(len(entries)), 2)
-        if entries[i].strength == entries[j].strength
+        if entries[i].gradient_ratio == entries[j].gradient_ratio
     ]
     return float(np.mean(agree)) if agree else float("nan")
 
@@ -146,20 +146,22 @@ def ceiling(entries: Sequence[Entry]) -> dict[str, Any]:
         known = [e for e in entries if first in e.truth and second in e.truth]
         if len(known) < 8:
             continue
-        judged = [Entry(e.name, e.spec, {second: e.truth[second]}, e.strength) for e in known]
+        judged = [Entry(e.name, e.spec, {second: e.truth[second]}, e.gradient_ratio) for e in known]
         score = np.array([e.truth[first] for e in known])
         taus.append(kendalltau(score, [e.mean for e in judged]).statistic)
-        within.append(within_strengths(judged, score))
+        within.append(within_gradient_ratios(judged, score))
         count = len(known)
     if not taus:
         return {}
-    return {"all": _round(np.mean(taus)), "equal_strength": _round(np.mean(within)), "entries": count}
+    return {"all": _round(np.mean(taus)), "equal_gradient_ratio": _round(np.mean(within)), "entries": count}
 
 
-def strength_only(entries: Sequence[Entry]) -> float | None:
-    """tau-b of knowing nothing but the strength, in the best order that there is: the mean truth of each strength."""
-    means = {s: np.mean([e.mean for e in entries if e.strength == s]) for s in {e.strength for e in entries}}
-    return _round(kendalltau([means[e.strength] for e in entries], [e.mean for e in entries]).statistic)
+def gradient_ratio_only(entries: Sequence[Entry]) -> float | None:
+    """tau-b of knowing nothing but the gradient ratio, in the best order that there is: the mean truth of each gradient ratio."""
+    means = {
+        s: np.mean([e.mean for e in entries if e.gradient_ratio == s]) for s in {e.gradient_ratio for e in entries}
+    }
+    return _round(kendalltau([means[e.gradient_ratio] for e in entries], [e.mean for e in entries]).statistic)
 
 
 def _round(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Fidelity against cost: Kendall's tau of each form of the proxy, with the ceiling and what strength alone tells."""
+"""Fidelity against cost: Kendall's tau of each form of the proxy, with the ceiling and what gradient ratio alone tells."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def draw(result: Mapping[str, Any]) -> Figure:
             arrowprops={"arrowstyle": "-", "color": "lightgray", "linewidth": 0.5, "relpos": (0, 0.5)},
         )  # fmt: skip
     for level, name, style in ((result["ceiling"]["all"], "full training with another seed", "-"),
-                               (result["strength_only"], "strength alone", "--")):  # fmt: skip
+                               (result["gradient_ratio_only"], "gradient ratio alone", "--")):  # fmt: skip
         axes.axhline(level, color="black", linewidth=1, linestyle=style)
         axes.annotate(name, (0, level), xytext=(2, 2), textcoords="offset points", fontsize=8)
     axes.set(xlabel="cost, in full trainings", ylabel="Kendall's tau with val AP of full trainings")

@@ -28,12 +28,12 @@ TOO_SLOW = {f"{name}@{kind}" for name in LEFT_OUT for kind in KINDS} - {"gram@ra
 
 @dataclass(frozen=True)
 class Entry:
-    """A distiller and the val AP of its full trainings by seed. ``strength``: what entries of one group share."""
+    """A distiller and the val AP of its full trainings by seed. ``gradient_ratio``: what entries of one group share."""
 
     name: str
     spec: DistillerSpec
     truth: dict[int, float]
-    strength: str
+    gradient_ratio: str
 
     @property
     def mean(self) -> float:
@@ -66,7 +66,9 @@ def _preset_entries(truth: Mapping[str, dict[int, float]]) -> list[Entry]:
         preset, _, kind = name.partition("@")
         if kind in KINDS:
             spec = load_distiller(preset)
-            entries.append(Entry(name, spec if kind == "published" else spec.with_strength(RATIO), truth[name], kind))
+            entries.append(
+                Entry(name, spec if kind == "published" else spec.with_gradient_ratio(RATIO), truth[name], kind)
+            )
     return entries
 
 

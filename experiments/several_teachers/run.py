@@ -31,7 +31,7 @@ from autokd.training import PROMOTED_FOLDER
 HERE = Path(__file__).parent
 SPACE = Path("search_spaces/bccd.yaml")
 RATIO = 40.0
-"""Gradient ratio: the baseline strength of search_spaces/bccd.yaml. Shares sum to 1, so it means the same for two."""
+"""Gradient ratio: the baseline gradient ratio of search_spaces/bccd.yaml. Shares sum to 1, so it means the same for two."""
 DISTILLERS = ("fitnet", "pkd")
 SEEDS = (0, 1)
 SECOND_TEACHER = {
@@ -113,7 +113,7 @@ def _measure_teachers(scratch: Path, cache: Path) -> None:
 
 
 def _spec(distiller: str) -> DistillerSpec | None:
-    return None if distiller == "none" else load_preset(distiller).with_strength(RATIO)
+    return None if distiller == "none" else load_preset(distiller).with_gradient_ratio(RATIO)
 
 
 def _rows(scratch: Path) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ space:
   sources: [{", ".join(FEATURE_SOURCES)}]
   transforms: {{attention: all, scale: all, relation: all, normalize: all}}
   distances: all
-  strength: 40
+  gradient_ratio: 40
 """
 NUM_SPECS = 2000
 LEVELS = {"p3": ((13, 17), 8), "p4": ((7, 9), 16), "p5": ((4, 5), 32)}

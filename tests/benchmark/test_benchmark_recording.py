@@ -133,7 +133,7 @@ name: tiny
 data: {format: shapes, image_size_px: [64, 64], num_train: 8, num_val: 4, num_test: 4}
 teacher: {backbone: {width: 8}, fpn_channels: 16, train: {epochs: 1, batch_size: 4}}
 student: {backbone: {width: 8}, fpn_channels: 8}
-space: {terms: 1, sources: [feature_map, foreground], transforms: {}, distances: [l2], strength: [10, 40]}
+space: {terms: 1, sources: [feature_map, foreground], transforms: {}, distances: [l2], gradient_ratio: [10, 40]}
 proxy: {epochs: 2, batch_size: 4, warm_start: {epochs: 1}, reward: [val_loss, cka, ap]}
 full: {epochs: 2, batch_size: 4}
 """

@@ -94,7 +94,7 @@ def test_a_lookup_takes_microseconds(path, specs):
 
 def test_a_spec_outside_the_table_is_an_error_and_not_a_neighbor(path, specs):
     table = load_benchmark(path)
-    neighbor = specs[0].with_strength(20.0)
+    neighbor = specs[0].with_gradient_ratio(20.0)
     assert neighbor not in table
     with pytest.raises(BenchmarkError, match=rf"{neighbor.digest}.* is not in the table, which holds 24 of .* 24"):
         table.lookup(neighbor)
@@ -157,7 +157,11 @@ def test_another_commit_is_refused_only_where_one_is_asked_for(path):
 @pytest.mark.parametrize(
     ("old", "new", "difference"),
     [
-        ("strength: [10, 40]", "strength: [10, 100]", "strength: one of 10, 40 in the table, one of 10, 100 here"),
+        (
+            "gradient_ratio: [10, 40]",
+            "gradient_ratio: [10, 100]",
+            "gradient_ratio: one of 10, 40 in the table, one of 10, 100 here",
+        ),
         ("distances: [l1, l2]", "distances: [l1, l2, cosine]", "distance: l1, l2 in the table, l1, l2, cosine here"),
         ("terms: 1", "terms: {min: 1, max: 2}", "terms: 1 to 1 in the table, 1 to 2 here"),
         ("{normalize:", "{other:", "slots: source, normalize, distance in the table, source, other, distance here"),
@@ -235,7 +239,7 @@ def test_jobs_are_answered_with_recorded_metrics_and_seconds(path, specs):
 
 
 def test_a_job_that_is_not_in_the_table_fails_saying_so(path, specs):
-    driver = OneByOne([Job("absent", specs[0].with_strength(20.0), "proxy", 0)])
+    driver = OneByOne([Job("absent", specs[0].with_gradient_ratio(20.0), "proxy", 0)])
     SimulatedRuntime(1).run(driver, BenchmarkEvaluatorFactory(load_benchmark(path)))
     [outcome] = driver.outcomes
     assert (outcome.status, outcome.cause) == ("failed", "error")

@@ -48,7 +48,7 @@ def test_what_was_not_trained_is_named(rows):
 
 def test_presets_are_tuned_at_a_greater_cost_than_the_search_has():
     ids = [job.id for job in gain.short_jobs()]
-    assert len(ids) == len(set(ids)) == 1 + len(gain.presets()) * len(gain.STRENGTHS)
+    assert len(ids) == len(set(ids)) == 1 + len(gain.presets()) * len(gain.GRADIENT_RATIOS)
     config = read_config(gain.SPACE)
     short = gain.config_of("pair", "tune_short").proxy
     tuning = len(ids) * short.epochs + len(gain.presets()) * gain.KEPT * config.proxy.epochs
@@ -56,5 +56,7 @@ def test_presets_are_tuned_at_a_greater_cost_than_the_search_has():
         config.proxy.epochs
     )
     assert tuning > 3 * search, "in epochs of proxies"
-    for strength in gain.STRENGTHS[1:]:
-        assert gain.at_strength("crosskd", strength).terms[0].weight.value == pytest.approx(strength / 2)
+    for gradient_ratio in gain.GRADIENT_RATIOS[1:]:
+        assert gain.at_gradient_ratio("crosskd", gradient_ratio).terms[0].weight.value == pytest.approx(
+            gradient_ratio / 2
+        )

@@ -44,4 +44,4 @@ def test_tables_of_searches_come_out_of_their_records(name: str, table_of: Calla
 def test_tables_of_gains_come_out_of_their_records(stage):
     report = json.loads((BCCD / "gain.json").read_text(encoding="utf-8"))
     readme = (BCCD / "README.md").read_text(encoding="utf-8")
-    assert cells(gain.table(report[stage]["rows"], report["strengths"])) == recorded(readme, stage)
+    assert cells(gain.table(report[stage]["rows"], report["gradient_ratios"])) == recorded(readme, stage)

@@ -18,7 +18,7 @@ SPACE = "data: {format: shapes}\nteacher: {train: {}}\nstudent: {}\n"
 
 OPTIONS = {
     "search": {"--run-dir", "--trials", "--workers", "--ray-address", "--storage", "--resume", "--cache-dir"},
-    "distill": {"--run-dir", "--strength", "--resume", "--workers", "--ray-address", "--cache-dir"},
+    "distill": {"--run-dir", "--gradient-ratio", "--resume", "--workers", "--ray-address", "--cache-dir"},
     "evaluate": {"--weights", "--split", "--teacher", "--cache-dir"},
     "report": {"--cache-dir", "--storage"},
     "dashboard": {"--port"},

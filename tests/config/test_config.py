@@ -52,7 +52,9 @@ def test_the_warm_start_is_half_of_a_full_training_unless_told_otherwise():
 
 
 def test_a_resolved_configuration_reads_back_the_same():
-    config = resolved("proxy: {warm_start: null}\nspace: {strength: [10, 40]}\nfull: {batch_size: 6, epochs: 3}\n")
+    config = resolved(
+        "proxy: {warm_start: null}\nspace: {gradient_ratio: [10, 40]}\nfull: {batch_size: 6, epochs: 3}\n"
+    )
     again = complete_recipes(load_config(config_yaml(config)))
     assert again == config
     assert config_yaml(again) == config_yaml(config)
@@ -60,18 +62,18 @@ def test_a_resolved_configuration_reads_back_the_same():
 
 
 def test_a_configuration_goes_to_other_processes_with_its_space():
-    config = resolved("space: {strength: [10, 40]}\n")
+    config = resolved("space: {gradient_ratio: [10, 40]}\n")
     config.space.sample(np.random.default_rng(0))
     assert pickle.loads(pickle.dumps(config)) == config
 
 
 def test_a_configuration_in_python_resolves_as_its_file_does():
-    data = load_document(FIVE_LINES).data | {"full": {"learning_rate": 0.5}, "space": {"strength": [10, 40]}}
+    data = load_document(FIVE_LINES).data | {"full": {"learning_rate": 0.5}, "space": {"gradient_ratio": [10, 40]}}
     config = complete_recipes(RunConfig.model_validate(data))
     assert config.proxy.learning_rate == 0.5
-    assert config.space == resolved("space: {strength: [10, 40]}\n").space
-    with pytest.raises(SpaceError, match="space: strength"):
-        RunConfig.model_validate(data | {"space": {"strength": [0]}})
+    assert config.space == resolved("space: {gradient_ratio: [10, 40]}\n").space
+    with pytest.raises(SpaceError, match="space: gradient ratio"):
+        RunConfig.model_validate(data | {"space": {"gradient_ratio": [0]}})
 
 
 def test_paths_become_absolute_and_coco_is_the_ordinary_format(tmp_path, monkeypatch):
@@ -103,7 +105,7 @@ def test_environment_variables_in_a_data_root_are_expanded(tmp_path, monkeypatch
         ("student: {}", "student: {framework: keras}", "<text>:5: student.framework", "'keras'"),
         ("student: {}", "student: {architecture: fcoss}", "<text>:5: student.architecture", "Did you mean 'fcos'?"),
         ("format: shapes", "root: nowhere, train: a, val: b", "<text>:1: data.root", "no such folder"),
-        ("student: {}", "student: {}\nspace: {strength: [0]}", "<text>:6: space.strength", "above 0"),
+        ("student: {}", "student: {}\nspace: {gradient_ratio: [0]}", "<text>:6: space.gradient_ratio", "above 0"),
         ("student: {}", "student: {}\nsearch: {enqueue: [pdk]}", "<text>:6: search.enqueue[0]", "Did you mean 'pkd'?"),
         ("student: {}", "student: {}\nfull: {baselines: [non]}", "<text>:6: full.baselines[0]", "Did you mean 'none'?"),
         ("student: {}", "student: {}\nfull: {seeds: []}", "<text>:6: full.seeds", "at least 1 item"),

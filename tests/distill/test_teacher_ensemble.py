@@ -73,7 +73,7 @@ def test_equal_teachers_share_equally():
 @pytest.mark.parametrize("name", ["fitnet", "fgd", "cwd"])
 @pytest.mark.parametrize("factors", ["equal", "gap", "gradient", (5.0,)])
 def test_one_teacher_gives_bit_for_bit_what_its_distiller_gives(name, factors):
-    spec = load_preset(name).with_strength(20)
+    spec = load_preset(name).with_gradient_ratio(20)
     ensemble = ensemble_of(WIDE, spec=spec, factors=factors, recalibrate_every=2)
     distiller = build_distiller(spec, cases.outputs(), WIDE, num_classes=3, recalibrate_every=2)
     for module in (ensemble, distiller):
@@ -196,7 +196,7 @@ def test_a_teacher_without_a_common_level_counts_as_the_mean_of_the_others():
 
 @pytest.mark.parametrize("factors", ["gap", "gradient", (2.0, 1.0)])
 def test_a_restored_ensemble_goes_on_with_the_same_numbers(factors):
-    spec = load_preset("fgd").with_strength(20)
+    spec = load_preset("fgd").with_gradient_ratio(20)
     teachers = (near(cases.outputs(), 0.5), WIDE)
 
     def step(ensemble, seed):

@@ -104,7 +104,7 @@ def test_a_difference_is_named_and_what_an_older_run_did_not_know_is_none():
 @pytest.mark.slow
 def test_a_run_is_not_resumed_over_an_edited_config(run_of, tmp_path):
     where, config = run_of
-    spec = load_distiller("fitnet").with_strength(20)
+    spec = load_distiller("fitnet").with_gradient_ratio(20)
     first = run_distill(config, spec, tmp_path / "run", cache_dir=tmp_path / "cache")
     again = run_distill(config, spec, tmp_path / "run", cache_dir=tmp_path / "cache", resume=True)
     assert again.entries == first.entries

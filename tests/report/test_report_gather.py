@@ -37,7 +37,7 @@ def add_trial(study: optuna.Study, distance: str, outcome: str, value: float = 0
     """Ask, record and tell one trial as a search does."""
     trial = study.ask()
     trial.suggest_categorical("t1.distance", ["l1", "l2", "cosine"])
-    weight = trial.suggest_float("t1.strength", 3.0, 100.0)
+    weight = trial.suggest_float("t1.gradient_ratio", 3.0, 100.0)
     record_job(trial, Job(f"trial-{trial.number}", spec_of(distance, weight), "proxy"), **more)  # type: ignore[arg-type]
     reports = (Report("j", 1, {"val_loss": 0.9}, 1.0), Report("j", 2, {"val_loss": 0.8}, 2.0))
     if outcome == "reused":
@@ -58,7 +58,7 @@ def add_trial(study: optuna.Study, distance: str, outcome: str, value: float = 0
 @pytest.fixture
 def study() -> optuna.Study:
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-    study.enqueue_trial({"t1.distance": "l2", "t1.strength": 40.0}, user_attrs={"preset": "fitnet"})
+    study.enqueue_trial({"t1.distance": "l2", "t1.gradient_ratio": 40.0}, user_attrs={"preset": "fitnet"})
     add_trial(study, "l2", "finished", 1.5)
     add_trial(study, "l1", "failed")
     add_trial(study, "cosine", "finished", 2.5)

@@ -85,8 +85,8 @@ def test_sixteen_workers_find_better_leaves_than_chance() -> None:
 def test_a_planted_optimum_among_numbers_is_found_sooner_than_by_chance() -> None:
     def objective(trial: optuna.Trial, shift: float) -> float:
         form = trial.suggest_categorical("form", ["a", "b", "c"])
-        strength = trial.suggest_float("strength", 1, 1000, log=True)
-        return {"a": 0.0, "b": 1.0, "c": 0.5}[form] - abs(np.log(strength) - shift)
+        gradient_ratio = trial.suggest_float("gradient_ratio", 1, 1000, log=True)
+        return {"a": 0.0, "b": 1.0, "c": 0.5}[form] - abs(np.log(gradient_ratio) - shift)
 
     wins = 0
     for seed in range(NUM_SEEDS):

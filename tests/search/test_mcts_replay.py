@@ -27,7 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 def suggestions(name: str) -> list[dict[str, Any]]:
     study = optuna.create_study(direction="maximize", sampler=MCTSSampler(7, **SETTINGS[name]))
-    study.enqueue_trial({"source": "foreground", "distance": "l2", "strength": 40.0})
+    study.enqueue_trial({"source": "foreground", "distance": "l2", "gradient_ratio": 40.0})
     study.optimize(objective, n_trials=24)
     return [trial.params for trial in study.trials]
 

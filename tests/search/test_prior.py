@@ -23,7 +23,7 @@ space:
   transforms:
     normalize: [none, standardize, {softmax_channels: {temperature: 1}}, {softmax_channels: {temperature: 2}}]
   distances: [l1, l2, kl]
-  strength: [10, 40]
+  gradient_ratio: [10, 40]
 """)
 
 
@@ -52,7 +52,7 @@ def test_the_prior_names_options_as_the_tree_does():
         actions, _ = read_trajectory(trial.params, trial.distributions, decision_role)
         seen |= {action.option for action in actions}
         study.tell(trial, 0.0)
-    assert {option for option in seen if not option.startswith("strength")} <= set(prior)
+    assert {option for option in seen if not option.startswith("gradient_ratio")} <= set(prior)
 
 
 @pytest.mark.parametrize("policy", ["model", "uct"])

@@ -41,7 +41,7 @@ def test_an_integer_is_suggested_as_an_integer() -> None:
         ("t12.distance(kl|l2)", "distance"),
         ("t2.scale(none|max_pool[window=4])", "scale"),
         ("terms", "terms"),
-        ("t1.strength", "strength"),
+        ("t1.gradient_ratio", "gradient_ratio"),
     ],
 )
 def test_the_role_of_a_decision_is_its_slot(name: str, role: str) -> None:

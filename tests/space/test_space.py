@@ -23,7 +23,7 @@ from autokd.space import (
     enumerate_specs,
     restrict_to_taps,
     validate,
-    with_offered_strengths,
+    with_offered_ratios,
 )
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, DistillerSpec, Step, TermSpec, Weight
 
@@ -34,7 +34,7 @@ space:
   sources: [feature_map, foreground]
   transforms: {attention: [none, spatial_attention], normalize: [none, standardize, softmax_cells]}
   distances: [l2, cosine, kl]
-  strength: [10, 40]
+  gradient_ratio: [10, 40]
 """
 WIDE = """
 name: wide
@@ -46,7 +46,7 @@ space:
     scale: [none, {max_pool: {window: [2, 4]}}, local_patches]
     normalize: [none, l2_channels, l2_cells, {softmax_cells: {temperature: {log_uniform: [0.5, 4]}}}]
   distances: all
-  strength: {log_uniform: [3, 100]}
+  gradient_ratio: {log_uniform: [3, 100]}
 """
 SPACES = {"default": "name: x\nspace: {}\n", "small": SMALL, "wide": WIDE}
 
@@ -135,7 +135,7 @@ def test_samples_reach_every_form_of_a_small_space():
 
 def test_two_equal_terms_are_never_drawn():
     space = load_space(
-        "space:\n  terms: 2\n  sources: [feature_map]\n  transforms: {}\n  distances: [l1, l2]\n  strength: 10\n"
+        "space:\n  terms: 2\n  sources: [feature_map]\n  transforms: {}\n  distances: [l1, l2]\n  gradient_ratio: 10\n"
     )
     rng = np.random.default_rng(0)
     assert {len(space.sample(rng).terms) for _ in range(50)} == {2}
@@ -155,7 +155,7 @@ space:
   sources: [feature_map, semantic_guided]
   transforms: {}
   distances: [l1, l2]
-  strength: [10, 40]
+  gradient_ratio: [10, 40]
   schedule: [constant, linear_decay]
   layers: [equal, gap, gradient]
 """
@@ -163,7 +163,7 @@ space:
 
 def test_schedules_and_layers_are_decisions_where_they_make_a_difference():
     space = load_space(WEIGHTS)
-    # whole: 2 distances x (2 strengths x 2 schedules x 3 ways of the levels); semantic_guided has a single piece.
+    # whole: 2 distances x (2 gradient ratios x 2 schedules x 3 ways of the levels); semantic_guided has a single piece.
     one, other = 2 * 2 * 3, 2 * 2
     singles = 2 * one + 2 * other
     pairs = one * one + other * other + 4 * one * other
@@ -222,7 +222,7 @@ def test_what_one_of_several_teachers_cannot_supply_is_dropped_and_the_teacher_i
         (dict(transforms=(Step("max_pool"),)), "transform 'max_pool[window=2]' is not offered"),
         (dict(transforms=(Step("standardize"), Step("spatial_attention"))), "order of the slots"),
         (dict(weight=Weight("relative", 11)), "not one of 10, 40"),
-        (dict(weight=Weight("absolute", 10)), "with_strength"),
+        (dict(weight=Weight("absolute", 10)), "with_gradient_ratio"),
     ],
 )
 def test_a_spec_outside_the_space_is_refused_with_what_is_offered(change, found):
@@ -241,10 +241,10 @@ def test_a_spec_outside_the_space_is_refused_with_what_is_offered(change, found)
         ("source: [whole]", 3, "Did you mean 'sources'?"),
         ("terms: {min: 3, max: 2}", 3, "1 <= min <= max"),
         ("terms: {least: 3}", 3, "write a number"),
-        ("strength: {log_uniform: [100, 3]}", 3, "empty range"),
-        ("strength: {log_uniform: [0, 3]}", 3, "above 0"),
-        ("strength: strong", 3, "a number, a list of numbers"),
-        ("strength: [3, 3]", 3, "appears twice"),
+        ("gradient_ratio: {log_uniform: [100, 3]}", 3, "empty range"),
+        ("gradient_ratio: {log_uniform: [0, 3]}", 3, "above 0"),
+        ("gradient_ratio: strong", 3, "a number, a list of numbers"),
+        ("gradient_ratio: [3, 3]", 3, "appears twice"),
         ("transforms: [standardize]", 3, "slot name"),
         ("transforms: {distance: [none]}", 3, "cannot be called"),
         ("transforms:\n    normalize: [none, standardize, standardize]", 4, "appears twice"),
@@ -283,7 +283,7 @@ space:
   sources: [feature_map, semantic_guided, crossed_logits, crossed_boxes]
   transforms: {normalize: [none, standardize, {sigmoid: {only: logits}}]}
   distances: [{l2: {only: [map, regions]}}, {binary_cross_entropy: {focus: [1, 2]}}, giou]
-  strength: [10, 40]
+  gradient_ratio: [10, 40]
 """
 
 
@@ -321,7 +321,7 @@ def test_the_example_of_the_documentation_reads():
 def test_every_preset_lies_in_the_space_of_the_whole_vocabulary():
     space = load_space(Path(__file__).parents[2] / "search_spaces" / "detectors.yaml")
     for name in preset_names():
-        spec = with_offered_strengths(space, load_preset(name).with_strength(40))
+        spec = with_offered_ratios(space, load_preset(name).with_gradient_ratio(40))
         validate(space, spec)
         assert decisions_of(space, spec)["terms"] == str(len(spec.terms))
     offered = {option.step.name for slot in space.slots for option in slot.options}

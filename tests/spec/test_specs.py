@@ -121,8 +121,8 @@ def test_formula_names_every_operator_and_its_paper():
     assert "(x - mean_bs x) / std_bs x" in text
 
 
-def test_with_strength_makes_every_weight_relative_and_shares_it():
-    spec = DistillerSpec((term(weight=("absolute", 3.0)), term(distance="l1"))).with_strength(7)
+def test_with_gradient_ratio_makes_every_weight_relative_and_shares_it():
+    spec = DistillerSpec((term(weight=("absolute", 3.0)), term(distance="l1"))).with_gradient_ratio(7)
     assert {t.weight for t in spec.terms} == {Weight("relative", 3.5)}
 
 

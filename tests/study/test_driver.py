@@ -39,8 +39,12 @@ def test_every_trial_carries_spec_digest_curve_and_intermediate_values(study):
 
 def test_duplicates_are_answered_from_the_database_and_cost_no_trial(study):
     evaluator = FakeEvaluator()
-    study.enqueue_trial({"t1.source": "feature_map", "t1.normalize": "none", "t1.distance": "l2", "t1.strength": "10"})
-    study.enqueue_trial({"t1.source": "feature_map", "t1.normalize": "none", "t1.distance": "l2", "t1.strength": "10"})
+    study.enqueue_trial(
+        {"t1.source": "feature_map", "t1.normalize": "none", "t1.distance": "l2", "t1.gradient_ratio": "10"}
+    )
+    study.enqueue_trial(
+        {"t1.source": "feature_map", "t1.normalize": "none", "t1.distance": "l2", "t1.gradient_ratio": "10"}
+    )
     run(make_driver(study, trials=5, scales={"val_loss": 1.0, "cka": 1.0}), evaluator)
     assert len(evaluator.jobs) == 5
     assert len({job.spec.digest for job in evaluator.jobs}) == 5
@@ -50,7 +54,7 @@ def test_duplicates_are_answered_from_the_database_and_cost_no_trial(study):
 
 
 def test_a_twin_of_a_trial_in_flight_waits_for_its_outcome(study):
-    params = {"t1.source": "feature_map", "t1.normalize": "none", "t1.distance": "l2", "t1.strength": "10"}
+    params = {"t1.source": "feature_map", "t1.normalize": "none", "t1.distance": "l2", "t1.gradient_ratio": "10"}
     study.enqueue_trial(params)
     study.enqueue_trial(params)
     driver = make_driver(study, trials=2, scales={"val_loss": 1.0, "cka": 1.0})
@@ -65,7 +69,7 @@ def test_a_twin_of_a_trial_in_flight_waits_for_its_outcome(study):
 
 def test_an_exhausted_space_ends_the_search(study):
     evaluator = FakeEvaluator()
-    # 3 sources x 2 x 3 distances x 2 strengths
+    # 3 sources x 2 x 3 distances x 2 gradient ratios
     run(make_driver(study, trials=500, scales={"val_loss": 1.0, "cka": 1.0}), evaluator)
     assert len(evaluator.jobs) == 36
 

@@ -43,7 +43,7 @@ def finished(request, tmp_path_factory):
     for name in ("instances_val.json", "instances_test.json"):
         (root / name).write_text((root / "instances_train.json").read_text())
     config = load_config(FILE.format(root=root, config=GFL, height=request.param))
-    spec = load_distiller("fitnet").with_strength(20)
+    spec = load_distiller("fitnet").with_gradient_ratio(20)
     tolerance = 1e-4 if request.param == 64 else 5e-3  # FixShapeResize rounds the way back
     return folder / "run", root, run_distill(config, spec, folder / "run", cache_dir=folder / "cache"), tolerance
 

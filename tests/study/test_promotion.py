@@ -24,10 +24,10 @@ space:
   sources: [feature_map, foreground, background]
   transforms: {normalize: [none, standardize]}
   distances: [l1, l2, smooth_l1]
-  strength: [10, 40]
+  gradient_ratio: [10, 40]
 """
 FILE = "data: {format: shapes}\nteacher: {train: {}}\nstudent: {}\n"
-PARAMS = {"t1.source": "feature_map", "t1.normalize": "none", "t1.distance": "l2", "t1.strength": "10"}
+PARAMS = {"t1.source": "feature_map", "t1.normalize": "none", "t1.distance": "l2", "t1.gradient_ratio": "10"}
 
 
 class LeavesWeights(FakeEvaluator):

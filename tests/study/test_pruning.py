@@ -15,7 +15,7 @@ from autokd.storage import find_by_digest, open_study, read_record, record_job, 
 from autokd.study import Reward, SearchDriver, SearchPlan, SilentObserver
 from tests.support.study_fakes import NONE, FakeEvaluator, make_driver, quality, run
 
-PARAMS = {"t1.source": "feature_map", "t1.normalize": "none", "t1.distance": "l2", "t1.strength": "10"}
+PARAMS = {"t1.source": "feature_map", "t1.normalize": "none", "t1.distance": "l2", "t1.gradient_ratio": "10"}
 SCALES = {"val_loss": 1.0, "cka": 1.0}
 
 
@@ -84,7 +84,7 @@ space:
   sources: [feature_map, foreground, background]
   transforms: {normalize: [none, standardize, l2_cells]}
   distances: [l1, l2, smooth_l1]
-  strength: [5, 10, 20, 40, 80]
+  gradient_ratio: [5, 10, 20, 40, 80]
 """
 NUM_EPOCHS = 4
 CURVE = {epoch: {"val_loss": 3.0 - 0.5 * epoch, "cka": 0.1 * epoch} for epoch in range(1, NUM_EPOCHS + 1)}

@@ -31,7 +31,7 @@ space:
   sources: [feature_map, foreground, background]
   transforms: {normalize: [none, standardize]}
   distances: [l1, l2]
-  strength: [10, 40]
+  gradient_ratio: [10, 40]
 """
 )
 LARGE = (
@@ -44,7 +44,7 @@ space:
     attention: [none, spatial_attention, channel_attention]
     normalize: [none, standardize, l2_channels]
   distances: [l1, l2, cosine, pearson]
-  strength: [10, 20, 40, 100]
+  gradient_ratio: [10, 20, 40, 100]
 """
 )
 
@@ -55,7 +55,7 @@ def _effect(name: str) -> float:
 
 
 def true_gain(spec: DistillerSpec | None) -> float:
-    """AP above none: a sum over the decisions, the strength among them."""
+    """AP above none: a sum over the decisions, the gradient ratio among them."""
     if spec is None:
         return 0.0
     [term] = spec.terms

@@ -19,7 +19,7 @@ space:
   sources: [feature_map, foreground, background]
   transforms: {normalize: [none, standardize]}
   distances: [l1, l2, smooth_l1]
-  strength: [10, 40]
+  gradient_ratio: [10, 40]
 """
 
 

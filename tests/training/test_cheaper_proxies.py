@@ -81,7 +81,7 @@ def test_a_proxy_measures_the_average_and_trains_as_without(run_proxy):
 
 def test_ratios_that_drift_are_those_of_the_first_steps(run_proxy):
     """The third step is the last that is measured anyway; from the fourth on the trainings part."""
-    spec = load_preset("fitnet").with_strength(40.0)
+    spec = load_preset("fitnet").with_gradient_ratio(40.0)
     kept, drifting = (run_proxy(spec, recalibrate_every=every, epochs=3) for every in (1, None))
     ours, theirs = ([report.metrics["train_loss"] for report in run[0]] for run in (kept, drifting))
     assert ours[0] == theirs[0]

@@ -78,7 +78,7 @@ def train_all(cases: dict[str, Case], cache: Path) -> dict[str, Trained]:
         loader = replace(assets.data.training_loader("full"), ranks=RankGroup.current())
         distillation = None
         if case.preset is not None:
-            spec = load_preset(case.preset).with_strength(20.0)
+            spec = load_preset(case.preset).with_gradient_ratio(20.0)
             distillation = build_distillation(spec, student, loader, assets, "full", 0)
         losses = [dict(result.losses) for result in train(student, loader, recipe, seed=0, distillation=distillation)]
         distiller = dict(distillation.distiller.state_dict()) if distillation is not None else {}

@@ -93,7 +93,7 @@ def test_the_same_training_twice_gives_bitwise_equal_weights_and_losses(make_stu
 
 
 @pytest.mark.parametrize("architecture", ["fcos", "faster_rcnn"])
-def test_a_distiller_without_strength_leaves_the_students_training_as_it_is(make_student, loader, architecture):
+def test_a_distiller_without_gradient_ratio_leaves_the_students_training_as_it_is(make_student, loader, architecture):
     """Common random numbers: neither its parameters nor its draws may shift the student's."""
     alone, taught = make_student(architecture), make_student(architecture)
     run(alone, loader)
@@ -166,7 +166,7 @@ def test_dot_with_a_real_distiller_and_relative_weights_repeats_and_learns(make_
         batch = next(iter(loader.of_pairs([[(0, 0)]])))
         with random_stream(CPU, 0, "distiller"):
             distiller = build_distiller(
-                load_preset("pkd").with_strength(20.0),
+                load_preset("pkd").with_gradient_ratio(20.0),
                 student=student(batch.images_BCHW, taps=("fpn",)),
                 teacher=teacher(batch),
                 num_classes=6,

@@ -34,7 +34,7 @@ def test_two_ranks_of_ray_train_hand_over_the_student_of_one_process(tiny_cache,
     """Losses within 1e-5, and weights within 1e-4 of the way that they went: rounding errors of a few steps (see
     test_data_parallel). Detections of a student that has hardly learned hang on ties of scores: AP may differ."""
     config = make_config(full={"epochs": 2, "batch_size": 4})
-    job = Job("full-fitnet-s0", load_preset("fitnet").with_strength(20.0), "full", 0)
+    job = Job("full-fitnet-s0", load_preset("fitnet").with_gradient_ratio(20.0), "full", 0)
     alone = TrainingEvaluatorFactory(config, tiny_cache, tmp_path / "alone")
     _, one = run_job(alone(WorkerResources(num_threads=1)), job)
     driver = OneJob(job)

@@ -55,7 +55,7 @@ def timeless(reports):
 
 
 def test_a_list_of_one_trains_bit_for_bit_as_that_teacher(taught_by, tiny_config, make_evaluator, run_job):
-    job = Job("t1", load_preset("fgd").with_strength(20), "full", seed=1)
+    job = Job("t1", load_preset("fgd").with_gradient_ratio(20), "full", seed=1)
     assert taught_by(SMALL) == tiny_config
     one, _ = run_job(make_evaluator(tiny_config), job)
     listed, _ = run_job(make_evaluator(taught_by(SMALL)), job)
@@ -105,7 +105,7 @@ def test_a_teacher_among_others_is_the_one_that_it_is_alone(taught_by, tiny_conf
 @pytest.mark.parametrize("factors", ["equal", "gap", "gradient", [3, 1]])
 def test_shares_are_reported_and_a_job_repeats_itself(taught_by, make_evaluator, run_job, factors):
     config = taught_by(SMALL, WIDE, teacher_factors=factors)
-    job = Job("t1", load_preset("fitnet").with_strength(20), "proxy")
+    job = Job("t1", load_preset("fitnet").with_gradient_ratio(20), "proxy")
     one = make_evaluator(config)
     reports, outcome = run_job(one, job)
     assert outcome.status == "finished"
@@ -122,7 +122,7 @@ def test_shares_are_reported_and_a_job_repeats_itself(taught_by, make_evaluator,
 
 
 def test_two_teachers_train_another_student_than_either_alone(taught_by, make_evaluator, run_job):
-    job = Job("t1", load_preset("fitnet").with_strength(20), "full")
+    job = Job("t1", load_preset("fitnet").with_gradient_ratio(20), "full")
     losses = {
         run_job(make_evaluator(taught_by(*teachers)), job)[1].metrics["val_loss"]
         for teachers in ((SMALL,), (WIDE,), (SMALL, WIDE))
@@ -145,7 +145,7 @@ def test_cka_is_the_mean_over_the_teachers(taught_by, make_evaluator, run_job, t
 
 
 def test_heads_of_all_teachers_are_read_where_a_term_needs_them(taught_by, make_evaluator, run_job):
-    spec = load_preset("crosskd").with_strength(10)
+    spec = load_preset("crosskd").with_gradient_ratio(10)
     _, outcome = run_job(make_evaluator(taught_by(SMALL, WIDE)), Job("t1", spec, "proxy"))
     assert (outcome.status, outcome.message) == ("finished", "")
 
@@ -177,7 +177,7 @@ def test_a_promoted_student_teaches_beside_the_teacher(
     taught_by, make_evaluator, run_job, promote, tiny_data, tiny_cache
 ):
     config = taught_by(SMALL, search={"promote_after": 2})
-    one, spec = make_evaluator(config), load_preset("fitnet").with_strength(20)
+    one, spec = make_evaluator(config), load_preset("fitnet").with_gradient_ratio(20)
     _, first = run_job(one, Job("t1", spec, "proxy"))
     folder = promote(first)
     _, second = run_job(one, Job("t2", spec, "proxy", promoted=folder.name))
@@ -201,7 +201,7 @@ def test_a_promoted_student_teaches_beside_the_teacher(
 
 def test_cka_is_that_with_the_teachers_alone(taught_by, make_evaluator, run_job, promote, tiny_data, tiny_cache):
     config = taught_by(SMALL, search={"promote_after": 2})
-    one, spec = make_evaluator(config), load_preset("fitnet").with_strength(20)
+    one, spec = make_evaluator(config), load_preset("fitnet").with_gradient_ratio(20)
     folder = promote(run_job(one, Job("t1", spec, "proxy"))[1])
     _, outcome = run_job(one, Job("f1", spec, "full", promoted=folder.name))
     assets = TrainingAssets(config, tiny_cache, CPU, tiny_data)
@@ -213,7 +213,7 @@ def test_cka_is_that_with_the_teachers_alone(taught_by, make_evaluator, run_job,
 
 def test_where_factors_are_numbers_a_promoted_student_gets_their_mean(taught_by, make_evaluator, run_job, promote):
     config = taught_by(SMALL, WIDE, teacher_factors=[3, 1], search={"promote_after": 2})
-    one, spec = make_evaluator(config), load_preset("fitnet").with_strength(20)
+    one, spec = make_evaluator(config), load_preset("fitnet").with_gradient_ratio(20)
     folder = promote(run_job(one, Job("t1", spec, "proxy"))[1])
     _, outcome = run_job(one, Job("t2", spec, "proxy", promoted=folder.name))
     shares = [outcome.metrics[f"teacher_share_{k}"] for k in (1, 2, 3)]
