@@ -72,7 +72,7 @@ class Term(nn.Module):
         self.transforms = nn.ModuleList(transforms)
         self.distance = distance
         self.weight = weight
-        self.layers = None if weight.layers == "equal" else LevelFactors(weight.layers, num_pieces)
+        self.layers = None if weight.level_weighting == "equal" else LevelFactors(weight.level_weighting, num_pieces)
 
     def forward(self, inputs: TermInputs) -> Tensor:
         """Return the value before the weight, a scalar."""

@@ -13,7 +13,7 @@ from autokd.space.slots import Option, Path
 from autokd.space.space import Space
 from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight
 from autokd.spec.operator import Kind, Number
-from autokd.spec.terms import Layers
+from autokd.spec.terms import LevelWeighting
 from autokd.spec.vocabulary import IDENTITY
 
 _MIDDLE_GRADIENT_RATIO = 40.0
@@ -62,7 +62,7 @@ def count_specs(space: Space) -> int:
         space: the space that offers the options.
     """
     num_weights = len(_strengths(space)) * len(space.schedules)
-    forms = Counter(num_weights * len(space.layers_of(steps[0])) for steps in _distinct_steps(space))
+    forms = Counter(num_weights * len(space.level_weightings_of(steps[0])) for steps in _distinct_steps(space))
     # A spec takes n forms and a weight for each. The number of such sets is the coefficient of x^n in the product of
     # (1 + w x) over all forms, w being the form's number of weights; forms with equal w are multiplied in at once, by
     # the binomial theorem, since enumerating the sets of a large space would never end.
@@ -106,6 +106,6 @@ def _strengths(space: Space) -> tuple[Number, ...]:
 
 
 def _weights_of(space: Space, form: TermSpec) -> list[Weight]:
-    layers: tuple[Layers, ...] = space.layers_of(form.source)
+    level_weighting: tuple[LevelWeighting, ...] = space.level_weightings_of(form.source)
     return [Weight("relative", float(value), schedule, word)
-            for value, schedule, word in itertools.product(_strengths(space), space.schedules, layers)]  # fmt: skip
+            for value, schedule, word in itertools.product(_strengths(space), space.schedules, level_weighting)]  # fmt: skip

@@ -82,7 +82,7 @@ def _path_of(space: Space, term: TermSpec, index: int) -> Path:
         raise SpaceError(f"{where}.weight: {term.weight.value:g} is not {space.gradient_ratio}.")
     for key, found, offered in (
         ("schedule", term.weight.schedule, space.schedules),
-        ("layers", term.weight.layers, space.layers_of(term.source)),
+        ("level_weighting", term.weight.level_weighting, space.level_weightings_of(term.source)),
     ):
         if found not in offered:
             raise SpaceError(f"{where}.weight.{key}: {found!r} is not offered; the space has {', '.join(offered)}.")
@@ -201,7 +201,7 @@ class _Script:
             if isinstance(self._space.gradient_ratio, Choices):
                 return f"{self._space.gradient_ratio.clip(term.weight.value):g}"
             return term.weight.value
-        if rest in ("schedule", "layers"):
+        if rest in ("schedule", "level_weighting"):
             return getattr(term.weight, rest)
         for slot, label in zip(self._space.slots, path, strict=True):
             if rest == slot.name or rest.startswith(f"{slot.name}("):

@@ -12,7 +12,7 @@ from autokd.errors import SpecError
 from autokd.space.domains import Domain, Range
 from autokd.space.slots import Option, Path, Slot
 from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight, flow, operator_of
-from autokd.spec.terms import Layers, Schedule
+from autokd.spec.terms import LevelWeighting, Schedule
 from autokd.spec.vocabulary import IDENTITY
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Space:
         slots: source, then the slots of transformations in the order of their application, then distance.
         gradient_ratio: gradient ratios of a term.
         schedules: schedules of a term's weight.
-        layers: ways in which the levels of a term share its weight; a source of a single piece always has "equal".
+        level_weighting: ways in which the levels of a term share its weight; a source of a single piece always has "equal".
         document: the plain data that the space was read from, defaults written out; None for a part of a space.
     """
 
@@ -76,7 +76,7 @@ class Space:
     slots: tuple[Slot, ...]
     gradient_ratio: Domain
     schedules: tuple[Schedule, ...] = ("constant",)
-    layers: tuple[Layers, ...] = ("equal",)
+    level_weighting: tuple[LevelWeighting, ...] = ("equal",)
     document: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     def walk(self, chooser: Chooser) -> DistillerSpec:
@@ -106,13 +106,13 @@ class Space:
         """
         return self.walk(_RandomChooser(rng))
 
-    def layers_of(self, source: Step) -> tuple[Layers, ...]:
+    def level_weightings_of(self, source: Step) -> tuple[LevelWeighting, ...]:
         """Return the ways in which the levels of a term may share its weight.
 
         Args:
             source: the term's source.
         """
-        return self.layers if operator_of("source", source.name).by_level else ("equal",)
+        return self.level_weighting if operator_of("source", source.name).by_level else ("equal",)
 
     def successors(self, index: int, state: FlowState) -> tuple[Successor, ...]:
         """Return the options of slot ``index`` from which a term can be completed, in the slot's order.
@@ -177,12 +177,14 @@ class Space:
 
     def _walk_weight(self, chooser: Chooser, prefix: str, source: Step) -> Weight:
         gradient_ratio = _choose_number(chooser, f"{prefix}.gradient_ratio", self.gradient_ratio)
-        schedule, layers = self.schedules[0], self.layers_of(source)[0]
+        schedule, level_weighting = self.schedules[0], self.level_weightings_of(source)[0]
         if len(self.schedules) > 1:
             schedule = cast(Schedule, chooser.categorical(f"{prefix}.schedule", self.schedules))
-        if len(self.layers_of(source)) > 1:
-            layers = cast(Layers, chooser.categorical(f"{prefix}.layers", self.layers))
-        return Weight("relative", gradient_ratio, schedule, layers)
+        if len(self.level_weightings_of(source)) > 1:
+            level_weighting = cast(
+                LevelWeighting, chooser.categorical(f"{prefix}.level_weighting", self.level_weighting)
+            )
+        return Weight("relative", gradient_ratio, schedule, level_weighting)
 
     def _offered(self, index: int, state: FlowState, path: Path, taken: Iterable[Path]) -> tuple[str, ...]:
         """Return the labels at slot ``index`` from which a term can be completed that is not taken yet.

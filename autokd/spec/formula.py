@@ -33,8 +33,8 @@ def _term_formula(term: TermSpec) -> str:
     weight = term.weight
     sign = "x" if weight.kind == "relative" else "*"
     schedule = {"constant": "", "linear_decay": "(1 - progress) ", "warm_up": "min(1, 10 progress) "}[weight.schedule]
-    layers = "" if weight.layers == "equal" else f"{weight.layers}-weighted "
-    return f"{weight.value:g} {sign} {schedule}{layers}{_call(term.distance, inner)}"
+    level_weighting = "" if weight.level_weighting == "equal" else f"{weight.level_weighting}-weighted "
+    return f"{weight.value:g} {sign} {schedule}{level_weighting}{_call(term.distance, inner)}"
 
 
 def _call(step: Step, inner: str) -> str:

@@ -13,10 +13,10 @@ from autokd.spec.vocabulary import IDENTITY, operator_of
 
 WeightKind = Literal["absolute", "relative"]
 Schedule = Literal["constant", "linear_decay", "warm_up"]
-Layers = Literal["equal", "gap", "gradient"]
+LevelWeighting = Literal["equal", "gap", "gradient"]
 WEIGHT_KINDS: tuple[WeightKind, ...] = ("absolute", "relative")
 SCHEDULES: tuple[Schedule, ...] = ("constant", "linear_decay", "warm_up")
-LAYERS: tuple[Layers, ...] = ("equal", "gap", "gradient")
+LEVEL_WEIGHTINGS: tuple[LevelWeighting, ...] = ("equal", "gap", "gradient")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -70,7 +70,7 @@ class Weight:
         value: the ratio or the factor, above 0.
         schedule: ``constant``; ``linear_decay``, from the full weight at the start to 0 at the end of the training;
             ``warm_up``, from 0 to the full weight over the first tenth.
-        layers: weights of a term's levels against each other: ``equal``; ``gap``, in proportion to the representation
+        level_weighting: weights of a term's levels against each other: ``equal``; ``gap``, in proportion to the representation
             gap (1 - CKA) between student and teacher; ``gradient``, so that each level has the same gradient norm on
             the student's taps. Both are measured, never trained (Auto-KD's training-free factors), with mean 1.
 
@@ -81,11 +81,11 @@ class Weight:
     kind: WeightKind
     value: float
     schedule: Schedule = "constant"
-    layers: Layers = "equal"
+    level_weighting: LevelWeighting = "equal"
 
     def __post_init__(self) -> None:
         choices = (("", self.kind, WEIGHT_KINDS), ("schedule: ", self.schedule, SCHEDULES))
-        for place, found, allowed in (*choices, ("layers: ", self.layers, LAYERS)):
+        for place, found, allowed in (*choices, ("level_weighting: ", self.level_weighting, LEVEL_WEIGHTINGS)):
             if found not in allowed:
                 raise SpecError(f"weight: {place}" + one_of(found, allowed, noun="choice"))
         is_number = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
@@ -126,7 +126,7 @@ class TermSpec:
     @property
     def form(self) -> TermSpec:
         """The term with a constant relative weight of 1: what it computes, without its gradient ratio."""
-        return replace(self, weight=Weight("relative", 1.0, layers=self.weight.layers))
+        return replace(self, weight=Weight("relative", 1.0, level_weighting=self.weight.level_weighting))
 
 
 def check_term(term: TermSpec) -> None:
@@ -136,10 +136,10 @@ def check_term(term: TermSpec) -> None:
         SpecError: naming the step ("transforms[1]") that cannot, with the reason and a remedy.
     """
     state = flow(FlowState(), operator_of("source", term.source.name), term.source.settings("source"))
-    if term.weight.layers != "equal" and not operator_of("source", term.source.name).by_level:
+    if term.weight.level_weighting != "equal" and not operator_of("source", term.source.name).by_level:
         raise SpecError(
-            f"weight: layers is {term.weight.layers!r}, but source '{term.source.name}' gives a single feature "
-            "pair, not one a level. Use layers: equal."
+            f"weight: level_weighting is {term.weight.level_weighting!r}, but source '{term.source.name}' gives a single feature "
+            "pair, not one a level. Use level_weighting: equal."
         )
     steps: list[tuple[str, Kind, int]] = [(f"transforms[{i}]", "transform", i) for i in range(len(term.transforms))]
     for place, kind, i in [*steps, ("distance", "distance", -1)]:

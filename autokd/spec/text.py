@@ -6,7 +6,7 @@ terms:
 - source: feature_map                       # or {instance: {size: 7}}
   transforms: [{softmax_cells: {temperature: 1.0}}]
   distance: kl
-  weight: {relative: 40}              # or {absolute: 10}; also schedule: linear_decay, layers: gap
+  weight: {relative: 40}              # or {absolute: 10}; also schedule: linear_decay, level_weighting: gap
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _weight(data: Any, document: Document, location: Location) -> Weight:
     kinds = [key for key in data if key in WEIGHT_KINDS] if isinstance(data, dict) else []
     if len(kinds) != 1:
         raise document.error(location, f"found {data!r}; write {{relative: ratio}} or {{absolute: factor}}.", SpecError)
-    _refuse_unknown(data, (*WEIGHT_KINDS, "schedule", "layers"), document, location)
+    _refuse_unknown(data, (*WEIGHT_KINDS, "schedule", "level_weighting"), document, location)
     others = {key: value for key, value in data.items() if key not in kinds}
     try:
         return Weight(kinds[0], data[kinds[0]], **others)
@@ -162,8 +162,8 @@ def _weight_data(weight: Weight) -> dict[str, Any]:
     data: dict[str, Any] = {weight.kind: weight.value}
     if weight.schedule != "constant":
         data["schedule"] = weight.schedule
-    if weight.layers != "equal":
-        data["layers"] = weight.layers
+    if weight.level_weighting != "equal":
+        data["level_weighting"] = weight.level_weighting
     return data
 
 

@@ -91,7 +91,7 @@ def main() -> None:
 def weighted(space: Space) -> int:
     """Return the count with every schedule and every weighting of the levels as a choice."""
     return count_specs(
-        replace(space, schedules=("constant", "linear_decay", "warm_up"), layers=("equal", "gap", "gradient"))
+        replace(space, schedules=("constant", "linear_decay", "warm_up"), level_weighting=("equal", "gap", "gradient"))
     )
 
 

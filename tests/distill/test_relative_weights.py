@@ -235,7 +235,7 @@ def level_values(distiller, student, teacher):
 
 def test_layers_by_gradient_give_each_level_the_same_gradient():
     student, teacher = cases.outputs(with_loss=True), cases.outputs(seed=1)
-    weight = Weight("absolute", 1.0, layers="gradient")
+    weight = Weight("absolute", 1.0, level_weighting="gradient")
     distiller = build_distiller(cases.spec_of("feature_map", [], "l2", weight), student, teacher, num_classes=3)
     distiller(student, teacher).total.backward()
     norms = [map_BCHW.grad.norm().item() for map_BCHW in student.pyramid.values()]
@@ -252,7 +252,7 @@ def test_layers_by_gap_weigh_in_proportion_to_one_minus_cka():
         for name, part in blended.items()
     }
     student = replace(student, pyramid=pyramid)
-    weight = Weight("absolute", 1.0, layers="gap")
+    weight = Weight("absolute", 1.0, level_weighting="gap")
     distiller = build_distiller(cases.spec_of("feature_map", [], "l2", weight), student, teacher, num_classes=3)
     found = distiller(student, teacher).total.item()
     gaps = []
@@ -269,7 +269,7 @@ def test_layers_by_gap_weigh_in_proportion_to_one_minus_cka():
 
 def test_layer_factors_survive_a_checkpoint_and_rest_in_evaluation():
     student, teacher = cases.outputs(), cases.outputs(seed=1)
-    spec = cases.spec_of("feature_map", [], "l2", Weight("absolute", 1.0, layers="gradient"))
+    spec = cases.spec_of("feature_map", [], "l2", Weight("absolute", 1.0, level_weighting="gradient"))
     distiller = build_distiller(spec, student, teacher, num_classes=3)
     trained = distiller(student, teacher).total.detach()
     restored = build_distiller(spec, student, teacher, num_classes=3).eval()
@@ -281,4 +281,4 @@ def test_layer_factors_survive_a_checkpoint_and_rest_in_evaluation():
 
 def test_layers_are_refused_where_a_source_gives_a_single_piece():
     with pytest.raises(SpecError, match="single feature pair"):
-        cases.spec_of("semantic_guided", [], "l2", Weight("absolute", 1.0, layers="gap")).canonical()
+        cases.spec_of("semantic_guided", [], "l2", Weight("absolute", 1.0, level_weighting="gap")).canonical()

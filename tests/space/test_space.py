@@ -157,7 +157,7 @@ space:
   distances: [l1, l2]
   gradient_ratio: [10, 40]
   schedule: [constant, linear_decay]
-  layers: [equal, gap, gradient]
+  level_weighting: [equal, gap, gradient]
 """
 
 
@@ -174,7 +174,7 @@ def test_schedules_and_layers_are_decisions_where_they_make_a_difference():
         validate(space, spec)
         assert DistillerSpec.from_yaml(spec.to_yaml()) == spec
     decisions = decisions_of(space, specs[5])
-    assert {"t1.schedule", "t1.layers"} <= set(decisions)
+    assert {"t1.schedule", "t1.level_weighting"} <= set(decisions)
     warm = DistillerSpec((TermSpec(Step.of("feature_map"), (), Step.of("l1"), Weight("relative", 10, "warm_up")),))
     with pytest.raises(SpaceError, match=r"weight.schedule: 'warm_up' is not offered"):
         validate(space, warm)
@@ -184,7 +184,7 @@ def test_schedules_and_layers_are_decisions_where_they_make_a_difference():
     ("line", "words"),
     [
         ("schedule: linear", "Did you mean 'linear_decay'?"),
-        ("layers: [gap, gap]", "each once"),
+        ("level_weighting: [gap, gap]", "each once"),
         ("schedule: []", "one or more of constant, linear_decay, warm_up"),
     ],
 )
