@@ -218,8 +218,8 @@ def _flat(data: Any, prefix: str) -> dict[str, Any]:
 
 def _trained_by(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sections of a configuration that a training's numbers depend on."""
-    # teacher_factors is there only if there are several teachers.
-    names = ("data", "teacher", "teacher_factors", "student", "proxy", "full")
+    # teacher_weights is there only if there are several teachers.
+    names = ("data", "teacher", "teacher_weights", "student", "proxy", "full")
     return {name: _decisive(data[name]) for name in names if name in data}
 
 

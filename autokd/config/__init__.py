@@ -6,7 +6,7 @@
 
 from autokd.config.data import CocoData, ShapesData
 from autokd.config.detector_sections import Backbone, DetectorSection, MmdetDetector, TorchvisionDetector
-from autokd.config.detectors import Detector, TeacherFactors
+from autokd.config.detectors import Detector, TeacherWeights
 from autokd.config.dump import config_data, config_digest, config_yaml
 from autokd.config.frameworks import FrameworkRow, framework_row, register_framework, registered_framework
 from autokd.config.load import load_config, load_space
@@ -37,7 +37,7 @@ __all__ = [
     "SearchConfig",
     "ShapesData",
     "StudentRecipes",
-    "TeacherFactors",
+    "TeacherWeights",
     "TeacherRecipe",
     "TorchvisionDetector",
     "WarmStart",

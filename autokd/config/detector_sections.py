@@ -62,7 +62,7 @@ class TorchvisionDetector(DetectorSection):
     """Channels of each pyramid level and of the head."""
     head_convs: PositiveInt = 2
     """Number of convolutions in each branch of a dense head."""
-    box_start: NonNegativeFloat = 0.0
+    box_init: NonNegativeFloat = 0.0
     """Initial distance from a cell to each side of its box, in strides; fcos only. At 0, torchvision's default, a fast
     warm-up can push a side into the dead zone of the last ReLU for good; 1 prevents it."""
     checkpoint: Path | None = None
@@ -74,8 +74,8 @@ class TorchvisionDetector(DetectorSection):
 
     @model_validator(mode="after")
     def _only_fcos_has_sides(self) -> TorchvisionDetector:
-        if self.box_start and self.architecture != "fcos":
-            raise ValueError(f"found box_start, which only fcos has; leave it out of a {self.architecture}")
+        if self.box_init and self.architecture != "fcos":
+            raise ValueError(f"found box_init, which only fcos has; leave it out of a {self.architecture}")
         return self
 
 

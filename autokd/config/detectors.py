@@ -89,7 +89,7 @@ def _is_positive(number: Any) -> bool:
     return isinstance(number, (int, float)) and not isinstance(number, bool) and 0 < number < float("inf")
 
 
-TeacherFactors = Annotated[TeacherRule | tuple[float, ...], BeforeValidator(_known_factors)]
+TeacherWeights = Annotated[TeacherRule | tuple[float, ...], BeforeValidator(_known_factors)]
 
 
 def with_framework(section: Any) -> Any:

@@ -44,10 +44,10 @@ def load_config(path_or_text: str | Path) -> RunConfig:
                 "the teacher has neither weights nor a training. Give 'checkpoint: FILE', or 'train: {}' to train it "
                 "here.",
             )
-    if not isinstance(config.teacher, tuple) and config.teacher_factors != "equal" and not config.search.promote_after:
+    if not isinstance(config.teacher, tuple) and config.teacher_weights != "equal" and not config.search.promote_after:
         raise document.error(
-            ("teacher_factors",),
-            f"found {config.teacher_factors!r}, which needs several teachers; there is one teacher in this file. "
+            ("teacher_weights",),
+            f"found {config.teacher_weights!r}, which needs several teachers; there is one teacher in this file. "
             "Remove it, add teachers, or set search.promote_after.",
         )
     config = _with_absolute_paths(config, document)

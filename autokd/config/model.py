@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from autokd.config.data import Data
-from autokd.config.detectors import Detector, TeacherFactors, Teachers, with_framework
+from autokd.config.detectors import Detector, Teachers, TeacherWeights, with_framework
 from autokd.config.proxy import ProxyRecipe
 from autokd.config.recipes import FullRecipe
 from autokd.config.section import DistillerName, Section, Seeds
@@ -84,7 +84,7 @@ class RunConfig(Section):
     """Data set."""
     teacher: Teachers
     """Detector that teaches, or a list of several."""
-    teacher_factors: TeacherFactors = "equal"
+    teacher_weights: TeacherWeights = "equal"
     """Weights of several teachers' losses: a rule that computes them, or a number per teacher."""
     student: Detector
     """Detector that learns."""
@@ -104,9 +104,9 @@ class RunConfig(Section):
         """Every teacher, in the file's order."""
         return self.teacher if isinstance(self.teacher, tuple) else (self.teacher,)
 
-    @field_validator("teacher_factors")
+    @field_validator("teacher_weights")
     @classmethod
-    def _fits_the_teachers(cls, factors: TeacherFactors, info: ValidationInfo) -> TeacherFactors:
+    def _fits_the_teachers(cls, factors: TeacherWeights, info: ValidationInfo) -> TeacherWeights:
         teacher = info.data.get("teacher")
         if teacher is None:  # invalid, which is an error of its own
             return factors

@@ -25,7 +25,7 @@ working directory; `~` and environment variables in them are expanded. Keys of e
 taken from `full`, apart from `epochs`. The section `space` is described at the head of `autokd/space/parse.py`; its
 operators are listed in [operators.md](operators.md). `autokd space CONFIG.yaml` shows the tree that a file describes.
 
-`teacher` is one section, or a list of them. `teacher_factors` gives the weights of several teachers' losses: `equal`
+`teacher` is one section, or a list of them. `teacher_weights` gives the weights of several teachers' losses: `equal`
 (the default), `gap`, `gradient`, or a list of positive numbers, one per teacher:
 [distillers.md](distillers.md#several-teachers).
 

@@ -28,7 +28,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from autokd.config import TeacherFactors
+from autokd.config import TeacherWeights
 from autokd.distill.build import RECALIBRATE_EVERY, build_distiller
 from autokd.distill.distiller import Distiller, DistillResult, TermValue
 from autokd.distill.geometry.levels import cropped_alike, pair_levels
@@ -55,7 +55,7 @@ class TeacherEnsemble(nn.Module):
     def __init__(
         self,
         distillers: Sequence[Distiller],
-        factors: TeacherFactors = "equal",
+        factors: TeacherWeights = "equal",
         recalibrate_every: int | None = RECALIBRATE_EVERY,
     ) -> None:
         """Join the distillers of several teachers.
@@ -144,7 +144,7 @@ def build_ensemble(
     student: DetectorOutputs,
     teachers: Sequence[DetectorOutputs],
     num_classes: int,
-    factors: TeacherFactors = "equal",
+    factors: TeacherWeights = "equal",
     recalibrate_every: int | None = RECALIBRATE_EVERY,
 ) -> TeacherEnsemble:
     """Build the distiller of ``spec`` for every teacher, with adapters of its own, on the student's device.

@@ -170,7 +170,7 @@ def _notes(run: RunContext, trained: FullResults) -> tuple[str, ...]:
 
 
 def _teachers_note(config: ResolvedConfig, scores: Sequence[TeacherScore]) -> str:
-    factors = config.teacher_factors
+    factors = config.teacher_weights
     shares = factors if isinstance(factors, str) else "as " + " : ".join(f"{factor:g}" for factor in factors)
     precisions = ", ".join(f"{score.val_ap:.4f}" for score in scores)
     return (

@@ -158,7 +158,7 @@ def leaders() -> list[str]:
 
 def config_of(pair: str, stage: str = "") -> ResolvedConfig:
     """pair: the search's own; retinanet: another student; shapes: other data, with a teacher of their own; started: the
-    pair with a student whose boxes start at one stride (``../box_start``)."""
+    pair with a student whose boxes start at one stride (``../box_init``)."""
     read_config(SPACE)  # speaks of what is wrong with the file itself
     data = read_data(SPACE)
     del data["space"]  # what is trained here is named, not searched
@@ -170,7 +170,7 @@ def config_of(pair: str, stage: str = "") -> ResolvedConfig:
     if pair == "retinanet":
         data["student"]["architecture"] = "retinanet"
     if pair == "started":
-        data["student"]["box_start"] = 1
+        data["student"]["box_init"] = 1
     return resolve(load_config(dump_yaml(data)))
 
 
@@ -180,7 +180,7 @@ def config_of(pair: str, stage: str = "") -> ResolvedConfig:
 STAGES = {"full": "pair", "retinanet": "retinanet", "shapes": "shapes", "started": "started"}
 """Folder of the trainings -> their pair; also the names of README.md's tables."""
 TITLES = {"full": "FCOS on blood cells", "retinanet": "RetinaNet student", "shapes": "generated images",
-          "started": "FCOS, box_start: 1"}  # fmt: skip
+          "started": "FCOS, box_init: 1"}  # fmt: skip
 
 
 def collect() -> None:

@@ -77,7 +77,7 @@ def config(arm: str) -> ResolvedConfig:
     positions, rule = ARMS["first" if arm == PROMOTED_ARM else arm]
     teachers = [data["teacher"], SECOND_TEACHER]
     data["teacher"] = [teachers[i] for i in positions]
-    return resolve(load_config(dump_yaml(data | ({"teacher_factors": rule} if len(positions) > 1 else {}))))
+    return resolve(load_config(dump_yaml(data | ({"teacher_weights": rule} if len(positions) > 1 else {}))))
 
 
 def work(distillers: tuple[str, ...], scratch: Path, cache: Path) -> None:

@@ -147,8 +147,8 @@ def test_a_file_never_executes_code(tmp_path):
 
 def test_where_boxes_start_is_part_of_the_digest_and_for_fcos_alone():
     plain, one = (resolved(text=FIVE_LINES.replace("student: {}", f"student: {{{start}}}"))
-                  for start in ("", "box_start: 1"))  # fmt: skip
+                  for start in ("", "box_init: 1"))  # fmt: skip
     assert config_digest(plain) != config_digest(one)
-    assert load_config(config_yaml(one)).student.box_start == 1
-    with pytest.raises(ConfigError, match=r"student.*\n?.*box_start, which only fcos has.*leave it out of a retinanet"):
-        load_config(FIVE_LINES.replace("student: {}", "student: {architecture: retinanet, box_start: 1}"))
+    assert load_config(config_yaml(one)).student.box_init == 1
+    with pytest.raises(ConfigError, match=r"student.*\n?.*box_init, which only fcos has.*leave it out of a retinanet"):
+        load_config(FIVE_LINES.replace("student: {}", "student: {architecture: retinanet, box_init: 1}"))

@@ -15,7 +15,7 @@ teacher:
 - architecture: retinanet
   backbone: {width: 32}
   train: {epochs: 3}
-teacher_factors: gap
+teacher_weights: gap
 """
 ONE = "data: {format: shapes}\nstudent: {}\nteacher: {train: {epochs: 3}}\n"
 
@@ -28,16 +28,16 @@ def test_teachers_are_read_in_their_order():
     config = load_config(FILE)
     assert [teacher.architecture for teacher in config.teachers] == ["fcos", "retinanet"]
     assert config.teacher == config.teachers
-    assert config.teacher_factors == "gap"
-    assert load_config(FILE.replace("teacher_factors: gap\n", "")).teacher_factors == "equal"
-    assert load_config(FILE.replace("gap", "[3, 1]")).teacher_factors == (3.0, 1.0)
+    assert config.teacher_weights == "gap"
+    assert load_config(FILE.replace("teacher_weights: gap\n", "")).teacher_weights == "equal"
+    assert load_config(FILE.replace("gap", "[3, 1]")).teacher_weights == (3.0, 1.0)
 
 
 def test_a_resolved_file_reads_back_the_same():
     for factors in ("gap", "[3, 1]"):
         config = resolved(FILE.replace("gap", factors))
         again = resolved(config_yaml(config))
-        assert (again.teachers, again.teacher_factors) == (config.teachers, config.teacher_factors)
+        assert (again.teachers, again.teacher_weights) == (config.teachers, config.teacher_weights)
         assert config_yaml(again) == config_yaml(config)
 
 
@@ -70,12 +70,12 @@ def test_factors_and_teachers_tell_configurations_apart():
         ("- {train: {}}", "- {}", "<text>:4: teacher[0]", "neither weights nor a training"),
         ("{train: {}}", "{checkpoint: absent.pt}", "<text>:4: teacher[0].checkpoint", "no such file"),
         ("- {train: {}}", "- {train: {}}\n- {train: {}}", "<text>:3: teacher", "teachers 1 and 2 are one and the same"),
-        ("gap", "gaps", "<text>:8: teacher_factors", "Did you mean 'gap'?"),
-        ("gap", "[1, 2, 3]", "<text>:8: teacher_factors", "3 numbers for 2 teachers"),
-        ("gap", "[1, 0]", "<text>:8: teacher_factors", "positive numbers"),
-        ("gap", "[1, .inf]", "<text>:8: teacher_factors", "positive numbers"),
-        ("gap", "[1, true]", "<text>:8: teacher_factors", "positive numbers"),
-        ("gap", "2", "<text>:8: teacher_factors", "positive numbers"),
+        ("gap", "gaps", "<text>:8: teacher_weights", "Did you mean 'gap'?"),
+        ("gap", "[1, 2, 3]", "<text>:8: teacher_weights", "3 numbers for 2 teachers"),
+        ("gap", "[1, 0]", "<text>:8: teacher_weights", "positive numbers"),
+        ("gap", "[1, .inf]", "<text>:8: teacher_weights", "positive numbers"),
+        ("gap", "[1, true]", "<text>:8: teacher_weights", "positive numbers"),
+        ("gap", "2", "<text>:8: teacher_weights", "positive numbers"),
     ],
 )
 def test_a_wrong_list_is_refused_with_place_and_remedy(old, new, place, found):
@@ -90,8 +90,8 @@ def test_a_wrong_list_is_refused_with_place_and_remedy(old, new, place, found):
     [
         ("[]", "<text>:3: teacher", "the list is empty"),
         ("[{backbone: {widht: 3}}]", "<text>:3: teacher[0].backbone.widht", "Did you mean 'width'?"),
-        ("{train: {}}\nteacher_factors: gap", "<text>:4: teacher_factors", "there is one teacher"),
-        ("{train: {}}\nteacher_factors: [1]", "<text>:4: teacher_factors", "there is one teacher"),
+        ("{train: {}}\nteacher_weights: gap", "<text>:4: teacher_weights", "there is one teacher"),
+        ("{train: {}}\nteacher_weights: [1]", "<text>:4: teacher_weights", "there is one teacher"),
     ],
 )
 def test_a_list_that_is_none_is_refused(teacher, place, found):

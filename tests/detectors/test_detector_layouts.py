@@ -95,7 +95,7 @@ def test_sides_of_boxes_start_where_they_are_told_and_nothing_else_changes():
     detectors = []
     for start in (0.0, 1.0):
         torch.manual_seed(0)
-        detectors.append(build_detector(TorchvisionDetector(box_start=start), 3, (128, 128)))
+        detectors.append(build_detector(TorchvisionDetector(box_init=start), 3, (128, 128)))
     plain, started = (detector.state_dict() for detector in detectors)
     assert [name for name in plain if not torch.equal(plain[name], started[name])] == [
         "model.head.regression_head.bbox_reg.bias"

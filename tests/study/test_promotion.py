@@ -156,8 +156,8 @@ def test_promotion_is_part_of_the_digest():
 
 
 def test_one_teacher_may_have_factors_where_a_student_may_join_it():
-    text = FILE + "search: {promote_after: 5}\nteacher_factors: gap\n"
-    assert load_config(text).teacher_factors == "gap"
-    assert config_data(complete_recipes(load_config(text)))["teacher_factors"] == "gap"
-    with pytest.raises(ConfigError, match=r"<text>:4: teacher_factors: there is one teacher"):
-        load_config(FILE + "teacher_factors: gap\n")
+    text = FILE + "search: {promote_after: 5}\nteacher_weights: gap\n"
+    assert load_config(text).teacher_weights == "gap"
+    assert config_data(complete_recipes(load_config(text)))["teacher_weights"] == "gap"
+    with pytest.raises(ConfigError, match=r"<text>:4: teacher_weights: there is one teacher"):
+        load_config(FILE + "teacher_weights: gap\n")

@@ -16,7 +16,7 @@ FILE = """
 name: promoted
 data: {format: shapes, image_size_px: [64, 64], num_train: 12, num_val: 8, num_test: 8}
 teacher: {backbone: {width: 12}, fpn_channels: 16, train: {epochs: 1}}
-teacher_factors: gap
+teacher_weights: gap
 student: {backbone: {width: 8}, fpn_channels: 16}
 space: {terms: 1, sources: [feature_map, foreground], transforms: {normalize: [none, standardize]}, distances: [l1, l2]}
 search: {trials: TRIALS, promote_after: 2, enqueue: [], finalists: 3, finalist_seeds: [1]}

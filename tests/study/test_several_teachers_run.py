@@ -22,7 +22,7 @@ data: {format: shapes, image_size_px: [64, 64], num_train: 12, num_val: 8, num_t
 teacher:
 - {backbone: {width: 12}, fpn_channels: 16, train: {epochs: 1}}
 - {architecture: faster_rcnn, backbone: {width: 8}, fpn_channels: 16, train: {epochs: 1}}
-teacher_factors: gap
+teacher_weights: gap
 student: {backbone: {width: 8}, fpn_channels: 16}
 space:
   terms: 1

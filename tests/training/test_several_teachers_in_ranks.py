@@ -22,7 +22,7 @@ from tests.support.training_samples import make_config
 def train_with_two_teachers(cache: Path, factors: str) -> dict[str, Any]:
     tiny = make_config()
     other = tiny.teacher.model_copy(update={"fpn_channels": 24})
-    data = tiny.model_dump() | {"teacher": [tiny.teacher, other], "teacher_factors": factors}
+    data = tiny.model_dump() | {"teacher": [tiny.teacher, other], "teacher_weights": factors}
     assets = TrainingAssets(complete_recipes(RunConfig.model_validate(data)), cache, torch.device("cpu"))
     recipe = assets.config.full
     student = assets.students.new(0)

@@ -34,7 +34,7 @@ def taught_by(tiny_config):
     """The tiny configuration with these teachers."""
 
     def make(*teachers: dict[str, Any], **settings: Any) -> ResolvedConfig:
-        data = tiny_config.model_dump(exclude={"teacher", "teacher_factors"})
+        data = tiny_config.model_dump(exclude={"teacher", "teacher_weights"})
         return complete_recipes(RunConfig.model_validate({**data, "teacher": list(teachers), **settings}))
 
     return make
@@ -104,7 +104,7 @@ def test_a_teacher_among_others_is_the_one_that_it_is_alone(taught_by, tiny_conf
 
 @pytest.mark.parametrize("factors", ["equal", "gap", "gradient", [3, 1]])
 def test_shares_are_reported_and_a_job_repeats_itself(taught_by, make_evaluator, run_job, factors):
-    config = taught_by(SMALL, WIDE, teacher_factors=factors)
+    config = taught_by(SMALL, WIDE, teacher_weights=factors)
     job = Job("t1", load_preset("fitnet").with_gradient_ratio(20), "proxy")
     one = make_evaluator(config)
     reports, outcome = run_job(one, job)
@@ -212,7 +212,7 @@ def test_cka_is_that_with_the_teachers_alone(taught_by, make_evaluator, run_job,
 
 
 def test_where_factors_are_numbers_a_promoted_student_gets_their_mean(taught_by, make_evaluator, run_job, promote):
-    config = taught_by(SMALL, WIDE, teacher_factors=[3, 1], search={"promote_after": 2})
+    config = taught_by(SMALL, WIDE, teacher_weights=[3, 1], search={"promote_after": 2})
     one, spec = make_evaluator(config), load_preset("fitnet").with_gradient_ratio(20)
     folder = promote(run_job(one, Job("t1", spec, "proxy"))[1])
     _, outcome = run_job(one, Job("t2", spec, "proxy", promoted=folder.name))

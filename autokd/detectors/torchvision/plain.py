@@ -70,7 +70,7 @@ def _fcos(config: TorchvisionDetector, num_classes: int, layout: Layout, transfo
     head.classification_head = FCOSClassificationHead(channels, 1, num_classes, convs, norm_layer=norm)
     head.regression_head = FCOSRegressionHead(channels, 1, convs, norm_layer=norm)
     # A ReLU ends the branch: from 0, the first steps may take a side of all boxes below it, where there is no gradient.
-    nn.init.constant_(head.regression_head.bbox_reg.bias, config.box_start)
+    nn.init.constant_(head.regression_head.bbox_reg.bias, config.box_init)
     return FCOS(
         build_backbone(config.backbone, layout, channels),
         num_classes,

@@ -30,7 +30,7 @@ def build_distillation(
 ) -> Distillation:
     """Build the distiller of a spec for the student and the teachers of a run.
 
-    Several teachers, a promoted student among them, have a distiller each and share the loss by ``teacher_factors``. If
+    Several teachers, a promoted student among them, have a distiller each and share the loss by ``teacher_weights``. If
     these are numbers, the promoted student gets their mean.
 
     Args:
@@ -62,7 +62,7 @@ def build_distillation(
         if len(teachers) == 1:
             distiller = build_distiller(spec, outputs, teachers[0](batch), num_classes, recalibrate_every)
             return Distillation(distiller.to(assets.device), teachers[0], taps)
-        several, factors = SeveralTeachersTaps(teachers), assets.config.teacher_factors
+        several, factors = SeveralTeachersTaps(teachers), assets.config.teacher_weights
         if promoted is not None and not isinstance(factors, str):
             factors = (*factors, math.fsum(factors) / len(factors))
         ensemble = build_ensemble(spec, outputs, several(batch), num_classes, factors, recalibrate_every)

@@ -1,6 +1,6 @@
-"""Count the FCOS students in which a side of all boxes stays at 0, from torchvision's start and ``box_start: 1``.
+"""Count the FCOS students in which a side of all boxes stays at 0, from torchvision's start and ``box_init: 1``.
 
-    python experiments/box_start/measure.py
+    python experiments/box_init/measure.py
 
 Run it at the repository's root, AUTOKD_BCCD naming the photographs' folder if it lies elsewhere. Students without
 distillation are trained by the search's own evaluator, two at a time; in each step the share of cells is counted whose
@@ -58,7 +58,7 @@ def config_of(source: str, recipe: RecipeName, start: float) -> ResolvedConfig:
         config = proxy_variants(read_config(PROXIES / "pair.yaml"), {source: forms[source]}, METRICS)[source]
     else:
         config = read_config(HERE.parent / source / "space.yaml")
-    return config.model_copy(update={"student": config.student.model_copy(update={"box_start": start})})
+    return config.model_copy(update={"student": config.student.model_copy(update={"box_init": start})})
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def measured(name: str, start: float, seed: int) -> dict[str, Any]:
                 break
     lost = {side: since for i, side in enumerate(SIDES) if (since := lost_since([s[i] for s in shares])) < len(shares)}
     ap = outcome.metrics["ap" if recipe == "proxy" else "val_ap"]
-    return {"case": name, "box_start": start, "seed": seed, "steps": len(shares), "lost_since_step": lost, "val_ap": ap}
+    return {"case": name, "box_init": start, "seed": seed, "steps": len(shares), "lost_since_step": lost, "val_ap": ap}
 
 
 def lost_since(shares: list[float]) -> int:
@@ -115,11 +115,11 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     cells = []
     for name in CASES:
         for start in STARTS:
-            ours = [row for row in rows if (row["case"], row["box_start"]) == (name, start)]
+            ours = [row for row in rows if (row["case"], row["box_init"]) == (name, start)]
             aps = ", ".join(f"**{r['val_ap']:.3f}**" if r["lost_since_step"] else f"{r['val_ap']:.3f}" for r in ours)
             lost = sum(bool(row["lost_since_step"]) for row in ours)
             cells.append((name, f"{start:g}", f"{lost} of {len(ours)}", aps))
-    return markdown_table(("training", "box_start", "lost a side", "val AP, seed by seed"), cells)
+    return markdown_table(("training", "box_init", "lost a side", "val AP, seed by seed"), cells)
 
 
 def main() -> None:
@@ -127,7 +127,7 @@ def main() -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         rows = list(pool.map(measured, *zip(*asked, strict=True)))
     about = {"commit": current_commit(), "machine": machine_name("cpu")}
-    (HERE / "box_start.json").write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
+    (HERE / "box_init.json").write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
     write_table(HERE / "README.md", "sides", table(rows))
 
 
