@@ -15,7 +15,7 @@ class AutoKDError(Exception):
 
 
 class ConfigError(AutoKDError):
-    """A space file or a setting is invalid: unknown key, wrong type, missing path."""
+    """A config file or a setting is invalid: unknown key, wrong type, missing path."""
 
 
 class SpecError(ConfigError):

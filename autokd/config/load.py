@@ -1,4 +1,4 @@
-"""Reads a space file: every error names file, line, what was found and what is allowed."""
+"""Reads a config file: every error names file, line, what was found and what is allowed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from autokd.space import Space, space_from_document
 
 
 def load_config(path_or_text: str | Path) -> RunConfig:
-    """Read and check a space file, before anything is trained.
+    """Read and check a config file, before anything is trained.
 
     Args:
         path_or_text: path of a YAML file, or its text.
@@ -58,7 +58,7 @@ def load_config(path_or_text: str | Path) -> RunConfig:
 
 
 def load_space(path_or_text: str | Path) -> Space:
-    """Read the section ``space`` of a space file, whose other sections may be missing.
+    """Read the section ``space`` of a config file, whose other sections may be missing.
 
     Args:
         path_or_text: path of a YAML file, or its text.
@@ -67,7 +67,7 @@ def load_space(path_or_text: str | Path) -> Space:
         The space; the default space for a file without the section.
 
     Raises:
-        ConfigError: for a key that no space file has, such as ``sources`` outside ``space``.
+        ConfigError: for a key that no config file has, such as ``sources`` outside ``space``.
         SpaceError: if the space offers something that no distiller can use, or nothing.
         SpecError: for a misspelled operator or parameter.
     """
@@ -81,7 +81,7 @@ def load_space(path_or_text: str | Path) -> Space:
 
 def _read_space(document: Document) -> Space:
     if not isinstance(document.data, dict):
-        raise document.error((), "a space file is a mapping with the keys data, teacher and student, and maybe space.")
+        raise document.error((), "a config file is a mapping with the keys data, teacher and student, and maybe space.")
     if "space" not in document.data:
         return space_from_document(Document({}, document.source))
     return space_from_document(document.at("space"))

@@ -1,4 +1,4 @@
-"""A space file as a frozen, validated value. Defaults are chosen so that a file of five lines works."""
+"""A config file as a frozen, validated value. Defaults are chosen so that a file of five lines works."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class RuntimeConfig(Section):
 
 
 class RunConfig(Section):
-    """A space file as it was written. ``autokd.detectors.resolve`` fills in what its recipes leave open."""
+    """A config file as it was written. ``autokd.detectors.resolve`` fills in what its recipes leave open."""
 
     name: str = ""
     """Name of the study in its database and of the folder of its runs; left out: the name of the file."""

@@ -1,4 +1,4 @@
-"""Writes the reference of space files: ``python -m autokd.config.reference > docs/space-file.md``."""
+"""Writes the reference of config files: ``python -m autokd.config.reference > docs/config-file.md``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from autokd.config.proxy import ProxyRecipe, WarmStart
 from autokd.config.recipes import FullRecipe, Recipe, TeacherRecipe
 
 _INTRODUCTION = """\
-# The space file
+# The config file
 
-*Made by `python -m autokd.config.reference > docs/space-file.md`; a test keeps it so. Do not edit.*
+*Made by `python -m autokd.config.reference > docs/config-file.md`; a test keeps it so. Do not edit.*
 
 A YAML file with the data, the detectors, the space of distillers to search, and the recipes of trainings. Only `data`,
 `teacher` and `student` are required. Unknown keys are errors; every error names its line. Paths are relative to the

@@ -1,4 +1,4 @@
-"""The base of every section of a space file, and types of values that several sections hold."""
+"""The base of every section of a config file, and types of values that several sections hold."""
 
 from __future__ import annotations
 

@@ -79,11 +79,11 @@ def _notes(
     recipe = config.full.model_copy(update=dict(full.fields))
     notes = [f"full: the student's config says {_text(recipe, full.fields, full.sources)}"]
     if any(name in given for name in _STUDENT_FIELDS):
-        notes.append(f"full: the space file says {_text(recipe, given, {})}")
+        notes.append(f"full: the config file says {_text(recipe, given, {})}")
     if full.left:
         notes.append(f"not, or not exactly, taken from the student's config: {'; '.join(full.left)}")
     rise = f", a warm-up of {proxy['warmup_steps']} steps" if proxy.get("warmup_steps") else ""
-    notes.append(f"proxy: the same where the space file is silent, with {config.proxy.epochs} epochs{rise}")
+    notes.append(f"proxy: the same where the config file is silent, with {config.proxy.epochs} epochs{rise}")
     return tuple(notes)
 
 

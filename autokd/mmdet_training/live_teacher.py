@@ -100,4 +100,4 @@ def _section(given: Mapping[str, Any]) -> Any:
         return TypeAdapter(Detector).validate_python({"framework": "mmdet"} | dict(given))
     except ValidationError as error:
         parts = [f"{'.'.join(map(str, part['loc'][1:])) or 'teacher'}: {part['msg']}" for part in error.errors()]
-        raise ConfigError(f"model.teacher: {'; '.join(parts)}. See the keys in docs/space-file.md.") from None
+        raise ConfigError(f"model.teacher: {'; '.join(parts)}. See the keys in docs/config-file.md.") from None

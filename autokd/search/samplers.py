@@ -1,4 +1,4 @@
-"""Samplers and pruners by the names that a space file gives them.
+"""Samplers and pruners by the names that a config file gives them.
 
 Every sampler is a pure function of (seed, history of the study): Optuna's own are made anew for each trial, with a seed
 from (seed, trial number). So a resumed search continues as the first would have, and does not repeat the random

@@ -16,7 +16,7 @@ from autokd.training import file_digest
 
 
 def contents_of(config: ResolvedConfig, datasets: Datasets) -> dict[str, str]:
-    """Return place in the space file -> digest of what it names: data, checkpoints, and a framework's own files."""
+    """Return place in the config file -> digest of what it names: data, checkpoints, and a framework's own files."""
     found = {f"data.{name}": getattr(datasets, name).fingerprint for name in ("train", "val", "test")}
     found |= _of_detector("student", config.student)
     for i, teacher in enumerate(config.teachers):

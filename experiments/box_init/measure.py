@@ -49,7 +49,7 @@ CASES: dict[str, tuple[str, RecipeName, int]] = {
     "full, the table's": ("distiller_benchmark", "full", 8),
     "full, the gain's": ("bccd", "full", 4),
 }
-"""Name -> form of the proxy or folder of the space file, recipe, number of seeds."""
+"""Name -> form of the proxy or folder of the config file, recipe, number of seeds."""
 
 
 def config_of(source: str, recipe: RecipeName, start: float) -> ResolvedConfig:

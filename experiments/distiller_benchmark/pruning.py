@@ -33,7 +33,7 @@ from autokd.search import make_pruner
 
 LAST_EPOCH = "last_epoch"
 PRUNERS = ("none", "median", "percentile", "halving", "hyperband")
-"""The pruners that a space file can name."""
+"""The pruners that a config file can name."""
 
 
 @dataclass(frozen=True)

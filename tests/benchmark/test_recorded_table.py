@@ -1,4 +1,4 @@
-"""The table that is on record: whole, of its own space file, quick to ask, and a better place for MCTS than chance."""
+"""The table that is on record: whole, of its own config file, quick to ask, and a better place for MCTS than chance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The section of an MMDetection detector in a space file; MMDetection itself is not asked."""
+"""The section of an MMDetection detector in a config file; MMDetection itself is not asked."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_config_file_is_named_absolutely(tmp_path, monkeypatch):
     assert Path(load_config(FILE.format(config="mine.py")).teacher.config) == tmp_path / "mine.py"
 
 
-def test_reading_a_space_file_does_not_run_the_config(tmp_path):
+def test_reading_a_config_file_does_not_run_the_config(tmp_path):
     trap = tmp_path / "trap.py"
     trap.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nmodel = dict()\n")
     load_config(FILE.format(config=trap))

@@ -1,4 +1,4 @@
-"""A list of teachers in a space file: read, checked with its places, and silent where there is one teacher."""
+"""A list of teachers in a config file: read, checked with its places, and silent where there is one teacher."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def test_a_rate_that_is_scaled_below_its_least_value_stays(config_file):
         (FALLS["steps"] | {"by_epoch": False}, "counts in steps, and the training in epochs"),
     ],
 )
-def test_schedules_that_recipes_cannot_say_are_refused_unless_the_space_file_gives_one(scheduler, said, config_file):
+def test_schedules_that_recipes_cannot_say_are_refused_unless_the_config_file_gives_one(scheduler, said, config_file):
     section = config_file(param_scheduler=[scheduler])
     with pytest.raises(ConfigError, match=said) as error:
         recipe_of_config(section, {})
@@ -233,7 +233,7 @@ def test_clipping_and_flips_are_taken(config_file):
     assert recipe_of_config(config_file(), {}).fields["gradient_clip_norm"] is None
 
 
-# ------------------------------------------------------------------------------------- the space file
+# ------------------------------------------------------------------------------------- the config file
 
 
 def resolved(section: MmdetDetector, rest: str = ""):
@@ -242,7 +242,7 @@ def resolved(section: MmdetDetector, rest: str = ""):
     return resolve(load_config(text.replace("true}\nfull: {", "true, ")))
 
 
-def test_the_space_file_goes_before_the_students_config(config_file):
+def test_the_config_file_goes_before_the_students_config(config_file):
     section = config_file(param_scheduler=[RISE, FALLS["steps"]], auto_scale_lr={"base_batch_size": 16})
     config = resolved(
         section, "full: {batch_size: 4, weight_decay: 0.1}\nproxy: {epochs: 3, batch_size: 8, warm_start: {}}\n"
@@ -256,7 +256,7 @@ def test_the_space_file_goes_before_the_students_config(config_file):
     assert config.proxy.warm_start.epochs == 6
     assert "says epochs 12, optimizer sgd, momentum 0.9" in notes[0]
     assert "learning_rate 0.005 (0.02 for 16 images a step)" in notes[0]
-    assert "the space file says batch_size 4, weight_decay 0.1" in notes[1]
+    assert "the config file says batch_size 4, weight_decay 0.1" in notes[1]
 
 
 def test_a_given_warm_start_stays_and_a_resolved_configuration_stands_for_itself(config_file):

@@ -1,4 +1,4 @@
-"""The conformance suites over every sampler that a space file can name, and over settings of the tree search."""
+"""The conformance suites over every sampler that a config file can name, and over settings of the tree search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pruners of a space file do in a search, and that a pruned spec is not trained again."""
+"""What the pruners of a config file do in a search, and that a pruned spec is not trained again."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Regularized evolution (Real et al., AAAI 2019, arXiv:1802.01548, algorithm 1) as an Optuna sampler.
 
-Optuna has no such sampler. A space file cannot name it: it is a baseline of the comparison.
+Optuna has no such sampler. A config file cannot name it: it is a baseline of the comparison.
 """
 
 from __future__ import annotations

@@ -30,5 +30,5 @@ SAMPLERS: dict[str, Callable[[int, Space], BaseSampler]] = {
     "tpe_univariate": lambda seed, _: TPESampler(seed=seed),
     "evolution": lambda seed, _: RegularizedEvolutionSampler(seed, role=decision_role),
 }
-"""Seed and space -> sampler: those that a space file can name, with the same settings (MCTS without and with its prior
+"""Seed and space -> sampler: those that a config file can name, with the same settings (MCTS without and with its prior
 of published distillers), Optuna's default (TPE, every decision by itself), and regularized evolution."""

@@ -46,7 +46,7 @@ def recipe_of_config(section: MmdetDetector, given: Mapping[str, Any]) -> Config
     _read_optimizer(config, given, fields, sources, left, where)
     rate = float(given.get("learning_rate", fields.get("learning_rate", _default("learning_rate"))))
     if "schedule" in given:
-        left.append("param_scheduler, since the space file gives a schedule")
+        left.append("param_scheduler, since the config file gives a schedule")
     else:
         schedule: Schedule = read_schedule(config.get("param_scheduler"), rate, length, where)
         fields |= schedule.fields
@@ -73,13 +73,13 @@ def _read_optimizer(
     wanted = given.get("optimizer")
     if wanted is not None and wanted != kind:
         left.append(
-            f"the optimizer {type_name(optimizer)} with its rate and decay, since the space file gives {wanted}"
+            f"the optimizer {type_name(optimizer)} with its rate and decay, since the config file gives {wanted}"
         )
     elif kind is None:
         found = f"its optimizer is {type_name(optimizer)}" if optimizer else "it has no optim_wrapper.optimizer"
         raise ConfigError(
             f"full.from_student_config: {where}: {found}, and AutoKD's loop has {', '.join(_OPTIMIZERS)}. Give "
-            "'full.optimizer' and 'full.learning_rate' in the space file, or leave from_student_config out."
+            "'full.optimizer' and 'full.learning_rate' in the config file, or leave from_student_config out."
         )
     else:
         fields["optimizer"] = kind

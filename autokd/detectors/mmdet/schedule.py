@@ -68,7 +68,7 @@ class _Scheduler:
         """Return the error for a setting that no recipe can express."""
         return ConfigError(
             f"full.from_student_config: {self.where}: {what} AutoKD's recipes cannot say. Give 'full.schedule' and "
-            "what belongs to it in the space file: the config's param_scheduler is then left aside."
+            "what belongs to it in the config file: the config's param_scheduler is then left aside."
         )
 
     def __str__(self) -> str:
