@@ -41,9 +41,9 @@ from autokd.callable_packages import VERBS, RootPackage
 if TYPE_CHECKING:
     from autokd.api import distill, search
     from autokd.config import RunConfig, load_config, load_space
+    from autokd.detector_outputs import DetectorOutputs
     from autokd.distill import Distiller, build_distiller
     from autokd.errors import AutoKDError
-    from autokd.outputs import DetectorOutputs
     from autokd.presets import load_preset, preset_names
     from autokd.search import MCTSSampler
     from autokd.space import Space
@@ -55,7 +55,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AutoKDError": "autokd.errors",
-    "DetectorOutputs": "autokd.outputs",
+    "DetectorOutputs": "autokd.detector_outputs",
     "Distiller": "autokd.distill",
     "DistillerSpec": "autokd.spec",
     "MCTSSampler": "autokd.search",

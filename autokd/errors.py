@@ -1,7 +1,7 @@
 """The exceptions of AutoKD: one family, so that a caller can catch all of them at once.
 
 A message says where, what was found, what is allowed, and the remedy. Failures of a trial, such as a non-finite loss or
-a lost worker, are outcomes and not exceptions: ``autokd.outcomes``.
+a lost worker, are outcomes and not exceptions: ``autokd.jobs``.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from autokd.benchmark.identity import Header, check_identity, text_digest
 from autokd.benchmark.table import BenchmarkRow, DistillerBenchmark
 from autokd.config import ResolvedConfig
 from autokd.errors import BenchmarkError, SpecError
-from autokd.outcomes import NO_DISTILLATION, TRAINING_VERSION, JobId, Outcome, RecipeName
+from autokd.jobs import NO_DISTILLATION, TRAINING_VERSION, JobId, Outcome, RecipeName
 from autokd.space import Space
 from autokd.spec import DistillerSpec
 from autokd.storage.json_codec import to_json

@@ -14,7 +14,7 @@ from autokd.config import ResolvedConfig, config_data
 from autokd.documents import dump_yaml, load_document
 from autokd.errors import BenchmarkError
 from autokd.files import text_digest
-from autokd.outcomes import TRAINING_VERSION, RecipeName
+from autokd.jobs import TRAINING_VERSION, RecipeName
 from autokd.space import Space, count_specs, space_from_document
 
 SCHEMA = 1

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from autokd.benchmark.table import DistillerBenchmark
-from autokd.outcomes import Job, Outcome, Report, WorkerResources
+from autokd.jobs import Job, Outcome, Report, WorkerResources
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from autokd.benchmark.identity import Header
 from autokd.errors import BenchmarkError
-from autokd.outcomes import NO_DISTILLATION, Outcome, RecipeName
+from autokd.jobs import NO_DISTILLATION, Outcome, RecipeName
 from autokd.spec import DistillerSpec, formula
 
 

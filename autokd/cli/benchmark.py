@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from autokd.benchmark.recording.plan import Amount
     from autokd.benchmark.recording.table import Part
     from autokd.config import ResolvedConfig
-    from autokd.outcomes import RecipeName
+    from autokd.jobs import RecipeName
 
 benchmark_app = typer.Typer(
     help="Record a table of distillers, and compare samplers on it.", no_args_is_help=True, add_completion=False

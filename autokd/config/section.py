@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from autokd.errors import one_of
-from autokd.outcomes import NO_DISTILLATION
+from autokd.jobs import NO_DISTILLATION
 from autokd.presets import preset_names
 
 

@@ -7,7 +7,7 @@ from autokd.detectors.framework import framework_of
 
 
 def taps_of(config: DetectorSection) -> tuple[str, ...]:
-    """Return the names of the taps that a training forward can give, in the order of ``autokd.outputs.TAPS``.
+    """Return the names of the taps that a training forward can give, in the order of ``autokd.detector_outputs.TAPS``.
 
     Args:
         config: the section ``teacher`` or ``student``.

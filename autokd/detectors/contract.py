@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autokd.detector_outputs import TAPS, CrossHead, DetectorOutputs, taps_where
 from autokd.detectors.memory_format import memory_format_of
 from autokd.errors import DetectorError, one_of
-from autokd.outputs import TAPS, CrossHead, DetectorOutputs, taps_where
 
 Target = Mapping[str, Tensor]
 """``boxes`` (n, 4) xyxy px, ``labels`` (n,) int64 from 0."""
@@ -102,7 +102,7 @@ class Detector(nn.Module, ABC):
         Args:
             images_BCHW: (B, 3, H, W) RGB in [0, 1].
             targets: boxes and labels of each image, for the losses; None: no losses.
-            taps: names of ``autokd.outputs.TAPS`` to return. The pyramid is always there; without targets and with
+            taps: names of ``autokd.detector_outputs.TAPS`` to return. The pyramid is always there; without targets and with
                 ``("fpn",)`` alone the heads do not run.
 
         Returns:

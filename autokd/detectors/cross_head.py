@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from autokd.detector_outputs import HeadMaps
 from autokd.errors import DetectorError
-from autokd.outputs import HeadMaps
 
 
 def check_head_maps(head_maps: HeadMaps, strides: Mapping[str, int], input_size_px: tuple[int, int]) -> None:

@@ -13,7 +13,7 @@ from autokd.detectors.build import build_detector
 from autokd.detectors.capabilities import taps_of, taps_of_teachers
 from autokd.detectors.prediction_layout import unpaired_taps
 from autokd.errors import ConfigError, DetectorError, SpaceError
-from autokd.outcomes import NO_DISTILLATION
+from autokd.jobs import NO_DISTILLATION
 from autokd.presets import load_distiller, load_preset, preset_names
 from autokd.space import Space, decisions_of, lacks_of, restrict_to_taps, with_offered_ratios
 from autokd.spec import DistillerSpec

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from autokd.config import DetectorSection, RunConfig
+from autokd.detector_outputs import taps_where
 from autokd.detectors.candidates import PredictionLayout
 from autokd.detectors.framework import framework_of
-from autokd.outputs import taps_where
 
 _TOLERANCE = 0.15
 """Relative difference between anchors' sides that still match: torchvision rounds them to whole pixels."""

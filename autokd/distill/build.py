@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill.distiller import Distiller, Term
 from autokd.distill.geometry.levels import make_adapters, own_random_numbers, pair_levels
 from autokd.distill.operators import BuildContext, Distance, Source, Transform, make_operator
@@ -13,7 +14,6 @@ from autokd.distill.probe import refuse_constant_terms
 from autokd.distill.term_inputs import device_of
 from autokd.distill.weighting.balance import SumOverProcesses
 from autokd.errors import DistillError, name_list
-from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec, Operator, Step, TermSpec, operator_of
 from autokd.spec.operator import Kind
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.regions import Region
@@ -20,7 +21,6 @@ from autokd.distill.operators import BuildContext
 from autokd.distill.region_sets import pairwise_iou
 from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
-from autokd.outputs import DetectorOutputs
 from autokd.spec.operator import Layout
 
 POSITIVE_IOU = 0.5

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.finite import raise_if_not_finite, summary
 from autokd.distill.geometry.levels import LevelPair
@@ -21,7 +22,6 @@ from autokd.distill.weighting.balance import GradientBalance, SumOverProcesses
 from autokd.distill.weighting.level_factors import LevelFactors
 from autokd.distill.weighting.measured import is_due
 from autokd.errors import DistillError
-from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec, Weight
 from autokd.spec.terms import Schedule
 

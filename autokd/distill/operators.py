@@ -16,11 +16,11 @@ from typing import TypeVar, cast
 
 from torch import Tensor, nn
 
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.levels import LevelPair
 from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
-from autokd.outputs import DetectorOutputs
 from autokd.spec import Operator, Step, operator_of
 from autokd.spec.operator import Kind
 

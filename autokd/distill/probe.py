@@ -13,11 +13,11 @@ import copy
 import torch
 from torch import nn
 
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill.distiller import Distiller
 from autokd.distill.geometry.levels import own_random_numbers
 from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
-from autokd.outputs import DetectorOutputs
 
 _NUM_IMAGES = 3
 """Two samples of one cell always correlate perfectly; three do not."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill.geometry.regions import Instances
 from autokd.distill.geometry.roi_align import roi_align, roi_align_at_levels
 from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
-from autokd.outputs import DetectorOutputs
 
 SAME_OBJECT_IOU = 0.5
 """Regions that overlap more belong to one object (G-DetKD, arXiv:2108.07482, sections 3.2 and 3.3)."""

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from autokd.config import TeacherWeights
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill.build import RECALIBRATE_EVERY, build_distiller
 from autokd.distill.distiller import Distiller, DistillResult, TermValue
 from autokd.distill.geometry.levels import cropped_alike, pair_levels
@@ -37,7 +38,6 @@ from autokd.distill.linear_cka import LinearCKA
 from autokd.distill.term_inputs import device_of
 from autokd.distill.weighting.measured import LEAST_GAP, MeasuredFactors, inverse_gradient_norms, is_due
 from autokd.errors import DistillError, NonFiniteError
-from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec
 
 

@@ -11,11 +11,11 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill.geometry.levels import LevelPair, cropped_alike
 from autokd.distill.geometry.regions import Boxes, Instances, Targets
 from autokd.distill.step_memo import Observer, StepMemo, Value
 from autokd.errors import DistillError
-from autokd.outputs import DetectorOutputs
 from autokd.tensors import full_precision
 
 

@@ -13,10 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from autokd.config import Detector, MmdetDetector
+from autokd.detector_outputs import DetectorOutputs
 from autokd.detectors import build_detector
 from autokd.detectors.mmdet import MmdetAdapter
 from autokd.errors import ConfigError, DetectorError
-from autokd.outputs import DetectorOutputs
 
 
 class LiveTeacher:

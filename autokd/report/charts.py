@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from autokd.outcomes import NO_DISTILLATION, SEARCHED
+from autokd.jobs import NO_DISTILLATION, SEARCHED
 from autokd.report.statistics import finite, student_t, summarize
 from autokd.report.style import AMBER, BLUE, GRAY, GREEN, VIOLET, escape, plain_figure, say_instead
 from autokd.report.view import EntryView, FidelityPoint, ReportData

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from autokd.outcomes import NO_DISTILLATION, SEARCHED
+from autokd.jobs import NO_DISTILLATION, SEARCHED
 from autokd.report.statistics import Gain, gain, summarize
 from autokd.report.view import EntryView, ReportData, best_trial
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from autokd.outcomes import NO_DISTILLATION
+from autokd.jobs import NO_DISTILLATION
 from autokd.report.statistics import Gain, gain, summarize
 from autokd.report.view import EntryView
 

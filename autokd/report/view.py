@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from autokd.outcomes import SEARCHED
+from autokd.jobs import SEARCHED
 from autokd.report.pictures import ComparisonImage
 from autokd.storage import ProxyFidelity, Race, TeacherResult
 

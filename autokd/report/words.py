@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autokd.errors import name_list
-from autokd.outcomes import NO_DISTILLATION, SEARCHED
+from autokd.jobs import NO_DISTILLATION, SEARCHED
 from autokd.report.charts import class_names
 from autokd.report.headline import headline, subject_of
 from autokd.report.statistics import Gain, summarize

@@ -1,6 +1,6 @@
 """Guarded jobs: whatever an evaluator raises ends as an outcome with a named cause.
 
-This module alone names failures, and alone catches every exception. What a cause means is in ``autokd.outcomes``.
+This module alone names failures, and alone catches every exception. What a cause means is in ``autokd.jobs``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Generator
 from dataclasses import replace
 
 from autokd.errors import DetectorError, DistillError, NonFiniteError, SpecError
-from autokd.outcomes import Cause, Evaluator, Job, JobFailed, Outcome, Report
+from autokd.jobs import Cause, Evaluator, Job, JobFailed, Outcome, Report
 
 logger = logging.getLogger(__name__)
 

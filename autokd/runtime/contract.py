@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Protocol, TypeVar
 
-from autokd.outcomes import EvaluatorFactory, Job, Outcome, Report
+from autokd.jobs import EvaluatorFactory, Job, Outcome, Report
 
 
 class Wait:

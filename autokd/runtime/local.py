@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from autokd.outcomes import Evaluator, EvaluatorFactory, Job, Outcome, Report, WorkerResources
+from autokd.jobs import Evaluator, EvaluatorFactory, Job, Outcome, Report, WorkerResources
 from autokd.runtime.containment import pruned, run_guarded, worker_name
 from autokd.runtime.contract import Driver, Runtime, Wait
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from autokd.outcomes import WorkerResources
+from autokd.jobs import WorkerResources
 
 
 def num_local_cores() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autokd.outcomes import EvaluatorFactory, Job, Outcome, Report
+from autokd.jobs import EvaluatorFactory, Job, Outcome, Report
 from autokd.runtime.contract import WAIT, Driver, Runtime, Wait
 
 

@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 
 from autokd.errors import AutoKDError
-from autokd.outcomes import Evaluator, EvaluatorFactory, Job, Outcome, Report, WorkerResources
+from autokd.jobs import Evaluator, EvaluatorFactory, Job, Outcome, Report, WorkerResources
 from autokd.runtime.containment import pruned, run_guarded
 from autokd.runtime.contract import Driver, Runtime, Wait
 

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autokd.outcomes import Cause
+from autokd.jobs import Cause
 from autokd.storage.record import JOB, OUTCOME
 
 _Key = tuple[str, str, int]

@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 
-from autokd.outcomes import Outcome
+from autokd.jobs import Outcome
 from autokd.storage.json_codec import from_json, to_json
 from autokd.storage.record import outcome_from_json, outcome_to_json
 from autokd.storage.results import Race

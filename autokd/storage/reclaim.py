@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autokd.outcomes import Outcome
+from autokd.jobs import Outcome
 from autokd.storage.optuna_private import set_trial_attr
 from autokd.storage.record import JOB, OUTCOME, TrialRecord, outcome_to_json, read_record
 

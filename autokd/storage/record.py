@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autokd.outcomes import NO_DISTILLATION, Job, Outcome, RecipeName, Report
+from autokd.jobs import NO_DISTILLATION, Job, Outcome, RecipeName, Report
 from autokd.spec import DistillerSpec, formula, formula_lines
 from autokd.storage.json_codec import from_json, to_json
 from autokd.storage.optuna_private import set_dashboard_note

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from autokd.config import ResolvedConfig
 from autokd.data import Datasets
-from autokd.outcomes import Outcome
+from autokd.jobs import Outcome
 from autokd.storage import RunDirectory, StudyFacts
 from autokd.study.distillers import NamedDistiller
 from autokd.study.observer import Observer

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autokd.config import FullRecipe
+from autokd.jobs import NO_DISTILLATION, Job, JobId, Outcome, job_digest, make_job
 from autokd.metrics import VAL_AP
-from autokd.outcomes import NO_DISTILLATION, Job, JobId, Outcome, job_digest, make_job
 from autokd.presets import load_distiller
 from autokd.spec import DistillerSpec
 

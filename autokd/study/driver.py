@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
-from autokd.outcomes import RECURRING_CAUSES, Job, Outcome, Report, is_external
+from autokd.jobs import RECURRING_CAUSES, Job, Outcome, Report, is_external
 from autokd.search import FORGET_ATTR, suggest
 from autokd.spec import formula
 from autokd.storage import StudyFacts, TrialRecord, find_by_digest, read_record, record_job, record_outcome

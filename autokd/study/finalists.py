@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from autokd.outcomes import Job, job_digest, make_job
+from autokd.jobs import Job, job_digest, make_job
 from autokd.spec import DistillerSpec
 from autokd.storage import read_record
 

@@ -14,8 +14,8 @@ from optuna.trial import TrialState
 
 from autokd.config import ResolvedConfig
 from autokd.files import write_text_atomically
+from autokd.jobs import SEARCHED, Outcome
 from autokd.metrics import TEST_AP, TRAIN_SECONDS, VAL_AP, class_ap, is_part, part_of
-from autokd.outcomes import SEARCHED, Outcome
 from autokd.spec import DistillerSpec, formula
 from autokd.storage import (
     Entry,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Generic, TypeVar
 
-from autokd.outcomes import Job, Outcome, Report
+from autokd.jobs import Job, Outcome, Report
 from autokd.runtime import WAIT, Driver, Wait
 from autokd.study.observer import Observer
 

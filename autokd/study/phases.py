@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from autokd.detectors import FirstTrials
 from autokd.errors import AutoKDError
-from autokd.outcomes import SEARCHED, Job, Outcome
+from autokd.jobs import SEARCHED, Job, Outcome
 from autokd.space import Space, count_specs
 from autokd.study.context import SEARCH_SEED, FullResults, RunContext
 from autokd.study.distillers import NamedDistiller, baseline_distillers

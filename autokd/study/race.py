@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from scipy.special import stdtr
 
+from autokd.jobs import Job, Outcome, is_external
 from autokd.metrics import VAL_AP
-from autokd.outcomes import Job, Outcome, is_external
 from autokd.spec import formula
 from autokd.storage import FinalistResult, Race, RaceRound
 from autokd.study.finalists import Finalist, finalist_job, finalist_jobs, full_finalist_job, reference_job

@@ -11,7 +11,7 @@ from typing import Any
 from autokd.config import RunConfig, load_config
 from autokd.data import DetectionDataset, load_datasets
 from autokd.errors import AutoKDError
-from autokd.outcomes import NO_DISTILLATION, JobId
+from autokd.jobs import NO_DISTILLATION, JobId
 from autokd.report import Boxes, ComparisonImage, write_report
 from autokd.storage import Results, RunDirectory, StudyFacts, open_existing
 

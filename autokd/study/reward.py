@@ -14,8 +14,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from autokd.jobs import Outcome
 from autokd.metrics import CKA, VAL_LOSS, part_of
-from autokd.outcomes import Outcome
 
 EACH_LOSS = "val_loss_parts"
 """Name in ``proxy.reward`` for every part of the validation loss, each with its own scale. In the sum of the parts the

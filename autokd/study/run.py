@@ -12,7 +12,7 @@ from pathlib import Path
 from autokd.config import ResolvedConfig, RunConfig, config_digest
 from autokd.data import load_datasets
 from autokd.detectors import check_trainable, first_trials, pair_of, resolve, try_detectors
-from autokd.outcomes import NO_DISTILLATION
+from autokd.jobs import NO_DISTILLATION
 from autokd.presets import load_distiller
 from autokd.runtime import make_runtime
 from autokd.runtime.resources import own_resources

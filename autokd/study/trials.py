@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from autokd.outcomes import Outcome, job_digest
+from autokd.jobs import Outcome, job_digest
 from autokd.spec import DistillerSpec
 from autokd.storage import TrialRecord, read_record
 

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from autokd.config import DetectorSection
+from autokd.detector_outputs import PYRAMID_TAP, TAPS, DetectorOutputs, taps_where
 from autokd.detectors import Detections, Detector, build_detector, describe, framework_of, load_weights
 from autokd.detectors.contract import DEFAULT_TAPS, Target
 from autokd.detectors.proposals import NUM_PROPOSALS
 from autokd.errors import DetectorError, NonFiniteError
-from autokd.outputs import PYRAMID_TAP, TAPS, DetectorOutputs, taps_where
 
 NUM_CLASSES = 5
 SIZE_PX = (96, 128)

@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 
 from autokd.errors import DetectorError
-from autokd.outcomes import Outcome
+from autokd.jobs import Outcome
 from autokd.runtime import Runtime
 from autokd.testing.scripted_jobs import CAUSES, BuildCounter, ListDriver, broken_factory, scripted
 

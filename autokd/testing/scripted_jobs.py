@@ -25,7 +25,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 from autokd.errors import DetectorError, DistillError, NonFiniteError, SpecError
-from autokd.outcomes import Cause, Evaluator, Job, Outcome, RecipeName, Report, WorkerResources
+from autokd.jobs import Cause, Evaluator, Job, Outcome, RecipeName, Report, WorkerResources
 from autokd.runtime import WAIT, Wait
 from autokd.spec import DistillerSpec, Step, TermSpec, Weight
 

@@ -7,10 +7,10 @@ from typing import Protocol
 
 from torch import Tensor
 
+from autokd.detector_outputs import PYRAMID_TAP, DetectorOutputs
 from autokd.detectors import Detector
 from autokd.distill import Distiller, DistillResult, TeacherEnsemble
 from autokd.errors import DetectorError
-from autokd.outputs import PYRAMID_TAP, DetectorOutputs
 from autokd.training.loader import Batch
 from autokd.training.optim.update import DISTILL, TASK, TOTAL
 

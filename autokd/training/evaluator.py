@@ -15,7 +15,7 @@ from autokd.config import ResolvedConfig
 from autokd.data import Datasets
 from autokd.detectors import Detector
 from autokd.distill import TeacherEnsemble
-from autokd.outcomes import Job, JobFailed, Outcome, RecipeName, Report, WorkerResources
+from autokd.jobs import Job, JobFailed, Outcome, RecipeName, Report, WorkerResources
 from autokd.training.assets import TrainingAssets
 from autokd.training.distillation import Distillation
 from autokd.training.jobs.build_distillation import build_distillation

@@ -12,7 +12,7 @@ from autokd.config import ResolvedConfig
 from autokd.data import Datasets
 from autokd.detectors import framework_of
 from autokd.errors import DetectorError
-from autokd.outcomes import RECIPES
+from autokd.jobs import RECIPES
 from autokd.training.assets import TrainingAssets
 from autokd.training.loader import EVALUATION_BATCH_SIZE
 from autokd.training.optim.frozen import parts_of

@@ -30,7 +30,7 @@ from autokd.benchmark.recording.settings import read_config, read_data
 from autokd.config import ResolvedConfig, load_config
 from autokd.detectors import pair_of, resolve
 from autokd.documents import dump_yaml
-from autokd.outcomes import NO_DISTILLATION, Job, JobId, Outcome, make_job
+from autokd.jobs import NO_DISTILLATION, Job, JobId, Outcome, make_job
 from autokd.presets import load_distiller, load_preset
 from autokd.spec import DistillerSpec
 from autokd.storage import StudyFacts, open_existing, read_record

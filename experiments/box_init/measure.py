@@ -29,7 +29,7 @@ from autokd.benchmark.recording.settings import proxy_variants, read_config
 from autokd.config import ResolvedConfig
 from autokd.data import load_datasets
 from autokd.documents import load_document
-from autokd.outcomes import RecipeName, WorkerResources, make_job
+from autokd.jobs import RecipeName, WorkerResources, make_job
 from autokd.runtime import run_guarded
 from autokd.training import TrainingEvaluatorFactory, prepare
 

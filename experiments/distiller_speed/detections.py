@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autokd.outputs import DetectorOutputs, HeadMaps
+from autokd.detector_outputs import DetectorOutputs, HeadMaps
 
 IMAGE_SIZE_PX = 640
 STRIDES = {"p3": 8, "p4": 16, "p5": 32, "p6": 64, "p7": 128}

@@ -23,7 +23,7 @@ import ray
 
 from autokd.benchmark import current_commit
 from autokd.config import RuntimeConfig
-from autokd.outcomes import Evaluator, Job, Outcome, Report, WorkerResources
+from autokd.jobs import Evaluator, Job, Outcome, Report, WorkerResources
 from autokd.runtime import make_runtime
 from autokd.storage import open_study, record_job, record_outcome
 

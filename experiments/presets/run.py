@@ -20,7 +20,7 @@ from autokd.benchmark.markdown import gain_text, markdown_table, mean_text, pair
 from autokd.benchmark.recording.jobs import record_jobs
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.benchmark.recording.settings import read_config
-from autokd.outcomes import Job, JobId, Outcome
+from autokd.jobs import Job, JobId, Outcome
 from autokd.presets import load_preset, preset_names
 from autokd.spec import DistillerSpec
 

@@ -12,7 +12,7 @@ from scipy.stats import kendalltau
 from truths import Entry
 
 from autokd.benchmark.markdown import markdown_table
-from autokd.outcomes import JobId, Outcome
+from autokd.jobs import JobId, Outcome
 
 SIGNS = {"val_loss": -1.0, "cka": 1.0, "ap": 1.0, "ap_50": 1.0, "ap_worst_class": 1.0}
 REWARDS: dict[str, tuple[str, ...]] = {

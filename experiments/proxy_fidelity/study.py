@@ -29,7 +29,7 @@ from autokd.benchmark.recording.settings import proxy_variants, read_config
 from autokd.config import ResolvedConfig
 from autokd.detectors import pair_of
 from autokd.documents import load_document
-from autokd.outcomes import Job, JobId, Outcome, RecipeName
+from autokd.jobs import Job, JobId, Outcome, RecipeName
 
 HERE = Path(__file__).parent
 PAIRS = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autokd.benchmark import Header, load_benchmark
-from autokd.outcomes import JobId, Outcome
+from autokd.jobs import JobId, Outcome
 from autokd.presets import load_distiller
 from autokd.spec import DistillerSpec
 

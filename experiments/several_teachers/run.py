@@ -23,7 +23,7 @@ from autokd.config import ResolvedConfig, load_config
 from autokd.detectors import resolve
 from autokd.documents import dump_yaml
 from autokd.files import write_text_atomically
-from autokd.outcomes import Job, JobId, Outcome
+from autokd.jobs import Job, JobId, Outcome
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
 from autokd.training import PROMOTED_FOLDER

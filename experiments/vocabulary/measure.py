@@ -19,9 +19,9 @@ from torch import Tensor
 
 from autokd.benchmark import current_commit
 from autokd.config import load_space
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill import build_distiller
 from autokd.errors import DistillError, NonFiniteError
-from autokd.outputs import DetectorOutputs
 from autokd.space import Space, count_specs
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, DistillerSpec
 

@@ -16,7 +16,7 @@ from autokd.benchmark.recording.plan import Amount, planned_jobs, rows_of, shuff
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.config import complete_recipes, load_config
 from autokd.errors import BenchmarkError
-from autokd.outcomes import Outcome, make_job
+from autokd.jobs import Outcome, make_job
 from autokd.space import enumerate_specs
 from tests.support.benchmark_samples import EXPERIMENT, SMALL, outcomes_of
 
@@ -29,7 +29,7 @@ import sys, time
 from pathlib import Path
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.config import complete_recipes, load_config
-from autokd.outcomes import make_job
+from autokd.jobs import make_job
 config = complete_recipes(load_config(sys.argv[2]))
 with Scratch(Path(sys.argv[1]), config).claim(make_job(None, "proxy", 0)) as is_ours:
     print(is_ours, flush=True)

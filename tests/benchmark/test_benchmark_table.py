@@ -14,7 +14,7 @@ import pytest
 from autokd.benchmark import BenchmarkEvaluatorFactory, BenchmarkRow, load_benchmark, save_benchmark
 from autokd.config import complete_recipes, load_config
 from autokd.errors import BenchmarkError
-from autokd.outcomes import TRAINING_VERSION, Job, Outcome, WorkerResources
+from autokd.jobs import TRAINING_VERSION, Job, Outcome, WorkerResources
 from autokd.runtime import SimulatedRuntime
 from autokd.space import enumerate_specs
 from autokd.spec import DistillerSpec

@@ -10,7 +10,7 @@ from autokd.benchmark.recording.jobs import record_jobs
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.config import complete_recipes, load_config
 from autokd.errors import BenchmarkError
-from autokd.outcomes import make_job
+from autokd.jobs import make_job
 from autokd.space import enumerate_specs
 from tests.support.benchmark_samples import SMALL
 

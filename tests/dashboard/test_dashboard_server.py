@@ -19,7 +19,7 @@ import pytest
 from optuna_dashboard import get_note, save_note
 
 from autokd.errors import StorageError
-from autokd.outcomes import Job, Outcome
+from autokd.jobs import Job, Outcome
 from autokd.spec import DistillerSpec
 from autokd.storage import Entry, Results, SearchSummary, open_study, record_job, record_outcome
 from autokd_dashboard import DashboardServer, publish_tree

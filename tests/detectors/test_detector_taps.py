@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from autokd.config import TorchvisionDetector
+from autokd.detector_outputs import TAPS
 from autokd.detectors import taps_of
 from autokd.detectors.proposals import NUM_PROPOSALS, best_boxes, stacked
 from autokd.errors import DetectorError
-from autokd.outputs import TAPS
 
 DENSE = ("fcos", "retinanet")
 SIZES_PX = [(96, 128), (97, 131), (33, 50), (480, 340)]

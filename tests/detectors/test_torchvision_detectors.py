@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autokd.outputs import TAPS
+from autokd.detector_outputs import TAPS
 
 LEVELS = {"fcos": ["p3", "p4", "p5"], "retinanet": ["p3", "p4", "p5"], "faster_rcnn": ["p2", "p3", "p4", "p5"]}
 ANCHORS_PER_CELL = {"fcos": 1, "retinanet": 9}

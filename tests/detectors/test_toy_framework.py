@@ -20,9 +20,9 @@ from autokd.config import (
     register_framework,
     registered_framework,
 )
+from autokd.detector_outputs import DetectorOutputs
 from autokd.detectors import Detector, Framework, PredictionLayout, grid_cells, load_weights
 from autokd.errors import ConfigError
-from autokd.outputs import DetectorOutputs
 from autokd.testing.frameworks import DetectorCase, DetectorConformance
 
 # ------------------------------------------------------------------------------------------ the framework

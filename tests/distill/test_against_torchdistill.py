@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import box_iou, roi_align
 
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill import build_distiller
-from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec, Step, TermSpec, Weight
 from tests.support import distill_cases as cases

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill import build_distiller
 from autokd.distill.geometry.levels import pair_levels
 from autokd.errors import DistillError, NonFiniteError, SpecError
-from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset
 from autokd.spec import REGISTRY, DistillerSpec, Operator, Step, Weight
 from tests.support import distill_cases as cases

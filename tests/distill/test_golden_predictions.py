@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from autokd.config import Backbone, TorchvisionDetector
+from autokd.detector_outputs import TAPS, DetectorOutputs
 from autokd.detectors import build_detector
 from autokd.distill import build_distiller
 from autokd.distill.operators import BuildContext, make_operator
 from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
-from autokd.outputs import TAPS, DetectorOutputs
 from autokd.spec import DistillerSpec, Step, Weight
 from tests.support import distill_cases as cases
 from tests.support.numpy_formulas import (

@@ -12,9 +12,9 @@ import pytest
 import torch
 import torchvision
 
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill import build_distiller
 from autokd.distill.transforms.non_local import NonLocal
-from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset
 from tests.support import distill_cases as cases
 from tests.support.numpy_formulas import huber

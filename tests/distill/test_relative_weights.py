@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from autokd.config import Recipe
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill import build_distiller
 from autokd.distill.build import RECALIBRATE_EVERY
 from autokd.errors import DistillError, SpecError
-from autokd.outputs import DetectorOutputs
 from autokd.spec import DistillerSpec, Weight
 from tests.support import distill_cases as cases
 

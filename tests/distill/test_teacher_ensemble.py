@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill import build_distiller, build_ensemble
 from autokd.errors import DistillError, NonFiniteError
-from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec, Weight
 from tests.support import distill_cases as cases

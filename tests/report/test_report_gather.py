@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from autokd.outcomes import Job, Outcome, Report
+from autokd.jobs import Job, Outcome, Report
 from autokd.report import gather, results_markdown, results_table, trials_of, write_report
 from autokd.spec import DistillerSpec, formula
 from autokd.storage import (

@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from autokd.config import RuntimeConfig
-from autokd.outcomes import (
+from autokd.jobs import (
     CAUSES,
     RECURRING_CAUSES,
     Cause,

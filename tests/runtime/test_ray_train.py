@@ -15,7 +15,7 @@ import pytest
 
 from autokd.config import RuntimeConfig
 from autokd.errors import RuntimeUnavailableError
-from autokd.outcomes import EvaluatorFactory, Job, Outcome, RecipeName, Report
+from autokd.jobs import EvaluatorFactory, Job, Outcome, RecipeName, Report
 from autokd.runtime import Driver, InProcessRuntime, Runtime, Wait, make_runtime
 from autokd.runtime.routed import RoutedRuntime
 from autokd.testing.scripted_jobs import SPEC, ListDriver, scripted
@@ -47,7 +47,7 @@ SCRIPT = """
     sys.path.insert(0, {here!r})
     from autokd.testing.scripted_jobs import SPEC, scripted
     from autokd.config import RuntimeConfig
-    from autokd.outcomes import Job
+    from autokd.jobs import Job
     from autokd.runtime import make_runtime
 
     class OneJob:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from autokd.errors import AutoKDError
-from autokd.outcomes import Job, Outcome, Report, WorkerResources
+from autokd.jobs import Job, Outcome, Report, WorkerResources
 from autokd.runtime import WAIT, SimulatedRuntime, Wait
 from autokd.testing.scripted_jobs import ListDriver
 

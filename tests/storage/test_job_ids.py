@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from autokd.jobs import JobId, make_job
 from autokd.metrics import TEST_AP, VAL_LOSS, class_ap, is_part, loss_part, part_of
-from autokd.outcomes import JobId, make_job
 from autokd.presets import load_preset
 
 

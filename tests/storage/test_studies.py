@@ -20,7 +20,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from autokd.errors import StorageError
-from autokd.outcomes import Job, Outcome, Report
+from autokd.jobs import Job, Outcome, Report
 from autokd.spec import DistillerSpec, Step, TermSpec, Weight
 from autokd.storage import (
     PromotedStudent,
@@ -206,7 +206,7 @@ def test_trials_of_a_dead_driver_are_failed_or_handed_back(study: optuna.Study) 
 WRITER = """
     import sys
     from optuna.samplers import RandomSampler
-    from autokd.outcomes import Job, Outcome
+    from autokd.jobs import Job, Outcome
     from autokd.spec import DistillerSpec
     from autokd.storage import open_study, record_job, record_outcome
     study = open_study(sys.argv[1], "search", sampler=RandomSampler())

@@ -6,7 +6,7 @@ import pytest
 
 from autokd.config import load_config
 from autokd.errors import StorageError
-from autokd.outcomes import Outcome, Report
+from autokd.jobs import Outcome, Report
 from autokd.search import MCTSSampler
 from autokd.storage import StudyFacts, open_study, read_record
 from autokd.study import Reward, run_search

@@ -6,7 +6,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from autokd.outcomes import Job, Outcome
+from autokd.jobs import Job, Outcome
 from autokd.search import FORGET_ATTR, MCTSSampler
 from autokd.storage import StudyFacts, open_study, read_record
 from autokd.study import SilentObserver

@@ -9,7 +9,7 @@ import pytest
 
 from autokd.config import complete_recipes, config_data, config_digest, load_config, load_space
 from autokd.errors import ConfigError
-from autokd.outcomes import Job, Outcome
+from autokd.jobs import Job, Outcome
 from autokd.search import MCTSSampler
 from autokd.storage import StudyFacts, open_study, read_record
 from autokd.study import Reward, SearchDriver, SearchPlan, SilentObserver

@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 from autokd.config import load_space
 from autokd.config.model import SearchConfig
-from autokd.outcomes import Job, Outcome, Report
+from autokd.jobs import Job, Outcome, Report
 from autokd.search import make_pruner, make_sampler
 from autokd.space import enumerate_specs
 from autokd.storage import find_by_digest, open_study, read_record, record_job, record_outcome

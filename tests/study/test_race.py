@@ -10,7 +10,7 @@ from scipy import stats
 
 from autokd.config import load_config, load_space
 from autokd.errors import ConfigError
-from autokd.outcomes import Job, Outcome, Report, WorkerResources
+from autokd.jobs import Job, Outcome, Report, WorkerResources
 from autokd.runtime import InProcessRuntime
 from autokd.search import MCTSSampler
 from autokd.space import enumerate_specs

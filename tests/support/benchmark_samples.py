@@ -9,7 +9,7 @@ import numpy as np
 
 from autokd.benchmark import BenchmarkRow, DistillerBenchmark, make_header
 from autokd.config import ResolvedConfig, complete_recipes, load_config
-from autokd.outcomes import Outcome, Report
+from autokd.jobs import Outcome, Report
 from autokd.space import enumerate_specs
 from autokd.spec import DistillerSpec
 

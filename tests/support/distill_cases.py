@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import Distance
 from autokd.distill.statistics import mean
 from autokd.distill.term_inputs import TermInputs
-from autokd.outputs import DetectorOutputs
 from autokd.testing.operators.forms import covering_forms, follows, spec_of, well_typed_forms
 from autokd.testing.operators.samples import (
     FLAT,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autokd.outputs import DetectorOutputs
+from autokd.detector_outputs import DetectorOutputs
 from tests.support import distill_cases as cases
 
 

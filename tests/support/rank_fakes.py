@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from autokd.errors import NonFiniteError
-from autokd.outcomes import Evaluator, Job, Outcome, Report, WorkerResources
+from autokd.jobs import Evaluator, Job, Outcome, Report, WorkerResources
 
 
 class RankEvaluator:

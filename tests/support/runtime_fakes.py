@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 
-from autokd.outcomes import Job, Outcome, Report, WorkerResources
+from autokd.jobs import Job, Outcome, Report, WorkerResources
 
 
 class ResourceReporter:

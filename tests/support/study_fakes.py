@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import optuna
 
 from autokd.config import load_space
-from autokd.outcomes import Job, Outcome, Report, WorkerResources
+from autokd.jobs import Job, Outcome, Report, WorkerResources
 from autokd.runtime import InProcessRuntime
 from autokd.study import Observer, Reward, SearchDriver, SearchPlan, SilentObserver
 

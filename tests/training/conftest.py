@@ -9,7 +9,7 @@ import torch
 
 from autokd.config import ResolvedConfig
 from autokd.data import Datasets, load_datasets
-from autokd.outcomes import Evaluator, Job, Outcome, Report
+from autokd.jobs import Evaluator, Job, Outcome, Report
 from autokd.runtime import run_guarded
 from tests.support.training_samples import make_config
 

@@ -12,7 +12,7 @@ from torch import nn
 from autokd.config import Recipe
 from autokd.detectors import build_detector
 from autokd.errors import DataError, DetectorError
-from autokd.outcomes import Job, WorkerResources
+from autokd.jobs import Job, WorkerResources
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
 from autokd.training import PrecisionMeter, Schedule, StudentExtras, TrainingEvaluatorFactory, prepare, train

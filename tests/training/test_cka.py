@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from autokd.detector_outputs import DetectorOutputs
 from autokd.errors import DistillError
-from autokd.outputs import DetectorOutputs
 from autokd.training.measure.cka import LinearCKA, PyramidCKA
 
 

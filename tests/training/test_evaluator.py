@@ -13,7 +13,7 @@ import torch
 from autokd.detectors import build_detector
 from autokd.distill.distances.elementwise import L2
 from autokd.errors import DistillError
-from autokd.outcomes import Job, JobFailed, WorkerResources
+from autokd.jobs import Job, JobFailed, WorkerResources
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
 from autokd.training import PrecisionMeter, TrainingEvaluatorFactory, prepare, validate

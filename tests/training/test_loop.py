@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from autokd.config import Backbone, Recipe
+from autokd.detector_outputs import DetectorOutputs
 from autokd.detectors import build_detector
 from autokd.distill import DistillResult, build_distiller
 from autokd.distill.distiller import TermValue
 from autokd.errors import NonFiniteError
-from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset
 from autokd.training.distillation import Distillation
 from autokd.training.loader import Loader, training_plan

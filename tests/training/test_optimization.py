@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from autokd.config import Recipe
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill import build_distiller
-from autokd.outputs import DetectorOutputs
 from autokd.presets import load_preset
 from autokd.training.optim.optimizer import (
     Precision,

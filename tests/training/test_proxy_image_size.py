@@ -10,7 +10,7 @@ import torch
 from autokd.config import TorchvisionDetector
 from autokd.data import load_datasets
 from autokd.detectors import build_detector, prediction_layout_of, unpaired_taps
-from autokd.outcomes import Job, WorkerResources
+from autokd.jobs import Job, WorkerResources
 from autokd.presets import load_preset
 from autokd.training import LiveTeacher, TrainingEvaluatorFactory, prepare
 from autokd.training.assets import TrainingAssets

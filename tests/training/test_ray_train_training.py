@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autokd.config import RuntimeConfig
-from autokd.outcomes import Job, Outcome, Report, WorkerResources
+from autokd.jobs import Job, Outcome, Report, WorkerResources
 from autokd.presets import load_preset
 from autokd.runtime import make_runtime
 from autokd.training import TrainingEvaluatorFactory

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from autokd.config import Recipe
+from autokd.detector_outputs import DetectorOutputs
 from autokd.detectors import build_detector
 from autokd.errors import DataError, NonFiniteError
-from autokd.outputs import DetectorOutputs
 from autokd.training.loader import Loader, training_plan
 from autokd.training.seeds import random_stream
 from autokd.training.teacher import cache as teacher_cache

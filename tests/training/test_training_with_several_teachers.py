@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from autokd.config import ResolvedConfig, RunConfig, complete_recipes
-from autokd.outcomes import Job, Outcome, WorkerResources
+from autokd.jobs import Job, Outcome, WorkerResources
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec
 from autokd.training import PrecisionMeter, TrainingEvaluatorFactory, file_digest, prepare, validate

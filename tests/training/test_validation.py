@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from autokd.detector_outputs import DetectorOutputs
 from autokd.detectors import build_detector
 from autokd.errors import NonFiniteError
-from autokd.outputs import DetectorOutputs
 from autokd.training.loader import Loader, identity_plan
 from autokd.training.measure.average_precision import PrecisionMeter, detect_split
 from autokd.training.measure.validation import validate

@@ -12,7 +12,7 @@ from pathlib import Path
 from autokd.benchmark.recording.trainer import Trainer
 from autokd.benchmark.table import DistillerBenchmark
 from autokd.config import ResolvedConfig
-from autokd.outcomes import Job, RecipeName
+from autokd.jobs import Job, RecipeName
 
 NUM_DEVIATIONS = 4
 """Deviations between seeds beyond which a number counts as another one."""

@@ -14,7 +14,7 @@ from autokd.benchmark.recording.machine import machine_name
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.benchmark.recording.trainer import Trainer
 from autokd.config import ResolvedConfig
-from autokd.outcomes import Job
+from autokd.jobs import Job
 
 SHOWN_METRICS = ("val_ap", "test_ap", "ap")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from autokd.benchmark.table import BenchmarkRow
 from autokd.config import ResolvedConfig
-from autokd.outcomes import NO_DISTILLATION, Job, JobId, Outcome, RecipeName, make_job
+from autokd.jobs import NO_DISTILLATION, Job, JobId, Outcome, RecipeName, make_job
 from autokd.space import enumerate_specs
 from autokd.spec import DistillerSpec
 

@@ -19,7 +19,7 @@ from autokd.config import ResolvedConfig, config_data
 from autokd.documents import dump_yaml
 from autokd.errors import BenchmarkError
 from autokd.files import text_digest, write_text_atomically
-from autokd.outcomes import RECURRING_CAUSES, TRAINING_VERSION, Job, Outcome, RecipeName
+from autokd.jobs import RECURRING_CAUSES, TRAINING_VERSION, Job, Outcome, RecipeName
 from autokd.storage.record import outcome_from_json, outcome_to_json
 
 

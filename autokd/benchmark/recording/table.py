@@ -26,7 +26,7 @@ from autokd.benchmark.table import DistillerBenchmark
 from autokd.config import ResolvedConfig
 from autokd.detectors import pair_of
 from autokd.errors import BenchmarkError
-from autokd.outcomes import Job, JobId, Outcome, RecipeName
+from autokd.jobs import Job, JobId, Outcome, RecipeName
 from autokd.spec import DistillerSpec
 
 MAX_FAILURES = 3

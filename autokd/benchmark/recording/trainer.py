@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autokd.config import ResolvedConfig
 from autokd.data import load_datasets
-from autokd.outcomes import Evaluator, Job, Outcome, WorkerResources
+from autokd.jobs import Evaluator, Job, Outcome, WorkerResources
 from autokd.runtime import run_guarded
 from autokd.space import enumerate_specs
 from autokd.training import TrainingEvaluatorFactory, prepare

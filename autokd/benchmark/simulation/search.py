@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler
 
 from autokd.benchmark.simulation.truth import Objective, Truth
 from autokd.config import ProxyRecipe
-from autokd.outcomes import Job, Outcome, Report
+from autokd.jobs import Job, Outcome, Report
 from autokd.runtime import SimulatedRuntime
 from autokd.study import SearchDriver, SearchPlan, SilentObserver
 

@@ -12,7 +12,7 @@ import numpy as np
 from autokd.benchmark.replay import BenchmarkEvaluatorFactory
 from autokd.benchmark.table import DistillerBenchmark
 from autokd.errors import BenchmarkError
-from autokd.outcomes import EvaluatorFactory, Job, Outcome, Report, WorkerResources
+from autokd.jobs import EvaluatorFactory, Job, Outcome, Report, WorkerResources
 from autokd.space import Space, enumerate_specs
 from autokd.study import Reward
 

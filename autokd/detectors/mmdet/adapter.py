@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autokd.detector_outputs import TAPS, DetectorOutputs, HeadMaps, taps_where
 from autokd.detectors.contract import Detections, Detector, Target, evaluating
 from autokd.detectors.labels import LabelMap
 from autokd.detectors.mmdet.intercept import patched_methods, training_form
 from autokd.detectors.mmdet.library import PROGRAM_ERRORS
 from autokd.errors import DetectorError, NonFiniteError
-from autokd.outputs import TAPS, DetectorOutputs, HeadMaps, taps_where
 from autokd.tensors import full_precision
 
 _PROBE_PX = 128

@@ -15,10 +15,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from autokd.detector_outputs import HeadMaps
 from autokd.detectors.cross_head import check_head_maps
 from autokd.detectors.labels import LabelMap
 from autokd.detectors.mmdet.dense_heads import DenseHead
-from autokd.outputs import HeadMaps
 from autokd.tensors import full_precision
 
 CUT_HEADS = ("RetinaHead", "FCOSHead", "ATSSHead", "GFLHead", "RepPointsHead")
@@ -39,7 +39,7 @@ def maps_at_cut(head: Any, levels: Sequence[str]) -> Iterator[dict[str, tuple[Te
 
 
 class FrozenMmdetHead(nn.Module):
-    """A copy of a dense head, cut in two: see ``autokd.outputs.CrossHead``.
+    """A copy of a dense head, cut in two: see ``autokd.detector_outputs.CrossHead``.
 
     Its weights and its mode never change; gradient flows through it to the maps.
     """

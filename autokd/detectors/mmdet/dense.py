@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autokd.detector_outputs import CrossHead
 from autokd.detectors.mmdet.adapter import Batch, Features, HeadReading, MmdetAdapter
 from autokd.detectors.mmdet.cross_head import CUT_HEADS, FrozenMmdetHead, maps_at_cut
 from autokd.detectors.mmdet.dense_heads import DENSE_HEADS, DenseHead, centerness
 from autokd.detectors.mmdet.intercept import recorded_outputs, training_form
 from autokd.detectors.proposals import best_boxes
-from autokd.outputs import CrossHead
 from autokd.tensors import full_precision
 
 _USUAL_THRESHOLD = 0.6

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autokd.detector_outputs import DetectorOutputs, HeadMaps, taps_where
 from autokd.detectors.contract import Detections, Detector, Target
 from autokd.detectors.torchvision.anchors import AnchorTable
 from autokd.detectors.torchvision.layout import Layout
-from autokd.outputs import DetectorOutputs, HeadMaps, taps_where
 from autokd.tensors import full_precision
 
 _HEAD_TAPS = frozenset(taps_where(needs_head=True))

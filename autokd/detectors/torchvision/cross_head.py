@@ -15,9 +15,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from autokd.detector_outputs import HeadMaps
 from autokd.detectors.cross_head import check_head_maps
 from autokd.detectors.torchvision.anchors import AnchorTable
-from autokd.outputs import HeadMaps
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 """(B, A, 4) regressed numbers, (A, 4) anchors -> (B, A, 4) xyxy px."""
@@ -54,7 +54,7 @@ def maps_at_cut(head: Any, pyramid: Mapping[str, Tensor]) -> Iterator[dict[str, 
 
 
 class FrozenCrossHead(nn.Module):
-    """A copy of a torchvision dense head, cut in two: see ``autokd.outputs.CrossHead``.
+    """A copy of a torchvision dense head, cut in two: see ``autokd.detector_outputs.CrossHead``.
 
     Its weights and its mode never change; gradient flows through it to the maps.
     """

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autokd.detector_outputs import HeadMaps
 from autokd.detectors.contract import Detections
 from autokd.detectors.proposals import best_boxes
 from autokd.detectors.torchvision.adapter import Frame, TorchvisionAdapter
 from autokd.detectors.torchvision.cross_head import FrozenCrossHead, maps_at_cut
-from autokd.outputs import HeadMaps
 
 
 class DenseDetector(TorchvisionAdapter):

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from autokd.detector_outputs import DetectorOutputs
 from autokd.errors import DistillError, name_list
-from autokd.outputs import DetectorOutputs
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from autokd.detector_outputs import CrossHead, DetectorOutputs, HeadMaps
 from autokd.distill.candidates import candidate_pair, top_scores
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.levels import own_random_numbers
@@ -22,7 +23,6 @@ from autokd.distill.operators import BuildContext, Source
 from autokd.distill.statistics import centered
 from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
-from autokd.outputs import CrossHead, DetectorOutputs, HeadMaps
 from autokd.spec.operator import BOXES, LOGITS
 from autokd.tensors import full_precision
 

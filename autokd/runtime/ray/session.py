@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayError
 
 from autokd.errors import RuntimeUnavailableError
-from autokd.outcomes import WorkerResources
+from autokd.jobs import WorkerResources
 from autokd.runtime.resources import divide, num_local_cores
 
 logger = logging.getLogger(__name__)

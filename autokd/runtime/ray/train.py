@@ -23,7 +23,7 @@ except ImportError as error:
     ) from error
 
 from autokd.errors import RuntimeUnavailableError
-from autokd.outcomes import EvaluatorFactory, Job, Outcome, WorkerResources
+from autokd.jobs import EvaluatorFactory, Job, Outcome, WorkerResources
 from autokd.runtime.containment import pruned, shortened
 from autokd.runtime.contract import Driver, Runtime, Wait
 from autokd.runtime.ray.session import RaySession, quiet_environment

@@ -12,7 +12,7 @@ from typing import Any
 from ray import cloudpickle
 
 from autokd.errors import AutoKDError
-from autokd.outcomes import Job, Outcome, WorkerResources, is_external
+from autokd.jobs import Job, Outcome, WorkerResources, is_external
 from autokd.runtime.containment import run_guarded, shortened
 from autokd.runtime.ray.worker_process import FactoryFailure, WorkerSetup, pickled_error, prepare_process
 

@@ -22,7 +22,7 @@ except ImportError as error:
         "train in this process."
     ) from error
 
-from autokd.outcomes import EvaluatorFactory
+from autokd.jobs import EvaluatorFactory
 from autokd.runtime.contract import Driver, Runtime
 from autokd.runtime.ray.session import RaySession, quiet_environment
 from autokd.runtime.ray.tune_bridge import Bridge, JobScheduler, JobSearcher, RunAborted, TrialStartCallback

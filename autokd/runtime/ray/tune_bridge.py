@@ -17,7 +17,7 @@ from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from autokd.outcomes import Job, Outcome, Report
+from autokd.jobs import Job, Outcome, Report
 from autokd.runtime.containment import pruned, shortened
 from autokd.runtime.contract import Driver, Wait
 from autokd.runtime.ray.tune_worker import Assignment, Event

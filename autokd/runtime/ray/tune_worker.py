@@ -14,7 +14,7 @@ from typing import Any
 
 from ray import cloudpickle, tune
 
-from autokd.outcomes import Evaluator, Job, Outcome, Report
+from autokd.jobs import Evaluator, Job, Outcome, Report
 from autokd.runtime.containment import run_guarded, worker_name
 from autokd.runtime.ray.worker_process import FactoryFailure, WorkerSetup, pickled_error, prepare_process
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ray import cloudpickle
 
 from autokd.errors import AutoKDError
-from autokd.outcomes import EvaluatorFactory, WorkerResources
+from autokd.jobs import EvaluatorFactory, WorkerResources
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.levels import LevelPair, make_adapters
@@ -18,7 +19,6 @@ from autokd.distill.geometry.regions import Instances, Region
 from autokd.distill.operators import BuildContext, make_operator
 from autokd.distill.statistics import log_softmax_over_cells
 from autokd.distill.term_inputs import TermInputs
-from autokd.outputs import DetectorOutputs
 from autokd.spec import Step
 from autokd.spec.operator import MAP, Kind, Layout
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill.geometry.regions import Inside, Region
-from autokd.outputs import DetectorOutputs
 from autokd.spec.operator import Layout, Operator
 from autokd.testing.operators import samples
 from autokd.testing.operators.probes import FILLS, SHAPES, disturbed, expect, gradient, maps, regions_for

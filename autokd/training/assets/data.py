@@ -10,7 +10,7 @@ import torch
 
 from autokd.config import Recipe, ResolvedConfig
 from autokd.data import Datasets, DetectionDataset, load_datasets
-from autokd.outcomes import RecipeName
+from autokd.jobs import RecipeName
 from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, identity_plan, training_plan
 from autokd.training.measure.average_precision import PrecisionMeter
 

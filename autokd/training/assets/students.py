@@ -9,7 +9,7 @@ from torch import Tensor
 from autokd.config import Recipe, WarmStart
 from autokd.detectors import Detector, build_detector, structure_text
 from autokd.files import digest_of, exclusive_lock
-from autokd.outcomes import TRAINING_VERSION
+from autokd.jobs import TRAINING_VERSION
 from autokd.training.assets.data import DataAssets
 from autokd.training.loader import Loader, training_plan
 from autokd.training.loop import Schedule, train

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autokd.data import DetectionDataset, ViewPlan
+from autokd.detector_outputs import PYRAMID_TAP, CrossHead
 from autokd.detectors import structure_text
 from autokd.errors import DetectorError
-from autokd.outcomes import RecipeName
-from autokd.outputs import PYRAMID_TAP, CrossHead
+from autokd.jobs import RecipeName
 from autokd.training.assets.data import DataAssets
 from autokd.training.distillation import TeacherTaps
 from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, identity_plan, training_plan

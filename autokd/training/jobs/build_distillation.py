@@ -8,7 +8,7 @@ import torch
 
 from autokd.detectors import Detector
 from autokd.distill import build_distiller, build_ensemble
-from autokd.outcomes import RecipeName
+from autokd.jobs import RecipeName
 from autokd.spec import DistillerSpec
 from autokd.training.assets import TrainingAssets
 from autokd.training.distillation import Distillation

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from autokd.outcomes import Job
+from autokd.jobs import Job
 
 PROMOTED_FOLDER = "promoted"
 """Name of the folder with a folder for each promoted student, which bears the digest of its weights."""

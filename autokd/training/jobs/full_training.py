@@ -8,7 +8,7 @@ from dataclasses import replace
 from autokd.config import FullRecipe
 from autokd.detectors import Detector
 from autokd.files import write_text_atomically
-from autokd.outcomes import Job
+from autokd.jobs import Job
 from autokd.training.assets import TrainingAssets
 from autokd.training.distillation import Distillation
 from autokd.training.jobs.files import JobFiles

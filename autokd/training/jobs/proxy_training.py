@@ -8,7 +8,7 @@ from typing import Any
 
 from autokd.config import ProxyRecipe
 from autokd.detectors import Detector
-from autokd.outcomes import Job
+from autokd.jobs import Job
 from autokd.training.assets import TrainingAssets
 from autokd.training.distillation import Distillation
 from autokd.training.jobs.files import JobFiles

@@ -15,9 +15,9 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from autokd.data import Target
+from autokd.detector_outputs import DetectorOutputs
 from autokd.distill.geometry.levels import cropped_alike, pair_levels
 from autokd.distill.linear_cka import LinearCKA
-from autokd.outputs import DetectorOutputs
 
 Rows = Literal["cells", "instances"]
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import torch
 
+from autokd.detector_outputs import PYRAMID_TAP
 from autokd.detectors import Detections, Detector, Target
 from autokd.errors import DetectorError, NonFiniteError
-from autokd.outputs import PYRAMID_TAP
 from autokd.training.distillation import TeacherTaps
 from autokd.training.loader import Loader
 from autokd.training.measure.average_precision import coco_results

@@ -22,8 +22,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from autokd.detector_outputs import DetectorOutputs, taps_where
 from autokd.detectors import Detector
-from autokd.outputs import DetectorOutputs, taps_where
 from autokd.tensors import full_precision
 from autokd.training.distillation import Distillation, required_taps, task_loss_of, term_parts
 from autokd.training.loader import Batch

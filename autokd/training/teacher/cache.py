@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from autokd.data import ViewPlan
+from autokd.detector_outputs import PYRAMID_TAP, TAPS, CrossHead, DetectorOutputs
 from autokd.detectors import Detector
 from autokd.errors import DataError, NonFiniteError
 from autokd.files import META_FILE, atomic_folder, exclusive_lock, read_meta, write_json_atomically
-from autokd.outputs import PYRAMID_TAP, TAPS, CrossHead, DetectorOutputs
 from autokd.training.loader import Batch, Loader, Pairs, chunks, num_chunks
 from autokd.training.teacher.cache_key import FORMAT_VERSION, HELD_TAP, STORED_TAPS, CacheKey, stored_taps
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from autokd.detector_outputs import PYRAMID_TAP, TAP_TABLE, taps_where
 from autokd.errors import DataError
 from autokd.files import digest_of
-from autokd.outputs import PYRAMID_TAP, TAP_TABLE, taps_where
 
 FORMAT_VERSION = 2
 STORED_TAPS = tuple(tap.name for tap in TAP_TABLE if tap.stored_as is not None)

@@ -17,6 +17,7 @@ import torch
 
 from autokd.config import Detector as DetectorConfig
 from autokd.data import Datasets, DetectionDataset
+from autokd.detector_outputs import CrossHead
 from autokd.detectors import Detector, build_detector, structure_text, taps_of
 from autokd.errors import ConfigError
 from autokd.files import (
@@ -28,8 +29,7 @@ from autokd.files import (
     read_meta,
     write_json_atomically,
 )
-from autokd.outcomes import TRAINING_VERSION
-from autokd.outputs import CrossHead
+from autokd.jobs import TRAINING_VERSION
 from autokd.training.loader import Loader, training_plan
 from autokd.training.loop import train
 from autokd.training.measure.average_precision import AveragePrecision, PrecisionMeter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from autokd.config import ResolvedConfig
-from autokd.outcomes import NO_DISTILLATION
+from autokd.jobs import NO_DISTILLATION
 from autokd.presets import load_distiller
 from autokd.spec import DistillerSpec, Operator, Step, operator_of
 from autokd.spec.operator import Kind

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from autokd.detector_outputs import TAPS
 from autokd.detectors.mmdet import mmdet_taps
 from autokd.detectors.mmdet.cross_head import CUT_HEADS
 from autokd.errors import DetectorError
-from autokd.outputs import TAPS
 from tests.support.mmdet_cases import section
 
 CUT = ("retinanet", "fcos", "atss", "gfl", "reppoints")

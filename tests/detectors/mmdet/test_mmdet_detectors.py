@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from autokd.outputs import TAPS
+from autokd.detector_outputs import TAPS
 from tests.support.mmdet_cases import NUM_QUERIES, QUERY, STRIDES, TWO_STAGE
 
 
