@@ -100,7 +100,8 @@ def distill(
     Args:
         config: configuration: the path of a config file, its YAML text, the same as a mapping, or a ``RunConfig``.
         distiller: a preset's name (``autokd.preset_names``), the path of a distiller's YAML file, or a spec.
-        gradient_ratio: gradient ratio to train at, above 0, in place of the weights that the distiller has; None: as it is.
+        gradient_ratio: gradient ratio to train at, above 0, in place of the weights that the distiller has; None:
+            those weights.
         run_dir: folder of the run, new or empty unless ``resume``; None: ``runs/NAME-DISTILLER``.
         cache_dir: folder of trained teachers and cached features, which runs share; None: the environment variable
             AUTOKD_CACHE, or ``.autokd_cache``.

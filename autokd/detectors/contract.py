@@ -102,8 +102,8 @@ class Detector(nn.Module, ABC):
         Args:
             images_BCHW: (B, 3, H, W) RGB in [0, 1].
             targets: boxes and labels of each image, for the losses; None: no losses.
-            taps: names of ``autokd.detector_outputs.TAPS`` to return. The pyramid is always there; without targets and with
-                ``("fpn",)`` alone the heads do not run.
+            taps: names of ``autokd.detector_outputs.TAPS`` to return. The pyramid is always there; without targets and
+                with ``("fpn",)`` alone the heads do not run.
 
         Returns:
             The pyramid, the taps, and the losses if there are targets. A tap that the architecture does not have is

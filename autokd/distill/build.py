@@ -63,7 +63,7 @@ def build_distiller(
 
 
 def term_names(spec: DistillerSpec) -> tuple[str, ...]:
-    """Return a short name for each term, "feature_map.standardize.l2"; terms of the same operators are numbered from #2."""
+    """Return a short name for each term ("feature_map.standardize.l2"); equal names are numbered from #2."""
     names: list[str] = []
     for term in spec.terms:
         name = ".".join(step.name for step in (term.source, *term.transforms, term.distance))

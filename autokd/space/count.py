@@ -42,7 +42,8 @@ def enumerate_forms(space: Space) -> list[TermSpec]:
 def enumerate_specs(space: Space) -> Iterator[DistillerSpec]:
     """Yield every canonical spec of the space, in a fixed order.
 
-    Ranges are not enumerated: a parameter with a range takes its low end, a range of gradient ratios a middle gradient ratio.
+    Ranges are not enumerated: a parameter with a range takes its low end, a range of gradient ratios a middle gradient
+    ratio.
 
     Args:
         space: the space that offers the options.
@@ -61,7 +62,7 @@ def count_specs(space: Space) -> int:
     Args:
         space: the space that offers the options.
     """
-    num_weights = len(_strengths(space)) * len(space.schedules)
+    num_weights = len(_gradient_ratios(space)) * len(space.schedules)
     forms = Counter(num_weights * len(space.level_weightings_of(steps[0])) for steps in _distinct_steps(space))
     # A spec takes n forms and a weight for each. The number of such sets is the coefficient of x^n in the product of
     # (1 + w x) over all forms, w being the form's number of weights; forms with equal w are multiplied in at once, by
@@ -99,7 +100,7 @@ def _steps_of(kind: Kind, option: Option) -> tuple[Step, ...]:
     return (Step.of(option.step.name, **(dict(option.step.params) | free)).checked(kind),)
 
 
-def _strengths(space: Space) -> tuple[Number, ...]:
+def _gradient_ratios(space: Space) -> tuple[Number, ...]:
     if isinstance(space.gradient_ratio, Choices):
         return space.gradient_ratio.values
     return (space.gradient_ratio.clip(_MIDDLE_GRADIENT_RATIO),)
@@ -107,5 +108,5 @@ def _strengths(space: Space) -> tuple[Number, ...]:
 
 def _weights_of(space: Space, form: TermSpec) -> list[Weight]:
     level_weighting: tuple[LevelWeighting, ...] = space.level_weightings_of(form.source)
-    return [Weight("relative", float(value), schedule, word)
-            for value, schedule, word in itertools.product(_strengths(space), space.schedules, level_weighting)]  # fmt: skip
+    choices = itertools.product(_gradient_ratios(space), space.schedules, level_weighting)
+    return [Weight("relative", float(value), schedule, word) for value, schedule, word in choices]

@@ -67,7 +67,8 @@ class Space:
         slots: source, then the slots of transformations in the order of their application, then distance.
         gradient_ratio: gradient ratios of a term.
         schedules: schedules of a term's weight.
-        level_weighting: ways in which the levels of a term share its weight; a source of a single piece always has "equal".
+        level_weighting: ways in which the levels of a term share its weight; a source of a single piece always has
+            "equal".
         document: the plain data that the space was read from, defaults written out; None for a part of a space.
     """
 

@@ -70,8 +70,8 @@ class Weight:
         value: the ratio or the factor, above 0.
         schedule: ``constant``; ``linear_decay``, from the full weight at the start to 0 at the end of the training;
             ``warm_up``, from 0 to the full weight over the first tenth.
-        level_weighting: weights of a term's levels against each other: ``equal``; ``gap``, in proportion to the representation
-            gap (1 - CKA) between student and teacher; ``gradient``, so that each level has the same gradient norm on
+        level_weighting: weights of a term's levels against each other: ``equal``; ``gap``, in proportion to the
+            representation gap (1 - CKA) between student and teacher; ``gradient``, so that each level has the same gradient norm on
             the student's taps. Both are measured, never trained (Auto-KD's training-free factors), with mean 1.
 
     Raises:
@@ -138,8 +138,8 @@ def check_term(term: TermSpec) -> None:
     state = flow(FlowState(), operator_of("source", term.source.name), term.source.settings("source"))
     if term.weight.level_weighting != "equal" and not operator_of("source", term.source.name).by_level:
         raise SpecError(
-            f"weight: level_weighting is {term.weight.level_weighting!r}, but source '{term.source.name}' gives a single feature "
-            "pair, not one a level. Use level_weighting: equal."
+            f"weight: level_weighting is {term.weight.level_weighting!r}, but source '{term.source.name}' gives a "
+            "single feature pair, not one a level. Use level_weighting: equal."
         )
     steps: list[tuple[str, Kind, int]] = [(f"transforms[{i}]", "transform", i) for i in range(len(term.transforms))]
     for place, kind, i in [*steps, ("distance", "distance", -1)]:

@@ -124,8 +124,8 @@ def of_the_run() -> dict[str, Outcome]:
 
 
 def tuned() -> dict[str, float | None]:
-    """The gradient ratio at which the reward of each preset is the greatest, by the long proxy among the best by the short
-    one."""
+    """The gradient ratio at which the reward of each preset is the greatest, by the long proxy among the best by the
+    short one."""
     found = best_gradient_ratios("tune", tune_jobs(best_gradient_ratios("tune_short", short_jobs(), KEPT)), 1)
     return {name: gradient_ratios[0] for name, gradient_ratios in found.items()}
 

@@ -1,4 +1,5 @@
-"""Trains every preset in full, beside "none", under one recipe: with a fair gradient ratio and with its published weights.
+"""Trains every preset in full, beside "none", under one recipe: with a fair gradient ratio and with its published
+weights.
 
     python experiments/presets/run.py work      # any number of processes, each takes what nobody has begun
     python experiments/presets/run.py collect   # result.json and the table of README.md

@@ -1,4 +1,5 @@
-"""Kendall's tau of proxies against full trainings: overall, at equal gradient ratio, beside the ceiling and the baseline."""
+"""Kendall's tau of proxies against full trainings: overall, at equal gradient ratio, beside the ceiling and the
+baseline."""
 
 from __future__ import annotations
 
@@ -35,8 +36,8 @@ NUM_RESAMPLES = 1000
 def report(
     entries: Sequence[Entry], found: Mapping[str, Mapping[str, Outcome]], full_seconds: float, seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """Everything as plain data: ``ceiling``, ``gradient_ratio_only``, and a row for each report of a variant, by each of
-    ``seeds`` for itself and by all of them together; without the rows for which fewer than 8 entries are there."""
+    """Everything as plain data: ``ceiling``, ``gradient_ratio_only``, and a row for each report of a variant, by each
+    of ``seeds`` for itself and by all of them together; without the rows for which fewer than 8 entries are there."""
     rows = []
     groups = [[seed] for seed in seeds] + [list(seeds)] * (len(seeds) > 1)
     for (name, outcomes), group in itertools.product(found.items(), groups):
@@ -64,7 +65,8 @@ SHOWN = ("val_loss", "cka", "ap", "val_loss + cka", "val_loss + cka + ap", "part
 
 
 def table(result: Mapping[str, Any]) -> list[str]:
-    """Lines of Markdown: tau overall / at equal gradient ratio, for each reward; the mean over proxies of one seed each."""
+    """Lines of Markdown: tau overall / at equal gradient ratio, for each reward; the mean over proxies of one seed
+    each."""
     cells = []
     for (name, epoch), rows in rows_of_one_seed(result).items():
         cost = statistics.mean(row["cost"] for row in rows)
@@ -116,7 +118,8 @@ def _taus(known: Sequence[Entry], runs: Mapping[str, Sequence[Outcome]], epoch: 
 
 
 def agreement(entries: Sequence[Entry], score: np.ndarray) -> dict[str, Any]:
-    """tau-b of ``score`` with the mean truth, its 95% interval by bootstrap over entries, and that within gradient ratios."""
+    """tau-b of ``score`` with the mean truth, its 95% interval by bootstrap over entries, and that within gradient
+    ratios."""
     truth = np.array([e.mean for e in entries])
     rng = np.random.default_rng(0)
     draws = [kendalltau(score[i], truth[i]).statistic for i in rng.integers(0, len(truth), (NUM_RESAMPLES, len(truth)))]
@@ -157,7 +160,8 @@ def ceiling(entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def gradient_ratio_only(entries: Sequence[Entry]) -> float | None:
-    """tau-b of knowing nothing but the gradient ratio, in the best order that there is: the mean truth of each gradient ratio."""
+    """tau-b of knowing nothing but the gradient ratio, in the best order that there is: the mean truth of each gradient
+    ratio."""
     means = {
         s: np.mean([e.mean for e in entries if e.gradient_ratio == s]) for s in {e.gradient_ratio for e in entries}
     }

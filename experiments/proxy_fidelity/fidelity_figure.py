@@ -1,4 +1,5 @@
-"""Fidelity against cost: Kendall's tau of each form of the proxy, with the ceiling and what gradient ratio alone tells."""
+"""Fidelity against cost: Kendall's tau of each form of the proxy, with the ceiling and what gradient ratio alone
+tells."""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ from autokd.training import PROMOTED_FOLDER
 HERE = Path(__file__).parent
 SPACE = Path("search_spaces/bccd.yaml")
 RATIO = 40.0
-"""Gradient ratio: the baseline gradient ratio of search_spaces/bccd.yaml. Shares sum to 1, so it means the same for two."""
+"""Gradient ratio: the baseline gradient ratio of search_spaces/bccd.yaml. Shares sum to 1, so it means the same for
+two."""
 DISTILLERS = ("fitnet", "pkd")
 SEEDS = (0, 1)
 SECOND_TEACHER = {

@@ -1,7 +1,7 @@
 """Every command of "Distill my MMDetection model in four steps" in docs/mmdetection.md, run as it stands.
 
-The data are small, the trainings short: the frame is made smaller, recipes are appended to the config file, and the last
-epoch of the student's own config is the second. Nothing else is changed.
+The data are small, the trainings short: the frame is made smaller, recipes are appended to the config file, and the
+last epoch of the student's own config is the second. Nothing else is changed.
 """
 
 from __future__ import annotations
