@@ -17,7 +17,7 @@ from autokd.files import text_digest
 from autokd.jobs import TRAINING_VERSION, RecipeName
 from autokd.space import Space, count_specs, space_from_document
 
-SCHEMA = 1
+SCHEMA = 2
 """Schema of the file; raised when its meaning changes."""
 
 # Settings that change no training: where the data lie, how long a training may take, and how a search judges trials.

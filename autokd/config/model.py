@@ -40,7 +40,7 @@ class SearchConfig(Section):
     """Seeds of the rounds, one a round. Finalists that can no longer win leave the race after each; it ends when one is
     left."""
     full_finalists: PositiveInt = 1
-    """Number of top finalists also trained in full once; the best val AP wins. 1: the race's result stands."""
+    """Number of top finalists also trained in full once; the best val AP wins. 1: the winner of the race is kept."""
     promote_after: PositiveInt | None = None
     """Number of finished trials after which the best student so far becomes a further teacher of all later trainings;
     null: never."""

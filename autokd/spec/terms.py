@@ -71,8 +71,9 @@ class Weight:
         schedule: ``constant``; ``linear_decay``, from the full weight at the start to 0 at the end of the training;
             ``warm_up``, from 0 to the full weight over the first tenth.
         level_weighting: weights of a term's levels against each other: ``equal``; ``gap``, in proportion to the
-            representation gap (1 - CKA) between student and teacher; ``gradient``, so that each level has the same gradient norm on
-            the student's taps. Both are measured, never trained (Auto-KD's training-free factors), with mean 1.
+            representation gap (1 - CKA) between student and teacher; ``gradient``, so that each level has the same
+            gradient norm on the student's taps. Both are measured, never trained (Auto-KD's training-free factors),
+            with mean 1.
 
     Raises:
         SpecError: if a choice does not exist, or the value is not a finite number above 0.

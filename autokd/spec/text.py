@@ -1,6 +1,6 @@
 """The text of a distiller: terms as YAML and as plain data.
 
-schema: 1
+schema: 2
 name: cwd
 terms:
 - source: feature_map                       # or {instance: {size: 7}}
@@ -20,7 +20,7 @@ from autokd.spec.operator import Kind, Number
 from autokd.spec.terms import WEIGHT_KINDS, Step, TermSpec, Weight
 from autokd.spec.vocabulary import IDENTITY
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the format of a distiller's YAML file; raised if old files need a translation."""
 _SPEC_KEYS = ("schema", "name", "paper", "terms")
 _TERM_KEYS = ("source", "transforms", "distance", "weight")
@@ -86,7 +86,11 @@ def distiller_from_document(document: Document) -> WrittenDistiller:
     _refuse_unknown(data, _SPEC_KEYS, document, ())
     if data.get("schema", SCHEMA) != SCHEMA:
         raise document.error(
-            ("schema",), f"found {data['schema']!r}; this version of AutoKD reads schema {SCHEMA}.", SpecError
+            ("schema",),
+            f"found {data['schema']!r}; this version of AutoKD reads schema {SCHEMA}. Operators and keys had other "
+            "names before: replace them by the table 'Names before schema 2' of docs/glossary.md, and set "
+            f"'schema: {SCHEMA}'.",
+            SpecError,
         )
     terms = data.get("terms")
     if not isinstance(terms, list) or not terms:

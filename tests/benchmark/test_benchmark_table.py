@@ -136,7 +136,7 @@ def test_gains_are_of_equal_seeds(specs):
 
 def test_another_schema_is_refused(path, tmp_path):
     changed = rewritten(path, tmp_path, lambda lines: lines[0].update(schema=99))
-    with pytest.raises(BenchmarkError, match="schema 99; this version of AutoKD reads schema 1"):
+    with pytest.raises(BenchmarkError, match="schema 99; this version of AutoKD reads schema 2"):
         load_benchmark(changed)
 
 

@@ -163,7 +163,7 @@ space:
 
 def test_schedules_and_layers_are_decisions_where_they_make_a_difference():
     space = load_space(WEIGHTS)
-    # whole: 2 distances x (2 gradient ratios x 2 schedules x 3 ways of the levels); semantic_guided has a single piece.
+    # feature_map: 2 distances x (2 gradient ratios x 2 schedules x 3 ways of the levels); semantic_guided has a single piece.
     one, other = 2 * 2 * 3, 2 * 2
     singles = 2 * one + 2 * other
     pairs = one * one + other * other + 4 * one * other
@@ -217,7 +217,7 @@ def test_what_one_of_several_teachers_cannot_supply_is_dropped_and_the_teacher_i
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (dict(source=Step("background")), "source 'background' is not offered; the space has whole, foreground"),
+        (dict(source=Step("background")), "source 'background' is not offered; the space has feature_map, foreground"),
         (dict(distance=Step("l1")), "distance 'l1' is not offered"),
         (dict(transforms=(Step("max_pool"),)), "transform 'max_pool[window=2]' is not offered"),
         (dict(transforms=(Step("standardize"), Step("spatial_attention"))), "order of the slots"),
@@ -255,7 +255,7 @@ def test_a_spec_outside_the_space_is_refused_with_what_is_offered(change, found)
         ("distances: [{giou: {only: map}}]", 3, "layout 'map' is not one of boxes."),
         ("distances: [{l2: {only: []}}]", 3, "leave 'only' out"),
         ("distances: [l1, {l2: {only: logits}}]", 3, "nothing gives it logits"),
-        ("sources: [{whole: {only: map}}]", 3, "only"),
+        ("sources: [{feature_map: {only: map}}]", 3, "only"),
     ],
 )
 def test_a_wrong_space_is_refused_with_its_line(space, line, found):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,7 +90,7 @@ def test_a_weight_is_one_positive_number_of_a_known_kind(weight):
     ("text", "found"),
     [
         ("terms: []\n", "one or more terms"),
-        ("schema: 9\nterms: []\n", "reads schema 1"),
+        ("schema: 9\nterms: []\n", "reads schema 2"),
         ("terms:\n- !!python/object/apply:os.system ['true']\n", "data only"),
         ("terms: [\n", "not valid YAML"),
         ("name: a\nname: b\n", "appears twice"),
@@ -135,3 +138,17 @@ def test_canonicalizing_twice_changes_nothing(first, second):
     once = spec.canonical()
     assert once.canonical() == once
     assert once.canonical().digest == spec.digest
+
+
+def test_a_recorded_distiller_of_the_schema_before_is_refused_with_the_remedy():
+    recorded = "schema: 1\nname: cwd\nterms:\n- source: whole\n  distance: l2\n  weight: {relative: 40}\n"
+    with pytest.raises(SpecError, match=r"<text>:1: schema: found 1; .* reads schema 2") as error:
+        DistillerSpec.from_yaml(recorded)
+    assert "'Names before schema 2' of docs/glossary.md" in str(error.value)
+    glossary = (Path(__file__).parents[2] / "docs" / "glossary.md").read_text(encoding="utf-8")
+    names = dict(
+        re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", glossary.split("## Names before schema 2")[1], flags=re.MULTILINE)
+    )
+    for old, new in (names | {"schema: 1": "schema: 2"}).items():
+        recorded = recorded.replace(old, new)
+    assert DistillerSpec.from_yaml(recorded).terms[0].source.name == "feature_map"

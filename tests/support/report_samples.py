@@ -78,7 +78,7 @@ def make_entries() -> tuple[EntryView, ...]:
                 train_seconds=tuple((80.0 + i + common * 1000).tolist()),
                 digest="" if name == "none" else f"{i:016x}",
                 formula_lines=formula,
-                yaml="" if name == "none" else "schema: 1\nterms:\n- {source: feature_map, distance: l2}\n",
+                yaml="" if name == "none" else "schema: 2\nterms:\n- {source: feature_map, distance: l2}\n",
                 per_class={
                     label: tuple((test + shift).tolist())
                     for label, shift in zip(CLASSES, (0.2, 0.25, -0.3), strict=True)

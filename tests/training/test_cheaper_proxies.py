@@ -347,7 +347,7 @@ def test_a_distillers_schedule_ends_with_the_steps(assets_of):
     assets = assets_of()
     recipe = assets.config.proxy
     text = (
-        "{schema: 1, terms: [{source: feature_map, transforms: [standardize], distance: l2, "
+        "{schema: 2, terms: [{source: feature_map, transforms: [standardize], distance: l2, "
         "weight: {absolute: 1.0, schedule: linear_decay}}]}"
     )
     student, loader = assets.students.warm(0), assets.proxy_loader()

@@ -22,7 +22,7 @@ from autokd.training.assets import TrainingAssets
 CPU = torch.device("cpu")
 TWO_TERMS = DistillerSpec.from_yaml(
     """
-    schema: 1
+    schema: 2
     terms:
     - {source: instance, transforms: [standardize], distance: l2, weight: {relative: 20}}
     - {source: feature_map, transforms: [{softmax_cells: {temperature: 1.0}}], distance: kl, weight: {absolute: 3}}

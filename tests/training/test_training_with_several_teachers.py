@@ -25,7 +25,7 @@ SMALL = {"backbone": {"width": 8}, "fpn_channels": 16, "train": {"epochs": 2, "b
 WIDE = {"backbone": {"width": 12}, "fpn_channels": 24, "train": {"epochs": 1, "batch_size": 4}}
 TWO_STAGE = {"architecture": "faster_rcnn", "fpn_channels": 16, "train": {"epochs": 1, "batch_size": 4}}
 BY_LOGITS = DistillerSpec.from_yaml(
-    "{schema: 1, terms: [{source: class_logits, distance: l2, weight: {relative: 10}}]}"
+    "{schema: 2, terms: [{source: class_logits, distance: l2, weight: {relative: 10}}]}"
 )
 
 
