@@ -52,32 +52,12 @@ PUBLIC = (
     "autokd.testing",
 )
 
-PENDING = {
-    "autokd.data",
-    "autokd.detectors",
-    "autokd.distill",
-    "autokd.jobs",
-    "autokd.detector_outputs",
-    "autokd.runtime",
-    "autokd.search",
-    "autokd.spec",
-    "autokd.testing",
-}
-"""Packages whose docstrings are still being written. Remove each as soon as its test passes; add none."""
-
-MOVES_AWAY = {"autokd.storage.write_text_atomically"}
-"""Names that leave their package soon, where they are documented then."""
-
 ERRORS = {name: each for name, each in vars(autokd.errors).items() if inspect.isclass(each)}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.xfail(reason="pending")) if n in PENDING else n for n in PUBLIC]
-)
+@pytest.mark.parametrize("name", PUBLIC)
 def test_public_names_are_documented(name):
-    missing = [
-        problem for where, value in names_of(name) for problem in problems_of(where, value) if where not in MOVES_AWAY
-    ]
+    missing = [problem for where, value in names_of(name) for problem in problems_of(where, value)]
     assert not missing, "\n" + "\n".join(missing)
 
 

@@ -163,7 +163,7 @@ space:
 
 def test_schedules_and_layers_are_decisions_where_they_make_a_difference():
     space = load_space(WEIGHTS)
-    # feature_map: 2 distances x (2 gradient ratios x 2 schedules x 3 ways of the levels); semantic_guided has a single piece.
+    # feature_map: 2 distances x (2 gradient ratios x 2 schedules x 3 level weightings); semantic_guided has one piece.
     one, other = 2 * 2 * 3, 2 * 2
     singles = 2 * one + 2 * other
     pairs = one * one + other * other + 4 * one * other
