@@ -50,9 +50,7 @@ class SearchConfig(Section):
     def _are_finalists(cls, count: int, info: ValidationInfo) -> int:
         finalists = info.data.get("finalists")
         if finalists is not None and count > finalists:
-            raise ValueError(
-                f"found {count}, more than the {finalists} finalists. Give at most {finalists}, or raise 'finalists'"
-            )
+            raise ValueError(f"found {count} of {finalists} finalists. Give at most {finalists}, or raise 'finalists'")
         return count
 
 
