@@ -158,4 +158,4 @@ def part_of(space: Space, only: Mapping[str, Sequence[str]]) -> Space:
         replace(slot, options=tuple(o for o in slot.options if slot.name not in only or o.label in only[slot.name]))
         for slot in space.slots
     )
-    return replace(space, slots=slots)
+    return replace(space, slots=slots, document=None)
