@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import autokd
 from autokd.config import (
     DetectorSection,
     FrameworkRow,
@@ -138,10 +139,9 @@ runtime: {workers: 0}
 
 
 def test_a_registered_framework_is_searched_from_file_to_student(tmp_path):
-    from autokd.study import run_search
-
-    results = run_search(load_config(FILE), tmp_path / "run", cache_dir=tmp_path / "cache")
-    assert results is not None
+    results = autokd.search(FILE, run_dir=tmp_path / "run", cache_dir=tmp_path / "cache")
+    assert {entry.name for entry in results.entries} == {"none", "searched"}
+    assert all(ap is not None for entry in results.entries for ap in entry.test_ap)
     assert (tmp_path / "run" / "student.pt").is_file()
 
 
