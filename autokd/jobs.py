@@ -60,7 +60,11 @@ RECURRING_CAUSES: frozenset[Cause] = frozenset(cause for cause, meaning in CAUSE
 
 
 def is_external(cause: Cause | None) -> bool:
-    """Return whether a failure says nothing about the distiller; None, which is no failure, is not external."""
+    """Return whether a failure says nothing about the distiller.
+
+    Args:
+        cause: the cause of a failed job; None, which is no failure, is not external.
+    """
     return cause is not None and CAUSES[cause].is_external
 
 
@@ -165,7 +169,14 @@ def make_job(spec: DistillerSpec | None, recipe: RecipeName, seed: int = 0, prom
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Metrics of a job after ``epoch`` (1-based), ``seconds`` after it began."""
+    """Metrics of a job after an epoch.
+
+    Attributes:
+        job_id: ``Job.id``.
+        epoch: the epoch that has ended, from 1.
+        metrics: name of a metric (``autokd.metrics``) -> number.
+        seconds: time from the job's begin to this report; 0: the runtime replaces it by its own measurement.
+    """
 
     job_id: str
     epoch: int
@@ -215,10 +226,23 @@ class Evaluator(Protocol):
     """Runs jobs in a worker process, one at a time; made once a worker and reused for every job."""
 
     def evaluate(self, job: Job) -> Generator[Report, None, Outcome]:
-        """Run a job: yield a report after each epoch, return the outcome.
+        """Run a job.
 
-        Closing the generator stops the job (a pruned trial). Whatever goes wrong is raised, as it is or as the cause of
-        a ``JobFailed``: the runtime (``run_guarded``) alone turns exceptions into failed outcomes with a named cause.
+        Closing the generator stops the job (a pruned trial). The runtime (``run_guarded``) alone turns exceptions into
+        failed outcomes with a named cause.
+
+        Args:
+            job: the training to do.
+
+        Yields:
+            A report after each epoch.
+
+        Returns:
+            The outcome of a job that ends well.
+
+        Raises:
+            JobFailed: if the job fails; its ``__cause__`` is the exception that ended the job. An evaluator that has
+                no metrics or files to report may raise that exception itself.
         """
         ...
 

@@ -28,7 +28,13 @@ from autokd.spec.terms import Schedule
 
 @dataclass(frozen=True, slots=True)
 class TermValue:
-    """One term of one batch, as detached scalars: ``weighted`` = ``weight`` * ``raw``."""
+    """One term of one batch, as detached tensors of shape ().
+
+    Attributes:
+        raw: value of the term before its weight.
+        weighted: ``weight`` * ``raw``, the term's part of the total.
+        weight: factor of the term in this batch, its schedule included.
+    """
 
     raw: Tensor
     weighted: Tensor
@@ -37,7 +43,12 @@ class TermValue:
 
 @dataclass(frozen=True, slots=True)
 class DistillResult:
-    """The distillation loss of a batch: ``total`` to add to the task's loss, ``terms`` by name, for records."""
+    """The distillation loss of a batch.
+
+    Attributes:
+        total: sum of the weighted terms, shape (), with its graph; a training adds it to the task loss.
+        terms: name of a term -> its value, detached, for records.
+    """
 
     total: Tensor
     terms: Mapping[str, TermValue]
@@ -121,6 +132,19 @@ class Distiller(nn.Module):
         recalibrate_every: int | None,
         sum_over_processes: SumOverProcesses | None = None,
     ) -> None:
+        """Join terms to a distiller.
+
+        Args:
+            spec: the distiller in canonical form.
+            terms: name -> term, in the order of ``spec.terms``.
+            pairs: levels of student and teacher that have equal strides.
+            adapters: a module for each pair, which maps the student's channels to the teacher's; empty if no term reads
+                the paired levels.
+            recalibrate_every: steps between two measurements of relative weights after the first ones; None: the first
+                ones stay.
+            sum_over_processes: adds up a tensor over the processes that train one student; None if there is one
+                process.
+        """
         super().__init__()
         self.spec = spec
         self.pairs = pairs

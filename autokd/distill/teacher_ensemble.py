@@ -94,7 +94,13 @@ class TeacherEnsemble(nn.Module):
         return cast(Distiller, self.distillers[0]).step
 
     def begin_epoch(self, epoch: int, num_epochs: float, steps_per_epoch: int) -> None:
-        """Begin an epoch in every distiller; see ``Distiller.begin_epoch``."""
+        """Set the progress and renew the memories of every distiller.
+
+        Args:
+            epoch: the epoch that begins, from 1.
+            num_epochs: epochs of the whole training; not a whole number if the training ends within an epoch.
+            steps_per_epoch: calls in training mode in each epoch.
+        """
         for _, distiller in self.named_distillers():
             distiller.begin_epoch(epoch, num_epochs, steps_per_epoch)
 

@@ -93,6 +93,12 @@ class DistillerSpec:
     def from_yaml(cls, path_or_text: str | Path) -> DistillerSpec:
         """Read a distiller from a YAML file or from YAML text.
 
+        Args:
+            path_or_text: a path; or YAML, which is a string with a line break or with ": " in it.
+
+        Returns:
+            The distiller as written, not in canonical form.
+
         Raises:
             ConfigError: with file and line, if the file is absent or no YAML.
             SpecError: with file and line, if it is no distiller.
@@ -101,5 +107,15 @@ class DistillerSpec:
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> DistillerSpec:
-        """Read a distiller from plain data, as ``to_data`` gives it; SpecError if it is not one."""
+        """Read a distiller from plain data.
+
+        Args:
+            data: a mapping as ``to_data`` returns it.
+
+        Returns:
+            The distiller as written, not in canonical form.
+
+        Raises:
+            SpecError: naming the place in the data, if it is no distiller.
+        """
         return cls(*distiller_from_document(Document(dict(data))))

@@ -9,12 +9,26 @@ from autokd.spec.vocabulary import IDENTITY, operator_of
 
 
 def formula(spec: DistillerSpec) -> str:
-    """Return the distiller in one line, "40 x l2(standardize(F))  +  ...", a summand for each term."""
+    """Return the distiller in one line, "40 x l2(standardize(F))  +  ...", a summand for each term.
+
+    Args:
+        spec: the distiller.
+
+    Returns:
+        Summands with "x" after a relative and "*" after an absolute weight.
+    """
     return "  +  ".join(_term_formula(term) for term in spec.terms)
 
 
 def formula_lines(spec: DistillerSpec) -> list[str]:
-    """Return a line for each term, then one for each operator that occurs: its formula, meaning and paper."""
+    """Return a line for each term, then one for each operator that occurs: its formula, meaning and paper.
+
+    Args:
+        spec: the distiller.
+
+    Returns:
+        Lines without line breaks; a line "where" separates terms and operators.
+    """
     lines = [f"L = {_term_formula(spec.terms[0])}"]
     lines += [f"  + {_term_formula(term)}" for term in spec.terms[1:]]
     seen: dict[str, str] = {}

@@ -78,6 +78,13 @@ class Parameter:
     """A numeric parameter of an operator: its default and the closed range of allowed values.
 
     A whole-number default makes the parameter a whole number.
+
+    Args:
+        name: the key under which a spec sets it.
+        default: value if a spec leaves it out.
+        low: least allowed value.
+        high: greatest allowed value.
+        meaning: phrase for the reference of operators and for errors, with the unit if there is one.
     """
 
     name: str
@@ -88,6 +95,7 @@ class Parameter:
 
     @property
     def is_integer(self) -> bool:
+        """Whether values are whole numbers."""
         return isinstance(self.default, int)
 
 
@@ -96,30 +104,43 @@ class Operator:
     """One row: the signature of a source, a transformation or a distance."""
 
     name: str
+    """The name by which a spec names the operator, unique in its kind."""
     kind: Kind
+    """"source", "transform" or "distance"."""
     implementation: str
     """The class, as "package.module:Class"; imported when a distiller is built, so that a row needs no torch."""
     formula: str
     """The formula for readers; ``x`` is the value that flows in, {name} a parameter."""
     meaning: str
+    """Phrase for the reference of operators: the operator's value or its effect."""
     paper: str
+    """Paper or book that defines the operator, with its section or equation."""
     takes: tuple[Layout, ...] = FEATURES
+    """Layouts that the operator accepts; not read for a source."""
     gives: Layout = MAP
+    """Layout of the result; not read for a distance, whose result is a number."""
     gives_same: bool = False
     """The layout passes through unchanged; ``gives`` is then not read."""
     parameters: tuple[Parameter, ...] = ()
+    """Numeric parameters, in the order in which the reference lists them."""
     adds: frozenset[Effect] = frozenset()
+    """Effects that are pending after the operator."""
     keeps: frozenset[Effect] = frozenset()
+    """Effects that the operator commutes with: a pending one stays pending, and a distance refuses it."""
     blind_to: frozenset[Effect] = frozenset()
+    """Effects that the operator would undo: it refuses to follow a step that left one pending."""
     needs_taps: tuple[str, ...] = ()
     """Taps that both student and teacher must expose."""
     needs_of_student: tuple[str, ...] = ()
+    """Taps that the student must expose beside ``needs_taps``."""
     needs_of_teacher: tuple[str, ...] = ()
+    """Taps that the teacher must expose beside ``needs_taps``."""
     uses_of_student: tuple[str, ...] = ()
     """Taps of the student that the operator reads if there are any."""
     group: str = ""
     """Transformations only: the slot of the default space that offers it."""
     is_random: bool = False
+    """The operator draws random numbers in each step, so terms that begin alike do not share it."""
     needs_batch: bool = False
     """The definition has statistics over several samples; a batch of one image works, with less statistics."""
     learns: bool = False
@@ -136,7 +157,14 @@ class Operator:
     """The operator would leave nothing of a sample that has a single cell."""
 
     def parameter(self, name: str) -> Parameter:
-        """Return the parameter ``name``; SpecError with the nearest name if there is none."""
+        """Return a parameter of the operator.
+
+        Args:
+            name: the parameter's name.
+
+        Raises:
+            SpecError: with the nearest name, if the operator has no such parameter.
+        """
         for parameter in self.parameters:
             if parameter.name == name:
                 return parameter

@@ -28,6 +28,7 @@ class FlowState:
     """The signature of a value between two steps."""
 
     layout: Layout = MAP
+    """Kind of the value; a source does not read it."""
     pending: frozenset[Effect] = frozenset()
     """Effects that no step has used up yet."""
     side: int | None = None

@@ -21,24 +21,50 @@ LEVEL_WEIGHTINGS: tuple[LevelWeighting, ...] = ("equal", "gap", "gradient")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Step:
-    """An operator's name with its parameters, sorted by name; a parameter that is left out has its default."""
+    """An operator with its parameters.
+
+    Args:
+        name: the operator's name.
+        params: (name, value) of each parameter, sorted by name; a parameter that is left out has its default.
+    """
 
     name: str
     params: tuple[tuple[str, Number], ...] = ()
 
     @classmethod
     def of(cls, name: str, **params: Number) -> Step:
-        """Return the step of an operator with parameters by keyword."""
+        """Return the step of an operator with parameters by keyword.
+
+        Args:
+            name: the operator's name.
+            params: name of a parameter -> value, in any order; neither is checked here.
+        """
         return cls(name, tuple(sorted(params.items())))
 
     def settings(self, kind: Kind) -> dict[str, Number]:
-        """Return the value of every parameter of the operator, defaults filled in."""
+        """Return the value of every parameter of the operator, defaults filled in.
+
+        Args:
+            kind: kind of the operator; a name is unique in its kind alone.
+
+        Returns:
+            Name of a parameter -> value.
+
+        Raises:
+            SpecError: with the nearest name, if the kind has no such operator.
+        """
         operator = operator_of(kind, self.name)
         settings = {parameter.name: parameter.default for parameter in operator.parameters}
         return settings | dict(self.params)
 
     def checked(self, kind: Kind) -> Step:
         """Return this step with every parameter written out.
+
+        Args:
+            kind: kind of the operator; a name is unique in its kind alone.
+
+        Returns:
+            A step with whole numbers as int, and others rounded to 6 significant digits.
 
         Raises:
             SpecError: if the operator or a parameter does not exist, or a value is out of its range.
@@ -99,6 +125,12 @@ class TermSpec:
     """One term of a distiller: source -> transformations -> distance -> weight.
 
     Terms are ordered, by source, transformations, distance and weight; that order is part of the canonical form.
+
+    Args:
+        source: step that reads feature pairs from the outputs of both detectors.
+        transforms: steps that change both sides of a pair together, in the order of their application; may be empty.
+        distance: step that gives one number for a pair.
+        weight: weight of the term in the distiller's sum.
     """
 
     source: Step
@@ -132,6 +164,9 @@ class TermSpec:
 
 def check_term(term: TermSpec) -> None:
     """Check that each step of ``term`` can follow the one before.
+
+    Args:
+        term: a term whose operators and parameters exist.
 
     Raises:
         SpecError: naming the step ("transforms[1]") that cannot, with the reason and a remedy.

@@ -34,6 +34,9 @@ def parse_step(value: Any, kind: Kind, document: Document, location: Location) -
         kind: the kind of operator that is allowed here.
         document, location: where ``value`` is written, for errors.
 
+    Returns:
+        The step as written: a parameter that is left out stays left out.
+
     Raises:
         SpecError: with file and line, if it is neither, or the operator or a parameter does not exist.
     """

@@ -26,5 +26,13 @@ IDENTITY = "none"
 
 
 def operator_of(kind: Kind, name: str) -> Operator:
-    """Return the row ``name`` of a kind; SpecError with the nearest name if there is none."""
+    """Return a row of the vocabulary.
+
+    Args:
+        kind: "source", "transform" or "distance".
+        name: the operator's name, unique in its kind.
+
+    Raises:
+        SpecError: with the nearest name, if the kind has no such row.
+    """
     return REGISTRY.find(kind, name)

@@ -108,7 +108,12 @@ class UCT:
     bias: float = BIAS
 
     def make_scorer(self, tree: Tree, prior: Prior) -> UCTScorer:
-        """Return the scorer of one trial."""
+        """Return the scorer of one trial.
+
+        Args:
+            tree: the tree as it is when the trial begins.
+            prior: opinion of options, which enters as a progressive bias.
+        """
         return UCTScorer(self, tree, prior)
 
 
@@ -181,7 +186,12 @@ class ModelPolicy:
     bias: float = BIAS
 
     def make_scorer(self, tree: Tree, prior: Prior) -> ModelScorer:
-        """Return the scorer of one trial, with the model fitted to the tree's rollouts."""
+        """Return the scorer of one trial, with the model fitted to the tree's rollouts.
+
+        Args:
+            tree: the tree as it is when the trial begins.
+            prior: opinion of options, which enters as a progressive bias.
+        """
         return ModelScorer(self, tree, prior)
 
 
