@@ -75,7 +75,7 @@ class Term(nn.Module):
             source, transforms, distance: the operators.
             weight: the term's weight.
             taps: the taps that the operators read.
-            num_pieces: feature pairs that the source gives, for weights whose layers are not equal.
+            num_pieces: feature pairs that the source gives, for weights whose level weighting is not "equal".
         """
         super().__init__()
         self.taps = taps

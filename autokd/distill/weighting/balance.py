@@ -87,7 +87,7 @@ class GradientBalance(nn.Module):
         if task_norm is None:
             raise DistillError(
                 "the task losses have no gradient on the student's pyramid, so no relative weight can be measured: "
-                "the heads must read the very tensors that DetectorOutputs.pyramid holds, not at copies of them."
+                "the heads must read the very tensors that DetectorOutputs.pyramid holds, not copies of them."
             )
         found = [gradient_norm(value, float_taps) for value in values]
         norms = torch.stack([torch.zeros_like(task_norm) if norm is None else norm for norm in found])
