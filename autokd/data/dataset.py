@@ -96,22 +96,37 @@ class DetectionDataset:
         return len(self.classes)
 
     def at_size(self, image_size_px: Size) -> DetectionDataset:
-        """Return the same split for another size of the network's input, (H, W) in pixels.
+        """Return the same split for another size of the network's input.
 
         AP stays comparable, since boxes are evaluated in pixels of the original images.
+
+        Args:
+            image_size_px: (H, W) of the network's input.
         """
         return DetectionDataset(self.split, image_size_px, self._memory_limit_bytes)
 
     def image_path(self, index: int) -> Path:
-        """Return the file of one image."""
+        """Return the file of one image.
+
+        Args:
+            index: position of the image.
+        """
         return self.split.images_dir / self.split.records[index].file_name
 
     def original_size(self, index: int) -> Size:
-        """Return (height, width) in pixels of the frame that COCO results refer to."""
+        """Return (height, width) in pixels of the frame that COCO results refer to.
+
+        Args:
+            index: position of the image.
+        """
         return self.split.records[index].size
 
     def load(self, index: int, view: View = IDENTITY) -> Sample:
         """Return one image in one view.
+
+        Args:
+            index: position of the image.
+            view: the view; the default leaves the letterboxed image as it is.
 
         Raises:
             DataError: if the file cannot be read; it is named.
@@ -124,11 +139,21 @@ class DetectionDataset:
         return Sample(pixels_CHW, target, index, record.image_id, record.size, box_map, view)
 
     def target(self, index: int, view: View = IDENTITY) -> Target:
-        """Return the boxes that ``load`` returns, without reading the image."""
+        """Return the boxes that ``load`` returns, without reading the image.
+
+        Args:
+            index: position of the image.
+            view: view that the boxes are mapped and clipped to.
+        """
         return self._target(self.split.records[index], view)
 
     def input_from_original(self, index: int, view: View = IDENTITY) -> BoxMap:
-        """Return the map from pixels of the original image to pixels of the network's input."""
+        """Return the map from pixels of the original image to pixels of the network's input.
+
+        Args:
+            index: position of the image.
+            view: view that the input shows.
+        """
         box = letterbox(self.split.records[index].size, self.image_size_px)
         return box.box_map.then(place(view, box.content_size, self.image_size_px).box_map)
 

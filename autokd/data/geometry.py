@@ -20,7 +20,12 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class BoxMap:
-    """The map x -> scale_x * x + shift_x, and likewise y. A negative scale mirrors."""
+    """The map x -> scale_x * x + shift_x, and likewise y.
+
+    Attributes:
+        scale_x, scale_y: factors; a negative factor mirrors the axis.
+        shift_x, shift_y: shifts in pixels of the image that the map leads to.
+    """
 
     scale_x: float = 1.0
     shift_x: float = 0.0
@@ -45,7 +50,11 @@ class BoxMap:
         )
 
     def then(self, after: BoxMap) -> BoxMap:
-        """Return the map that applies this one first and ``after`` next."""
+        """Return the map that applies this one first and ``after`` next.
+
+        Args:
+            after: map of the pixels that this map leads to.
+        """
         return BoxMap(
             self.scale_x * after.scale_x,
             self.shift_x * after.scale_x + after.shift_x,
@@ -72,8 +81,11 @@ def letterbox(original_size: Size, image_size_px: Size) -> Letterbox:
     """Fit an image into the network's input; small images are enlarged.
 
     Args:
-        original_size: (height, width) of the image.
+        original_size: (height, width) of the image in pixels.
         image_size_px: (H, W) of the input.
+
+    Returns:
+        Size of the part of the input that the image fills, and the map from pixels of the image to pixels of the input.
     """
     height, width = original_size
     scale = min(image_size_px[0] / height, image_size_px[1] / width)

@@ -19,10 +19,13 @@ class Datasets:
     """The splits of a set. A search chooses on ``val`` and reports on ``test``."""
 
     train: DetectionDataset
+    """Split that detectors are trained on. Its classes give the labels of all splits."""
     val: DetectionDataset
+    """Split on which candidates and the winner are chosen."""
     test: DetectionDataset
-    """``val`` itself if the set has no test file."""
+    """Split on which results are reported; ``val`` itself if the set has no test file."""
     test_is_val: bool = False
+    """Whether ``test`` is ``val``."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -40,7 +43,11 @@ class Datasets:
         return (self.train, self.val) if self.test_is_val else (self.train, self.val, self.test)
 
     def at_size(self, image_size_px: Size) -> Datasets:
-        """Return the same splits for another size (H, W) of the network's input; itself if the size is the same."""
+        """Return the same splits for another size of the network's input; itself if the size is the same.
+
+        Args:
+            image_size_px: (H, W) of the network's input.
+        """
         if self.train.image_size_px == tuple(image_size_px):
             return self
         train, val = (split.at_size(image_size_px) for split in (self.train, self.val))
@@ -72,6 +79,9 @@ def load_datasets(
         cache_dir: folder of the generated set.
         check: open every image's header, and log a report a split. Workers of a driver that has checked may skip it.
         memory_limit_bytes: size of a split's decoded images up to which they are kept in memory.
+
+    Returns:
+        The splits at ``data.image_size_px``. ``test`` is ``val`` if the set has no test file.
 
     Raises:
         DataError: if a file is missing or broken, or the splits have different classes.
@@ -107,6 +117,9 @@ def load_split(
         name: name of the split.
         classes: classes in the order of the labels, those of the training split. None: the file's own, by id.
         memory_limit_bytes: size of all decoded images up to which they are kept in memory.
+
+    Returns:
+        The split, with its annotations cleaned. No image is opened, unless the JSON gives no size for it.
 
     Raises:
         DataError: if the folder is missing, or the annotations are broken or of other classes.

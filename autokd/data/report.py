@@ -31,17 +31,42 @@ NOTES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class DataReport:
-    """Counts of one split; ``WARNINGS`` and ``NOTES`` explain the fields that are not explained here."""
+    """Counts of one split. ``WARNINGS`` and ``NOTES`` state what is done about each irregularity.
+
+    Six counts need the image files and are 0 until ``DetectionDataset.check`` has opened them: ``scaled_images``,
+    ``rotated_images``, ``orientation_ignored``, ``gray_images``, ``alpha_images`` and ``deep_images``.
+
+    Attributes:
+        split: name of the split.
+        source: path of the annotation file.
+        num_images: images of the split, those without boxes included.
+        num_boxes: boxes that are neither dropped nor crowd regions; ``too_small_boxes`` are among them.
+        num_classes: classes of the set, K.
+        non_contiguous_ids: whether the category ids are neither 0..K-1 nor 1..K. Labels are 0..K-1 in any case.
+        classes_without_boxes: names of the classes that no box of ``num_boxes`` has.
+        degenerate_boxes: boxes without width or height.
+        outside_boxes: boxes wholly outside their image.
+        clipped_boxes: boxes that reach more than one pixel outside their image.
+        too_small_boxes: boxes of ``num_boxes`` with a side under half a pixel of the network's input.
+        scaled_images: images stored at another size than the JSON gives, at the same aspect ratio.
+        orientation_ignored: images with an EXIF orientation that is not applied.
+        missing_iscrowd: annotations without ``iscrowd``.
+        missing_areas: annotations whose ``area`` is missing or no positive finite number.
+        missing_sizes: images without ``width`` or ``height`` in the JSON.
+        alpha_images: images with transparency.
+        deep_images: images of more than 8 bits a channel.
+        crowd_regions: boxes with ``iscrowd`` 1 that are not dropped.
+        images_without_boxes: images without a box of ``num_boxes``.
+        rotated_images: images that are rotated by their EXIF orientation.
+        gray_images: grayscale images.
+    """
 
     split: str
     source: str
-    """The annotation file."""
     num_images: int = 0
     num_boxes: int = 0
-    """Boxes that can be trained on."""
     num_classes: int = 0
     non_contiguous_ids: bool = False
-    """Category ids are not 1..K or 0..K-1: labels are their ranks."""
     classes_without_boxes: tuple[str, ...] = ()
     degenerate_boxes: int = 0
     outside_boxes: int = 0
@@ -60,7 +85,11 @@ class DataReport:
     gray_images: int = 0
 
     def adding(self, **counts: int) -> DataReport:
-        """Return the report with these counts set."""
+        """Return the report with some counts set; a count that it has already is replaced, not added to.
+
+        Args:
+            **counts: name of a field -> its count.
+        """
         unknown = set(counts) - {field.name for field in fields(self)}
         assert not unknown, f"no such counts: {unknown}"
         return replace(self, **counts)  # type: ignore[arg-type]

@@ -32,6 +32,7 @@ class Sample:
     pixels_CHW: Tensor
     """uint8. It may be the data set's own memory of the image, so nothing may write to it."""
     target: Target
+    """Boxes and labels of the view that can be trained on; crowd regions are left out."""
     index: int
     """Position of the image in its split."""
     image_id: int
@@ -41,6 +42,7 @@ class Sample:
     input_from_original: BoxMap
     """Map from pixels of the original image to pixels of the network's input."""
     view: View = IDENTITY
+    """View that ``pixels_CHW``, ``target`` and ``input_from_original`` belong to."""
 
     @property
     def image(self) -> Tensor:

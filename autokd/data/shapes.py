@@ -24,7 +24,11 @@ SPLITS = ("train", "val", "test")
 
 
 def shapes_digest(config: ShapesData) -> str:
-    """Return 16 hexadecimal digits of the settings and the generator's version."""
+    """Return 16 hexadecimal digits of the settings and the generator's version.
+
+    Args:
+        config: settings of the set.
+    """
     settings = json.dumps([GENERATOR_VERSION, config.model_dump(mode="json")], sort_keys=True)
     return text_digest(settings)
 

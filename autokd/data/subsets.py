@@ -35,6 +35,9 @@ def subset_indices(num_images: int, fraction: float | None, seed: int) -> tuple[
         num_images: images of the split.
         fraction: share of the images, rounded up; None or 1: all of them.
         seed: seed of the choice.
+
+    Returns:
+        Positions of the chosen images in [0, num_images), each once, in rising order.
     """
     if fraction is None or fraction >= 1:
         return tuple(range(num_images))
@@ -53,6 +56,9 @@ def stratified_indices(boxes_NK: NDArray[np.int64], fraction: float, seed: int) 
         boxes_NK: boxes of each class in each image.
         fraction: share of the images, rounded up.
         seed: seed of the order.
+
+    Returns:
+        Positions of the chosen images in [0, N), each once, in rising order.
 
     Raises:
         DataError: if the fraction is too small to show every class, whatever the seed.
@@ -102,6 +108,9 @@ def k_center_indices(features_NC: NDArray[Any], fraction: float, seed: int) -> t
         features_NC: features of the images, compared by Euclidean distance.
         fraction: share of the images, rounded up.
         seed: seed of the first image.
+
+    Returns:
+        Positions of the chosen images in [0, N), each once, in rising order.
     """
     features_NC = np.asarray(features_NC, dtype=np.float64)
     features_NC = features_NC - features_NC.mean(

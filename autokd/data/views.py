@@ -46,10 +46,13 @@ class ViewPlan:
     """Every view of every image of a split. Equal plans give equal views, on every machine."""
 
     num_images: int
+    """Images of the split."""
     num_views: int
     """Views of each image."""
     seed: int
+    """Seed of all draws."""
     flip_probability: float = 0.5
+    """Probability of a mirroring, from 0 to 1."""
     scale_range: tuple[float, float] = (1.0, 1.0)
     """Least and greatest scale; 1 to 1: no zoom."""
 
@@ -101,6 +104,9 @@ def plan_views(
         seed: seed of all draws.
         flip_probability: probability of a mirroring, from 0 to 1.
         scale_range: least and greatest scale, above 0.
+
+    Returns:
+        The plan; ``ViewPlan.view`` draws each view.
     """
     assert num_views >= 1
     assert 0 <= flip_probability <= 1
