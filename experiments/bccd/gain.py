@@ -239,7 +239,7 @@ def table(rows: Sequence[Mapping[str, Any]], gradient_ratios: Mapping[str, float
         num_seeds = len(test[name])
         scores = mean_text(val[name].values(), 4), f"{mean_text(test[name].values(), 4)} ({num_seeds})"
         cells.append((name, gradient_ratio, *scores, gain, less))
-    head = ("distiller", "gradient_ratio", "val AP", "test AP", "gain on none [95%]", "searched, less it [95%]")
+    head = ("distiller", "gradient ratio", "val AP", "test AP", "gain on none [95%]", "searched, less it [95%]")
     failed = [f"{row['name']} (seed {row['seed']}: {row['cause']})" for row in rows if row["status"] != "finished"]
     if failed:
         cells.append((f"not trained: {', '.join(failed)}", *[""] * (len(head) - 1)))

@@ -72,7 +72,7 @@ def test_a_configuration_in_python_resolves_as_its_file_does():
     config = complete_recipes(RunConfig.model_validate(data))
     assert config.proxy.learning_rate == 0.5
     assert config.space == resolved("space: {gradient_ratio: [10, 40]}\n").space
-    with pytest.raises(SpaceError, match="space: gradient ratio"):
+    with pytest.raises(SpaceError, match="space: gradient_ratio"):
         RunConfig.model_validate(data | {"space": {"gradient_ratio": [0]}})
 
 

@@ -235,7 +235,7 @@ def test_a_spec_outside_the_space_is_refused_with_what_is_offered(change, found)
 @pytest.mark.parametrize(
     ("space", "line", "found"),
     [
-        ("sources: [hole]", 3, "Did you mean 'feature_map'?"),
+        ("sources: [feature_maps]", 3, "Did you mean 'feature_map'?"),
         ("sources: []", 3, "one or more"),
         ("sources: [none]", 3, "cannot be 'none'"),
         ("source: [whole]", 3, "Did you mean 'sources'?"),
