@@ -1,13 +1,13 @@
 """Every public name is documented: what it is, its parameters, what it returns, which errors it raises.
 
-Public are the names in ``__all__`` of the packages that the docs call public, and all public names of the modules below
-them. The rules:
+Public are the names in ``__all__`` of the packages and modules that the docs call public; a module without ``__all__``
+has all names that do not begin with an underscore. The rules:
 
 - A function lists each parameter under ``Args:`` by its name, unless it has none.
 - It has ``Returns:`` (or ``Yields:``), unless it returns None or its first line says what it returns ("Return ...").
 - It has ``Raises:`` with each AutoKDError, or a base of it, that its own body raises.
 - A class documents the parameters of its constructor under ``Args:``, its fields there, under ``Attributes:`` or by a
-  text below the field, and its public methods and properties as above.
+  text below the field, and its public methods and properties as above. The tests of a suite are named by sentences.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ PUBLIC = (
     "autokd.spec",
     "autokd.storage",
     "autokd.study",
-    "autokd.testing",
+    "autokd.testing.frameworks",
+    "autokd.testing.operators",
+    "autokd.testing.runtimes",
+    "autokd.testing.samplers",
+    "autokd.testing.scripted_jobs",
 )
 
 ERRORS = {name: each for name, each in vars(autokd.errors).items() if inspect.isclass(each)}
@@ -83,7 +87,7 @@ def problems_of(where: str, value: Any) -> list[str]:
     documented = _arguments(_text(value)) | _arguments(_text(value.__init__)) | _fields_with_text(value)
     problems += [f"{where}: '{name}' is not documented" for name in _constructor_names(value) if name not in documented]
     for name, member in vars(value).items():
-        if name.startswith("_"):
+        if name.startswith(("_", "test_")):
             continue
         if isinstance(member, (property, functools.cached_property)):
             getter = member.fget if isinstance(member, property) else member.func

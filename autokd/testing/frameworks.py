@@ -58,7 +58,11 @@ class DetectorCase:
         return self.name
 
     def build(self, size_px: tuple[int, int] = SIZE_PX) -> Detector:
-        """Build the detector, its batch statistics moved off their initial values, so that errors show."""
+        """Return the detector, its batch statistics moved off their initial values, so that errors show.
+
+        Args:
+            size_px: (height, width) of the network's input.
+        """
         detector = build_detector(self.section, NUM_CLASSES, size_px)
         with torch.no_grad():
             for module in detector.modules():

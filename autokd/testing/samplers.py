@@ -40,6 +40,9 @@ def conditional_objective(trial: optuna.Trial) -> float:
     """Return a value of decisions that depend on each other, a float and an integer; the greater the better.
 
     Values are rounded, so that ties are common and random numbers decide between choices of equal score.
+
+    Args:
+        trial: the trial that makes the decisions.
     """
     source = trial.suggest_categorical("source", ["feature_map", "foreground", "instance"])
     value = {"feature_map": 0, "foreground": 2, "instance": 1}[source]

@@ -88,6 +88,9 @@ class ScriptedEvaluator:
     def evaluate(self, job: Job) -> Generator[Report, None, Outcome]:
         """Run one job.
 
+        Args:
+            job: a job whose id is a script, as the module's table says.
+
         Yields:
             Reports with the metrics "loss" and "num_jobs".
 
@@ -119,12 +122,26 @@ class ScriptedEvaluator:
 
 
 def scripted(resources: WorkerResources) -> Evaluator:
-    """Return a ``ScriptedEvaluator``: the factory for ``Runtime.run``."""
+    """Return a ``ScriptedEvaluator``: the factory for ``Runtime.run``.
+
+    Args:
+        resources: what the worker may use.
+    """
     return ScriptedEvaluator(resources)
 
 
 def broken_factory(resources: WorkerResources) -> Evaluator:
-    """Raise DetectorError, as a factory does if a worker lacks the teacher's weights."""
+    """Fail as a factory does if a worker lacks the teacher's weights.
+
+    Args:
+        resources: what the worker may use.
+
+    Returns:
+        Nothing: it always raises.
+
+    Raises:
+        DetectorError: always.
+    """
     raise DetectorError("the teacher's checkpoint is gone")
 
 
@@ -193,12 +210,23 @@ class ListDriver:
         return job
 
     def on_report(self, report: Report) -> bool:
-        """Keep a report; False at the one at which its job is stopped."""
+        """Keep a report.
+
+        Args:
+            report: a report of a job in work.
+
+        Returns:
+            False at the report at which ``stop_after`` stops the job.
+        """
         assert report.job_id not in self.outcomes, "a report after the outcome"
         self.reports.setdefault(report.job_id, []).append(report)
         return report.epoch < self._stop_after.get(report.job_id, 10**9)
 
     def on_outcome(self, outcome: Outcome) -> None:
-        """Keep an outcome."""
+        """Keep an outcome.
+
+        Args:
+            outcome: how a job of the list ended.
+        """
         assert outcome.job_id not in self.outcomes, "a second outcome"
         self.outcomes[outcome.job_id] = outcome

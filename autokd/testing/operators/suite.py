@@ -17,7 +17,9 @@ class Check:
     """One property of one operator; ``str`` names both."""
 
     name: str
+    """Operator and property, for the test's id."""
     run: Callable[[], None]
+    """The check itself; it raises AssertionError."""
     rows: tuple[Operator, ...]
     """Rows that are registered while the check runs."""
 
