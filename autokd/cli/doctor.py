@@ -144,7 +144,7 @@ def _judge(part: Part, result: dict[str, str | bool]) -> Finding:
         return Finding(part.module, "", "missing", part.needed, "", install)
     if result["error"]:
         return Finding(part.module, version, "broken", part.needed, str(result["error"]), _repair(part))
-    if _too_old(version, required):
+    if is_too_old(version, required):
         return Finding(part.module, version, "too old", part.needed, f"needs {required}", install)
     note = str(result["note"])
     remedy = COMPILED_MMCV if part.module == "mmcv" and "supplied" in note else ""
@@ -173,7 +173,7 @@ def _required(distribution: str) -> str:
     return ""
 
 
-def _too_old(version: str, required: str) -> bool:
+def is_too_old(version: str, required: str) -> bool:
     lowest = required.partition(">=")[2].split(",")[0]
     return bool(lowest and version) and _numbers(version) < _numbers(lowest)
 

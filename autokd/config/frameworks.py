@@ -52,7 +52,7 @@ _registered: list[FrameworkRow] = []
 
 def framework_rows() -> tuple[FrameworkRow, ...]:
     """Return the rows of AutoKD, of installed packages and of this process, in this order."""
-    return (*FRAMEWORKS, *_third_party_rows(), *_registered)
+    return (*FRAMEWORKS, *third_party_rows(), *_registered)
 
 
 def framework_row(name: str) -> FrameworkRow:
@@ -98,7 +98,8 @@ def registered_framework(row: FrameworkRow) -> Iterator[None]:
 
 
 @cache
-def _third_party_rows() -> tuple[FrameworkRow, ...]:
+def third_party_rows() -> tuple[FrameworkRow, ...]:
+    """Return the rows of installed packages, which are loaded at the first call."""
     rows: list[FrameworkRow] = []
     for entry_point in metadata.entry_points(group="autokd.frameworks"):
         row = entry_point.load()

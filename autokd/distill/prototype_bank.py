@@ -65,7 +65,8 @@ class PrototypeBank(Memory):
         self.register_buffer("teacher_XC", torch.zeros(places, teacher_channels))
         self.register_buffer("levels_X", torch.zeros(places, dtype=torch.int64))
         self.register_buffer("num_seen_K", torch.zeros(num_classes, dtype=torch.int64))
-        self._chosen: Prototypes | None = None
+        self.chosen: Prototypes | None = None
+        """The prototypes of this epoch; None before the first choice."""
 
     @torch.no_grad()
     def add(self, found: InstanceVectors, is_kept_S: Tensor) -> None:
@@ -101,7 +102,7 @@ class PrototypeBank(Memory):
         if rows:
             chosen = torch.cat(rows)
             labels_P = chosen // INSTANCES_OF_A_CLASS
-            self._chosen = Prototypes(self.student_XC[chosen], self.teacher_XC[chosen], labels_P, self.levels_X[chosen])
+            self.chosen = Prototypes(self.student_XC[chosen], self.teacher_XC[chosen], labels_P, self.levels_X[chosen])
         self.num_seen_K.zero_()
 
     def _choose(self, rows: Tensor) -> Tensor:
@@ -116,8 +117,8 @@ class PrototypeBank(Memory):
 
     def prototypes(self, found: InstanceVectors) -> Prototypes:
         """Return the prototypes chosen when the epoch began, or the batch's own instances before the first choice."""
-        if self._chosen is not None:
-            return self._chosen
+        if self.chosen is not None:
+            return self.chosen
         is_present = found.present_S
         return Prototypes(
             found.student_SC.detach()[is_present],
@@ -144,13 +145,13 @@ class PrototypeBank(Memory):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the chosen prototypes, whose number changes with every choice, so that they cannot be buffers."""
-        chosen = self._chosen
+        chosen = self.chosen
         return {} if chosen is None else {name: getattr(chosen, name) for name in chosen.__dataclass_fields__}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore chosen prototypes; without any, the batch's own instances serve."""
         device = self.levels_X.device
-        self._chosen = Prototypes(**{name: value.to(device) for name, value in state.items()}) if state else None
+        self.chosen = Prototypes(**{name: value.to(device) for name, value in state.items()}) if state else None
 
 
 def cosines(vectors_SC: Tensor, prototypes_PC: Tensor) -> Tensor:

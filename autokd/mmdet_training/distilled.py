@@ -90,6 +90,11 @@ class DistilledDetector(BaseModel):
         self._epoch: int | None = None
         self.register_load_state_dict_pre_hook(_before_loading)
 
+    @property
+    def teacher(self) -> LiveTeacher:
+        """The teacher, frozen, which is no submodule: its weights are in no checkpoint."""
+        return self._hidden[1]
+
     def init_weights(self) -> None:
         """Initialize the student as its config says."""
         self.student.init_weights()
@@ -117,7 +122,7 @@ class DistilledDetector(BaseModel):
             return
         epoch, num_epochs = int(hub.get("epoch", 0)) + 1, max(int(hub.get("max_epochs") or 1), 1)
         if epoch != self._epoch:
-            self._hidden[1].check_classes(hub.get("dataset_meta"))
+            self.teacher.check_classes(hub.get("dataset_meta"))
             self.distiller.begin_epoch(epoch, num_epochs, max(hub["max_iters"] // num_epochs, 1))
             self._epoch = epoch
         self.distiller.progress = min(int(hub.get("iter", 0)) / hub["max_iters"], 1.0)

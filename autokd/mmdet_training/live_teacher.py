@@ -51,7 +51,7 @@ class LiveTeacher:
             )
         self._classes = tuple(classes) if classes is not None else None
         self._taps = taps
-        self._detector = build_detector(config, num_classes, image_size_px, classes).eval().requires_grad_(False)
+        self.detector = build_detector(config, num_classes, image_size_px, classes).eval().requires_grad_(False)
         self._stated = self._classes_of_checkpoint(config)
 
     def __call__(self, pixels_BCHW: Tensor, sizes_px: Sequence[tuple[int, int]]) -> DetectorOutputs:
@@ -61,7 +61,7 @@ class LiveTeacher:
             pixels_BCHW: BGR, 0 to 255.
             sizes_px: (height, width) of each image from the upper left corner; beside it lies padding.
         """
-        detector = self._detector
+        detector = self.detector
         # The runner moves the model, not its hidden teacher.
         if next(detector.parameters()).device != pixels_BCHW.device:
             detector.to(pixels_BCHW.device)

@@ -88,7 +88,7 @@ def test_version_below_the_range_of_autokd_is_too_old(package, monkeypatch):
     ],
 )
 def test_versions_are_compared_by_number(version, required, expected):
-    assert doctor._too_old(version, required) is expected
+    assert doctor.is_too_old(version, required) is expected
 
 
 def test_base_names_every_dependency_of_autokd_but_those_that_print():

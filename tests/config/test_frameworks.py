@@ -45,14 +45,14 @@ def test_an_installed_package_adds_its_row(monkeypatch):
         return [EntryPoint()] if group == "autokd.frameworks" else real(group=group)
 
     monkeypatch.setattr(frameworks.metadata, "entry_points", entry_points)
-    frameworks._third_party_rows.cache_clear()
+    frameworks.third_party_rows.cache_clear()
     try:
         assert framework_row("other").section is OtherSection
         config = load_config("data: {format: shapes}\nteacher: {framework: other, train: {}}\nstudent: {}\n")
         assert isinstance(config.teacher, OtherSection)
     finally:
         monkeypatch.undo()
-        frameworks._third_party_rows.cache_clear()
+        frameworks.third_party_rows.cache_clear()
     with pytest.raises(ConfigError, match="'other' is not one of"):
         framework_row("other")
 

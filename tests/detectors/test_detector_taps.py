@@ -108,7 +108,7 @@ def test_proposals_of_two_stages_are_the_best_of_the_first(make_detector, images
         # torchvision's own first stage, on the same maps
         from torchvision.models.detection.image_list import ImageList
 
-        images = ImageList(detector._normalize_and_pad(images_BCHW), [(96, 128)] * 3)
+        images = ImageList(detector.normalize_and_pad(images_BCHW), [(96, 128)] * 3)
         wanted, _ = detector.model.rpn(images, dict(outputs.pyramid))
     for found, boxes in zip(outputs.proposals, wanted):
         number = min(len(boxes), NUM_PROPOSALS)

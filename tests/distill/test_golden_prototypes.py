@@ -70,7 +70,7 @@ def trained_distiller(pair, name="global_knowledge"):
 def test_global_knowledge_equals_the_published_losses():
     pair = cases.outputs(6), cases.outputs(5, seed=1)
     distiller, bank = trained_distiller(pair)
-    kept = bank._chosen
+    kept = bank.chosen
     assert kept is not None
     prototypes_s, prototypes_t = kept.student_PC.double().numpy(), kept.teacher_PC.double().numpy()
     labels = [0, 1, 0]
@@ -121,7 +121,7 @@ def test_soft_labels_are_weighted_by_the_reliability_of_their_object():
     spread[1, 7] = torch.tensor([20.0, 22, 100, 80])
     pair = pair[0], replace(pair[1], boxes=spread)
     distiller, bank = trained_distiller(pair, "global_knowledge_labels")
-    kept = bank._chosen
+    kept = bank.chosen
     assert kept is not None
     x_s, x_t = (vectors_by_hand(outputs) for outputs in pair)
     prototypes = [side.double().numpy() for side in (kept.student_PC, kept.teacher_PC)]
@@ -175,8 +175,8 @@ def test_the_bank_keeps_the_last_instances_of_each_class_and_level_and_is_emptie
     stored = [int(bank.student_XC[place, 0]) for place in range(len([i for i in kept if i % 2 == 0]))]
     assert stored == [i for i in kept if i % 2 == 0]
     bank.begin_epoch(2)
-    assert bank._chosen is not None
-    for vector, label, level in zip(bank._chosen.student_PC, bank._chosen.labels_P, bank._chosen.levels_P):
+    assert bank.chosen is not None
+    for vector, label, level in zip(bank.chosen.student_PC, bank.chosen.labels_P, bank.chosen.levels_P):
         assert int(vector[0]) in kept
         assert int(vector[0]) % 2 == label
         assert int(vector[0]) % 3 == level

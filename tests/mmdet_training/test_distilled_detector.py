@@ -82,7 +82,7 @@ def test_the_students_own_losses_are_mmdets(student, head, build):
             torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5, msg=name)
     total, _ = model.parse_losses(found)
     total.backward()
-    assert all(parameter.grad is None for parameter in model._hidden[1]._detector.parameters())
+    assert all(parameter.grad is None for parameter in model.teacher.detector.parameters())
 
 
 def test_the_teacher_sees_the_pixels_of_the_pipeline_in_its_own_colors(build):
@@ -92,9 +92,9 @@ def test_the_teacher_sees_the_pixels_of_the_pipeline_in_its_own_colors(build):
     model = build(terms=FEATURES, options=options)
     data = batch_of([(64, 96), (64, 96)])
     images_BCHW = torch.stack(data["inputs"]).flip(1) / 255
-    teacher = model._hidden[1]
+    teacher = model.teacher
     with torch.no_grad():
-        expected = teacher._detector(images_BCHW, taps=("fpn",)).pyramid
+        expected = teacher.detector(images_BCHW, taps=("fpn",)).pyramid
     seen = model.data_preprocessor(data, True)
     from autokd.mmdet_training.distilled import _pixels
 
@@ -109,7 +109,7 @@ def test_classes_are_matched_by_name(build):
     same, other = build(terms=LOGITS), build(terms=LOGITS, names=order)
     data = batch_of([(64, 96)])
     pixels = data["inputs"][0][None].float()
-    logits = [model._hidden[1](pixels, [(64, 96)]).class_logits for model in (same, other)]
+    logits = [model.teacher(pixels, [(64, 96)]).class_logits for model in (same, other)]
     torch.testing.assert_close(logits[1], logits[0].flip(-1))
 
 
@@ -123,7 +123,7 @@ def test_classes_that_the_runner_tells_otherwise_are_refused(build):
     data = model.data_preprocessor(batch_of([(64, 96)]), True)
     hub.update_info("dataset_meta", {"classes": CLASSES})
     model(**data, mode="loss")
-    model._epoch = None
+    hub.update_info("epoch", 1)  # classes are compared at the begin of each epoch
     hub.update_info("dataset_meta", {"classes": tuple(reversed(CLASSES))})
     with pytest.raises(DetectorError, match=r"model\.classes"):
         model(**data, mode="loss")

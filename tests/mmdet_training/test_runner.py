@@ -77,16 +77,16 @@ def test_the_distiller_is_trained_and_the_teacher_is_not(folder, runner_of):
     wide = {"model.neck.out_channels": 24, "model.bbox_head.in_channels": 24}
     where = folder(options=wide)
     runner = runner_of(where, train_cfg__max_epochs=1, train_cfg__val_interval=5)
-    _, teacher = runner.model._hidden
-    taught = {name: value.clone() for name, value in teacher._detector.state_dict().items()}
+    teacher = runner.model.teacher
+    taught = {name: value.clone() for name, value in teacher.detector.state_dict().items()}
     adapters = [value.clone() for value in runner.model.distiller.parameters()]
     assert adapters, "a distiller of features has adapters"
     runner.train()
     in_optimizer = {id(p) for group in runner.optim_wrapper.optimizer.param_groups for p in group["params"]}
     assert {id(p) for p in runner.model.distiller.parameters()} <= in_optimizer
-    assert not any(id(p) in in_optimizer for p in teacher._detector.parameters())
+    assert not any(id(p) in in_optimizer for p in teacher.detector.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(adapters, runner.model.distiller.parameters()))
-    assert all(torch.equal(taught[name], value) for name, value in teacher._detector.state_dict().items())
+    assert all(torch.equal(taught[name], value) for name, value in teacher.detector.state_dict().items())
     saved = weights_of(where / "work" / "epoch_1.pth")
     assert {name.split(".")[0] for name in saved} == {"student", "distiller"}
 

@@ -130,7 +130,7 @@ class TorchvisionAdapter(Detector):
     ) -> tuple[DetectorOutputs, list[Detections]]:
         self._check_images(images_BCHW)
         self._check_taps(taps)
-        padded_BCHW = self._normalize_and_pad(images_BCHW)
+        padded_BCHW = self.normalize_and_pad(images_BCHW)
         pyramid = self.model.backbone(padded_BCHW)
         # The heads read the very tensors that are returned: gradients of the losses on the taps, which calibrate the
         # weights of distillation, do not exist for copies.
@@ -168,7 +168,7 @@ class TorchvisionAdapter(Detector):
         )
         return outputs, detections
 
-    def _normalize_and_pad(self, images_BCHW: Tensor) -> Tensor:
+    def normalize_and_pad(self, images_BCHW: Tensor) -> Tensor:
         # Colors first, so that the padding is the mean color, as in torchvision.
         normal_BCHW = (images_BCHW - self._mean_311) / self._std_311
         multiple = self.layout.pad_multiple_px
