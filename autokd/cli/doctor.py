@@ -174,6 +174,7 @@ def _required(distribution: str) -> str:
 
 
 def is_too_old(version: str, required: str) -> bool:
+    """Return whether an installed version is below the lowest that a requirement such as "ray>=2.40,<3" allows."""
     lowest = required.partition(">=")[2].split(",")[0]
     return bool(lowest and version) and _numbers(version) < _numbers(lowest)
 

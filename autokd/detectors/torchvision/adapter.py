@@ -169,6 +169,15 @@ class TorchvisionAdapter(Detector):
         return outputs, detections
 
     def normalize_and_pad(self, images_BCHW: Tensor) -> Tensor:
+        """Return the input of the network.
+
+        Args:
+            images_BCHW: (B, 3, H, W) RGB in [0, 1].
+
+        Returns:
+            (B, 3, H', W') with the weights' mean and standard deviation; H' and W' are the next multiples of
+            ``pad_multiple_px``, padded below and to the right.
+        """
         # Colors first, so that the padding is the mean color, as in torchvision.
         normal_BCHW = (images_BCHW - self._mean_311) / self._std_311
         multiple = self.layout.pad_multiple_px
