@@ -1,4 +1,4 @@
-"""A run whose student is MMDetection's: what it hands over finds in plain MMDetection what results.json states."""
+"""A run whose student is MMDetection's: its files reach, in plain MMDetection, the AP that results.json states."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def finished(request, tmp_path_factory):
         (root / name).write_text((root / "instances_train.json").read_text())
     config = load_config(FILE.format(root=root, config=GFL, height=request.param))
     spec = load_distiller("fitnet").with_gradient_ratio(20)
-    tolerance = 1e-4 if request.param == 64 else 5e-3  # FixShapeResize rounds the way back
+    # Upright, FixShapeResize rounds the way back to whole pixels: over six training seeds the AP of these 50 objects then
+    # differed by -.0099 to +.0031, standard deviation .0042. Four of them; a wrong class or scale costs most of the AP.
+    tolerance = 1e-4 if request.param == 64 else 0.017
     return folder / "run", root, run_distill(config, spec, folder / "run", cache_dir=folder / "cache"), tolerance
 
 
@@ -82,4 +84,4 @@ def test_plain_mmdet_reaches_the_ap_that_the_results_state(finished, capfd):
     assert stated > 0.05, "a student that finds nothing would prove nothing"
     assert average_precision(clipped, root / "instances_val.json") == pytest.approx(stated, abs=tolerance)
     # As it comes: MMDetection clips boxes to the padded image, AutoKD to the photograph.
-    assert average_precision(rows, root / "instances_val.json") == pytest.approx(stated, abs=0.01)
+    assert average_precision(rows, root / "instances_val.json") == pytest.approx(stated, abs=max(0.01, tolerance))
