@@ -44,8 +44,8 @@ def finished(request, tmp_path_factory):
         (root / name).write_text((root / "instances_train.json").read_text())
     config = load_config(FILE.format(root=root, config=GFL, height=request.param))
     spec = load_distiller("fitnet").with_gradient_ratio(20)
-    # Upright, FixShapeResize rounds the way back to whole pixels: over six training seeds the AP of these 50 objects then
-    # differed by -.0099 to +.0031, standard deviation .0042. Four of them; a wrong class or scale costs most of the AP.
+    # Upright, FixShapeResize rounds the way back to whole pixels: over six training seeds the AP of these 50 objects
+    # then differed by -.0099 to +.0031, standard deviation .0042. Four of these; a wrong class or scale costs far more.
     tolerance = 1e-4 if request.param == 64 else 0.017
     return folder / "run", root, run_distill(config, spec, folder / "run", cache_dir=folder / "cache"), tolerance
 
