@@ -75,7 +75,7 @@ def make_pruner(config: SearchConfig) -> BasePruner:
         config: the section "search" of a configuration.
 
     Returns:
-        An Optuna pruner whose steps are epochs. Pruners by rank leave the first five trials alone.
+        An Optuna pruner whose steps are epochs. "median" and "percentile" never prune the first five trials.
     """
     if config.pruner == "median":
         return MedianPruner(n_startup_trials=5)
