@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+import torch
+
 from autokd.detector_outputs import TAPS
 
 LEVELS = {"fcos": ["p3", "p4", "p5"], "retinanet": ["p3", "p4", "p5"], "faster_rcnn": ["p2", "p3", "p4", "p5"]}
@@ -38,3 +41,19 @@ def test_one_diverged_channel_is_enough_for_a_loss_that_is_nan(architecture, mak
     detector.model.backbone.body.conv1.weight.data[0] = float("nan")
     assert detector(images_BCHW, targets).task_loss.isnan()
     assert all(len(found["boxes"]) == 0 for found in detector.detect(images_BCHW))
+
+
+@pytest.mark.parametrize("size_px", [(97, 131), (33, 50)])
+def test_sizes_just_beyond_a_multiple_are_padded(architecture, make_detector, size_px):
+    detector = make_detector(architecture, image_size_px=size_px)
+    images = torch.rand(2, 3, *size_px)
+    targets = [{"boxes": torch.tensor([[4.0, 5.0, 20.0, 25.0]]), "labels": torch.tensor([1])}] * 2
+    outputs = detector(images, targets)
+    padded = tuple(-(-side // 32) * 32 for side in size_px)
+    assert outputs.input_size_px == padded
+    for level, map_BCHW in outputs.pyramid.items():
+        assert tuple(map_BCHW.shape[-2:]) == tuple(side // outputs.strides[level] for side in padded)
+    assert outputs.task_loss.isfinite()
+    for found in detector.detect(images):
+        assert (found["boxes"] >= 0).all()
+        assert (found["boxes"][:, 2:] <= torch.tensor([size_px[1], size_px[0]])).all()

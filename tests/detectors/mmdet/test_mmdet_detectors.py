@@ -85,3 +85,19 @@ def _knows(detector, images, targets) -> bool:
         and box_iou(found["boxes"][:1], target["boxes"]) > 0.6
         for found, target in pairs
     )
+
+
+def test_every_detector_finds_something_at_odd_sizes(name, make):
+    assert all(len(found["boxes"]) for found in make(name).detect(torch.rand(2, 3, 70, 91)))
+
+
+def test_a_step_moves_backbone_and_head(name, make, images_BCHW, targets):
+    detector = make(name).train()
+    before = {key: value.detach().clone() for key, value in detector.named_parameters()}
+    optimizer = torch.optim.SGD(detector.parameters(), lr=0.1)
+    detector(images_BCHW, targets).task_loss.backward()
+    optimizer.step()
+    changed = {key for key, value in detector.named_parameters() if not torch.equal(value, before[key])}
+    assert any(key.startswith("model.backbone") for key in changed)
+    assert any(key.startswith(("model.bbox_head", "model.roi_head.bbox_head")) for key in changed)
+    assert not any("mask_head" in key for key in changed)
