@@ -42,9 +42,18 @@ def python(code: str) -> str:
 def test_a_package_is_callable_whichever_import_comes_first(imports):
     code = (
         f"{imports}\n"
-        "import sys, types, autokd\n"
+        "import inspect, sys, types, autokd, autokd.api\n"
         "assert verb is autokd.search is sys.modules['autokd.search'], 'one object'\n"
         "assert isinstance(verb, types.ModuleType) and callable(verb)\n"
+        "assert inspect.signature(verb) == inspect.signature(autokd.api.search)\n"
+    )
+    python(code)
+
+
+@pytest.mark.parametrize("imports", [IMPORTS["attribute"], IMPORTS["loaded again"]])
+def test_a_called_package_runs_its_verb(imports):
+    code = (
+        f"{imports}\nimport autokd\n"
         "assert verb.MCTSSampler is autokd.MCTSSampler\n"
         "try:\n    verb({'data': 1})\nexcept autokd.AutoKDError as error:\n    print(type(error).__name__)\n"
     )
