@@ -122,6 +122,8 @@ class Loader:
 
     def indices(self) -> tuple[int, ...]:
         """Return the indices of the images of ``in_order``: a subset that is the same for every seed of training."""
+        if self.choose is not None:
+            return tuple(self.choose(SUBSET_SEED))
         return subset_indices(self.dataset.num_images, self.subset, SUBSET_SEED)
 
     def in_order(self) -> Iterator[Batch]:

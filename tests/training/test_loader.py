@@ -48,6 +48,9 @@ def test_validation_batches_are_the_images_as_they_are_in_order(tiny_data):
     assert [batch.pairs for batch in batches] == [((0, 0), (1, 0), (2, 0), (3, 0)), ((4, 0), (5, 0))]
     assert torch.equal(batches[1].images_BCHW[1], tiny_data.val.load(5).image)
     assert len(Loader(tiny_data.val, loader.plan, 4, CPU, subset=0.5).indices()) == 3
+    chosen = Loader(tiny_data.val, loader.plan, 4, CPU, choose=lambda seed: (1, 4))
+    assert chosen.indices() == (1, 4)
+    assert [index for batch in chosen.in_order() for index, _ in batch.pairs] == [1, 4]
 
 
 def test_loading_ahead_keeps_the_order():
