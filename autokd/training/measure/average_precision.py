@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autokd.data import DetectionDataset, collate
+from autokd.data import DetectionDataset
 from autokd.detectors import Detector
 from autokd.files import write_text_atomically
 from autokd.metrics import SIZES, Size
-from autokd.training.loader import chunks
+from autokd.training.loader import Loader, identity_plan
 
 MAX_DETECTIONS = 100
 """Number of detections of an image that COCO counts: those with the highest scores."""
@@ -204,11 +204,10 @@ def detect_split(
     detector.eval()
     results: list[dict[str, Any]] = []
     wanted = range(dataset.num_images) if indices is None else indices
+    loader = Loader(dataset, identity_plan(dataset), batch_size, device, choose=lambda seed: wanted)
     try:
-        for chunk in chunks(wanted, batch_size):
-            samples = [dataset.load(index) for index in chunk]
-            images_BCHW, _ = collate(samples, device)
-            for index, found in zip(chunk, detector.detect(images_BCHW)):
+        for batch in loader.in_order():
+            for (index, _), found in zip(batch.pairs, detector.detect(batch.images_BCHW)):
                 results += coco_results(dataset, index, found)
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError("out of time while measuring AP.")
