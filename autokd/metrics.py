@@ -6,9 +6,12 @@ of the detector's loss. Class names may hold slashes themselves, so only the fir
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 Split = Literal["val", "test"]
+Size = Literal["small", "medium", "large"]
+SIZES: tuple[Size, ...] = get_args(Size)
+"""COCO's sizes of objects by area in pixels of the original image: up to 32^2, up to 96^2, and above."""
 
 VAL_AP = "val_ap"
 TEST_AP = "test_ap"
@@ -33,6 +36,16 @@ def ap_50(split: Split) -> str:
         split: part of the data set.
     """
     return f"{split}_ap_50"
+
+
+def size_ap(split: Split, size: Size) -> str:
+    """Return the name of AP of the objects of one size on a split, for example "test_ap_small".
+
+    Args:
+        split: part of the data set.
+        size: "small", "medium" or "large", as COCO divides objects by their area.
+    """
+    return f"{split}_ap_{size}"
 
 
 def class_ap(split: Split, class_name: str) -> str:

@@ -62,6 +62,7 @@ BASE = tuple(
         ("PIL", "pillow"),
         ("scipy", "scipy"),
         ("pycocotools.mask", "pycocotools"),
+        ("faster_coco_eval", "faster-coco-eval"),
         ("optuna", "optuna"),
         ("optuna_dashboard", "optuna-dashboard"),
         ("sqlalchemy", "sqlalchemy"),

@@ -61,7 +61,8 @@ class ProxyRecipe(Recipe):
     """Rule that chooses this fraction: at random; `stratified`, with each class's share of the boxes kept; `k_center`,
     spread over the teacher's features."""
     val_subset: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Fraction of the validation images on which the reward is measured."""
+    """Fraction of the validation images on which the reward is measured: always the same ones, with each class's share
+    of the boxes kept."""
     frozen: tuple[FrozenPart, ...] = ()
     """Parts of the student whose weights and norm statistics do not change: `stem`, or `backbone` (stem included,
     feature pyramid not). Needs a warm start."""

@@ -10,7 +10,7 @@ from autokd.data.dataset import DetectionDataset
 from autokd.data.geometry import BoxMap, Letterbox, letterbox
 from autokd.data.loading import Datasets, load_datasets, load_split
 from autokd.data.report import DataReport
-from autokd.data.sample import Sample, Target, collate
+from autokd.data.sample import HostBatch, Sample, Target, collate, stack_samples
 from autokd.data.shapes import shapes_digest, write_shapes
 from autokd.data.subsets import k_center_indices, stratified_indices, subset_indices
 from autokd.data.views import IDENTITY, View, ViewPlan, apply_view, plan_views
@@ -29,6 +29,8 @@ __all__ = [
     "ViewPlan",
     "apply_view",
     "collate",
+    "HostBatch",
+    "stack_samples",
     "epoch_batches",
     "k_center_indices",
     "letterbox",

@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from torch.nn import functional
 
 from autokd.data.geometry import Size
 from autokd.errors import DataError
@@ -139,6 +141,17 @@ def read_pixels(path: Path, frame: Size, size: Size) -> NDArray[np.uint8]:
                 rgb = rgb.transpose(_TURNS[header.orientation])
     except _BROKEN as error:
         raise broken_image(path, error) from None
+    return _resized(rgb, size)
+
+
+def _resized(rgb: Image.Image, size: Size) -> NDArray[np.uint8]:
+    """Scale an image by Pillow's bilinear filter, and bring the channels to the front: (C, *size)."""
+    if size[0] >= rgb.height and size[1] >= rgb.width and size != (rgb.height, rgb.width):
+        # torch has the same filter with vector instructions: half of Pillow's time where it enlarges, where about one
+        # number in 5,000 is rounded the other way. Where it reduces it is no faster.
+        pixels_1CHW = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None]
+        larger_1CHW = functional.interpolate(pixels_1CHW, size, mode="bilinear", antialias=True)
+        return larger_1CHW[0].contiguous().numpy()
     if (rgb.height, rgb.width) != size:
         rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(rgb).transpose(2, 0, 1))

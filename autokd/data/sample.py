@@ -76,6 +76,52 @@ def original_boxes(boxes_xyxy_px: Any, input_from_original: BoxMap, original_siz
     return torch.from_numpy(clip_boxes(input_from_original.inverse().apply(boxes), original_size))
 
 
+@dataclass(frozen=True, eq=False)
+class HostBatch:
+    """A batch in the host's memory: two tensors, so that a GPU gets it by two copies whatever the number of boxes."""
+
+    pixels_BCHW: Tensor
+    """uint8: a quarter of the bytes of float32."""
+    packed: Tensor
+    """(5 n,) float32: the boxes of all images one after the other, 4 n numbers, then their labels."""
+    num_boxes: tuple[int, ...]
+    """Boxes of each image; they sum to n."""
+
+    def to(self, device: torch.device | str) -> tuple[Tensor, list[Target]]:
+        """Copy to a device; from pinned memory without waiting for the copy.
+
+        Args:
+            device: device of the batch.
+
+        Returns:
+            Images of shape (B, 3, H, W), float32 in [0, 1], and the target of each.
+        """
+        pixels_BCHW = self.pixels_BCHW.to(device, non_blocking=True)
+        packed = self.packed.to(device, non_blocking=True)
+        total = sum(self.num_boxes)
+        boxes = packed[: 4 * total].view(total, 4).split(self.num_boxes)
+        labels = packed[4 * total :].long().split(self.num_boxes)
+        targets: list[Target] = [{"boxes": b, "labels": k} for b, k in zip(boxes, labels, strict=True)]
+        return pixels_BCHW.float().div_(255), targets
+
+
+def stack_samples(samples: Sequence[Sample], *, pinned: bool = False) -> HostBatch:
+    """Stack samples in the host's memory.
+
+    Args:
+        samples: B images of one size.
+        pinned: whether in pinned memory, from which a GPU copies beside its computing.
+    """
+    boxes = torch.cat([sample.target["boxes"] for sample in samples])
+    # float32 holds every label exactly: they are below 2^24.
+    labels = torch.cat([sample.target["labels"] for sample in samples]).float()
+    pixels_BCHW = torch.stack([sample.pixels_CHW for sample in samples])
+    packed = torch.cat([boxes.flatten(), labels])
+    if pinned:
+        pixels_BCHW, packed = pixels_BCHW.pin_memory(), packed.pin_memory()
+    return HostBatch(pixels_BCHW, packed, tuple(len(sample.target["labels"]) for sample in samples))
+
+
 def collate(samples: Sequence[Sample], device: torch.device | str = "cpu") -> tuple[Tensor, list[Target]]:
     """Stack samples into a batch on a device.
 
@@ -86,9 +132,4 @@ def collate(samples: Sequence[Sample], device: torch.device | str = "cpu") -> tu
     Returns:
         Images of shape (B, 3, H, W), float32 in [0, 1], and the target of each.
     """
-    # Copied to the device as uint8, which is a quarter of the bytes, and divided there.
-    pixels_BCHW = torch.stack([sample.pixels_CHW for sample in samples]).to(device)
-    targets: list[Target] = [
-        {"boxes": sample.target["boxes"].to(device), "labels": sample.target["labels"].to(device)} for sample in samples
-    ]
-    return pixels_BCHW.float().div_(255), targets
+    return stack_samples(samples).to(device)

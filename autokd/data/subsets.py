@@ -45,7 +45,9 @@ def subset_indices(num_images: int, fraction: float | None, seed: int) -> tuple[
     return _rising(np.random.default_rng([seed, _SUBSET_STREAM]).permutation(num_images)[:count])
 
 
-def stratified_indices(boxes_NK: NDArray[np.int64], fraction: float, seed: int) -> tuple[int, ...]:
+def stratified_indices(
+    boxes_NK: NDArray[np.int64], fraction: float, seed: int, *, shows_every_class: bool = True
+) -> tuple[int, ...]:
     """Choose images in which the classes have the same shares of boxes as in all images, and every class occurs.
 
     First come a few images that together show every class, found greedily and the same for every seed. Then images are
@@ -56,6 +58,8 @@ def stratified_indices(boxes_NK: NDArray[np.int64], fraction: float, seed: int) 
         boxes_NK: boxes of each class in each image.
         fraction: share of the images, rounded up.
         seed: seed of the order.
+        shows_every_class: whether a fraction that is too small to show every class is an error. If not, its images are
+            those that show the most.
 
     Returns:
         Positions of the chosen images in [0, N), each once, in rising order.
@@ -67,11 +71,12 @@ def stratified_indices(boxes_NK: NDArray[np.int64], fraction: float, seed: int) 
     count = subset_size(num_images, fraction)
     counts_NK = boxes_NK.astype(np.float64)
     chosen = _cover(counts_NK > 0)
-    if len(chosen) > count:
+    if len(chosen) > count and shows_every_class:
         raise DataError(
             f"proxy.subset is {fraction:g}: {count} of {num_images} images cannot show every class, which takes "
             f"{len(chosen)}. Set it to at least {len(chosen) / num_images:.3g}, or take 'subset_rule: random'."
         )
+    chosen = chosen[:count]
     totals_K = counts_NK.sum(axis=0)
     average_K = totals_K / num_images
     weights_K = np.divide(1.0, totals_K, out=np.zeros_like(totals_K), where=totals_K > 0)

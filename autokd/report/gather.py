@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from autokd.errors import AutoKDError
-from autokd.metrics import TEST_AP, part_of
+from autokd.metrics import SIZES, TEST_AP, part_of, size_ap
 from autokd.report.pictures import ComparisonImage
 from autokd.report.statistics import summarize
 from autokd.report.view import (
@@ -63,6 +63,7 @@ def gather(
         winner=found.winner,
         teacher=found.teacher,
         teacher_per_class=_teacher_per_class(found),
+        teacher_per_size=_teacher_per_size(found),
         race=found.race or StudyFacts(study).race,  # before there are results, the database has it
         proxy_fidelity=found.proxy_fidelity,
         fidelity=fidelity_of(found),
@@ -157,6 +158,9 @@ def _entry_view(entry: Entry) -> EntryView:
         formula_lines=lines,
         yaml=yaml,
         per_class={name: _numbers(values) for name, values in entry.test_ap_per_class.items()},
+        per_size={
+            size: _numbers(entry.metrics[name]) for size in SIZES if (name := size_ap("test", size)) in entry.metrics
+        },
     )
 
 
@@ -207,6 +211,12 @@ def _teacher_per_class(results: Results) -> dict[str, float]:
     """Return the teacher's test AP by class."""
     by_class = {part_of(name, TEST_AP): value for name, value in results.teacher.metrics.items()}
     return {name: value for name, value in by_class.items() if name is not None and value is not None}
+
+
+def _teacher_per_size(results: Results) -> dict[str, float]:
+    """Return the teacher's test AP by size of objects."""
+    found = {size: results.teacher.metrics.get(size_ap("test", size)) for size in SIZES}
+    return {size: value for size, value in found.items() if value is not None}
 
 
 def _numbers(values: Sequence[float | None]) -> tuple[float, ...]:

@@ -73,6 +73,7 @@ class EntryView:
         formula_lines: distiller as lines of a formula.
         yaml: distiller as YAML text.
         per_class: test AP by class name; a class without ground truth has NaN.
+        per_size: test AP of small, medium and large objects by name, those that occur.
     """
 
     name: str
@@ -84,6 +85,7 @@ class EntryView:
     formula_lines: tuple[str, ...] = ()
     yaml: str = ""
     per_class: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    per_size: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ class ReportData:
         winner: name of the winning entry; empty: none was chosen.
         teacher: AP of the teacher.
         teacher_per_class: the teacher's test AP by class name.
+        teacher_per_size: the teacher's test AP by size of objects.
         race: race of the finalists; None before it, or without a search.
         proxy_fidelity: rank correlation of proxy and full trainings.
         fidelity: points of that correlation, and "none".
@@ -158,6 +161,7 @@ class ReportData:
     winner: str = ""
     teacher: TeacherResult = field(default_factory=TeacherResult)
     teacher_per_class: Mapping[str, float] = field(default_factory=dict)
+    teacher_per_size: Mapping[str, float] = field(default_factory=dict)
     race: Race | None = None
     proxy_fidelity: ProxyFidelity = field(default_factory=ProxyFidelity)
     fidelity: tuple[FidelityPoint, ...] = ()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from autokd.errors import name_list
 from autokd.jobs import NO_DISTILLATION, SEARCHED
+from autokd.metrics import SIZES
 from autokd.report.charts import class_names
 from autokd.report.headline import headline, subject_of
 from autokd.report.statistics import Gain, summarize
@@ -166,6 +167,20 @@ def class_rows(data: ReportData) -> list[list[str]]:
         row = [name, *(spread(entry.per_class.get(name, ())) for entry in entries)]
         if data.teacher_per_class:
             row.append(spread([data.teacher_per_class[name]] if name in data.teacher_per_class else []))
+        found.append(row)
+    return found
+
+
+def size_rows(data: ReportData) -> list[list[str]]:
+    """Return a row for each size of objects that occurs: its name, then the columns of ``class_rows``."""
+    entries = [entry for entry in data.entries if entry.per_class]
+    found = []
+    for size in SIZES:
+        if not any(size in entry.per_size for entry in entries):
+            continue
+        row = [f"{size} objects", *(spread(entry.per_size.get(size, ())) for entry in entries)]
+        if data.teacher_per_class:
+            row.append(spread([data.teacher_per_size[size]] if size in data.teacher_per_size else []))
         found.append(row)
     return found
 

@@ -32,7 +32,8 @@ def evaluate_weights(
         cache_dir: folder of cached data.
 
     Returns:
-        "AP" (mean over IoU 0.5 to 0.95), "AP50" and "AP CLASS" of each class, each in [0, 1].
+        "AP" (mean over IoU 0.5 to 0.95), "AP50", "AP small objects" (medium, large; those that occur) and "AP CLASS" of
+        each class, each in [0, 1].
 
     Raises:
         ConfigError: if ``side`` is "teacher" and the configuration has several.
@@ -44,8 +45,9 @@ def evaluate_weights(
     detector = build_detector(section, datasets.num_classes, dataset.image_size_px)
     load_weights(detector, weights)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = PrecisionMeter(dataset).measure(detector.to(device).eval(), batch_size=16, device=device)
+    precision = PrecisionMeter(dataset).measure(detector.to(device).eval(), batch_size=16, device=device, by_size=True)
     scores = {"AP": precision.map_50_95, "AP50": precision.map_50}
+    scores |= {f"AP {size} objects": value for size, value in precision.per_size.items()}
     return scores | {f"AP {name}": value for name, value in precision.per_class.items()}
 
 

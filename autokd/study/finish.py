@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from autokd.config import ResolvedConfig
 from autokd.files import write_text_atomically
 from autokd.jobs import SEARCHED, Outcome
-from autokd.metrics import TEST_AP, TRAIN_SECONDS, VAL_AP, class_ap, is_part, part_of
+from autokd.metrics import TEST_AP, TRAIN_SECONDS, VAL_AP, class_ap, is_part, part_of, size_ap
 from autokd.spec import DistillerSpec, formula
 from autokd.storage import (
     Entry,
@@ -104,9 +104,11 @@ def search_summary(study: optuna.Study, sampler: str, seconds: float) -> SearchS
 
 
 def _teacher_result(score: TeacherScore) -> TeacherResult:
-    per_class: dict[str, float | None] = {class_ap("val", name): ap for name, ap in score.val_per_class.items()}
-    per_class |= {class_ap("test", name): ap for name, ap in score.test_per_class.items()}
-    return TeacherResult(val_ap=score.val_ap, test_ap=score.test_ap, metrics=per_class)
+    parts: dict[str, float | None] = {class_ap("val", name): ap for name, ap in score.val_per_class.items()}
+    parts |= {class_ap("test", name): ap for name, ap in score.test_per_class.items()}
+    parts |= {size_ap("val", size): ap for size, ap in score.val_per_size.items()}
+    parts |= {size_ap("test", size): ap for size, ap in score.test_per_size.items()}
+    return TeacherResult(val_ap=score.val_ap, test_ap=score.test_ap, metrics=parts)
 
 
 def _entry(study: optuna.Study, distiller: NamedDistiller, outcomes: Sequence[Outcome], seeds: Sequence[int]) -> Entry:
@@ -191,7 +193,7 @@ def _promotion_note(facts: StudyFacts, distillers: Sequence[NamedDistiller]) -> 
 
 
 def _versions() -> dict[str, str]:
-    names = ("autokd", "torch", "torchvision", "optuna", "ray", "numpy", "pycocotools")
+    names = ("autokd", "torch", "torchvision", "optuna", "ray", "numpy", "pycocotools", "faster-coco-eval")
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
 
 

@@ -1,4 +1,4 @@
-"""Batches of a data set: which images in which views, loaded and collated; on a GPU by a thread that works ahead.
+"""Batches of a data set: which images in which views, loaded and stacked; for a GPU by threads that work ahead.
 
 Legend: B images of a batch, C colors, H x W pixels of the network's input.
 """
@@ -6,8 +6,6 @@ Legend: B images of a batch, C colors, H x W pixels of the network's input.
 from __future__ import annotations
 
 import math
-import queue
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,13 +16,15 @@ from torch import Tensor
 from autokd.config import Recipe
 from autokd.data import (
     DetectionDataset,
+    HostBatch,
     Target,
     ViewPlan,
-    collate,
     epoch_batches,
     plan_views,
+    stack_samples,
     subset_indices,
 )
+from autokd.training.prefetch import copied_beside, decoding_threads, made_ahead
 from autokd.training.shards import ALONE, BatchShard, RankGroup
 
 PLAN_SEED = 0
@@ -85,6 +85,7 @@ class Loader:
         subset: fraction of the images that is used.
         ranks: processes that share each batch of an epoch. ``in_order`` and ``of_pairs`` are not shared.
         choose: returns the indices of the images for a seed; None: ``subset`` of the images at random.
+        threads: threads that load ahead; 0: none; None: as the device asks (``decoding_threads``).
     """
 
     dataset: DetectionDataset
@@ -94,6 +95,7 @@ class Loader:
     subset: float = 1.0
     ranks: RankGroup = ALONE
     choose: Callable[[int], Sequence[int]] | None = None
+    threads: int | None = None
 
     def steps_per_epoch(self, seed: int) -> int:
         """Return the number of batches of an epoch."""
@@ -122,6 +124,8 @@ class Loader:
 
     def indices(self) -> tuple[int, ...]:
         """Return the indices of the images of ``in_order``: a subset that is the same for every seed of training."""
+        if self.choose is not None:
+            return tuple(self.choose(SUBSET_SEED))
         return subset_indices(self.dataset.num_images, self.subset, SUBSET_SEED)
 
     def in_order(self) -> Iterator[Batch]:
@@ -131,15 +135,18 @@ class Loader:
     def of_pairs(self, pairs_of_batches: Sequence[Pairs]) -> Iterator[Batch]:
         """Return the batches of given (image index, view number) pairs, in the given order."""
 
-        def make(pairs: Pairs) -> Batch:
+        def load(pairs: Pairs) -> tuple[Pairs, HostBatch]:
             samples = [self.dataset.load(index, self.plan.view(index, number)) for index, number in pairs]
-            images_BCHW, targets = collate(samples, self.device)
-            return Batch(tuple(pairs), images_BCHW, targets)
+            return pairs, stack_samples(samples, pinned=self.device.type == "cuda")
 
-        # On a CPU a thread that loads would take its time from the training itself.
-        if self.device.type == "cpu":
-            return map(make, pairs_of_batches)
-        return one_ahead(make, pairs_of_batches)
+        def copy(loaded: tuple[Pairs, HostBatch]) -> tuple[Pairs, Tensor, list[Target]]:
+            pairs, host = loaded
+            return (pairs, *host.to(self.device))
+
+        threads = decoding_threads(self.device) if self.threads is None else self.threads
+        loaded = made_ahead(load, pairs_of_batches, threads)
+        for pairs, images_BCHW, targets in copied_beside(copy, loaded, self.device):
+            yield Batch(tuple(pairs), images_BCHW, targets)
 
     def _epoch_pairs(self, seed: int, epoch: int) -> Sequence[Pairs]:
         return epoch_batches(
@@ -161,46 +168,3 @@ def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 def num_chunks(num_items: int, size: int) -> int:
     """Return the number of ``chunks``."""
     return math.ceil(num_items / size)
-
-
-def one_ahead(make: Callable[[Any], Any], items: Sequence[Any], depth: int = 2) -> Iterator[Any]:
-    """Return ``map(make, items)``, computed by a thread that keeps ``depth`` results ready.
-
-    An exception of the thread is raised in the loop that reads. Leaving that loop early ends the thread.
-    """
-    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
-
-    def put(message: tuple[str, Any]) -> None:
-        # With a time limit, since a loop that was left reads no more: ``put`` without one would wait for ever.
-        while not stopped.is_set():
-            try:
-                ready.put(message, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for item in items:
-                if stopped.is_set():
-                    return
-                put(("item", make(item)))
-            put(("end", None))
-        except BaseException as error:  # noqa: BLE001 - raised again by the loop that reads
-            put(("error", error))
-
-    thread = threading.Thread(target=work, name="autokd-loader", daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, value = ready.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise value
-            yield value
-    finally:
-        # Also if the generator is closed: the thread must not load on while the next epoch's does.
-        stopped.set()
-        thread.join()

@@ -48,6 +48,15 @@ def test_a_stratified_subset_keeps_the_shares_of_boxes_and_shows_every_class(fra
     assert np.mean(errors["stratified"]) < 0.5 * np.mean(errors["random"])
 
 
+def test_a_part_that_is_too_small_for_every_class_shows_the_most_classes_if_that_is_no_error():
+    boxes_NK = np.eye(6, dtype=np.int64)
+    boxes_NK[3] = [1, 1, 0, 1, 0, 0]
+    with pytest.raises(DataError, match="cannot show every class"):
+        stratified_indices(boxes_NK, 0.3, 0)
+    assert set(stratified_indices(boxes_NK, 0.3, 0, shows_every_class=False)) >= {3}
+    assert len(stratified_indices(boxes_NK, 0.3, 0, shows_every_class=False)) == 2
+
+
 def test_shares_are_exact_where_they_can_be():
     """Half of 20 images of three kinds: the counts of all classes halve exactly."""
     boxes_NK = np.repeat([[4, 0, 0], [2, 2, 0], [0, 2, 4], [2, 0, 0]], 5, axis=0)[:20]

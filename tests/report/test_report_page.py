@@ -122,6 +122,12 @@ def test_the_page_says_how_far_the_proxy_can_be_trusted(full_page: Page) -> None
     assert "a hint, not a measurement. The winner was selected by the proxy." in full_page.text
 
 
+def test_the_page_lists_ap_by_size_of_objects_that_occur(full_page: Page) -> None:
+    assert "small objects" in full_page.text
+    assert "large objects" in full_page.text
+    assert "medium objects" not in full_page.text
+
+
 def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
     [none, *_, searched] = make_entries()

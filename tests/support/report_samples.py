@@ -83,6 +83,7 @@ def make_entries() -> tuple[EntryView, ...]:
                     label: tuple((test + shift).tolist())
                     for label, shift in zip(CLASSES, (0.2, 0.25, -0.3), strict=True)
                 },
+                per_size={size: tuple((test + shift).tolist()) for size, shift in (("small", -0.1), ("large", 0.15))},
             )
         )
     return tuple(entries)

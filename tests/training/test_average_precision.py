@@ -115,3 +115,55 @@ def test_a_part_of_the_images_is_judged_alone(random_case):
     direct.accumulate()
     direct.summarize()
     assert precision.map_50_95 == pytest.approx(direct.stats[0], abs=1e-12)
+
+
+@pytest.fixture
+def sized_case() -> tuple[COCO, list[dict]]:
+    """Objects of 4 to 200 px, crowds, equal scores, more than a hundred detections in an image."""
+    rng = np.random.default_rng(8)
+    truth, found = [], []
+    for image in range(1, 9):
+        for _ in range(rng.integers(3, 9)):
+            side = np.exp(rng.uniform(np.log(4), np.log(200), 2))
+            box = np.concatenate([rng.uniform(0, 300, 2), side])
+            category = int(rng.integers(1, 4))
+            truth.append({"image_id": image, "category_id": category, "bbox": box.tolist()})
+            for _ in range(rng.integers(0, 4)):
+                shaken = (box * (1 + rng.normal(size=4) * 0.08)).tolist()
+                score = round(float(rng.random()), 1)
+                found.append({"image_id": image, "category_id": category, "bbox": shaken, "score": score})
+    for each in truth[::7]:
+        each["iscrowd"] = 1
+    found += [
+        {"image_id": 1, "category_id": 1, "bbox": [*rng.uniform(0, 300, 2).tolist(), 20, 20], "score": 0.55}
+        for _ in range(120)
+    ]
+    return coco_of(truth, 8, [1, 2, 3]), found
+
+
+def test_ap_by_size_equals_pycocotools_with_crowds_ties_and_too_many_detections(sized_case):
+    coco, found = sized_case
+    precision = meter_of(coco).score(found, by_size=True)
+    direct = COCOeval(coco, coco.loadRes(json.loads(json.dumps(found))), "bbox")
+    direct.evaluate()
+    direct.accumulate()
+    direct.summarize()
+    assert precision.map_50_95 == pytest.approx(direct.stats[0], abs=1e-12)
+    assert list(precision.per_size) == ["small", "medium", "large"]
+    assert list(precision.per_size.values()) == pytest.approx(direct.stats[3:6], abs=1e-12)
+    assert min(precision.per_size.values()) > 0
+
+
+def test_a_size_without_objects_is_left_out():
+    coco = coco_of([{"image_id": 1, "category_id": 1, "bbox": [0, 0, 20, 20]}], 1, [1])
+    found = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 20, 20], "score": 0.5}]
+    assert meter_of(coco).score(found, by_size=True).per_size == {"small": pytest.approx(1.0)}
+    assert meter_of(coco).score(found).per_size == {}
+
+
+def test_scoring_twice_gives_the_same_and_leaves_annotations_and_detections_alone(sized_case):
+    coco, found = sized_case
+    meter, before = meter_of(coco), json.dumps([coco.dataset["images"], found])
+    first, second = (meter.score(found, by_size=True) for _ in range(2))
+    assert first == second
+    assert json.dumps([coco.dataset["images"], found]) == before

@@ -30,6 +30,13 @@ TWO_TERMS = DistillerSpec.from_yaml(
 )
 
 
+def sizes_of(dataset) -> set[str]:
+    """COCO's sizes of the split's objects, from its annotations."""
+    areas = [annotation["area"] for annotation in dataset.ground_truth().dataset["annotations"]]
+    bounds = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
+    return {size for size, (low, high) in bounds.items() if any(low <= area <= high for area in areas)}
+
+
 @pytest.fixture
 def make_evaluator(tiny_config, tiny_data, tiny_cache, tmp_path):
     def make(config=tiny_config):
@@ -106,6 +113,10 @@ def test_a_full_training_measures_everything_and_leaves_plain_weights(
     reports, outcome = run_job(make_evaluator(), Job("full/searched 0", TWO_TERMS, "full"))
     assert "val_loss" not in reports[0].metrics
     assert {"val_loss", "cka", "val_ap", "test_ap", "val_ap/disc", "test_ap_50"} <= set(outcome.metrics)
+    # The generated objects are small and medium, and every size that occurs is measured on both splits.
+    assert {name for name in outcome.metrics if name.startswith("test_ap_")} - {"test_ap_50"} == {
+        f"test_ap_{size}" for size in sizes_of(tiny_data.test)
+    }
     assert set(outcome.artifacts) == {"weights", "distiller", "detections_val", "detections_test"}
     assert all("jobs/full_searched_0/" in path for path in outcome.artifacts.values())
 

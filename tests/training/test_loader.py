@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 from autokd.config import Recipe
-from autokd.training.loader import Loader, identity_plan, one_ahead, training_plan
+from autokd.data import stack_samples
+from autokd.training.loader import Loader, identity_plan, training_plan
+from autokd.training.prefetch import decoding_threads, made_ahead
 
 CPU = torch.device("cpu")
 
@@ -48,25 +52,85 @@ def test_validation_batches_are_the_images_as_they_are_in_order(tiny_data):
     assert [batch.pairs for batch in batches] == [((0, 0), (1, 0), (2, 0), (3, 0)), ((4, 0), (5, 0))]
     assert torch.equal(batches[1].images_BCHW[1], tiny_data.val.load(5).image)
     assert len(Loader(tiny_data.val, loader.plan, 4, CPU, subset=0.5).indices()) == 3
+    chosen = Loader(tiny_data.val, loader.plan, 4, CPU, choose=lambda seed: (1, 4))
+    assert chosen.indices() == (1, 4)
+    assert [index for batch in chosen.in_order() for index, _ in batch.pairs] == [1, 4]
 
 
-def test_loading_ahead_keeps_the_order():
-    assert list(one_ahead(lambda x: x * x, range(20))) == [x * x for x in range(20)]
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_loading_ahead_gives_the_same_batches_in_the_same_order(loader, threads):
+    alone, ahead = (list(replace(loader, threads=n).epoch(seed=0, epoch=1)) for n in (0, threads))
+    assert [batch.pairs for batch in ahead] == [batch.pairs for batch in alone]
+    for one, other in zip(ahead, alone):
+        assert torch.equal(one.images_BCHW, other.images_BCHW)
+        for target, same in zip(one.targets, other.targets):
+            assert torch.equal(target["boxes"], same["boxes"])
+            assert torch.equal(target["labels"], same["labels"])
+            assert target["labels"].dtype == torch.int64
 
 
-def test_an_error_while_loading_ahead_is_raised_in_the_loop():
-    def broken(item: int) -> int:
-        if item == 2:
-            raise ValueError("image 2")
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_items_are_made_in_order_and_an_error_is_raised_at_its_place(threads):
+    def slow_at_first(item: int) -> int:
+        time.sleep(0.02 * (item == 0))
+        if item == 7:
+            raise ValueError("image 7")
         return item
 
-    with pytest.raises(ValueError, match="image 2"):
-        list(one_ahead(broken, range(5)))
+    read = []
+    with pytest.raises(ValueError, match="image 7"):
+        read.extend(made_ahead(slow_at_first, range(20), threads))
+    assert read == list(range(7))
 
 
-def test_leaving_the_loop_early_ends_the_loading_thread():
+def test_no_more_is_made_ahead_than_two_items_a_thread():
+    made, items = [], iter(range(1000))
+    ahead = made_ahead(lambda item: made.append(item) or item, items, 2)
+    next(ahead)
+    time.sleep(0.05)
+    assert next(items) == 5  # four were begun at once, one more when the first was read
+    ahead.close()
+
+
+def test_leaving_the_loop_early_ends_the_loading_threads():
     before = threading.active_count()
-    ahead = one_ahead(lambda x: x, range(1000))
+    ahead = made_ahead(lambda x: x, range(1000), 4)
     next(ahead)
     ahead.close()
     assert threading.active_count() == before
+
+
+def test_a_cpu_loads_in_the_thread_that_trains_and_a_gpu_by_several():
+    assert decoding_threads(CPU) == 0
+    assert 1 <= decoding_threads(torch.device("cuda")) <= 8
+
+
+def test_a_batch_is_two_tensors_in_the_hosts_memory(tiny_data):
+    samples = [tiny_data.train.load(index) for index in range(3)]
+    host = stack_samples(samples)
+    assert host.pixels_BCHW.dtype == torch.uint8
+    assert host.packed.shape == (5 * sum(len(sample.target["labels"]) for sample in samples),)
+    images_BCHW, targets = host.to("cpu")
+    for sample, image_CHW, target in zip(samples, images_BCHW, targets, strict=True):
+        assert torch.equal(image_CHW, sample.image)
+        assert torch.equal(target["boxes"], sample.target["boxes"])
+        assert torch.equal(target["labels"], sample.target["labels"])
+
+
+def test_images_without_boxes_are_stacked_too(tiny_data):
+    sample = tiny_data.train.load(0)
+    empty = replace(sample, target={"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)})
+    _, targets = stack_samples([empty, sample, empty]).to("cpu")
+    assert [len(target["boxes"]) for target in targets] == [0, len(sample.target["boxes"]), 0]
+    _, targets = stack_samples([empty]).to("cpu")
+    assert targets[0]["boxes"].shape == (0, 4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gets_the_batches_that_a_cpu_gets(loader):
+    on_gpu = list(replace(loader, device=torch.device("cuda")).epoch(seed=0, epoch=1))
+    for batch, same in zip(on_gpu, loader.epoch(seed=0, epoch=1), strict=True):
+        assert torch.equal(batch.images_BCHW.cpu(), same.images_BCHW)
+        for target, other in zip(batch.targets, same.targets, strict=True):
+            assert torch.equal(target["boxes"].cpu(), other["boxes"])
+            assert torch.equal(target["labels"].cpu(), other["labels"])

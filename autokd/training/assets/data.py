@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 
 from autokd.config import Recipe, ResolvedConfig
-from autokd.data import Datasets, DetectionDataset, load_datasets
+from autokd.data import Datasets, DetectionDataset, load_datasets, stratified_indices
 from autokd.jobs import RecipeName
 from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, identity_plan, training_plan
 from autokd.training.measure.average_precision import PrecisionMeter
@@ -39,6 +39,7 @@ class DataAssets:
         # Parsed annotations by fingerprint of the split. A run has three splits at one or two sizes: kept until the
         # process ends.
         self._meters: dict[str, PrecisionMeter] = {}
+        self._parts: dict[tuple[str, float, int], tuple[int, ...]] = {}
 
     @cached_property
     def full(self) -> Datasets:
@@ -75,9 +76,24 @@ class DataAssets:
         return Loader(train_set, plan, settings.batch_size, self.device, subset, choose=choose)
 
     def validation_loader(self, recipe: RecipeName = "full", subset: float = 1.0) -> Loader:
-        """Return a loader of validation images as they are; ``subset``: fraction of the images, the same always."""
+        """Return a loader of validation images as they are.
+
+        Args:
+            recipe: name of the recipe.
+            subset: fraction of the images, always the same ones; their classes have the shares of boxes that they have
+                in all images.
+        """
         val_set = self.of(recipe).val
-        return Loader(val_set, identity_plan(val_set), EVALUATION_BATCH_SIZE, self.device, subset)
+        choose = None if subset >= 1 else partial(self._stratified, val_set, subset)
+        return Loader(val_set, identity_plan(val_set), EVALUATION_BATCH_SIZE, self.device, subset, choose=choose)
+
+    def _stratified(self, dataset: DetectionDataset, fraction: float, seed: int) -> tuple[int, ...]:
+        key = (dataset.fingerprint, fraction, seed)
+        if key not in self._parts:
+            # Measured by whatever classes the part shows: one too small for all of them is no error.
+            boxes_NK = dataset.boxes_by_class()
+            self._parts[key] = stratified_indices(boxes_NK, fraction, seed, shows_every_class=False)
+        return self._parts[key]
 
     def meter(self, dataset: DetectionDataset) -> PrecisionMeter:
         """Return the meter of AP on a split."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 from autokd.config import FullRecipe
+from autokd.data import DetectionDataset
 from autokd.detectors import Detector
 from autokd.files import write_text_atomically
 from autokd.jobs import Job
+from autokd.metrics import Split, ap, ap_50, class_ap, size_ap
 from autokd.training.assets import TrainingAssets
 from autokd.training.distillation import Distillation
 from autokd.training.jobs.files import JobFiles
 from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader
 from autokd.training.loop import EpochResult, train
-from autokd.training.measure.average_precision import AveragePrecision
+from autokd.training.measure.average_precision import AveragePrecision, detect_split
 from autokd.training.measure.validation import validate
 from autokd.training.shards import RankGroup
 from autokd.training.weights import save_weights
@@ -69,22 +73,30 @@ class FullTraining:
         if validation.cka is not None:
             metrics["cka"] = validation.cka
         datasets = assets.data.full
-        precision = assets.data.meter(datasets.val).score(validation.detections)
-        self._keep_precision("val", precision, files, metrics)
-        # Without a test set of its own, test is val.
-        if datasets.test is not datasets.val:
-            precision = assets.data.meter(datasets.test).measure(
-                student, batch_size=EVALUATION_BATCH_SIZE, device=assets.device, deadline=deadline
-            )
-        self._keep_precision("test", precision, files, metrics)
+        meter = assets.data.meter(datasets.val)
+        # The matching of val's boxes runs in a thread beside the forward passes over the test images.
+        with ThreadPoolExecutor(1) as beside:
+            scored = beside.submit(meter.score, validation.detections, by_size=True)
+            # Without a test set of its own, test is val.
+            found = None if datasets.test is datasets.val else self._detect(student, datasets.test, deadline)
+            of_val = scored.result()
+        of_test = of_val if found is None else assets.data.meter(datasets.test).score(found, by_size=True)
+        self._keep_precision("val", of_val, files, metrics)
+        self._keep_precision("test", of_test, files, metrics)
         files.keep("weights", "student.pt", lambda path: save_weights(path, student.plain_state_dict()))
         if (spec := self._job.spec) is not None:
             files.keep("distiller", "distiller.yaml", lambda path: write_text_atomically(path, spec.to_yaml()))
 
+    def _detect(self, student: Detector, dataset: DetectionDataset, deadline: float | None) -> list[dict[str, Any]]:
+        return detect_split(
+            student, dataset, batch_size=EVALUATION_BATCH_SIZE, device=self._assets.device, deadline=deadline
+        )
+
     def _keep_precision(
-        self, split: str, precision: AveragePrecision, files: JobFiles, metrics: dict[str, float]
+        self, split: Split, precision: AveragePrecision, files: JobFiles, metrics: dict[str, float]
     ) -> None:
-        metrics[f"{split}_ap"] = precision.map_50_95
-        metrics[f"{split}_ap_50"] = precision.map_50
-        metrics |= {f"{split}_ap/{name}": value for name, value in precision.per_class.items()}
+        metrics[ap(split)] = precision.map_50_95
+        metrics[ap_50(split)] = precision.map_50
+        metrics |= {size_ap(split, size): value for size, value in precision.per_size.items()}
+        metrics |= {class_ap(split, name): value for name, value in precision.per_class.items()}
         files.keep(f"detections_{split}", f"detections_{split}.json", precision.save_detections)

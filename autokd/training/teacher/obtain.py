@@ -30,6 +30,7 @@ from autokd.files import (
     write_json_atomically,
 )
 from autokd.jobs import TRAINING_VERSION
+from autokd.metrics import Size
 from autokd.training.loader import Loader, training_plan
 from autokd.training.loop import train
 from autokd.training.measure.average_precision import AveragePrecision, PrecisionMeter
@@ -55,6 +56,8 @@ class TeacherScore:
         test_ap: AP on the test images; without a test set, that of validation.
         val_per_class: AP by class.
         test_per_class: AP by class.
+        val_per_size: AP of small, medium and large objects.
+        test_per_size: AP of small, medium and large objects.
         detections_test: path of a file of COCO results.
     """
 
@@ -62,6 +65,8 @@ class TeacherScore:
     test_ap: float
     val_per_class: Mapping[str, float] = field(default_factory=dict)
     test_per_class: Mapping[str, float] = field(default_factory=dict)
+    val_per_size: Mapping[Size, float] = field(default_factory=dict)
+    test_per_size: Mapping[Size, float] = field(default_factory=dict)
     detections_test: str = ""
 
 
@@ -220,7 +225,7 @@ def measure_teacher(
         on_progress: called before each split and at the end.
     """
     splits = {"val": datasets.val, "test": datasets.test}
-    name = "ap-" + digest_of(**{split: dataset.fingerprint for split, dataset in splits.items()})
+    name = "ap-" + digest_of(by_size=True, **{split: dataset.fingerprint for split, dataset in splits.items()})
     folder = teacher.folder / name
     if (kept := read_meta(folder)) is None:
         with exclusive_lock(folder):
@@ -236,6 +241,8 @@ def measure_teacher(
         kept["test"]["ap"],
         kept["val"]["per_class"],
         kept["test"]["per_class"],
+        kept["val"]["per_size"],
+        kept["test"]["per_size"],
         str(folder / "detections_test.json"),
     )
 
@@ -253,8 +260,12 @@ def _measure(
     for done, (split, dataset) in enumerate(splits.items()):
         on_progress(done, len(splits), {})
         if precision is None or dataset is not splits["val"]:
-            precision = PrecisionMeter(dataset).measure(model, batch_size=batch_size, device=device)
+            precision = PrecisionMeter(dataset).measure(model, batch_size=batch_size, device=device, by_size=True)
         precision.save_detections(folder / f"detections_{split}.json")
-        found[split] = {"ap": precision.map_50_95, "per_class": dict(precision.per_class)}
+        found[split] = {
+            "ap": precision.map_50_95,
+            "per_class": dict(precision.per_class),
+            "per_size": dict(precision.per_size),
+        }
     on_progress(len(splits), len(splits), {f"{s}_ap": about["ap"] for s, about in found.items()})
     return found
