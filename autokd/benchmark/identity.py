@@ -10,6 +10,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from autokd.config import ResolvedConfig, config_data
 from autokd.documents import dump_yaml, load_document
 from autokd.errors import BenchmarkError
@@ -199,15 +201,31 @@ def space_difference(table: Space, asked: Space) -> str:
 
 
 def recipe_difference(recorded: Mapping[str, Any], config: ResolvedConfig) -> str:
-    """Return the first setting that differs from the recorded configuration as text; empty if none does."""
+    """Return the first setting that differs from the recorded configuration as text; empty if none does.
+
+    A setting that the table does not have, since it is younger than the table, counts as its default.
+    """
     data = config_data(config)
     here = _trained_by(data)
     for name in here:
         ours, theirs = _flat(recorded.get(name), name), _flat(here[name], name)
         for key in sorted(ours.keys() | theirs.keys()):
-            if ours.get(key) != theirs.get(key):
+            is_younger = key not in ours and _is_default(config, key)
+            if ours.get(key) != theirs.get(key) and not is_younger:
                 return f"{key}: {ours.get(key)!r} in the table, {theirs.get(key)!r} here"
     return ""
+
+
+def _is_default(config: ResolvedConfig, key: str) -> bool:
+    """Return whether the setting of a dotted key ("full.epochs") has the value of a file that leaves it out."""
+    *path, name = key.split(".")
+    section: Any = config
+    for part in path:
+        section = getattr(section, part, None)
+    if not isinstance(section, BaseModel) or name not in type(section).model_fields:
+        return False
+    default = type(section).model_fields[name].get_default(call_default_factory=True)
+    return bool(getattr(section, name) == default)
 
 
 def _flat(data: Any, prefix: str) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
+from typing_extensions import Self
 
 from autokd.config.recipes import Recipe
 from autokd.config.section import Section, SizePx
@@ -102,3 +103,12 @@ class ProxyRecipe(Recipe):
                     "Give warm_start at least one epoch, or leave frozen out"
                 )
         return frozen
+
+    @model_validator(mode="after")
+    def _spreads_over_cached_features(self) -> Self:
+        if self.subset_rule == "k_center" and self.subset < 1 and self.num_views == "endless":
+            raise ValueError(
+                "subset_rule 'k_center' reads the teacher's cached features, and of 'num_views: endless' nothing is "
+                "cached. Give num_views a number, or take subset_rule 'stratified' or 'random'"
+            )
+        return self

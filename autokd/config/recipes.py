@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+from typing_extensions import Self
 
 from autokd.config.section import BaselineName, Fraction, Section, Seeds
+from autokd.errors import name_list
 
 
 def _in_order(span: tuple[float, float]) -> tuple[float, float]:
@@ -71,11 +81,34 @@ class Recipe(Section):
     """Probability that a view of an image is flipped horizontally."""
     scale_range: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
     """Range of the random scale of a view; (1, 1): no scaling."""
-    num_views: PositiveInt = 2
-    """Number of random views of each image, which the epochs cycle through. The teacher's taps are cached for each, so
-    that disk space grows with it."""
+    num_views: PositiveInt | Literal["endless"] = 2
+    """Number of random views of each image, which the epochs cycle through; the teacher's taps are cached for each, so
+    that disk space grows with it. endless: every epoch shows new views, and the teacher runs beside the student."""
+    color_jitter: Fraction = 0.0
+    """Extent of random changes of color; 1: brightness and contrast by up to 40%, saturation by up to 70%, hue by up
+    to 1.5% of the circle."""
+    mosaic_probability: Fraction = 0.0
+    """Probability that a view is a mosaic of four images; needs endless views."""
+    mixup_probability: Fraction = 0.0
+    """Probability that a view is the mean of two images; needs endless views."""
+    mix_until: Fraction = 0.9
+    """Fraction of the training after which mosaics and mixtures stop."""
+    batch_scale_range: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    """Range of the random scale of a whole batch, whose sides are rounded to multiples of 32 px; (1, 1): every batch
+    has the size of the network's input. Needs endless views."""
     amp: bool | Literal["auto"] = "auto"
     """Automatic mixed precision; auto: on a GPU only."""
+
+    @model_validator(mode="after")
+    def _mixes_only_endless_views(self) -> Self:
+        mixes = [name for name in ("mosaic_probability", "mixup_probability") if getattr(self, name) > 0]
+        mixes += ["batch_scale_range"] if self.batch_scale_range != (1.0, 1.0) else []
+        if mixes and self.num_views != "endless":
+            raise ValueError(
+                f"{name_list(mixes)} needs 'num_views: endless', and num_views is {self.num_views}: views that epochs "
+                "cycle through do not end with the training. Set it, or leave the keys out"
+            )
+        return self
 
 
 class TeacherRecipe(Recipe):

@@ -17,6 +17,7 @@ from autokd.config.recipes import FullRecipe, Recipe
 from autokd.errors import ConfigError
 
 _R = TypeVar("_R", bound=Recipe)
+_OF_ENDLESS_VIEWS = ("num_views", "mosaic_probability", "mixup_probability", "mix_until", "batch_scale_range")
 
 
 class ResolvedConfig(RunConfig):
@@ -60,7 +61,8 @@ def given_to_full(config: RunConfig) -> dict[str, Any]:
 def given_to_proxy(config: RunConfig) -> dict[str, Any]:
     """Return the fields of every recipe that the file gives for the proxy: in ``proxy``, else in ``full``.
 
-    The number of epochs is not inherited. An inherited batch is half as large, since a proxy trains for few steps.
+    The number of epochs is not inherited, nor are endless views, beside which the teacher would run in every proxy. An
+    inherited batch is half as large, since a proxy trains for few steps.
 
     Args:
         config: the configuration as it was written.
@@ -69,6 +71,8 @@ def given_to_proxy(config: RunConfig) -> dict[str, Any]:
         Field -> value.
     """
     inherited = {name: value for name, value in _given(config.full).items() if name != "epochs"}
+    if inherited.get("num_views") == "endless":
+        inherited = {name: value for name, value in inherited.items() if name not in _OF_ENDLESS_VIEWS}
     if "batch_size" in inherited:
         inherited["batch_size"] = max(min(inherited["batch_size"], 2), inherited["batch_size"] // 2)
     return inherited | _given(config.proxy)

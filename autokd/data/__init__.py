@@ -13,7 +13,8 @@ from autokd.data.report import DataReport
 from autokd.data.sample import HostBatch, Sample, Target, collate, stack_samples
 from autokd.data.shapes import shapes_digest, write_shapes
 from autokd.data.subsets import k_center_indices, stratified_indices, subset_indices
-from autokd.data.views import IDENTITY, View, ViewPlan, apply_view, plan_views
+from autokd.data.view_plan import ViewPlan, plan_views
+from autokd.data.views import IDENTITY, Color, Mosaic, View, apply_view
 
 __all__ = [
     "Batch",
@@ -26,6 +27,8 @@ __all__ = [
     "Sample",
     "Target",
     "View",
+    "Color",
+    "Mosaic",
     "ViewPlan",
     "apply_view",
     "collate",

@@ -17,21 +17,23 @@ Batch = list[tuple[int, int]]
 """(image index, view number) of each image of a batch."""
 
 
-def view_numbers(num_images: int, seed: int, epoch: int, num_views: int) -> list[int]:
+def view_numbers(num_images: int, seed: int, epoch: int, num_views: int | None) -> list[int]:
     """Return the view number of every image in an epoch.
 
     An image moves on to its next view with every epoch, from a first view of its own. So ``num_views`` epochs show each
-    view once, and every epoch mixes all of them.
+    view once, and every epoch mixes all of them. The number of an endless view is that of the epoch.
 
     Args:
         num_images: images of the split.
         seed: training seed.
         epoch: number of the epoch.
-        num_views: views of each image.
+        num_views: views of each image; None: endless.
 
     Returns:
         One number in [0, num_views) an image.
     """
+    if num_views is None:
+        return [epoch] * num_images
     starts = np.random.default_rng([seed, _VIEW_STREAM]).integers(num_views, size=num_images)
     return [int(number) for number in (starts + epoch) % num_views]
 
@@ -41,7 +43,7 @@ def epoch_batches(
     batch_size: int,
     seed: int,
     epoch: int,
-    num_views: int,
+    num_views: int | None,
     subset: float | None = None,
     indices: Sequence[int] | None = None,
 ) -> list[Batch]:
@@ -52,7 +54,7 @@ def epoch_batches(
         batch_size: images of a batch; the last batch may be smaller, so that no image is left out.
         seed: training seed.
         epoch: number of the epoch.
-        num_views: views of each image.
+        num_views: views of each image; None: endless.
         subset: fraction of the images, chosen by ``seed``; None: all. Not used if ``indices`` are given.
         indices: images to use.
 

@@ -23,9 +23,10 @@ from autokd.data.annotation_file import Problems
 from autokd.data.annotations import AnnotatedSplit, ImageRecord
 from autokd.data.geometry import Boxes, BoxMap, Size, box_areas, letterbox
 from autokd.data.images import fit_to_frame, read_header, read_pixels, require_fit
+from autokd.data.mixing import draw_mosaic, mixture, mosaic_placements
 from autokd.data.report import DataReport
 from autokd.data.sample import Sample, Target, original_boxes
-from autokd.data.views import IDENTITY, View, apply_view, blank_canvas, place
+from autokd.data.views import IDENTITY, Placement, View, apply_view, blank_canvas, place
 from autokd.errors import DataError, NonFiniteError
 
 logger = logging.getLogger("autokd.data")
@@ -132,11 +133,10 @@ class DetectionDataset:
             DataError: if the file cannot be read; it is named.
         """
         record = self.split.records[index]
-        box = letterbox(record.size, self.image_size_px)
-        pixels_CHW = apply_view(self._letterboxed(index), box.content_size, view)
-        target = self._target(record, view)
         box_map = self.input_from_original(index, view)
-        return Sample(pixels_CHW, target, index, record.image_id, record.size, box_map, view)
+        return Sample(
+            self._shown(index, view), self.target(index, view), index, record.image_id, record.size, box_map, view
+        )
 
     def target(self, index: int, view: View = IDENTITY) -> Target:
         """Return the boxes that ``load`` returns, without reading the image.
@@ -145,7 +145,17 @@ class DetectionDataset:
             index: position of the image.
             view: view that the boxes are mapped and clipped to.
         """
-        return self._target(self.split.records[index], view)
+        targets = [
+            self._target(self.split.records[member], placement) for member, placement in self._placements(index, view)
+        ]
+        if view.mixed_with is not None:
+            targets.append(self.target(*view.mixed_with))
+        if len(targets) == 1:
+            return targets[0]
+        return {
+            "boxes": torch.cat([target["boxes"] for target in targets]),
+            "labels": torch.cat([target["labels"] for target in targets]),
+        }
 
     def input_from_original(self, index: int, view: View = IDENTITY) -> BoxMap:
         """Return the map from pixels of the original image to pixels of the network's input.
@@ -274,9 +284,38 @@ class DetectionDataset:
         pixels = read_pixels(self.image_path(index), record.size, (rows, columns))
         canvas_CHW[:, :rows, :columns] = torch.from_numpy(pixels)
 
-    def _target(self, record: ImageRecord, view: View) -> Target:
+    def _shown(self, index: int, view: View) -> Tensor:
+        """Return the pixels of a view, (3, H, W) uint8."""
+        if view.mosaic is None:
+            pixels_CHW = apply_view(self._letterboxed(index), self._content_size(index), view)
+        else:
+            members = [member for member, _ in view.mosaic.parts]
+            pixels_CHW = draw_mosaic(
+                [self._letterboxed(member) for member in members],
+                [single for _, single in view.mosaic.parts],
+                [self._content_size(member) for member in members],
+                [placement for _, placement in self._placements(index, view)],
+                self.image_size_px,
+            )
+        if view.mixed_with is None:
+            return pixels_CHW
+        return mixture(pixels_CHW, self._shown(*view.mixed_with))
+
+    def _placements(self, index: int, view: View) -> list[tuple[int, Placement]]:
+        """Return the placement of each image of a view with its index; the other image of a mixture is left out."""
+        if view.mosaic is None:
+            return [(index, place(view, self._content_size(index), self.image_size_px))]
+        members, views = zip(*view.mosaic.parts)
+        sizes = [self._content_size(member) for member in members]
+        placements = mosaic_placements(views, sizes, view.mosaic.center, self.image_size_px)
+        return list(zip(members, placements))
+
+    def _content_size(self, index: int) -> Size:
+        """Return the part of the input that a letterboxed image fills, (h, w)."""
+        return letterbox(self.split.records[index].size, self.image_size_px).content_size
+
+    def _target(self, record: ImageRecord, placement: Placement) -> Target:
         box = letterbox(record.size, self.image_size_px)
-        placement = place(view, box.content_size, self.image_size_px)
         whole = box.box_map.then(placement.box_map).apply(record.boxes_xyxy_px[~record.is_crowd])
         boxes, visible = visible_boxes(whole, placement.paste_start, placement.visible_size)
         labels = record.labels[~record.is_crowd]
@@ -287,8 +326,8 @@ class DetectionDataset:
 
     def _count_too_small(self) -> int:
         return sum(
-            int((~record.is_crowd).sum()) - len(self._target(record, IDENTITY)["labels"])
-            for record in self.split.records
+            int((~record.is_crowd).sum()) - len(self.target(index)["labels"])
+            for index, record in enumerate(self.split.records)
         )
 
 

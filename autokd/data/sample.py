@@ -111,6 +111,9 @@ def stack_samples(samples: Sequence[Sample], *, pinned: bool = False) -> HostBat
     Args:
         samples: B images of one size.
         pinned: whether in pinned memory, from which a GPU copies beside its computing.
+
+    Returns:
+        The pixels in one tensor, all boxes and labels in another.
     """
     boxes = torch.cat([sample.target["boxes"] for sample in samples])
     # float32 holds every label exactly: they are below 2^24.

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from autokd.config import Recipe
 from autokd.data import (
@@ -62,10 +63,35 @@ class Batch:
     def num_images(self) -> int:
         return len(self.pairs)
 
+    def at_size(self, size_px: tuple[int, int]) -> Batch:
+        """Return the batch scaled to (height, width) in pixels; itself if it has this size."""
+        height, width = self.images_BCHW.shape[2:]
+        if size_px == (height, width):
+            return self
+        scale = self.images_BCHW.new_tensor([size_px[1] / width, size_px[0] / height] * 2)
+        images_BCHW = functional.interpolate(self.images_BCHW, size_px, mode="bilinear", antialias=True)
+        local, of_all = (
+            [Target(boxes=target["boxes"] * scale, labels=target["labels"]) for target in targets]
+            for targets in (self.targets, self.global_targets)
+        )
+        return replace(self, images_BCHW=images_BCHW, targets=local, global_targets=of_all)
+
 
 def training_plan(dataset: DetectionDataset, recipe: Recipe) -> ViewPlan:
     """Return the replayable views of the training images under a recipe."""
-    return plan_views(dataset.num_images, recipe.num_views, PLAN_SEED, recipe.flip_probability, recipe.scale_range)
+    mixes = recipe.mosaic_probability > 0 or recipe.mixup_probability > 0
+    return plan_views(
+        dataset.num_images,
+        None if recipe.num_views == "endless" else recipe.num_views,
+        PLAN_SEED,
+        recipe.flip_probability,
+        recipe.scale_range,
+        color_jitter=recipe.color_jitter,
+        mosaic_probability=recipe.mosaic_probability,
+        mixup_probability=recipe.mixup_probability,
+        mix_epochs=int(recipe.mix_until * recipe.epochs) if mixes else None,
+        batch_scale_range=recipe.batch_scale_range,
+    )
 
 
 def identity_plan(dataset: DetectionDataset) -> ViewPlan:
@@ -109,11 +135,18 @@ class Loader:
             epoch: 1-based number of the epoch.
             max_steps: maximum number of batches, the first ones; None: all.
         """
+        # Of an endless plan, the views of this training.
+        return replace(self, plan=self.plan.of_training(seed))._epoch(seed, epoch, max_steps)
+
+    def _epoch(self, seed: int, epoch: int, max_steps: int | None) -> Iterator[Batch]:
         batches = self._epoch_pairs(seed, epoch)[:max_steps]
         if self.ranks.is_alone:
-            return self.of_pairs(batches)
-        shards = [self.ranks.shard(pairs) for pairs in batches]
-        return map(self._with_shard, self.of_pairs([shard.local_pairs for shard in shards]), shards)
+            loaded = self.of_pairs(batches)
+        else:
+            shards = [self.ranks.shard(pairs) for pairs in batches]
+            loaded = map(self._with_shard, self.of_pairs([shard.local_pairs for shard in shards]), shards)
+        for number, batch in enumerate(loaded):
+            yield batch.at_size(self.plan.batch_size_px(self.dataset.image_size_px, epoch, number))
 
     def _with_shard(self, batch: Batch, shard: BatchShard) -> Batch:
         targets = [self.dataset.target(index, self.plan.view(index, number)) for index, number in shard.global_pairs]

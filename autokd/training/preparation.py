@@ -73,7 +73,8 @@ def prepare(
         for recipe in RECIPES:
             assets.teachers.validation_cache(recipe, teacher)
         for recipe in RECIPES:
-            assets.teachers.training_cache(recipe, teacher=teacher)
+            if assets.data.recipe(recipe).num_views != "endless":
+                assets.teachers.training_cache(recipe, teacher=teacher)
     if config.proxy.warm_start is not None and config.proxy.warm_start.epochs > 0:
         for seed in seeds:
             # The parts to freeze are looked for now, so that a name without a part is no failure of every trial.

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from autokd.data import DetectionDataset, ViewPlan
 from autokd.detector_outputs import PYRAMID_TAP, CrossHead
-from autokd.detectors import structure_text
+from autokd.detectors import Detector, structure_text
 from autokd.errors import DetectorError
 from autokd.jobs import RecipeName
 from autokd.training.assets.data import DataAssets
 from autokd.training.distillation import TeacherTaps
 from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, identity_plan, training_plan
-from autokd.training.teacher.cache import SeveralTeachersTaps, TeacherCache, open_or_build
+from autokd.training.teacher.cache import LiveTeacher, SeveralTeachersTaps, TapsReader, TeacherCache, open_or_build
 from autokd.training.teacher.cache_key import HELD_TAP, CacheKey, stored_taps
 from autokd.training.teacher.obtain import WEIGHTS_FILE, OnProgress, Teacher, no_progress, obtain_teacher
 from autokd.training.teacher.required_taps import teacher_taps_of_run
@@ -46,6 +46,8 @@ class TeacherAssets:
         # Frozen heads by the teacher's digest; a few MiB each, kept until the process ends. None: it has no head to
         # cut, which takes a look at the detector to know.
         self._heads: dict[str, CrossHead | None] = {}
+        # Teachers that run beside students, by digest: kept until the process ends.
+        self._live: dict[str, Detector] = {}
 
     @cached_property
     def all(self) -> tuple[Teacher, ...]:
@@ -103,6 +105,23 @@ class TeacherAssets:
         plan = training_plan(train_set, self._data.recipe(recipe))
         wanted = {*teacher_taps_of_run(self._data.config), *taps}
         return self._cache(teacher or self.first, train_set, plan, "training", wanted)
+
+    def training_taps(
+        self, recipe: RecipeName, taps: Collection[str], teacher: Teacher | None = None
+    ) -> TapsReader | LiveTeacher:
+        """Return a teacher's outputs of the recipe's training batches: from its cache, or of endless views live.
+
+        Args:
+            recipe: name of the recipe.
+            taps: taps that the job's distiller reads.
+            teacher: None for the first.
+        """
+        teacher = teacher or self.first
+        if self._data.recipe(recipe).num_views != "endless":
+            return self.training_cache(recipe, taps, teacher).only(taps)
+        if teacher.digest not in self._live:
+            self._live[teacher.digest] = teacher.build(self._data.device).requires_grad_(False)
+        return LiveTeacher(self._live[teacher.digest], tuple(taps))
 
     def validation_cache(self, recipe: RecipeName = "full", teacher: Teacher | None = None) -> TeacherCache:
         """Return a teacher's pyramids of the validation images as they are; ``teacher``: None for the first."""

@@ -48,7 +48,7 @@ def build_distillation(
     """
     taps, wanted = student_taps(spec), teacher_taps(spec)
     sources = [*assets.teachers.all, *([promoted] if promoted is not None else [])]
-    teachers = tuple(assets.teachers.training_cache(recipe, wanted, teacher).only(wanted) for teacher in sources)
+    teachers = tuple(assets.teachers.training_taps(recipe, wanted, teacher) for teacher in sources)
     # Channels and strides of taps are known only from a forward pass: of one image, the first, as it is.
     batch = next(iter(loader.of_pairs([[(0, 0)]])))
     was_training = student.training

@@ -153,7 +153,9 @@ class Precision:
         self.is_mixed = device.type == "cuda" and amp is not False
         self._dtype = torch.float32
         if self.is_mixed:
-            self._dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+            # Cards before Ampere emulate bfloat16, at a fraction of float16's speed: they count as having none.
+            has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+            self._dtype = torch.bfloat16 if has_bfloat16 else torch.float16
         if self._dtype == torch.float16 and not can_scale:
             if amp is True:
                 raise ConfigError(

@@ -137,7 +137,10 @@ class SeveralTeachersTaps:
 
 
 class LiveTeacher:
-    """A teacher that runs beside the student, in place of a cache."""
+    """A teacher that runs beside the student on the same pixels, in place of a cache.
+
+    Within a training step it runs in the step's precision: half precision on a GPU.
+    """
 
     def __init__(self, teacher: Detector, taps: tuple[str, ...] = (PYRAMID_TAP,)) -> None:
         """Put the teacher into eval mode.
@@ -212,6 +215,7 @@ def _build(folder: Path, key: CacheKey, loader: Loader, teacher: Detector, on_pr
     """Run the teacher over every view of the plan, and write arrays and meta data to ``folder``."""
     teacher = teacher.to(loader.device).eval()
     plan = loader.plan
+    assert plan.num_views is not None, "endless views are not cached"
     pairs = [(image, view) for image in range(plan.num_images) for view in range(plan.num_views)]
     arrays: dict[str, np.memmap] = {}
     strides: dict[str, int] = {}
