@@ -33,6 +33,8 @@ def prediction_layout_of(
 def unpaired_taps(config: RunConfig) -> dict[str, str]:
     """Return tap -> why the student's and a teacher's cannot be compared row by row, for ``Space.supplied_by``.
 
+    The entry "cells" is there if a teacher's candidates do not lie on cells of its levels.
+
     Their layouts must match on the images of full trainings and on those of proxies.
 
     Args:
@@ -47,6 +49,8 @@ def unpaired_taps(config: RunConfig) -> dict[str, str]:
             teacher = prediction_layout_of(section, size, seen)
             if student is not None and teacher is not None:
                 found = dict(_unpaired(student, teacher, whose)) | found
+            if teacher is not None and not teacher.cells:
+                found = {"cells": f"{whose} are {teacher}"} | found
     return found
 
 

@@ -140,6 +140,8 @@ class Operator:
     """Taps that the student must expose beside ``needs_taps``."""
     needs_of_teacher: tuple[str, ...] = ()
     """Taps that the teacher must expose beside ``needs_taps``."""
+    needs_cells_of_teacher: bool = False
+    """Each of the teacher's candidates must lie on a cell of its levels, as those of dense heads do."""
     uses_of_student: tuple[str, ...] = ()
     """Taps of the student that the operator reads if there are any."""
     group: str = ""

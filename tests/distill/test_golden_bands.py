@@ -99,9 +99,7 @@ def test_the_high_band_of_a_constant_map_is_exactly_zero():
 def test_standardize_classes_is_the_z_score_of_each_row_of_logits():
     """Logit standardization's released code: (x - mean) / (1e-7 + std), unbiased, over the classes."""
     logits = 3 * RANDOM.normal(size=(2, 2, 5, 1, 7)) + 4
-    changed = cases.operator("transform", "standardize_classes")(
-        features_of(*logits, layout="logits"), cases.NO_INPUTS
-    )
+    changed = cases.operator("transform", "standardize_classes")(features_of(*logits, layout="logits"), cases.NO_INPUTS)
     assert changed.layout == "logits"
     for found, given in zip(changed.values(), logits):
         for sample, candidate in np.ndindex(2, 7):
