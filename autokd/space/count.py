@@ -69,9 +69,9 @@ def count_specs(space: Space) -> int:
         num_weights * len(space.level_weightings_of(steps[0])) * len(space.adapters_of(steps[0]))
         for steps in _distinct_steps(space)
     )
-    # A spec takes n forms, a weight and an adapter for each. The number of such sets is the coefficient of x^n in the product of
-    # (1 + w x) over all forms, w being the form's number of weights; forms with equal w are multiplied in at once, by
-    # the binomial theorem, since enumerating the sets of a large space would never end.
+    # A spec takes n forms, and a weight and an adapter for each. The number of such sets is the coefficient of x^n in
+    # the product of (1 + w x) over all forms, w being the form's number of weights and adapters; forms with equal w are
+    # multiplied in at once, by the binomial theorem, since enumerating the sets of a large space would never end.
     coefficients = [1] + [0] * space.max_terms
     for weights, num_forms in forms.items():
         of_kind = [comb(num_forms, n) * weights**n for n in range(space.max_terms + 1)]

@@ -87,8 +87,8 @@ def _path_of(space: Space, term: TermSpec, index: int) -> Path:
         if found not in offered:
             raise SpaceError(f"{where}.weight.{key}: {found!r} is not offered; the space has {', '.join(offered)}.")
     if term.adapter not in space.adapters_of(term.source):
-        offered = ", ".join(space.adapters_of(term.source))
-        raise SpaceError(f"{where}.adapter: {term.adapter!r} is not offered; the space has {offered}.")
+        adapters = ", ".join(space.adapters_of(term.source))
+        raise SpaceError(f"{where}.adapter: {term.adapter!r} is not offered; the space has {adapters}.")
     for labels in _candidates(space, term):
         if not _refusal(space, labels):
             return labels

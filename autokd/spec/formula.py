@@ -7,7 +7,6 @@ from autokd.spec.operator import Kind
 from autokd.spec.terms import Step, TermSpec
 from autokd.spec.vocabulary import IDENTITY, operator_of
 
-
 _ADAPTERS = {"mlp": "the student's maps pass two 1x1 convolutions with a ReLU between them"}
 
 

@@ -33,7 +33,8 @@ def test_terms_of_different_adapters_have_their_own_and_terms_of_equal_ones_shar
     for adapters in (distiller.adapters, distiller.mlp_adapters):
         maps = zip(adapters, student.pyramid.values(), teacher.pyramid.values())
         by_hand.append(sum((adapter(s) - t).square().mean().item() for adapter, s, t in maps))
-    assert len(values) == 3 and all(any(abs(value - want) < 1e-4 for value in values) for want in by_hand)
+    assert len(values) == 3
+    assert all(any(abs(value - want) < 1e-4 for value in values) for want in by_hand)
     result.total.backward()
     assert all(parameter.grad is not None for parameter in distiller.parameters())
 
@@ -43,7 +44,8 @@ def test_an_adapter_that_no_term_asks_for_is_not_made():
     assert linear.mlp_adapters is None
     assert {"adapters.0.weight", "adapters.0.bias"} <= set(linear.state_dict())
     mlp, *_ = built(term("mlp"))
-    assert len(mlp.adapters) == 0 and len(mlp.mlp_adapters) == 3
+    assert len(mlp.adapters) == 0
+    assert len(mlp.mlp_adapters) == 3
 
 
 def test_an_mlp_is_two_layers_also_where_channels_agree_and_keeps_the_size_of_what_passes():
@@ -68,7 +70,8 @@ def test_adapters_start_equal_whatever_was_drawn_before():
 
 def test_a_linear_adapter_stays_out_of_the_text_and_the_digest():
     linear, mlp = DistillerSpec((term("linear"),)), DistillerSpec((term("mlp"),))
-    assert "adapter" not in linear.to_yaml() and mlp.to_data()["terms"][0]["adapter"] == "mlp"
+    assert "adapter" not in linear.to_yaml()
+    assert mlp.to_data()["terms"][0]["adapter"] == "mlp"
     assert linear.digest != mlp.digest
     assert DistillerSpec.from_yaml(mlp.to_yaml()) == mlp
     assert DistillerSpec((*linear.terms, *mlp.terms)).canonical().terms == (*linear.terms, *mlp.terms)
@@ -87,7 +90,8 @@ def test_an_unknown_adapter_is_refused_with_its_place(line, words):
     text = f"terms:\n- source: feature_map\n  distance: l2\n  weight: {{absolute: 1}}\n  {line}\n"
     with pytest.raises(SpecError) as caught:
         DistillerSpec.from_yaml(text)
-    assert words in str(caught.value) and "terms[0].adapter" in str(caught.value)
+    assert words in str(caught.value)
+    assert "terms[0].adapter" in str(caught.value)
 
 
 def test_an_adapter_of_a_source_without_paired_maps_is_refused():

@@ -145,7 +145,7 @@ def test_nan_in_a_tap_of_the_teacher_alone_is_named():
     student, teacher = sides_with()
     distiller = build_distiller(load_preset("score_weighted"), student, teacher, num_classes=3)
     broken = replace(teacher, class_logits=torch.full_like(teacher.class_logits, torch.nan))
-    with pytest.raises(NonFiniteError, match="teacher class_logits holds .* NaN"):
+    with pytest.raises(NonFiniteError, match=r"teacher class_logits holds .* NaN"):
         distiller(student, broken)
 
 
@@ -154,7 +154,7 @@ def test_nan_in_a_tap_of_the_teacher_alone_is_named():
 
 def bilinear(map_CHW, x, y):
     """The map at a point in pixels of cells, whose centers are at halves; beyond the edge, the edge's value."""
-    channels, height, width = map_CHW.shape
+    height, width = map_CHW.shape[1:]
     x, y = np.clip(x - 0.5, 0, width - 1), np.clip(y - 0.5, 0, height - 1)
     left, top = int(np.floor(x)), int(np.floor(y))
     right, bottom = min(left + 1, width - 1), min(top + 1, height - 1)
@@ -166,7 +166,7 @@ def bilinear(map_CHW, x, y):
 
 def similarity_mask(map_CHW, stride, boxes_N4, scores_N, truth):
     """TAO's mask of an image: sum of score x best IoU x cosine, at least 0.01, over its maximum."""
-    channels, height, width = map_CHW.shape
+    height, width = map_CHW.shape[1:]
     mask = np.zeros((height, width))
     for box, score in zip(boxes_N4, scores_N):
         overlap = max((intersection_over_union(box, other)[0] for other in truth), default=1.0)
@@ -208,7 +208,8 @@ def test_object_similarity_takes_queries_of_a_teacher():
     distiller = build_distiller(spec, cases.bare(student), queries, num_classes=3)
     total = distiller(cases.bare(student), queries, cases.TARGETS).total
     total.backward()
-    assert total > 0 and all(tap.grad.isfinite().all() for tap in student.pyramid.values())
+    assert total > 0
+    assert all(tap.grad.isfinite().all() for tap in student.pyramid.values())
     assert all(tap.grad is None for tap in teacher.pyramid.values())
 
 
