@@ -87,6 +87,16 @@ def test_haar_band_takes_the_mean_of_each_blocks_cells_at_odd_edges_and_in_regio
             np.testing.assert_allclose(found_high[at], given[at] - want, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("band", [LOW, HIGH])
+@pytest.mark.parametrize("levels", [1, 3])
+def test_the_gradient_of_a_band_equals_finite_differences(levels, band, region):
+    step = cases.operator("transform", "haar_band", levels=levels, band=band)
+    features = features_of(STUDENT, TEACHER, REGIONS[region])
+    student = torch.from_numpy(STUDENT).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: step.change(x, features), student)
+
+
 def test_the_high_band_of_a_constant_map_is_exactly_zero():
     constant = torch.full((2, 3, 8, 8), 0.1)
     changed = cases.operator("transform", "haar_band", levels=3)(cases.piece(constant, constant), cases.NO_INPUTS)

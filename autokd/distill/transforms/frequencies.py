@@ -5,6 +5,9 @@ Legend: S samples (images, regions or patches), C channels, H x W cells; h x w b
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,16 +32,36 @@ class HaarBand(Transform):
         self.levels, self.is_low = levels, band == _LOW
 
     def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
-        members = features.members_SHW
-        if members is None:
-            sums_SChw = block_sums(x_SCHW, self.levels)
-            counts_S1hw = block_sums(x_SCHW.new_ones(1, 1, *x_SCHW.shape[2:]), self.levels)
-        else:
-            sums_SChw = block_sums(x_SCHW * members[:, None], self.levels)
-            counts_S1hw = block_sums(members[:, None].to(x_SCHW.dtype), self.levels).clamp_min(1)
-        window, (height, width) = 2**self.levels, x_SCHW.shape[2:]
-        means_SCHW = expanded(sums_SChw / counts_S1hw, window)[..., :height, :width]
-        return means_SCHW.contiguous() if self.is_low else x_SCHW - means_SCHW
+        members = None if features.members_SHW is None else features.members_SHW[:, None].to(x_SCHW.dtype)
+        ones = x_SCHW.new_ones(1, 1, *x_SCHW.shape[2:]) if members is None else members
+        counts_S1hw = block_sums(ones, self.levels).clamp_min(1)
+        band = _Band.apply(x_SCHW, members, counts_S1hw, self.levels, self.is_low)  # type: ignore[no-untyped-call]
+        return cast(Tensor, band)
+
+
+class _Band(torch.autograd.Function):
+    """The band, with a gradient of one projection where autograd would keep a map a level and go back through each."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_SCHW: Tensor, members_S1HW: Tensor | None, counts_S1hw: Tensor, levels: int, is_low: bool
+    ) -> Tensor:
+        ctx.save_for_backward(members_S1HW, counts_S1hw)
+        ctx.levels, ctx.is_low = levels, is_low
+        means_SChw = block_sums(x_SCHW if members_S1HW is None else x_SCHW * members_S1HW, levels) / counts_S1hw
+        return expanded(means_SChw, 2**levels, x_SCHW.shape) if is_low else _without(x_SCHW, means_SChw, 2**levels)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        members_S1HW, counts_S1hw = ctx.saved_tensors
+        (gradient_SCHW,) = gradients
+        means_SChw = block_sums(gradient_SCHW, ctx.levels) / counts_S1hw
+        if members_S1HW is None and not ctx.is_low:
+            return _without(gradient_SCHW, means_SChw, 2**ctx.levels), None, None, None, None
+        found_SCHW = expanded(means_SChw, 2**ctx.levels, gradient_SCHW.shape)
+        if members_S1HW is not None:
+            found_SCHW *= members_S1HW
+        return found_SCHW if ctx.is_low else gradient_SCHW - found_SCHW, None, None, None, None
 
 
 def block_sums(x_SCHW: Tensor, levels: int) -> Tensor:
@@ -51,12 +74,26 @@ def block_sums(x_SCHW: Tensor, levels: int) -> Tensor:
         height, width = x_SCHW.shape[2:]
         if height % 2 or width % 2:
             x_SCHW = functional.pad(x_SCHW, (0, width % 2, 0, height % 2))
-        rows_SChW = x_SCHW.unflatten(2, (-1, 2)).sum(3)
-        x_SCHW = rows_SChW.unflatten(3, (-1, 2)).sum(4)
+        rows_SChW = x_SCHW[..., ::2, :] + x_SCHW[..., 1::2, :]
+        x_SCHW = rows_SChW[..., ::2] + rows_SChW[..., 1::2]
     return x_SCHW
 
 
-def expanded(x_SChw: Tensor, window: int) -> Tensor:
-    """Return the map in which each number fills a block of ``window`` x ``window`` cells."""
-    blocks = x_SChw[:, :, :, None, :, None].expand(-1, -1, -1, window, -1, window)
-    return blocks.flatten(4, 5).flatten(2, 3)
+def expanded(x_SChw: Tensor, window: int, shape: torch.Size) -> Tensor:
+    """Return the map of ``shape`` in which each number fills a block of ``window`` x ``window`` cells."""
+    wide_SChW = _widened(x_SChw, window, shape[3])
+    return wide_SChW.repeat_interleave(window, dim=2)[..., : shape[2], :]
+
+
+def _without(x_SCHW: Tensor, means_SChw: Tensor, window: int) -> Tensor:
+    """``x`` less the mean of its block. Row by row of the blocks: no map of the means is written."""
+    out_SCHW = torch.empty_like(x_SCHW, memory_format=torch.contiguous_format)
+    wide_SChW = _widened(means_SChw, window, x_SCHW.shape[3])
+    for row in range(min(window, x_SCHW.shape[2])):
+        to_SChW = out_SCHW[..., row::window, :]
+        torch.sub(x_SCHW[..., row::window, :], wide_SChW[..., : to_SChW.shape[2], :], out=to_SChW)
+    return out_SCHW
+
+
+def _widened(x_SChw: Tensor, window: int, width: int) -> Tensor:
+    return x_SChw.repeat_interleave(window, dim=3)[..., :width]
