@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from autokd.distill import build_distiller
+from autokd.config import Backbone, TorchvisionDetector
+from autokd.detectors import build_detector
+from autokd.distill import build_distiller, candidates
+from autokd.distill.candidates import num_anchors_of
 from autokd.errors import DistillError, NonFiniteError
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec, Step, TermSpec, Weight
@@ -242,3 +245,65 @@ def test_logit_standardization_equals_its_algorithm():
             divergences.append((p * np.log(p / q)).sum())
     assert len(divergences) > 5
     assert found == pytest.approx(9 * 4 * np.mean(divergences), rel=1e-4)
+
+
+# ------------------------------------------------------------------------- real heads, formats
+
+
+@pytest.mark.parametrize("architecture", ["retinanet", "fcos"])
+def test_scores_of_a_real_head_lie_on_the_cells_of_its_anchors(architecture):
+    """A head that regresses nothing decodes its anchors: their centers say which cell a candidate belongs to."""
+    config = TorchvisionDetector(architecture=architecture, backbone=Backbone(width=4), fpn_channels=16)
+    teacher = build_detector(config, 3, (96, 128)).eval()
+    with torch.no_grad():
+        for name, parameter in teacher.named_parameters():
+            if "bbox_reg" in name:
+                parameter.zero_()
+        outputs = teacher(torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0)))
+    logits, boxes = numbers(outputs.class_logits, outputs.boxes)
+    sizes = {name: (map_BCHW.shape[2], map_BCHW.shape[3]) for name, map_BCHW in outputs.pyramid.items()}
+    found = candidates.cell_scores(outputs.class_logits, sizes)
+    first = 0
+    for name, map_BCHW in outputs.pyramid.items():
+        height, width = map_BCHW.shape[2:]
+        last = first + height * width * num_anchors_of(outputs)
+        centers = (boxes[0, first:last, :2] + boxes[0, first:last, 2:]) / 2 / outputs.strides[name]
+        want = np.zeros((2, height, width))
+        for row, (x, y) in zip(range(first, last), np.floor(centers + 1e-3).astype(int)):
+            want[:, y, x] = np.maximum(want[:, y, x], sigmoid(logits[:, row].max(-1)))
+        np.testing.assert_allclose(found[name].numpy(), want, rtol=1e-5)
+        first = last
+    assert first == logits.shape[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("source", "transforms", "distance"),
+    [
+        ("teacher_confidence", [], "l2"),
+        ("object_similarity", [], "l2"),
+        ("feature_map", ["haar_band"], "l1"),
+        ("class_logits", ["standardize_classes", "softmax_channels"], "kl"),
+        ("feature_map", [Step.of("masked_generation", mask=2)], "l2"),
+    ],
+)
+def test_new_terms_compute_in_float32_whatever_the_taps_format(source, transforms, distance, dtype):
+    half = [cases.outputs(seed=seed, dtype=dtype) for seed in (0, 1)]
+    single = [taps_as(side, torch.float32) for side in half]
+    spec = cases.spec_of(source, transforms, distance, Weight("absolute", 1.0))
+    distiller = build_distiller(spec, *single, cases.NUM_CLASSES).eval()
+    want = distiller(*single, cases.TARGETS).total
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = distiller(*(taps_as(side, dtype) for side in half), cases.TARGETS).total
+    assert found.dtype == torch.float32
+    assert found.item() == want.item()
+
+
+def taps_as(given, dtype):
+    """The pyramid and the predictions in another format, detached, the same numbers."""
+    return replace(
+        given,
+        pyramid={name: map_BCHW.detach().to(dtype) for name, map_BCHW in given.pyramid.items()},
+        class_logits=given.class_logits.detach().to(dtype),
+        boxes=given.boxes.detach().to(dtype),
+    )
