@@ -63,7 +63,7 @@ def build_distiller(
         make_adapters(pairs if "linear" in adapters else ()),
         recalibrate_every,
         sum_over_processes,
-        make_adapters(pairs, "mlp") if "mlp" in adapters else None,
+        make_adapters(pairs, kind="mlp") if "mlp" in adapters else None,
     )
     distiller.to(device_of(student))
     refuse_constant_terms(distiller, student, teacher, num_classes)

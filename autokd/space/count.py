@@ -37,7 +37,7 @@ def enumerate_forms(space: Space) -> list[TermSpec]:
     """
     weight = Weight("relative", 1.0)
     return [
-        TermSpec(steps[0], steps[1:-1], steps[-1], weight, space.adapters_of(steps[0])[0]).canonical()
+        TermSpec(steps[0], steps[1:-1], steps[-1], weight, adapter=space.adapters_of(steps[0])[0]).canonical()
         for steps in _distinct_steps(space)
     ]
 

@@ -185,7 +185,8 @@ class Space:
         source, *transforms, distance = steps
         written = tuple(step for step in transforms if step.name != IDENTITY)
         weight = self._walk_weight(chooser, prefix, source)
-        return TermSpec(source, written, distance, weight, self._walk_adapter(chooser, prefix, source)), path
+        adapter = self._walk_adapter(chooser, prefix, source)
+        return TermSpec(source, written, distance, weight, adapter=adapter), path
 
     def _walk_weight(self, chooser: Chooser, prefix: str, source: Step) -> Weight:
         gradient_ratio = _choose_number(chooser, f"{prefix}.gradient_ratio", self.gradient_ratio)

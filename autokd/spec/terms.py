@@ -166,7 +166,7 @@ class TermSpec:
             tuple(_at(f"transforms[{i}]", step, "transform") for i, step in enumerate(written)),
             self.distance.checked("distance"),
             replace(self.weight, value=rounded(self.weight.value)),
-            self.adapter,
+            adapter=self.adapter,
         )
         check_term(term)
         return term

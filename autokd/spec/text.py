@@ -134,7 +134,7 @@ def _term(data: Any, document: Document, location: Location) -> TermSpec:
         ),
         parse_step(data["distance"], "distance", document, (*location, "distance")),
         _weight(data["weight"], document, (*location, "weight")),
-        adapter,
+        adapter=adapter,
     )
 
 

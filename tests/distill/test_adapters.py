@@ -13,7 +13,7 @@ from tests.support import distill_cases as cases
 
 
 def term(adapter: str, source: str = "feature_map", distance: str = "l2") -> TermSpec:
-    return TermSpec(Step.of(source), (), Step.of(distance), Weight("absolute", 1.0), adapter)
+    return TermSpec(Step.of(source), (), Step.of(distance), Weight("absolute", 1.0), adapter=adapter)
 
 
 def built(*terms: TermSpec, channels: int = 4):

@@ -193,7 +193,7 @@ def test_adapters_are_a_decision_of_sources_that_compare_maps():
         assert decisions.get("t1.adapter", "linear") == spec.terms[0].adapter
     assert {space.sample(np.random.default_rng(seed)).terms[0].adapter for seed in range(20)} == {"linear", "mlp"}
     plain = load_space("space:\n  sources: [feature_map]\n  gradient_ratio: [10]\n")
-    mlp = TermSpec(Step.of("feature_map"), (), Step.of("l1"), Weight("relative", 10), "mlp")
+    mlp = TermSpec(Step.of("feature_map"), (), Step.of("l1"), Weight("relative", 10), adapter="mlp")
     with pytest.raises(SpaceError, match=r"terms\[0\].adapter: 'mlp' is not offered; the space has linear"):
         validate(plain, DistillerSpec((mlp,)))
 

@@ -90,7 +90,7 @@ def cropped_alike(student_BCHW: Tensor, teacher_BCHW: Tensor, pair: LevelPair) -
     return student_BCHW[..., :height, :width], teacher_BCHW[..., :height, :width]
 
 
-def make_adapters(pairs: tuple[LevelPair, ...], kind: Adapter = "linear") -> nn.ModuleList:
+def make_adapters(pairs: tuple[LevelPair, ...], *, kind: Adapter = "linear") -> nn.ModuleList:
     """Return a module for each pair, which brings the student's map to the teacher's channels.
 
     Args:
