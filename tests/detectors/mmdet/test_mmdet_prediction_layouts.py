@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autokd.config import load_config
-from autokd.detectors import prediction_layout_of, taps_of, taps_of_teachers, unpaired_taps
+from autokd.detectors import pair_of, prediction_layout_of, taps_of, taps_of_teachers, unpaired_taps
 from autokd.space import restrict_to_taps
 from tests.support.mmdet_cases import DENSE, NUM_CLASSES, QUERY, TWO_STAGE, section
 
@@ -84,6 +84,15 @@ def test_scores_are_laid_on_cells_only_if_the_teachers_candidates_lie_there(teac
     found = reasons_of(of_mmdet(teacher), of_mmdet("gfl"), sources="feature_map, teacher_confidence")
     words = "source 'teacher_confidence' weighs cells by the teacher's predictions, but the teacher's are queries"
     assert any(words in reason for reason in found) == is_left_out
+
+
+def test_a_student_of_queries_that_may_be_promoted_lays_no_scores_on_cells():
+    space = "space: {terms: 1, sources: [feature_map, teacher_confidence], distances: [l2]}\n"
+    text = f"{DATA.format(96, 128)}teacher: {of_mmdet('retinanet')}\nstudent: {of_mmdet('deformable_detr')}\n{space}"
+    config = load_config(text + "search: {promote_after: 4}\n")
+    (reason,) = pair_of(config).part_of(config.space)[1]
+    assert "those of a promoted student are queries" in reason
+    assert pair_of(config, promoting=False).part_of(config.space)[1] == ()
 
 
 @pytest.mark.parametrize("teacher", ["fcos", "gfl", "tood", "reppoints"])
