@@ -43,6 +43,7 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
     tree.add(f"gradient_ratio: {supplied.gradient_ratio}")
     tree.add(f"schedule: {', '.join(supplied.schedules)}")
     tree.add(f"level_weighting: {', '.join(supplied.level_weighting)}")
+    tree.add(f"adapter: {', '.join(supplied.adapters)}")
     lines = [f"{count_specs(supplied):,} distinct distillers (a range of numbers counts as one)"]
     lines += [f"left out: {reason}" for reason in reasons] or ["the pair supplies all of it"]
     lines += first_trials(config, pair, supplied).notes

@@ -70,7 +70,7 @@ def pair_of(config: RunConfig, *, promoting: bool = True) -> Pair:
     teachers = taps_of_teachers(config)
     if not promoting:
         teachers = teachers[: len(config.teachers)]
-    return Pair(taps_of(config.student), teachers, unpaired_taps(config))
+    return Pair(taps_of(config.student), teachers, unpaired_taps(config, promoting=promoting))
 
 
 def unfit_baselines(config: RunConfig) -> str:

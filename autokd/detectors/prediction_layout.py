@@ -30,13 +30,16 @@ def prediction_layout_of(
     return framework_of(config).layout(config, image_size_px, seen_size_px or image_size_px)
 
 
-def unpaired_taps(config: RunConfig) -> dict[str, str]:
+def unpaired_taps(config: RunConfig, *, promoting: bool = False) -> dict[str, str]:
     """Return tap -> why the student's and a teacher's cannot be compared row by row, for ``Space.supplied_by``.
+
+    The entry "cells" is there if a teacher's candidates do not lie on cells of its levels.
 
     Their layouts must match on the images of full trainings and on those of proxies.
 
     Args:
         config: the configuration of the run.
+        promoting: whether a student that may be promoted counts among the teachers.
     """
     size = (int(config.data.image_size_px[0]), int(config.data.image_size_px[1]))
     found: dict[str, str] = {}
@@ -47,6 +50,10 @@ def unpaired_taps(config: RunConfig) -> dict[str, str]:
             teacher = prediction_layout_of(section, size, seen)
             if student is not None and teacher is not None:
                 found = dict(_unpaired(student, teacher, whose)) | found
+            if teacher is not None and not teacher.cells:
+                found = {"cells": f"{whose} are {teacher}"} | found
+        if promoting and config.search.promote_after and student is not None and not student.cells:
+            found = {"cells": f"those of a promoted student are {student}"} | found
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 from torch import nn
@@ -16,6 +17,7 @@ from autokd.distill.weighting.balance import SumOverProcesses
 from autokd.errors import DistillError, name_list
 from autokd.spec import DistillerSpec, Operator, Step, TermSpec, operator_of
 from autokd.spec.operator import Kind
+from autokd.spec.terms import Adapter
 
 RECALIBRATE_EVERY = 20
 """Steps between two measurements of relative weights, after the first few; None: these stay."""
@@ -50,12 +52,18 @@ def build_distiller(
     """
     spec = spec.canonical()
     _check_taps(spec, student, teacher)
-    looks_at_levels = any(_is_by_level(term) for term in spec.terms)
-    pairs = pair_levels(student, teacher, must_share=looks_at_levels)
+    adapters = {term.adapter for term in spec.terms if _is_by_level(term)}
+    pairs = pair_levels(student, teacher, must_share=bool(adapters))
     factory = _OperatorFactory(BuildContext(pairs, num_classes, student, teacher))
     terms = {name: factory.term(term, i) for i, (name, term) in enumerate(zip(term_names(spec), spec.terms))}
     distiller = Distiller(
-        spec, terms, pairs, make_adapters(pairs if looks_at_levels else ()), recalibrate_every, sum_over_processes
+        spec,
+        terms,
+        pairs,
+        make_adapters(pairs if "linear" in adapters else ()),
+        recalibrate_every,
+        sum_over_processes,
+        make_adapters(pairs, kind="mlp") if "mlp" in adapters else None,
     )
     distiller.to(device_of(student))
     refuse_constant_terms(distiller, student, teacher, num_classes)
@@ -80,8 +88,8 @@ class _OperatorFactory:
         self._made: dict[tuple[Any, ...], nn.Module] = {}
 
     def term(self, term: TermSpec, index: int) -> Term:
-        beginning: tuple[Any, ...] = (term.source,)
-        source = cast(Source, self._operator("source", term.source, beginning))
+        beginning: tuple[Any, ...] = (term.source, term.adapter)
+        source = cast(Source, self._operator("source", term.source, beginning, term.adapter))
         transforms = []
         for step in term.transforms:
             if operator_of("transform", step.name).is_random:
@@ -94,11 +102,11 @@ class _OperatorFactory:
     def _num_pieces(self, term: TermSpec) -> int:
         return len(self._context.pairs) if _is_by_level(term) else 1
 
-    def _operator(self, kind: Kind, step: Step, key: tuple[Any, ...]) -> nn.Module:
+    def _operator(self, kind: Kind, step: Step, key: tuple[Any, ...], adapter: Adapter = "linear") -> nn.Module:
         if key not in self._made:
             # Seeded by what the operator is, not by when it is made: a term starts equal beside any other terms.
             with own_random_numbers(f"{kind} {step}"):
-                self._made[key] = make_operator(kind, step, self._context)
+                self._made[key] = make_operator(kind, step, replace(self._context, adapter=adapter))
         return self._made[key]
 
 
@@ -107,8 +115,10 @@ def _is_by_level(term: TermSpec) -> bool:
 
 
 def needed_taps(term: TermSpec) -> frozenset[str]:
-    """Return the taps that a term's operators read on both sides."""
-    return frozenset(tap for row in _rows(term) for tap in row.needs_taps)
+    """Return the taps that a term's operators read of either side."""
+    return frozenset(
+        tap for row in _rows(term) for tap in (*row.needs_taps, *row.needs_of_student, *row.needs_of_teacher)
+    )
 
 
 def _rows(term: TermSpec) -> list[Operator]:

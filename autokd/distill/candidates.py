@@ -8,6 +8,7 @@ ground-truth boxes of an image.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from autokd.detector_outputs import DetectorOutputs
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
-from autokd.distill.geometry.regions import Region
+from autokd.distill.geometry.regions import Boxes, Region
 from autokd.distill.operators import BuildContext
 from autokd.distill.region_sets import pairwise_iou
 from autokd.distill.term_inputs import TermInputs
@@ -64,8 +65,7 @@ def _find_positives(inputs: TermInputs) -> Positives:
     if truth.padded_BM4.shape[1] == 0:
         nothing_B1 = candidates_BA4.new_zeros((len(candidates_BA4), 1), dtype=torch.int64)
         return Positives(nothing_B1, nothing_B1 - 1, nothing_B1)
-    overlap_BAM = pairwise_iou(candidates_BA4, truth.padded_BM4.nan_to_num(0.0).to(candidates_BA4.dtype))
-    best_BA, which_BA = overlap_BAM.masked_fill(~truth.present_BM[:, None], 0.0).max(-1)
+    best_BA, which_BA = best_overlaps(candidates_BA4, truth)
     is_positive_BA = best_BA >= POSITIVE_IOU
     # This waits for the device: P is the size of the tensors below.
     most = max(int(is_positive_BA.sum(1).max()), 1)
@@ -74,6 +74,61 @@ def _find_positives(inputs: TermInputs) -> Positives:
     boxes_BP = which_BA.gather(1, index_BP)
     labels_BP = torch.where(is_positive_BA.gather(1, index_BP), truth.labels_BM.gather(1, boxes_BP), -1)
     return Positives(index_BP, labels_BP, boxes_BP)
+
+
+def best_overlaps(boxes_BA4: Tensor, truth: Boxes) -> tuple[Tensor, Tensor]:
+    """Return the greatest IoU of each box with its image's ground truth, and the index of that object, (B, A) both.
+
+    Args:
+        boxes_BA4: xyxy pixels.
+        truth: the ground truth; an IoU is 0, of object 0, in images without any.
+    """
+    if truth.padded_BM4.shape[1] == 0:
+        nothing_BA = boxes_BA4.new_zeros(boxes_BA4.shape[:2])
+        return nothing_BA, nothing_BA.long()
+    overlap_BAM = pairwise_iou(boxes_BA4, truth.padded_BM4.nan_to_num(0.0).to(boxes_BA4.dtype))
+    best_BA, which_BA = overlap_BAM.masked_fill(~truth.present_BM[:, None], 0.0).max(-1)
+    return best_BA, which_BA
+
+
+def num_anchors_of(outputs: DetectorOutputs) -> int:
+    """Return the candidates of a cell of a dense head.
+
+    Raises:
+        DistillError: if the candidates do not lie on the cells of the pyramid, each level alike.
+    """
+    num_cells = sum(map_BCHW.shape[2] * map_BCHW.shape[3] for map_BCHW in outputs.pyramid.values())
+    num_candidates = 0 if outputs.class_logits is None else outputs.class_logits.shape[1]
+    return _num_anchors(num_candidates, num_cells)
+
+
+def _num_anchors(num_candidates: int, num_cells: int) -> int:
+    if num_candidates == 0 or num_candidates % num_cells:
+        raise DistillError(
+            f"the teacher has {num_candidates} candidates and {num_cells} cells on all levels, so that candidates do "
+            "not lie on cells (queries have no place of their own). Use a teacher with a dense head over the levels of "
+            "its pyramid, or a source that does not weigh cells by predictions."
+        )
+    return num_candidates // num_cells
+
+
+def cell_scores(logits_BAK: Tensor, sizes: Mapping[str, tuple[int, int]]) -> dict[str, Tensor]:
+    """Return the sigmoid of the greatest class logit of each cell's anchors.
+
+    Args:
+        logits_BAK: class logits of a dense head: levels fine to coarse, rows, columns, the anchors of a cell.
+        sizes: rows and columns of each level, in that order.
+
+    Returns:
+        Level name -> (B, H, W).
+
+    Raises:
+        DistillError: if the candidates do not lie on the cells.
+    """
+    num_anchors = _num_anchors(logits_BAK.shape[1], sum(height * width for height, width in sizes.values()))
+    scores_BN = top_scores(logits_BAK.unflatten(1, (-1, num_anchors)).flatten(2))
+    parts = scores_BN.split([height * width for height, width in sizes.values()], dim=1)
+    return {name: part_BN.unflatten(1, size) for (name, size), part_BN in zip(sizes.items(), parts)}
 
 
 def top_scores(logits_BAK: Tensor) -> Tensor:

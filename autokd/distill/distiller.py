@@ -131,6 +131,7 @@ class Distiller(nn.Module):
         adapters: nn.ModuleList,
         recalibrate_every: int | None,
         sum_over_processes: SumOverProcesses | None = None,
+        mlp_adapters: nn.ModuleList | None = None,
     ) -> None:
         """Join terms to a distiller.
 
@@ -139,16 +140,18 @@ class Distiller(nn.Module):
             terms: name -> term, in the order of ``spec.terms``.
             pairs: levels of student and teacher that have equal strides.
             adapters: a module for each pair, which maps the student's channels to the teacher's; empty if no term reads
-                the paired levels.
+                the paired levels through a linear adapter.
             recalibrate_every: steps between two measurements of relative weights after the first ones; None: the first
                 ones stay.
             sum_over_processes: adds up a tensor over the processes that train one student; None if there is one
                 process.
+            mlp_adapters: the same for terms with the adapter "mlp"; None if there is no such term.
         """
         super().__init__()
         self.spec = spec
         self.pairs = pairs
         self.adapters = adapters
+        self.mlp_adapters = mlp_adapters
         self.names = tuple(terms)
         self.terms = nn.ModuleList(terms.values())
         self.step = 0
@@ -216,6 +219,7 @@ class Distiller(nn.Module):
             is_training=is_training,
             measures=is_training and is_due(self.step, self._recalibrate_every),
             observer=self.observer,
+            mlp_adapters=self.mlp_adapters,
         )
         # Sums of squares and softmax statistics lose too much in float16; under autocast products would use it.
         with torch.autocast(inputs.device.type, enabled=False):

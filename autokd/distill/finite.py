@@ -30,6 +30,7 @@ def _taps(inputs: TermInputs) -> Iterator[tuple[str, Tensor]]:
     for name, (student, teacher) in inputs.read_taps.items():
         yield f"student {name}", student
         yield f"teacher {name}", teacher
+    yield from ((f"teacher {name}", tap) for name, tap in inputs.read_teacher_taps.items())
 
 
 def raise_if_not_finite(numbers: Sequence[float], inputs: TermInputs, terms: Mapping[str, Tensor]) -> None:

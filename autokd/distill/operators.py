@@ -23,6 +23,7 @@ from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
 from autokd.spec import Operator, Step, operator_of
 from autokd.spec.operator import Kind
+from autokd.spec.terms import Adapter
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -36,6 +37,7 @@ class BuildContext:
         num_classes: classes of the data set.
         student, teacher: some outputs of the two, for their shapes; None if an operator is made without a pair.
         parts: modules that operators share, by name; filled by ``part``.
+        adapter: what the student's maps pass in the term that the operator is made for.
     """
 
     pairs: tuple[LevelPair, ...]
@@ -43,6 +45,7 @@ class BuildContext:
     student: DetectorOutputs | None = None
     teacher: DetectorOutputs | None = None
     parts: dict[str, nn.Module] = field(default_factory=dict)
+    adapter: Adapter = "linear"
 
     def part(self, name: str, make: Callable[[], Part]) -> Part:
         """Return a module that several operators of one distiller share, made at the first call.
@@ -71,6 +74,16 @@ class Source(nn.Module, ABC):
 
     def __init__(self, context: BuildContext) -> None:
         super().__init__()
+        self.adapter = context.adapter
+
+    def maps(self, inputs: TermInputs, level: int) -> tuple[Tensor, Tensor]:
+        """Return student and teacher at a paired level, the student's through the term's adapter.
+
+        Args:
+            inputs: of the step.
+            level: index among the paired levels.
+        """
+        return inputs.maps(level, self.adapter)
 
     @abstractmethod
     def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:

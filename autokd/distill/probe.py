@@ -43,7 +43,7 @@ def refuse_constant_terms(
     # A copy, so that memories and random numbers of the distiller stay as they are; in float64, so that rounding
     # (about 1e-16) is far from an honest gradient (about 1), which float32 would not show.
     exact = copy.deepcopy(distiller).double()
-    inputs = TermInputs(outputs_s, outputs_t, targets, exact.pairs, exact.adapters)
+    inputs = TermInputs(outputs_s, outputs_t, targets, exact.pairs, exact.adapters, mlp_adapters=exact.mlp_adapters)
     for name, term in exact.named_terms():
         if term.taps == {"fpn"} and _sensitivity(term, inputs) < _LEAST_SENSITIVITY:
             sizes = [f"{pair.student}: {tuple(student.pyramid[pair.student].shape[-2:])}" for pair in exact.pairs]

@@ -16,6 +16,7 @@ from autokd.distill.geometry.levels import LevelPair, cropped_alike
 from autokd.distill.geometry.regions import Boxes, Instances, Targets
 from autokd.distill.step_memo import Observer, StepMemo, Value
 from autokd.errors import DistillError
+from autokd.spec.terms import Adapter
 from autokd.tensors import full_precision
 
 
@@ -34,6 +35,7 @@ class TermInputs:
         is_training: bool = False,
         measures: bool = False,
         observer: Observer | None = None,
+        mlp_adapters: nn.ModuleList | None = None,
     ) -> None:
         """Hold the outputs of one batch.
 
@@ -41,12 +43,14 @@ class TermInputs:
             student, teacher: outputs for the same images.
             targets: ground truth of each image, if any term reads it.
             pairs: levels that are compared.
-            adapters: a module a pair, which brings the student's map to the teacher's channels.
+            adapters: a module a pair, which brings the student's map to the teacher's channels; for terms whose
+                adapter is "linear".
             seed: of ``generator``, the step's own random numbers.
             progress: part of the training that is over, 0 to 1.
             is_training: whether this is a step of training; memories store what they see only then.
             measures: whether training-free factors are measured in this step.
             observer: called with the key of each shared value when it is computed.
+            mlp_adapters: the same for terms whose adapter is "mlp"; None if there is no such term.
         """
         self.student, self.teacher = student, teacher
         self.pairs = pairs
@@ -55,7 +59,10 @@ class TermInputs:
         self.measures = measures
         self.read_taps: dict[str, tuple[Tensor, Tensor]] = {}
         """Taps that ``tap`` has returned so far, by name: those that are checked for NaN."""
-        self._targets, self._adapters, self._seed = targets, adapters, seed
+        self.read_teacher_taps: dict[str, Tensor] = {}
+        """Taps that ``teacher_tap`` has returned so far, by name."""
+        self._adapters: dict[Adapter, nn.ModuleList | None] = {"linear": adapters, "mlp": mlp_adapters}
+        self._targets, self._seed = targets, seed
         self._memo = StepMemo(observer)
 
     @cached_property
@@ -74,11 +81,12 @@ class TermInputs:
     def device(self) -> torch.device:
         return device_of(self.student)
 
-    def maps(self, level: int) -> tuple[Tensor, Tensor]:
+    def maps(self, level: int, adapter: Adapter = "linear") -> tuple[Tensor, Tensor]:
         """Return student (adapted) and teacher at a paired level.
 
         Args:
             level: index among ``pairs``.
+            adapter: the adapter of the student's map.
 
         Returns:
             Two maps of equal shape (B, C, H, W).
@@ -86,7 +94,7 @@ class TermInputs:
         Raises:
             DistillError: if the outputs do not have the levels, channels or images that the distiller was built for.
         """
-        return self.shared(("maps", level), lambda: self._paired_maps(level))
+        return self.shared(("maps", level, adapter), lambda: self._paired_maps(level, adapter))
 
     def tap(self, name: str) -> tuple[Tensor, Tensor]:
         """Return a tap of both sides other than the pyramid, in float32, the teacher's detached.
@@ -110,6 +118,27 @@ class TermInputs:
                 )
             self.read_taps[name] = (full_precision(student), full_precision(teacher.detach().to(self.device)))
         return self.read_taps[name]
+
+    def teacher_tap(self, name: str) -> Tensor:
+        """Return a tap of the teacher alone, in float32, detached.
+
+        Args:
+            name: as for ``tap``.
+
+        Raises:
+            DistillError: if the teacher lacks it, or it is of another number of images than the student's outputs.
+        """
+        if name not in self.read_teacher_taps:
+            tap = _tap_of(self.teacher, name)
+            if tap is None:
+                raise DistillError(f"the teacher's outputs have no {name!r}, which this distiller was built for.")
+            if len(tap) != num_images_of(self.student):
+                raise DistillError(
+                    f"{name}: {len(tap)} images of the teacher and {num_images_of(self.student)} of the student. Give "
+                    "the outputs of both for the same batch."
+                )
+            self.read_teacher_taps[name] = full_precision(tap.detach().to(self.device))
+        return self.read_teacher_taps[name]
 
     @cached_property
     def instances(self) -> Instances:
@@ -148,7 +177,7 @@ class TermInputs:
         """Return the value of ``key``, which is ``compute()`` at the first call in this step; see ``StepMemo``."""
         return self._memo.get(key, compute)
 
-    def _paired_maps(self, level: int) -> tuple[Tensor, Tensor]:
+    def _paired_maps(self, level: int, adapter: Adapter) -> tuple[Tensor, Tensor]:
         pair = self.pairs[level]
         student = _level_of(self.student_maps, pair.student, "student", pair.student_channels)
         teacher = _level_of(self.teacher_maps, pair.teacher, "teacher", pair.teacher_channels)
@@ -158,7 +187,9 @@ class TermInputs:
                 "Give the outputs of both for the same batch."
             )
         student, teacher = cropped_alike(student, teacher, pair)
-        return self._adapters[level](student), teacher
+        adapters = self._adapters[adapter]
+        assert adapters is not None, f"no term was built with the adapter {adapter!r}"
+        return adapters[level](student), teacher
 
 
 def _tap_of(outputs: DetectorOutputs, name: str) -> Tensor | None:

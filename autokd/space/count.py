@@ -13,7 +13,7 @@ from autokd.space.slots import Option, Path
 from autokd.space.space import Space
 from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight
 from autokd.spec.operator import Kind, Number
-from autokd.spec.terms import LevelWeighting
+from autokd.spec.terms import Adapter, LevelWeighting
 from autokd.spec.vocabulary import IDENTITY
 
 _MIDDLE_GRADIENT_RATIO = 40.0
@@ -30,13 +30,16 @@ def enumerate_paths(space: Space) -> Iterator[Path]:
 
 
 def enumerate_forms(space: Space) -> list[TermSpec]:
-    """Return every distinct term, with weight 1; a parameter with a range takes the range's low end.
+    """Return every distinct term, with weight 1 and the first adapter; a range of numbers takes its low end.
 
     Args:
         space: the space that offers the options.
     """
     weight = Weight("relative", 1.0)
-    return [TermSpec(steps[0], steps[1:-1], steps[-1], weight).canonical() for steps in _distinct_steps(space)]
+    return [
+        TermSpec(steps[0], steps[1:-1], steps[-1], weight, adapter=space.adapters_of(steps[0])[0]).canonical()
+        for steps in _distinct_steps(space)
+    ]
 
 
 def enumerate_specs(space: Space) -> Iterator[DistillerSpec]:
@@ -51,8 +54,7 @@ def enumerate_specs(space: Space) -> Iterator[DistillerSpec]:
     forms = enumerate_forms(space)
     for n in range(space.min_terms, space.max_terms + 1):
         for chosen in itertools.combinations(forms, n):
-            for drawn in itertools.product(*(_weights_of(space, form) for form in chosen)):
-                terms = (replace(form, weight=weight) for form, weight in zip(chosen, drawn, strict=True))
+            for terms in itertools.product(*(_variants_of(space, form) for form in chosen)):
                 yield DistillerSpec(tuple(terms)).canonical()
 
 
@@ -63,10 +65,13 @@ def count_specs(space: Space) -> int:
         space: the space that offers the options.
     """
     num_weights = len(_gradient_ratios(space)) * len(space.schedules)
-    forms = Counter(num_weights * len(space.level_weightings_of(steps[0])) for steps in _distinct_steps(space))
-    # A spec takes n forms and a weight for each. The number of such sets is the coefficient of x^n in the product of
-    # (1 + w x) over all forms, w being the form's number of weights; forms with equal w are multiplied in at once, by
-    # the binomial theorem, since enumerating the sets of a large space would never end.
+    forms = Counter(
+        num_weights * len(space.level_weightings_of(steps[0])) * len(space.adapters_of(steps[0]))
+        for steps in _distinct_steps(space)
+    )
+    # A spec takes n forms, and a weight and an adapter for each. The number of such sets is the coefficient of x^n in
+    # the product of (1 + w x) over all forms, w being the form's number of weights and adapters; forms with equal w are
+    # multiplied in at once, by the binomial theorem, since enumerating the sets of a large space would never end.
     coefficients = [1] + [0] * space.max_terms
     for weights, num_forms in forms.items():
         of_kind = [comb(num_forms, n) * weights**n for n in range(space.max_terms + 1)]
@@ -106,7 +111,12 @@ def _gradient_ratios(space: Space) -> tuple[Number, ...]:
     return (space.gradient_ratio.clip(_MIDDLE_GRADIENT_RATIO),)
 
 
-def _weights_of(space: Space, form: TermSpec) -> list[Weight]:
+def _variants_of(space: Space, form: TermSpec) -> list[TermSpec]:
+    """Return the term with each weight and each adapter that the space offers for it."""
     level_weighting: tuple[LevelWeighting, ...] = space.level_weightings_of(form.source)
-    choices = itertools.product(_gradient_ratios(space), space.schedules, level_weighting)
-    return [Weight("relative", float(value), schedule, word) for value, schedule, word in choices]
+    adapters: tuple[Adapter, ...] = space.adapters_of(form.source)
+    choices = itertools.product(_gradient_ratios(space), space.schedules, level_weighting, adapters)
+    return [
+        replace(form, weight=Weight("relative", float(value), schedule, word), adapter=adapter)
+        for value, schedule, word, adapter in choices
+    ]

@@ -86,6 +86,9 @@ def _path_of(space: Space, term: TermSpec, index: int) -> Path:
     ):
         if found not in offered:
             raise SpaceError(f"{where}.weight.{key}: {found!r} is not offered; the space has {', '.join(offered)}.")
+    if term.adapter not in space.adapters_of(term.source):
+        adapters = ", ".join(space.adapters_of(term.source))
+        raise SpaceError(f"{where}.adapter: {term.adapter!r} is not offered; the space has {adapters}.")
     for labels in _candidates(space, term):
         if not _refusal(space, labels):
             return labels
@@ -203,6 +206,8 @@ class _Script:
             return term.weight.value
         if rest in ("schedule", "level_weighting"):
             return getattr(term.weight, rest)
+        if rest == "adapter":
+            return term.adapter
         for slot, label in zip(self._space.slots, path, strict=True):
             if rest == slot.name or rest.startswith(f"{slot.name}("):
                 return label

@@ -7,6 +7,7 @@
     gradient_ratio: {log_uniform: [3, 1000]}                              # or: [10, 100]
     schedule: [constant, linear_decay]                              # of weights; also warm_up
     level_weighting: [equal, gap]                                            # how levels share a weight; also gradient
+    adapter: [linear, mlp]                                        # of the student's maps
 
 A parameter with a list is a categorical decision, with {uniform: ...} or {log_uniform: ...} a continuous one. ``only``
 restricts a step or a distance to layouts: {sigmoid: {only: logits}}, {l2: {only: [map, regions]}}; docs/operators.md
@@ -27,7 +28,7 @@ from autokd.space.slots import Option, Slot
 from autokd.space.space import Space
 from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, FlowState, Step, flow, operator_of
 from autokd.spec.operator import Kind, Layout, Operator
-from autokd.spec.terms import LEVEL_WEIGHTINGS, SCHEDULES
+from autokd.spec.terms import ADAPTERS, LEVEL_WEIGHTINGS, SCHEDULES
 from autokd.spec.vocabulary import IDENTITY
 
 DEFAULT_SPACE: dict[str, Any] = {
@@ -42,6 +43,7 @@ DEFAULT_SPACE: dict[str, Any] = {
     "gradient_ratio": {"log_uniform": [3, 1000]},
     "schedule": ["constant"],
     "level_weighting": ["equal"],
+    "adapter": ["linear"],
 }
 
 Word = TypeVar("Word", bound=str)
@@ -80,7 +82,9 @@ def space_from_document(document: Document) -> Space:
     )
     schedules = _words("schedule", SCHEDULES, data, document)
     level_weighting = _words("level_weighting", LEVEL_WEIGHTINGS, data, document)
-    space = Space(low, high, (sources, *transforms, distances), gradient_ratio, schedules, level_weighting)
+    adapters = _words("adapter", ADAPTERS, data, document)
+    slots = (sources, *transforms, distances)
+    space = Space(low, high, slots, gradient_ratio, schedules, level_weighting, adapters)
     unused = [(slot, option) for slot, option in unreachable_options(space) if _given(slot, data) == "all"]
     space = without_options(space, unused)
     _refuse_unreachable(space, data, document)
@@ -131,7 +135,7 @@ def _transforms(data: Any, document: Document) -> list[Slot]:
             f"found {data!r}; write {{slot name: [steps]}}, in the order of application.",
             SpaceError,
         )
-    reserved = {"source", "distance", "gradient_ratio", "schedule", "level_weighting"}
+    reserved = {"source", "distance", "gradient_ratio", "schedule", "level_weighting", "adapter"}
     slots = []
     for name, options in data.items():
         if name in reserved or "." in name or "(" in name:

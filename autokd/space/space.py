@@ -12,7 +12,7 @@ from autokd.errors import SpecError
 from autokd.space.domains import Domain, Range
 from autokd.space.slots import Option, Path, Slot
 from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight, flow, operator_of
-from autokd.spec.terms import LevelWeighting, Schedule
+from autokd.spec.terms import Adapter, LevelWeighting, Schedule
 from autokd.spec.vocabulary import IDENTITY
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Space:
         schedules: schedules of a term's weight.
         level_weighting: ways in which the levels of a term share its weight; a source of a single piece always has
             "equal".
+        adapters: adapters of the student's maps; a source that compares no maps of paired levels always has "linear".
         document: the plain data that the space was read from, defaults written out; None for a part of a space.
     """
 
@@ -78,6 +79,7 @@ class Space:
     gradient_ratio: Domain
     schedules: tuple[Schedule, ...] = ("constant",)
     level_weighting: tuple[LevelWeighting, ...] = ("equal",)
+    adapters: tuple[Adapter, ...] = ("linear",)
     document: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     def walk(self, chooser: Chooser) -> DistillerSpec:
@@ -114,6 +116,14 @@ class Space:
             source: the term's source.
         """
         return self.level_weighting if operator_of("source", source.name).by_level else ("equal",)
+
+    def adapters_of(self, source: Step) -> tuple[Adapter, ...]:
+        """Return the adapters that a term may have.
+
+        Args:
+            source: the term's source.
+        """
+        return self.adapters if operator_of("source", source.name).by_level else ("linear",)
 
     def successors(self, index: int, state: FlowState) -> tuple[Successor, ...]:
         """Return the options of slot ``index`` from which a term can be completed, in the slot's order.
@@ -174,7 +184,9 @@ class Space:
             state = advance(state, slot, option)
         source, *transforms, distance = steps
         written = tuple(step for step in transforms if step.name != IDENTITY)
-        return TermSpec(source, written, distance, self._walk_weight(chooser, prefix, source)), path
+        weight = self._walk_weight(chooser, prefix, source)
+        adapter = self._walk_adapter(chooser, prefix, source)
+        return TermSpec(source, written, distance, weight, adapter=adapter), path
 
     def _walk_weight(self, chooser: Chooser, prefix: str, source: Step) -> Weight:
         gradient_ratio = _choose_number(chooser, f"{prefix}.gradient_ratio", self.gradient_ratio)
@@ -186,6 +198,12 @@ class Space:
                 LevelWeighting, chooser.categorical(f"{prefix}.level_weighting", self.level_weighting)
             )
         return Weight("relative", gradient_ratio, schedule, level_weighting)
+
+    def _walk_adapter(self, chooser: Chooser, prefix: str, source: Step) -> Adapter:
+        offered = self.adapters_of(source)
+        if len(offered) == 1:
+            return offered[0]
+        return cast(Adapter, chooser.categorical(f"{prefix}.adapter", offered))
 
     def _offered(self, index: int, state: FlowState, path: Path, taken: Iterable[Path]) -> tuple[str, ...]:
         """Return the labels at slot ``index`` from which a term can be completed that is not taken yet.

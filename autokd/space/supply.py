@@ -17,11 +17,14 @@ def why_lacking(
         operator: the row of the vocabulary.
         student: names of the student's taps.
         teachers: names of each teacher's taps; every teacher must supply the operator.
-        unpaired: taps that student and teacher have but that cannot be compared -> the reason.
+        unpaired: taps that student and teacher have but that cannot be compared -> the reason; "cells" if a teacher's
+            candidates do not lie on cells.
     """
     if missing := _missing(operator, student, teachers):
         lacking = "this pair lacks" if len(teachers) == 1 else "these detectors lack"
         return f"needs {', '.join(missing)}, which {lacking}"
+    if operator.needs_cells_of_teacher and "cells" in unpaired:
+        return f"weighs cells by the teacher's predictions, but {unpaired['cells']}"
     compared = (*operator.needs_taps, *(tap for tap in operator.needs_of_teacher if tap == "head"))
     return next((f"compares {tap}, but {unpaired[tap]}" for tap in compared if tap in unpaired), "")
 
@@ -35,7 +38,8 @@ def lacks_of(
         spec: the distiller.
         student: names of the student's taps.
         teachers: names of each teacher's taps; every teacher must supply each step.
-        unpaired: taps that student and teacher have but that cannot be compared -> the reason.
+        unpaired: taps that student and teacher have but that cannot be compared -> the reason; "cells" if a teacher's
+            candidates do not lie on cells.
     """
     found: dict[str, None] = {}
     for term in spec.canonical().terms:

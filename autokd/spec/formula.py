@@ -7,6 +7,8 @@ from autokd.spec.operator import Kind
 from autokd.spec.terms import Step, TermSpec
 from autokd.spec.vocabulary import IDENTITY, operator_of
 
+_ADAPTERS = {"mlp": "the student's maps pass two 1x1 convolutions with a ReLU between them"}
+
 
 def formula(spec: DistillerSpec) -> str:
     """Return the distiller in one line, "40 x l2(standardize(F))  +  ...", a summand for each term.
@@ -36,11 +38,15 @@ def formula_lines(spec: DistillerSpec) -> list[str]:
         for kind, step in _steps(term):
             row = operator_of(kind, step.name)
             seen[row.name] = f"  {row.name}: {_filled(kind, step)}  -- {row.meaning} ({row.paper})"
+        if term.adapter != "linear":
+            seen[term.adapter] = f"  {term.adapter}: {_ADAPTERS[term.adapter]}"
     return [*lines, "where", *seen.values()]
 
 
 def _term_formula(term: TermSpec) -> str:
     inner = _filled("source", term.source)
+    if term.adapter != "linear":
+        inner = f"{term.adapter}({inner})"
     for step in term.transforms:
         if step.name != IDENTITY:
             inner = _call(step, inner)

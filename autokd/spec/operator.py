@@ -20,6 +20,7 @@ could not influence the loss, so that is refused as well.
     sample_channel_scale   each channel of each sample multiplied by a positive number
     sample_channel_affine  each channel of each sample scaled and shifted, the same in all its cells
     position_scale         each channel of each cell multiplied by a positive number, the same in all samples
+    class_affine           of logits: those of each candidate scaled and shifted, the same for all classes
     grouping               cells regrouped into patches: without influence until cells are compared with each other
 
 Sides: if the source fixes how many cells a sample has per side, steps that pool or cut change the number, and a step
@@ -52,6 +53,7 @@ Effect = Literal[
     "sample_channel_affine",
     "position_scale",
     "grouping",
+    "class_affine",
 ]
 Kind = Literal["source", "transform", "distance"]
 Number = int | float
@@ -85,6 +87,8 @@ class Parameter:
         low: least allowed value.
         high: greatest allowed value.
         meaning: phrase for the reference of operators and for errors, with the unit if there is one.
+        omitted_at_default: whether the canonical form leaves the parameter out at its default. A parameter that an
+            operator gets after distillers with it were recorded needs this: their digests then stay.
     """
 
     name: str
@@ -92,6 +96,7 @@ class Parameter:
     low: Number
     high: Number
     meaning: str = ""
+    omitted_at_default: bool = False
 
     @property
     def is_integer(self) -> bool:
@@ -135,6 +140,8 @@ class Operator:
     """Taps that the student must expose beside ``needs_taps``."""
     needs_of_teacher: tuple[str, ...] = ()
     """Taps that the teacher must expose beside ``needs_taps``."""
+    needs_cells_of_teacher: bool = False
+    """Each of the teacher's candidates must lie on a cell of its levels, as those of dense heads do."""
     uses_of_student: tuple[str, ...] = ()
     """Taps of the student that the operator reads if there are any."""
     group: str = ""

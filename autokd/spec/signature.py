@@ -89,6 +89,9 @@ _REASONS: dict[Effect, str] = {
         "it ignores the scale and shift of a sample's channel, which is all that the earlier step changed"
     ),
     "position_scale": "it ignores the scale of a position, which is all that the earlier step changed",
+    "class_affine": (
+        "it ignores the scale and shift of a candidate's logits, which is all that the earlier step changed"
+    ),
     "grouping": "patches matter only where cells are compared with each other, and it treats each cell alone",
 }
 

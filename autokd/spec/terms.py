@@ -14,9 +14,11 @@ from autokd.spec.vocabulary import IDENTITY, operator_of
 WeightKind = Literal["absolute", "relative"]
 Schedule = Literal["constant", "linear_decay", "warm_up"]
 LevelWeighting = Literal["equal", "gap", "gradient"]
+Adapter = Literal["linear", "mlp"]
 WEIGHT_KINDS: tuple[WeightKind, ...] = ("absolute", "relative")
 SCHEDULES: tuple[Schedule, ...] = ("constant", "linear_decay", "warm_up")
 LEVEL_WEIGHTINGS: tuple[LevelWeighting, ...] = ("equal", "gap", "gradient")
+ADAPTERS: tuple[Adapter, ...] = ("linear", "mlp")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -58,7 +60,7 @@ class Step:
         return settings | dict(self.params)
 
     def checked(self, kind: Kind) -> Step:
-        """Return this step with every parameter written out.
+        """Return this step with every parameter written out, but for those that are omitted at their defaults.
 
         Args:
             kind: kind of the operator; a name is unique in its kind alone.
@@ -82,7 +84,8 @@ class Step:
                 raise SpecError(f"{kind} '{self.name}': {name} = {value!r} must be a whole number.")
         settings = self.settings(kind)
         exact = {p.name: int(settings[p.name]) if p.is_integer else rounded(settings[p.name])
-                 for p in operator.parameters}  # fmt: skip
+                 for p in operator.parameters
+                 if not (p.omitted_at_default and settings[p.name] == p.default)}  # fmt: skip
         return Step.of(self.name, **exact)
 
 
@@ -131,12 +134,23 @@ class TermSpec:
         transforms: steps that change both sides of a pair together, in the order of their application; may be empty.
         distance: step that gives one number for a pair.
         weight: weight of the term in the distiller's sum.
+        adapter: what the student's maps pass before they are compared: ``linear``, a 1x1 convolution where the channels
+            of both sides differ; ``mlp``, two 1x1 convolutions with a ReLU between them on every level. Terms with
+            equal adapters share them.
+
+    Raises:
+        SpecError: if there is no such adapter.
     """
 
     source: Step
     transforms: tuple[Step, ...]
     distance: Step
     weight: Weight
+    adapter: Adapter = "linear"
+
+    def __post_init__(self) -> None:
+        if self.adapter not in ADAPTERS:
+            raise SpecError("adapter: " + one_of(str(self.adapter), ADAPTERS, noun="adapter"))
 
     def canonical(self) -> TermSpec:
         """Return the one representative of all ways to write this term.
@@ -152,6 +166,7 @@ class TermSpec:
             tuple(_at(f"transforms[{i}]", step, "transform") for i, step in enumerate(written)),
             self.distance.checked("distance"),
             replace(self.weight, value=rounded(self.weight.value)),
+            adapter=self.adapter,
         )
         check_term(term)
         return term
@@ -176,6 +191,11 @@ def check_term(term: TermSpec) -> None:
         raise SpecError(
             f"weight: level_weighting is {term.weight.level_weighting!r}, but source '{term.source.name}' gives a "
             "single feature pair, not one a level. Use level_weighting: equal."
+        )
+    if term.adapter != "linear" and not operator_of("source", term.source.name).by_level:
+        raise SpecError(
+            f"adapter: found {term.adapter!r}, but source '{term.source.name}' compares no maps of paired levels, "
+            "which an adapter is for. Use adapter: linear, or leave it out."
         )
     steps: list[tuple[str, Kind, int]] = [(f"transforms[{i}]", "transform", i) for i in range(len(term.transforms))]
     for place, kind, i in [*steps, ("distance", "distance", -1)]:

@@ -7,6 +7,7 @@ terms:
   transforms: [{softmax_cells: {temperature: 1.0}}]
   distance: kl
   weight: {relative: 40}              # or {absolute: 10}; also schedule: linear_decay, level_weighting: gap
+  adapter: mlp                        # of the student's maps; left out: linear
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from typing import Any, NamedTuple, cast
 from autokd.documents import Document, Location
 from autokd.errors import SpecError, one_of
 from autokd.spec.operator import Kind, Number
-from autokd.spec.terms import WEIGHT_KINDS, Step, TermSpec, Weight
+from autokd.spec.terms import ADAPTERS, WEIGHT_KINDS, Step, TermSpec, Weight
 from autokd.spec.vocabulary import IDENTITY
 
 SCHEMA = 2
 """Version of the format of a distiller's YAML file; raised if old files need a translation."""
 _SPEC_KEYS = ("schema", "name", "paper", "terms")
-_TERM_KEYS = ("source", "transforms", "distance", "weight")
+_TERM_KEYS = ("source", "transforms", "distance", "weight", "adapter")
 
 
 def parse_step(value: Any, kind: Kind, document: Document, location: Location) -> Step:
@@ -123,6 +124,9 @@ def _term(data: Any, document: Document, location: Location) -> TermSpec:
     transforms = data.get("transforms") or []
     if not isinstance(transforms, list):
         raise document.error((*location, "transforms"), f"found {transforms!r}; write a list of steps.", SpecError)
+    adapter = data.get("adapter", "linear")
+    if adapter not in ADAPTERS:
+        raise document.error((*location, "adapter"), one_of(str(adapter), ADAPTERS, noun="adapter"), SpecError)
     return TermSpec(
         parse_step(data["source"], "source", document, (*location, "source")),
         tuple(
@@ -130,6 +134,7 @@ def _term(data: Any, document: Document, location: Location) -> TermSpec:
         ),
         parse_step(data["distance"], "distance", document, (*location, "distance")),
         _weight(data["weight"], document, (*location, "weight")),
+        adapter=adapter,
     )
 
 
@@ -156,12 +161,13 @@ def _step_data(step: Step) -> str | dict[str, dict[str, Number]]:
 
 
 def _term_data(term: TermSpec) -> dict[str, Any]:
-    return {
+    data = {
         "source": _step_data(term.source),
         "transforms": [_step_data(step) for step in term.transforms],
         "distance": _step_data(term.distance),
         "weight": _weight_data(term.weight),
     }
+    return data if term.adapter == "linear" else data | {"adapter": term.adapter}
 
 
 def _weight_data(weight: Weight) -> dict[str, Any]:

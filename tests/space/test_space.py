@@ -180,11 +180,30 @@ def test_schedules_and_layers_are_decisions_where_they_make_a_difference():
         validate(space, warm)
 
 
+def test_adapters_are_a_decision_of_sources_that_compare_maps():
+    space = load_space(
+        "space:\n  terms: 1\n  sources: [feature_map, semantic_guided]\n  transforms: {}\n  distances: [l1, l2]\n"
+        "  gradient_ratio: [10]\n  adapter: [linear, mlp]\n"
+    )
+    specs = list(enumerate_specs(space))
+    assert count_specs(space) == len(set(specs)) == 2 * 2 + 2
+    for spec in specs:
+        validate(space, spec)
+        decisions = decisions_of(space, spec)
+        assert decisions.get("t1.adapter", "linear") == spec.terms[0].adapter
+    assert {space.sample(np.random.default_rng(seed)).terms[0].adapter for seed in range(20)} == {"linear", "mlp"}
+    plain = load_space("space:\n  sources: [feature_map]\n  gradient_ratio: [10]\n")
+    mlp = TermSpec(Step.of("feature_map"), (), Step.of("l1"), Weight("relative", 10), adapter="mlp")
+    with pytest.raises(SpaceError, match=r"terms\[0\].adapter: 'mlp' is not offered; the space has linear"):
+        validate(plain, DistillerSpec((mlp,)))
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
         ("schedule: linear", "Did you mean 'linear_decay'?"),
         ("level_weighting: [gap, gap]", "each once"),
+        ("adapter: mpl", "Did you mean 'mlp'?"),
         ("schedule: []", "one or more of constant, linear_decay, warm_up"),
     ],
 )
@@ -212,6 +231,18 @@ def test_what_one_of_several_teachers_cannot_supply_is_dropped_and_the_teacher_i
         "source 'crossed_logits' needs teacher 2's head, teacher 3's class_logits, which these detectors lack",
     )
     assert restrict_to_taps(space, everything, everything, everything) == (space, ())
+
+
+def test_sources_that_weigh_cells_by_scores_need_a_teacher_whose_candidates_lie_on_cells():
+    space = load_space("space:\n  sources: [feature_map, teacher_confidence, object_similarity]\n")
+    taps = {"fpn"}, {"fpn", "class_logits", "boxes"}
+    assert restrict_to_taps(space, *taps) == (space, ())
+    part, reasons = restrict_to_taps(space, *taps, unpaired={"cells": "the teacher's are queries"})
+    labels = [option.label for slot in part.slots if slot.kind == "source" for option in slot.options]
+    assert labels == ["feature_map", "object_similarity"]
+    assert reasons == (
+        "source 'teacher_confidence' weighs cells by the teacher's predictions, but the teacher's are queries",
+    )
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ SOURCE_NAMES = [
     "crossed_logits",
     "crossed_boxes",
     "contrastive",
+    "teacher_confidence",
+    "object_similarity",
 ]
 TRANSFORM_NAMES = [
     "spatial_attention",
@@ -56,6 +58,7 @@ TRANSFORM_NAMES = [
     "l2_cells",
     "l2_samples",
     "min_max",
+    "standardize_classes",
     "power",
     "root",
     "log",
@@ -63,6 +66,7 @@ TRANSFORM_NAMES = [
     "affine",
     "softmax_cells",
     "softmax_channels",
+    "haar_band",
 ]
 DISTANCE_NAMES = [
     "l2_vectors",
@@ -108,10 +112,12 @@ DIGESTS = {
     "gram": "d2f58d599d244b7a",
     "kd": "86db4080339ce471",
     "ld": "17bcbdbceb43328c",
+    "logit_standardization": "9133b8e5e125b507",
     "mgd": "a82d43e97938e95b",
     "mlkd": "13baa1956d5768de",
     "pkd": "041cac354dcaba13",
     "rkd": "5b4c4c8a7369093d",
+    "score_weighted": "0a84d4cae4169fab",
     "sp": "841a09b4c1611a2c",
 }
 

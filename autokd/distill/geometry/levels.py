@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from autokd.detector_outputs import DetectorOutputs
 from autokd.errors import DistillError, name_list
+from autokd.spec.terms import Adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +90,43 @@ def cropped_alike(student_BCHW: Tensor, teacher_BCHW: Tensor, pair: LevelPair) -
     return student_BCHW[..., :height, :width], teacher_BCHW[..., :height, :width]
 
 
-def make_adapters(pairs: tuple[LevelPair, ...]) -> nn.ModuleList:
-    """Return a module for each pair: a 1x1 convolution to the teacher's channels if they differ, else the identity.
+def make_adapters(pairs: tuple[LevelPair, ...], *, kind: Adapter = "linear") -> nn.ModuleList:
+    """Return a module for each pair, which brings the student's map to the teacher's channels.
 
-    FitNets, arXiv:1412.6550, section 2.2 (a regressor on the student's side).
+    Args:
+        pairs: the paired levels.
+        kind: ``linear``, a 1x1 convolution if the channels differ, else the identity: FitNets, arXiv:1412.6550,
+            section 2.2 (a regressor on the student's side). ``mlp``, two 1x1 convolutions with a ReLU between them,
+            also if the channels agree: the projector of Ultralytics' distillation (2026).
     """
-    return nn.ModuleList(_make_adapter(pair) for pair in pairs)
+    make = {"linear": _linear_adapter, "mlp": _mlp_adapter}[kind]
+    return nn.ModuleList(make(pair) for pair in pairs)
 
 
-def _make_adapter(pair: LevelPair) -> nn.Module:
+def _linear_adapter(pair: LevelPair) -> nn.Module:
     if pair.student_channels == pair.teacher_channels:
         return nn.Identity()
     with own_random_numbers(f"adapter {pair.stride}"):
-        adapter = nn.Conv2d(pair.student_channels, pair.teacher_channels, kernel_size=1)
-        # Variance 1 / C keeps the variance of what passes, so a term starts at the scale that its weight was tuned for.
-        nn.init.normal_(adapter.weight, std=pair.student_channels**-0.5)
-    assert adapter.bias is not None
-    nn.init.zeros_(adapter.bias)
-    return adapter
+        return _pointwise(pair.student_channels, pair.teacher_channels, 1.0)
+
+
+def _mlp_adapter(pair: LevelPair) -> nn.Module:
+    with own_random_numbers(f"mlp adapter {pair.stride}"):
+        return nn.Sequential(
+            _pointwise(pair.student_channels, pair.teacher_channels, 1.0),
+            nn.ReLU(),
+            # Half of the second moment is behind the ReLU.
+            _pointwise(pair.teacher_channels, pair.teacher_channels, 2.0),
+        )
+
+
+def _pointwise(num_in: int, num_out: int, gain: float) -> nn.Conv2d:
+    convolution = nn.Conv2d(num_in, num_out, kernel_size=1)
+    # Variance gain / C keeps the variance of what passes, so a term starts at the scale that its weight was tuned for.
+    nn.init.normal_(convolution.weight, std=gain**0.5 * num_in**-0.5)
+    assert convolution.bias is not None
+    nn.init.zeros_(convolution.bias)
+    return convolution
 
 
 @contextmanager

@@ -29,10 +29,10 @@ class FeatureMap(Source):
         return None
 
     def _level(self, inputs: TermInputs, level: int) -> FeaturePair:
-        student_BCHW, teacher_BCHW = inputs.maps(level)
+        student_BCHW, teacher_BCHW = self.maps(inputs, level)
         height, width = student_BCHW.shape[-2:]
         # Foreground and background of a level are pairs of the same maps, and may share what is made of those.
-        maps_key = ("maps", level)
+        maps_key = ("maps", level, self.adapter)
         grid, region = Grid(height, width), self.region(inputs, level)
         return FeaturePair(student_BCHW, teacher_BCHW, grid, region=region, level=level, maps_key=maps_key)
 
@@ -91,7 +91,9 @@ class Instance(Source):
         region = Present(instances.present_S)
         pieces = []
         for level, pair in enumerate(inputs.pairs):
-            student, teacher = (roi_align(x_BCHW, boxes_BM4, pair.stride, self.size) for x_BCHW in inputs.maps(level))
+            student, teacher = (
+                roi_align(x_BCHW, boxes_BM4, pair.stride, self.size) for x_BCHW in self.maps(inputs, level)
+            )
             grid = Grid(self.size, self.size)
             pieces.append(FeaturePair(student, teacher, grid, region, REGIONS, level=level, instances=instances))
         return tuple(pieces)

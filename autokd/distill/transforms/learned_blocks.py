@@ -11,26 +11,37 @@ from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import BuildContext, Transform
 from autokd.distill.statistics import log_softmax_over_cells
 from autokd.distill.term_inputs import TermInputs
-from autokd.distill.transforms.masks import draw_kept
+from autokd.distill.transforms.energies import teacher_magnitude
+from autokd.distill.transforms.masks import attended, draw_kept
+
+_BY_ATTENTION = 2
 
 
 class MaskedGeneration(Transform):
-    """The student's map with random cells set to 0, then completed by 3x3 convolution - ReLU - 3x3 convolution.
+    """The student's map with a part of its cells set to 0, then completed by 3x3 convolution - ReLU - 3x3 convolution.
 
     Layout map -> map; the teacher stays as it is. Cells that do not count, padding of patches among them, are set to 0
-    too. MGD, arXiv:2205.01529, section 3.1.
+    too. With ``mask`` 1 each cell is set to 0 with probability ``drop``: MGD, arXiv:2205.01529, section 3.1. With
+    ``mask`` 2 it is the part ``drop`` of each sample's cells at which the teacher's attention, mean_c |t|, is greatest,
+    so that the student must rebuild what the teacher looks at from its surroundings: after AMD, arXiv:2301.13538, which
+    sets a threshold of the attention in place of a part of the cells.
     """
 
-    def __init__(self, context: BuildContext, drop: float) -> None:
+    def __init__(self, context: BuildContext, drop: float, mask: int) -> None:
         super().__init__(context)
         self.drop = drop
+        self.by_attention = mask == _BY_ATTENTION
         self.generators = nn.ModuleList(_generator(pair.channels) for pair in context.pairs)
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
         student_SCHW = features.student_SCHW
-        kept_S1HW = draw_kept(student_SCHW, self.drop, inputs)
-        if features.members_SHW is not None:
-            kept_S1HW = kept_S1HW & (features.members_SHW[:, None] > 0)
+        members_SHW = features.members_SHW
+        if self.by_attention:
+            kept_S1HW = ~attended(teacher_magnitude(features, 1, inputs).mean(1), members_SHW, self.drop)[:, None]
+        else:
+            kept_S1HW = draw_kept(student_SCHW, self.drop, inputs)
+        if members_SHW is not None:
+            kept_S1HW = kept_S1HW & (members_SHW[:, None] > 0)
         generated = self.generators[features.level](student_SCHW.masked_fill(~kept_S1HW, 0.0))
         return features.with_maps(generated, features.teacher_SCHW)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import Transform
-from autokd.distill.statistics import centered, unit
+from autokd.distill.statistics import centered, sum_of_squares, unit
 
 _ROUNDING = 1e-6
 """A channel that varies by less than this part of its greatest value is constant: float32 resolves no better."""
@@ -29,6 +29,23 @@ class Standardize(Transform):
     def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
         difference, deviation, varies = centered(x_SCHW, features.members_SHW)
         return difference * torch.where(varies, 1.0 / (deviation + 1e-6), 0.0)
+
+
+class StandardizeClasses(Transform):
+    """(x - mean) / (std + 1e-7), each candidate over its classes, unbiased std; 1e-7 as in the released code.
+
+    Layout logits -> logits. The size of a candidate's logits, which a small student need not match, is gone; their
+    order and relations stay. A candidate whose logits are equal up to rounding becomes 0, with no gradient. Of two
+    classes nothing but the order would be left, so it needs three. Logit standardization, arXiv:2403.01427, section 4.
+    """
+
+    def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
+        average_S1HW = x_SCHW.mean(1, keepdim=True)
+        difference = x_SCHW - average_S1HW
+        variance_S1HW = sum_of_squares(difference, (1,)) / max(x_SCHW.shape[1] - 1, 1)
+        varies = variance_S1HW > (_ROUNDING * average_S1HW).square()
+        deviation_S1HW = torch.where(varies, variance_S1HW, 1.0).sqrt()
+        return difference * torch.where(varies, 1.0 / (deviation_S1HW + 1e-7), 0.0)
 
 
 class L2Channels(Transform):

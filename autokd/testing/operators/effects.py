@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from autokd.distill.feature_pair import FeaturePair
-from autokd.spec.operator import Effect, Operator
+from autokd.spec.operator import DISTRIBUTIONS, LOGITS, Effect, Operator
 from autokd.testing.operators import samples
 from autokd.testing.operators.probes import disturbed, expect
 
@@ -42,8 +42,16 @@ _CHANGES: dict[Effect, Callable[[Tensor, _Draws], Tensor]] = {
         x * draws.positive(len(x), x.shape[1], 1, 1) + draws.positive(len(x), x.shape[1], 1, 1)
     ),
     "position_scale": lambda x, draws: x * draws.positive(1, *x.shape[1:]),
+    "class_affine": lambda x, draws: (
+        x * draws.positive(len(x), 1, *x.shape[2:]) + draws.positive(len(x), 1, *x.shape[2:])
+    ),
 }
 """Every effect but ``grouping`` as a random change of a map."""
+
+
+def _concerns(effect: Effect, row: Operator) -> bool:
+    """Whether a step before the operator can leave the effect pending."""
+    return effect != "class_affine" or LOGITS in row.takes
 
 
 def _has_equal_ratios(before: Tensor, after: Tensor, like: Callable[[Tensor], Tensor]) -> bool:
@@ -64,6 +72,7 @@ _IS_CHANGE: dict[Effect, Callable[[Tensor, Tensor], bool]] = {
     "sample_channel_scale": lambda x, y: _has_equal_ratios(x, y, lambda ratio: ratio[..., :1, :1]),
     "sample_channel_affine": lambda x, y: _is_affine(*(side.flatten(0, 1).flatten(1) for side in (x, y))),
     "position_scale": lambda x, y: _has_equal_ratios(x, y, lambda ratio: ratio[:1]),
+    "class_affine": lambda x, y: _is_affine(*(side.movedim(1, -1).flatten(0, -2) for side in (x, y))),
 }
 
 
@@ -111,12 +120,14 @@ def sees_what_it_does_not_declare(row: Operator) -> None:
     draws = _Draws()
     x, _ = draws.maps()
     for effect, change in _CHANGES.items():
-        if effect in row.blind_to:
+        if effect in row.blind_to or not _concerns(effect, row):
             continue
         before, after = _operate(row, x), _operate(row, change(x, draws))
         expect(not torch.allclose(after, before, rtol=1e-3), row, f"it undoes {effect!r}, and is not declared blind")
         # Of one positive number a cell, every change is one of scale; through three points there is always a line.
         tells_nothing = after.shape[1] == 1 and (effect == "cell_scale" or after.numel() <= 3)
+        # Log-probabilities are logits, shifted; a distance compares the probabilities, which show the change.
+        tells_nothing |= effect == "class_affine" and row.gives in DISTRIBUTIONS
         if effect not in row.keeps | row.adds and not tells_nothing:
             passes_on = _IS_CHANGE[effect](before, after)
             expect(not passes_on, row, f"it passes {effect!r} on, and does not declare that it keeps it")
@@ -150,7 +161,7 @@ def is_a_distance_that_sees_the_rest(row: Operator) -> None:
     distance = samples.operator("distance", row.name)
     before = _value(distance, samples.piece(student, teacher))
     for effect, change in _CHANGES.items():
-        if effect in row.keeps | row.blind_to:
+        if effect in row.keeps | row.blind_to or not _concerns(effect, row):
             continue
         after = _value(distance, samples.piece(change(student, draws), change(teacher, draws)))
         expect(abs(after - before) > 1e-5 * abs(before), row, f"it is blind to {effect!r}, and does not declare it")

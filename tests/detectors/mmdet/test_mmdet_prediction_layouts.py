@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autokd.config import load_config
-from autokd.detectors import prediction_layout_of, taps_of, taps_of_teachers, unpaired_taps
+from autokd.detectors import pair_of, prediction_layout_of, taps_of, taps_of_teachers, unpaired_taps
 from autokd.space import restrict_to_taps
 from tests.support.mmdet_cases import DENSE, NUM_CLASSES, QUERY, TWO_STAGE, section
 
@@ -45,8 +45,11 @@ def test_torchvision_heads_have_the_rows_that_they_give(architecture, size):
     assert prediction_layout_of(config, size).number == outputs.class_logits.shape[1]
 
 
-def reasons_of(teacher: str, student: str, size=(96, 128)) -> list[str]:
-    space = "space: {terms: 1, sources: [feature_map, class_logits, localization], distances: [l2, iou]}\n"
+def reasons_of(
+    teacher: str, student: str, size=(96, 128), sources: str = "feature_map, class_logits, localization"
+) -> list[str]:
+    distances = "l2, iou" if "localization" in sources else "l2"
+    space = f"space: {{terms: 1, sources: [{sources}], distances: [{distances}]}}\n"
     text = DATA.format(*size) + f"teacher: {teacher}\nstudent: {student}\n" + space
     config = load_config(text)
     taps = taps_of(config.student), *taps_of_teachers(config)
@@ -74,6 +77,22 @@ def test_predictions_of_other_rows_leave_the_space_with_the_reason(teacher, stud
     ]
     assert {"class_logits", "localization"} == {reason.split("'")[1] for reason in found}
     assert all(why in reason for reason in found)
+
+
+@pytest.mark.parametrize(("teacher", "is_left_out"), [("deformable_detr", True), ("retinanet", False)])
+def test_scores_are_laid_on_cells_only_if_the_teachers_candidates_lie_there(teacher, is_left_out):
+    found = reasons_of(of_mmdet(teacher), of_mmdet("gfl"), sources="feature_map, teacher_confidence")
+    words = "source 'teacher_confidence' weighs cells by the teacher's predictions, but the teacher's are queries"
+    assert any(words in reason for reason in found) == is_left_out
+
+
+def test_a_student_of_queries_that_may_be_promoted_lays_no_scores_on_cells():
+    space = "space: {terms: 1, sources: [feature_map, teacher_confidence], distances: [l2]}\n"
+    text = f"{DATA.format(96, 128)}teacher: {of_mmdet('retinanet')}\nstudent: {of_mmdet('deformable_detr')}\n{space}"
+    config = load_config(text + "search: {promote_after: 4}\n")
+    (reason,) = pair_of(config).part_of(config.space)[1]
+    assert "those of a promoted student are queries" in reason
+    assert pair_of(config, promoting=False).part_of(config.space)[1] == ()
 
 
 @pytest.mark.parametrize("teacher", ["fcos", "gfl", "tood", "reppoints"])

@@ -24,7 +24,8 @@ ROWS: tuple[Operator, ...] = (
         "pearson_channels", "distance", f"{_MODULE}:PearsonChannels",
         takes=(*FEATURES, LOGITS, CHANNEL_DISTRIBUTION),
         formula="mean 1 - corr_c(s, t)", meaning="mean over the cells of one minus the correlation over the channels",
-        paper="DIST, arXiv:2205.10536, eq. 8", keeps=effects("grouping"), blind_to=effects("cell_scale"),
+        paper="DIST, arXiv:2205.10536, eq. 8", keeps=effects("grouping"),
+        blind_to=effects("cell_scale", "class_affine"),
     ),
     Operator(
         "cross_correlation", "distance", f"{_MODULE}:CrossCorrelation",

@@ -9,10 +9,11 @@ from autokd.spec.tables.sources import (
     prototypes,
     region_contrast,
     semantic_guided,
+    teacher_weighted,
 )
 
 # The order of the families, and of the rows in each, is the order of options in a space and of proposals of a search:
 # recorded searches depend on it.
-FAMILIES = (maps, semantic_guided, prototypes, predictions, crossed_predictions, region_contrast)
+FAMILIES = (maps, semantic_guided, prototypes, predictions, crossed_predictions, region_contrast, teacher_weighted)
 
 __all__ = ["FAMILIES"]

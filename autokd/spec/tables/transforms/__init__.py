@@ -6,6 +6,7 @@ from autokd.spec.tables.transforms import (
     affine,
     attention,
     energies,
+    frequencies,
     gram,
     joint_attention,
     learned_blocks,
@@ -34,6 +35,7 @@ FAMILIES = (
     pointwise,
     affine,
     softmax,
+    frequencies,
 )
 
 __all__ = ["FAMILIES"]

@@ -21,7 +21,7 @@ ROWS: tuple[Operator, ...] = (
         formula="x / ||x||_c", meaning="the vector of each cell, scaled to length 1",
         paper="DetKDS, ICML 2024",
         takes=(*FEATURES, LOGITS), gives_same=True,
-        adds=effects("cell_scale"), keeps=effects("grouping"), blind_to=effects("cell_scale"),
+        adds=effects("cell_scale"), keeps=effects("grouping", "class_affine"), blind_to=effects("cell_scale"),
     ),
     Operator(
         "l2_cells", "transform", f"{_MODULE}:L2Cells", group="normalize",
@@ -44,5 +44,12 @@ ROWS: tuple[Operator, ...] = (
         paper="DetKDS, ICML 2024", takes=(*FEATURES, SCALAR_MAP), gives_same=True, compares_cells=True,
         adds=effects("sample_channel_affine"),
         blind_to=effects("channel_affine", "sample_channel_scale", "sample_channel_affine"),
+    ),
+    Operator(
+        "standardize_classes", "transform", f"{_MODULE}:StandardizeClasses", group="normalize",
+        formula="(x - mean_c x) / std_c x",
+        meaning="the logits of each candidate, shifted and scaled to mean 0 and standard deviation 1 over the classes",
+        paper="Logit standardization, arXiv:2403.01427, eq. 9", takes=(LOGITS,), gives_same=True,
+        adds=effects("class_affine"), blind_to=effects("cell_scale", "class_affine"),
     ),
 )  # fmt: skip

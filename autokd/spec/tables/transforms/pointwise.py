@@ -31,6 +31,6 @@ ROWS: tuple[Operator, ...] = (
         "sigmoid", "transform", f"{_MODULE}:Sigmoid", group="normalize",
         formula="sigmoid(x / {temperature})", meaning="each number as the log-odds of a yes-or-no question of its own",
         paper="BCKD, arXiv:2308.14286, section 3", takes=(*FEATURES, LOGITS), gives=BINARY, parameters=(_TEMPERATURE,),
-        keeps=effects("channel_affine", "sample_channel_affine") | _POSITIVE_FACTORS,
+        keeps=effects("channel_affine", "sample_channel_affine", "class_affine") | _POSITIVE_FACTORS,
     ),
 )  # fmt: skip
