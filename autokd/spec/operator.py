@@ -85,6 +85,8 @@ class Parameter:
         low: least allowed value.
         high: greatest allowed value.
         meaning: phrase for the reference of operators and for errors, with the unit if there is one.
+        is_late: whether the parameter came after specs with the operator had been recorded: at its default, which is
+            what the operator did before, a canonical step leaves it out, so that those specs keep their digests.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Parameter:
     low: Number
     high: Number
     meaning: str = ""
+    is_late: bool = False
 
     @property
     def is_integer(self) -> bool:

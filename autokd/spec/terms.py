@@ -58,7 +58,7 @@ class Step:
         return settings | dict(self.params)
 
     def checked(self, kind: Kind) -> Step:
-        """Return this step with every parameter written out.
+        """Return this step with every parameter written out, but for late ones at their defaults.
 
         Args:
             kind: kind of the operator; a name is unique in its kind alone.
@@ -82,7 +82,7 @@ class Step:
                 raise SpecError(f"{kind} '{self.name}': {name} = {value!r} must be a whole number.")
         settings = self.settings(kind)
         exact = {p.name: int(settings[p.name]) if p.is_integer else rounded(settings[p.name])
-                 for p in operator.parameters}  # fmt: skip
+                 for p in operator.parameters if not (p.is_late and settings[p.name] == p.default)}  # fmt: skip
         return Step.of(self.name, **exact)
 
 
