@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autokd.spec.tables.transforms import (
+    adaptation,
     affine,
     attention,
     energies,
@@ -34,6 +35,7 @@ FAMILIES = (
     pointwise,
     affine,
     softmax,
+    adaptation,
 )
 
 __all__ = ["FAMILIES"]
