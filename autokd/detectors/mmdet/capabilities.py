@@ -84,7 +84,7 @@ def detector_family_of_model(model: Mapping[str, Any], where: str) -> DetectorFa
 def _has_anchors(head: Mapping[str, Any]) -> bool:
     """Return whether a dense head regresses from anchor boxes.
 
-    RTMDet names its points an ``anchor_generator``, and TOOD is an anchor head that may be told to be none.
+    RTMDet names its points an ``anchor_generator``, and TOOD is an anchor head that may be configured as none.
     """
     if head.get("anchor_type") == "anchor_free":
         return False
