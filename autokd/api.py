@@ -99,7 +99,8 @@ def distill(
 
     Args:
         config: configuration: the path of a config file, its YAML text, the same as a mapping, or a ``RunConfig``.
-        distiller: a preset's name (``autokd.preset_names``), the path of a distiller's YAML file, or a spec.
+        distiller: a preset's name (``autokd.preset_names``), the path of a distiller's YAML file, or a spec. A preset
+            with several families has the terms and weights of the student's.
         gradient_ratio: gradient ratio to train at, above 0, in place of the weights that the distiller has; None:
             those weights.
         run_dir: folder of the run, new or empty unless ``resume``; None: ``runs/NAME-DISTILLER``.
@@ -118,9 +119,11 @@ def distill(
         StorageError: if ``run_dir`` belongs to another run, or cannot be written.
         RuntimeUnavailableError: if the chosen runtime cannot run here.
     """
+    from autokd.detectors import detector_family_of
     from autokd.study import run_distill
 
-    config, spec = read_config(config), read_distiller(distiller)
+    config = read_config(config)
+    spec = read_distiller(distiller, detector_family_of(config.student))
     directory = run_directory(config, run_dir, distiller_name(distiller))
     spec = spec if gradient_ratio is None else spec.with_gradient_ratio(gradient_ratio)
     return run_distill(config, spec, directory, cache_dir=cache_directory(cache_dir), resume=resume, observer=observer)
@@ -180,14 +183,15 @@ def read_config(config: RunConfig | Mapping[str, Any] | str | Path) -> RunConfig
     return load_config(config)
 
 
-def read_distiller(distiller: DistillerSpec | str | Path) -> DistillerSpec:
+def read_distiller(distiller: DistillerSpec | str | Path, family: str | None = None) -> DistillerSpec:
     """Return a distiller that may be given in several forms.
 
     Args:
         distiller: a preset's name, the path of a distiller's YAML file, or a spec, which is returned.
+        family: family of the student, which chooses among the families of a preset or file; None: unknown.
 
     Raises:
-        SpecError: if there is no such preset, or the file holds no distiller.
+        SpecError: if there is no such preset or family, or the file holds no distiller.
     """
     from autokd.presets import load_preset, preset_names
     from autokd.spec import DistillerSpec
@@ -195,8 +199,8 @@ def read_distiller(distiller: DistillerSpec | str | Path) -> DistillerSpec:
     if isinstance(distiller, DistillerSpec):
         return distiller
     if isinstance(distiller, str) and (distiller in preset_names() or not Path(distiller).suffix):
-        return load_preset(distiller)
-    return DistillerSpec.from_yaml(Path(distiller))
+        return load_preset(distiller, family)
+    return DistillerSpec.from_yaml(Path(distiller), family)
 
 
 def distiller_name(distiller: DistillerSpec | str | Path) -> str:

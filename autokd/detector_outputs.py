@@ -134,7 +134,7 @@ class DetectorOutputs:
     edge_logits: Tensor | None = None
     """(B, A, 4, E): logits of the distributions over distances to the left, top, right and bottom edge."""
     head_maps: HeadMaps | None = None
-    """Maps inside the branches of a dense head, at the place where a ``CrossHead`` is cut."""
+    """Maps inside the branches of a dense head, at the place where a ``CrossHead`` is cut: before an activation."""
     head: CrossHead | None = None
     """The detector's own head, cut in two and frozen: a teacher's, for CrossKD."""
 

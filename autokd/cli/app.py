@@ -209,14 +209,11 @@ def show(
         str, typer.Argument(metavar="DISTILLER.yaml", help="YAML file of a distiller, or name of a preset.")
     ],
 ) -> None:
-    """Print a distiller as a formula."""
-    from autokd.spec import formula_lines
+    """Print a distiller as a formula, one for each family of detectors for which it has terms of its own."""
+    from autokd.cli.show import distiller_lines
 
-    spec = api.read_distiller(distiller)
-    if spec.name:
-        typer.echo(f"{spec.name}  {spec.paper}".rstrip())
-    typer.echo("\n".join(formula_lines(spec.canonical())))
-    typer.echo(f"digest {spec.digest}")
+    api.read_distiller(distiller)  # it names the most similar preset if there is neither a preset nor a file
+    typer.echo("\n".join(distiller_lines(distiller)))
 
 
 @app.command()

@@ -9,21 +9,56 @@ from rich.text import Text
 from rich.tree import Tree
 
 from autokd.config import RunConfig
-from autokd.presets import load_preset, preset_names
+from autokd.presets import families_of, load_distiller, preset_names
 from autokd.space import Slot, count_specs
-from autokd.spec import formula, operator_of
+from autokd.spec import DistillerSpec, formula, formula_lines, operator_of
+from autokd.spec.families import ANY_FAMILY
 from autokd.spec.vocabulary import IDENTITY
 
 
 def presets_table() -> Table:
-    """Return a table of the presets: name, formula with the published weight, paper."""
-    table = Table("preset")
+    """Return a table of the presets: name, family of detectors, formula with the published weight, paper."""
+    table = Table("preset", "family")
     table.add_column("formula", overflow="fold")  # on a narrow terminal it is wrapped, not cut
     table.add_column("paper", overflow="fold")
     for name in preset_names():
-        spec = load_preset(name)
-        table.add_row(name, formula(spec), spec.paper)
+        for i, spec in enumerate(specs_of(name)):
+            table.add_row("" if i else name, spec.family, formula(spec), "" if i else spec.paper)
     return table
+
+
+def specs_of(distiller: str) -> list[DistillerSpec]:
+    """Return a distiller as it is for each family of detectors for which it has terms; one spec if it has no families.
+
+    Args:
+        distiller: a preset's name, or the path of a distiller's YAML file.
+
+    Raises:
+        ConfigError: if there is no such preset and no such file.
+        SpecError: if the file does not describe a distiller.
+    """
+    families = [family for family in families_of(distiller) if family != ANY_FAMILY]
+    return [load_distiller(distiller, family) for family in families or (None,)]
+
+
+def distiller_lines(distiller: str) -> list[str]:
+    """Return the output of ``autokd show``: for each family of detectors the formula, what occurs in it, its digest.
+
+    Args:
+        distiller: a preset's name, or the path of a distiller's YAML file.
+
+    Raises:
+        ConfigError: if there is no such preset and no such file.
+        SpecError: if the file does not describe a distiller.
+    """
+    specs = specs_of(distiller)
+    lines = [f"{specs[0].name}  {specs[0].paper}".rstrip()] if specs[0].name else []
+    for spec in specs:
+        if spec.family or spec.release:
+            family = "all detectors" if spec.family in ("", ANY_FAMILY) else f"{spec.family} detectors"
+            lines.append(f"for {family}" + (f", from {spec.release}" if spec.release else ""))
+        lines += [*formula_lines(spec.canonical()), f"digest {spec.digest}"]
+    return lines
 
 
 def space_view(config: RunConfig, num_samples: int) -> RenderableType:

@@ -135,6 +135,7 @@ class FullRecipe(Recipe):
     """Entries trained beside the winner: ``none`` (no distillation; always trained), presets, or YAML files of
     distillers."""
     baseline_gradient_ratio: PositiveFloat | Literal["published"] = 40.0
-    """Gradient ratio of each preset among the baselines, shared by its terms; published: the weights of its paper."""
+    """Gradient ratio of each preset among the baselines, shared by its terms; published: the weights that were
+    published for the student's family of detectors (anchor_based, anchor_free, two_stage)."""
     timeout_s: PositiveFloat | None = None
     """Time limit of a training, in seconds; a longer one fails with the cause timeout. null: no limit."""

@@ -7,7 +7,7 @@ its folder ``mmdet`` imports mmdet.
 
 from autokd.detectors.build import Description, build_detector, describe
 from autokd.detectors.candidates import PredictionLayout, grid_cells
-from autokd.detectors.capabilities import structure_text, taps_of, taps_of_teachers
+from autokd.detectors.capabilities import detector_family_of, structure_text, taps_of, taps_of_teachers
 from autokd.detectors.contract import Detections, Detector, Target
 from autokd.detectors.framework import ConfigRecipe, Framework, framework_of
 from autokd.detectors.labels import class_order
@@ -15,6 +15,7 @@ from autokd.detectors.pair import (
     FirstTrials,
     Pair,
     check_trainable,
+    family_notes,
     first_trials,
     pair_of,
     try_detectors,
@@ -34,6 +35,8 @@ __all__ = [
     "Pair",
     "PredictionLayout",
     "check_trainable",
+    "detector_family_of",
+    "family_notes",
     "first_trials",
     "framework_of",
     "grid_cells",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autokd.config import DetectorSection, RunConfig
 from autokd.detectors.framework import framework_of
+from autokd.spec.families import DetectorFamily
 
 
 def taps_of(config: DetectorSection) -> tuple[str, ...]:
@@ -23,6 +24,15 @@ def taps_of_teachers(config: RunConfig) -> tuple[tuple[str, ...], ...]:
     """
     sections = [*config.teachers, *([config.student] if config.search.promote_after else [])]
     return tuple(map(taps_of, sections))
+
+
+def detector_family_of(config: DetectorSection) -> DetectorFamily | None:
+    """Return the family of a detector, by which published distillers have their weights; None if it is of none.
+
+    Args:
+        config: the section ``teacher`` or ``student``. A pair is of its student's family.
+    """
+    return framework_of(config).detector_family(config)
 
 
 def structure_text(config: DetectorSection) -> str:

@@ -13,6 +13,7 @@ from autokd.config import DetectorSection, framework_row
 from autokd.detectors.candidates import PredictionLayout
 from autokd.detectors.contract import Detector
 from autokd.errors import DetectorError
+from autokd.spec.families import DetectorFamily
 
 S = TypeVar("S", bound=DetectorSection)
 
@@ -67,6 +68,18 @@ class Framework(ABC, Generic[S]):
         Args:
             section: the configuration.
         """
+
+    def detector_family(self, section: S) -> DetectorFamily | None:
+        """Return the family of a section's detector, by which a published distiller has its weights.
+
+        Args:
+            section: the configuration.
+
+        Returns:
+            "anchor_based" or "anchor_free" for a dense head, "two_stage" for a head on proposals; None if it is none of
+            these, such as a head on queries.
+        """
+        return None
 
     def layout(
         self, section: S, image_size_px: tuple[int, int], seen_size_px: tuple[int, int]

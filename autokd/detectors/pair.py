@@ -10,28 +10,31 @@ import torch
 
 from autokd.config import RunConfig
 from autokd.detectors.build import build_detector
-from autokd.detectors.capabilities import taps_of, taps_of_teachers
+from autokd.detectors.capabilities import detector_family_of, taps_of, taps_of_teachers
 from autokd.detectors.prediction_layout import unpaired_taps
 from autokd.errors import ConfigError, DetectorError, SpaceError
 from autokd.jobs import NO_DISTILLATION
 from autokd.presets import load_distiller, load_preset, preset_names
 from autokd.space import Space, decisions_of, lacks_of, restrict_to_taps, with_offered_ratios
 from autokd.spec import DistillerSpec
+from autokd.spec.families import ANY_FAMILY, DetectorFamily, serves
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The taps of a student and of its teachers.
+    """The taps of a student and of its teachers, and the family of detectors to which the pair belongs.
 
     Args:
         student: names of the student's taps.
         teachers: names of each teacher's taps.
         unpaired: tap -> the reason why the student's and a teacher's cannot be compared row by row.
+        family: family of the student, which chooses the weights of presets; None: of none, or unknown.
     """
 
     student: tuple[str, ...]
     teachers: tuple[tuple[str, ...], ...]
     unpaired: Mapping[str, str]
+    family: DetectorFamily | None = None
 
     def part_of(self, space: Space) -> tuple[Space, tuple[str, ...]]:
         """Return the part of a space that these detectors supply, and a sentence for each option left out.
@@ -54,7 +57,7 @@ class Pair:
 
     def supplied_presets(self) -> tuple[str, ...]:
         """Return the names of the presets that these detectors can be trained with."""
-        return tuple(name for name in preset_names() if not self.lacks(load_preset(name)))
+        return tuple(name for name in preset_names() if not self.lacks(load_preset(name, self.family)))
 
 
 def pair_of(config: RunConfig, *, promoting: bool = True) -> Pair:
@@ -70,7 +73,8 @@ def pair_of(config: RunConfig, *, promoting: bool = True) -> Pair:
     teachers = taps_of_teachers(config)
     if not promoting:
         teachers = teachers[: len(config.teachers)]
-    return Pair(taps_of(config.student), teachers, unpaired_taps(config, promoting=promoting))
+    unpaired = unpaired_taps(config, promoting=promoting)
+    return Pair(taps_of(config.student), teachers, unpaired, detector_family_of(config.student))
 
 
 def unfit_baselines(config: RunConfig) -> str:
@@ -81,7 +85,7 @@ def unfit_baselines(config: RunConfig) -> str:
     """
     pair = pair_of(config, promoting=False)
     named = [name for name in config.full.baselines if name != NO_DISTILLATION]
-    lacks = {name: found for name in named if (found := pair.lacks(load_distiller(name)))}
+    lacks = {name: found for name in named if (found := pair.lacks(load_distiller(name, pair.family)))}
     if not lacks:
         return ""
     kept = ", ".join(name for name in config.full.baselines if name not in lacks)
@@ -162,7 +166,7 @@ def first_trials(config: RunConfig, pair: Pair, space: Space) -> FirstTrials:
     """
     decisions, notes = {}, []
     for name in config.search.enqueue:
-        spec = load_distiller(name).with_gradient_ratio(config.search.enqueue_gradient_ratio)
+        spec = load_distiller(name, pair.family).with_gradient_ratio(config.search.enqueue_gradient_ratio)
         if lacks := pair.lacks(spec):
             notes.append(f"search.enqueue: {name} is not tried first: {'; '.join(lacks)}. Leave it out.")
             continue
@@ -174,6 +178,25 @@ def first_trials(config: RunConfig, pair: Pair, space: Space) -> FirstTrials:
                 "or leave the name out."
             )
     return FirstTrials(decisions, tuple(notes))
+
+
+def family_notes(specs: Iterable[DistillerSpec], family: str | None) -> tuple[str, ...]:
+    """Return a sentence for each distiller that has weights for families of detectors: which of them it has.
+
+    Args:
+        specs: distillers as they were loaded for the pair.
+        family: family of the pair's student; None: of none, or unknown.
+    """
+    notes = []
+    for spec in specs:
+        if spec.family in ("", ANY_FAMILY):
+            continue
+        note = f"{spec.name or 'a distiller'}: as published for {spec.family} detectors"
+        note += f" ({spec.release})" if spec.release else ""
+        if not serves(spec.family, family):
+            note += f"; the student is {family or 'of none of its families'}, for which nothing was published"
+        notes.append(note + ".")
+    return tuple(dict.fromkeys(notes))
 
 
 def _listed(lacks: Iterable[tuple[str, tuple[str, ...]]]) -> str:

@@ -17,6 +17,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from autokd.detectors.mmdet import adapter_of
+from autokd.detectors.mmdet.capabilities import detector_family_of_model
 from autokd.distill import Distiller, DistillResult, build_distiller
 from autokd.mmdet_training.extra_state import as_tensor, from_tensor
 from autokd.mmdet_training.live_teacher import LiveTeacher
@@ -43,7 +44,7 @@ class DistilledDetector(BaseModel):
         student: the ``model`` of the student's config, unchanged.
         teacher: a section as in AutoKD's config file (``config``, ``options``, ``checkpoint``, ``classes``; or another
             ``framework``).
-        distiller: a file, or the name of a preset.
+        distiller: a file, or the name of a preset; one with families has the terms of the student's.
         classes: names of the data set's classes, by which those of the teacher's checkpoint are found; None: both must
             have the same classes in the same order.
         probe_size_px: (height, width) of the images on which both run while the distiller is built.
@@ -65,7 +66,7 @@ class DistilledDetector(BaseModel):
         self.student = MODELS.build(student)
         self.data_preprocessor = self.student.data_preprocessor
         reader = adapter_of(self.student, "student")
-        spec = load_distiller(str(Path(distiller).expanduser()))
+        spec = load_distiller(str(Path(distiller).expanduser()), detector_family_of_model(student, "student"))
         num_classes = reader.num_classes
         # The teacher and the distiller draw random numbers: without the fork, the student would start with other
         # weights than in a training without distillation.

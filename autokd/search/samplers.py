@@ -35,12 +35,13 @@ if TYPE_CHECKING:
     from autokd.space import Space
 
 
-def make_sampler(config: SearchConfig, space: Space | None = None) -> BaseSampler:
+def make_sampler(config: SearchConfig, space: Space | None = None, family: str | None = None) -> BaseSampler:
     """Return the sampler that ``config.sampler`` names, seeded by ``config.seed``.
 
     Args:
         config: the section "search" of a configuration.
         space: the space that the prior of the tree search is counted for; None: no prior.
+        family: family of the pair's student, whose presets the prior counts; None: each preset's default.
 
     Returns:
         An Optuna sampler whose suggestions are a function of the seed and the study's history alone.
@@ -48,7 +49,7 @@ def make_sampler(config: SearchConfig, space: Space | None = None) -> BaseSample
     if config.sampler == "mcts":
         prior = None
         if space is not None and config.prior == "published":
-            prior = published_prior(space, map(load_preset, preset_names()))
+            prior = published_prior(space, (load_preset(name, family) for name in preset_names()))
         return MCTSSampler(config.seed, role=decision_role, prior=prior)
     return TrialSeededSampler(_BUILDERS[config.sampler], config.seed)
 

@@ -22,7 +22,8 @@ class DistillerSpec:
 
     Args:
         terms: one or more terms.
-        name, paper: labels; they take no part in equality, hash and digest.
+        name, paper, family, release: labels; they take no part in equality, hash and digest. ``family``: the family of
+            detectors for which the weights were published, or "any"; ``release``: where, if not in the paper.
 
     Raises:
         SpecError: if there is no term.
@@ -31,6 +32,8 @@ class DistillerSpec:
     terms: tuple[TermSpec, ...]
     name: str = ""
     paper: str = ""
+    family: str = ""
+    release: str = ""
 
     def __post_init__(self) -> None:
         if not self.terms:
@@ -59,7 +62,7 @@ class DistillerSpec:
             unweighted = replace(exact, weight=replace(exact.weight, value=1.0))
             merged[unweighted] = merged.get(unweighted, 0.0) + exact.weight.value
         terms = [replace(term, weight=replace(term.weight, value=rounded(v))) for term, v in merged.items()]
-        return DistillerSpec(tuple(sorted(terms)), self.name, self.paper)
+        return replace(self, terms=tuple(sorted(terms)))
 
     def with_gradient_ratio(self, ratio: float) -> DistillerSpec:
         """Return the same form with relative weights.
@@ -69,7 +72,7 @@ class DistillerSpec:
         """
         share = ratio / len(self.terms)
         terms = tuple(replace(term, weight=replace(term.weight, kind="relative", value=share)) for term in self.terms)
-        return DistillerSpec(terms, self.name, self.paper)
+        return replace(self, terms=terms)
 
     @cached_property
     def digest(self) -> str:
@@ -83,18 +86,20 @@ class DistillerSpec:
 
     def to_data(self) -> dict[str, Any]:
         """Return the distiller as plain data, as its YAML file holds it."""
-        return distiller_to_data(self.terms, self.name, self.paper)
+        return distiller_to_data(self.terms, self.name, self.paper, self.family, self.release)
 
     def to_yaml(self) -> str:
         """Return the text of the distiller's YAML file."""
         return dump_yaml(self.to_data())
 
     @classmethod
-    def from_yaml(cls, path_or_text: str | Path) -> DistillerSpec:
+    def from_yaml(cls, path_or_text: str | Path, family: str | None = None) -> DistillerSpec:
         """Read a distiller from a YAML file or from YAML text.
 
         Args:
             path_or_text: a path; or YAML, which is a string with a line break or with ": " in it.
+            family: the family of detectors that the distiller is for, which chooses among its ``families``; None: the
+                first of them.
 
         Returns:
             The distiller as written, not in canonical form.
@@ -103,7 +108,7 @@ class DistillerSpec:
             ConfigError: with file and line, if the file is absent or no YAML.
             SpecError: with file and line, if it is no distiller.
         """
-        return cls(*distiller_from_document(load_document(path_or_text)))
+        return cls(*distiller_from_document(load_document(path_or_text), family))
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> DistillerSpec:

@@ -8,6 +8,12 @@ terms:
   distance: kl
   weight: {relative: 40}              # or {absolute: 10}; also schedule: linear_decay, level_weighting: gap
   adapter: mlp                        # of the student's maps; left out: linear
+
+A distiller that was published with other terms or weights for other detectors has ``families`` in place of ``terms``:
+
+families:                             # the first one is the default if nothing is known
+  anchor_based: {release: "configs/retinanet.py", terms: [...]}
+  two_stage: {release: "configs/faster_rcnn.py", terms: [...]}
 """
 
 from __future__ import annotations
@@ -17,13 +23,15 @@ from typing import Any, NamedTuple, cast
 
 from autokd.documents import Document, Location
 from autokd.errors import SpecError, one_of
+from autokd.spec.families import ANY_FAMILY, DETECTOR_FAMILIES, chosen_family
 from autokd.spec.operator import Kind, Number
 from autokd.spec.terms import ADAPTERS, WEIGHT_KINDS, Step, TermSpec, Weight
 from autokd.spec.vocabulary import IDENTITY
 
 SCHEMA = 2
 """Version of the format of a distiller's YAML file; raised if old files need a translation."""
-_SPEC_KEYS = ("schema", "name", "paper", "terms")
+_SPEC_KEYS = ("schema", "name", "paper", "release", "family", "terms", "families")
+_FAMILY_KEYS = ("release", "terms")
 _TERM_KEYS = ("source", "transforms", "distance", "weight", "adapter")
 
 
@@ -70,20 +78,64 @@ class WrittenDistiller(NamedTuple):
     terms: tuple[TermSpec, ...]
     name: str
     paper: str
+    family: str
+    release: str
 
 
-def distiller_from_document(document: Document) -> WrittenDistiller:
+def distiller_from_document(document: Document, family: str | None = None) -> WrittenDistiller:
     """Read a whole distiller.
 
     Args:
-        document: a mapping with ``terms`` and, optionally, ``schema``, ``name`` and ``paper``.
+        document: a mapping with ``terms`` or ``families`` and, optionally, ``schema`` and labels.
+        family: the family of detectors that the distiller is for (``DETECTOR_FAMILIES``); None, or a family for which
+            the file has no terms of its own: its default.
 
     Returns:
-        The terms as written (not canonical), the name and the paper; "" if there is none.
+        The terms as written (not canonical), and the labels; "" for those that are not there.
 
     Raises:
-        SpecError: naming file, line and place, if anything in it is not allowed.
+        SpecError: naming file, line and place, if anything in it is not allowed, in any family's terms.
     """
+    data = _checked_mapping(document)
+    name, paper, release = (str(data.get(key) or "") for key in ("name", "paper", "release"))
+    if "families" not in data:
+        return WrittenDistiller(_terms(data, document, ()), name, paper, _label(data, document), release)
+    by_family = _by_family(data, document)
+    chosen = chosen_family(tuple(by_family), family)
+    own, own_release = by_family[chosen]
+    return WrittenDistiller(own, name, paper, chosen, own_release or release)
+
+
+def families_of_document(document: Document) -> tuple[str, ...]:
+    """Return the families of detectors for which a distiller's file has terms of their own, in its order.
+
+    Args:
+        document: a mapping as ``distiller_from_document`` takes it.
+
+    Returns:
+        Names of families; the file's label alone, or nothing, if it has the same terms for all detectors.
+
+    Raises:
+        SpecError: naming file, line and place, if it is no distiller.
+    """
+    data = _checked_mapping(document)
+    if "families" in data:
+        return tuple(_by_family(data, document))
+    label = _label(data, document)
+    return (label,) if label else ()
+
+
+def distiller_to_data(
+    terms: Sequence[TermSpec], name: str = "", paper: str = "", family: str = "", release: str = ""
+) -> dict[str, Any]:
+    """Return what a distiller's file holds, as plain data; empty labels are left out."""
+    written = (("name", name), ("paper", paper), ("release", release), ("family", family))
+    labels = {key: text for key, text in written if text}
+    return {"schema": SCHEMA, **labels, "terms": [_term_data(term) for term in terms]}
+
+
+def _checked_mapping(document: Document) -> dict[str, Any]:
+    """Return the document's mapping; SpecError if it is none, has other keys, or is of another schema."""
     data = document.data
     if not isinstance(data, dict):
         raise document.error((), "a distiller is a mapping with the key 'terms'.", SpecError)
@@ -96,22 +148,54 @@ def distiller_from_document(document: Document) -> WrittenDistiller:
             f"'schema: {SCHEMA}'.",
             SpecError,
         )
+    return data
+
+
+def _label(data: dict[str, Any], document: Document) -> str:
+    """Return the label ``family`` of a file with one list of terms."""
+    label = data.get("family") or ""
+    allowed = (ANY_FAMILY, *DETECTOR_FAMILIES)
+    if label and label not in allowed:
+        raise document.error(("family",), one_of(label, allowed, noun="family of detectors"), SpecError)
+    return str(label)
+
+
+def _by_family(data: dict[str, Any], document: Document) -> dict[str, tuple[tuple[TermSpec, ...], str]]:
+    """Return family -> (its terms, its release), in the file's order; every family is read, so that errors show."""
+    for key in ("terms", "family"):
+        if key in data:
+            raise document.error((key,), f"'{key}' and 'families' exclude each other. Drop '{key}'.", SpecError)
+    families = data["families"]
+    if not isinstance(families, dict) or not families:
+        raise document.error(
+            ("families",),
+            f"found {families!r}; write {{FAMILY: {{terms: [...]}}}} with {', '.join(DETECTOR_FAMILIES)}.",
+            SpecError,
+        )
+    _refuse_unknown(families, DETECTOR_FAMILIES, document, ("families",))
+    read = {}
+    for family, part in families.items():
+        place: Location = ("families", family)
+        if not isinstance(part, dict):
+            raise document.error(place, f"found {part!r}; a family has {', '.join(_FAMILY_KEYS)}.", SpecError)
+        _refuse_unknown(part, _FAMILY_KEYS, document, place)
+        read[str(family)] = _terms(part, document, place), str(part.get("release") or "")
+    return read
+
+
+def _terms(data: dict[str, Any], document: Document, location: Location) -> tuple[TermSpec, ...]:
+    """Return the list ``terms`` of a distiller or of one of its families, each term checked."""
+    place: Location = (*location, "terms")
     terms = data.get("terms")
     if not isinstance(terms, list) or not terms:
-        raise document.error(("terms",), f"found {terms!r}; a distiller has a list of one or more terms.", SpecError)
-    parsed = tuple(_term(term, document, ("terms", i)) for i, term in enumerate(terms))
+        raise document.error(place, f"found {terms!r}; a distiller has a list of one or more terms.", SpecError)
+    parsed = tuple(_term(term, document, (*place, i)) for i, term in enumerate(terms))
     for i, term in enumerate(parsed):
         try:
             term.canonical()
         except SpecError as error:
-            raise document.error(("terms", i), str(error), SpecError) from None
-    return WrittenDistiller(parsed, str(data.get("name") or ""), str(data.get("paper") or ""))
-
-
-def distiller_to_data(terms: Sequence[TermSpec], name: str = "", paper: str = "") -> dict[str, Any]:
-    """Return what a distiller's file holds, as plain data; empty labels are left out."""
-    labels = {key: text for key, text in (("name", name), ("paper", paper)) if text}
-    return {"schema": SCHEMA, **labels, "terms": [_term_data(term) for term in terms]}
+            raise document.error((*place, i), str(error), SpecError) from None
+    return parsed
 
 
 def _term(data: Any, document: Document, location: Location) -> TermSpec:
@@ -180,4 +264,11 @@ def _weight_data(weight: Weight) -> dict[str, Any]:
     return data
 
 
-__all__ = ["SCHEMA", "WrittenDistiller", "distiller_from_document", "distiller_to_data", "parse_step"]
+__all__ = [
+    "SCHEMA",
+    "WrittenDistiller",
+    "distiller_from_document",
+    "distiller_to_data",
+    "families_of_document",
+    "parse_step",
+]

@@ -51,17 +51,18 @@ class NamedDistiller:
         return [outcomes[str(JobId("full", self.digest, seed))] for seed in seeds]
 
 
-def baseline_distillers(recipe: FullRecipe) -> list[NamedDistiller]:
+def baseline_distillers(recipe: FullRecipe, family: str | None = None) -> list[NamedDistiller]:
     """Return "none" first, then the recipe's other baselines at the gradient ratio that the recipe gives them.
 
     Args:
         recipe: recipe of the full trainings.
+        family: family of the pair's student, which chooses the weights of presets; None: of none, or unknown.
     """
     found = [NamedDistiller(NO_DISTILLATION, None)]
     for name in recipe.baselines:
         if name == NO_DISTILLATION:
             continue
-        spec = load_distiller(name)
+        spec = load_distiller(name, family)
         if recipe.baseline_gradient_ratio != "published":
             spec = spec.with_gradient_ratio(float(recipe.baseline_gradient_ratio))
         found.append(NamedDistiller(Path(name).stem, spec))

@@ -6,6 +6,7 @@ import platform
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING
 from optuna.trial import TrialState
 
 from autokd.config import ResolvedConfig
+from autokd.detectors import detector_family_of, family_notes
 from autokd.files import write_text_atomically
 from autokd.jobs import SEARCHED, Outcome
 from autokd.metrics import TEST_AP, TRAIN_SECONDS, VAL_AP, class_ap, is_part, part_of, size_ap
-from autokd.spec import DistillerSpec, formula
+from autokd.spec import formula
 from autokd.storage import (
     Entry,
     Results,
@@ -164,6 +166,8 @@ def _notes(run: RunContext, trained: FullResults) -> tuple[str, ...]:
         notes.append(
             f"The presets were trained at a gradient ratio of {gradient_ratio:g}, kept throughout the training."
         )
+    specs = [each.spec for each in trained.distillers if each.spec is not None]
+    notes += family_notes(specs, detector_family_of(run.config.student))
     for distiller in trained.distillers:
         for outcome in distiller.outcomes(trained.outcomes, run.config.full.seeds):
             if outcome.status != "finished":
@@ -213,7 +217,7 @@ def _write_distiller(run: RunContext, winner: NamedDistiller, trained: FullResul
     chosen = [winner, *(each for each in trained.distillers if each.name == SEARCHED)]
     spec = next((each.spec for each in chosen if each.spec is not None), None)
     if spec is not None:
-        named = DistillerSpec(spec.terms, winner.name if winner.spec is spec else SEARCHED, spec.paper)
+        named = replace(spec, name=winner.name if winner.spec is spec else SEARCHED)
         write_text_atomically(run.directory.distiller_path, named.to_yaml())
 
 

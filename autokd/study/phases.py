@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from autokd.detectors import FirstTrials
+from autokd.detectors import FirstTrials, detector_family_of
 from autokd.errors import AutoKDError
 from autokd.jobs import SEARCHED, Job, Outcome
 from autokd.space import Space, count_specs
@@ -32,7 +32,7 @@ def search_phases(run: RunContext, space: Space, first: FirstTrials) -> Phases[F
     """
     reward = yield from search(run, space, first)
     winner = yield from race_finalists(run, reward)
-    distillers = baseline_distillers(run.config.full)
+    distillers = baseline_distillers(run.config.full, detector_family_of(run.config.student))
     if winner is not None:
         distillers.append(NamedDistiller(SEARCHED, winner.spec, winner.promoted))
     return (yield from train_in_full(run, distillers))

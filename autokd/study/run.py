@@ -11,7 +11,15 @@ from pathlib import Path
 
 from autokd.config import ResolvedConfig, RunConfig, config_digest
 from autokd.data import load_datasets
-from autokd.detectors import check_trainable, first_trials, pair_of, resolve, try_detectors
+from autokd.detectors import (
+    check_trainable,
+    detector_family_of,
+    family_notes,
+    first_trials,
+    pair_of,
+    resolve,
+    try_detectors,
+)
 from autokd.jobs import NO_DISTILLATION
 from autokd.presets import load_distiller
 from autokd.runtime import make_runtime
@@ -64,7 +72,9 @@ def run_search(
     pair = pair_of(config)
     space, reasons = pair.part_of(config.space)
     first = first_trials(config, pair, space)
-    for note in (*config.notes, *(f"left out of the space: {reason}" for reason in reasons), *first.notes):
+    left_out = (f"left out of the space: {reason}" for reason in reasons)
+    families = family_notes(_published(config, pair.family), pair.family)
+    for note in (*config.notes, *left_out, *first.notes, *families):
         observer.say(note)
     with _open_run(
         config=config,
@@ -110,7 +120,8 @@ def run_distill(
     observer = observer or SilentObserver()
     config = resolve(config)
     check_trainable(config, spec)
-    for note in config.notes:
+    family = detector_family_of(config.student)
+    for note in (*config.notes, *family_notes(_published(config, family, spec), family)):
         observer.say(note)
     with _open_run(
         config=config,
@@ -122,11 +133,17 @@ def run_distill(
         proxy_seeds=(),
         space=None,
     ) as run:
-        distillers = baseline_distillers(config.full)
+        distillers = baseline_distillers(config.full, family)
         if all(baseline.digest != spec.digest for baseline in distillers):
             distillers.append(NamedDistiller(spec.name or "given", spec))
         trained = _execute(run, train_in_full(run, distillers))
         return write_results(run, trained)
+
+
+def _published(config: ResolvedConfig, family: str | None, *others: DistillerSpec) -> list[DistillerSpec]:
+    """Return the distillers that the configuration names, as they are loaded for a pair of a family, and others."""
+    names = dict.fromkeys((*config.search.enqueue, *config.full.baselines))
+    return [*(load_distiller(name, family) for name in names if name != NO_DISTILLATION), *others]
 
 
 @contextmanager
@@ -147,9 +164,6 @@ def _open_run(
         proxy_seeds: seeds of the proxy trainings whose warm starts are prepared; empty if nothing is searched.
         space: space to search; None if nothing is searched.
     """
-    for name in (*config.search.enqueue, *config.full.baselines):
-        if name != NO_DISTILLATION:
-            load_distiller(name)
     datasets = load_datasets(config.data, cache_dir)
     for report in datasets.check():
         for warning in report.warnings():
@@ -159,7 +173,7 @@ def _open_run(
         study = open_study(
             storage_url or run_directory.study_path,
             config.name,
-            sampler=make_sampler(config.search, space),
+            sampler=make_sampler(config.search, space, detector_family_of(config.student)),
             pruner=make_pruner(config.search),
         )
         claim_study(study, config_digest(config), contents_of(config, datasets))

@@ -27,6 +27,7 @@ from autokd.detectors import Detections, Detector, build_detector, describe, fra
 from autokd.detectors.contract import DEFAULT_TAPS, Target
 from autokd.detectors.proposals import NUM_PROPOSALS
 from autokd.errors import DetectorError, NonFiniteError
+from autokd.spec.families import DETECTOR_FAMILIES
 
 NUM_CLASSES = 5
 SIZE_PX = (96, 128)
@@ -183,6 +184,9 @@ class DetectorConformance:
         for tap in taps_where(is_by_candidate=True):
             if getattr(without, tap) is not None:
                 torch.testing.assert_close(getattr(without, tap), getattr(beside, tap))
+
+    def test_the_family_is_one_for_which_distillers_are_published_or_none(self, case: DetectorCase) -> None:
+        assert framework_of(case.section).detector_family(case.section) in (*DETECTOR_FAMILIES, None)
 
     def test_only_the_wanted_taps_are_given_and_else_the_heads_rest(
         self, case: DetectorCase, detector: Detector, images_BCHW: Tensor, monkeypatch: pytest.MonkeyPatch

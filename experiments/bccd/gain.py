@@ -64,7 +64,7 @@ def presets() -> tuple[str, ...]:
 
 
 def at_gradient_ratio(name: str, gradient_ratio: float | None) -> DistillerSpec:
-    spec = load_preset(name)
+    spec = load_preset(name, pair_of(config_of("pair")).family)
     return spec if gradient_ratio is None else spec.with_gradient_ratio(gradient_ratio)
 
 

@@ -1,5 +1,5 @@
 """Trains every preset in full, beside "none", under one recipe: with a fair gradient ratio and with its published
-weights.
+weights, those of the pair's family of detectors.
 
     python experiments/presets/run.py work      # any number of processes, each takes what nobody has begun
     python experiments/presets/run.py collect   # result.json and the table of README.md
@@ -21,6 +21,7 @@ from autokd.benchmark.markdown import gain_text, markdown_table, mean_text, pair
 from autokd.benchmark.recording.jobs import record_jobs
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.benchmark.recording.settings import read_config
+from autokd.detectors import detector_family_of
 from autokd.jobs import Job, JobId, Outcome
 from autokd.presets import load_preset, preset_names
 from autokd.spec import DistillerSpec
@@ -35,14 +36,20 @@ SEEDS = (0, 1)
 NONE_SEEDS = (0, 1, 2, 3)
 
 
+def family() -> str | None:
+    """Return the family of the pair, its student's, whose published weights every preset gets."""
+    return detector_family_of(read_config(SPACE).student)
+
+
 def entries() -> Iterator[tuple[str, DistillerSpec | None, int]]:
     """Yield (name, spec, seed) of every training, the most important first."""
     for seed in NONE_SEEDS[:2]:
         yield "none", None, seed
+    of_pair = family()
     for gradient_ratio in ("ratio", "published"):
         for seed in SEEDS:
             for name in preset_names():
-                preset = load_preset(name)
+                preset = load_preset(name, of_pair)
                 yield (
                     f"{name}@{gradient_ratio}",
                     preset.with_gradient_ratio(RATIO) if gradient_ratio == "ratio" else preset,
@@ -59,6 +66,7 @@ def jobs() -> list[Job]:
 def _row(job: Job, outcome: Outcome, commit: str) -> dict[str, Any]:
     return {
         "name": JobId.parse(job.id).digest,
+        "family": job.spec.family if job.spec is not None else "",
         "seed": job.seed,
         "commit": commit,
         "status": outcome.status,
@@ -76,15 +84,23 @@ def collect() -> None:
     (HERE / "result.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     by_name = {name: {row["seed"]: row for row in rows if row["name"] == name} for name in {r["name"] for r in rows}}
     none = by_name.get("none", {})
+    of_pair = family()
     table = []
     for name in preset_names():
         of_both = [by_name.get(f"{name}@{gradient_ratio}", {}) for gradient_ratio in ("ratio", "published")]
         gains = [paired_gain(test_aps(of_one), test_aps(none)) for of_one in of_both]
         cells = [cell for of_one, gain in zip(of_both, gains) for cell in (mean_cell(of_one), gain_text(gain, 3))]
         best = max((gain.mean for gain in gains if gain is not None), default=-9.0)
-        table.append((best, [name, *cells]))
-    head = ("preset", "ratio 40: test AP", "gain on none", "published weights: test AP", "gain on none")
-    first = ["none", mean_cell(none), "", mean_cell(none), ""]
+        table.append((best, [name, load_preset(name, of_pair).family, *cells]))
+    head = (
+        "preset",
+        "weights published for",
+        f"gradient ratio {RATIO:g}: test AP",
+        "gain on none",
+        "published weights: test AP",
+        "gain on none",
+    )
+    first = ["none", "", mean_cell(none), "", mean_cell(none), ""]
     lines = markdown_table(head, [first, *(cells for _, cells in sorted(table, reverse=True))])
     write_table(HERE / "README.md", "table", lines)
     print("\n".join(lines))

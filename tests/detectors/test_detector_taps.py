@@ -177,17 +177,29 @@ def test_a_head_cut_in_two_gives_the_detectors_own_taps(dense, make_detector, he
             torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
 
 
-def test_the_maps_at_the_cut_are_all_blocks_but_the_last(dense, make_detector, images_BCHW):
+def test_the_maps_at_the_cut_are_all_blocks_but_the_last_and_an_activation(dense, make_detector, images_BCHW):
+    """CrossKD's released code holds the map of the last block but one before its ReLU, and aligns it there."""
     detector = make_detector(dense, head_convs=3).eval()
     outputs = detector(images_BCHW, taps=("head_maps",))
     head = detector.model.head
-    blocks = {"fcos": slice(0, 6), "retinanet": slice(0, 2)}[dense]  # FCOS lists convolution, norm and ReLU singly
     for level, map_BCHW in outputs.pyramid.items():
         for branch, found in zip((head.classification_head, head.regression_head), outputs.head_maps[level]):
+            layers = [layer for layer in branch.conv.modules() if not list(layer.children())]
+            convolutions = [i for i, layer in enumerate(layers) if isinstance(layer, torch.nn.Conv2d)]
             wanted = map_BCHW
-            for part in list(branch.conv)[blocks]:
-                wanted = part(wanted)
+            for layer in layers[: convolutions[-1] - 1]:
+                wanted = layer(wanted)
+            assert isinstance(layers[convolutions[-1] - 1], torch.nn.ReLU)
             torch.testing.assert_close(found, wanted)
+            assert (found < 0).any()
+
+
+def test_a_frozen_head_leaves_the_maps_that_it_is_given_as_they_are(dense, make_detector, images_BCHW):
+    outputs = make_detector(dense, head_convs=3).eval()(images_BCHW, taps=TAPS)
+    before = {level: [tap.clone() for tap in maps] for level, maps in outputs.head_maps.items()}
+    outputs.head.finish(outputs.head_maps, outputs.input_size_px)
+    for level, maps in outputs.head_maps.items():
+        assert all(torch.equal(tap, kept) for tap, kept in zip(maps, before[level]))
 
 
 def test_with_one_convolution_the_maps_at_the_cut_are_the_pyramid(dense, make_detector, images_BCHW):
@@ -258,7 +270,7 @@ def test_the_heads_rest_when_a_frozen_copy_is_all_that_is_wanted(dense, make_det
 def test_hooks_are_gone_after_a_forward(dense, make_detector, images_BCHW):
     detector = make_detector(dense)
     detector(images_BCHW, taps=("head_maps",))
-    assert all(not module._forward_hooks for module in detector.modules())
+    assert all(not module._forward_hooks and not module._forward_pre_hooks for module in detector.modules())
 
 
 def test_half_precision_gives_float32_taps_of_every_kind(dense, make_detector, images_BCHW):

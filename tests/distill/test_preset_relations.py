@@ -14,10 +14,16 @@ import torchvision
 
 from autokd.detector_outputs import DetectorOutputs
 from autokd.distill import build_distiller
+from autokd.distill.transforms.adaptation import (
+    AdaptedAttention,
+    AdaptedCellMean,
+    AdaptedChannelMean,
+    StudentProjection,
+)
 from autokd.distill.transforms.non_local import NonLocal
 from autokd.presets import load_preset
 from tests.support import distill_cases as cases
-from tests.support.numpy_formulas import huber
+from tests.support.numpy_formulas import conv3, huber
 
 TARGETS = {
     1: cases.boxes([[10, 8, 70, 60], [60, 50, 120, 90], [0, 0, 30, 90]]),
@@ -100,19 +106,34 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return np.exp(x - x.max()) / np.exp(x - x.max()).sum()
 
 
-def fbkd(student, teacher, blocks, temperature=0.1):
-    """FBKD, section 3: attention-guided distillation (masked features, attention) and non-local distillation."""
+FBKD = {"one_stage": (0.5, 4e-4, 2e-2), "two_stage": (0.1, 7e-5, 4e-3)}
+"""Temperature, weight of masked features and of relations, weight of attention, as released."""
+
+
+def fbkd(student, teacher, blocks, layers, constants):
+    """FBKD, section 3: attention-guided distillation (masked features, attention) and non-local distillation.
+
+    ``layers`` are the adaptation layers of the release, in the order of the terms.
+    """
+    temperature, of_maps, of_attention = constants
+    to_features, to_cells, to_channels, to_relation = layers
     masked = spatial = channel = relation = 0.0
     for s, t in zip(student, teacher):
         cells = [np.abs(x).mean(0) for x in (s, t)]
         channels = [np.abs(x).mean((1, 2)) for x in (s, t)]
         spatial_mask = s[0].size * softmax((cells[0] + cells[1]).ravel() / temperature).reshape(s[0].shape)
         channel_mask = len(s) * softmax((channels[0] + channels[1]) / temperature)
-        masked += sum((channel_mask[c] * spatial_mask * (t[c] - s[c]) ** 2).sum() for c in range(len(s)))
-        spatial += ((cells[0] - cells[1]) ** 2).sum()
-        channel += ((channels[0] - channels[1]) ** 2).sum()
-        relation += ((non_local(s, blocks[0]) - non_local(t, blocks[1])) ** 2).sum()
-    return 7e-5 * np.sqrt(masked) + 4e-3 * (np.sqrt(spatial) + np.sqrt(channel)) + 7e-5 * np.sqrt(relation)
+        masked += sum(
+            (channel_mask[c] * spatial_mask * (t[c] - project(s, to_features)[c]) ** 2).sum() for c in range(len(s))
+        )
+        spatial += ((conv3(cells[0][None], to_cells["weight"], to_cells["bias"])[0] - cells[1]) ** 2).sum()
+        channel += ((to_channels["weight"] @ channels[0] + to_channels["bias"] - channels[1]) ** 2).sum()
+        relation += ((project(non_local(s, blocks[0]), to_relation) - non_local(t, blocks[1])) ** 2).sum()
+    return of_maps * (np.sqrt(masked) + np.sqrt(relation)) + of_attention * (np.sqrt(spatial) + np.sqrt(channel))
+
+
+def project(x_CHW: np.ndarray, layer: dict[str, np.ndarray]) -> np.ndarray:
+    return np.tensordot(layer["weight"][:, :, 0, 0], x_CHW, 1) + layer["bias"][:, None, None]
 
 
 def non_local(x_CHW: np.ndarray, block: dict[str, np.ndarray]) -> np.ndarray:
@@ -126,14 +147,16 @@ def non_local(x_CHW: np.ndarray, block: dict[str, np.ndarray]) -> np.ndarray:
 
 @pytest.mark.parametrize("has_learned", [False, True])
 @pytest.mark.parametrize("num_images", [1, 3])
-def test_fbkd_is_masked_imitation_attention_imitation_and_non_local_imitation(num_images, has_learned):
+@pytest.mark.parametrize("family", FBKD)
+def test_fbkd_is_masked_imitation_attention_imitation_and_non_local_imitation(num_images, has_learned, family):
     student, teacher = (cases.outputs(num_images=num_images, seed=seed) for seed in (0, 1))
-    distiller = build_distiller(load_preset("fbkd"), student, teacher, num_classes=3)
-    (step,) = {module for module in distiller.modules() if isinstance(module, NonLocal)}
+    distiller = build_distiller(load_preset("fbkd", family), student, teacher, num_classes=3)
+    kinds = (NonLocal, AdaptedAttention, AdaptedChannelMean, AdaptedCellMean, StudentProjection)
+    step, *adapted = (next(module for module in distiller.modules() if isinstance(module, kind)) for kind in kinds)
     if has_learned:
         generator = torch.Generator().manual_seed(4)
         with torch.no_grad():
-            for parameter in step.parameters():
+            for parameter in [parameter for each in (step, *adapted) for parameter in each.parameters()]:
                 parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
     found = distiller(student, teacher).total.item()
     want = 0.0
@@ -143,5 +166,8 @@ def test_fbkd_is_masked_imitation_attention_imitation_and_non_local_imitation(nu
             {name: value.double().numpy() for name, value in side[i].state_dict().items()}
             for side in (step.student, step.teacher)
         ]
-        want += fbkd(*maps, blocks)
+        layers = [
+            {name: value.double().numpy() for name, value in each.layers[i].state_dict().items()} for each in adapted
+        ]
+        want += fbkd(*maps, blocks, layers, FBKD[family])
     assert found == pytest.approx(want, rel=2e-5)

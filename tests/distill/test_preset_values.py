@@ -15,22 +15,25 @@ def fitnet(student, teacher):
     return np.mean((student - teacher) ** 2)
 
 
-def pkd(student, teacher):
-    """PKD's released loss: 0.5 * mean (z_S - z_T)^2, weight 6; z per channel over batch and cells, unbiased."""
+def pkd(student, teacher, weight=10):
+    """PKD's released loss: 0.5 * mean (z_S - z_T)^2, weight 10 (RetinaNet; Faster R-CNN: 6).
+
+    z is per channel over batch and cells, with the unbiased deviation.
+    """
 
     def z(x):
         flat = x.transpose(1, 0, 2, 3).reshape(x.shape[1], -1)
         flat = (flat - flat.mean(1, keepdims=True)) / (flat.std(1, ddof=1, keepdims=True) + 1e-6)
         return flat
 
-    return 6 * 0.5 * np.mean((z(student) - z(teacher)) ** 2)
+    return weight * 0.5 * np.mean((z(student) - z(teacher)) ** 2)
 
 
 def pkd_by_correlation(student, teacher):
-    """PKD, section 3.2: the same as 6 (1 - r) up to (M - 1) / M, r the mean Pearson correlation."""
+    """PKD, section 3.2: the same as 10 (1 - r) up to (M - 1) / M, r the mean Pearson correlation."""
     channels, count = student.shape[1], student[:, 0].size
     r = [np.corrcoef(student[:, c].ravel(), teacher[:, c].ravel())[0, 1] for c in range(channels)]
-    return 6 * (1 - np.mean(r)) * (count - 1) / count
+    return 10 * (1 - np.mean(r)) * (count - 1) / count
 
 
 def cwd(student, teacher, temperature=1.0):
@@ -44,21 +47,33 @@ def cwd(student, teacher, temperature=1.0):
     return 10 * temperature**2 * divergence / (student.shape[0] * student.shape[1])
 
 
+def pkd_of_two_stages(student, teacher):
+    return pkd(student, teacher, weight=6)
+
+
 @pytest.mark.parametrize(
-    ("name", "formula"), [("fitnet", fitnet), ("pkd", pkd), ("pkd", pkd_by_correlation), ("cwd", cwd)]
+    ("name", "family", "formula"),
+    [
+        ("fitnet", None, fitnet),
+        ("pkd", "anchor_free", pkd),
+        ("pkd", None, pkd_by_correlation),
+        ("pkd", "two_stage", pkd_of_two_stages),
+        ("cwd", None, cwd),
+    ],
 )
 @pytest.mark.parametrize("num_images", [1, 3])
-def test_preset_equals_its_published_formula(name, formula, num_images):
+def test_preset_equals_its_published_formula(name, family, formula, num_images):
     student, teacher = (cases.outputs(num_images=num_images, seed=seed) for seed in (0, 1))
-    found = build_distiller(load_preset(name), student, teacher, num_classes=3)(student, teacher).total.item()
+    found = build_distiller(load_preset(name, family), student, teacher, num_classes=3)(student, teacher).total.item()
     pairs = zip(student.pyramid.values(), teacher.pyramid.values())
     want = sum(formula(*(x.detach().double().numpy() for x in pair)) for pair in pairs)
     assert found == pytest.approx(want, rel=2e-5)
 
 
+@pytest.mark.parametrize("family", [None, "anchor_free", "two_stage"])
 @pytest.mark.parametrize("name", preset_names())
-def test_preset_is_canonical_names_its_paper_and_builds(name):
-    preset = load_preset(name)
+def test_preset_is_canonical_names_its_paper_and_builds(name, family):
+    preset = load_preset(name, family)
     assert preset.name == name
     assert "arXiv" in preset.paper or "docs.ultralytics.com" in preset.paper
     student, teacher = cases.outputs(), cases.outputs(4, seed=1)

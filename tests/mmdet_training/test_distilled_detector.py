@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from autokd.errors import ConfigError, DetectorError
+from autokd.presets import load_preset
 from tests.support.runner_cases import CLASSES
 
 FEATURES = "terms: [{source: feature_map, distance: l2, weight: {relative: 20}}]"
@@ -101,6 +102,19 @@ def test_the_teacher_sees_the_pixels_of_the_pipeline_in_its_own_colors(build):
     found = teacher(_pixels(model.data_preprocessor, seen["inputs"]), [(64, 96)] * 2).pyramid
     for level, map_BCHW in expected.items():
         torch.testing.assert_close(found[level], map_BCHW, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("student", "head", "family"),
+    [("fcos", "bbox_head", "anchor_free"), ("faster_rcnn", "roi_head.bbox_head", "two_stage")],
+)
+def test_a_preset_has_the_weights_of_the_students_family(student, head, family, build):
+    parts = head.split(".")
+    model = build(
+        {"distiller": "fgd"}, student=student, terms=FEATURES, head="=dict(".join(parts), closing=len(parts) - 1
+    )
+    assert model.distiller.spec.family == family
+    assert model.distiller.spec == load_preset("fgd", family).canonical()
 
 
 def test_classes_are_matched_by_name(build):

@@ -351,8 +351,8 @@ def test_the_example_of_the_documentation_reads():
 
 def test_every_preset_lies_in_the_space_of_the_whole_vocabulary():
     space = load_space(Path(__file__).parents[2] / "search_spaces" / "detectors.yaml")
-    for name in preset_names():
-        spec = with_offered_ratios(space, load_preset(name).with_gradient_ratio(40))
+    for name, family in itertools.product(preset_names(), (None, "anchor_free", "two_stage")):
+        spec = with_offered_ratios(space, load_preset(name, family).with_gradient_ratio(40))
         validate(space, spec)
         assert decisions_of(space, spec)["terms"] == str(len(spec.terms))
     offered = {option.step.name for slot in space.slots for option in slot.options}

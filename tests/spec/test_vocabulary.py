@@ -7,8 +7,9 @@ from importlib import metadata
 import pytest
 
 from autokd.errors import SpecError
-from autokd.presets import load_preset, preset_names
-from autokd.spec import DISTANCES, REGISTRY, SOURCES, TRANSFORMS, Operator, operator_of
+from autokd.presets import families_of, load_preset, preset_names
+from autokd.spec import DISTANCES, REGISTRY, SOURCES, TRANSFORMS, Operator, Step, operator_of
+from autokd.spec.families import DETECTOR_FAMILIES
 from autokd.spec.registry import OperatorRegistry
 
 SOURCE_NAMES = [
@@ -17,6 +18,8 @@ SOURCE_NAMES = [
     "background",
     "foreground_background",
     "instance",
+    "foreground_map",
+    "background_map",
     "semantic_guided",
     "reliable_foreground",
     "prototypes",
@@ -36,6 +39,7 @@ TRANSFORM_NAMES = [
     "channel_attention",
     "max_pool",
     "local_patches",
+    "cell_patches",
     "sample_attention",
     "teacher_attention",
     "shared_attention",
@@ -67,6 +71,10 @@ TRANSFORM_NAMES = [
     "softmax_cells",
     "softmax_channels",
     "haar_band",
+    "student_projection",
+    "adapted_attention",
+    "adapted_channel_mean",
+    "adapted_cell_mean",
 ]
 DISTANCE_NAMES = [
     "l2_vectors",
@@ -98,11 +106,11 @@ DIGESTS = {
     "bckd": "e534fc9137ab27d6",
     "crosskd": "a4b7026961508567",
     "cwd": "b89ecef0fb7f1bdb",
-    "detkds": "325c8eb65a0246a2",
+    "detkds": "b7ab0e790e70535e",
     "dist": "71ced6e17f823cf8",
     "dkd": "f7ce9ce49c0eb61a",
-    "fbkd": "91526ac9566bc614",
-    "fgd": "237aaecff12a4b72",
+    "fbkd": "0409634c248f41ef",
+    "fgd": "12250cb03e78c997",
     "fitnet": "e3aa712e2fc37999",
     "g_detkd": "6920f21f5e3dcc2b",
     "g_detkd_contrastive": "13e526345179447b",
@@ -115,10 +123,27 @@ DIGESTS = {
     "logit_standardization": "9133b8e5e125b507",
     "mgd": "a82d43e97938e95b",
     "mlkd": "13baa1956d5768de",
-    "pkd": "041cac354dcaba13",
+    "pkd": "71b4e4d07c6eff4c",
     "rkd": "5b4c4c8a7369093d",
     "score_weighted": "0a84d4cae4169fab",
     "sp": "841a09b4c1611a2c",
+}
+"""Of each preset as it is if nothing is known of the pair: for one-stage detectors, if it has families."""
+OF_FAMILIES = {
+    "crosskd": {"anchor_based": "a4b7026961508567", "anchor_free": "06bf9923d1f1a8ee"},
+    "detkds": {
+        "anchor_based": "b7ab0e790e70535e",
+        "anchor_free": "720338e4adb3a0c8",
+        "two_stage": "59b3a43a6a0587bb",
+    },
+    "fbkd": {"one_stage": "0409634c248f41ef", "two_stage": "9612d0686c2b73e8"},
+    "fgd": {
+        "anchor_based": "12250cb03e78c997",
+        "anchor_free": "56c7678a9dfc8a75",
+        "two_stage": "323dce532a211ada",
+    },
+    "mgd": {"one_stage": "a82d43e97938e95b", "two_stage": "34f774c38a37c18e"},
+    "pkd": {"one_stage": "71b4e4d07c6eff4c", "two_stage": "041cac354dcaba13"},
 }
 
 
@@ -131,6 +156,27 @@ def test_operators_keep_their_order_within_a_kind():
 
 def test_digests_of_the_presets_stay_as_they_were_recorded():
     assert {name: load_preset(name).digest for name in preset_names()} == DIGESTS
+
+    with_families = [name for name in preset_names() if set(families_of(name)) & set(DETECTOR_FAMILIES)]
+    found = {name: {family: load_preset(name, family).digest for family in families_of(name)} for name in with_families}
+    assert {name: found[name] for name in OF_FAMILIES} == OF_FAMILIES
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Step.of("channel_attention", temperature=0.5, exponent=1),
+        Step.of("max_pool", window=2, zero_edge=0),
+    ],
+    ids=str,
+)
+def test_late_parameters_at_their_defaults_leave_recorded_digests_as_they_were(step):
+    late = step.params[0 if step.name == "channel_attention" else 1]
+    written = step.checked("transform")
+    assert late[0] not in dict(written.params)
+    assert dict(written.params).keys() == dict(step.params).keys() - {late[0]}
+    changed = Step.of(step.name, **(dict(step.params) | {late[0]: 0.5 if late[1] == 1 else 1})).checked("transform")
+    assert late[0] in dict(changed.params)
 
 
 MINE = Operator("mine", "distance", "my_package:Mine", formula="", meaning="", paper="")

@@ -119,6 +119,9 @@ def test_a_given_distiller_is_trained_beside_the_baselines(cache, tmp_path):
 
     results = run_distill(load_config(TINY), load_preset("cwd"), tmp_path / "given", cache_dir=cache)
     assert [entry.name for entry in results.entries] == ["none", "pkd", "cwd"]
+    assert [entry.spec.get("family", "") for entry in results.entries] == ["", "one_stage", "any"]
+    (note,) = (note for note in results.notes if "as published for" in note)
+    assert note.startswith("pkd: as published for one_stage detectors (open-mmlab/mmrazor")
 
 
 def test_a_given_distiller_costs_no_warm_start(cache, tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from autokd.config import MmdetDetector
 from autokd.detectors.candidates import PredictionLayout, grid_cells
 from autokd.detectors.mmdet.adapter import MmdetAdapter
@@ -11,6 +14,7 @@ from autokd.detectors.mmdet.library import PROGRAM_ERRORS
 from autokd.detectors.mmdet.query import QUERY_HEADS, QueryAdapter, query_taps
 from autokd.detectors.mmdet.two_stage import TwoStageAdapter
 from autokd.errors import DetectorError
+from autokd.spec.families import DetectorFamily
 
 _FAMILIES: dict[str, type[MmdetAdapter]] = {
     "SingleStageDetector": OneStageAdapter,
@@ -43,17 +47,62 @@ def family_of(model_class: type, where: str) -> type[MmdetAdapter]:
 
 def mmdet_taps(section: MmdetDetector) -> tuple[str, ...]:
     """Return the names of the taps that a training forward gives. Reads the config, and thereby runs it."""
-    config = read_config(section)
+    model = read_config(section).model
+    adapter = family_of(_model_class(model, section.config), section.config)
+    if adapter is TwoStageAdapter:
+        return ("fpn", "proposals")
+    taps_of_head = query_taps if adapter is QueryAdapter else dense_taps
+    return ("fpn", *taps_of_head(_name_of(model["bbox_head"]["type"])))
+
+
+def mmdet_detector_family(section: MmdetDetector) -> DetectorFamily | None:
+    """Return the family of a config's detector. Reads the config, and thereby runs it."""
+    return detector_family_of_model(read_config(section).model, section.config)
+
+
+def detector_family_of_model(model: Mapping[str, Any], where: str) -> DetectorFamily | None:
+    """Return the family of the detector that the ``model`` of a config describes.
+
+    Args:
+        model: the model's part of a config.
+        where: its config, for errors.
+
+    Returns:
+        The family; None for a head on queries.
+
+    Raises:
+        DetectorError: if the model finds something other than boxes with classes.
+    """
+    adapter = family_of(_model_class(model, where), where)
+    if adapter is TwoStageAdapter:
+        return "two_stage"
+    if adapter is QueryAdapter:
+        return None
+    return "anchor_based" if _has_anchors(model["bbox_head"]) else "anchor_free"
+
+
+def _has_anchors(head: Mapping[str, Any]) -> bool:
+    """Return whether a dense head regresses from anchor boxes.
+
+    RTMDet names its points an ``anchor_generator``, and TOOD is an anchor head that may be configured as none.
+    """
+    if head.get("anchor_type") == "anchor_free":
+        return False
+    if "anchor_generator" in head:
+        return "Point" not in _name_of(head["anchor_generator"]["type"])
     from mmdet.registry import MODELS
 
-    model_class = MODELS.get(config.model["type"]) if isinstance(config.model["type"], str) else config.model["type"]
+    kind = MODELS.get(head["type"]) if isinstance(head["type"], str) else head["type"]
+    return kind is not None and any(base.__name__ == "AnchorHead" for base in kind.__mro__)
+
+
+def _model_class(model: Mapping[str, Any], where: str) -> type:
+    from mmdet.registry import MODELS
+
+    model_class: type | None = MODELS.get(model["type"]) if isinstance(model["type"], str) else model["type"]
     if model_class is None:
-        raise DetectorError(f"{section.config}: MMDetection has no model of type {config.model['type']!r}.")
-    family = family_of(model_class, section.config)
-    if family is TwoStageAdapter:
-        return ("fpn", "proposals")
-    taps_of_head = query_taps if family is QueryAdapter else dense_taps
-    return ("fpn", *taps_of_head(_name_of(config.model["bbox_head"]["type"])))
+        raise DetectorError(f"{where}: MMDetection has no model of type {model['type']!r}.")
+    return model_class
 
 
 def mmdet_prediction_layout(section: MmdetDetector, image_size_px: tuple[int, int]) -> PredictionLayout | None:

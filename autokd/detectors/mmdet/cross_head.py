@@ -1,7 +1,7 @@
 """Dense heads of MMDetection cut in two: the tap ``head_maps``, and a frozen head that predicts from such maps.
 
-The cut lies before the last block (convolution, normalization, ReLU) of each branch, as in
-``autokd.detectors.torchvision.cross_head``. CrossKD, arXiv:2306.11369, section 3.2.
+The cut lies before the activation whose output enters the last block (convolution, normalization, ReLU) of each
+branch, as in ``autokd.detectors.torchvision.cross_head``. CrossKD, arXiv:2306.11369, section 3.2.
 
 Legend: B images, C channels, H x W cells, A candidate boxes of an image, K classes.
 """
@@ -32,7 +32,8 @@ def maps_at_cut(head: Any, levels: Sequence[str]) -> Iterator[dict[str, tuple[Te
     by_branch: tuple[list[Tensor], list[Tensor]] = ([], [])
     with ExitStack() as hooks:
         for branch, maps in zip((head.cls_convs, head.reg_convs), by_branch):
-            hook = branch[-1].register_forward_pre_hook(lambda _, arguments, to=maps: to.append(arguments[0]))
+            # A copy: mmcv's activations overwrite their input.
+            hook = _at_cut(branch).register_forward_pre_hook(lambda _, given, to=maps: to.append(given[0].clone()))
             hooks.callback(hook.remove)
         yield found
     found.update((level, (full_precision(one), full_precision(other))) for level, one, other in zip(levels, *by_branch))
@@ -48,12 +49,17 @@ class FrozenMmdetHead(nn.Module):
         super().__init__()
         self._rest = copy.deepcopy(head)
         self._rest.zero_grad(set_to_none=True)
-        self._begins = nn.ModuleList([self._rest.cls_convs[:-1], self._rest.reg_convs[:-1]])
+        branches = self._rest.cls_convs, self._rest.reg_convs
+        self._begins = nn.ModuleList(branch[:-1] for branch in branches)
+        activations = [_activation(branch) for branch in branches]
+        for activation in filter(None, activations):
+            activation.inplace = False  # it would overwrite the maps that it is given
+        ends = [[module for module in (act, branch[-1]) if module] for act, branch in zip(activations, branches)]
         self._class_map = _Given()
         # mmdet's ``forward_single`` gives one map of a level to both branches, but at the cut each branch has its own.
         # So the box branch gets its map as the input, and a module before the class branch puts the other in its place.
-        self._rest.cls_convs = nn.ModuleList([self._class_map, self._rest.cls_convs[-1]])
-        self._rest.reg_convs = self._rest.reg_convs[-1:]
+        self._rest.cls_convs = nn.ModuleList([self._class_map, *ends[0]])
+        self._rest.reg_convs = nn.ModuleList(ends[1])
         self._reader, self._strides, self._labels = reader, dict(strides), labels
         self.requires_grad_(False)
         self.train(False)
@@ -98,7 +104,27 @@ class _Given(nn.Module):
         return self.maps.pop(0)
 
 
+def _activation(branch: Any) -> Any:
+    """The activation that ends the last block but one; None if there is no such block, or it ends otherwise."""
+    if len(branch) < 2:
+        return None
+    return branch[-2].activate if _ends_in_activation(branch[-2]) else None
+
+
+def _ends_in_activation(block: Any) -> bool:
+    return bool(getattr(block, "with_activation", False)) and block.order[-1] == "act"
+
+
+def _at_cut(branch: Any) -> nn.Module:
+    """The module whose input is the map at the cut."""
+    activation = _activation(branch)
+    return branch[-1] if activation is None else activation
+
+
 def _through(blocks: Any, map_BCHW: Tensor) -> Tensor:
-    for block in blocks:
+    """Return the map at the cut; ``blocks`` are those before the last one of a branch."""
+    for block in blocks[:-1]:
         map_BCHW = block(map_BCHW)
+    for block in blocks[-1:]:
+        map_BCHW = block(map_BCHW, activate=False) if _ends_in_activation(block) else block(map_BCHW)
     return map_BCHW

@@ -12,10 +12,11 @@ from autokd.detectors.contract import Detector
 from autokd.detectors.framework import ConfigRecipe, Framework
 from autokd.detectors.mmdet.adapter import MmdetAdapter
 from autokd.detectors.mmdet.build import build_mmdet_detector
-from autokd.detectors.mmdet.capabilities import mmdet_prediction_layout, mmdet_taps
+from autokd.detectors.mmdet.capabilities import mmdet_detector_family, mmdet_prediction_layout, mmdet_taps
 from autokd.detectors.mmdet.config_file import config_text
 from autokd.detectors.mmdet.export import export_student
 from autokd.detectors.mmdet.recipe import recipe_of_config
+from autokd.spec.families import DetectorFamily
 
 
 class MmdetFramework(Framework[MmdetDetector]):
@@ -30,6 +31,10 @@ class MmdetFramework(Framework[MmdetDetector]):
     def taps(self, section: MmdetDetector) -> tuple[str, ...]:
         """See ``Framework.taps``."""
         return mmdet_taps(section)
+
+    def detector_family(self, section: MmdetDetector) -> DetectorFamily | None:
+        """See ``Framework.detector_family``: a config says it by the classes of its model and of its head."""
+        return mmdet_detector_family(section)
 
     def layout(
         self, section: MmdetDetector, image_size_px: tuple[int, int], seen_size_px: tuple[int, int]

@@ -1,7 +1,9 @@
 """Dense heads cut in two inside their branches: the tap ``head_maps``, and a frozen head that predicts from such maps.
 
-The cut lies before the last block (convolution, normalization, ReLU) of each branch's tower; a tower of one block is
-cut before it, at the pyramid itself. CrossKD, arXiv:2306.11369, section 3.2.
+The cut lies before the activation whose output enters the last block (convolution, normalization, ReLU) of each
+branch's tower, so that maps are aligned before it: an aligned map has negative numbers, which no block behind an
+activation has seen. A tower of one block is cut before it, at the pyramid itself. CrossKD, arXiv:2306.11369, section
+3.2 and its released code.
 
 Legend: B images, C channels, H x W cells, A candidate boxes of an image, K classes.
 """
@@ -27,10 +29,15 @@ def _branches(head: Any) -> tuple[Any, Any]:
     return head.classification_head, head.regression_head
 
 
-def _cut(tower: nn.Sequential) -> int:
-    """Index of the last block's first module: torchvision's FCOS lists layers, its RetinaNet blocks."""
-    begins = [i for i, part in enumerate(tower) if any(isinstance(module, nn.Conv2d) for module in part.modules())]
-    return begins[-1]
+def _layers(tower: nn.Sequential) -> list[nn.Module]:
+    """The layers of a tower: torchvision's FCOS lists them, its RetinaNet lists blocks of them."""
+    return [layer for part in tower for layer in (part if isinstance(part, nn.Sequential) else (part,))]
+
+
+def _cut(layers: list[nn.Module]) -> int:
+    """Index of the activation before the last convolution; 0 if the tower has one block."""
+    last = max(i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d))
+    return max(last - 1, 0)
 
 
 @contextmanager
@@ -40,11 +47,13 @@ def maps_at_cut(head: Any, pyramid: Mapping[str, Tensor]) -> Iterator[dict[str, 
     by_branch: tuple[list[Tensor], list[Tensor]] = ([], [])
     hooks = []
     for branch, maps in zip(_branches(head), by_branch):
-        cut = _cut(branch.conv)
+        layers = _layers(branch.conv)
+        cut = _cut(layers)
         if cut == 0:
             maps.extend(pyramid.values())
         else:
-            hooks.append(branch.conv[cut - 1].register_forward_hook(lambda *call, to=maps: to.append(call[2])))
+            # A copy: RetinaNet's activation overwrites its input.
+            hooks.append(layers[cut].register_forward_pre_hook(lambda _, given, to=maps: to.append(given[0].clone())))
     try:
         yield found
     finally:
@@ -65,9 +74,12 @@ class FrozenCrossHead(nn.Module):
         self._rest.zero_grad(set_to_none=True)
         begins = []
         for branch in _branches(self._rest):
-            cut = _cut(branch.conv)
-            begins.append(branch.conv[:cut])
-            branch.conv = branch.conv[cut:]
+            layers = _layers(branch.conv)
+            cut = _cut(layers)
+            begins.append(nn.Sequential(*layers[:cut]))
+            if isinstance(activation := layers[cut], nn.ReLU):
+                activation.inplace = False  # it would overwrite the maps that it is given
+            branch.conv = nn.Sequential(*layers[cut:])
         self._begins = nn.ModuleList(begins)
         self._anchors = copy.deepcopy(anchors)
         self._strides = dict(strides)

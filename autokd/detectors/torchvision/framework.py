@@ -14,11 +14,17 @@ from autokd.detectors.torchvision.layout import choose_layout
 from autokd.detectors.torchvision.plain import plain_torchvision_model
 from autokd.detectors.torchvision.two_stage import FasterRcnnDetector
 from autokd.detectors.weights import load_weights
+from autokd.spec.families import DetectorFamily
 
 ADAPTERS: dict[str, type[TorchvisionAdapter]] = {
     "fcos": FcosDetector,
     "retinanet": RetinaNetDetector,
     "faster_rcnn": FasterRcnnDetector,
+}
+FAMILIES: dict[str, DetectorFamily] = {
+    "fcos": "anchor_free",
+    "retinanet": "anchor_based",
+    "faster_rcnn": "two_stage",
 }
 DENSE_TAPS = ("fpn", "class_logits", "boxes", "proposals", "head_maps", "head")
 """No head of torchvision predicts distributions of edges."""
@@ -47,6 +53,10 @@ class TorchvisionFramework(Framework[TorchvisionDetector]):
     def taps(self, section: TorchvisionDetector) -> tuple[str, ...]:
         """See ``Framework.taps``."""
         return TWO_STAGE_TAPS if section.architecture == "faster_rcnn" else DENSE_TAPS
+
+    def detector_family(self, section: TorchvisionDetector) -> DetectorFamily:
+        """See ``Framework.detector_family``."""
+        return FAMILIES[section.architecture]
 
     def layout(
         self, section: TorchvisionDetector, image_size_px: tuple[int, int], seen_size_px: tuple[int, int]

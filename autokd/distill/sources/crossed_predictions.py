@@ -1,8 +1,9 @@
 """Sources of predictions that the teacher's head makes from the student's maps (CrossKD).
 
-The student's maps inside its head, standardized to the teacher's statistics, pass through the rest of the teacher's
-frozen head; its predictions are compared with the teacher's own. So the student's own head is trained by the task
-alone, and may have other classes, anchors or channels than the teacher's.
+The student's maps inside its head, before an activation and standardized to the teacher's statistics, pass through the
+rest of the teacher's frozen head, which begins with that activation; its predictions are compared with the teacher's
+own. So the student's own head is trained by the task alone, and may have other classes, anchors or channels than the
+teacher's.
 
 Legend: B images, C channels, H x W cells, A candidate boxes of an image, K classes.
 """

@@ -5,6 +5,8 @@ Legend: B images, M the most boxes of an image, C channels, H x W cells.
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.regions import Inside, Outside, Present, Region
@@ -70,6 +72,35 @@ class ForegroundBackground(FeatureMap):
 
     def region(self, inputs: TermInputs, level: int) -> Region:
         return ScaleWeights(inputs.boxes, inputs.pairs[level].stride, self.background)
+
+
+class ForegroundMap(FeatureMap):
+    """The map times 1 / (number of cells of the box), the greatest of its boxes, and 0 outside all boxes.
+
+    Unlike in ``foreground``, every cell counts: the cells outside are zeros, over which later steps take statistics and
+    means. DetKDS's released code, ICML 2024, which takes a margin around a box besides.
+    """
+
+    def _level(self, inputs: TermInputs, level: int) -> FeaturePair:
+        features = super()._level(inputs, level)
+        factor_S1HW = self.factor_SHW(inputs, level, features.grid)[:, None]
+        return features.with_maps(features.student_SCHW * factor_S1HW, features.teacher_SCHW * factor_S1HW)
+
+    def factor_SHW(self, inputs: TermInputs, level: int, grid: Grid) -> Tensor:
+        """Return the factor of each cell at a paired level."""
+        return ScaleWeights(inputs.boxes, inputs.pairs[level].stride, 0.0).weights_SHW(grid)
+
+
+class BackgroundMap(ForegroundMap):
+    """The map times 1 / (number of cells outside all boxes of the image), and 0 in boxes; every cell counts.
+
+    DetKDS's released code, ICML 2024.
+    """
+
+    def factor_SHW(self, inputs: TermInputs, level: int, grid: Grid) -> Tensor:
+        """Return the factor of each cell at a paired level."""
+        outside_SHW = Outside(inputs.boxes, inputs.pairs[level].stride).weights_SHW(grid)
+        return outside_SHW / outside_SHW.sum((1, 2), keepdim=True).clamp_min(1)
 
 
 class Instance(Source):

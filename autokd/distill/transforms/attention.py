@@ -33,15 +33,20 @@ class SpatialAttention(Transform):
 
 
 class ChannelAttention(Transform):
-    """Scale each channel by C * softmax over channels of mean_s |x| / temperature.
+    """Scale each channel by (C * softmax over channels of mean_s |x| / temperature) ^ exponent.
 
-    Layout map -> map. FGD, arXiv:2111.11837, eq. 4. Each side by its own attention.
+    Layout map -> map. FGD, arXiv:2111.11837, eq. 4. Each side by its own attention. DetKDS's released code takes the
+    root (exponent 0.5), so that squared differences would be weighted by the attention, as in FGD.
     """
 
-    def __init__(self, context: BuildContext, temperature: float) -> None:
+    def __init__(self, context: BuildContext, temperature: float, exponent: float = 1.0) -> None:
         super().__init__(context)
-        self.temperature = temperature
+        self.temperature, self.exponent = temperature, exponent
 
     def change(self, x_SCHW: Tensor, features: FeaturePair) -> Tensor:
         energy_SC11 = mean_over_cells(x_SCHW.abs(), features.members_SHW) / self.temperature
-        return x_SCHW * (x_SCHW.shape[1] * energy_SC11.softmax(1))
+        channels = x_SCHW.shape[1]
+        if self.exponent == 1.0:
+            return x_SCHW * (channels * energy_SC11.softmax(1))
+        # A power of a logarithm: the derivative of the root of a softmax that underflows to 0 is infinite.
+        return x_SCHW * ((energy_SC11.log_softmax(1) * self.exponent).exp() * channels**self.exponent)

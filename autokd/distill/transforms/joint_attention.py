@@ -53,7 +53,8 @@ class TeacherAttention(Transform):
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
         of_cells_S1HW, of_channels_SC11 = _energies(teacher_magnitude(features, 1, inputs), features.members_SHW)
-        return _weighted(features, of_cells_S1HW / self.temperature, of_channels_SC11 / self.temperature)
+        factor_SCHW = _factor(features, of_cells_S1HW / self.temperature, of_channels_SC11 / self.temperature)
+        return features.with_maps(features.student_SCHW * factor_SCHW, features.teacher_SCHW * factor_SCHW)
 
 
 class SharedAttention(Transform):
@@ -68,11 +69,16 @@ class SharedAttention(Transform):
         self.temperature = temperature
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        factor_SCHW = self.factor_SCHW(features, inputs)
+        return features.with_maps(features.student_SCHW * factor_SCHW, features.teacher_SCHW * factor_SCHW)
+
+    def factor_SCHW(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        """Return the root of the attention, by which both sides are multiplied."""
         members = features.members_SHW
         student = (energy.detach() for energy in _energies(magnitude(features.student_SCHW, 1), members))
         teacher = _energies(teacher_magnitude(features, 1, inputs), members)
         of_cells_S1HW, of_channels_SC11 = ((s + t) / self.temperature for s, t in zip(student, teacher))
-        return _weighted(features, of_cells_S1HW, of_channels_SC11)
+        return _factor(features, of_cells_S1HW, of_channels_SC11)
 
 
 def _energies(magnitude_SCHW: Tensor, members: Weights) -> tuple[Tensor, Tensor]:
@@ -80,15 +86,13 @@ def _energies(magnitude_SCHW: Tensor, members: Weights) -> tuple[Tensor, Tensor]
     return magnitude_SCHW.mean(1, keepdim=True), mean_over_cells(magnitude_SCHW, members)
 
 
-def _weighted(features: FeaturePair, cell_logits_S1HW: Tensor, channel_logits_SC11: Tensor) -> FeaturePair:
-    """Both sides times the roots of the softmaxes, each scaled to mean 1.
+def _factor(features: FeaturePair, cell_logits_S1HW: Tensor, channel_logits_SC11: Tensor) -> Tensor:
+    """The product of the roots of the softmaxes, each scaled to mean 1.
 
     The root is taken as half of a logarithm: a root of a softmax that underflows to 0 has an infinite derivative.
     """
-    student, teacher = features.student_SCHW, features.teacher_SCHW
-    members = features.members_SHW
+    student, members = features.student_SCHW, features.members_SHW
     count = torch.as_tensor(num_cells(student, members), dtype=student.dtype, device=student.device)
     of_cells_S1HW = (log_softmax_over_cells(cell_logits_S1HW, members) / 2).exp() * count.sqrt()
     of_channels_SC11 = (channel_logits_SC11.log_softmax(1) / 2).exp() * student.shape[1] ** 0.5
-    factor_SCHW = of_cells_S1HW * of_channels_SC11
-    return features.with_maps(student * factor_SCHW, teacher * factor_SCHW)
+    return of_cells_S1HW * of_channels_SC11

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from autokd.distill.feature_pair import FeaturePair
-from autokd.distill.geometry.grid import patch_indices
+from autokd.distill.geometry.grid import Grid, patch_indices
 from autokd.distill.operators import BuildContext, Transform
 from autokd.distill.term_inputs import TermInputs
 from autokd.spec.operator import MAP, REGIONS
@@ -22,13 +22,15 @@ from autokd.spec.operator import MAP, REGIONS
 class MaxPool(Transform):
     """The greatest value of each window of ``window`` x ``window`` cells; odd edges make smaller windows.
 
+    ``zero_edge`` 1 fills them with zeros, as DetKDS's released code does: a window at the edge is then at least 0.
     Layout map -> map. The region is made anew from the boxes at the new size (a box covers a cell by its center there).
     DetKDS, ICML 2024.
     """
 
-    def __init__(self, context: BuildContext, window: int) -> None:
+    def __init__(self, context: BuildContext, window: int, zero_edge: int = 0) -> None:
         super().__init__(context)
         self.window = window
+        self.beyond_edge = 0.0 if zero_edge else -torch.inf
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
         grid = features.grid.pooled(self.window)
@@ -45,7 +47,7 @@ class MaxPool(Transform):
         height, width = x_SCHW.shape[2:]
         missing = (-width % self.window, -height % self.window)
         if any(missing):
-            x_SCHW = functional.pad(x_SCHW, (0, missing[0], 0, missing[1]), value=-torch.inf)
+            x_SCHW = functional.pad(x_SCHW, (0, missing[0], 0, missing[1]), value=self.beyond_edge)
         pooled_SCHW = cast(Tensor, _WindowMax.apply(x_SCHW, self.window))  # type: ignore[no-untyped-call]
         # A window of padding alone is -inf; as a number it would make every later statistic NaN.
         return pooled_SCHW if empty_S1HW is None else pooled_SCHW.masked_fill(empty_S1HW, 0.0)
@@ -117,6 +119,34 @@ class LocalPatches(Transform):
         height, width = x_SCHW.shape[2] // down, x_SCHW.shape[3] // across
         patches = x_SCHW.reshape(num_samples, channels, down, height, across, width)
         return patches.permute(0, 2, 4, 1, 3, 5).reshape(num_samples * down * across, channels, height, width)
+
+
+class CellPatches(Transform):
+    """Cut each sample into patches of ``side`` x ``side`` cells, each a sample of its own.
+
+    Layout map -> map. Zeros fill the patches at the edge, and count as cells do. If a source masks, the cells that do
+    not count become zeros that count, as in DetKDS's released code, where a mask is a factor of the map.
+    """
+
+    def __init__(self, context: BuildContext, side: int) -> None:
+        super().__init__(context)
+        self.side = side
+
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        return features.with_maps(
+            self._cut(features.student_SCHW, features.members_SHW),
+            self._cut(features.teacher_SCHW, features.members_SHW),
+            grid=Grid(self.side, self.side),
+            region=None,
+        )
+
+    def _cut(self, x_SCHW: Tensor, members_SHW: Tensor | None) -> Tensor:
+        if members_SHW is not None:
+            x_SCHW = x_SCHW * members_SHW[:, None]
+        side, (height, width) = self.side, x_SCHW.shape[2:]
+        x_SCHW = functional.pad(x_SCHW, (0, -width % side, 0, -height % side))
+        patches = x_SCHW.unflatten(2, (-1, side)).unflatten(4, (-1, side))  # (S, C, down, side, across, side)
+        return patches.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 
 @lru_cache(maxsize=256)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from autokd.config import ResolvedConfig
+from autokd.detectors import detector_family_of
 from autokd.jobs import NO_DISTILLATION
 from autokd.presets import load_distiller
 from autokd.spec import DistillerSpec, Operator, Step, operator_of
@@ -34,7 +35,8 @@ def teacher_taps_of_run(config: ResolvedConfig) -> tuple[str, ...]:
         if option.step.name != IDENTITY
     ]
     named = {*config.search.enqueue, *config.full.baselines} - {NO_DISTILLATION}
-    return _of_teacher(offered + [row for name in named for row in _rows(load_distiller(name))])
+    family = detector_family_of(config.student) if named else None
+    return _of_teacher(offered + [row for name in named for row in _rows(load_distiller(name, family))])
 
 
 def _rows(spec: DistillerSpec) -> list[Operator]:

@@ -35,6 +35,25 @@ def test_a_head_says_of_its_own_maps_what_the_detector_says(name, settings, make
 
 
 @pytest.mark.parametrize("name", CUT)
+def test_the_maps_at_the_cut_come_before_an_activation(name, make, images_BCHW):
+    """CrossKD's released code holds the last block but one without its activation, aligns it, then activates."""
+    detector = make(name, **TWO_BLOCKS).eval()
+    outputs = detector(images_BCHW, taps=TAPS)
+    head = detector.model.bbox_head
+    kept = {level: [tap.clone() for tap in maps] for level, maps in outputs.head_maps.items()}
+    for level, map_BCHW in outputs.pyramid.items():
+        for branch, found in zip((head.cls_convs, head.reg_convs), outputs.head_maps[level]):
+            block = branch[0]
+            wanted = block.conv(map_BCHW)
+            wanted = block.norm(wanted) if block.with_norm else wanted
+            torch.testing.assert_close(found, wanted)
+            assert (found < 0).any()
+    outputs.head.finish(outputs.head_maps, outputs.input_size_px)
+    for level, maps in outputs.head_maps.items():
+        assert all(torch.equal(tap, before) for tap, before in zip(maps, kept[level]))
+
+
+@pytest.mark.parametrize("name", CUT)
 def test_the_frozen_head_teaches_maps_and_learns_nothing(name, make, images_BCHW, targets):
     teacher, student = make(name, **TWO_BLOCKS).eval(), make(name, **TWO_BLOCKS).train()
     head = teacher(images_BCHW, taps=("head",)).head

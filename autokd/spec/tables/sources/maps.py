@@ -38,4 +38,16 @@ ROWS: tuple[Operator, ...] = (
         paper="G-DetKD, arXiv:2108.07482, section 3.1", needs_taps=("fpn",), by_level=True, gives=REGIONS, side="size",
         parameters=(Parameter("size", 4, 1, 14, "cells of a region, per side"),),
     ),
+    Operator(
+        "foreground_map", "source", f"{_MODULE}:ForegroundMap",
+        formula="F/|box| in fg, 0 in bg",
+        meaning="the map times 1 / (cells of its box), 0 outside all boxes; every cell counts",
+        paper="DetKDS, ICML 2024 (released code)", needs_taps=("fpn",), by_level=True,
+    ),
+    Operator(
+        "background_map", "source", f"{_MODULE}:BackgroundMap",
+        formula="F/|bg| in bg, 0 in fg",
+        meaning="the map times 1 / (cells outside all boxes), 0 in boxes; every cell counts",
+        paper="DetKDS, ICML 2024 (released code)", needs_taps=("fpn",), by_level=True,
+    ),
 )  # fmt: skip

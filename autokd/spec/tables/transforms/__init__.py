@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autokd.spec.tables.transforms import (
+    adaptation,
     affine,
     attention,
     energies,
@@ -36,6 +37,7 @@ FAMILIES = (
     affine,
     softmax,
     frequencies,
+    adaptation,
 )
 
 __all__ = ["FAMILIES"]

@@ -18,10 +18,13 @@ ROWS: tuple[Operator, ...] = (
     ),
     Operator(
         "channel_attention", "transform", f"{_MODULE}:ChannelAttention", group="attention",
-        formula="x * C softmax_c(mean_s|x| / {temperature})",
+        formula="x * (C softmax_c(mean_s|x| / {temperature}))^{exponent}",
         meaning="each channel times its softmax over the channels' mean magnitudes",
         paper="FGD, arXiv:2111.11837, section 3.1",
-        parameters=(_SHARPNESS,),
+        parameters=(
+            _SHARPNESS,
+            Parameter("exponent", 1.0, 0.1, 2.0, "power of the factor; 0.5 as DetKDS released it", omitted_at_default=True),
+        ),
         adds=effects("sample_channel_scale"), keeps=effects("sample_channel_affine"), gives_same=True,
     ),
 )  # fmt: skip

@@ -33,7 +33,10 @@ ROWS: tuple[Operator, ...] = (
     ),
     Operator(
         "l2_samples", "transform", f"{_MODULE}:L2Samples", group="normalize",
-        formula="x / ||x||_b", meaning="each number, scaled to length 1 over the samples of the batch",
+        formula="x / ||x||_b", meaning=(
+            "each number, scaled to length 1 over the samples of the batch; a single sample becomes its sign, which "
+            "has no gradient"
+        ),
         paper="DetKDS, ICML 2024", takes=(*FEATURES, SCALAR_MAP), gives_same=True, needs_batch=True,
         adds=effects("position_scale"), blind_to=effects("position_scale"),
     ),
