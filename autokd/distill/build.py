@@ -14,7 +14,7 @@ from autokd.distill.probe import refuse_constant_terms
 from autokd.distill.term_inputs import device_of
 from autokd.distill.weighting.balance import SumOverProcesses
 from autokd.errors import DistillError, name_list
-from autokd.spec import DistillerSpec, Operator, Step, TermSpec, operator_of
+from autokd.spec import Counts, DistillerSpec, Operator, Step, TermSpec, operator_of, unmet_needs
 from autokd.spec.operator import Kind
 
 RECALIBRATE_EVERY = 20
@@ -46,10 +46,12 @@ def build_distiller(
 
     Raises:
         SpecError: if the spec is ill-typed.
-        DistillError: if the pair lacks a tap that a term needs, shares no stride, or makes a term constant.
+        DistillError: if the pair lacks a tap that a term needs, shares no stride, or makes a term constant, or if
+            there are too few classes for a term.
     """
     spec = spec.canonical()
     _check_taps(spec, student, teacher)
+    _check_classes(spec, num_classes)
     looks_at_levels = any(_is_by_level(term) for term in spec.terms)
     pairs = pair_levels(student, teacher, must_share=looks_at_levels)
     factory = _OperatorFactory(BuildContext(pairs, num_classes, student, teacher))
@@ -114,6 +116,20 @@ def needed_taps(term: TermSpec) -> frozenset[str]:
 def _rows(term: TermSpec) -> list[Operator]:
     rows = [operator_of("source", term.source.name), operator_of("distance", term.distance.name)]
     return rows + [operator_of("transform", step.name) for step in term.transforms]
+
+
+def _check_classes(spec: DistillerSpec, num_classes: int) -> None:
+    counts = Counts(classes=num_classes)
+    lacks = [
+        f"term {name}: {reason}"
+        for name, term in zip(term_names(spec), spec.terms)
+        for reason in unmet_needs(term, counts)
+    ]
+    if lacks:
+        raise DistillError(
+            f"{'; '.join(lacks)}. Choose terms that compare no classes: of feature maps or boxes, or of class logits "
+            "behind a sigmoid."
+        )
 
 
 def _check_taps(spec: DistillerSpec, student: DetectorOutputs, teacher: DetectorOutputs) -> None:

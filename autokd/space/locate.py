@@ -138,7 +138,7 @@ def _refusal(space: Space, labels: Path) -> str:
     state = FlowState()
     try:
         for slot, label in zip(space.slots, labels, strict=True):
-            state = advance(state, slot, slot.option(label))
+            state = advance(state, slot, slot.option(label), space.counts)
     except SpecError as error:
         return str(error)
     return ""
@@ -158,7 +158,8 @@ def _reason(space: Space, term: TermSpec) -> str:
         if not any(_matching(slot, step) for slot in transform_slots):
             offered = "; ".join(f"{slot.name}: {_labels(slot)}" for slot in transform_slots)
             return f"transform {_written(step)} is not offered; the space has {offered}."
-    # The term is well-typed and has a path, so that an option of the path is restricted to other layouts by ``only``.
+    # The term is well-typed and has a path, so that an option of the path is restricted to other layouts by ``only``,
+    # or needs more classes, objects or images than there are.
     for labels in _candidates(space, term):
         return _refusal(space, labels)
     order = " -> ".join(slot.name for slot in transform_slots)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 from autokd.errors import SpecError
 from autokd.space.domains import Domain, Range
 from autokd.space.slots import Option, Path, Slot
-from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight, flow, operator_of
+from autokd.spec import Counts, DistillerSpec, FlowState, Step, TermSpec, Weight, flow, operator_of
+from autokd.spec.needs import UNKNOWN, why_unmet
 from autokd.spec.terms import LevelWeighting, Schedule
 from autokd.spec.vocabulary import IDENTITY
 
@@ -69,6 +70,7 @@ class Space:
         schedules: schedules of a term's weight.
         level_weighting: ways in which the levels of a term share its weight; a source of a single piece always has
             "equal".
+        counts: classes, objects and images that trainings have; steps that need more are not offered.
         document: the plain data that the space was read from, defaults written out; None for a part of a space.
     """
 
@@ -78,6 +80,7 @@ class Space:
     gradient_ratio: Domain
     schedules: tuple[Schedule, ...] = ("constant",)
     level_weighting: tuple[LevelWeighting, ...] = ("equal",)
+    counts: Counts = UNKNOWN
     document: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     def walk(self, chooser: Chooser) -> DistillerSpec:
@@ -127,7 +130,7 @@ class Space:
         key = (index, state)
         if key not in self._memory:
             slot = self.slots[index]
-            after = ((option.label, _advance_or_none(state, slot, option)) for option in slot.options)
+            after = ((option.label, self._advance_or_none(state, slot, option)) for option in slot.options)
             self._memory[key] = tuple(
                 Successor(label, reached, count)
                 for label, reached in after
@@ -171,7 +174,7 @@ class Space:
                      for name, domain in option.free}  # fmt: skip
             steps.append(Step.of(option.step.name, **(dict(option.step.params) | drawn)))
             path = (*path, label)
-            state = advance(state, slot, option)
+            state = advance(state, slot, option, self.counts)
         source, *transforms, distance = steps
         written = tuple(step for step in transforms if step.name != IDENTITY)
         return TermSpec(source, written, distance, self._walk_weight(chooser, prefix, source)), path
@@ -199,15 +202,27 @@ class Space:
                 offered.append(label)
         return tuple(offered)
 
+    def _advance_or_none(self, state: FlowState, slot: Slot, option: Option) -> FlowState | None:
+        try:
+            return advance(state, slot, option, self.counts)
+        except SpecError:
+            return None
+
     def _is_discrete(self, path: Path) -> bool:
         return not any(slot.option(label).free for slot, label in zip(self.slots, path, strict=True))
 
 
-def advance(state: FlowState, slot: Slot, option: Option) -> FlowState:
+def advance(state: FlowState, slot: Slot, option: Option, counts: Counts = UNKNOWN) -> FlowState:
     """Return the state after an option of a slot.
 
+    Args:
+        state: the state before the option.
+        slot: the slot.
+        option: an option of the slot.
+        counts: classes, objects and images that trainings have.
+
     Raises:
-        SpecError: if the option cannot follow the steps that led to ``state``.
+        SpecError: if the option cannot follow the steps that led to ``state``, or could teach nothing behind them.
     """
     if option.only and state.layout not in option.only:
         raise SpecError(
@@ -217,14 +232,11 @@ def advance(state: FlowState, slot: Slot, option: Option) -> FlowState:
         return state
     # Free parameters are drawn after the option is chosen, so that its signature may not depend on them.
     settings = None if option.free else option.step.settings(slot.kind)
-    return flow(state, operator_of(slot.kind, option.step.name), settings)
-
-
-def _advance_or_none(state: FlowState, slot: Slot, option: Option) -> FlowState | None:
-    try:
-        return advance(state, slot, option)
-    except SpecError:
-        return None
+    operator = operator_of(slot.kind, option.step.name)
+    after = flow(state, operator, settings)
+    if why := why_unmet(state, operator, counts):
+        raise SpecError(f"{slot.kind} '{option.label}' {why}.")
+    return after
 
 
 def _decision_name(slot: Slot, offered: tuple[str, ...]) -> str:

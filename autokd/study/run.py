@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from autokd.config import ResolvedConfig, RunConfig, config_digest
-from autokd.data import load_datasets
+from autokd.data import content_of, load_datasets
 from autokd.detectors import check_trainable, first_trials, pair_of, resolve, try_detectors
 from autokd.jobs import NO_DISTILLATION
 from autokd.presets import load_distiller
@@ -60,8 +60,9 @@ def run_search(
     """
     observer = observer or SilentObserver()
     config = resolve(config)
-    check_trainable(config)
-    pair = pair_of(config)
+    content = content_of(config.data)
+    check_trainable(config, content=content)
+    pair = pair_of(config, content)
     space, reasons = pair.part_of(config.space)
     first = first_trials(config, pair, space)
     for note in (*config.notes, *(f"left out of the space: {reason}" for reason in reasons), *first.notes):
@@ -109,7 +110,7 @@ def run_distill(
     """
     observer = observer or SilentObserver()
     config = resolve(config)
-    check_trainable(config, spec)
+    check_trainable(config, spec, content_of(config.data))
     for note in config.notes:
         observer.say(note)
     with _open_run(
