@@ -11,8 +11,9 @@ from rich.tree import Tree
 from autokd.config import RunConfig
 from autokd.errors import DataError
 from autokd.presets import load_preset, preset_names
-from autokd.space import DataContent, Slot, count_specs
+from autokd.space import DataContent, Slot, count_specs, levels_label
 from autokd.spec import formula, operator_of
+from autokd.spec.terms import ALL_LEVELS
 from autokd.spec.vocabulary import IDENTITY
 
 
@@ -45,6 +46,8 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
     tree.add(f"gradient_ratio: {supplied.gradient_ratio}")
     tree.add(f"schedule: {', '.join(supplied.schedules)}")
     tree.add(f"level_weighting: {', '.join(supplied.level_weighting)}")
+    if supplied.levels != (ALL_LEVELS,):
+        tree.add(f"levels: {', '.join(map(levels_label, supplied.levels))}")
     lines = [f"{count_specs(supplied):,} distinct distillers (a range of numbers counts as one)"]
     lines += [f"left out: {reason}" for reason in reasons] or ["the pair supplies all of it"]
     lines += unread

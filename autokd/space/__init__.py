@@ -11,7 +11,7 @@ from autokd.space.locate import decisions_of, validate, with_offered_ratios
 from autokd.space.parse import DEFAULT_SPACE, space_from_document
 from autokd.space.restrict import restrict_to_counts, restrict_to_taps
 from autokd.space.slots import Option, Slot
-from autokd.space.space import Chooser, Space
+from autokd.space.space import Chooser, Space, levels_label
 from autokd.space.supply import lacks_of
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "enumerate_paths",
     "enumerate_specs",
     "lacks_of",
+    "levels_label",
     "restrict_to_counts",
     "restrict_to_taps",
     "space_from_document",

@@ -10,10 +10,10 @@ from math import comb
 
 from autokd.space.domains import Choices
 from autokd.space.slots import Option, Path
-from autokd.space.space import Space
+from autokd.space.space import Space, weight_of
 from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight
 from autokd.spec.operator import Kind, Number
-from autokd.spec.terms import LevelWeighting
+from autokd.spec.terms import Levels
 from autokd.spec.vocabulary import IDENTITY
 
 _MIDDLE_GRADIENT_RATIO = 40.0
@@ -32,11 +32,16 @@ def enumerate_paths(space: Space) -> Iterator[Path]:
 def enumerate_forms(space: Space) -> list[TermSpec]:
     """Return every distinct term, with weight 1; a parameter with a range takes the range's low end.
 
+    Terms that are read on other levels are distinct.
+
     Args:
         space: the space that offers the options.
     """
-    weight = Weight("relative", 1.0)
-    return [TermSpec(steps[0], steps[1:-1], steps[-1], weight).canonical() for steps in _distinct_steps(space)]
+    return [
+        replace(form, levels=levels).canonical()
+        for form in _bare_forms(space)
+        for levels in space.levels_of(form.source)
+    ]
 
 
 def enumerate_specs(space: Space) -> Iterator[DistillerSpec]:
@@ -48,11 +53,14 @@ def enumerate_specs(space: Space) -> Iterator[DistillerSpec]:
     Args:
         space: the space that offers the options.
     """
-    forms = enumerate_forms(space)
+    forms = _bare_forms(space)
     for n in range(space.min_terms, space.max_terms + 1):
         for chosen in itertools.combinations(forms, n):
             for drawn in itertools.product(*(_weights_of(space, form) for form in chosen)):
-                terms = (replace(form, weight=weight) for form, weight in zip(chosen, drawn, strict=True))
+                terms = (
+                    replace(form, weight=weight, levels=levels)
+                    for form, (weight, levels) in zip(chosen, drawn, strict=True)
+                )
                 yield DistillerSpec(tuple(terms)).canonical()
 
 
@@ -63,10 +71,13 @@ def count_specs(space: Space) -> int:
         space: the space that offers the options.
     """
     num_weights = len(_gradient_ratios(space)) * len(space.schedules)
-    forms = Counter(num_weights * len(space.level_weightings_of(steps[0])) for steps in _distinct_steps(space))
-    # A spec takes n forms and a weight for each. The number of such sets is the coefficient of x^n in the product of
-    # (1 + w x) over all forms, w being the form's number of weights; forms with equal w are multiplied in at once, by
-    # the binomial theorem, since enumerating the sets of a large space would never end.
+    forms = Counter(
+        num_weights * len(space.level_weightings_of(steps[0])) * len(space.levels_of(steps[0]))
+        for steps in _distinct_steps(space)
+    )
+    # A spec takes n forms, and a weight and levels for each. The number of such sets is the coefficient of x^n in the
+    # product of (1 + w x) over all forms, w being the number of their choices; forms with equal w are multiplied in at
+    # once, by the binomial theorem, since enumerating the sets of a large space would never end.
     coefficients = [1] + [0] * space.max_terms
     for weights, num_forms in forms.items():
         of_kind = [comb(num_forms, n) * weights**n for n in range(space.max_terms + 1)]
@@ -81,6 +92,12 @@ def _paths_from(space: Space, index: int, state: FlowState, path: Path) -> Itera
     for successor in space.successors(index, state):
         if successor.num_completions:
             yield from _paths_from(space, index + 1, successor.state, (*path, successor.label))
+
+
+def _bare_forms(space: Space) -> list[TermSpec]:
+    """Return every distinct term with weight 1 and all levels."""
+    weight = Weight("relative", 1.0)
+    return [TermSpec(steps[0], steps[1:-1], steps[-1], weight).canonical() for steps in _distinct_steps(space)]
 
 
 def _distinct_steps(space: Space) -> dict[tuple[Step, ...], None]:
@@ -106,7 +123,10 @@ def _gradient_ratios(space: Space) -> tuple[Number, ...]:
     return (space.gradient_ratio.clip(_MIDDLE_GRADIENT_RATIO),)
 
 
-def _weights_of(space: Space, form: TermSpec) -> list[Weight]:
-    level_weighting: tuple[LevelWeighting, ...] = space.level_weightings_of(form.source)
-    choices = itertools.product(_gradient_ratios(space), space.schedules, level_weighting)
-    return [Weight("relative", float(value), schedule, word) for value, schedule, word in choices]
+def _weights_of(space: Space, form: TermSpec) -> list[tuple[Weight, Levels]]:
+    source = form.source
+    weights = itertools.product(_gradient_ratios(space), space.schedules, space.level_weightings_of(source))
+    return [
+        (weight_of(float(value), schedule, word), levels)
+        for (value, schedule, word), levels in itertools.product(weights, space.levels_of(source))
+    ]

@@ -13,7 +13,7 @@ from autokd.space.domains import Domain, Range
 from autokd.space.slots import Option, Path, Slot
 from autokd.spec import Counts, DistillerSpec, FlowState, Step, TermSpec, Weight, flow, operator_of
 from autokd.spec.needs import UNKNOWN, why_unmet
-from autokd.spec.terms import LevelWeighting, Schedule
+from autokd.spec.terms import ALL_LEVELS, Levels, LevelWeighting, Schedule
 from autokd.spec.vocabulary import IDENTITY
 
 if TYPE_CHECKING:
@@ -67,9 +67,10 @@ class Space:
         max_terms: greatest number of terms of a spec.
         slots: source, then the slots of transformations in the order of their application, then distance.
         gradient_ratio: gradient ratios of a term.
-        schedules: schedules of a term's weight.
+        schedules: schedules of a term's weight, by their labels (``Weight.schedule_label``).
         level_weighting: ways in which the levels of a term share its weight; a source of a single piece always has
             "equal".
+        levels: levels that a term's source is read on; a source of a single piece always has all.
         counts: classes, objects and images that trainings have; steps that need more are not offered.
         document: the plain data that the space was read from, defaults written out; None for a part of a space.
     """
@@ -78,8 +79,9 @@ class Space:
     max_terms: int
     slots: tuple[Slot, ...]
     gradient_ratio: Domain
-    schedules: tuple[Schedule, ...] = ("constant",)
+    schedules: tuple[str, ...] = ("constant",)
     level_weighting: tuple[LevelWeighting, ...] = ("equal",)
+    levels: tuple[Levels, ...] = (ALL_LEVELS,)
     counts: Counts = UNKNOWN
     document: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
@@ -117,6 +119,14 @@ class Space:
             source: the term's source.
         """
         return self.level_weighting if operator_of("source", source.name).by_level else ("equal",)
+
+    def levels_of(self, source: Step) -> tuple[Levels, ...]:
+        """Return the levels that a term may be read on.
+
+        Args:
+            source: the term's source.
+        """
+        return self.levels if operator_of("source", source.name).by_level else (ALL_LEVELS,)
 
     def successors(self, index: int, state: FlowState) -> tuple[Successor, ...]:
         """Return the options of slot ``index`` from which a term can be completed, in the slot's order.
@@ -177,18 +187,26 @@ class Space:
             state = advance(state, slot, option, self.counts)
         source, *transforms, distance = steps
         written = tuple(step for step in transforms if step.name != IDENTITY)
-        return TermSpec(source, written, distance, self._walk_weight(chooser, prefix, source)), path
+        weight = self._walk_weight(chooser, prefix, source)
+        return TermSpec(source, written, distance, weight, self._walk_levels(chooser, prefix, source)), path
 
     def _walk_weight(self, chooser: Chooser, prefix: str, source: Step) -> Weight:
         gradient_ratio = _choose_number(chooser, f"{prefix}.gradient_ratio", self.gradient_ratio)
         schedule, level_weighting = self.schedules[0], self.level_weightings_of(source)[0]
         if len(self.schedules) > 1:
-            schedule = cast(Schedule, chooser.categorical(f"{prefix}.schedule", self.schedules))
+            schedule = chooser.categorical(f"{prefix}.schedule", self.schedules)
         if len(self.level_weightings_of(source)) > 1:
             level_weighting = cast(
                 LevelWeighting, chooser.categorical(f"{prefix}.level_weighting", self.level_weighting)
             )
-        return Weight("relative", gradient_ratio, schedule, level_weighting)
+        return weight_of(gradient_ratio, schedule, level_weighting)
+
+    def _walk_levels(self, chooser: Chooser, prefix: str, source: Step) -> Levels:
+        levels = self.levels_of(source)
+        if len(levels) == 1:
+            return levels[0]
+        labels = tuple(map(levels_label, levels))
+        return levels[labels.index(chooser.categorical(f"{prefix}.levels", labels))]
 
     def _offered(self, index: int, state: FlowState, path: Path, taken: Iterable[Path]) -> tuple[str, ...]:
         """Return the labels at slot ``index`` from which a term can be completed that is not taken yet.
@@ -210,6 +228,28 @@ class Space:
 
     def _is_discrete(self, path: Path) -> bool:
         return not any(slot.option(label).free for slot, label in zip(self.slots, path, strict=True))
+
+
+def weight_of(gradient_ratio: float, schedule: str, level_weighting: LevelWeighting) -> Weight:
+    """Return the relative weight of choices.
+
+    Args:
+        gradient_ratio: the ratio.
+        schedule: label of a schedule, as of ``Weight.schedule_label``.
+        level_weighting: how levels share the weight.
+    """
+    name, _, number = schedule.rstrip("]").partition("[")
+    off_after = float(number) if number else 1.0
+    return Weight("relative", gradient_ratio, cast(Schedule, name), level_weighting, off_after)
+
+
+def levels_label(levels: Levels) -> str:
+    """Return the value of the decision for levels, e.g. "coarsest" or "p3+p4".
+
+    Args:
+        levels: levels of a term.
+    """
+    return "+".join(levels)
 
 
 def advance(state: FlowState, slot: Slot, option: Option, counts: Counts = UNKNOWN) -> FlowState:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autokd.spec.distiller_spec import DistillerSpec
 from autokd.spec.operator import Kind
-from autokd.spec.terms import Step, TermSpec
+from autokd.spec.terms import ALL_LEVELS, Schedule, Step, TermSpec
 from autokd.spec.vocabulary import IDENTITY, operator_of
 
 
@@ -39,14 +39,25 @@ def formula_lines(spec: DistillerSpec) -> list[str]:
     return [*lines, "where", *seen.values()]
 
 
+_SCHEDULES: dict[Schedule, str] = {
+    "constant": "",
+    "linear_decay": "(1 - progress) ",
+    "warm_up": "min(1, 10 progress) ",
+    "cosine_decay": "(1 + cos(pi progress)) / 2 ",
+    "off_after": "[progress < {off_after:g}] ",
+}
+
+
 def _term_formula(term: TermSpec) -> str:
     inner = _filled("source", term.source)
+    if term.levels != ALL_LEVELS:
+        inner = f"{inner}[{', '.join(term.levels)}]"
     for step in term.transforms:
         if step.name != IDENTITY:
             inner = _call(step, inner)
     weight = term.weight
     sign = "x" if weight.kind == "relative" else "*"
-    schedule = {"constant": "", "linear_decay": "(1 - progress) ", "warm_up": "min(1, 10 progress) "}[weight.schedule]
+    schedule = _SCHEDULES[weight.schedule].format(off_after=weight.off_after)
     level_weighting = "" if weight.level_weighting == "equal" else f"{weight.level_weighting}-weighted "
     return f"{weight.value:g} {sign} {schedule}{level_weighting}{_call(term.distance, inner)}"
 

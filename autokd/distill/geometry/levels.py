@@ -10,7 +10,7 @@ Legend: B images, C channels, H x W cells.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -89,12 +89,19 @@ def cropped_alike(student_BCHW: Tensor, teacher_BCHW: Tensor, pair: LevelPair) -
     return student_BCHW[..., :height, :width], teacher_BCHW[..., :height, :width]
 
 
-def make_adapters(pairs: tuple[LevelPair, ...]) -> nn.ModuleList:
+def make_adapters(pairs: tuple[LevelPair, ...], read: Collection[int] | None = None) -> nn.ModuleList:
     """Return a module for each pair: a 1x1 convolution to the teacher's channels if they differ, else the identity.
 
     FitNets, arXiv:1412.6550, section 2.2 (a regressor on the student's side).
+
+    Args:
+        pairs: levels that are compared.
+        read: indices of the pairs that a term reads; the others need no parameters, which no gradient would reach.
+            None: all.
     """
-    return nn.ModuleList(_make_adapter(pair) for pair in pairs)
+    return nn.ModuleList(
+        _make_adapter(pair) if read is None or level in read else nn.Identity() for level, pair in enumerate(pairs)
+    )
 
 
 def _make_adapter(pair: LevelPair) -> nn.Module:
