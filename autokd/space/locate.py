@@ -72,8 +72,8 @@ def _paths_of(space: Space, spec: DistillerSpec) -> list[Path]:
     for i, path in enumerate(paths):
         if path in paths[:i] and not _has_free_numbers(space, path):
             raise SpaceError(
-                f"terms[{i}]: has source, transformations and distance of terms[{paths.index(path)}]. The space draws each "
-                "combination once a spec, with one weight and one choice of levels."
+                f"terms[{i}]: has source, transformations and distance of terms[{paths.index(path)}]. The space draws "
+                "each combination once a spec, with one weight and one choice of levels."
             )
     return paths
 

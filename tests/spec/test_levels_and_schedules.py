@@ -97,7 +97,7 @@ def test_formulas_show_levels_and_schedules():
         (
             dict(source="class_logits", levels="coarsest"),
             "2: terms[0]",
-            "levels: coarsest, but source 'class_logits' gives a single feature pair, not one a level. Leave 'levels' out.",
+            "levels: coarsest, but source 'class_logits' gives a single feature pair, not one a level. Leave 'levels' ",
         ),
         (
             dict(weight="{relative: 4, schedule: off_after}"),

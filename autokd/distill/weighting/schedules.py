@@ -11,6 +11,8 @@ from autokd.spec import Weight
 
 _WARM_UP = 0.1
 """Part of the training over which ``warm_up`` rises."""
+_ROUNDING = 1e-6
+"""Progress is a sum over steps, and a spec's numbers have 6 digits: 0.666667 must end a term at 2 / 3 of a training."""
 
 
 def schedule_factor(weight: Weight, progress: float) -> float:
@@ -42,4 +44,4 @@ def is_over(weight: Weight, progress: float) -> bool:
         weight: the weight, for its schedule.
         progress: the part of the training that is over, 0 to 1.
     """
-    return weight.schedule == "off_after" and progress >= weight.off_after
+    return weight.schedule == "off_after" and progress >= weight.off_after - _ROUNDING
