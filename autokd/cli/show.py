@@ -9,10 +9,12 @@ from rich.text import Text
 from rich.tree import Tree
 
 from autokd.config import RunConfig
+from autokd.errors import DataError
 from autokd.presets import families_of, load_distiller, preset_names
-from autokd.space import Slot, count_specs
+from autokd.space import DataContent, Slot, count_specs, levels_label
 from autokd.spec import DistillerSpec, formula, formula_lines, operator_of
 from autokd.spec.families import ANY_FAMILY
+from autokd.spec.terms import ALL_LEVELS
 from autokd.spec.vocabulary import IDENTITY
 
 
@@ -70,7 +72,8 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
     """
     from autokd.detectors import first_trials, pair_of, unfit_baselines
 
-    pair = pair_of(config)
+    content, unread = _content(config)
+    pair = pair_of(config, content)
     supplied, reasons = pair.part_of(config.space)
     tree = Tree(Text(f"{config.name}: {supplied.min_terms} to {supplied.max_terms} terms"))
     for slot in supplied.slots:
@@ -79,15 +82,30 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
     tree.add(f"schedule: {', '.join(supplied.schedules)}")
     tree.add(f"level_weighting: {', '.join(supplied.level_weighting)}")
     tree.add(f"adapter: {', '.join(supplied.adapters)}")
+    if supplied.levels != (ALL_LEVELS,):
+        tree.add(f"levels: {', '.join(map(levels_label, supplied.levels))}")
     lines = [f"{count_specs(supplied):,} distinct distillers (a range of numbers counts as one)"]
     lines += [f"left out: {reason}" for reason in reasons] or ["the pair supplies all of it"]
+    lines += unread
     lines += first_trials(config, pair, supplied).notes
-    if unfit := unfit_baselines(config):
+    if unfit := unfit_baselines(config, content):
         lines.append(f"search and distill refuse this file. {unfit}")
     lines += _recipe_lines(config)
     rng = numpy.random.default_rng(config.search.seed)
     lines += [f"e.g. {formula(supplied.sample(rng))}" for _ in range(num_samples)]
     return Group(tree, *(Text(line) for line in lines))
+
+
+def _content(config: RunConfig) -> tuple[DataContent | None, list[str]]:
+    """Return the training set's content; if it cannot be read, None, and a line that says so."""
+    from autokd.data import content_of
+
+    try:
+        return content_of(config.data), []
+    except DataError as error:
+        return None, [
+            f"not checked: whether data and batches have the classes, objects and images of each term. {error}"
+        ]
 
 
 def _recipe_lines(config: RunConfig) -> list[str]:

@@ -1,11 +1,13 @@
 """Detection sets: generated or in COCO's format, as samples, replayable views and batches.
 
-``loading`` makes the splits of a configuration, ``dataset`` is one split. ``annotation_file`` and ``annotations`` read
-the JSON, ``images`` the image files. ``geometry`` and ``views`` hold the maps between pixels, ``subsets``, ``batches``
-and ``sample`` what a training reads. ``shapes``, ``scene`` and ``textures`` make the generated set.
+``loading`` makes the splits of a configuration, ``content`` counts classes and objects, ``dataset`` is one split.
+``annotation_file`` and ``annotations`` read the JSON, ``images`` the image files. ``geometry`` and ``views`` hold the
+maps between pixels, ``subsets``, ``batches`` and ``sample`` what a training reads. ``shapes``, ``scene`` and
+``textures`` make the generated set.
 """
 
 from autokd.data.batches import Batch, epoch_batches, view_numbers
+from autokd.data.content import content_of
 from autokd.data.dataset import DetectionDataset
 from autokd.data.geometry import BoxMap, Letterbox, letterbox
 from autokd.data.loading import Datasets, load_datasets, load_split
@@ -34,6 +36,7 @@ __all__ = [
     "collate",
     "HostBatch",
     "stack_samples",
+    "content_of",
     "epoch_batches",
     "k_center_indices",
     "letterbox",

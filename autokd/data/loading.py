@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autokd.config import CocoData, ShapesData
 from autokd.data.annotations import read_split
+from autokd.data.content import require_root
 from autokd.data.dataset import MEMORY_LIMIT_BYTES, DetectionDataset
 from autokd.data.geometry import Size
 from autokd.data.report import DataReport
@@ -88,8 +89,7 @@ def load_datasets(
     """
     if isinstance(data, ShapesData):
         data = _as_coco(data, Path(cache_dir))
-    if not data.root.is_dir():
-        raise DataError(f"data.root: {data.root} is no folder. Give the folder that holds the annotation files.")
+    require_root(data)
     train = _dataset(data, data.train, "train", None, memory_limit_bytes)
     val = _dataset(data, data.val, "val", train.classes, memory_limit_bytes)
     test = val if data.test is None else _dataset(data, data.test, "test", train.classes, memory_limit_bytes)

@@ -12,78 +12,107 @@ from autokd.config import RunConfig
 from autokd.detectors.build import build_detector
 from autokd.detectors.capabilities import detector_family_of, taps_of, taps_of_teachers
 from autokd.detectors.prediction_layout import unpaired_taps
+from autokd.detectors.resolve import resolve
 from autokd.errors import ConfigError, DetectorError, SpaceError
 from autokd.jobs import NO_DISTILLATION
 from autokd.presets import load_distiller, load_preset, preset_names
-from autokd.space import Space, decisions_of, lacks_of, restrict_to_taps, with_offered_ratios
-from autokd.spec import DistillerSpec
+from autokd.space import (
+    DataContent,
+    Space,
+    decisions_of,
+    lacks_of,
+    restrict_to_counts,
+    restrict_to_taps,
+    with_offered_ratios,
+)
+from autokd.spec import Counts, DistillerSpec
 from autokd.spec.families import ANY_FAMILY, DetectorFamily, serves
+from autokd.spec.needs import UNKNOWN
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The taps of a student and of its teachers, and the family of detectors to which the pair belongs.
+    """The taps of a student and of its teachers, their family of detectors, and what their trainings have to compare.
 
     Args:
         student: names of the student's taps.
         teachers: names of each teacher's taps.
         unpaired: tap -> the reason why the student's and a teacher's cannot be compared row by row.
         family: family of the student, which chooses the weights of presets; None: of none, or unknown.
+        counts: classes, objects and images of the trainings; terms that need more cannot teach.
     """
 
     student: tuple[str, ...]
     teachers: tuple[tuple[str, ...], ...]
     unpaired: Mapping[str, str]
     family: DetectorFamily | None = None
+    counts: Counts = UNKNOWN
 
     def part_of(self, space: Space) -> tuple[Space, tuple[str, ...]]:
-        """Return the part of a space that these detectors supply, and a sentence for each option left out.
+        """Return the part of a space that can teach this pair, and a sentence for each option left out.
 
         Args:
             space: the whole space of the configuration.
 
         Raises:
-            SpaceError: if they supply nothing of it.
+            SpaceError: if nothing of it can.
         """
-        return restrict_to_taps(space, self.student, *self.teachers, unpaired=self.unpaired)
+        supplied, reasons = restrict_to_taps(space, self.student, *self.teachers, unpaired=self.unpaired)
+        taught, more = restrict_to_counts(supplied, self.counts)
+        return taught, reasons + more
 
     def lacks(self, spec: DistillerSpec) -> tuple[str, ...]:
-        """Return a sentence for each step of a distiller that these detectors cannot supply.
+        """Return a sentence for each step of a distiller that these detectors or their data cannot supply.
 
         Args:
             spec: the distiller.
         """
-        return lacks_of(spec, self.student, self.teachers, self.unpaired)
+        return lacks_of(spec, self.student, self.teachers, self.unpaired, self.counts)
 
     def supplied_presets(self) -> tuple[str, ...]:
         """Return the names of the presets that these detectors can be trained with."""
         return tuple(name for name in preset_names() if not self.lacks(load_preset(name, self.family)))
 
 
-def pair_of(config: RunConfig, *, promoting: bool = True) -> Pair:
-    """Return the taps of a configuration's detectors; configs of MMDetection are read, and thereby run.
+def pair_of(config: RunConfig, content: DataContent | None = None, *, searching: bool = True) -> Pair:
+    """Return what a configuration's detectors supply; configs of MMDetection are read, and thereby run.
 
     Args:
         config: the configuration.
-        promoting: whether a student that may be promoted counts among the teachers.
+        content: content of the training set, as ``autokd.data.content_of`` reads it; None: nothing is refused for a
+            lack of classes, objects or images.
+        searching: whether distillers are searched: a student that may be promoted then counts among the teachers, and
+            a distiller must teach with the batches of the proxy as well as with those of full trainings. Baselines
+            need the latter alone.
 
     Raises:
         DetectorError: if a config cannot be read, or describes no detector.
+        ConfigError: if recipes come from a student's config that no recipe can hold.
     """
     teachers = taps_of_teachers(config)
-    if not promoting:
+    if not searching:
         teachers = teachers[: len(config.teachers)]
-    unpaired = unpaired_taps(config, promoting=promoting)
-    return Pair(taps_of(config.student), teachers, unpaired, detector_family_of(config.student))
+    unpaired = unpaired_taps(config, promoting=searching)
+    counts = _counts(config, content, searching)
+    return Pair(taps_of(config.student), teachers, unpaired, detector_family_of(config.student), counts)
 
 
-def unfit_baselines(config: RunConfig) -> str:
+def _counts(config: RunConfig, content: DataContent | None, searching: bool) -> Counts:
+    if content is None:
+        return UNKNOWN
+    resolved = resolve(config)
+    smallest = min(resolved.full.batch_size, resolved.proxy.batch_size) if searching else resolved.full.batch_size
+    return content.counts(smallest)
+
+
+def unfit_baselines(config: RunConfig, content: DataContent | None = None) -> str:
     """Return an error's text on the baselines that this pair cannot be trained with; empty if all of them fit.
 
     Args:
         config: the configuration, with ``full.baselines``.
+        content: content of the training set, as of ``pair_of``.
     """
-    pair = pair_of(config, promoting=False)
+    pair = pair_of(config, content, searching=False)
     named = [name for name in config.full.baselines if name != NO_DISTILLATION]
     lacks = {name: found for name in named if (found := pair.lacks(load_distiller(name, pair.family)))}
     if not lacks:
@@ -96,24 +125,25 @@ def unfit_baselines(config: RunConfig) -> str:
     )
 
 
-def check_trainable(config: RunConfig, spec: DistillerSpec | None = None) -> None:
+def check_trainable(config: RunConfig, spec: DistillerSpec | None = None, content: DataContent | None = None) -> None:
     """Check that the pair can be trained with every baseline, and with ``spec`` if one is given.
 
     Args:
         config: the configuration, with ``full.baselines``.
         spec: a distiller that will be trained beside them.
+        content: content of the training set, as of ``pair_of``.
 
     Raises:
-        ConfigError: naming what the pair lacks, and the presets that fit.
+        ConfigError: naming what the pair or its data lack, and the presets that fit.
     """
-    pair = pair_of(config, promoting=False)
+    pair = pair_of(config, content, searching=False)
     if spec is not None and (lacks := pair.lacks(spec)):
         name = spec.name or "the given distiller"
         raise ConfigError(
             f"this pair cannot be trained with {name}:\n{_listed([(name, lacks)])}Give another one. Presets that fit: "
             f"{', '.join(pair.supplied_presets())}."
         )
-    if unfit := unfit_baselines(config):
+    if unfit := unfit_baselines(config, content):
         raise ConfigError(unfit)
 
 
@@ -158,7 +188,7 @@ def first_trials(config: RunConfig, pair: Pair, space: Space) -> FirstTrials:
 
     Args:
         config: the configuration, with ``search.enqueue``.
-        pair: its detectors' taps.
+        pair: what its detectors supply.
         space: the part of the space that the pair supplies.
 
     Returns:

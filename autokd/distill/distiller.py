@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -21,9 +21,9 @@ from autokd.distill.term_inputs import TermInputs
 from autokd.distill.weighting.balance import GradientBalance, SumOverProcesses
 from autokd.distill.weighting.level_factors import LevelFactors
 from autokd.distill.weighting.measured import is_due
+from autokd.distill.weighting.schedules import is_over, schedule_factor
 from autokd.errors import DistillError
 from autokd.spec import DistillerSpec, Weight
-from autokd.spec.terms import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Term(nn.Module):
         """Return the value before the weight, a scalar."""
         # The key is the chain of modules itself: terms that begin alike hold the same ones.
         key: tuple[Hashable, ...] = ("operators", self.source)
-        given = pieces = cast(tuple[FeaturePair, ...], inputs.shared(key, lambda: self.source(inputs)))
+        given = pieces = inputs.shared(key, lambda: self.source.pairs_of(inputs))
         for transform in self.transforms:
             key = (*key, transform)
             pieces = inputs.shared(key, partial(_changed, pieces, transform, inputs))
@@ -101,14 +101,6 @@ class Term(nn.Module):
             values = [value * factor for value, factor in zip(values, self.layers.factors_P, strict=True)]
         first, *rest = values
         return sum(rest, start=first)
-
-
-_WARM_UP = 0.1
-_SCHEDULES: Mapping[Schedule, Callable[[float], float]] = {
-    "constant": lambda progress: 1.0,
-    "linear_decay": lambda progress: 1.0 - progress,
-    "warm_up": lambda progress: min(progress / _WARM_UP, 1.0),
-}
 
 
 def _changed(pieces: tuple[FeaturePair, ...], transform: nn.Module, inputs: TermInputs) -> tuple[FeaturePair, ...]:
@@ -180,7 +172,8 @@ class Distiller(nn.Module):
         """
         self.progress = (epoch - 1) / num_epochs
         self._progress_per_step = 1.0 / (num_epochs * steps_per_epoch)
-        for module in self.modules():
+        in_use = (module for i, term in enumerate(self.terms) if not self._is_off(i) for module in term.modules())
+        for module in dict.fromkeys(in_use):
             if isinstance(module, Memory):
                 module.begin_epoch(epoch)
 
@@ -223,7 +216,9 @@ class Distiller(nn.Module):
         )
         # Sums of squares and softmax statistics lose too much in float16; under autocast products would use it.
         with torch.autocast(inputs.device.type, enabled=False):
-            values = [term(inputs) for term in self.terms]
+            # A term that is off for good costs nothing: its value is not computed, and has no gradient to measure.
+            values = [self._absolute.new_zeros(()) if self._is_off(i) else term(inputs)
+                      for i, term in enumerate(self.terms)]  # fmt: skip
             weights = self._weights(inputs, values) * self._schedule()
             raw = torch.stack(values)
             weighted = raw * weights
@@ -238,8 +233,12 @@ class Distiller(nn.Module):
 
     def _schedule(self) -> Tensor:
         """(terms,): the factor of each weight at this time of the training."""
-        factors = [_SCHEDULES[cast(Term, term).weight.schedule](self.progress) for term in self.terms]
+        factors = [schedule_factor(cast(Term, term).weight, self.progress) for term in self.terms]
         return torch.tensor(factors, device=self._absolute.device)
+
+    def _is_off(self, index: int) -> bool:
+        """Whether a term's weight is 0 for the rest of the training."""
+        return is_over(cast(Term, self.terms[index]).weight, self.progress)
 
     def _weights(self, inputs: TermInputs, values: Sequence[Tensor]) -> Tensor:
         """(terms,): each term's factor, measured again if that is due."""
@@ -248,7 +247,8 @@ class Distiller(nn.Module):
         task_loss = inputs.student.task_loss
         taps = [level for level, tap in inputs.student.pyramid.items() if tap.requires_grad]
         can_measure = torch.is_grad_enabled() and task_loss is not None and task_loss.requires_grad and bool(taps)
-        if self.training and can_measure and self.balance.is_due(self.step):
+        is_any_on = not all(map(self._is_off, self._relative))
+        if self.training and can_measure and is_any_on and self.balance.is_due(self.step):
             assert task_loss is not None
             self.balance.measure(
                 task_loss,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
@@ -72,6 +72,9 @@ class Memory(nn.Module, ABC):
 class Source(nn.Module, ABC):
     """Gives the feature pairs of a batch, usually one a paired level; a term is the sum over them."""
 
+    kept: tuple[int, ...] | None = None
+    """Indices of the paired levels whose pairs are wanted, if the term names levels; None for all."""
+
     def __init__(self, context: BuildContext) -> None:
         super().__init__()
         self.adapter = context.adapter
@@ -85,9 +88,18 @@ class Source(nn.Module, ABC):
         """
         return inputs.maps(level, self.adapter)
 
+    def levels(self, inputs: TermInputs) -> Sequence[int]:
+        """Return the indices of the paired levels whose pairs are wanted; a source need not make others."""
+        return range(len(inputs.pairs)) if self.kept is None else self.kept
+
+    def pairs_of(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
+        """Return the pairs of the wanted levels, also of a source that makes those of all levels."""
+        found: tuple[FeaturePair, ...] = self(inputs)
+        return found if self.kept is None else tuple(pair for pair in found if pair.level in self.kept)
+
     @abstractmethod
     def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
-        """Return the feature pairs of a batch; ``by_level`` rows give one for each of ``inputs.pairs``."""
+        """Return the feature pairs of a batch; ``by_level`` rows give one for each of ``levels(inputs)``."""
 
 
 class Transform(nn.Module, ABC):

@@ -10,10 +10,9 @@ from math import comb
 
 from autokd.space.domains import Choices
 from autokd.space.slots import Option, Path
-from autokd.space.space import Space
+from autokd.space.space import Space, weight_of
 from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight
 from autokd.spec.operator import Kind, Number
-from autokd.spec.terms import Adapter, LevelWeighting
 from autokd.spec.vocabulary import IDENTITY
 
 _MIDDLE_GRADIENT_RATIO = 40.0
@@ -32,13 +31,15 @@ def enumerate_paths(space: Space) -> Iterator[Path]:
 def enumerate_forms(space: Space) -> list[TermSpec]:
     """Return every distinct term, with weight 1 and the first adapter; a range of numbers takes its low end.
 
+    Terms that are read on other levels are distinct.
+
     Args:
         space: the space that offers the options.
     """
-    weight = Weight("relative", 1.0)
     return [
-        TermSpec(steps[0], steps[1:-1], steps[-1], weight, adapter=space.adapters_of(steps[0])[0]).canonical()
-        for steps in _distinct_steps(space)
+        replace(form, levels=levels, adapter=space.adapters_of(form.source)[0]).canonical()
+        for form in _bare_forms(space)
+        for levels in space.levels_of(form.source)
     ]
 
 
@@ -51,7 +52,7 @@ def enumerate_specs(space: Space) -> Iterator[DistillerSpec]:
     Args:
         space: the space that offers the options.
     """
-    forms = enumerate_forms(space)
+    forms = _bare_forms(space)
     for n in range(space.min_terms, space.max_terms + 1):
         for chosen in itertools.combinations(forms, n):
             for terms in itertools.product(*(_variants_of(space, form) for form in chosen)):
@@ -66,11 +67,14 @@ def count_specs(space: Space) -> int:
     """
     num_weights = len(_gradient_ratios(space)) * len(space.schedules)
     forms = Counter(
-        num_weights * len(space.level_weightings_of(steps[0])) * len(space.adapters_of(steps[0]))
+        num_weights
+        * len(space.level_weightings_of(steps[0]))
+        * len(space.levels_of(steps[0]))
+        * len(space.adapters_of(steps[0]))
         for steps in _distinct_steps(space)
     )
-    # A spec takes n forms, and a weight and an adapter for each. The number of such sets is the coefficient of x^n in
-    # the product of (1 + w x) over all forms, w being the form's number of weights and adapters; forms with equal w are
+    # A spec takes n forms, and a weight, levels and an adapter for each. The number of such sets is the coefficient of
+    # x^n in the product of (1 + w x) over all forms, w being the number of their choices; forms with equal w are
     # multiplied in at once, by the binomial theorem, since enumerating the sets of a large space would never end.
     coefficients = [1] + [0] * space.max_terms
     for weights, num_forms in forms.items():
@@ -86,6 +90,12 @@ def _paths_from(space: Space, index: int, state: FlowState, path: Path) -> Itera
     for successor in space.successors(index, state):
         if successor.num_completions:
             yield from _paths_from(space, index + 1, successor.state, (*path, successor.label))
+
+
+def _bare_forms(space: Space) -> list[TermSpec]:
+    """Return every distinct term with weight 1 and all levels."""
+    weight = Weight("relative", 1.0)
+    return [TermSpec(steps[0], steps[1:-1], steps[-1], weight).canonical() for steps in _distinct_steps(space)]
 
 
 def _distinct_steps(space: Space) -> dict[tuple[Step, ...], None]:
@@ -112,11 +122,16 @@ def _gradient_ratios(space: Space) -> tuple[Number, ...]:
 
 
 def _variants_of(space: Space, form: TermSpec) -> list[TermSpec]:
-    """Return the term with each weight and each adapter that the space offers for it."""
-    level_weighting: tuple[LevelWeighting, ...] = space.level_weightings_of(form.source)
-    adapters: tuple[Adapter, ...] = space.adapters_of(form.source)
-    choices = itertools.product(_gradient_ratios(space), space.schedules, level_weighting, adapters)
+    """Return the term with each weight, levels and adapter that the space offers for it."""
+    source = form.source
+    choices = itertools.product(
+        _gradient_ratios(space),
+        space.schedules,
+        space.level_weightings_of(source),
+        space.levels_of(source),
+        space.adapters_of(source),
+    )
     return [
-        replace(form, weight=Weight("relative", float(value), schedule, word), adapter=adapter)
-        for value, schedule, word, adapter in choices
+        replace(form, weight=weight_of(float(value), schedule, word), levels=levels, adapter=adapter)
+        for value, schedule, word, levels, adapter in choices
     ]

@@ -9,7 +9,7 @@ from typing import Any
 from autokd.errors import SpaceError, SpecError
 from autokd.space.domains import Choices
 from autokd.space.slots import Option, Path, Slot
-from autokd.space.space import Space, advance
+from autokd.space.space import Space, advance, levels_label
 from autokd.spec import DistillerSpec, FlowState, Step, TermSpec
 from autokd.spec.vocabulary import IDENTITY
 
@@ -68,7 +68,18 @@ def _paths_of(space: Space, spec: DistillerSpec) -> list[Path]:
         raise SpaceError(
             f"the spec has {len(exact.terms)} terms; the space takes {space.min_terms} to {space.max_terms}."
         )
-    return [_path_of(space, term, i) for i, term in enumerate(exact.terms)]
+    paths = [_path_of(space, term, i) for i, term in enumerate(exact.terms)]
+    for i, path in enumerate(paths):
+        if path in paths[:i] and not _has_free_numbers(space, path):
+            raise SpaceError(
+                f"terms[{i}]: has source, transformations and distance of terms[{paths.index(path)}]. The space draws "
+                "each combination once a spec, with one weight and one choice of levels."
+            )
+    return paths
+
+
+def _has_free_numbers(space: Space, path: Path) -> bool:
+    return any(slot.option(label).free for slot, label in zip(space.slots, path, strict=True))
 
 
 def _path_of(space: Space, term: TermSpec, index: int) -> Path:
@@ -81,11 +92,16 @@ def _path_of(space: Space, term: TermSpec, index: int) -> Path:
     if not space.gradient_ratio.contains(term.weight.value):
         raise SpaceError(f"{where}.weight: {term.weight.value:g} is not {space.gradient_ratio}.")
     for key, found, offered in (
-        ("schedule", term.weight.schedule, space.schedules),
+        ("schedule", term.weight.schedule_label, space.schedules),
         ("level_weighting", term.weight.level_weighting, space.level_weightings_of(term.source)),
     ):
         if found not in offered:
             raise SpaceError(f"{where}.weight.{key}: {found!r} is not offered; the space has {', '.join(offered)}.")
+    if term.levels not in (offered_levels := space.levels_of(term.source)):
+        raise SpaceError(
+            f"{where}.levels: {levels_label(term.levels)!r} is not offered; for source '{term.source.name}' the space "
+            f"has {', '.join(map(levels_label, offered_levels))}."
+        )
     if term.adapter not in space.adapters_of(term.source):
         adapters = ", ".join(space.adapters_of(term.source))
         raise SpaceError(f"{where}.adapter: {term.adapter!r} is not offered; the space has {adapters}.")
@@ -141,7 +157,7 @@ def _refusal(space: Space, labels: Path) -> str:
     state = FlowState()
     try:
         for slot, label in zip(space.slots, labels, strict=True):
-            state = advance(state, slot, slot.option(label))
+            state = advance(state, slot, slot.option(label), space.counts)
     except SpecError as error:
         return str(error)
     return ""
@@ -161,7 +177,8 @@ def _reason(space: Space, term: TermSpec) -> str:
         if not any(_matching(slot, step) for slot in transform_slots):
             offered = "; ".join(f"{slot.name}: {_labels(slot)}" for slot in transform_slots)
             return f"transform {_written(step)} is not offered; the space has {offered}."
-    # The term is well-typed and has a path, so that an option of the path is restricted to other layouts by ``only``.
+    # The term is well-typed and has a path, so that an option of the path is restricted to other layouts by ``only``,
+    # or needs more classes, objects or images than there are.
     for labels in _candidates(space, term):
         return _refusal(space, labels)
     order = " -> ".join(slot.name for slot in transform_slots)
@@ -204,8 +221,12 @@ class _Script:
             if isinstance(self._space.gradient_ratio, Choices):
                 return f"{self._space.gradient_ratio.clip(term.weight.value):g}"
             return term.weight.value
-        if rest in ("schedule", "level_weighting"):
-            return getattr(term.weight, rest)
+        if rest == "schedule":
+            return term.weight.schedule_label
+        if rest == "level_weighting":
+            return term.weight.level_weighting
+        if rest == "levels":
+            return levels_label(term.levels)
         if rest == "adapter":
             return term.adapter
         for slot, label in zip(self._space.slots, path, strict=True):

@@ -5,13 +5,16 @@
     transforms: {attention: [none, spatial_attention], normalize: [none, {softmax_cells: {temperature: [1, 4]}}]}
     distances: [l1, l2, kl]                                         # or: all
     gradient_ratio: {log_uniform: [3, 1000]}                              # or: [10, 100]
-    schedule: [constant, linear_decay]                              # of weights; also warm_up
+    schedule: [constant, linear_decay, {off_after: 0.93}]           # of weights; also warm_up, cosine_decay
     level_weighting: [equal, gap]                                            # how levels share a weight; also gradient
+    levels: [all, coarsest, [p3, p4]]                               # that a term is read on; left out: all
     adapter: [linear, mlp]                                        # of the student's maps
 
 A parameter with a list is a categorical decision, with {uniform: ...} or {log_uniform: ...} a continuous one. ``only``
 restricts a step or a distance to layouts: {sigmoid: {only: logits}}, {l2: {only: [map, regions]}}; docs/operators.md
-lists the layouts that each operator takes.
+lists the layouts that each operator takes. ``all`` in place of a list stands for all that fit; of schedules, for those
+without a number. Each item of ``levels`` is a choice: all, coarsest, finest, a name, or a list of names of the
+student's levels.
 """
 
 from __future__ import annotations
@@ -25,10 +28,11 @@ from autokd.errors import SpaceError, SpecError, one_of
 from autokd.space.domains import Choices, Domain, Range, parse_domain
 from autokd.space.restrict import unreachable_options, without_options
 from autokd.space.slots import Option, Slot
-from autokd.space.space import Space
-from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, FlowState, Step, flow, operator_of
+from autokd.space.space import Space, levels_label
+from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, FlowState, Step, Weight, flow, operator_of
 from autokd.spec.operator import Kind, Layout, Operator
-from autokd.spec.terms import ADAPTERS, LEVEL_WEIGHTINGS, SCHEDULES
+from autokd.spec.terms import ADAPTERS, LEVEL_WEIGHTINGS, SCHEDULES, Levels
+from autokd.spec.text import parse_levels, schedule_with_number
 from autokd.spec.vocabulary import IDENTITY
 
 DEFAULT_SPACE: dict[str, Any] = {
@@ -48,7 +52,9 @@ DEFAULT_SPACE: dict[str, Any] = {
 
 Word = TypeVar("Word", bound=str)
 
-_KEYS = tuple(DEFAULT_SPACE)
+# ``levels`` is not in DEFAULT_SPACE: a space's document is part of the digest of recorded tables, which know no levels.
+_KEYS = (*DEFAULT_SPACE, "levels")
+_PLAIN_SCHEDULES = tuple(schedule for schedule in SCHEDULES if schedule != "off_after")
 _MAX_TERMS = 8
 
 
@@ -80,11 +86,12 @@ def space_from_document(document: Document) -> Space:
     gradient_ratio = parse_domain(
         data.get("gradient_ratio", DEFAULT_SPACE["gradient_ratio"]), document, ("gradient_ratio",)
     )
-    schedules = _words("schedule", SCHEDULES, data, document)
+    schedules = _schedules(data.get("schedule", DEFAULT_SPACE["schedule"]), document)
     level_weighting = _words("level_weighting", LEVEL_WEIGHTINGS, data, document)
+    levels = _levels(data.get("levels", "all"), document)
     adapters = _words("adapter", ADAPTERS, data, document)
     slots = (sources, *transforms, distances)
-    space = Space(low, high, slots, gradient_ratio, schedules, level_weighting, adapters)
+    space = Space(low, high, slots, gradient_ratio, schedules, level_weighting, levels, adapters)
     unused = [(slot, option) for slot, option in unreachable_options(space) if _given(slot, data) == "all"]
     space = without_options(space, unused)
     _refuse_unreachable(space, data, document)
@@ -112,6 +119,58 @@ def _words(key: str, allowed: tuple[Word, ...], data: dict[str, Any], document: 
     return tuple(words)
 
 
+def _schedules(found: Any, document: Document) -> tuple[str, ...]:
+    """Read schedules as their labels: 'all', or words and ``{off_after: part}`` with a number or a list of numbers."""
+    items = list(_PLAIN_SCHEDULES) if found == "all" else found if isinstance(found, list) else [found]
+    labels: list[str] = []
+    for i, item in enumerate(items):
+        place: Location = ("schedule", i) if isinstance(found, list) else ("schedule",)
+        if isinstance(item, dict):
+            labels += _off_after(item, document, place)
+        elif item in _PLAIN_SCHEDULES:
+            labels.append(item)
+        else:
+            raise document.error(place, one_of(str(item), SCHEDULES, noun="schedule"), SpaceError)
+    if not labels or len(set(labels)) < len(labels):
+        choices = ", ".join(_PLAIN_SCHEDULES)
+        raise document.error(
+            ("schedule",),
+            f"found {found!r}; write one or more of {choices}, {{off_after: 0.93}}, each once.",
+            SpaceError,
+        )
+    return tuple(labels)
+
+
+def _off_after(item: dict[Any, Any], document: Document, location: Location) -> list[str]:
+    try:
+        given = schedule_with_number(item, document, location)
+    except SpecError as error:
+        raise SpaceError(str(error)) from None
+    numbers = given["off_after"] if isinstance(given["off_after"], list) else [given["off_after"]]
+    try:
+        return [Weight("relative", 1.0, "off_after", off_after=number).schedule_label for number in numbers]
+    except SpecError as error:
+        raise document.error(location, str(error), SpaceError) from None
+
+
+def _levels(data: Any, document: Document) -> tuple[Levels, ...]:
+    """Read the choices of levels: a list of words, names and lists of names, or one of them."""
+    items = data if isinstance(data, list) else [data]
+    if not items:
+        raise document.error(("levels",), "found []; write one or more of all, coarsest, finest, names.", SpaceError)
+    found: list[Levels] = []
+    for i, item in enumerate(items):
+        place: Location = ("levels", i) if isinstance(data, list) else ("levels",)
+        try:
+            levels = tuple(sorted(parse_levels(item, document, place)))
+        except SpecError as error:
+            raise SpaceError(str(error)) from None
+        if levels in found:
+            raise document.error(place, f"{levels_label(levels)!r} appears twice. Keep one.", SpaceError)
+        found.append(levels)
+    return tuple(found)
+
+
 def _terms(data: Any, document: Document) -> tuple[int, int]:
     if isinstance(data, int) and not isinstance(data, bool):
         data = {"min": data, "max": data}
@@ -135,7 +194,7 @@ def _transforms(data: Any, document: Document) -> list[Slot]:
             f"found {data!r}; write {{slot name: [steps]}}, in the order of application.",
             SpaceError,
         )
-    reserved = {"source", "distance", "gradient_ratio", "schedule", "level_weighting", "adapter"}
+    reserved = {"source", "distance", "gradient_ratio", "schedule", "level_weighting", "levels", "adapter"}
     slots = []
     for name, options in data.items():
         if name in reserved or "." in name or "(" in name:

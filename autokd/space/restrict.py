@@ -9,7 +9,8 @@ from autokd.errors import SpaceError
 from autokd.space.slots import Option, Slot
 from autokd.space.space import Space
 from autokd.space.supply import why_lacking
-from autokd.spec import FlowState, operator_of
+from autokd.spec import Counts, FlowState, operator_of
+from autokd.spec.needs import why_unmet
 from autokd.spec.vocabulary import IDENTITY
 
 
@@ -47,6 +48,54 @@ def restrict_to_taps(
     stranded = unreachable_options(smaller)
     reasons += [f"{slot.kind} '{option.label}' has no step left that it fits" for slot, option in stranded]
     return without_options(smaller, stranded), tuple(reasons)
+
+
+def restrict_to_counts(space: Space, counts: Counts) -> tuple[Space, tuple[str, ...]]:
+    """Return the part of ``space`` whose terms can teach with these numbers of classes, objects and images.
+
+    An option may be left out behind some steps and kept behind others: its reason says over what it compares.
+
+    Args:
+        space: the whole space.
+        counts: what trainings have.
+
+    Returns:
+        The smaller space, and a sentence for each option that was left out; the same space if there is none.
+
+    Raises:
+        SpaceError: if no term is left.
+    """
+    reasons = _unmet(space, counts)
+    if not reasons:
+        return space, ()
+    limited = replace(space, counts=counts, document=None)
+    if not limited.num_completions(0, FlowState()):
+        raise SpaceError("No term of the space could teach on these data: " + "; ".join(reasons) + ".")
+    stranded = unreachable_options(limited)
+    named = [(slot, option) for slot, option in stranded if not _is_named(slot, option, reasons)]
+    reasons += [f"{slot.kind} '{option.label}' has no step left that it fits" for slot, option in named]
+    return without_options(limited, stranded), tuple(reasons)
+
+
+def _unmet(space: Space, counts: Counts) -> list[str]:
+    """Return a sentence for each option that could teach nothing behind some steps, without repetitions."""
+    states, found = {FlowState(): None}, dict[str, None]()
+    for index, slot in enumerate(space.slots):
+        after: dict[FlowState, None] = {}
+        for state in states:
+            for label, reached, _ in space.successors(index, state):
+                option = slot.option(label)
+                operator = None if option.step.name == IDENTITY else operator_of(slot.kind, option.step.name)
+                if operator is not None and (why := why_unmet(state, operator, counts)):
+                    found[f"{slot.kind} '{label}' {why}"] = None
+                else:
+                    after[reached] = None
+        states = after
+    return list(found)
+
+
+def _is_named(slot: Slot, option: Option, reasons: Iterable[str]) -> bool:
+    return any(reason.startswith(f"{slot.kind} '{option.label}' ") for reason in reasons)
 
 
 def without_options(space: Space, options: Iterable[tuple[Slot, Option]]) -> Space:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 from autokd.errors import SpecError
 from autokd.space.domains import Domain, Range
 from autokd.space.slots import Option, Path, Slot
-from autokd.spec import DistillerSpec, FlowState, Step, TermSpec, Weight, flow, operator_of
-from autokd.spec.terms import Adapter, LevelWeighting, Schedule
+from autokd.spec import Counts, DistillerSpec, FlowState, Step, TermSpec, Weight, flow, operator_of
+from autokd.spec.needs import UNKNOWN, why_unmet
+from autokd.spec.terms import ALL_LEVELS, Adapter, Levels, LevelWeighting, Schedule
 from autokd.spec.vocabulary import IDENTITY
 
 if TYPE_CHECKING:
@@ -66,10 +67,12 @@ class Space:
         max_terms: greatest number of terms of a spec.
         slots: source, then the slots of transformations in the order of their application, then distance.
         gradient_ratio: gradient ratios of a term.
-        schedules: schedules of a term's weight.
+        schedules: schedules of a term's weight, by their labels (``Weight.schedule_label``).
         level_weighting: ways in which the levels of a term share its weight; a source of a single piece always has
             "equal".
+        levels: levels that a term's source is read on; a source of a single piece always has all.
         adapters: adapters of the student's maps; a source that compares no maps of paired levels always has "linear".
+        counts: classes, objects and images that trainings have; steps that need more are not offered.
         document: the plain data that the space was read from, defaults written out; None for a part of a space.
     """
 
@@ -77,9 +80,11 @@ class Space:
     max_terms: int
     slots: tuple[Slot, ...]
     gradient_ratio: Domain
-    schedules: tuple[Schedule, ...] = ("constant",)
+    schedules: tuple[str, ...] = ("constant",)
     level_weighting: tuple[LevelWeighting, ...] = ("equal",)
+    levels: tuple[Levels, ...] = (ALL_LEVELS,)
     adapters: tuple[Adapter, ...] = ("linear",)
+    counts: Counts = UNKNOWN
     document: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     def walk(self, chooser: Chooser) -> DistillerSpec:
@@ -125,6 +130,14 @@ class Space:
         """
         return self.adapters if operator_of("source", source.name).by_level else ("linear",)
 
+    def levels_of(self, source: Step) -> tuple[Levels, ...]:
+        """Return the levels that a term may be read on.
+
+        Args:
+            source: the term's source.
+        """
+        return self.levels if operator_of("source", source.name).by_level else (ALL_LEVELS,)
+
     def successors(self, index: int, state: FlowState) -> tuple[Successor, ...]:
         """Return the options of slot ``index`` from which a term can be completed, in the slot's order.
 
@@ -137,7 +150,7 @@ class Space:
         key = (index, state)
         if key not in self._memory:
             slot = self.slots[index]
-            after = ((option.label, _advance_or_none(state, slot, option)) for option in slot.options)
+            after = ((option.label, self._advance_or_none(state, slot, option)) for option in slot.options)
             self._memory[key] = tuple(
                 Successor(label, reached, count)
                 for label, reached in after
@@ -181,23 +194,31 @@ class Space:
                      for name, domain in option.free}  # fmt: skip
             steps.append(Step.of(option.step.name, **(dict(option.step.params) | drawn)))
             path = (*path, label)
-            state = advance(state, slot, option)
+            state = advance(state, slot, option, self.counts)
         source, *transforms, distance = steps
         written = tuple(step for step in transforms if step.name != IDENTITY)
         weight = self._walk_weight(chooser, prefix, source)
+        levels = self._walk_levels(chooser, prefix, source)
         adapter = self._walk_adapter(chooser, prefix, source)
-        return TermSpec(source, written, distance, weight, adapter=adapter), path
+        return TermSpec(source, written, distance, weight, levels, adapter), path
 
     def _walk_weight(self, chooser: Chooser, prefix: str, source: Step) -> Weight:
         gradient_ratio = _choose_number(chooser, f"{prefix}.gradient_ratio", self.gradient_ratio)
         schedule, level_weighting = self.schedules[0], self.level_weightings_of(source)[0]
         if len(self.schedules) > 1:
-            schedule = cast(Schedule, chooser.categorical(f"{prefix}.schedule", self.schedules))
+            schedule = chooser.categorical(f"{prefix}.schedule", self.schedules)
         if len(self.level_weightings_of(source)) > 1:
             level_weighting = cast(
                 LevelWeighting, chooser.categorical(f"{prefix}.level_weighting", self.level_weighting)
             )
-        return Weight("relative", gradient_ratio, schedule, level_weighting)
+        return weight_of(gradient_ratio, schedule, level_weighting)
+
+    def _walk_levels(self, chooser: Chooser, prefix: str, source: Step) -> Levels:
+        levels = self.levels_of(source)
+        if len(levels) == 1:
+            return levels[0]
+        labels = tuple(map(levels_label, levels))
+        return levels[labels.index(chooser.categorical(f"{prefix}.levels", labels))]
 
     def _walk_adapter(self, chooser: Chooser, prefix: str, source: Step) -> Adapter:
         offered = self.adapters_of(source)
@@ -217,15 +238,49 @@ class Space:
                 offered.append(label)
         return tuple(offered)
 
+    def _advance_or_none(self, state: FlowState, slot: Slot, option: Option) -> FlowState | None:
+        try:
+            return advance(state, slot, option, self.counts)
+        except SpecError:
+            return None
+
     def _is_discrete(self, path: Path) -> bool:
         return not any(slot.option(label).free for slot, label in zip(self.slots, path, strict=True))
 
 
-def advance(state: FlowState, slot: Slot, option: Option) -> FlowState:
+def weight_of(gradient_ratio: float, schedule: str, level_weighting: LevelWeighting) -> Weight:
+    """Return the relative weight of choices.
+
+    Args:
+        gradient_ratio: the ratio.
+        schedule: label of a schedule, as of ``Weight.schedule_label``.
+        level_weighting: how levels share the weight.
+    """
+    name, _, number = schedule.rstrip("]").partition("[")
+    off_after = float(number) if number else 1.0
+    return Weight("relative", gradient_ratio, cast(Schedule, name), level_weighting, off_after)
+
+
+def levels_label(levels: Levels) -> str:
+    """Return the value of the decision for levels, e.g. "coarsest" or "p3+p4".
+
+    Args:
+        levels: levels of a term.
+    """
+    return "+".join(levels)
+
+
+def advance(state: FlowState, slot: Slot, option: Option, counts: Counts = UNKNOWN) -> FlowState:
     """Return the state after an option of a slot.
 
+    Args:
+        state: the state before the option.
+        slot: the slot.
+        option: an option of the slot.
+        counts: classes, objects and images that trainings have.
+
     Raises:
-        SpecError: if the option cannot follow the steps that led to ``state``.
+        SpecError: if the option cannot follow the steps that led to ``state``, or could teach nothing behind them.
     """
     if option.only and state.layout not in option.only:
         raise SpecError(
@@ -235,14 +290,11 @@ def advance(state: FlowState, slot: Slot, option: Option) -> FlowState:
         return state
     # Free parameters are drawn after the option is chosen, so that its signature may not depend on them.
     settings = None if option.free else option.step.settings(slot.kind)
-    return flow(state, operator_of(slot.kind, option.step.name), settings)
-
-
-def _advance_or_none(state: FlowState, slot: Slot, option: Option) -> FlowState | None:
-    try:
-        return advance(state, slot, option)
-    except SpecError:
-        return None
+    operator = operator_of(slot.kind, option.step.name)
+    after = flow(state, operator, settings)
+    if why := why_unmet(state, operator, counts):
+        raise SpecError(f"{slot.kind} '{option.label}' {why}.")
+    return after
 
 
 def _decision_name(slot: Slot, offered: tuple[str, ...]) -> str:

@@ -1,10 +1,11 @@
-"""Whether a pair of detectors supplies what an operator reads, by the names of taps alone."""
+"""Whether a pair of detectors and its data supply what an operator needs: taps by name, classes, objects and images."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from autokd.spec import DistillerSpec, Operator, Step, operator_of
+from autokd.spec import Counts, DistillerSpec, Operator, Step, operator_of, unmet_needs
+from autokd.spec.needs import UNKNOWN
 from autokd.spec.operator import Kind
 
 
@@ -30,9 +31,13 @@ def why_lacking(
 
 
 def lacks_of(
-    spec: DistillerSpec, student: Collection[str], teachers: Sequence[Collection[str]], unpaired: Mapping[str, str]
+    spec: DistillerSpec,
+    student: Collection[str],
+    teachers: Sequence[Collection[str]],
+    unpaired: Mapping[str, str],
+    counts: Counts = UNKNOWN,
 ) -> tuple[str, ...]:
-    """Return a sentence for each step of a distiller that detectors cannot supply, without repetitions.
+    """Return a sentence for each step of a distiller that detectors or data cannot supply, without repetitions.
 
     Args:
         spec: the distiller.
@@ -40,6 +45,7 @@ def lacks_of(
         teachers: names of each teacher's taps; every teacher must supply each step.
         unpaired: taps that student and teacher have but that cannot be compared -> the reason; "cells" if a teacher's
             candidates do not lie on cells.
+        counts: classes, objects and images that trainings have.
     """
     found: dict[str, None] = {}
     for term in spec.canonical().terms:
@@ -48,6 +54,7 @@ def lacks_of(
         for kind, step in steps:
             if why := why_lacking(operator_of(kind, step.name), student, teachers, unpaired):
                 found[f"{kind} '{step.name}' {why}"] = None
+        found |= dict.fromkeys(unmet_needs(term, counts))
     return tuple(found)
 
 

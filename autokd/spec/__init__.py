@@ -1,12 +1,14 @@
 """One distiller as data: frozen, serializable, with a canonical form and a digest.
 
 Each module imports only those before it: ``operator`` (a row of the vocabulary), ``signature`` (which operator may
-follow which), ``registry`` and ``vocabulary`` (all rows), ``terms`` (the values of a term), ``text`` (YAML and plain
-data), ``distiller_spec`` (a whole distiller), ``formula`` (a distiller for readers).
+follow which), ``registry`` and ``vocabulary`` (all rows), ``terms`` (the values of a term), ``needs`` (what a term
+needs of data and batch), ``text`` (YAML and plain data), ``distiller_spec`` (a whole distiller), ``formula`` (a
+distiller for readers).
 """
 
 from autokd.spec.distiller_spec import DistillerSpec
 from autokd.spec.formula import formula, formula_lines
+from autokd.spec.needs import Counts, unmet_needs
 from autokd.spec.operator import Operator, Parameter
 from autokd.spec.signature import FlowState, flow
 from autokd.spec.terms import Step, TermSpec, Weight, check_term
@@ -18,6 +20,7 @@ __all__ = [
     "REGISTRY",
     "SOURCES",
     "TRANSFORMS",
+    "Counts",
     "DistillerSpec",
     "FlowState",
     "Operator",
@@ -31,4 +34,5 @@ __all__ = [
     "formula_lines",
     "operator_of",
     "parse_step",
+    "unmet_needs",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autokd.spec.distiller_spec import DistillerSpec
 from autokd.spec.operator import Kind
-from autokd.spec.terms import Step, TermSpec
+from autokd.spec.terms import ALL_LEVELS, Schedule, Step, TermSpec
 from autokd.spec.vocabulary import IDENTITY, operator_of
 
 _ADAPTERS = {"mlp": "the student's maps pass two 1x1 convolutions with a ReLU between them"}
@@ -43,8 +43,19 @@ def formula_lines(spec: DistillerSpec) -> list[str]:
     return [*lines, "where", *seen.values()]
 
 
+_SCHEDULES: dict[Schedule, str] = {
+    "constant": "",
+    "linear_decay": "(1 - progress) ",
+    "warm_up": "min(1, 10 progress) ",
+    "cosine_decay": "(1 + cos(pi progress)) / 2 ",
+    "off_after": "[progress < {off_after:g}] ",
+}
+
+
 def _term_formula(term: TermSpec) -> str:
     inner = _filled("source", term.source)
+    if term.levels != ALL_LEVELS:
+        inner = f"{inner}[{', '.join(term.levels)}]"
     if term.adapter != "linear":
         inner = f"{term.adapter}({inner})"
     for step in term.transforms:
@@ -52,7 +63,7 @@ def _term_formula(term: TermSpec) -> str:
             inner = _call(step, inner)
     weight = term.weight
     sign = "x" if weight.kind == "relative" else "*"
-    schedule = {"constant": "", "linear_decay": "(1 - progress) ", "warm_up": "min(1, 10 progress) "}[weight.schedule]
+    schedule = _SCHEDULES[weight.schedule].format(off_after=weight.off_after)
     level_weighting = "" if weight.level_weighting == "equal" else f"{weight.level_weighting}-weighted "
     return f"{weight.value:g} {sign} {schedule}{level_weighting}{_call(term.distance, inner)}"
 

@@ -25,6 +25,10 @@ could not influence the loss, so that is refused as well.
 
 Sides: if the source fixes how many cells a sample has per side, steps that pool or cut change the number, and a step
 that compares cells with each other is refused once a single cell is left.
+
+Counts: channels, samples and cells may be classes of the data set, regions (objects) or images of a batch. A step that
+compares n of them with each other is constant if there are fewer: the softmax over one class is 1 for every student,
+and two numbers always correlate by 1 or -1. Rows state the least number; ``needs`` compares it with data and batch.
 """
 
 from __future__ import annotations
@@ -55,6 +59,8 @@ Effect = Literal[
     "grouping",
     "class_affine",
 ]
+Countable = Literal["classes", "regions", "images"]
+"""What the channels, samples or cells of a value may be, if their number follows from the data set and the batch."""
 Kind = Literal["source", "transform", "distance"]
 Number = int | float
 
@@ -162,6 +168,27 @@ class Operator:
     """The parameter by which the cells per side are divided, rounded up."""
     compares_cells: bool = False
     """The operator would leave nothing of a sample that has a single cell."""
+    channels_are: Countable | None = None
+    """Sources only: what the channels are."""
+    cells_are: Literal["samples", "classes"] | None = None
+    """Transformations only: what the cells of the result are; ``samples``: those of the value that flows in."""
+    idle_cells: int = 0
+    """Samples of which a row of the result has no cell: 1, the row's own, for a matrix without its diagonal."""
+    combines: int = 1
+    """Samples that a cell of a row of the result combines without order: 2 for angles between pairs of others."""
+    own_samples: bool = False
+    """Transformations only: the samples of the result are not those of the value that flows in."""
+    min_classes: int = 0
+    """Least number of classes with which the result depends on the student, whatever the channels are."""
+    min_channels: int = 0
+    """Least number of channels with which the result depends on the student; known where the channels are classes."""
+    min_cells: int = 0
+    """Least number of cells of a row with which the result depends on the student; known where cells are counted."""
+    min_samples: int = 0
+    """Least number of samples (images, or regions) with which the result depends on the student."""
+    min_positions: int = 0
+    """Least number of cells in all samples together with which the result depends on the student; known where a sample
+    has a single cell, and where cells are counted."""
 
     def parameter(self, name: str) -> Parameter:
         """Return a parameter of the operator.
@@ -213,6 +240,7 @@ __all__ = [
     "NUMBERS",
     "REGIONS",
     "SCALAR_MAP",
+    "Countable",
     "Effect",
     "Kind",
     "Layout",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from autokd.spec.needs import needs_text
 from autokd.spec.operator import Operator
 from autokd.spec.tables import distances, sources, transforms
 
@@ -16,6 +17,10 @@ A term is `source -> transformations -> distance`, weighted. `x` is what flows i
 after the transformations; `_c` runs over channels, `_s` over cells, `_b` over the batch. What may follow what is
 decided by layouts (*takes*, *gives*) and by effects: see the head of `autokd/spec/operator.py`. A subsection is a
 table, `autokd/spec/tables/KIND/NAME.py`, with the classes in `autokd/distill/KIND/NAME.py`.
+
+*needs*: with fewer, the step is constant, so that its term teaches nothing. Classes are those of the data set; channels
+are counted where they are classes (behind sources of class logits), samples where they are images or regions of a
+batch, cells where they are those of a matrix of relations. What data and batches lack is left out of the space.
 """
 
 
@@ -33,7 +38,7 @@ def reference() -> str:
 
 def _family(family: ModuleType) -> str:
     name = family.__name__.rpartition(".")[2].replace("_", " ").capitalize()
-    head = "| name | formula | meaning | parameters | takes -> gives | paper |\n|---|---|---|---|---|---|\n"
+    head = "| name | formula | meaning | parameters | takes -> gives | needs | paper |\n|---|---|---|---|---|---|---|\n"
     return f"\n### {name}\n\n{family.__doc__}\n\n{head}" + "".join(_row(row) for row in family.ROWS)
 
 
@@ -48,7 +53,7 @@ def _row(row: Operator) -> str:
     text = row.formula
     for parameter in row.parameters:
         text = text.replace("{" + parameter.name + "}", f"<{parameter.name}>")
-    cells = (f"`{row.name}`", f"`{text}`", row.meaning, parameters or "none", flow, row.paper)
+    cells = (f"`{row.name}`", f"`{text}`", row.meaning, parameters or "none", flow, needs_text(row) or "-", row.paper)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 

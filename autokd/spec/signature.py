@@ -16,11 +16,29 @@ from autokd.spec.operator import (
     FEATURES,
     LOGITS,
     MAP,
+    REGIONS,
+    SCALAR_MAP,
+    Countable,
     Effect,
     Layout,
     Number,
     Operator,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """What the axes of a value count, where that follows from the data set and the batch; None elsewhere."""
+
+    channels: Countable | None = None
+    """What the channels are; "classes" of class logits."""
+    samples: Countable | None = None
+    """What the samples are."""
+    cells: Countable | None = None
+    """What the cells of a row are, in a matrix of relations."""
+    idle_cells: int = 0
+    """As of the operator that made the matrix: n things fill (n - idle_cells choose combines) different cells."""
+    combines: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +51,8 @@ class FlowState:
     """Effects that no step has used up yet."""
     side: int | None = None
     """Cells of a sample per side; None if that depends on the pair of detectors."""
+    axes: Axes = Axes()
+    """What channels, samples and cells are."""
 
 
 def flow(state: FlowState, operator: Operator, settings: Mapping[str, Number] | None = None) -> FlowState:
@@ -69,7 +89,8 @@ def flow(state: FlowState, operator: Operator, settings: Mapping[str, Number] | 
             "Pool or cut less, or give the source more cells."
         )
     layout = state.layout if operator.gives_same or operator.kind == "distance" else operator.gives
-    return FlowState(layout, (state.pending & operator.keeps) | operator.adds, _side_after(state, operator, settings))
+    pending = (state.pending & operator.keeps) | operator.adds
+    return FlowState(layout, pending, _side_after(state, operator, settings), _axes_after(state.axes, operator))
 
 
 def _side_after(state: FlowState, operator: Operator, settings: Mapping[str, Number] | None) -> int | None:
@@ -79,6 +100,25 @@ def _side_after(state: FlowState, operator: Operator, settings: Mapping[str, Num
         # Rounded up: the last window or patch of a side may be smaller than the others.
         return -(-state.side // int(settings[operator.divides_side])) if settings else None
     return state.side if operator.gives_same or operator.gives in FEATURES else None
+
+
+def _axes_after(axes: Axes, operator: Operator) -> Axes:
+    if operator.kind == "source":
+        # Proposals of the student are regions too, and their number follows from no data set.
+        regions: Countable | None = None if operator.uses_of_student else "regions"
+        samples: dict[Layout, Countable | None] = {MAP: "images", REGIONS: regions}
+        return Axes(operator.channels_are, samples.get(operator.gives))
+    if operator.gives_same or operator.kind == "distance":
+        return axes
+    is_collapsed = operator.gives == SCALAR_MAP  # one channel, and cells of its own
+    channels = None if is_collapsed else axes.channels
+    samples_after = None if operator.own_samples else axes.samples
+    if operator.cells_are is not None:
+        cells = axes.samples if operator.cells_are == "samples" else operator.cells_are
+        return Axes(channels, samples_after, cells, operator.idle_cells, operator.combines)
+    if is_collapsed:
+        return Axes(channels, samples_after)
+    return Axes(channels, samples_after, axes.cells, axes.idle_cells, axes.combines)
 
 
 _REASONS: dict[Effect, str] = {

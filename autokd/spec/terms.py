@@ -12,13 +12,19 @@ from autokd.spec.signature import FlowState, flow
 from autokd.spec.vocabulary import IDENTITY, operator_of
 
 WeightKind = Literal["absolute", "relative"]
-Schedule = Literal["constant", "linear_decay", "warm_up"]
+Schedule = Literal["constant", "linear_decay", "warm_up", "cosine_decay", "off_after"]
 LevelWeighting = Literal["equal", "gap", "gradient"]
 Adapter = Literal["linear", "mlp"]
 WEIGHT_KINDS: tuple[WeightKind, ...] = ("absolute", "relative")
-SCHEDULES: tuple[Schedule, ...] = ("constant", "linear_decay", "warm_up")
+SCHEDULES: tuple[Schedule, ...] = ("constant", "linear_decay", "warm_up", "cosine_decay", "off_after")
 LEVEL_WEIGHTINGS: tuple[LevelWeighting, ...] = ("equal", "gap", "gradient")
 ADAPTERS: tuple[Adapter, ...] = ("linear", "mlp")
+
+Levels = tuple[str, ...]
+"""The pyramid levels of a term: one of ``LEVEL_WORDS``, or names of the student's levels in alphabetical order."""
+ALL_LEVELS: Levels = ("all",)
+LEVEL_WORDS = ("all", "coarsest", "finest")
+"""``coarsest`` and ``finest``: the level of the greatest and of the least stride among those of both detectors."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -98,20 +104,25 @@ class Weight:
             training; or ``absolute``, a plain factor, as published distillers use.
         value: the ratio or the factor, above 0.
         schedule: ``constant``; ``linear_decay``, from the full weight at the start to 0 at the end of the training;
-            ``warm_up``, from 0 to the full weight over the first tenth.
+            ``warm_up``, from 0 to the full weight over the first tenth; ``cosine_decay``, from the full weight to 0 by
+            half a cosine; ``off_after``, the full weight up to a part of the training, then 0.
         level_weighting: weights of a term's levels against each other: ``equal``; ``gap``, in proportion to the
             representation gap (1 - CKA) between student and teacher; ``gradient``, so that each level has the same
             gradient norm on the student's taps. Both are measured, never trained (Auto-KD's training-free factors),
             with mean 1.
+        off_after: part of the training after which the term is off, between 0 and 1; 1 for every schedule but
+            ``off_after``.
 
     Raises:
-        SpecError: if a choice does not exist, or the value is not a finite number above 0.
+        SpecError: if a choice does not exist, the value is not a finite number above 0, or ``off_after`` does not fit
+            the schedule.
     """
 
     kind: WeightKind
     value: float
     schedule: Schedule = "constant"
     level_weighting: LevelWeighting = "equal"
+    off_after: float = 1.0
 
     def __post_init__(self) -> None:
         choices = (("", self.kind, WEIGHT_KINDS), ("schedule: ", self.schedule, SCHEDULES))
@@ -121,6 +132,21 @@ class Weight:
         is_number = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
         if not is_number or not math.isfinite(self.value) or self.value <= 0:
             raise SpecError(f"weight: {self.value!r} is not a finite number above 0. Drop the term to switch it off.")
+        if self.schedule == "off_after" and not _is_part(self.off_after):
+            raise SpecError(
+                f"weight: schedule: off_after is {self.off_after!r}, which is no part of the training between 0 and 1. "
+                "Write schedule: {off_after: 0.93}, or leave the schedule out if the term stays on to the end."
+            )
+        if self.schedule != "off_after" and self.off_after != 1.0:
+            raise SpecError(
+                f"weight: off_after is {self.off_after!r}, but the schedule is {self.schedule}. Set the schedule to "
+                "off_after."
+            )
+
+    @property
+    def schedule_label(self) -> str:
+        """The schedule with its number: "constant", or "off_after[0.93]"; a space names its choices so."""
+        return f"off_after[{rounded(self.off_after):g}]" if self.schedule == "off_after" else self.schedule
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -134,6 +160,7 @@ class TermSpec:
         transforms: steps that change both sides of a pair together, in the order of their application; may be empty.
         distance: step that gives one number for a pair.
         weight: weight of the term in the distiller's sum.
+        levels: pyramid levels that the source is read on.
         adapter: what the student's maps pass before they are compared: ``linear``, a 1x1 convolution where the channels
             of both sides differ; ``mlp``, two 1x1 convolutions with a ReLU between them on every level. Terms with
             equal adapters share them.
@@ -146,6 +173,7 @@ class TermSpec:
     transforms: tuple[Step, ...]
     distance: Step
     weight: Weight
+    levels: Levels = ALL_LEVELS
     adapter: Adapter = "linear"
 
     def __post_init__(self) -> None:
@@ -165,8 +193,9 @@ class TermSpec:
             self.source.checked("source"),
             tuple(_at(f"transforms[{i}]", step, "transform") for i, step in enumerate(written)),
             self.distance.checked("distance"),
-            replace(self.weight, value=rounded(self.weight.value)),
-            adapter=self.adapter,
+            replace(self.weight, value=rounded(self.weight.value), off_after=rounded(self.weight.off_after)),
+            tuple(sorted(self.levels)),
+            self.adapter,
         )
         check_term(term)
         return term
@@ -192,6 +221,7 @@ def check_term(term: TermSpec) -> None:
             f"weight: level_weighting is {term.weight.level_weighting!r}, but source '{term.source.name}' gives a "
             "single feature pair, not one a level. Use level_weighting: equal."
         )
+    _check_levels(term)
     if term.adapter != "linear" and not operator_of("source", term.source.name).by_level:
         raise SpecError(
             f"adapter: found {term.adapter!r}, but source '{term.source.name}' compares no maps of paired levels, "
@@ -204,6 +234,32 @@ def check_term(term: TermSpec) -> None:
             state = flow(state, operator_of(kind, step.name), step.settings(kind))
         except SpecError as error:
             raise SpecError(f"{place}: {error}") from None
+
+
+def _check_levels(term: TermSpec) -> None:
+    if wrong := wrong_levels(term.levels):
+        raise SpecError(wrong)
+    if term.levels != ALL_LEVELS and not operator_of("source", term.source.name).by_level:
+        raise SpecError(
+            f"levels: {', '.join(term.levels)}, but source '{term.source.name}' gives a single feature pair, not one a "
+            "level. Leave 'levels' out."
+        )
+
+
+def wrong_levels(levels: Levels) -> str:
+    """Return what is wrong with the levels of a term, as an error's text; empty if nothing is."""
+    words = [level for level in levels if level in LEVEL_WORDS]
+    is_named = bool(levels) and all(isinstance(level, str) and level for level in levels)
+    if is_named and len(set(levels)) == len(levels) and (not words or len(levels) == 1):
+        return ""
+    return (
+        f"levels: found {list(levels)!r}; write one of {', '.join(LEVEL_WORDS)}, or names of the student's levels, "
+        "each once, as in [p3, p4]."
+    )
+
+
+def _is_part(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1
 
 
 def rounded(value: Number) -> float:

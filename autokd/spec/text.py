@@ -7,6 +7,7 @@ terms:
   transforms: [{softmax_cells: {temperature: 1.0}}]
   distance: kl
   weight: {relative: 40}              # or {absolute: 10}; also schedule: linear_decay, level_weighting: gap
+  levels: coarsest                    # optional; or finest, or names of the student's levels: [p3, p4]
   adapter: mlp                        # of the student's maps; left out: linear
 
 A distiller that was published with other terms or weights for other detectors has ``families`` in place of ``terms``:
@@ -25,14 +26,14 @@ from autokd.documents import Document, Location
 from autokd.errors import SpecError, one_of
 from autokd.spec.families import ANY_FAMILY, DETECTOR_FAMILIES, chosen_family
 from autokd.spec.operator import Kind, Number
-from autokd.spec.terms import ADAPTERS, WEIGHT_KINDS, Step, TermSpec, Weight
+from autokd.spec.terms import ADAPTERS, ALL_LEVELS, WEIGHT_KINDS, Levels, Step, TermSpec, Weight, wrong_levels
 from autokd.spec.vocabulary import IDENTITY
 
 SCHEMA = 2
 """Version of the format of a distiller's YAML file; raised if old files need a translation."""
 _SPEC_KEYS = ("schema", "name", "paper", "release", "family", "terms", "families")
 _FAMILY_KEYS = ("release", "terms")
-_TERM_KEYS = ("source", "transforms", "distance", "weight", "adapter")
+_TERM_KEYS = ("source", "transforms", "distance", "weight", "levels", "adapter")
 
 
 def parse_step(value: Any, kind: Kind, document: Document, location: Location) -> Step:
@@ -218,8 +219,25 @@ def _term(data: Any, document: Document, location: Location) -> TermSpec:
         ),
         parse_step(data["distance"], "distance", document, (*location, "distance")),
         _weight(data["weight"], document, (*location, "weight")),
-        adapter=adapter,
+        parse_levels(data.get("levels", "all"), document, (*location, "levels")),
+        adapter,
     )
+
+
+def parse_levels(value: Any, document: Document, location: Location) -> Levels:
+    """Read the levels of a term: a word, a name, or a list of names.
+
+    Args:
+        value: the plain data.
+        document, location: where ``value`` is written, for errors.
+
+    Raises:
+        SpecError: with file and line, if it is none of these.
+    """
+    levels = tuple(value) if isinstance(value, list) else (value,)
+    if wrong := wrong_levels(levels):
+        raise document.error(location, wrong.removeprefix("levels: "), SpecError)
+    return levels
 
 
 def _weight(data: Any, document: Document, location: Location) -> Weight:
@@ -228,10 +246,27 @@ def _weight(data: Any, document: Document, location: Location) -> Weight:
         raise document.error(location, f"found {data!r}; write {{relative: ratio}} or {{absolute: factor}}.", SpecError)
     _refuse_unknown(data, (*WEIGHT_KINDS, "schedule", "level_weighting"), document, location)
     others = {key: value for key, value in data.items() if key not in kinds}
+    if isinstance(others.get("schedule"), dict):
+        others |= schedule_with_number(others["schedule"], document, (*location, "schedule"))
     try:
         return Weight(kinds[0], data[kinds[0]], **others)
     except SpecError as error:
         raise document.error(location, str(error), SpecError) from None
+
+
+def schedule_with_number(data: dict[Any, Any], document: Document, location: Location) -> dict[str, Any]:
+    """Read a schedule with a number, ``{off_after: 0.93}``; return it as arguments of ``Weight``.
+
+    Args:
+        data: the plain data.
+        document, location: where ``data`` is written, for errors.
+
+    Raises:
+        SpecError: with file and line, if it has another key, or more than one.
+    """
+    if list(data) != ["off_after"]:
+        raise document.error(location, f"found {data!r}; write a schedule's name, or {{off_after: part}}.", SpecError)
+    return {"schedule": "off_after", "off_after": data["off_after"]}
 
 
 def _refuse_unknown(data: dict[str, Any], allowed: tuple[str, ...], document: Document, location: Location) -> None:
@@ -250,15 +285,22 @@ def _term_data(term: TermSpec) -> dict[str, Any]:
         "transforms": [_step_data(step) for step in term.transforms],
         "distance": _step_data(term.distance),
         "weight": _weight_data(term.weight),
-    }
+    } | _levels_data(term.levels)
     return data if term.adapter == "linear" else data | {"adapter": term.adapter}
+
+
+def _levels_data(levels: Levels) -> dict[str, Any]:
+    if levels == ALL_LEVELS:
+        return {}
+    return {"levels": levels[0] if len(levels) == 1 else list(levels)}
 
 
 def _weight_data(weight: Weight) -> dict[str, Any]:
     """Defaults are left out: a key that is added later then changes no digest of a distiller without it."""
     data: dict[str, Any] = {weight.kind: weight.value}
     if weight.schedule != "constant":
-        data["schedule"] = weight.schedule
+        is_off = weight.schedule == "off_after"
+        data["schedule"] = {"off_after": weight.off_after} if is_off else weight.schedule
     if weight.level_weighting != "equal":
         data["level_weighting"] = weight.level_weighting
     return data
@@ -270,5 +312,7 @@ __all__ = [
     "distiller_from_document",
     "distiller_to_data",
     "families_of_document",
+    "parse_levels",
     "parse_step",
+    "schedule_with_number",
 ]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from autokd.config import ResolvedConfig, RunConfig, config_digest
-from autokd.data import load_datasets
+from autokd.data import content_of, load_datasets
 from autokd.detectors import (
     check_trainable,
     detector_family_of,
@@ -68,8 +68,9 @@ def run_search(
     """
     observer = observer or SilentObserver()
     config = resolve(config)
-    check_trainable(config)
-    pair = pair_of(config)
+    content = content_of(config.data)
+    check_trainable(config, content=content)
+    pair = pair_of(config, content)
     space, reasons = pair.part_of(config.space)
     first = first_trials(config, pair, space)
     left_out = (f"left out of the space: {reason}" for reason in reasons)
@@ -119,7 +120,7 @@ def run_distill(
     """
     observer = observer or SilentObserver()
     config = resolve(config)
-    check_trainable(config, spec)
+    check_trainable(config, spec, content_of(config.data))
     family = detector_family_of(config.student)
     for note in (*config.notes, *family_notes(_published(config, family, spec), family)):
         observer.say(note)

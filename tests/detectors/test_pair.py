@@ -72,4 +72,4 @@ def test_enqueued_distillers_that_cannot_be_tried_are_named_each_with_its_reason
 def test_a_student_that_may_be_promoted_counts_for_the_search_and_not_for_baselines():
     config = config_of("fcos", "search: {promote_after: 5}\n")
     assert len(pair_of(config).teachers) == 2
-    assert len(pair_of(config, promoting=False).teachers) == 1
+    assert len(pair_of(config, searching=False).teachers) == 1

@@ -24,6 +24,7 @@ from autokd.benchmark.recording.scratch import Scratch
 from autokd.benchmark.recording.trainer import Trainer
 from autokd.benchmark.table import DistillerBenchmark
 from autokd.config import ResolvedConfig
+from autokd.data import content_of
 from autokd.detectors import pair_of
 from autokd.errors import BenchmarkError
 from autokd.jobs import Job, JobId, Outcome, RecipeName
@@ -117,12 +118,13 @@ def _line(outcome: Outcome) -> str:
 
 
 def require_supply(config: ResolvedConfig) -> None:
-    """Check that the pair supplies all of the space.
+    """Check that the pair and its data supply all of the space.
 
     Raises:
-        BenchmarkError: if it lacks a part.
+        BenchmarkError: if they lack a part.
+        DataError: if the annotations cannot be read.
     """
-    _, reasons = pair_of(config).part_of(config.space)
+    _, reasons = pair_of(config, content_of(config.data)).part_of(config.space)
     if reasons:
         raise BenchmarkError(
             "the table must hold the whole space, but this pair lacks a part of it: " + "; ".join(reasons) + ". "

@@ -10,7 +10,7 @@ Legend: B images, C channels, H x W cells.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -90,17 +90,23 @@ def cropped_alike(student_BCHW: Tensor, teacher_BCHW: Tensor, pair: LevelPair) -
     return student_BCHW[..., :height, :width], teacher_BCHW[..., :height, :width]
 
 
-def make_adapters(pairs: tuple[LevelPair, ...], *, kind: Adapter = "linear") -> nn.ModuleList:
+def make_adapters(
+    pairs: tuple[LevelPair, ...], read: Collection[int] | None = None, *, kind: Adapter = "linear"
+) -> nn.ModuleList:
     """Return a module for each pair, which brings the student's map to the teacher's channels.
 
     Args:
         pairs: the paired levels.
+        read: indices of the pairs that a term reads; the others need no parameters, which no gradient would reach.
+            None: all.
         kind: ``linear``, a 1x1 convolution if the channels differ, else the identity: FitNets, arXiv:1412.6550,
             section 2.2 (a regressor on the student's side). ``mlp``, two 1x1 convolutions with a ReLU between them,
             also if the channels agree: the projector of Ultralytics' distillation (2026).
     """
     make = {"linear": _linear_adapter, "mlp": _mlp_adapter}[kind]
-    return nn.ModuleList(make(pair) for pair in pairs)
+    return nn.ModuleList(
+        make(pair) if read is None or level in read else nn.Identity() for level, pair in enumerate(pairs)
+    )
 
 
 def _linear_adapter(pair: LevelPair) -> nn.Module:

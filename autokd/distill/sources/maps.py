@@ -24,7 +24,7 @@ class FeatureMap(Source):
     """
 
     def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
-        return tuple(self._level(inputs, level) for level in range(len(inputs.pairs)))
+        return tuple(self._level(inputs, level) for level in self.levels(inputs))
 
     def region(self, inputs: TermInputs, level: int) -> Region | None:
         """Return the cells that count at a paired level; None for all."""
@@ -121,10 +121,9 @@ class Instance(Source):
         instances = inputs.instances
         region = Present(instances.present_S)
         pieces = []
-        for level, pair in enumerate(inputs.pairs):
-            student, teacher = (
-                roi_align(x_BCHW, boxes_BM4, pair.stride, self.size) for x_BCHW in self.maps(inputs, level)
-            )
+        for level in self.levels(inputs):
+            stride = inputs.pairs[level].stride
+            student, teacher = (roi_align(x_BCHW, boxes_BM4, stride, self.size) for x_BCHW in self.maps(inputs, level))
             grid = Grid(self.size, self.size)
             pieces.append(FeaturePair(student, teacher, grid, region, REGIONS, level=level, instances=instances))
         return tuple(pieces)

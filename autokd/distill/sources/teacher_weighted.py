@@ -66,9 +66,9 @@ class ObjectSimilarity(Source):
     def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
         centers_BN2, quality_BN = inputs.shared(("objects", self.candidates), lambda: self._objects(inputs))
         pieces = []
-        for level, pair in enumerate(inputs.pairs):
+        for level in self.levels(inputs):
             student_BCHW, teacher_BCHW = self.maps(inputs, level)
-            mask_B1HW = similarity(teacher_BCHW, centers_BN2 / pair.stride, quality_BN)
+            mask_B1HW = similarity(teacher_BCHW, centers_BN2 / inputs.pairs[level].stride, quality_BN)
             grid = Grid(*student_BCHW.shape[-2:])
             pieces.append(FeaturePair(student_BCHW * mask_B1HW, teacher_BCHW * mask_B1HW, grid, level=level))
         return tuple(pieces)

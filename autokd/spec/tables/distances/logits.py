@@ -30,7 +30,7 @@ ROWS: tuple[Operator, ...] = (
             "KL divergence of the target class against all others plus that among the others, each with a weight of "
             "its own"
         ),
-        paper="DKD, arXiv:2203.08679, eq. 7",
+        paper="DKD, arXiv:2203.08679, eq. 7", min_channels=2,
         parameters=(
             Parameter("alpha", 1.0, 0.0, 100.0, "weight of the target class against all others"),
             Parameter("beta", 8.0, 0.01, 100.0, "weight of the distribution among the other classes"),

@@ -9,6 +9,7 @@ _MODULE = "autokd.distill.sources.crossed_predictions"
 ROWS: tuple[Operator, ...] = (
     Operator(
         "crossed_logits", "source", f"{_MODULE}:CrossedLogits", gives=LOGITS, learns=True, zero_at_equality=False,
+        channels_are="classes",
         needs_of_student=("head_maps",), needs_of_teacher=("head", "class_logits"),
         formula="Z by the teacher's head",
         meaning=(

@@ -10,7 +10,7 @@ ROWS: tuple[Operator, ...] = (
     Operator(
         "class_logits", "source", f"{_MODULE}:ClassLogits", gives=LOGITS, needs_taps=("class_logits",),
         formula="Z", meaning="the class logits of every candidate box, with equal weights",
-        paper="Hinton et al., arXiv:1503.02531",
+        paper="Hinton et al., arXiv:1503.02531", channels_are="classes",
     ),
     Operator(
         "positive_logits", "source", f"{_MODULE}:PositiveLogits", gives=LOGITS, needs_taps=("class_logits", "boxes"),
@@ -19,7 +19,7 @@ ROWS: tuple[Operator, ...] = (
             "the class logits of positive candidates: those whose box, as the teacher decodes it, has IoU >= 0.5 "
             "with an object"
         ),
-        paper="LD, arXiv:2102.12252, section 3.3",
+        paper="LD, arXiv:2102.12252, section 3.3", channels_are="classes",
     ),
     Operator(
         "localization", "source", f"{_MODULE}:Localization", gives=BOXES, needs_taps=("boxes", "class_logits"),

@@ -29,7 +29,7 @@ ROWS: tuple[Operator, ...] = (
         "reliable_logits", "source", f"{_MODULE}:ReliableLogits",
         formula="r Z|positive",
         meaning="the class logits of positive candidates, weighted by the reliability of their object",
-        paper="Global Knowledge, arXiv:2210.09022, section 3.3", gives=LOGITS,
+        paper="Global Knowledge, arXiv:2210.09022, section 3.3", gives=LOGITS, channels_are="classes",
         needs_taps=("fpn", "class_logits", "boxes"), parameters=_PROTOTYPES, learns=True,
     ),
 )  # fmt: skip

@@ -23,7 +23,7 @@ ROWS: tuple[Operator, ...] = (
         paper="FGD, arXiv:2111.11837, section 3.1",
         parameters=(
             _SHARPNESS,
-            Parameter("exponent", 1.0, 0.1, 2.0, "power of the factor; 0.5 as DetKDS released it", omitted_at_default=True),
+            Parameter("exponent", 1.0, 0.1, 2.0, "power of the factor; DetKDS's is 0.5", omitted_at_default=True),
         ),
         adds=effects("sample_channel_scale"), keeps=effects("sample_channel_affine"), gives_same=True,
     ),

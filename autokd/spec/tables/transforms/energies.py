@@ -26,6 +26,6 @@ ROWS: tuple[Operator, ...] = (
         "spatial_softmax", "transform", f"{_MODULE}:SpatialSoftmax",
         formula="N softmax_s(x / {temperature})", meaning="softmax over the cells, scaled to mean 1",
         paper="FGD, arXiv:2111.11837, section 3.1", takes=(SCALAR_MAP,), gives_same=True, compares_cells=True,
-        parameters=(_SHARPNESS,),
+        parameters=(_SHARPNESS,), min_cells=2,
     ),
 )  # fmt: skip

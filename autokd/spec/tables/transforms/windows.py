@@ -22,7 +22,7 @@ ROWS: tuple[Operator, ...] = (
         "local_patches", "transform", f"{_MODULE}:LocalPatches", group="scale",
         formula="patches{grid}x{grid}(x)", meaning="the map cut into a grid of patches; each patch becomes a sample",
         paper="DetKDS, ICML 2024", parameters=(Parameter("grid", 2, 2, 8, "patches per side"),),
-        divides_side="grid", compares_cells=True,
+        divides_side="grid", compares_cells=True, own_samples=True,
         adds=effects("grouping"),
         keeps=effects("cell_scale", "channel_affine", "sample_channel_scale", "sample_channel_affine"),
         blind_to=effects("grouping"),
