@@ -13,7 +13,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import torchvision
 
 from autokd.distill import build_distiller
 from autokd.errors import DistillError
@@ -28,6 +27,7 @@ from tests.support.numpy_formulas import (
     intersection_over_union,
     labeled_targets,
     numbers,
+    region_cells,
     sigmoid,
     softmax,
 )
@@ -68,7 +68,7 @@ def kl(teacher, student):
 
 def test_kd_is_the_divergence_of_softened_classes_of_positive_candidates(pair):
     student, teacher = pair.positive_logits()
-    gaps = [2**2 * kl(softmax(t / 2), softmax(s / 2)) / 80 for s, t in zip(student, teacher)]
+    gaps = [2**2 * kl(softmax(t / 2), softmax(s / 2)) / 3 for s, t in zip(student, teacher)]  # of 3 classes the mean
     assert pair.value("kd") == pytest.approx(10 * np.mean(gaps), rel=1e-5)
 
 
@@ -103,14 +103,14 @@ def test_bckd_is_binary_cross_entropy_by_disagreement_and_overlap_by_the_teacher
 
 
 def test_ld_is_the_divergence_of_edges_of_positive_candidates_by_the_teachers_score(pair):
+    """LDHead: 0.25 * sum over positives and edges of w KL / 4, KL a mean over the bins; no division by positives."""
     student, teacher = pair.edges
-    total = weights = 0.0
+    total = 0.0
     for b, a in pair.positives:
         for edge in range(4):
-            weights += pair.top_BA[b, a]
-            gap = 10**2 * kl(softmax(teacher[b, a, edge] / 10), softmax(student[b, a, edge] / 10)) / 17
-            total += pair.top_BA[b, a] * gap
-    assert pair.value("ld") == pytest.approx(0.25 * total / weights, rel=2e-5)
+            p, q = softmax(teacher[b, a, edge] / 10), softmax(student[b, a, edge] / 10)
+            total += pair.top_BA[b, a] * 10**2 * (p * np.log(p / q)).mean() / 4
+    assert pair.value("ld") == pytest.approx(0.25 * total, rel=2e-5)
 
 
 def test_crosskd_compares_what_the_teachers_head_says_of_both(pair):
@@ -131,17 +131,15 @@ def test_mlkd_is_binary_divergence_and_the_distances_between_regions(pair):
 
 
 def region_structure(pair: Pair, level: str) -> float:
-    """Huber between the distances of region vectors, each divided by their mean, over ordered pairs."""
-    boxes = [target["boxes"].double() for target in pair.targets]
+    """Huber between the distances of region vectors over their mean; the sum over ordered pairs by the regions."""
+    boxes = [(image, box) for image, target in enumerate(pair.targets) for box in target["boxes"]]
     lengths = []
     for outputs in (pair.student, pair.teacher):
-        map_BCHW = outputs.pyramid[level].detach().double()
-        pooled = torchvision.ops.roi_align(map_BCHW, boxes, 1, 1 / outputs.strides[level], 2, aligned=True)
-        vectors = pooled.flatten(1).numpy()
-        count = len(vectors)
-        length = [np.linalg.norm(vectors[i] - vectors[j]) for i in range(count) for j in range(count) if i != j]
+        map_BCHW = outputs.pyramid[level].detach().double().numpy()
+        vectors = [region_cells(map_BCHW[b], box, outputs.strides[level], 1).ravel() for b, box in boxes]
+        length = [np.linalg.norm(x - y) for i, x in enumerate(vectors) for j, y in enumerate(vectors) if i != j]
         lengths.append(np.array(length) / np.mean(length))
-    return np.mean([huber(s - t) for s, t in zip(*lengths)])
+    return sum(huber(s - t) for s, t in zip(*lengths)) / len(boxes)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -171,4 +169,4 @@ def test_dist_and_kd_equal_torchdistills(pair):
     paths = ("logits", "output", "logits", "output")
     assert pair.value("dist") == pytest.approx(losses.DISTLoss(*paths)(student, teacher).item(), rel=1e-5)
     softened = losses.KDLoss(*paths, temperature=2.0, alpha=0.0)(student, teacher)
-    assert pair.value("kd") == pytest.approx(0.125 * 2**2 * softened.item(), rel=1e-5)
+    assert pair.value("kd") == pytest.approx(10 / 3 * 2**2 * softened.item(), rel=1e-5)

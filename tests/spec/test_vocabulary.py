@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import metadata
 
 import pytest
 
 from autokd.errors import SpecError
 from autokd.presets import load_preset, preset_names
-from autokd.spec import DISTANCES, REGISTRY, SOURCES, TRANSFORMS, Operator, operator_of
+from autokd.spec import (
+    DISTANCES,
+    REGISTRY,
+    SOURCES,
+    TRANSFORMS,
+    DistillerSpec,
+    Operator,
+    Step,
+    TermSpec,
+    Weight,
+    operator_of,
+)
 from autokd.spec.registry import OperatorRegistry
 
 SOURCE_NAMES = [
@@ -87,6 +99,7 @@ DISTANCE_NAMES = [
     "l1_sum",
     "l2_sum",
     "l2_norm",
+    "smooth_l1_sum",
 ]
 
 DIGESTS = {
@@ -103,13 +116,13 @@ DIGESTS = {
     "g_detkd": "6920f21f5e3dcc2b",
     "g_detkd_contrastive": "13e526345179447b",
     "g_detkd_sgfi": "9a782ab9a2837c46",
-    "global_knowledge": "1d77bdde642da0eb",
-    "global_knowledge_labels": "878b7ae9a4d6cc67",
+    "global_knowledge": "fad872f888091ae7",
+    "global_knowledge_labels": "7088567e5e93edc6",
     "gram": "d2f58d599d244b7a",
-    "kd": "86db4080339ce471",
-    "ld": "17bcbdbceb43328c",
+    "kd": "104d6a5e3ba66958",
+    "ld": "429180ade06a590f",
     "mgd": "a82d43e97938e95b",
-    "mlkd": "13baa1956d5768de",
+    "mlkd": "373d5470538ed317",
     "pkd": "041cac354dcaba13",
     "rkd": "5b4c4c8a7369093d",
     "sp": "841a09b4c1611a2c",
@@ -125,6 +138,33 @@ def test_operators_keep_their_order_within_a_kind():
 
 def test_digests_of_the_presets_stay_as_they_were_recorded():
     assert {name: load_preset(name).digest for name in preset_names()} == DIGESTS
+
+
+@pytest.mark.parametrize(
+    ("source", "distance", "digest"),
+    [
+        ("reliable_foreground", "l2", "e2fc6ef0871a46e7"),
+        ("background", "kl", "5771b42b22a0b8f1"),
+        ("prototypes", "l2", "a6ce8f33bbd01ce1"),
+        ("reliable_logits", "kl", "15f801deac595bc6"),
+        ("foreground", "l2_vectors", "22574b368693267e"),
+    ],
+)
+def test_digests_of_forms_stay_when_their_operators_get_a_parameter(source, distance, digest):
+    transforms = [Step.of("softmax_channels")] if distance == "kl" else []
+    weight = Weight("relative", 30.0)
+    plain = DistillerSpec((TermSpec(Step.of(source), tuple(transforms), Step.of(distance), weight),))
+    assert plain.digest == digest
+    added = 0
+    for kind, name in (("source", source), ("distance", distance)):
+        late = {p.name: p.default for p in operator_of(kind, name).parameters if not p.is_written_at_default}
+        written = replace(plain.terms[0], **{kind: Step.of(name, **late)})
+        assert DistillerSpec((written,)).digest == digest
+        for parameter in late:
+            other = replace(plain.terms[0], **{kind: Step.of(name, **{parameter: 1})})
+            assert DistillerSpec((other,)).digest != digest
+        added += len(late)
+    assert added
 
 
 MINE = Operator("mine", "distance", "my_package:Mine", formula="", meaning="", paper="")
