@@ -22,7 +22,8 @@ SAME_OBJECT_IOU = 0.5
 """Regions that overlap more belong to one object (G-DetKD, arXiv:2108.07482, sections 3.2 and 3.3)."""
 _NEGATIVES_PER_POSITIVE = 3
 _SAMPLES_OF_A_MEAN = 14
-"""Per side: two for each of 7 cells."""
+"""Per side: two for each of 7 cells. A region has at most 28 cells per side on its own level, and a point reads two:
+each of its cells is read."""
 _CANONICAL_SIZE_PX, _CANONICAL_STRIDE = 56, 4
 """A region of this size belongs to this stride, of twice the size to twice the stride."""
 
@@ -142,13 +143,13 @@ def truth_means(inputs: TermInputs, map_BCHW: Tensor, stride: float) -> Tensor:
 
 
 def regions_on_levels(
-    inputs: TermInputs, maps: Mapping[str, Tensor], strides: Mapping[str, int], size: int, side: str
+    inputs: TermInputs, maps: Mapping[str, Tensor], strides: Mapping[str, int], size: int, side: str, samples: int
 ) -> list[Tensor]:
     """Return RoIAlign of every region on every level, each (S, C, size, size); computed once in a step for a side."""
     boxes_BM4 = regions_of(inputs).boxes_BM4
     return inputs.shared(
-        ("regions on levels", side, size),
-        lambda: [roi_align(map_BCHW, boxes_BM4, strides[level], size) for level, map_BCHW in maps.items()],
+        ("regions on levels", side, size, samples),
+        lambda: [roi_align(map_BCHW, boxes_BM4, strides[level], size, samples) for level, map_BCHW in maps.items()],
     )
 
 
@@ -158,7 +159,7 @@ def regions_at_own_level(
     strides: Mapping[str, int],
     size: int,
     side: str,
-    samples_per_cell: int = 2,
+    samples_per_cell: int,
 ) -> Tensor:
     """Return RoIAlign of every region on its own level, (S, C, size, size); computed once in a step for a side."""
     regions = regions_of(inputs)

@@ -17,6 +17,7 @@ import torch
 from autokd.distill import build_distiller
 from autokd.errors import DistillError
 from autokd.presets import load_preset
+from autokd.spec import DistillerSpec, Step
 from tests.support import distill_cases as cases
 from tests.support.numpy_formulas import (
     crossed,
@@ -66,10 +67,38 @@ def kl(teacher, student):
     return (teacher * np.log(teacher / student)).sum()
 
 
-def test_kd_is_the_divergence_of_softened_classes_of_positive_candidates(pair):
-    student, teacher = pair.positive_logits()
-    gaps = [2**2 * kl(softmax(t / 2), softmax(s / 2)) / 3 for s, t in zip(student, teacher)]  # of 3 classes the mean
-    assert pair.value("kd") == pytest.approx(10 * np.mean(gaps), rel=1e-5)
+def test_kd_is_the_divergence_of_softened_classes_a_mean_over_the_positives_of_each_level(pair):
+    """LDHead's loss_kd: T^2 times the mean over classes, mean over a level's positives, summed over the levels."""
+    cells = [height * width for (height, width), _ in cases.LEVELS.values()]
+    level_of = np.repeat(np.arange(3), cells)
+    gaps = {level: [] for level in range(3)}
+    for b, a in pair.positives:
+        p, q = (softmax(side[b, a] / 2) for side in pair.logits[::-1])
+        gaps[level_of[a]].append(2**2 * (p * np.log(p / q)).mean())
+    assert sum(map(bool, gaps.values())) > 1
+    want = 10 * sum(np.mean(of_level) for of_level in gaps.values() if of_level)
+    assert pair.value("kd") == pytest.approx(want, rel=1e-5)
+
+
+def test_candidates_in_no_order_of_cells_are_one_level(pair):
+    """Queries, or anchors whose number differs from level to level."""
+    fewer = [
+        replace(x, class_logits=x.class_logits[:, :-1], boxes=x.boxes[:, :-1]) for x in (pair.student, pair.teacher)
+    ]
+    found = [
+        build_distiller(DistillerSpec.from_yaml(KD % by_level), *fewer, num_classes=3)(*fewer, pair.targets).total
+        for by_level in (0, 1)
+    ]
+    assert found[0] == found[1] > 0
+
+
+KD = """
+terms:
+- source: {positive_logits: {by_level: %d}}
+  transforms: [softmax_channels]
+  distance: kl
+  weight: {absolute: 1}
+"""
 
 
 def test_dkd_is_alpha_target_against_rest_and_beta_among_the_rest(pair):
@@ -169,4 +198,7 @@ def test_dist_and_kd_equal_torchdistills(pair):
     paths = ("logits", "output", "logits", "output")
     assert pair.value("dist") == pytest.approx(losses.DISTLoss(*paths)(student, teacher).item(), rel=1e-5)
     softened = losses.KDLoss(*paths, temperature=2.0, alpha=0.0)(student, teacher)
-    assert pair.value("kd") == pytest.approx(10 / 3 * 2**2 * softened.item(), rel=1e-5)
+    spec = DistillerSpec.from_yaml(KD % 0)
+    spec = replace(spec, terms=(replace(spec.terms[0], transforms=(Step.of("softmax_channels", temperature=2),)),))
+    found = build_distiller(spec, pair.student, pair.teacher, num_classes=3)(pair.student, pair.teacher, pair.targets)
+    assert found.total.item() == pytest.approx(2**2 * softened.item(), rel=1e-5)

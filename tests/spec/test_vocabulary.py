@@ -119,7 +119,7 @@ DIGESTS = {
     "global_knowledge": "fad872f888091ae7",
     "global_knowledge_labels": "7088567e5e93edc6",
     "gram": "d2f58d599d244b7a",
-    "kd": "104d6a5e3ba66958",
+    "kd": "9c3264603b880dcb",
     "ld": "429180ade06a590f",
     "mgd": "a82d43e97938e95b",
     "mlkd": "373d5470538ed317",
