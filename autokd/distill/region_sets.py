@@ -22,8 +22,8 @@ SAME_OBJECT_IOU = 0.5
 """Regions that overlap more belong to one object (G-DetKD, arXiv:2108.07482, sections 3.2 and 3.3)."""
 _NEGATIVES_PER_POSITIVE = 3
 _SAMPLES_OF_A_MEAN = 14
-"""Per side: two for each of 7 cells. A region has at most 28 cells per side on its own level, and a point reads two:
-each of its cells is read."""
+"""Per side: two for each of 7 cells. A region has at most 28 cells per side on its own level (more only if it is too
+large for the coarsest), and a point reads two: each of its cells is read."""
 _CANONICAL_SIZE_PX, _CANONICAL_STRIDE = 56, 4
 """A region of this size belongs to this stride, of twice the size to twice the stride."""
 
