@@ -85,8 +85,8 @@ class Parameter:
         low: least allowed value.
         high: greatest allowed value.
         meaning: phrase for the reference of operators and for errors, with the unit if there is one.
-        is_written_at_default: whether the canonical form states the default. False for a parameter that an operator
-            got after specs with it had been recorded: their digests then stay.
+        omitted_at_default: whether the canonical form leaves the parameter out at its default. A parameter that an
+            operator gets after distillers with it were recorded needs this: their digests then stay.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Parameter:
     low: Number
     high: Number
     meaning: str = ""
-    is_written_at_default: bool = True
+    omitted_at_default: bool = False
 
     @property
     def is_integer(self) -> bool:

@@ -58,7 +58,7 @@ class Step:
         return settings | dict(self.params)
 
     def checked(self, kind: Kind) -> Step:
-        """Return this step with every parameter written out, but for those that are not written at their default.
+        """Return this step with every parameter written out, but for those that are omitted at their defaults.
 
         Args:
             kind: kind of the operator; a name is unique in its kind alone.
@@ -83,7 +83,7 @@ class Step:
         settings = self.settings(kind)
         exact = {p.name: int(settings[p.name]) if p.is_integer else rounded(settings[p.name])
                  for p in operator.parameters}  # fmt: skip
-        silent = {p.name for p in operator.parameters if not p.is_written_at_default and exact[p.name] == p.default}
+        silent = {p.name for p in operator.parameters if p.omitted_at_default and exact[p.name] == p.default}
         return Step.of(self.name, **{name: value for name, value in exact.items() if name not in silent})
 
 

@@ -157,7 +157,7 @@ def test_digests_of_forms_stay_when_their_operators_get_a_parameter(source, dist
     assert plain.digest == digest
     added = 0
     for kind, name in (("source", source), ("distance", distance)):
-        late = {p.name: p.default for p in operator_of(kind, name).parameters if not p.is_written_at_default}
+        late = {p.name: p.default for p in operator_of(kind, name).parameters if p.omitted_at_default}
         written = replace(plain.terms[0], **{kind: Step.of(name, **late)})
         assert DistillerSpec((written,)).digest == digest
         for parameter in late:

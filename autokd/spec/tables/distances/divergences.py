@@ -16,13 +16,13 @@ ROWS: tuple[Operator, ...] = (
             Parameter(
                 "per_member", 0, 0, 1,
                 "1: divided by the number of members of a distribution (classes, bins or cells)",
-                is_written_at_default=False,
+                omitted_at_default=True,
             ),
             Parameter(
                 "divisor", 0, 0, 2,
                 "weighted sum over distributions divided by 0: the sum of weights, 1: the number of those that count, "
                 "2: nothing",
-                is_written_at_default=False,
+                omitted_at_default=True,
             ),
         ),
     ),

@@ -16,7 +16,7 @@ ROWS: tuple[Operator, ...] = (
             Parameter(
                 "per_channel", 0, 0, 1,
                 "1: divided by the number of channels, so that a weight is the same for maps of any width",
-                is_written_at_default=False,
+                omitted_at_default=True,
             ),
         ),
     ),

@@ -10,7 +10,7 @@ OWN_LEVEL = Parameter(
     "own_level", 0, 0, 1,
     "1: a box covers cells of the level of its size alone (floor(log2(side / 56 px)), counted from the finest paired "
     "level), 0: of every level",
-    is_written_at_default=False,
+    omitted_at_default=True,
 )  # fmt: skip
 
 ROWS: tuple[Operator, ...] = (

@@ -25,7 +25,7 @@ ROWS: tuple[Operator, ...] = (
                 "by_level", 0, 0, 1,
                 "1: the candidates of each level by themselves, their distances added (heads with equally many "
                 "candidates in each cell; others have one level)",
-                is_written_at_default=False,
+                omitted_at_default=True,
             ),
         ),
     ),

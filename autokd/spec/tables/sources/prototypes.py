@@ -10,7 +10,7 @@ _PROTOTYPES = Parameter("prototypes", 10, 1, 64, "prototypes of each class and l
 _EVERY_LEVEL = Parameter(
     "every_level", 0, 0, 1,
     "1: every box is an instance of every paired level, 0: of the level of its size alone",
-    is_written_at_default=False,
+    omitted_at_default=True,
 )  # fmt: skip
 
 ROWS: tuple[Operator, ...] = (
