@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -129,6 +130,26 @@ def cell_scores(logits_BAK: Tensor, sizes: Mapping[str, tuple[int, int]]) -> dic
     scores_BN = top_scores(logits_BAK.unflatten(1, (-1, num_anchors)).flatten(2))
     parts = scores_BN.split([height * width for height, width in sizes.values()], dim=1)
     return {name: part_BN.unflatten(1, size) for (name, size), part_BN in zip(sizes.items(), parts)}
+
+
+def candidate_levels(inputs: TermInputs) -> Tensor:
+    """Return the index of the pyramid's level of each candidate, (A,).
+
+    Dense heads list their candidates level by level, equally many a cell. Candidates whose number is no multiple of the
+    number of cells (SSD's, queries) have no such order: they all have the level 0.
+    """
+    sizes = tuple((map_BCHW.shape[2], map_BCHW.shape[3]) for map_BCHW in inputs.student.pyramid.values())
+    return _candidate_levels(sizes, inputs.tap("boxes")[1].shape[1], inputs.device)
+
+
+@lru_cache(maxsize=256)
+def _candidate_levels(sizes: tuple[tuple[int, int], ...], num_candidates: int, device: torch.device) -> Tensor:
+    cells_L = torch.tensor([height * width for height, width in sizes], dtype=torch.int64, device=device)
+    a_cell, rest = divmod(num_candidates, sum(height * width for height, width in sizes))
+    if rest or not a_cell:
+        return torch.zeros(num_candidates, dtype=torch.int64, device=device)
+    levels_L = torch.arange(len(sizes), device=device)
+    return levels_L.repeat_interleave(cells_L * a_cell, output_size=num_candidates)
 
 
 def top_scores(logits_BAK: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from autokd.detector_outputs import DetectorOutputs
-from autokd.distill.geometry.regions import Instances
+from autokd.distill.geometry.region_means import region_means
+from autokd.distill.geometry.regions import Boxes, Instances
 from autokd.distill.geometry.roi_align import roi_align, roi_align_at_levels
 from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
@@ -21,7 +22,8 @@ SAME_OBJECT_IOU = 0.5
 """Regions that overlap more belong to one object (G-DetKD, arXiv:2108.07482, sections 3.2 and 3.3)."""
 _NEGATIVES_PER_POSITIVE = 3
 _SAMPLES_OF_A_MEAN = 14
-"""Per side: two for each of 7 cells."""
+"""Per side: two for each of 7 cells. A region has at most 28 cells per side on its own level (more only if it is too
+large for the coarsest), and a point reads two: each of its cells is read."""
 _CANONICAL_SIZE_PX, _CANONICAL_STRIDE = 56, 4
 """A region of this size belongs to this stride, of twice the size to twice the stride."""
 
@@ -92,31 +94,62 @@ def pairwise_iou(first_BN4: Tensor, second_BM4: Tensor) -> Tensor:
     return torch.where(union_BNM > 0, common_BNM / union_BNM.clamp_min(1e-12), 0.0)
 
 
-def region_levels(boxes_S4: Tensor, strides: Mapping[str, int]) -> Tensor:
+def region_levels(boxes_S4: Tensor, strides: Mapping[str, int], canonical_stride: int = _CANONICAL_STRIDE) -> Tensor:
     """Assign each region to the level of its size.
 
-    log2(stride) = floor(log2(sqrt(area) / 56)) + log2(4), or the nearest stride that there is. FPN, arXiv:1612.03144,
-    eq. 1; Distilling Object Detectors with Global Knowledge, section 4.1.
+    log2(stride) = floor(log2(sqrt(area) / 56)) + log2(canonical_stride), or the nearest stride that there is. FPN,
+    arXiv:1612.03144, eq. 1; Distilling Object Detectors with Global Knowledge, section 4.1.
+
+    Args:
+        boxes_S4: xyxy pixels of the network's input.
+        strides: level -> pixels per cell.
+        canonical_stride: stride to which regions of 56 px belong.
 
     Returns:
         (S, L), one-hot.
     """
     sides = (boxes_S4[:, 2:] - boxes_S4[:, :2]).clamp_min(0)
     size_S = sides.prod(-1).sqrt().clamp_min(1e-6)
-    wanted_S = torch.log2(size_S / _CANONICAL_SIZE_PX).floor() + torch.log2(size_S.new_tensor(_CANONICAL_STRIDE))
+    wanted_S = torch.log2(size_S / _CANONICAL_SIZE_PX).floor() + torch.log2(size_S.new_tensor(canonical_stride))
     have_L = torch.log2(size_S.new_tensor(list(strides.values())))
     nearest_S = (wanted_S[:, None] - have_L).abs().argmin(1)
     return torch.nn.functional.one_hot(nearest_S, len(strides)).to(boxes_S4)
 
 
+def own_levels(inputs: TermInputs) -> Tensor:
+    """Return the index of the paired level of each ground-truth box's size, (B, M); computed once in a step.
+
+    floor(log2(side / 56)), counted from the finest paired level on: the released code of Global Knowledge takes it as
+    an index, whatever the finest stride is (4 of Faster R-CNN, 8 of RetinaNet).
+    """
+
+    def compute() -> Tensor:
+        strides = {pair.student: pair.stride for pair in inputs.pairs}
+        levels_SL = region_levels(inputs.instances.boxes_S4, strides, min(strides.values()))
+        return levels_SL.argmax(1).view(inputs.boxes.present_BM.shape)
+
+    return inputs.shared("own levels", compute)
+
+
+def boxes_at_own_level(inputs: TermInputs, level: int) -> Boxes:
+    """Return the ground-truth boxes whose size belongs to a paired level; the others count as absent."""
+    return inputs.shared(("boxes at own level", level), lambda: inputs.boxes.keeping(own_levels(inputs) == level))
+
+
+def truth_means(inputs: TermInputs, map_BCHW: Tensor, stride: float) -> Tensor:
+    """Return the mean vector of each ground-truth box on one map, (S, C)."""
+    boxes_BM4 = inputs.boxes.padded_BM4.nan_to_num(0.0)
+    return region_means(map_BCHW, boxes_BM4, stride, size=1).flatten(1)
+
+
 def regions_on_levels(
-    inputs: TermInputs, maps: Mapping[str, Tensor], strides: Mapping[str, int], size: int, side: str
+    inputs: TermInputs, maps: Mapping[str, Tensor], strides: Mapping[str, int], size: int, side: str, samples: int
 ) -> list[Tensor]:
     """Return RoIAlign of every region on every level, each (S, C, size, size); computed once in a step for a side."""
     boxes_BM4 = regions_of(inputs).boxes_BM4
     return inputs.shared(
-        ("regions on levels", side, size),
-        lambda: [roi_align(map_BCHW, boxes_BM4, strides[level], size) for level, map_BCHW in maps.items()],
+        ("regions on levels", side, size, samples),
+        lambda: [roi_align(map_BCHW, boxes_BM4, strides[level], size, samples) for level, map_BCHW in maps.items()],
     )
 
 
@@ -126,7 +159,7 @@ def regions_at_own_level(
     strides: Mapping[str, int],
     size: int,
     side: str,
-    samples_per_cell: int = 2,
+    samples_per_cell: int,
 ) -> Tensor:
     """Return RoIAlign of every region on its own level, (S, C, size, size); computed once in a step for a side."""
     regions = regions_of(inputs)

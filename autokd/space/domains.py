@@ -102,7 +102,7 @@ def parse_domain(value: Any, document: Document, location: Location, *, positive
     else:
         raise document.error(location, f"found {value!r}; write {allowed}.", SpaceError)
     if not values or not all(_is_number(v) and (v > 0 or not positive) for v in values):
-        raise document.error(location, f"found {value!r}; write {allowed}, above 0.", SpaceError)
+        raise document.error(location, f"found {value!r}; write {allowed}{', above 0' * positive}.", SpaceError)
     if len(set(values)) < len(values):
         raise document.error(location, f"found {value!r}, in which a number appears twice. Keep one.", SpaceError)
     return Choices(tuple(values))

@@ -253,7 +253,7 @@ def _options(item: Any, kind: Kind, document: Document, location: Location) -> l
         domains: dict[str, Domain] = {}
         for parameter, value in params.items():
             operator.parameter(parameter)
-            domains[parameter] = parse_domain(value, document, (*location, name, parameter))
+            domains[parameter] = parse_domain(value, document, (*location, name, parameter), positive=False)
             for number in _ends(domains[parameter]):
                 Step.of(name, **{parameter: number}).checked(kind)
     except SpecError as error:

@@ -90,9 +90,9 @@ class Step:
                 raise SpecError(f"{kind} '{self.name}': {name} = {value!r} must be a whole number.")
         settings = self.settings(kind)
         exact = {p.name: int(settings[p.name]) if p.is_integer else rounded(settings[p.name])
-                 for p in operator.parameters
-                 if not (p.omitted_at_default and settings[p.name] == p.default)}  # fmt: skip
-        return Step.of(self.name, **exact)
+                 for p in operator.parameters}  # fmt: skip
+        silent = {p.name for p in operator.parameters if p.omitted_at_default and exact[p.name] == p.default}
+        return Step.of(self.name, **{name: value for name, value in exact.items() if name not in silent})
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -19,13 +19,14 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import box_iou, roi_align
+from torchvision.ops import box_iou
 
 from autokd.detector_outputs import DetectorOutputs
 from autokd.distill import build_distiller
 from autokd.presets import load_preset
 from autokd.spec import DistillerSpec, Step, TermSpec, Weight
 from tests.support import distill_cases as cases
+from tests.support.numpy_formulas import interpolation_means
 
 peer = pytest.importorskip("torchdistill.losses.mid_level", reason="the peer package torchdistill is not installed")
 
@@ -66,8 +67,11 @@ def of_logits(loss: Callable[[Tensor, Tensor], Tensor]) -> PeerLoss:
     return lambda s, t: loss(s.class_logits.flatten(0, 1), t.class_logits.flatten(0, 1).detach())
 
 
-def of_positive_logits(loss: Callable[[Tensor, Tensor], Tensor]) -> PeerLoss:
-    """The same, of the candidates whose box, by the teacher, overlaps an object with an IoU of at least 0.5."""
+def of_positive_logits(loss: Callable[[Tensor, Tensor], Tensor], by_level: bool = False) -> PeerLoss:
+    """The same, of the candidates whose box, by the teacher, overlaps an object with an IoU of at least 0.5.
+
+    With ``by_level`` the sum of the losses of each level's candidates, where a level has any.
+    """
 
     def total(student: DetectorOutputs, teacher: DetectorOutputs) -> Tensor:
         chosen_BA = torch.stack(
@@ -77,7 +81,11 @@ def of_positive_logits(loss: Callable[[Tensor, Tensor], Tensor]) -> PeerLoss:
             ]
         )
         assert 3 < chosen_BA.sum() < chosen_BA.numel()
-        return loss(student.class_logits[chosen_BA], teacher.class_logits[chosen_BA].detach())
+        cells = [height * width for (height, width), _ in cases.LEVELS.values()]
+        found = zip(*(x.split(cells if by_level else [sum(cells)], 1) for x in (
+            student.class_logits, teacher.class_logits.detach(), chosen_BA
+        )))  # fmt: skip
+        return sum(loss(s_BAK[part_BA], t_BAK[part_BA]) for s_BAK, t_BAK, part_BA in found if part_BA.any())
 
     return total
 
@@ -174,7 +182,7 @@ def context(student_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
 
 
 def rkd(student: DetectorOutputs, teacher: DetectorOutputs) -> Tensor:
-    """Embeddings: the objects' mean vectors on each level, by torchvision's RoIAlign.
+    """Embeddings: the objects' mean vectors on each level, the means of the interpolated map.
 
     The peer's means count the S pairs and the S (3 S - 2) triplets that hold an example twice, which are 0 on both
     sides; ours do not.
@@ -182,14 +190,23 @@ def rkd(student: DetectorOutputs, teacher: DetectorOutputs) -> Tensor:
     total = torch.zeros(())
     for level, stride in student.strides.items():
         student_SC, teacher_SC = (
-            roi_align(x, [target["boxes"].to(x) for target in TARGETS], 1, 1 / stride, 2, aligned=True).flatten(1)
-            for x in (student.pyramid[level], teacher.pyramid[level].detach())
+            mean_vectors(x, stride) for x in (student.pyramid[level], teacher.pyramid[level].detach())
         )
         num = len(student_SC)
         distances = peer.RKDLoss("tap", "tap", 1.0, 0.0, "mean")(*taps(student_SC, teacher_SC))
         angles = peer.RKDLoss("tap", "tap", 0.0, 1.0, "mean")(*taps(student_SC, teacher_SC))
         total = total + 25 * distances * num / (num - 1) + 50 * angles * num**2 / ((num - 1) * (num - 2))
     return total
+
+
+def mean_vectors(map_BCHW: Tensor, stride: int) -> Tensor:
+    found = []
+    for x_CHW, target in zip(map_BCHW, TARGETS):
+        for x1, y1, x2, y2 in (target["boxes"] / stride).tolist():
+            rows = torch.from_numpy(interpolation_means(y1, y2, x_CHW.shape[1], 1)[0])
+            columns = torch.from_numpy(interpolation_means(x1, x2, x_CHW.shape[2], 1)[0])
+            found.append(torch.einsum("h,w,chw->c", rows, columns, x_CHW))
+    return torch.stack(found)
 
 
 def by_channel(x_BCHW: Tensor) -> Tensor:
@@ -208,8 +225,12 @@ COMPARISONS = (
     Comparison("sp", load_preset("sp"), over_levels(sp)),
     Comparison("gram", load_preset("gram"), over_levels(gram)),
     Comparison("rkd", load_preset("rkd"), rkd),
-    # Weight 10 on a mean over 80 classes, 0.125 on the sum over classes, which is the peer's form too.
-    Comparison("kd", load_preset("kd"), of_positive_logits(lambda s, t: 0.125 * kd(s, t, temperature=2))),
+    # Weight 10 on a mean over the classes; the peer sums over them.
+    Comparison(
+        "kd",
+        load_preset("kd"),
+        of_positive_logits(lambda s, t: 10 / cases.NUM_CLASSES * kd(s, t, temperature=2), by_level=True),
+    ),
     Comparison("dist", load_preset("dist"), of_positive_logits(dist)),
     # Weight 1000: the released beta. Mode "code" is the mean of squares of the released code.
     Comparison("at", load_preset("at"), at("code", factor=1000)),

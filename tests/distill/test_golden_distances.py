@@ -49,6 +49,16 @@ def l2_norm(student, teacher, weights):
     return np.sqrt(sum_of(np.square, student, teacher, weights)[0])
 
 
+def smooth_l1_sum(student, teacher, weights, beta=0.5):
+    """MLKD's release: smooth_l1_loss(reduction='sum') / N."""
+
+    def huber(x):
+        return x**2 / (2 * beta) if abs(x) < beta else abs(x) - beta / 2
+
+    total, count = sum_of(huber, student, teacher, weights)
+    return total / count
+
+
 def pearson_channels(student, teacher, weights):
     """DIST, eq. 8: one minus the correlation of a cell's vector, averaged over the cells."""
     total = 0.0
@@ -74,6 +84,7 @@ MAP_FORMULAS = {
     "l1_sum": (l1_sum, {}),
     "l2_sum": (l2_sum, {}),
     "l2_norm": (l2_norm, {}),
+    "smooth_l1_sum": (smooth_l1_sum, {"beta": 0.5}),
     "pearson_channels": (pearson_channels, {}),
     "cross_correlation": (cross_correlation, {}),
 }
@@ -164,6 +175,33 @@ def test_correlation_of_softmaxed_logits_compares_probabilities(name):
     want = np.mean([1 - np.corrcoef(s, t)[0, 1] for s, t in pairs])
     value = cases.operator("distance", name)(softened, cases.NO_INPUTS)
     np.testing.assert_allclose(value.item(), want, rtol=1e-9)
+
+
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("per_member", [0, 1])
+@pytest.mark.parametrize("divisor", [0, 1, 2])
+@pytest.mark.parametrize("members", ["cells", "channels"])
+def test_kl_divides_by_members_and_by_weights_count_or_nothing(members, divisor, per_member, region):
+    """tau^2 sum_i w_i KL_i (/ number of members) / (sum_i w_i, number of i with w_i > 0, or 1)."""
+    weights = np.ones((3, 5, 6)) if REGIONS[region] is None else REGIONS[region]
+    found = []  # (weight, KL, members) of each distribution
+    if members == "channels":
+        for sample, row, column in zip(*np.nonzero(weights)):
+            p, q = (softmax(x[sample, :, row, column] / 3) for x in (TEACHER, STUDENT))
+            found.append((weights[sample, row, column], kl(p, q), 4))
+    else:
+        for sample, channel in np.ndindex(3, 4):
+            inside = weights[sample] > 0
+            if inside.any():
+                p, q = (softmax(x[sample, channel][inside] / 3) for x in (TEACHER, STUDENT))
+                found.append((1.0, kl(p, q), inside.sum()))
+    total = sum(w * gap / (count if per_member else 1) for w, gap, count in found)
+    want = 9 * total / (sum(w for w, _, _ in found), len(found), 1)[divisor]
+    softened = cases.operator("transform", f"softmax_{members}", temperature=3)(
+        features_of(STUDENT, TEACHER, REGIONS[region]), cases.NO_INPUTS
+    )
+    distance = cases.operator("distance", "kl", per_member=per_member, divisor=divisor)
+    np.testing.assert_allclose(distance(softened, cases.NO_INPUTS).item(), want, rtol=1e-9)
 
 
 GOLDEN = {*MAP_FORMULAS, *DIVERGENCES}

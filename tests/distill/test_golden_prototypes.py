@@ -14,8 +14,7 @@ import torchvision
 
 from autokd.distill import build_distiller
 from autokd.distill.prototype_bank import INSTANCES_OF_A_CLASS, InstanceVectors, PrototypeBank
-from autokd.presets import load_preset
-from autokd.spec import Weight
+from autokd.spec import DistillerSpec, Weight
 from tests.support import distill_cases as cases
 
 GOLDEN = {"reliable_foreground", "prototypes", "reliable_logits", "l2_vectors"}
@@ -55,9 +54,26 @@ def reliability_by_hand(student, teacher, labels, prototypes_s, prototypes_t, pr
     return found
 
 
-def trained_distiller(pair, name="global_knowledge"):
+OWN_LEVEL = """
+terms:
+- {source: reliable_foreground, distance: l2_vectors, weight: {absolute: 0.5, schedule: linear_decay}}
+- {source: background, distance: l2_vectors, weight: {absolute: 2, schedule: linear_decay}}
+- {source: prototypes, distance: smooth_l1, weight: {absolute: 5, schedule: linear_decay}}
+"""
+"""Sources and distances as they are by default: each instance on the level of its size, boxes on every level. The
+preset, which has the released rules, is in test_preset_global_knowledge."""
+LABELS = """
+terms:
+- source: reliable_logits
+  transforms: [{softmax_channels: {temperature: 2}}]
+  distance: kl
+  weight: {absolute: 1}
+"""
+
+
+def trained_distiller(pair, text=OWN_LEVEL):
     """One that has seen an epoch of other images, so that its prototypes are no instances of the batch."""
-    distiller = build_distiller(load_preset(name), *pair, num_classes=3)
+    distiller = build_distiller(DistillerSpec.from_yaml(text), *pair, num_classes=3)
     distiller.begin_epoch(1, 2, 4)
     for seed in range(4):
         shown = cases.outputs(6, seed=10 + seed), cases.outputs(5, seed=20 + seed)
@@ -67,7 +83,7 @@ def trained_distiller(pair, name="global_knowledge"):
     return distiller, bank
 
 
-def test_global_knowledge_equals_the_published_losses():
+def test_imitation_and_alignment_by_reliability_equal_the_papers_losses():
     pair = cases.outputs(6), cases.outputs(5, seed=1)
     distiller, bank = trained_distiller(pair)
     kept = bank.chosen
@@ -120,7 +136,7 @@ def test_soft_labels_are_weighted_by_the_reliability_of_their_object():
     spread[0, :3] = torch.tensor([[12.0, 8, 70, 60], [60, 50, 118, 90], [0, 0, 5, 5]])
     spread[1, 7] = torch.tensor([20.0, 22, 100, 80])
     pair = pair[0], replace(pair[1], boxes=spread)
-    distiller, bank = trained_distiller(pair, "global_knowledge_labels")
+    distiller, bank = trained_distiller(pair, LABELS)
     kept = bank.chosen
     assert kept is not None
     x_s, x_t = (vectors_by_hand(outputs) for outputs in pair)
@@ -196,7 +212,7 @@ def test_the_bank_forgets_the_oldest_when_a_class_is_full():
 def test_prototypes_survive_a_checkpoint():
     pair = cases.outputs(6), cases.outputs(5, seed=1)
     distiller, _ = trained_distiller(pair)
-    restored = build_distiller(load_preset("global_knowledge"), *pair, num_classes=3)
+    restored = build_distiller(DistillerSpec.from_yaml(OWN_LEVEL), *pair, num_classes=3)
     restored.load_state_dict(distiller.state_dict())
     assert restored.eval()(*pair, LABELED).total == distiller.eval()(*pair, LABELED).total
 
@@ -211,4 +227,18 @@ def test_l2_vectors_is_twice_the_published_mean_with_its_floor(masked):
         given = torch.from_numpy(factor * weights) if masked or factor != 1 else None
         piece = cases.piece(torch.from_numpy(student), torch.from_numpy(teacher), given)
         found = cases.operator("distance", "l2_vectors")(piece, cases.NO_INPUTS)
+        np.testing.assert_allclose(found.item(), want, rtol=1e-9)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_l2_vectors_per_channel_is_twice_the_released_mean_with_its_floor(masked):
+    """KDLoss: the mask, repeated over the channels, is summed for the divisor."""
+    student, teacher = RANDOM.normal(size=(2, 2, 3, 4, 5))
+    weights = RANDOM.random((2, 4, 5)) * (RANDOM.random((2, 4, 5)) < 0.3) if masked else np.ones((2, 4, 5))
+    for factor in (1.0, 1e-3):  # the second sums to less than one half
+        mask = np.repeat(factor * weights[:, None], 3, 1)
+        want = 2 * ((student - teacher) ** 2 * mask).sum() / max(1.0, mask.sum() * 2)
+        given = torch.from_numpy(factor * weights) if masked or factor != 1 else None
+        piece = cases.piece(torch.from_numpy(student), torch.from_numpy(teacher), given)
+        found = cases.operator("distance", "l2_vectors", per_channel=1)(piece, cases.NO_INPUTS)
         np.testing.assert_allclose(found.item(), want, rtol=1e-9)

@@ -100,7 +100,7 @@ def test_semantic_guided_mixes_the_levels_as_published(student_channels):
 
         def pooled(outputs, level, roi=roi):
             map_BCHW = list(outputs.pyramid.values())[level].detach()
-            return torchvision.ops.roi_align(map_BCHW, roi, 4, 1 / strides[level], sampling_ratio=2, aligned=True)[0]
+            return torchvision.ops.roi_align(map_BCHW, roi, 4, 1 / strides[level], sampling_ratio=4, aligned=True)[0]
 
         size = np.sqrt(float((box[2] - box[0]) * (box[3] - box[1])))
         own_level = int(np.clip(np.floor(np.log2(size / 56)) + 2 - 3, 0, 2))

@@ -13,11 +13,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import torchvision
 
 from autokd.distill import build_distiller
 from autokd.errors import DistillError
 from autokd.presets import load_preset
+from autokd.spec import DistillerSpec, Step
 from tests.support import distill_cases as cases
 from tests.support.numpy_formulas import (
     crossed,
@@ -28,6 +28,7 @@ from tests.support.numpy_formulas import (
     intersection_over_union,
     labeled_targets,
     numbers,
+    region_cells,
     sigmoid,
     softmax,
 )
@@ -66,10 +67,38 @@ def kl(teacher, student):
     return (teacher * np.log(teacher / student)).sum()
 
 
-def test_kd_is_the_divergence_of_softened_classes_of_positive_candidates(pair):
-    student, teacher = pair.positive_logits()
-    gaps = [2**2 * kl(softmax(t / 2), softmax(s / 2)) / 80 for s, t in zip(student, teacher)]
-    assert pair.value("kd") == pytest.approx(10 * np.mean(gaps), rel=1e-5)
+def test_kd_is_the_divergence_of_softened_classes_a_mean_over_the_positives_of_each_level(pair):
+    """LDHead's loss_kd: T^2 times the mean over classes, mean over a level's positives, summed over the levels."""
+    cells = [height * width for (height, width), _ in cases.LEVELS.values()]
+    level_of = np.repeat(np.arange(3), cells)
+    gaps = {level: [] for level in range(3)}
+    for b, a in pair.positives:
+        p, q = (softmax(side[b, a] / 2) for side in pair.logits[::-1])
+        gaps[level_of[a]].append(2**2 * (p * np.log(p / q)).mean())
+    assert sum(map(bool, gaps.values())) > 1
+    want = 10 * sum(np.mean(of_level) for of_level in gaps.values() if of_level)
+    assert pair.value("kd") == pytest.approx(want, rel=1e-5)
+
+
+def test_candidates_in_no_order_of_cells_are_one_level(pair):
+    """Queries, or anchors whose number differs from level to level."""
+    fewer = [
+        replace(x, class_logits=x.class_logits[:, :-1], boxes=x.boxes[:, :-1]) for x in (pair.student, pair.teacher)
+    ]
+    found = [
+        build_distiller(DistillerSpec.from_yaml(KD % by_level), *fewer, num_classes=3)(*fewer, pair.targets).total
+        for by_level in (0, 1)
+    ]
+    assert found[0] == found[1] > 0
+
+
+KD = """
+terms:
+- source: {positive_logits: {by_level: %d}}
+  transforms: [softmax_channels]
+  distance: kl
+  weight: {absolute: 1}
+"""
 
 
 def test_dkd_is_alpha_target_against_rest_and_beta_among_the_rest(pair):
@@ -103,14 +132,14 @@ def test_bckd_is_binary_cross_entropy_by_disagreement_and_overlap_by_the_teacher
 
 
 def test_ld_is_the_divergence_of_edges_of_positive_candidates_by_the_teachers_score(pair):
+    """LDHead: 0.25 * sum over positives and edges of w KL / 4, KL a mean over the bins; no division by positives."""
     student, teacher = pair.edges
-    total = weights = 0.0
+    total = 0.0
     for b, a in pair.positives:
         for edge in range(4):
-            weights += pair.top_BA[b, a]
-            gap = 10**2 * kl(softmax(teacher[b, a, edge] / 10), softmax(student[b, a, edge] / 10)) / 17
-            total += pair.top_BA[b, a] * gap
-    assert pair.value("ld") == pytest.approx(0.25 * total / weights, rel=2e-5)
+            p, q = softmax(teacher[b, a, edge] / 10), softmax(student[b, a, edge] / 10)
+            total += pair.top_BA[b, a] * 10**2 * (p * np.log(p / q)).mean() / 4
+    assert pair.value("ld") == pytest.approx(0.25 * total, rel=2e-5)
 
 
 def test_crosskd_compares_what_the_teachers_head_says_of_both(pair):
@@ -131,17 +160,15 @@ def test_mlkd_is_binary_divergence_and_the_distances_between_regions(pair):
 
 
 def region_structure(pair: Pair, level: str) -> float:
-    """Huber between the distances of region vectors, each divided by their mean, over ordered pairs."""
-    boxes = [target["boxes"].double() for target in pair.targets]
+    """Huber between the distances of region vectors over their mean; the sum over ordered pairs by the regions."""
+    boxes = [(image, box) for image, target in enumerate(pair.targets) for box in target["boxes"]]
     lengths = []
     for outputs in (pair.student, pair.teacher):
-        map_BCHW = outputs.pyramid[level].detach().double()
-        pooled = torchvision.ops.roi_align(map_BCHW, boxes, 1, 1 / outputs.strides[level], 2, aligned=True)
-        vectors = pooled.flatten(1).numpy()
-        count = len(vectors)
-        length = [np.linalg.norm(vectors[i] - vectors[j]) for i in range(count) for j in range(count) if i != j]
+        map_BCHW = outputs.pyramid[level].detach().double().numpy()
+        vectors = [region_cells(map_BCHW[b], box, outputs.strides[level], 1).ravel() for b, box in boxes]
+        length = [np.linalg.norm(x - y) for i, x in enumerate(vectors) for j, y in enumerate(vectors) if i != j]
         lengths.append(np.array(length) / np.mean(length))
-    return np.mean([huber(s - t) for s, t in zip(*lengths)])
+    return sum(huber(s - t) for s, t in zip(*lengths)) / len(boxes)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -171,4 +198,7 @@ def test_dist_and_kd_equal_torchdistills(pair):
     paths = ("logits", "output", "logits", "output")
     assert pair.value("dist") == pytest.approx(losses.DISTLoss(*paths)(student, teacher).item(), rel=1e-5)
     softened = losses.KDLoss(*paths, temperature=2.0, alpha=0.0)(student, teacher)
-    assert pair.value("kd") == pytest.approx(0.125 * 2**2 * softened.item(), rel=1e-5)
+    spec = DistillerSpec.from_yaml(KD % 0)
+    spec = replace(spec, terms=(replace(spec.terms[0], transforms=(Step.of("softmax_channels", temperature=2),)),))
+    found = build_distiller(spec, pair.student, pair.teacher, num_classes=3)(pair.student, pair.teacher, pair.targets)
+    assert found.total.item() == pytest.approx(2**2 * softened.item(), rel=1e-5)

@@ -10,7 +10,6 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-import torchvision
 
 from autokd.detector_outputs import DetectorOutputs
 from autokd.distill import build_distiller
@@ -23,7 +22,7 @@ from autokd.distill.transforms.adaptation import (
 from autokd.distill.transforms.non_local import NonLocal
 from autokd.presets import load_preset
 from tests.support import distill_cases as cases
-from tests.support.numpy_formulas import conv3, huber
+from tests.support.numpy_formulas import conv3, huber, region_cells
 
 TARGETS = {
     1: cases.boxes([[10, 8, 70, 60], [60, 50, 120, 90], [0, 0, 30, 90]]),
@@ -70,11 +69,10 @@ def test_gram_is_the_mean_squared_difference_of_gram_matrices(num_images):
 
 
 def embeddings(outputs: DetectorOutputs, level: str, num_images: int) -> np.ndarray:
-    """(S, C): RoIAlign, by torchvision's kernel, of each box to one cell."""
-    boxes = [target["boxes"].double() for target in TARGETS[num_images]]
-    map_BCHW = outputs.pyramid[level].detach().double()
-    pooled = torchvision.ops.roi_align(map_BCHW, boxes, 1, 1 / outputs.strides[level], sampling_ratio=2, aligned=True)
-    return pooled.flatten(1).numpy()
+    """(S, C): the mean vector of each box."""
+    map_BCHW = outputs.pyramid[level].detach().double().numpy()
+    boxes = [(image, box) for image, target in enumerate(TARGETS[num_images]) for box in target["boxes"]]
+    return np.array([region_cells(map_BCHW[b], box, outputs.strides[level], 1)[:, 0, 0] for b, box in boxes])
 
 
 def rkd_distance(s: np.ndarray, t: np.ndarray) -> float:

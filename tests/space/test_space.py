@@ -357,3 +357,11 @@ def test_every_preset_lies_in_the_space_of_the_whole_vocabulary():
         assert decisions_of(space, spec)["terms"] == str(len(spec.terms))
     offered = {option.step.name for slot in space.slots for option in slot.options}
     assert offered == {"none", *SOURCES, *TRANSFORMS, *DISTANCES}, "an operator is missing from the file"
+
+
+def test_a_parameter_may_be_offered_at_zero_if_its_operator_allows_it():
+    text = "space:\n  terms: 1\n  sources: [{background: {own_level: [0, 1]}}]\n  distances: [l2]\n"
+    sources = {form.source for form in enumerate_forms(load_space(text + "  gradient_ratio: 40\n"))}
+    assert sources == {Step.of("background"), Step.of("background", own_level=1)}
+    with pytest.raises(SpecError, match="own_level = -1 is not a number in"):
+        load_space(text.replace("[0, 1]", "[-1, 1]"))

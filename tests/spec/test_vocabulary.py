@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import metadata
 
 import pytest
 
 from autokd.errors import SpecError
 from autokd.presets import families_of, load_preset, preset_names
-from autokd.spec import DISTANCES, REGISTRY, SOURCES, TRANSFORMS, Operator, Step, operator_of
+from autokd.spec import (
+    DISTANCES,
+    REGISTRY,
+    SOURCES,
+    TRANSFORMS,
+    DistillerSpec,
+    Operator,
+    Step,
+    TermSpec,
+    Weight,
+    operator_of,
+)
 from autokd.spec.families import DETECTOR_FAMILIES
 from autokd.spec.registry import OperatorRegistry
 
@@ -99,6 +111,7 @@ DISTANCE_NAMES = [
     "l1_sum",
     "l2_sum",
     "l2_norm",
+    "smooth_l1_sum",
 ]
 
 DIGESTS = {
@@ -115,14 +128,14 @@ DIGESTS = {
     "g_detkd": "6920f21f5e3dcc2b",
     "g_detkd_contrastive": "13e526345179447b",
     "g_detkd_sgfi": "9a782ab9a2837c46",
-    "global_knowledge": "1d77bdde642da0eb",
-    "global_knowledge_labels": "878b7ae9a4d6cc67",
+    "global_knowledge": "fad872f888091ae7",
+    "global_knowledge_labels": "7088567e5e93edc6",
     "gram": "d2f58d599d244b7a",
-    "kd": "86db4080339ce471",
-    "ld": "17bcbdbceb43328c",
+    "kd": "9c3264603b880dcb",
+    "ld": "429180ade06a590f",
     "logit_standardization": "9133b8e5e125b507",
     "mgd": "a82d43e97938e95b",
-    "mlkd": "13baa1956d5768de",
+    "mlkd": "373d5470538ed317",
     "pkd": "71b4e4d07c6eff4c",
     "rkd": "5b4c4c8a7369093d",
     "score_weighted": "0a84d4cae4169fab",
@@ -177,6 +190,33 @@ def test_late_parameters_at_their_defaults_leave_recorded_digests_as_they_were(s
     assert dict(written.params).keys() == dict(step.params).keys() - {late[0]}
     changed = Step.of(step.name, **(dict(step.params) | {late[0]: 0.5 if late[1] == 1 else 1})).checked("transform")
     assert late[0] in dict(changed.params)
+
+
+@pytest.mark.parametrize(
+    ("source", "distance", "digest"),
+    [
+        ("reliable_foreground", "l2", "e2fc6ef0871a46e7"),
+        ("background", "kl", "5771b42b22a0b8f1"),
+        ("prototypes", "l2", "a6ce8f33bbd01ce1"),
+        ("reliable_logits", "kl", "15f801deac595bc6"),
+        ("foreground", "l2_vectors", "22574b368693267e"),
+    ],
+)
+def test_digests_of_forms_stay_when_their_operators_get_a_parameter(source, distance, digest):
+    transforms = [Step.of("softmax_channels")] if distance == "kl" else []
+    weight = Weight("relative", 30.0)
+    plain = DistillerSpec((TermSpec(Step.of(source), tuple(transforms), Step.of(distance), weight),))
+    assert plain.digest == digest
+    added = 0
+    for kind, name in (("source", source), ("distance", distance)):
+        late = {p.name: p.default for p in operator_of(kind, name).parameters if p.omitted_at_default}
+        written = replace(plain.terms[0], **{kind: Step.of(name, **late)})
+        assert DistillerSpec((written,)).digest == digest
+        for parameter in late:
+            other = replace(plain.terms[0], **{kind: Step.of(name, **{parameter: 1})})
+            assert DistillerSpec((other,)).digest != digest
+        added += len(late)
+    assert added
 
 
 MINE = Operator("mine", "distance", "my_package:Mine", formula="", meaning="", paper="")

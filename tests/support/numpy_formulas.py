@@ -5,6 +5,8 @@ Legend: B images, A candidate boxes of an image, K classes, C channels, H x W ce
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -132,3 +134,32 @@ def scale_mask(boxes, grid, stride, background):
     outside = mask == 0
     mask[outside] = background / max(outside.sum(), 1)
     return mask
+
+
+def interpolation_means(low, high, length, size):
+    """(size, length): the mean of each cell's linear interpolation weight over equal parts of [low, high], in cells.
+
+    The weight is linear between cell centers, so that the trapezoidal rule over the centers and both ends is exact.
+    """
+    centers, edges = np.arange(length) + 0.5, np.linspace(low, high, size + 1)
+    found = np.empty((size, length))
+    for part, (start, end) in enumerate(pairwise(edges)):
+        at = np.unique([start, *centers[(start < centers) & (centers < end)], end])
+        for cell in range(length):
+            weight = np.interp(at, centers, np.eye(length)[cell])
+            found[part, cell] = ((weight[1:] + weight[:-1]) / 2 * np.diff(at)).sum() / (end - start)
+    return found
+
+
+def region_cells(map_CHW, box_px, stride, size):
+    """(C, size, size): the means of the interpolated map over the equal parts of a box."""
+    x1, y1, x2, y2 = (float(edge) / stride for edge in box_px)
+    rows = interpolation_means(y1, y2, map_CHW.shape[1], size)
+    columns = interpolation_means(x1, x2, map_CHW.shape[2], size)
+    return np.einsum("yh,xw,chw->cyx", rows, columns, map_CHW)
+
+
+def own_level(box_px, num_levels):
+    """Global Knowledge's release: floor(log2(side / 56)) as an index from the finest level on."""
+    side = np.sqrt(float((box_px[2] - box_px[0]) * (box_px[3] - box_px[1])))
+    return int(np.clip(np.floor(np.log2(side / 56)), 0, num_levels - 1))

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from autokd.distill.feature_pair import FeaturePair
-from autokd.distill.operators import Distance
-from autokd.distill.statistics import mean
+from autokd.distill.operators import BuildContext, Distance
+from autokd.distill.statistics import mean, num_cells
 from autokd.distill.term_inputs import TermInputs
 from autokd.spec.operator import CELL_DISTRIBUTION
 
@@ -25,12 +25,35 @@ from autokd.spec.operator import CELL_DISTRIBUTION
 class KL(Distance):
     """tau^2 * mean over distributions of KL(teacher || student) = sum p_t (log p_t - log p_s).
 
-    CWD, arXiv:2011.13256, eq. 3.
+    CWD, arXiv:2011.13256, eq. 3. Detectors' releases divide in other ways. LD's takes the mean over classes or bins in
+    place of the sum (``per_member``), and sums over the edges of positives (``divisor`` 2); Global Knowledge's divides
+    the weighted sum by the number of positives (``divisor`` 1).
     """
+
+    def __init__(self, context: BuildContext, per_member: int, divisor: int) -> None:
+        super().__init__(context)
+        self.per_member, self.divisor = bool(per_member), divisor
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
         student, teacher = features.student_SCHW, features.teacher_SCHW
-        return _average(functional.kl_div(student, teacher, reduction="none", log_target=True), features)
+        terms = functional.kl_div(student, teacher, reduction="none", log_target=True)
+        if self.per_member:
+            terms = terms / _num_members(features)
+        return _average(terms, features) if self.divisor == 0 else self._sum(terms, features)
+
+    def _sum(self, terms_SCHW: Tensor, features: FeaturePair) -> Tensor:
+        """Return the weighted sum over distributions, divided by the number of those that count if ``divisor`` is 1."""
+        dims = (2, 3) if features.layout == CELL_DISTRIBUTION else (1,)
+        divergences = terms_SCHW.sum(dims).clamp_min(0.0)  # (S, C) or (S, H, W)
+        weights_SHW = features.weights_SHW
+        if weights_SHW is None:
+            counts = divergences.detach().new_ones(divergences.shape)
+        elif features.layout == CELL_DISTRIBUTION:
+            counts = (weights_SHW > 0).flatten(1).any(1)[:, None].to(divergences).expand(divergences.shape)
+        else:
+            counts, divergences = (weights_SHW > 0).to(divergences), divergences * weights_SHW
+        total = features.temperature**2 * (divergences * counts).sum()
+        return total / counts.sum().clamp_min(1) if self.divisor == 1 else total
 
 
 class KLReverse(Distance):
@@ -92,3 +115,11 @@ def _average(x_SCHW: Tensor, features: FeaturePair) -> Tensor:
         return scale * total / max(len(x_SCHW) * channels, 1)
     num_filled = (weights > 0).flatten(1).any(1).sum()
     return scale * total / (num_filled * channels).clamp_min(1)
+
+
+def _num_members(features: FeaturePair) -> Tensor | int:
+    """Return the number of members of each distribution: channels, or (S, 1, 1, 1) cells that count; at least 1."""
+    if features.layout != CELL_DISTRIBUTION:
+        return max(features.student_SCHW.shape[1], 1)
+    count = num_cells(features.student_SCHW, features.weights_SHW)
+    return max(count, 1) if isinstance(count, int) else count.clamp_min(1)

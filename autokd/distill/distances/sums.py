@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from autokd.distill.feature_pair import FeaturePair
-from autokd.distill.operators import Distance
+from autokd.distill.operators import BuildContext, Distance
 from autokd.distill.term_inputs import TermInputs
 
 _NO_DISTANCE = 1e-24
@@ -51,6 +51,23 @@ class L2Norm(Distance):
         total = _sum_of_squares(features)
         differs = total > _NO_DISTANCE
         return torch.where(differs, torch.where(differs, total, 1.0).sqrt(), total)
+
+
+class SmoothL1Sum(Distance):
+    """Sum of the Huber loss over channels and weighted cells, mean over the samples that have any cell that counts.
+
+    Of a matrix of relations a sample is a row: the sum over pairs divided by the number of examples, as MLKD's release
+    has it. MLKD, arXiv:2308.06453; Fast R-CNN, arXiv:1504.08083, eq. 3.
+    """
+
+    def __init__(self, context: BuildContext, beta: float) -> None:
+        super().__init__(context)
+        self.beta = beta
+
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
+        student, teacher = features.values()
+        huber = functional.smooth_l1_loss(student, teacher, reduction="none", beta=self.beta)
+        return _weighted_sum(huber, features.weights_SHW) / num_samples(features)
 
 
 def _sum_of_squares(features: FeaturePair) -> Tensor:

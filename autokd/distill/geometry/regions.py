@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -79,6 +80,19 @@ class Boxes:
         listed = [target["labels"].detach().to(self.padded_BM4.device, torch.int64) for target in self._targets]
         padded_BM = pad_sequence(listed, batch_first=True, padding_value=-1)
         return torch.where(self.present_BM, padded_BM, -1)
+
+    def keeping(self, kept_BM: Tensor) -> Boxes:
+        """Return some of the boxes, in their places; the others count as absent.
+
+        Args:
+            kept_BM: which boxes stay.
+        """
+        part = copy(self)
+        for computed in ("present_BM", "labels_BM"):
+            part.__dict__.pop(computed, None)
+        part.padded_BM4 = torch.where(kept_BM[..., None], self.padded_BM4, torch.nan)
+        part._memo = StepMemo()  # the whole set's cells have the same keys
+        return part
 
     def covered_SHW(self, stride: float, grid: Grid) -> Tensor:
         """Whether each cell of ``grid``, on a map with ``stride``, lies in a box of its image.

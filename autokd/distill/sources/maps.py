@@ -9,9 +9,10 @@ from torch import Tensor
 
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
+from autokd.distill.geometry.region_means import RegionWeights
 from autokd.distill.geometry.regions import Inside, Outside, Present, Region
-from autokd.distill.geometry.roi_align import roi_align
 from autokd.distill.operators import BuildContext, Source
+from autokd.distill.region_sets import boxes_at_own_level
 from autokd.distill.term_inputs import TermInputs
 from autokd.distill.weighting.scale_weights import ScaleWeights
 from autokd.spec.operator import REGIONS
@@ -52,11 +53,17 @@ class Foreground(FeatureMap):
 class Background(FeatureMap):
     """The cells outside all ground-truth boxes, on every paired level.
 
-    FGD, arXiv:2111.11837, eq. 2.
+    FGD, arXiv:2111.11837, eq. 2. With ``own_level`` a box covers cells of the level of its size alone, and is
+    background on the others, as in the released code of Global Knowledge, arXiv:2210.09022.
     """
 
+    def __init__(self, context: BuildContext, own_level: int) -> None:
+        super().__init__(context)
+        self.own_level = bool(own_level)
+
     def region(self, inputs: TermInputs, level: int) -> Region:
-        return Outside(inputs.boxes, inputs.pairs[level].stride)
+        boxes = boxes_at_own_level(inputs, level) if self.own_level else inputs.boxes
+        return Outside(boxes, inputs.pairs[level].stride)
 
 
 class ForegroundBackground(FeatureMap):
@@ -104,11 +111,13 @@ class BackgroundMap(ForegroundMap):
 
 
 class Instance(Source):
-    """RoIAlign of each ground-truth box to ``size`` x ``size`` cells; a region is a sample.
+    """Each ground-truth box pooled to ``size`` x ``size`` cells; a region is a sample.
 
-    Boxes of an image are padded to the largest number in any image; padding counts nowhere. Every box is pooled on
-    every paired level, as ``foreground`` has every box on every level: with each box on the one level of its size,
-    small images would leave all but one level without a term, and the number of regions would depend on the data.
+    A region's cell is the mean of all that it covers, as RoIAlign with as many points as it takes: a fixed number of
+    points would read 16 of the 2,500 cells of a large box on a fine level. Boxes of an image are padded to the largest
+    number in any image; padding counts nowhere. Every box is pooled on every paired level, as ``foreground`` has every
+    box on every level: with each box on the one level of its size, small images would leave all but one level without a
+    term, and the number of regions would depend on the data.
     G-DetKD, arXiv:2108.07482, section 3.1.
     """
 
@@ -122,8 +131,10 @@ class Instance(Source):
         region = Present(instances.present_S)
         pieces = []
         for level in self.levels(inputs):
-            stride = inputs.pairs[level].stride
-            student, teacher = (roi_align(x_BCHW, boxes_BM4, stride, self.size) for x_BCHW in self.maps(inputs, level))
+            maps, stride = self.maps(inputs, level), inputs.pairs[level].stride
+            height, width = maps[1].shape[-2:]
+            weights = RegionWeights.of(boxes_BM4, stride, (height, width), self.size)
+            student, teacher = (weights.pool(x_BCHW) for x_BCHW in maps)
             grid = Grid(self.size, self.size)
             pieces.append(FeaturePair(student, teacher, grid, region, REGIONS, level=level, instances=instances))
         return tuple(pieces)

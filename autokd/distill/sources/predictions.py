@@ -7,7 +7,16 @@ Legend: B images, A candidate boxes of an image, P positive ones, K classes, E b
 
 from __future__ import annotations
 
-from autokd.distill.candidates import candidate_pair, positives, require_equal_candidates, top_scores
+from torch import Tensor
+
+from autokd.distill.candidates import (
+    Positives,
+    candidate_levels,
+    candidate_pair,
+    positives,
+    require_equal_candidates,
+    top_scores,
+)
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.regions import Given
 from autokd.distill.operators import BuildContext, Source
@@ -35,19 +44,33 @@ class PositiveLogits(Source):
 
     A candidate is positive if the box that the *teacher* decodes for it overlaps a ground-truth box with an IoU of at
     least 0.5: that does not depend on either detector's own assignment, and is the same for every student.
-    Layout logits. LD, arXiv:2102.12252, section 3.3 (its classification distillation on the main region).
+    Layout logits. LD, arXiv:2102.12252, section 3.3 (its classification distillation on the main region). With
+    ``by_level`` there is a feature pair for each level of the pyramid: a mean is then over the positives of a level, as
+    released dense heads take it.
     """
 
-    def __init__(self, context: BuildContext) -> None:
+    def __init__(self, context: BuildContext, by_level: int) -> None:
         super().__init__(context)
         require_equal_candidates(context, "class_logits", "boxes")
+        self.by_level = bool(by_level)
 
     def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
         chosen = positives(inputs)
         student_BPK, teacher_BPK = (chosen.of(x_BAK) for x_BAK in inputs.tap("class_logits"))
-        region = Given(chosen.present_BP.to(teacher_BPK.dtype)[:, None])
         labels_B1P = chosen.labels_BP[:, None]
-        return (candidate_pair(student_BPK, teacher_BPK, LOGITS, region, labels_SHW=labels_B1P),)
+        return tuple(
+            candidate_pair(
+                student_BPK, teacher_BPK, LOGITS, Given(counts_BP.to(teacher_BPK.dtype)[:, None]), labels_SHW=labels_B1P
+            )
+            for counts_BP in self._parts(inputs, chosen)
+        )
+
+    def _parts(self, inputs: TermInputs, chosen: Positives) -> list[Tensor]:
+        """Return which positives count in each feature pair, (B, P)."""
+        if not self.by_level:
+            return [chosen.present_BP]
+        levels_BP = candidate_levels(inputs)[chosen.index_BP]
+        return [chosen.present_BP & (levels_BP == level) for level in range(len(inputs.student.pyramid))]
 
 
 class Localization(Source):

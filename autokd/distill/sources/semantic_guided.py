@@ -19,6 +19,9 @@ from autokd.errors import DistillError
 from autokd.spec.operator import REGIONS
 
 _EMBEDDING_CHANNELS = 32
+_SAMPLES = 4
+"""Points of a region's cell, per side. With 7 x 7 cells they read all of 56 cells per side: of a region on its own
+level, and on the level below it. Means of all that a cell covers would cost four to eight times as much."""
 
 
 class SemanticGuided(Source):
@@ -59,8 +62,12 @@ class SemanticGuided(Source):
 
     def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
         instances = regions_of(inputs).instances
-        student_L = regions_on_levels(inputs, inputs.student_maps, self._student_strides, self.size, "student")
-        teacher_SChw = regions_at_own_level(inputs, inputs.teacher_maps, self._teacher_strides, self.size, "teacher")
+        student_L = regions_on_levels(
+            inputs, inputs.student_maps, self._student_strides, self.size, "student", _SAMPLES
+        )
+        teacher_SChw = regions_at_own_level(
+            inputs, inputs.teacher_maps, self._teacher_strides, self.size, "teacher", _SAMPLES
+        )
         mixed_SChw = self.mix(torch.stack([self._adapt(regions) for regions in student_L]), teacher_SChw)
         grid = Grid(self.size, self.size)
         piece = FeaturePair(mixed_SChw, teacher_SChw, grid, Present(instances.present_S), REGIONS, instances=instances)

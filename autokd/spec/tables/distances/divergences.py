@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autokd.spec.operator import DISTRIBUTIONS, Operator, effects
+from autokd.spec.operator import DISTRIBUTIONS, Operator, Parameter, effects
 
 _MODULE = "autokd.distill.distances.divergences"
 
@@ -12,6 +12,19 @@ ROWS: tuple[Operator, ...] = (
         takes=DISTRIBUTIONS,
         formula="tau^2 mean KL(t || s)", meaning="mean KL divergence of the student's distributions from the teacher's",
         paper="CWD, arXiv:2011.13256, eq. 3", keeps=effects("grouping"),
+        parameters=(
+            Parameter(
+                "per_member", 0, 0, 1,
+                "1: divided by the number of members of a distribution (classes, bins or cells)",
+                omitted_at_default=True,
+            ),
+            Parameter(
+                "divisor", 0, 0, 2,
+                "weighted sum over distributions divided by 0: the sum of weights, 1: the number of those that count, "
+                "2: nothing",
+                omitted_at_default=True,
+            ),
+        ),
     ),
     Operator(
         "kl_reverse", "distance", f"{_MODULE}:KLReverse", takes=DISTRIBUTIONS,

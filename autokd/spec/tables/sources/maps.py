@@ -6,6 +6,13 @@ from autokd.spec.operator import REGIONS, Operator, Parameter
 
 _MODULE = "autokd.distill.sources.maps"
 
+OWN_LEVEL = Parameter(
+    "own_level", 0, 0, 1,
+    "1: a box covers cells of the level of its size alone (floor(log2(side / 56 px)), counted from the finest paired "
+    "level), 0: of every level",
+    omitted_at_default=True,
+)  # fmt: skip
+
 ROWS: tuple[Operator, ...] = (
     Operator(
         "feature_map", "source", f"{_MODULE}:FeatureMap",
@@ -21,6 +28,7 @@ ROWS: tuple[Operator, ...] = (
         "background", "source", f"{_MODULE}:Background",
         formula="F|bg", meaning="the cells outside all ground-truth boxes",
         paper="FGD, arXiv:2111.11837, eq. 2", needs_taps=("fpn",), by_level=True,
+        parameters=(OWN_LEVEL,),
     ),
     Operator(
         "foreground_background", "source", f"{_MODULE}:ForegroundBackground",
@@ -34,7 +42,10 @@ ROWS: tuple[Operator, ...] = (
     ),
     Operator(
         "instance", "source", f"{_MODULE}:Instance",
-        formula="RoI{size}(F)", meaning="RoIAlign of each ground-truth box; a region is a sample",
+        formula="RoI{size}(F)",
+        meaning=(
+            "RoIAlign of each ground-truth box, each cell the mean of all that it covers; a region is a sample"
+        ),
         paper="G-DetKD, arXiv:2108.07482, section 3.1", needs_taps=("fpn",), by_level=True, gives=REGIONS, side="size",
         parameters=(Parameter("size", 4, 1, 14, "cells of a region, per side"),),
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autokd.spec.operator import BOXES, LOGITS, Operator
+from autokd.spec.operator import BOXES, LOGITS, Operator, Parameter
 
 _MODULE = "autokd.distill.sources.predictions"
 
@@ -20,6 +20,14 @@ ROWS: tuple[Operator, ...] = (
             "with an object"
         ),
         paper="LD, arXiv:2102.12252, section 3.3", channels_are="classes",
+        parameters=(
+            Parameter(
+                "by_level", 0, 0, 1,
+                "1: the candidates of each level by themselves, their distances added (heads with equally many "
+                "candidates in each cell; others have one level)",
+                omitted_at_default=True,
+            ),
+        ),
     ),
     Operator(
         "localization", "source", f"{_MODULE}:Localization", gives=BOXES, needs_taps=("boxes", "class_logits"),
