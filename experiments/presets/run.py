@@ -46,7 +46,7 @@ def entries() -> Iterator[tuple[str, DistillerSpec | None, int]]:
     for seed in NONE_SEEDS[:2]:
         yield "none", None, seed
     of_pair = family()
-    for gradient_ratio in ("ratio", "published"):
+    for gradient_ratio in ("published", "ratio"):
         for seed in SEEDS:
             for name in preset_names():
                 preset = load_preset(name, of_pair)
