@@ -77,7 +77,10 @@ class _SelfProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient_RR: Tensor) -> Tensor:
         (x_RD,) = ctx.saved_tensors
-        product: Tensor = (gradient_RR + gradient_RR.mT) @ x_RD
+        # A backward that is called under autocast would take this product in half precision, where gradients of large
+        # maps overflow; the forward was outside autocast.
+        with torch.autocast(x_RD.device.type, enabled=False):
+            product: Tensor = (gradient_RR + gradient_RR.mT) @ x_RD
         return product
 
 

@@ -118,6 +118,6 @@ def _joined(norms: Tensor, sum_over_processes: SumOverProcesses) -> Tensor:
     Squares add up over parts, norms do not. By the sum of the norms first: a square of float32 can leave its range,
     and float64 is slow on most cards.
     """
-    total = sum_over_processes(norms)
+    total = sum_over_processes(norms.clone())  # a copy: it may add in place
     scale = torch.where(total > 0, total, 1.0)
     return scale * sum_over_processes((norms / scale).square()).sqrt()
