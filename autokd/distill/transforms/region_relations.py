@@ -15,7 +15,8 @@ from torch.nn import functional
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.regions import Instances
 from autokd.distill.operators import BuildContext, Transform
-from autokd.distill.relation_matrices import as_relations, as_scalar_map, outer, self_product, vectors
+from autokd.distill.products import self_related
+from autokd.distill.relation_matrices import as_relations, as_scalar_map, outer, vectors
 from autokd.distill.statistics import unit
 from autokd.distill.term_inputs import TermInputs
 
@@ -69,7 +70,7 @@ class TripletAngles(Transform):
         """(T, T, T): of j, i and k; 0 if two of them are equal."""
         # By the law of cosines from distances alone, a pair of near duplicates would lose its angle to cancellation.
         directions_TTD = unit(vectors_TD - vectors_TD[:, None], (2,))
-        return self_product(directions_TTD)
+        return self_related(directions_TTD)
 
 
 class WithinClass(Transform):
