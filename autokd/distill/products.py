@@ -87,7 +87,7 @@ class _SelfRelated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        if not _is_quick(x, x.shape[-2] * x.numel()):
+        if not _is_quick(x, x.shape[-2] ** 2 * x.shape[-1] if x.numel() else 0):
             return x @ x.mT
         return torch.stack([_symmetric(x_RN) for x_RN in x.view(-1, *x.shape[-2:])]).view(*x.shape[:-1], x.shape[-2])
 
@@ -100,7 +100,7 @@ class _SelfRelated(torch.autograd.Function):
 
 
 def _mix(weight: Tensor, x_SCN: Tensor, bias_K: Tensor | None = None) -> Tensor:
-    if not _is_quick(x_SCN, weight.shape[-2] * x_SCN.numel()):
+    if not _is_quick(x_SCN, weight.shape[-2] * x_SCN[0].numel() if len(x_SCN) else 0):
         found = weight @ x_SCN
         return found if bias_K is None else found + bias_K[:, None]
     if weight.ndim == 3:
@@ -113,7 +113,7 @@ def _convolved(x_SCN: Tensor, weight_KC: Tensor, bias_K: Tensor | None) -> Tenso
 
 
 def _relate(first_SCN: Tensor, second_SDN: Tensor) -> Tensor:
-    if not _is_quick(first_SCN, second_SDN.shape[1] * first_SCN.numel()):
+    if not _is_quick(first_SCN, second_SDN.shape[1] * first_SCN[0].numel() if len(first_SCN) else 0):
         return first_SCN @ second_SDN.mT
     return torch.stack([_row_products(first, second) for first, second in zip(first_SCN, second_SDN)])
 
