@@ -12,7 +12,6 @@ from autokd.detector_outputs import DetectorOutputs
 from autokd.errors import DistillError
 from autokd.training.measure.cka import LinearCKA, PyramidCKA
 
-
 ROUNDING = 1e-6
 """Products of rows are in float32."""
 

@@ -145,17 +145,20 @@ def _as(dtype: torch.dtype, x: Tensor) -> Tensor:
 def _leaves(outputs: DetectorOutputs, change: Callable[[Tensor], Tensor]) -> DetectorOutputs:
     """Every tap changed, and a leaf of its own."""
 
-    def leaf(x: Tensor | None) -> Tensor | None:
-        return None if x is None else change(x.detach().clone()).requires_grad_()
+    def leaf(x: Tensor) -> Tensor:
+        return change(x.detach().clone()).requires_grad_()
+
+    def maybe(x: Tensor | None) -> Tensor | None:
+        return None if x is None else leaf(x)
 
     maps = {name: (leaf(c), leaf(b)) for name, (c, b) in (outputs.head_maps or {}).items()}
     proposals = outputs.proposals
     return replace(
         outputs,
         pyramid={name: leaf(x) for name, x in outputs.pyramid.items()},
-        class_logits=leaf(outputs.class_logits),
-        boxes=leaf(outputs.boxes),
-        edge_logits=leaf(outputs.edge_logits),
+        class_logits=maybe(outputs.class_logits),
+        boxes=maybe(outputs.boxes),
+        edge_logits=maybe(outputs.edge_logits),
         proposals=None if proposals is None else change(proposals.detach()),
         head_maps=maps or None,
         losses=None,
