@@ -4,16 +4,13 @@ A matrix of relations is a scalar map: each of its rows is a sample and the colu
 normalizes rows and a softmax over cells turns a row into a distribution. An entry counts if its row and its column do:
 cells outside the region and absent samples belong to no relation.
 
-Legend: S samples (images, regions or patches), C channels, H x W cells, N = H * W, R rows, M columns, D numbers.
+Legend: S samples (images, regions or patches), C channels, H x W cells, N = H * W, R rows, M columns.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from autokd.distill.feature_pair import FeaturePair
@@ -57,28 +54,6 @@ def as_scalar_map(
 def vectors(x_SCHW: Tensor, members_SHW: Tensor | None) -> Tensor:
     """Return each sample as one vector, (S, C * N); cells that do not count are 0."""
     return (x_SCHW if members_SHW is None else x_SCHW * members_SHW[:, None]).flatten(1)
-
-
-def self_product(x_RD: Tensor) -> Tensor:
-    """Return x x' over the last two axes.
-
-    Its gradient is one matrix product, (G + G') x, where autograd takes two.
-    """
-    product: Tensor = _SelfProduct.apply(x_RD)
-    return product
-
-
-class _SelfProduct(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: FunctionCtx, x_RD: Tensor) -> Tensor:
-        ctx.save_for_backward(x_RD)
-        return x_RD @ x_RD.mT
-
-    @staticmethod
-    def backward(ctx: Any, gradient_RR: Tensor) -> Tensor:
-        (x_RD,) = ctx.saved_tensors
-        product: Tensor = (gradient_RR + gradient_RR.mT) @ x_RD
-        return product
 
 
 def outer(weights_S: Tensor) -> Tensor:

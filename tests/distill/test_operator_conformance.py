@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import unittest
 from dataclasses import replace
 
 import pytest
@@ -62,4 +64,5 @@ def test_the_suite_names_what_an_operator_does_not_keep(row, found):
 
 def run_all(checks):
     for check in checks:
-        check()
+        with contextlib.suppress(unittest.SkipTest):  # no GPU
+            check()

@@ -12,6 +12,9 @@ from autokd.detector_outputs import DetectorOutputs
 from autokd.errors import DistillError
 from autokd.training.measure.cka import LinearCKA, PyramidCKA
 
+ROUNDING = 1e-6
+"""Products of rows are in float32."""
+
 
 def numpy_cka(x: np.ndarray, y: np.ndarray) -> float:
     """By the Gram matrices of the rows, a route that the code under test does not take."""
@@ -37,13 +40,13 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("batch", [1, 7, 120])
 def test_cka_equals_the_formula_on_the_stacked_matrix(rows, batch):
-    assert cka_of(*rows, batch=batch) == pytest.approx(numpy_cka(*rows), abs=1e-10)
+    assert cka_of(*rows, batch=batch) == pytest.approx(numpy_cka(*rows), abs=ROUNDING)
 
 
 def test_cka_is_one_between_a_matrix_and_itself_turned_scaled_and_shifted(rows):
     x, _ = rows
     turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(5, 5)))
-    assert cka_of(x, x @ turn * 4.0 + 100) == pytest.approx(1.0, abs=1e-10)
+    assert cka_of(x, x @ turn * 4.0 + 100) == pytest.approx(1.0, abs=ROUNDING)
 
 
 def test_cka_sees_a_change_of_one_channels_scale(rows):
@@ -55,6 +58,26 @@ def test_cka_centers_exactly_where_the_means_dwarf_the_deviations():
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(200, 4)), rng.normal(size=(200, 4))
     assert cka_of(x + 1e5, y - 1e6, batch=16) == pytest.approx(numpy_cka(x, y), abs=1e-7)
+
+
+@pytest.mark.parametrize("mean", [0.0, 10.0, 1000.0])
+@pytest.mark.parametrize("deviation", [1e-3, 1.0, 300.0])
+@pytest.mark.parametrize("likeness", [0.0, 0.5, 0.99])
+def test_cka_of_many_float32_rows_is_that_of_float64(mean, deviation, likeness):
+    rng = np.random.default_rng(4)
+    base, other = rng.normal(size=(2, 6000, 8)) * deviation
+    x = (base + mean * rng.normal(size=8)).astype(np.float32)
+    y = (likeness * base + (1 - likeness) * other + mean * rng.normal(size=8)).astype(np.float32)
+    centered = [side.astype(np.float64) - side.astype(np.float64).mean(0) for side in (x, y)]
+    products = [np.linalg.norm(a.T @ b) for a, b in (centered, centered[:1] * 2, centered[1:] * 2)]
+    want = products[0] ** 2 / (products[1] * products[2])
+    assert cka_of(x, y, batch=50) == pytest.approx(want, abs=ROUNDING)
+
+
+def test_cka_takes_no_half_precision_from_autocast(rows):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = cka_of(*(side.astype(np.float32) for side in rows))
+    assert found == pytest.approx(numpy_cka(*rows), abs=ROUNDING)
 
 
 def test_cka_is_zero_where_one_side_is_constant_and_nan_without_rows(rows):

@@ -51,13 +51,13 @@ def roi_align_at_levels(
     """
     channels, dtype = maps[0].shape[1], maps[0].dtype
     table_BXC = torch.cat([map_BCHW.flatten(2).transpose(1, 2) for map_BCHW in maps], 1)
-    geometry_L4 = _geometry(tuple(tuple(x.shape[2:]) for x in maps), tuple(strides), table_BXC.device)
-    height, width, first, stride = geometry_L4[levels_BM].unbind(-1)
-    boxes_BM4 = (boxes_BM4 / stride[..., None]).to(dtype)
+    places_L3, strides_L = _geometry(tuple(tuple(x.shape[2:]) for x in maps), tuple(strides), table_BXC.device)
+    height, width, first = places_L3[levels_BM].unbind(-1)
+    boxes_BM4 = (boxes_BM4 / strides_L[levels_BM][..., None]).to(dtype)
     rows_BMsT, of_rows_BMsT = _touched(boxes_BM4[..., 1], boxes_BM4[..., 3], height, size, samples_per_cell)
     columns_BMsT, of_columns_BMsT = _touched(boxes_BM4[..., 0], boxes_BM4[..., 2], width, size, samples_per_cell)
     first = first + torch.arange(len(table_BXC), device=first.device)[:, None] * table_BXC.shape[1]
-    rows_BMsT = (first[..., None, None] + rows_BMsT * width[..., None, None]).long()
+    rows_BMsT = first[..., None, None] + rows_BMsT * width[..., None, None]
     cells = rows_BMsT[:, :, :, None, :, None] + columns_BMsT[:, :, None, :, None, :]
     weights = of_rows_BMsT[:, :, :, None, :, None] * of_columns_BMsT[:, :, None, :, None, :]
     # A weighted sum of rows of a table: its backward adds in a fixed order, where a scatter on a GPU does not.
@@ -71,13 +71,16 @@ def roi_align_at_levels(
 
 
 @lru_cache(maxsize=256)
-def _geometry(sizes: tuple[tuple[int, ...], ...], strides: tuple[float, ...], device: torch.device) -> Tensor:
-    """(L, 4) float64: of each map its height, width, first of an image's rows of the table, and stride."""
+def _geometry(
+    sizes: tuple[tuple[int, ...], ...], strides: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(L, 3) int64: height, width, first of an image's rows of the table; (L,) float32: stride."""
     rows, first = [], 0
-    for (height, width), stride in zip(sizes, strides):
-        rows.append((height, width, first, stride))
+    for height, width in sizes:
+        rows.append((height, width, first))
         first += height * width
-    return torch.tensor(rows, dtype=torch.float64, device=device)
+    # Integers stay integers: a row's number in the table can exceed what float32 counts to.
+    return torch.tensor(rows, device=device), torch.tensor(strides, dtype=torch.float32, device=device)
 
 
 def _touched(

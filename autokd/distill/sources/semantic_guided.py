@@ -13,6 +13,7 @@ from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.levels import own_random_numbers
 from autokd.distill.geometry.regions import Present
 from autokd.distill.operators import BuildContext, Source
+from autokd.distill.products import mixed
 from autokd.distill.region_sets import common_channels, regions_at_own_level, regions_of, regions_on_levels
 from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
@@ -80,8 +81,8 @@ class SemanticGuided(Source):
             return student_LSChw.sum(0)
         embedded_LSD = self.embed(student_LSChw.flatten(0, 1)).view(num_levels, num_regions, -1)
         scores_LS = (embedded_LSD * self.embed(teacher_SChw)).sum(-1) / self.log_temperature.exp()
-        mixed_SX = torch.einsum("ls,lsx->sx", scores_LS.softmax(0), student_LSChw.flatten(2))
-        return mixed_SX.view(teacher_SChw.shape)
+        mixed_S1X = mixed(scores_LS.softmax(0).T[:, None], student_LSChw.flatten(2).transpose(0, 1))
+        return mixed_S1X.view(teacher_SChw.shape)
 
     def _adapt(self, regions_SChw: Tensor) -> Tensor:
         width = str(regions_SChw.shape[1])

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import BuildContext, Transform
-from autokd.distill.relation_matrices import as_relations, outer, self_product, vectors
+from autokd.distill.products import self_related
+from autokd.distill.relation_matrices import as_relations, outer, vectors
 from autokd.distill.term_inputs import TermInputs
 
 
@@ -40,7 +41,7 @@ class GramSamples(Transform):
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
         members = features.members_SHW
-        student, teacher = (self_product(vectors(x, members)) for x in _sides(features))
+        student, teacher = (self_related(vectors(x, members)) for x in _sides(features))
         weights_RM = None if members is None else outer(_has_cells(members))
         return as_relations(features, student, teacher, weights_RM)
 
@@ -75,7 +76,7 @@ class GramCells(Transform):
             share_S1HW = self._pooled(members_SHW[:, None])
             inside_SCHW = self._pooled(x_SCHW * members_SHW[:, None])
             x_SCN = (inside_SCHW / torch.where(share_S1HW > 0, share_S1HW, 1.0)).flatten(2)
-        return self_product(x_SCN.transpose(1, 2)) / x_SCHW.shape[1]
+        return self_related(x_SCN.transpose(1, 2)) / x_SCHW.shape[1]
 
     def _pooled(self, x_SCHW: Tensor) -> Tensor:
         window = [-(-length // self.side) for length in x_SCHW.shape[2:]]
@@ -94,6 +95,6 @@ def _has_cells(members_SHW: Tensor) -> Tensor:
 def _gram_channels(x_SCHW: Tensor, members_SHW: Tensor | None) -> Tensor:
     """(S, C, C)."""
     if members_SHW is None:
-        return self_product(x_SCHW.flatten(2)) / (x_SCHW.shape[2] * x_SCHW.shape[3])
+        return self_related(x_SCHW.flatten(2)) / (x_SCHW.shape[2] * x_SCHW.shape[3])
     count_S11 = members_SHW.sum((1, 2)).clamp_min(1)[:, None, None]
-    return self_product((x_SCHW * members_SHW[:, None]).flatten(2)) / count_S11
+    return self_related((x_SCHW * members_SHW[:, None]).flatten(2)) / count_S11

@@ -1,15 +1,15 @@
 """The non-local block of FBKD: each cell plus a learned mixture of all cells of its sample.
 
-Legend: S samples, C channels, D channels inside the block, H x W cells, N = H * W.
+Legend: S samples, C channels, D channels inside the block, E = 3 D, H x W cells, N = H * W.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.operators import BuildContext, Transform
+from autokd.distill.products import mixed, related
 from autokd.distill.term_inputs import TermInputs
 
 
@@ -52,15 +52,14 @@ class NonLocalBlock(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x_SCHW: Tensor, members_SHW: Tensor | None) -> Tensor:
-        theta_SDN, phi_SDN, g_SDN = self.embed(x_SCHW.flatten(2)).chunk(3, dim=1)
+        embedded_SEN = mixed(self.embed.weight[..., 0], x_SCHW.flatten(2), self.embed.bias)
+        theta_SDN, phi_SDN, g_SDN = embedded_SEN.chunk(3, dim=1)
         count: Tensor | int = phi_SDN.shape[2]
         if members_SHW is not None:
             members_S1N = members_SHW.flatten(1)[:, None].to(x_SCHW.dtype)
             phi_SDN = phi_SDN * members_S1N
             count = members_S1N.sum(2, keepdim=True).clamp_min(1)
         # (g phi') theta and not g (phi' theta): D x D in place of N x N numbers, the same by associativity.
-        seen_SDD = g_SDN @ phi_SDN.transpose(1, 2) / count
+        seen_SDD = related(g_SDN, phi_SDN) / count
         mixed_SCD = self.out.weight[..., 0] @ seen_SDD
-        assert self.out.bias is not None
-        y_SCN = torch.baddbmm(self.out.bias[:, None].expand(len(x_SCHW), -1, 1), mixed_SCD, theta_SDN)
-        return x_SCHW + y_SCN.view_as(x_SCHW)
+        return x_SCHW + mixed(mixed_SCD, theta_SDN, self.out.bias).view_as(x_SCHW)

@@ -15,13 +15,13 @@ from torch.nn import functional
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.regions import Instances
 from autokd.distill.operators import BuildContext, Transform
-from autokd.distill.relation_matrices import as_relations, as_scalar_map, outer, self_product, vectors
+from autokd.distill.products import self_related
+from autokd.distill.relation_matrices import as_relations, as_scalar_map, outer, vectors
+from autokd.distill.statistics import unit
 from autokd.distill.term_inputs import TermInputs
 
 _NO_LENGTH = 1e-12
 """A distance shorter than this is 0: the regions are equal."""
-_SAME = 1e-12
-"""A squared distance below this part of the two vectors' squares is 0: float64 cancels to about 1e-16 of them."""
 
 
 class PairDistances(Transform):
@@ -37,7 +37,7 @@ class PairDistances(Transform):
 
     @staticmethod
     def _relative(vectors_SD: Tensor, weights_SS: Tensor) -> Tensor:
-        distances_SS = _roots(_squared_distances(vectors_SD)).to(vectors_SD.dtype) * weights_SS
+        distances_SS = _distances(vectors_SD) * weights_SS
         mean = distances_SS.sum() / weights_SS.sum().clamp_min(1)
         differs = mean > _NO_LENGTH
         return distances_SS * torch.where(differs, 1 / torch.where(differs, mean, 1.0), 0.0)
@@ -67,11 +67,10 @@ class TripletAngles(Transform):
 
     @staticmethod
     def _angles(vectors_TD: Tensor) -> Tensor:
-        """(T, T, T): of j, i and k, by the law of cosines."""
-        squares_TT = _squared_distances(vectors_TD)
-        inverse_TT = torch.where(squares_TT > 0, torch.where(squares_TT > 0, squares_TT, 1.0).rsqrt(), 0.0)
-        products_TTT = (squares_TT[:, :, None] + squares_TT[:, None] - squares_TT) / 2
-        return (products_TTT * inverse_TT[:, :, None] * inverse_TT[:, None]).to(vectors_TD.dtype)
+        """(T, T, T): of j, i and k; 0 if two of them are equal."""
+        # By the law of cosines from distances alone, a pair of near duplicates would lose its angle to cancellation.
+        directions_TTD = unit(vectors_TD - vectors_TD[:, None], (2,))
+        return self_related(directions_TTD)
 
 
 class WithinClass(Transform):
@@ -121,7 +120,7 @@ class BetweenClass(Transform):
     @staticmethod
     def _distances(vectors_SD: Tensor, of_class_KS: Tensor, count_K1: Tensor) -> Tensor:
         center_KD = of_class_KS @ vectors_SD / count_K1.clamp_min(1)
-        return _roots(_squared_distances(center_KD)).to(vectors_SD.dtype)
+        return _distances(center_KD)
 
 
 def _vectors(features: FeaturePair) -> tuple[Tensor, Tensor]:
@@ -153,18 +152,13 @@ def _off_diagonal(weights_S: Tensor) -> Tensor:
     return outer(weights_S) * (1 - torch.eye(len(weights_S), dtype=weights_S.dtype, device=weights_S.device))
 
 
-def _squared_distances(vectors_SD: Tensor) -> Tensor:
-    """(S, S) in float64: ||v_i||^2 + ||v_j||^2 - 2 <v_i, v_j>, exactly 0 if vectors are equal.
+def _distances(vectors_SD: Tensor) -> Tensor:
+    """(S, S): ||v_i - v_j||, exactly 0 with gradient 0 if vectors are equal.
 
-    An (S, S, D) tensor of differences is never made. The price is cancellation, which float64 bears and float32 would
-    not; the mean is subtracted first, since a common offset changes no distance but makes the cancellation worse.
+    From the differences themselves: ||v_i||^2 + ||v_j||^2 - 2 <v_i, v_j> cancels, and near duplicates would need
+    float64, which most cards are slow at. torch.cdist makes no (S, S, D) tensor of them, forward or back.
     """
-    centered_SD = vectors_SD.double()
-    centered_SD = centered_SD - centered_SD.mean(0)
-    products_SS = self_product(centered_SD)
-    sums_SS = products_SS.diagonal()[:, None] + products_SS.diagonal()
-    squares_SS = sums_SS - 2 * products_SS
-    return torch.where(squares_SS > _SAME * sums_SS, squares_SS, 0.0)
+    return torch.cdist(vectors_SD, vectors_SD, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _roots(squares: Tensor) -> Tensor:

@@ -93,9 +93,8 @@ class GradientBalance(nn.Module):
         norms = torch.stack([torch.zeros_like(task_norm) if norm is None else norm for norm in found])
         task_norm = task_norm / scale
         if self._sum_over_processes is not None:
-            # Squares add up over parts of a batch, norms do not; in float64, as squares of float32 can overflow.
-            squares = self._sum_over_processes(torch.cat([task_norm[None], norms]).double().square())
-            task_norm, norms = squares[0].sqrt().float(), squares[1:].sqrt().float()
+            joined = _joined(torch.cat([task_norm[None], norms]), self._sum_over_processes)
+            task_norm, norms = joined[0], joined[1:]
         self._follow(self.ratios * task_norm / norms)
         self.was_measured = True
 
@@ -111,3 +110,14 @@ class GradientBalance(nn.Module):
         followed = torch.lerp(self.log_factors, log_measured, rate)
         self.log_factors.copy_(torch.where(is_valid, followed, self.log_factors))
         self.num_measured.add_(is_valid)
+
+
+def _joined(norms: Tensor, sum_over_processes: SumOverProcesses) -> Tensor:
+    """The norms over all processes of vectors whose parts have these norms.
+
+    Squares add up over parts, norms do not. By the sum of the norms first: a square of float32 can leave its range,
+    and float64 is slow on most cards.
+    """
+    total = sum_over_processes(norms.clone())  # a copy: it may add in place
+    scale = torch.where(total > 0, total, 1.0)
+    return scale * sum_over_processes((norms / scale).square()).sqrt()

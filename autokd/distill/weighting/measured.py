@@ -95,7 +95,9 @@ def gradient_norm(value: Tensor, taps: Sequence[Tensor]) -> Tensor | None:
     """
     if not value.requires_grad:
         return None
-    gradients = torch.autograd.grad(value, taps, retain_graph=True, allow_unused=True)
+    # Outside autocast, which would take a backward's products in half precision.
+    with torch.autocast(value.device.type, enabled=False):
+        gradients = torch.autograd.grad(value, taps, retain_graph=True, allow_unused=True)
     # In float32 whatever the tap's type: a sum of squares of float16 overflows at a norm of 256.
     norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients if gradient is not None]
     return torch.linalg.vector_norm(torch.stack(norms)) if norms else None

@@ -8,7 +8,7 @@ from functools import partial
 
 from autokd.spec import REGISTRY
 from autokd.spec.operator import Operator
-from autokd.testing.operators import distances, effects, terms, transforms
+from autokd.testing.operators import distances, effects, precision, terms, transforms
 from autokd.testing.operators.forms import covering_forms
 
 
@@ -42,7 +42,9 @@ def operator_checks(rows: Iterable[Operator]) -> list[Check]:
     A distance is 0 with gradient 0 at equality, positive elsewhere, and finite with a finite gradient for batches of
     one image, odd sizes, single cells and regions without a cell; a transformation changes something, treats both sides
     alike and gives its declared layout; a source gives connected pairs of equal shape. Declared effects are true, and
-    undeclared ones absent. Whole terms teach the student, never the teacher, and give the same value again.
+    undeclared ones absent. Whole terms teach the student, never the teacher, and give the same value again; on float16
+    and bfloat16 taps under autocast they are those of float64 up to rounding (on a CPU, and on a GPU where there is
+    one; ``unittest.SkipTest`` elsewhere), and no step computes in float64.
 
     Args:
         rows: rows of the vocabulary, AutoKD's or another package's; they need not be installed.
@@ -58,6 +60,7 @@ def operator_checks(rows: Iterable[Operator]) -> list[Check]:
         runs = list(_checks_of_kind(row))
         if row.kind == "source" or (row.kind, row.name) not in covered:
             runs += [(check.__name__, partial(check, row)) for check in terms.CHECKS]
+            runs += [(name, partial(check, row)) for name, check in precision.CHECKS]
         checks += [Check(f"{row.name}-{name}", run, table) for name, run in runs]
     return checks
 
