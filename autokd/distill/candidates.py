@@ -25,6 +25,7 @@ from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
 from autokd.spec.operator import Layout
 
+_LEAST_SCORE = 1e-30
 POSITIVE_IOU = 0.5
 """A candidate is positive from this overlap of the teacher's box with a ground-truth box on."""
 _AXES = {
@@ -127,7 +128,8 @@ def cell_scores(logits_BAK: Tensor, sizes: Mapping[str, tuple[int, int]]) -> dic
         DistillError: if the candidates do not lie on the cells.
     """
     num_anchors = _num_anchors(logits_BAK.shape[1], sum(height * width for height, width in sizes.values()))
-    scores_BN = top_scores(logits_BAK.unflatten(1, (-1, num_anchors)).flatten(2))
+    # A sigmoid that float32 rounds to 0 stays above it: steps take statistics over the cells of positive weight.
+    scores_BN = top_scores(logits_BAK.unflatten(1, (-1, num_anchors)).flatten(2)).clamp_min(_LEAST_SCORE)
     parts = scores_BN.split([height * width for height, width in sizes.values()], dim=1)
     return {name: part_BN.unflatten(1, size) for (name, size), part_BN in zip(sizes.items(), parts)}
 
