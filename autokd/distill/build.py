@@ -89,7 +89,10 @@ class _OperatorFactory:
             beginning = (*beginning, step)
             transforms.append(cast(Transform, self._operator("transform", step, beginning)))
         distance = cast(Distance, self._operator("distance", term.distance, (*beginning, index, term.distance)))
-        return Term(source, transforms, distance, term.weight, needed_taps(term), self._num_pieces(term))
+        zero_at_equality = all(row.zero_at_equality for row in _rows(term))
+        return Term(
+            source, transforms, distance, term.weight, needed_taps(term), self._num_pieces(term), zero_at_equality
+        )
 
     def _num_pieces(self, term: TermSpec) -> int:
         return len(self._context.pairs) if _is_by_level(term) else 1
