@@ -304,6 +304,11 @@ class Distiller(nn.Module):
         states = zip(self._relative, self.balance.is_active, strict=True)
         return tuple(self.names[i] for i, is_active in states if not is_active)
 
+    @property
+    def is_inactive(self) -> bool:
+        """Whether every term is inactive: the loss has been 0 in every step."""
+        return len(self.inactive_terms) == len(self.names)
+
     def get_extra_state(self) -> dict[str, Any]:
         """Return what a checkpoint holds beside parameters and buffers."""
         state: dict[str, Any] = {

@@ -12,7 +12,6 @@ from autokd.spec import DistillerSpec
 from tests.support import distill_cases as cases
 from tests.support.random_terms import terms
 
-
 PYRAMIDS = st.sampled_from(
     [
         (cases.LEVELS, (96, 128)),

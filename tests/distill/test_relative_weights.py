@@ -111,15 +111,48 @@ def test_between_measurements_the_factor_stays(every, measured_at):
     assert changes == measured_at
 
 
-def test_one_odd_batch_does_not_blow_the_factor_up():
+@pytest.mark.parametrize(("gap", "is_rounding"), [(1e-6, True), (1e-3, False)])
+def test_one_odd_batch_does_not_blow_the_factor_up(gap, is_rounding):
     distiller = built(relative("feature_map", [], "l2", 20.0), recalibrate_every=1)
     for seed in range(5):
         distiller(cases.outputs(seed=seed + 10, with_loss=True), TEACHER)
     outputs = cases.outputs(with_loss=True)
     before = float(distiller(outputs, TEACHER).terms["feature_map.l2"].weight)
-    almost_equal = cases.like(outputs, lambda map_BCHW: map_BCHW + 1e-6)
+    almost_equal = cases.like(outputs, lambda map_BCHW: map_BCHW + gap)
     after = float(distiller(outputs, almost_equal).terms["feature_map.l2"].weight)
-    assert before < after < 10 * before
+    assert after == before if is_rounding else 0.9 * before < after < 1.1 * before
+
+
+def test_three_measurements_in_a_row_move_the_factor_to_another_scale():
+    distiller = built(relative("feature_map", [], "l2", 20.0), recalibrate_every=1000)
+    outputs = cases.outputs(with_loss=True)
+    close = cases.like(outputs, lambda map_BCHW: map_BCHW + 1e-3)
+    distiller(outputs, TEACHER)
+    for _ in range(3):
+        distiller(outputs, close)
+    assert ratio_of(distiller.eval(), outputs, close) == pytest.approx(20, rel=1e-3)
+
+
+def test_a_factor_that_was_too_large_falls_at_once():
+    distiller = built(relative("feature_map", [], "l2", 20.0))
+    outputs = cases.outputs(with_loss=True)
+    distiller(outputs, cases.like(outputs, lambda map_BCHW: map_BCHW + 1e-3))
+    assert ratio_of(distiller, outputs) == pytest.approx(20, rel=1e-3)
+
+
+def test_measurements_that_agree_give_their_geometric_mean_then_a_moving_mean():
+    distiller = built(relative("feature_map", [], "l2", 20.0), recalibrate_every=5)
+    logs, found = [], []
+    for step in range(11):
+        outputs = cases.outputs(seed=step + 10, with_loss=True)
+        teacher = cases.like(TEACHER, lambda map_BCHW, s=step: map_BCHW * (1 + s % 3))
+        plain = sum((s - t).square().mean() for s, t in zip(outputs.pyramid.values(), teacher.pyramid.values()))
+        logs.append(np.log(20 * norm_of(outputs.task_loss, outputs) / norm_of(plain, outputs)))
+        found.append(np.log(float(distiller(outputs, teacher).terms["feature_map.l2"].weight)))
+    first = np.mean(logs[:3])
+    want = [logs[0], np.mean(logs[:2]), first, first, first, (first + logs[5]) / 2]
+    want += [want[5]] * 4 + [(want[5] + logs[10]) / 2]
+    assert found == pytest.approx(want, rel=1e-4)
 
 
 def test_a_term_without_gradient_so_far_has_factor_0_and_is_measured_as_soon_as_it_has_one():

@@ -35,9 +35,9 @@ _RETRY_STEPS = 60
 """A term that is pending (refused, in disagreement, or measured too few times) is measured in each step before this."""
 _LATE_RETRIES = 10
 """Later, the steps after a due one in which a term that has a factor is measured again while it is pending."""
-_AGREEMENT = math.log(10.0)
-"""Greatest distance of two log factors that agree. Honest measurements of one term stay within a few times each other;
-rounding differs from them by 1e3 and more."""
+_AGREEMENT = math.log(5.0)
+"""Greatest distance of two log factors that agree. Honest measurements of a term stay within a few times each other,
+rounding differs from them by 1e3 and more. The mean of three of which two are off by 5 is off by 3."""
 _MAX_FACTOR = 1e12
 
 

@@ -113,9 +113,7 @@ def inverse_gradient_norms(values: Sequence[Tensor], taps: Sequence[Tensor]) -> 
         return [0.0] * len(values)
     scale, sizes = scale_for(taps), MapSizes.of(taps)
     found = [measure_gradient(value * scale, taps, sizes) for value in values]
-    return [
-        torch.where(is_rounding(each.value, each.change, sizes.rounding), 0.0, scale / each.norm) for each in found
-    ]
+    return [torch.where(is_rounding(each.value, each.change, sizes.rounding), 0.0, scale / each.norm) for each in found]
 
 
 def scale_for(taps: Sequence[Tensor]) -> float:
