@@ -180,11 +180,12 @@ class Distiller(nn.Module):
         """Called with the key of each value that terms share, when it is computed: see ``StepMemo``."""
         self._progress_per_step = 0.0
         self._recalibrate_every = recalibrate_every
-        self._relative = [i for i, term in enumerate(terms.values()) if term.weight.kind == "relative"]
-        ratios = [list(terms.values())[i].weight.value for i in self._relative]
-        self.balance = GradientBalance(ratios, recalibrate_every, sum_over_processes) if ratios else None
+        self._relative = [i for i, term in enumerate(terms.values()) if term.weight.is_measured]
+        weights = [list(terms.values())[i].weight for i in self._relative]
+        ratios, holds_share = [weight.ratio for weight in weights], [weight.kind == "share" for weight in weights]
+        self.balance = GradientBalance(ratios, recalibrate_every, sum_over_processes, holds_share) if ratios else None
         self._absolute: Tensor
-        absolute = [1.0 if term.weight.kind == "relative" else term.weight.value for term in terms.values()]
+        absolute = [1.0 if term.weight.is_measured else term.weight.value for term in terms.values()]
         self.register_buffer("_absolute", torch.tensor(absolute), persistent=False)
         self._relative_index: Tensor
         self.register_buffer("_relative_index", torch.tensor(self._relative, dtype=torch.int64), persistent=False)
@@ -199,6 +200,8 @@ class Distiller(nn.Module):
         """
         self.progress = (epoch - 1) / num_epochs
         self._progress_per_step = 1.0 / (num_epochs * steps_per_epoch)
+        if self.balance is not None:
+            self.balance.begin_epoch()
         for module in self.modules():
             if isinstance(module, Memory):
                 module.begin_epoch(epoch)

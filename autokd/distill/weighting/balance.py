@@ -7,13 +7,18 @@ the same for every form of term and at every time of the training. Without ``eve
 ratios drift.
 
 A batch can leave a term nothing to differ in, and its gradient is then rounding: ``rounding`` refuses it as a
-measurement. One that is not refused, yet far from the factor so far, moves nothing by itself: the factor is then the
+measurement. One that is not refused, yet far from the factor so far, is not averaged: the factor is then the
 geometric mean of those of the last three measurements that are near the least of them, until three in a row agree.
 The least, since a factor that is too small costs a few steps, and one that is too large costs the student. Where
 measurements agree, nothing of this changes a factor. A term that was refused, or whose measurements disagree, is
 measured again in the next step.
 
-Legend: T relative terms.
+A second rule holds a term's share of the gradient, ||term|| / (||task|| + ||term||) with its factor, over whole epochs,
+as RT-DETRv4 does: the first measurements give the factor as above; then it stays, the shares of an epoch's measurements
+are averaged, and where the mean left the target by more than ``BAND`` the next epoch begins with the factor that would
+have met it, within ``CLAMP`` times the first factor.
+
+Legend: T relative terms, those of both rules.
 """
 
 from __future__ import annotations
@@ -36,9 +41,20 @@ _RETRY_STEPS = 60
 _LATE_RETRIES = 10
 """Later, the steps after a due one in which a term that has a factor is measured again while it is pending."""
 _AGREEMENT = math.log(5.0)
-"""Greatest distance of two log factors that agree. Honest measurements of a term stay within a few times each other,
-rounding differs from them by 1e3 and more. The mean of three of which two are off by 5 is off by 3."""
+"""Greatest distance of log factors of neighboring steps that agree. Honest measurements of a term stay within a few
+times each other, rounding differs from them by 1e3 and more. The mean of three of which two are off by 5 is off by 3.
+"""
+_DRIFT = math.log(100.0)
+"""Greatest distance of a later measurement that still is drift: in the first 20 steps of a student gradients change by
+up to 30 times."""
+_MAX_GROWTH = math.log(10.0)
+"""The most that a log factor is drawn upwards by one later measurement: a term near 0 would otherwise get a factor that
+is too large for the next batch."""
 _MAX_FACTOR = 1e12
+BAND = 0.05
+"""Greatest distance of an epoch's mean share from its target at which the factor stays."""
+CLAMP = 10.0
+"""Most that a factor that holds a share may leave the first one, as a quotient either way."""
 
 
 class GradientBalance(nn.Module):
@@ -53,9 +69,17 @@ class GradientBalance(nn.Module):
     disagrees_T: Tensor
     was_refused_T: Tensor
     ratios_T: Tensor
+    holds_share_T: Tensor
+    log_first_T: Tensor
+    shares_T: Tensor
+    num_shares_T: Tensor
 
     def __init__(
-        self, ratios: Sequence[float], every: int | None, sum_over_processes: SumOverProcesses | None = None
+        self,
+        ratios: Sequence[float],
+        every: int | None,
+        sum_over_processes: SumOverProcesses | None = None,
+        holds_share: Sequence[bool] | None = None,
     ) -> None:
         """Begin without a measurement.
 
@@ -63,6 +87,8 @@ class GradientBalance(nn.Module):
             ratios: the ratio of each relative term's gradient norm to the task's.
             every: steps between two measurements after the first ones; None for no further measurement.
             sum_over_processes: joins what processes that train one student have measured; None if there is one.
+            holds_share: for each term whether its factor is changed between epochs alone, to hold the share
+                ratio / (1 + ratio); None: no term's is.
         """
         super().__init__()
         self.every = every
@@ -75,6 +101,10 @@ class GradientBalance(nn.Module):
         """For each term, whether a measurement has been accepted so far; set likewise."""
         size = len(ratios)
         self.register_buffer("ratios_T", torch.tensor(ratios, dtype=torch.float32), persistent=False)
+        holds = [False] * size if holds_share is None else list(holds_share)
+        self.register_buffer("holds_share_T", torch.tensor(holds, dtype=torch.bool), persistent=False)
+        for name in ("log_first_T", "shares_T", "num_shares_T"):
+            self.register_buffer(name, torch.zeros(size))
         self.register_buffer("log_factors_T", torch.zeros(size))
         self.register_buffer("num_measured_T", torch.zeros(size))
         self.register_buffer("recent_T3", torch.full((size, FIRST_STEPS), math.inf))
@@ -85,6 +115,17 @@ class GradientBalance(nn.Module):
     def factors_T(self) -> Tensor:
         """The factor of each term; 0 for a term of which nothing could be measured yet."""
         return torch.where(self.num_measured_T > 0, self.log_factors_T.exp(), 0.0)
+
+    @torch.no_grad()
+    def begin_epoch(self) -> None:
+        """Change the factors of terms whose mean share in the epoch before left its band."""
+        mean = (self.shares_T / self.num_shares_T.clamp_min(1)).clamp(1e-6, 1 - 1e-6)
+        has_left = (self.num_shares_T > 0) & ((mean - self.ratios_T / (1 + self.ratios_T)).abs() > BAND)
+        wanted = self.log_factors_T + self.ratios_T.log() - torch.logit(mean)
+        wanted = torch.clamp(wanted, self.log_first_T - math.log(CLAMP), self.log_first_T + math.log(CLAMP))
+        self.log_factors_T.copy_(torch.where(has_left, wanted, self.log_factors_T))
+        self.shares_T.zero_()
+        self.num_shares_T.zero_()
 
     def due(self, step: int) -> list[int]:
         """Return the indices of the terms that are measured at ``step`` (counted from 0)."""
@@ -154,10 +195,15 @@ class GradientBalance(nn.Module):
         is_valid = measured.isfinite() & (measured > 0) & ~is_noise
         log_measured = torch.where(is_valid, measured.clamp_max(_MAX_FACTOR), 1.0).log()
         logs, number, recent = self.log_factors_T[index], self.num_measured_T[index], self.recent_T3[index]
-        is_steady = ~self.disagrees_T[index] & ((number == 0) | ((log_measured - logs).abs() <= _AGREEMENT))
+        is_held = self.holds_share_T[index] & (number >= FIRST_STEPS) & ~self.disagrees_T[index]
+        tolerance = torch.where(number < FIRST_STEPS, _AGREEMENT, _DRIFT)
+        is_near_mean = (number == 0) | ((log_measured - logs).abs() <= tolerance)
+        is_steady = is_held | ~self.disagrees_T[index] & is_near_mean
         # 1 / (n + 1) makes the moving mean a plain mean of the first logarithms: their geometric mean.
         rate = torch.where(number < FIRST_STEPS, 1.0 / (number + 1), RATE)
-        followed = torch.lerp(logs, log_measured, rate)
+        rate = torch.where(is_held, 0.0, rate)
+        drawn = torch.where(number == 0, log_measured, torch.minimum(log_measured, logs + _MAX_GROWTH))
+        followed = torch.lerp(logs, drawn, rate)
         newest = torch.cat([recent[:, 1:], log_measured[:, None]], 1)
         is_near = newest <= newest.amin(1, keepdim=True) + _AGREEMENT
         center = torch.where(is_near, newest, 0.0).sum(1) / is_near.sum(1)
@@ -165,6 +211,12 @@ class GradientBalance(nn.Module):
         self.recent_T3[index] = torch.where(is_valid[:, None], newest, recent)
         disagrees = ~is_steady & ~is_near.all(1)
         self.disagrees_T[index] = torch.where(is_valid, disagrees, self.disagrees_T[index])
+        self.log_first_T[index] = torch.where(is_held, self.log_first_T[index], self.log_factors_T[index])
+        # logit(share) = log(factor * ||term|| / ||task||).
+        shares = torch.sigmoid(self.ratios_T[index].log() + logs - log_measured)
+        counts = is_held & is_valid
+        self.shares_T[index] += torch.where(counts, shares, 0.0)
+        self.num_shares_T[index] += counts
         self.num_measured_T[index] = number + is_valid
         self.was_refused_T[index] = ~is_valid
 
