@@ -9,7 +9,8 @@ ratios drift.
 A batch can leave a term nothing to differ in, and its gradient is then rounding: ``rounding`` refuses it as a
 measurement. One that is not refused, yet far from the factor so far, is not averaged: the factor is then the
 geometric mean of those of the last three measurements that are near the least of them, until three in a row agree.
-The least, since a factor that is too small costs a few steps, and one that is too large costs the student. Where
+The least, since a factor that is too small costs a few steps, and one that is too large costs the student. Later, only
+one that is far below the factor is so taken; one above it draws the factor up by a few times at most. Where
 measurements agree, nothing of this changes a factor. A term that was refused, or whose measurements disagree, is
 measured again in the next step.
 
@@ -45,8 +46,8 @@ _AGREEMENT = math.log(5.0)
 times each other, rounding differs from them by 1e3 and more. The mean of three of which two are off by 5 is off by 3.
 """
 _DRIFT = math.log(100.0)
-"""Greatest distance of a later measurement that still is drift: in the first 20 steps of a student gradients change by
-up to 30 times."""
+"""Greatest distance of a later measurement below the factor that still is drift: in the first 20 steps of a student
+gradients change by up to 30 times."""
 _MAX_GROWTH = math.log(10.0)
 """The most that a log factor is drawn upwards by one later measurement: a term near 0 would otherwise get a factor that
 is too large for the next batch."""
@@ -196,8 +197,10 @@ class GradientBalance(nn.Module):
         log_measured = torch.where(is_valid, measured.clamp_max(_MAX_FACTOR), 1.0).log()
         logs, number, recent = self.log_factors_T[index], self.num_measured_T[index], self.recent_T3[index]
         is_held = self.holds_share_T[index] & (number >= FIRST_STEPS) & ~self.disagrees_T[index]
-        tolerance = torch.where(number < FIRST_STEPS, _AGREEMENT, _DRIFT)
-        is_near_mean = (number == 0) | ((log_measured - logs).abs() <= tolerance)
+        away = log_measured - logs
+        # Later, one that is far above is no reason to look again: several batches in a row can have almost nothing to
+        # compare, so the factor grows slowly whatever they say.
+        is_near_mean = torch.where(number < FIRST_STEPS, (number == 0) | (away.abs() <= _AGREEMENT), away >= -_DRIFT)
         is_steady = is_held | ~self.disagrees_T[index] & is_near_mean
         # 1 / (n + 1) makes the moving mean a plain mean of the first logarithms: their geometric mean.
         rate = torch.where(number < FIRST_STEPS, 1.0 / (number + 1), RATE)
