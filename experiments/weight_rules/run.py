@@ -65,12 +65,18 @@ def collect(before: Path, after: Path) -> None:
             if job_id in outcomes:
                 metrics = outcomes[job_id].metrics
                 kept = {key: round(metrics[key], 4) for key in ("val_ap", "test_ap", "test_ap_50", "train_loss")}
-                rows.append({"row": label, "seed": seed, "commit": commits[job_id], **kept})
+                losses = [round(report.metrics.get("distill_loss", 0.0), 3) for report in outcomes[job_id].reports]
+                about = {"row": label, "seed": seed, "commit": commits[job_id]}
+                rows.append({**about, **kept, "distill_loss": losses})
     write_text_atomically(HERE / "result.json", json.dumps(rows, indent=1) + "\n")
     labels = list(dict.fromkeys(str(row["row"]) for row in rows))
-    found = {(row["row"], row["seed"]): f"{row['test_ap']:.3f}" for row in rows}
-    table = [[label, *(found.get((label, seed), "") for seed in SEEDS)] for label in labels]
-    head = ("distiller", *(f"seed {seed}" for seed in SEEDS))
+    found = {(row["row"], row["seed"]): row for row in rows}
+    table = []
+    for label, seed in ((label, seed) for label in labels for seed in SEEDS):
+        if row := found.get((label, seed)):
+            losses = [f"{loss:.3g}" for loss in row["distill_loss"][:3]]
+            table.append([label, str(seed), f"{row['test_ap']:.3f}", f"{row['val_ap']:.3f}", ", ".join(losses)])
+    head = ("distiller", "seed", "test AP", "val AP", "distillation loss, mean of epochs 1, 2, 3")
     write_table(HERE / "README.md", "few objects", markdown_table(head, table))
 
 
