@@ -198,6 +198,9 @@ class Outcome:
         seconds: time from the job's begin to its end.
         artifacts: path of each file that the worker wrote, by name ("weights", "distiller", "detections_test", ...).
         worker: host and process that ran the job.
+        inactive_terms: names of the distiller's relative terms of which no gradient could be measured in the whole
+            training; their weight was 0.
+        is_inactive: whether these are all terms of the distiller: the training was one without distillation.
     """
 
     job_id: str
@@ -209,9 +212,28 @@ class Outcome:
     seconds: float = 0.0
     artifacts: Mapping[str, str] = field(default_factory=dict)
     worker: str = ""
+    inactive_terms: tuple[str, ...] = ()
+    is_inactive: bool = False
 
     def __post_init__(self) -> None:
         assert (self.status == "failed") == (self.cause is not None), "a cause goes with failure alone"
+
+
+def inactive_words(outcome: Outcome) -> str:
+    """Return the sentence on an outcome's inactive terms; empty if all were active.
+
+    Args:
+        outcome: outcome of a finished job.
+    """
+    if not outcome.inactive_terms:
+        return ""
+    listed = ", ".join(outcome.inactive_terms)
+    if outcome.is_inactive:
+        return (
+            f"term inactive: {listed}; every term of the distiller is, so this is a training without distillation. No "
+            "gradient of it could be measured on these data: choose other terms, or images with more to compare."
+        )
+    return f"term inactive: {listed}; no gradient could be measured on these data, so the weight was 0."
 
 
 class JobFailed(Exception):

@@ -314,4 +314,8 @@ def _print_results(results: Results, directory: Path) -> None:
 
     console = Console()
     console.print(results_table(results))
+    for entry in results.entries:
+        if entry.inactive_terms:
+            all_of_it = "; all its terms, so that its figures are those of none" if entry.is_inactive else ""
+            console.print(f"{entry.name}: term inactive: {', '.join(entry.inactive_terms)}{all_of_it}.", markup=False)
     console.print(f"{directory / 'report.html'}", soft_wrap=True)

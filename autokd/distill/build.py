@@ -108,7 +108,9 @@ class _OperatorFactory:
             beginning = (*beginning, step)
             transforms.append(cast(Transform, self._operator("transform", step, beginning)))
         distance = cast(Distance, self._operator("distance", term.distance, (*beginning, index, term.distance)))
-        return Term(source, transforms, distance, term.weight, needed_taps(term), len(kept) or 1)
+        zero_at_equality = all(row.zero_at_equality for row in _rows(term))
+        taps, num_pieces = needed_taps(term), len(kept) or 1
+        return Term(source, transforms, distance, term.weight, taps, num_pieces, zero_at_equality)
 
     def _operator(self, kind: Kind, step: Step, key: tuple[Any, ...], adapter: Adapter = "linear") -> nn.Module:
         if key not in self._made:

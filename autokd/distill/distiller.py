@@ -21,6 +21,7 @@ from autokd.distill.term_inputs import TermInputs
 from autokd.distill.weighting.balance import GradientBalance, SumOverProcesses
 from autokd.distill.weighting.level_factors import LevelFactors
 from autokd.distill.weighting.measured import is_due
+from autokd.distill.weighting.rounding import least_value, rounding_of, sides_differ
 from autokd.distill.weighting.schedules import is_over, schedule_factor
 from autokd.errors import DistillError
 from autokd.spec import DistillerSpec, Weight
@@ -68,6 +69,7 @@ class Term(nn.Module):
         weight: Weight,
         taps: frozenset[str] = frozenset({"fpn"}),
         num_pieces: int = 1,
+        zero_at_equality: bool = True,
     ) -> None:
         """Join operators to a term.
 
@@ -76,6 +78,7 @@ class Term(nn.Module):
             weight: the term's weight.
             taps: the taps that the operators read.
             num_pieces: feature pairs that the source gives, for weights whose level weighting is not "equal".
+            zero_at_equality: whether the term is 0 where both sides are equal.
         """
         super().__init__()
         self.taps = taps
@@ -83,16 +86,12 @@ class Term(nn.Module):
         self.transforms = nn.ModuleList(transforms)
         self.distance = distance
         self.weight = weight
+        self.zero_at_equality = zero_at_equality
         self.layers = None if weight.level_weighting == "equal" else LevelFactors(weight.level_weighting, num_pieces)
 
     def forward(self, inputs: TermInputs) -> Tensor:
         """Return the value before the weight, a scalar."""
-        # The key is the chain of modules itself: terms that begin alike hold the same ones.
-        key: tuple[Hashable, ...] = ("operators", self.source)
-        given = pieces = inputs.shared(key, lambda: self.source.pairs_of(inputs))
-        for transform in self.transforms:
-            key = (*key, transform)
-            pieces = inputs.shared(key, partial(_changed, pieces, transform, inputs))
+        given, pieces = self._pieces(inputs)
         values = [self.distance(piece, inputs) for piece in pieces]
         if self.layers is not None:
             if inputs.measures:
@@ -101,6 +100,29 @@ class Term(nn.Module):
             values = [value * factor for value, factor in zip(values, self.layers.factors_P, strict=True)]
         first, *rest = values
         return sum(rest, start=first)
+
+    def differs(self, inputs: TermInputs, value: Tensor) -> Tensor:
+        """Return whether ``value``, which ``forward`` gave for ``inputs``, is of more than rounding: a bool scalar.
+
+        A term that is not 0 at equality cannot be told so: it counts as one that differs.
+        """
+        rounding = rounding_of(list(inputs.student_maps.values()))
+        differs = torch.ones((), dtype=torch.bool, device=value.device)
+        if self.zero_at_equality:
+            differs = sides_differ(self._pieces(inputs)[1], rounding)
+            if self.distance.is_scale_free:
+                differs = differs & (value.detach() > least_value(rounding))
+        return differs
+
+    def _pieces(self, inputs: TermInputs) -> tuple[tuple[FeaturePair, ...], tuple[FeaturePair, ...]]:
+        """Return the feature pairs as the source gives them and as they reach the distance; made once in a step."""
+        # The key is the chain of modules itself: terms that begin alike hold the same ones.
+        key: tuple[Hashable, ...] = ("operators", self.source)
+        given = pieces = inputs.shared(key, lambda: self.source.pairs_of(inputs))
+        for transform in self.transforms:
+            key = (*key, transform)
+            pieces = inputs.shared(key, partial(_changed, pieces, transform, inputs))
+        return given, pieces
 
 
 def _changed(pieces: tuple[FeaturePair, ...], transform: nn.Module, inputs: TermInputs) -> tuple[FeaturePair, ...]:
@@ -153,11 +175,12 @@ class Distiller(nn.Module):
         """Called with the key of each value that terms share, when it is computed: see ``StepMemo``."""
         self._progress_per_step = 0.0
         self._recalibrate_every = recalibrate_every
-        self._relative = [i for i, term in enumerate(terms.values()) if term.weight.kind == "relative"]
-        ratios = [list(terms.values())[i].weight.value for i in self._relative]
-        self.balance = GradientBalance(ratios, recalibrate_every, sum_over_processes) if ratios else None
+        self._relative = [i for i, term in enumerate(terms.values()) if term.weight.is_measured]
+        weights = [list(terms.values())[i].weight for i in self._relative]
+        ratios, holds_share = [weight.ratio for weight in weights], [weight.kind == "share" for weight in weights]
+        self.balance = GradientBalance(ratios, recalibrate_every, sum_over_processes, holds_share) if ratios else None
         self._absolute: Tensor
-        absolute = [1.0 if term.weight.kind == "relative" else term.weight.value for term in terms.values()]
+        absolute = [1.0 if term.weight.is_measured else term.weight.value for term in terms.values()]
         self.register_buffer("_absolute", torch.tensor(absolute), persistent=False)
         self._relative_index: Tensor
         self.register_buffer("_relative_index", torch.tensor(self._relative, dtype=torch.int64), persistent=False)
@@ -173,6 +196,8 @@ class Distiller(nn.Module):
         self.progress = (epoch - 1) / num_epochs
         self._progress_per_step = 1.0 / (num_epochs * steps_per_epoch)
         in_use = (module for i, term in enumerate(self.terms) if not self._is_off(i) for module in term.modules())
+        if self.balance is not None:
+            self.balance.begin_epoch()
         for module in dict.fromkeys(in_use):
             if isinstance(module, Memory):
                 module.begin_epoch(epoch)
@@ -222,9 +247,7 @@ class Distiller(nn.Module):
             weights = self._weights(inputs, values) * self._schedule()
             raw = torch.stack(values)
             weighted = raw * weights
-            is_waiting = self._inspect(inputs, raw)
-            if self.balance is not None:
-                self.balance.is_waiting = is_waiting
+            self._inspect(inputs, raw)
         if self.training:
             self.step += 1
             self.progress = min(self.progress + self._progress_per_step, 1.0)
@@ -247,33 +270,51 @@ class Distiller(nn.Module):
         task_loss = inputs.student.task_loss
         taps = [level for level, tap in inputs.student.pyramid.items() if tap.requires_grad]
         can_measure = torch.is_grad_enabled() and task_loss is not None and task_loss.requires_grad and bool(taps)
-        is_any_on = not all(map(self._is_off, self._relative))
-        if self.training and can_measure and is_any_on and self.balance.is_due(self.step):
+        due = self.balance.due(self.step) if self.training and can_measure else []
+        due = [i for i in due if not self._is_off(self._relative[i])]
+        if due:
             assert task_loss is not None
             self.balance.measure(
+                due,
                 task_loss,
                 [values[i] for i in self._relative],
                 [inputs.student.pyramid[level] for level in taps],
                 [inputs.student_maps[level] for level in taps],
+                list(inputs.teacher_maps.values()),
+                [cast(Term, self.terms[self._relative[i]]).differs(inputs, values[self._relative[i]]) for i in due],
             )
-        if not self.balance.was_measured:
+        if not self.balance.has_begun:
             raise DistillError(
                 f"the relative weight of {self.names[self._relative[0]]!r} has never been measured: that needs one "
                 "call in training mode, with gradients, with the student's task losses in DetectorOutputs.losses. "
                 "Give them, or use an absolute weight."
             )
-        return self._absolute.index_copy(0, self._relative_index, self.balance.factors)
+        return self._absolute.index_copy(0, self._relative_index, self.balance.factors_T)
 
-    def _inspect(self, inputs: TermInputs, raw: Tensor) -> bool:
-        """Check that everything is finite; return whether a relative term has never been measured.
+    def _inspect(self, inputs: TermInputs, raw: Tensor) -> None:
+        """Check that everything is finite, and read which relative terms are to be measured at once.
 
         Both are read with one transfer: each transfer from a GPU waits for all that was queued there.
         """
         report = summary(inputs, raw)
-        counts = report.new_zeros(0) if self.balance is None else self.balance.num_measured
-        numbers = torch.cat([report, counts]).tolist()
+        status = report.new_zeros(0) if self.balance is None else self.balance.status()
+        numbers = torch.cat([report, status]).tolist()
         raise_if_not_finite(numbers[: len(report)], inputs, dict(zip(self.names, raw)))
-        return 0.0 in numbers[len(report) :]
+        if self.balance is not None:
+            self.balance.read_status(numbers[len(report) :])
+
+    @property
+    def inactive_terms(self) -> tuple[str, ...]:
+        """Names of the relative terms of which no gradient could be measured so far: their weight is 0."""
+        if self.balance is None:
+            return ()
+        states = zip(self._relative, self.balance.is_active, strict=True)
+        return tuple(self.names[i] for i, is_active in states if not is_active)
+
+    @property
+    def is_inactive(self) -> bool:
+        """Whether every term is inactive: the loss has been 0 in every step."""
+        return len(self.inactive_terms) == len(self.names)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return what a checkpoint holds beside parameters and buffers."""
@@ -283,7 +324,11 @@ class Distiller(nn.Module):
             "progress_per_step": self._progress_per_step,
         }
         if self.balance is not None:
-            state |= {"was_measured": self.balance.was_measured, "is_waiting": self.balance.is_waiting}
+            state["balance"] = {
+                "has_begun": self.balance.has_begun,
+                "is_pending": self.balance.is_pending,
+                "is_active": self.balance.is_active,
+            }
         return state
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -292,5 +337,5 @@ class Distiller(nn.Module):
         self.progress = state["progress"]
         self._progress_per_step = state["progress_per_step"]
         if self.balance is not None:
-            self.balance.was_measured = state["was_measured"]
-            self.balance.is_waiting = state["is_waiting"]
+            for name, value in state["balance"].items():
+                setattr(self.balance, name, value)

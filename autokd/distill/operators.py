@@ -12,7 +12,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import ClassVar, TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -132,6 +132,10 @@ class Distance(nn.Module, ABC):
 
     It is a mean over the cells that count; 0, still connected to the graph, if no cell does.
     """
+
+    is_scale_free: ClassVar[bool] = False
+    """Whether the distance brings what it compares to length 1 itself: a value of 1e-10 is then rounding, of maps of
+    any scale."""
 
     def __init__(self, context: BuildContext) -> None:
         super().__init__()

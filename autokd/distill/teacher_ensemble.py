@@ -93,6 +93,18 @@ class TeacherEnsemble(nn.Module):
         """Calls in training mode so far."""
         return cast(Distiller, self.distillers[0]).step
 
+    @property
+    def inactive_terms(self) -> tuple[str, ...]:
+        """Names of the inactive terms, "teacher 1/feature_map.l2": ``Distiller.inactive_terms`` of every teacher."""
+        return tuple(
+            f"{name}/{term}" for name, distiller in self.named_distillers() for term in distiller.inactive_terms
+        )
+
+    @property
+    def is_inactive(self) -> bool:
+        """Whether every term of every teacher is inactive."""
+        return all(distiller.is_inactive for _, distiller in self.named_distillers())
+
     def begin_epoch(self, epoch: int, num_epochs: float, steps_per_epoch: int) -> None:
         """Set the progress and renew the memories of every distiller.
 

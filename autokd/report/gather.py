@@ -107,7 +107,7 @@ def fidelity_of(results: Results) -> tuple[FidelityPoint, ...]:
     points = []
     for entry in results.entries:
         summary = summarize(_numbers(entry.val_ap))
-        if entry.proxy_reward is not None and summary is not None:
+        if entry.proxy_reward is not None and summary is not None and not entry.is_inactive:
             points.append(FidelityPoint(entry.name, entry.proxy_reward, summary.mean))
     return tuple(points)
 
@@ -138,6 +138,8 @@ def _trial_view(trial: FrozenTrial, record: TrialRecord, records: Mapping[int, T
         metrics=metrics,
         curve=tuple(sorted((int(step), float(value)) for step, value in trial.intermediate_values.items())),
         seconds=0.0 if record.outcome is None else record.outcome.seconds,
+        inactive_terms=() if outcome is None else outcome.inactive_terms,
+        is_inactive=outcome is not None and outcome.is_inactive,
     )
 
 

@@ -37,6 +37,8 @@ class TrialView:
         metrics: metrics of the last epoch, the finite ones.
         curve: (epoch, reward) for each report.
         seconds: duration of the training.
+        inactive_terms: terms of which no gradient could be measured.
+        is_inactive: whether these are all its terms.
     """
 
     number: int
@@ -52,11 +54,15 @@ class TrialView:
     metrics: Mapping[str, float] = field(default_factory=dict)
     curve: tuple[tuple[int, float], ...] = ()
     seconds: float = 0.0
+    inactive_terms: tuple[str, ...] = ()
+    is_inactive: bool = False
 
     @property
     def has_value(self) -> bool:
-        """Whether the trial finished with a finite value, so that it may count as the best."""
-        return self.status == "finished" and self.value is not None and math.isfinite(self.value)
+        """Whether the trial finished with a finite value and an active term, so that it may count as the best."""
+        return (
+            self.status == "finished" and not self.is_inactive and self.value is not None and math.isfinite(self.value)
+        )
 
 
 @dataclass(frozen=True, slots=True)

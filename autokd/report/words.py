@@ -229,6 +229,8 @@ def _trial_row(trial: TrialView) -> TrialRow:
         state = f"{state}, preset {trial.preset}"
     if trial.reused_from is not None:
         state = f"{state}, as trial {trial.reused_from}"
+    if trial.inactive_terms:
+        state = f"{state}, term inactive: {name_list(trial.inactive_terms)}"
     return TrialRow(
         trial.number,
         state,

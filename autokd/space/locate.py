@@ -86,7 +86,7 @@ def _path_of(space: Space, term: TermSpec, index: int) -> Path:
     where = f"terms[{index}]"
     if term.weight.kind != "relative":
         raise SpaceError(
-            f"{where}.weight: the space holds relative weights, the spec has an absolute one. "
+            f"{where}.weight: the space holds relative weights, the spec's weight is of kind '{term.weight.kind}'. "
             "Use spec.with_gradient_ratio(ratio) to place its form in the space."
         )
     if not space.gradient_ratio.contains(term.weight.value):

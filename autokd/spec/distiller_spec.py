@@ -59,7 +59,7 @@ class DistillerSpec:
                 exact = term.canonical()
             except SpecError as error:
                 raise SpecError(f"terms[{i}].{error}") from None
-            unweighted = replace(exact, weight=replace(exact.weight, value=1.0))
+            unweighted = replace(exact, weight=replace(exact.weight, value=0.5))  # any value that all kinds allow
             merged[unweighted] = merged.get(unweighted, 0.0) + exact.weight.value
         terms = [replace(term, weight=replace(term.weight, value=rounded(v))) for term, v in merged.items()]
         return replace(self, terms=tuple(sorted(terms)))

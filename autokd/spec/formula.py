@@ -62,7 +62,7 @@ def _term_formula(term: TermSpec) -> str:
         if step.name != IDENTITY:
             inner = _call(step, inner)
     weight = term.weight
-    sign = "x" if weight.kind == "relative" else "*"
+    sign = {"relative": "x", "absolute": "*", "share": "of the gradient x"}[weight.kind]
     schedule = _SCHEDULES[weight.schedule].format(off_after=weight.off_after)
     level_weighting = "" if weight.level_weighting == "equal" else f"{weight.level_weighting}-weighted "
     return f"{weight.value:g} {sign} {schedule}{level_weighting}{_call(term.distance, inner)}"

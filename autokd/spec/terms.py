@@ -11,11 +11,11 @@ from autokd.spec.operator import Kind, Number
 from autokd.spec.signature import FlowState, flow
 from autokd.spec.vocabulary import IDENTITY, operator_of
 
-WeightKind = Literal["absolute", "relative"]
+WeightKind = Literal["absolute", "relative", "share"]
 Schedule = Literal["constant", "linear_decay", "warm_up", "cosine_decay", "off_after"]
 LevelWeighting = Literal["equal", "gap", "gradient"]
 Adapter = Literal["linear", "mlp"]
-WEIGHT_KINDS: tuple[WeightKind, ...] = ("absolute", "relative")
+WEIGHT_KINDS: tuple[WeightKind, ...] = ("absolute", "relative", "share")
 SCHEDULES: tuple[Schedule, ...] = ("constant", "linear_decay", "warm_up", "cosine_decay", "off_after")
 LEVEL_WEIGHTINGS: tuple[LevelWeighting, ...] = ("equal", "gap", "gradient")
 ADAPTERS: tuple[Adapter, ...] = ("linear", "mlp")
@@ -101,8 +101,9 @@ class Weight:
 
     Args:
         kind: ``relative``, the ratio of the term's gradient norm to the task loss's on the student's taps, kept during
-            training; or ``absolute``, a plain factor, as published distillers use.
-        value: the ratio or the factor, above 0.
+            training; ``absolute``, a plain factor, as published distillers use; or ``share``, the term's part of the
+            sum of both gradient norms, held within a band from epoch to epoch (RT-DETRv4).
+        value: the ratio or the factor, above 0; or the share, above 0 and below 1.
         schedule: ``constant``; ``linear_decay``, from the full weight at the start to 0 at the end of the training;
             ``warm_up``, from 0 to the full weight over the first tenth; ``cosine_decay``, from the full weight to 0 by
             half a cosine; ``off_after``, the full weight up to a part of the training, then 0.
@@ -142,11 +143,26 @@ class Weight:
                 f"weight: off_after is {self.off_after!r}, but the schedule is {self.schedule}. Set the schedule to "
                 "off_after."
             )
+        if self.kind == "share" and self.value >= 1:
+            raise SpecError(
+                f"weight: share: {self.value!r} is not below 1; it is the term's part of the gradient, the task's is "
+                "the rest. For a term that outweighs the task, write {relative: ratio}."
+            )
 
     @property
     def schedule_label(self) -> str:
         """The schedule with its number: "constant", or "off_after[0.93]"; a space names its choices so."""
         return f"off_after[{rounded(self.off_after):g}]" if self.schedule == "off_after" else self.schedule
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the factor follows the gradients of term and task, and is not a plain number."""
+        return self.kind != "absolute"
+
+    @property
+    def ratio(self) -> float:
+        """The term's gradient norm over the task's that a measured weight asks for."""
+        return self.value / (1.0 - self.value) if self.kind == "share" else self.value
 
 
 @dataclass(frozen=True, slots=True, order=True)

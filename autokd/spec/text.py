@@ -6,7 +6,7 @@ terms:
 - source: feature_map                       # or {instance: {size: 7}}
   transforms: [{softmax_cells: {temperature: 1.0}}]
   distance: kl
-  weight: {relative: 40}              # or {absolute: 10}; also schedule: linear_decay, level_weighting: gap
+  weight: {relative: 40}              # or {absolute: 10}, {share: 0.2}; also schedule, level_weighting
   levels: coarsest                    # optional; or finest, or names of the student's levels: [p3, p4]
   adapter: mlp                        # of the student's maps; left out: linear
 
@@ -243,7 +243,9 @@ def parse_levels(value: Any, document: Document, location: Location) -> Levels:
 def _weight(data: Any, document: Document, location: Location) -> Weight:
     kinds = [key for key in data if key in WEIGHT_KINDS] if isinstance(data, dict) else []
     if len(kinds) != 1:
-        raise document.error(location, f"found {data!r}; write {{relative: ratio}} or {{absolute: factor}}.", SpecError)
+        raise document.error(
+            location, f"found {data!r}; write {{relative: ratio}}, {{absolute: factor}} or {{share: part}}.", SpecError
+        )
     _refuse_unknown(data, (*WEIGHT_KINDS, "schedule", "level_weighting"), document, location)
     others = {key: value for key, value in data.items() if key not in kinds}
     if isinstance(others.get("schedule"), dict):

@@ -147,6 +147,8 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
             "worker": outcome.worker,
         }
     )
+    if outcome.inactive_terms:
+        data |= {"inactive_terms": list(outcome.inactive_terms), "is_inactive": outcome.is_inactive}
     return data
 
 
@@ -167,6 +169,8 @@ def outcome_from_json(data: dict[str, Any]) -> Outcome:
         seconds=plain["seconds"],
         artifacts=plain["artifacts"],
         worker=plain["worker"],
+        inactive_terms=tuple(plain.get("inactive_terms", ())),
+        is_inactive=plain.get("is_inactive", False),
     )
 
 

@@ -84,6 +84,10 @@ class Entry(_Part):
     """AP on test by class name, one number for each seed."""
     proxy_reward: Number = None
     """Reward of the distiller's trial; 0 for "none"; None if no trial evaluated it."""
+    inactive_terms: tuple[str, ...] = ()
+    """Terms of which no gradient could be measured in the whole of some training; left out of the file if empty."""
+    is_inactive: bool = False
+    """Whether a training had no other terms, and so was one of "none"; left out of the file likewise."""
 
     @model_validator(mode="after")
     def _one_number_a_seed(self) -> Entry:
@@ -215,6 +219,9 @@ class Results(_Part):
         """Return the text of results.json."""
         empty = {name for name in ("teachers", "race") if not getattr(self, name)}
         data = self.model_dump(mode="json", by_alias=True, exclude=empty)
+        for entry in data["entries"]:
+            if not entry["inactive_terms"]:
+                del entry["inactive_terms"], entry["is_inactive"]
         return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
     def write(self, path: Path) -> None:

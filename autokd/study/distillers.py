@@ -74,6 +74,8 @@ def best_on_val(
 ) -> NamedDistiller:
     """Return the distiller with the greatest mean val AP over its finished trainings; test AP is not looked at.
 
+    Trainings whose every term was inactive do not count: they are trainings of "none" under another name.
+
     Args:
         distillers: candidates; the first wins a tie.
         outcomes: outcomes of their full trainings, by job id.
@@ -81,7 +83,8 @@ def best_on_val(
     """
 
     def mean_val_ap(distiller: NamedDistiller) -> float:
-        values = [o.metrics[VAL_AP] for o in distiller.outcomes(outcomes, seeds) if o.status == "finished"]
+        finished = [o for o in distiller.outcomes(outcomes, seeds) if o.status == "finished" and not o.is_inactive]
+        values = [outcome.metrics[VAL_AP] for outcome in finished]
         return statistics.fmean(values) if values else float("-inf")
 
     return max(distillers, key=mean_val_ap)

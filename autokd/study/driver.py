@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
-from autokd.jobs import RECURRING_CAUSES, Job, Outcome, Report, is_external
+from autokd.jobs import RECURRING_CAUSES, Job, Outcome, Report, inactive_words, is_external
 from autokd.search import FORGET_ATTR, suggest
 from autokd.spec import formula
 from autokd.storage import StudyFacts, TrialRecord, find_by_digest, read_record, record_job, record_outcome
@@ -147,6 +147,8 @@ class SearchDriver:
         """
         asked = self._asked.pop(outcome.job_id)
         record_outcome(asked.trial, outcome)
+        if words := inactive_words(outcome):
+            self._observer.say(f"trial {asked.trial.number}: {words}")
         self._end(asked.ended(outcome))
 
     def recover(self, record: TrialRecord) -> None:
@@ -200,7 +202,8 @@ class SearchDriver:
         if value is not None:
             self._report_missing(ended)
             frozen = self._study.tell(ended.number, value)
-            self._best = value if self._best is None else max(self._best, value)
+            if not ended.outcome.is_inactive:
+                self._best = value if self._best is None else max(self._best, value)
         else:
             state = TrialState.PRUNED if ended.outcome.status == "pruned" else TrialState.FAIL
             if is_external(ended.outcome.cause):
@@ -215,6 +218,9 @@ class SearchDriver:
     def _value(self, outcome: Outcome) -> float | None:
         if outcome.status != "finished":
             return None
+        if outcome.is_inactive:
+            # Without a term that acts the training is that of "none", whose reward is 0 by definition.
+            return 0.0
         value = self._reward.value(outcome.metrics, self._plan.num_epochs)
         return value if math.isfinite(value) else None
 

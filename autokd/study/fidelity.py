@@ -20,7 +20,8 @@ CONFIDENCE = 0.95
 def proxy_fidelity(entries: Sequence[Entry], race: Race | None = None) -> ProxyFidelity:
     """Return Kendall's tau-b between proxy reward and mean val AP, over the distinct distillers that have both.
 
-    These are entries, and finalists that were trained in full. "none" is left out: that distillation beats its absence
+    These are entries, and finalists that were trained in full. "none" is left out, as is a distiller whose every term
+    was inactive: that distillation beats its absence
     says nothing about the ranking of distillers. The reward is that of a distiller's trial (one seed), since the search
     saw no other.
 
@@ -31,7 +32,7 @@ def proxy_fidelity(entries: Sequence[Entry], race: Race | None = None) -> ProxyF
     pairs: dict[str, tuple[float, float]] = {}
     for entry in entries:
         val_ap = mean(entry.val_ap)
-        if entry.spec and entry.proxy_reward is not None and val_ap is not None:
+        if entry.spec and not entry.is_inactive and entry.proxy_reward is not None and val_ap is not None:
             pairs.setdefault(entry.digest, (entry.proxy_reward, val_ap))
     for finalist in race.finalists if race is not None else ():
         if finalist.full_val_ap is not None:

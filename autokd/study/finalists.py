@@ -39,6 +39,8 @@ class Finalist:
 def best_trials(study: optuna.Study, count: int | None = None) -> list[Finalist]:
     """Return the best finished trials of distinct digest, best first.
 
+    A trial whose every term was inactive is none of them: it trained without distillation.
+
     Args:
         study: study of the search.
         count: number of trials; None: all.
@@ -47,7 +49,8 @@ def best_trials(study: optuna.Study, count: int | None = None) -> list[Finalist]
     best: dict[str, Finalist] = {}
     for trial in sorted(trials, key=lambda t: (-(t.value or 0.0), t.number)):
         record = read_record(trial)
-        if record.spec is not None:
+        is_inactive = record.outcome is not None and record.outcome.is_inactive
+        if record.spec is not None and not is_inactive:
             best.setdefault(record.digest, Finalist(record.spec, float(trial.value or 0.0), record.promoted))
     return list(best.values())[:count]
 

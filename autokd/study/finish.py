@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from autokd.config import ResolvedConfig
 from autokd.detectors import detector_family_of, family_notes
 from autokd.files import write_text_atomically
-from autokd.jobs import SEARCHED, Outcome
+from autokd.jobs import SEARCHED, Outcome, inactive_words
 from autokd.metrics import TEST_AP, TRAIN_SECONDS, VAL_AP, class_ap, is_part, part_of, size_ap
 from autokd.spec import formula
 from autokd.storage import (
@@ -138,6 +138,8 @@ def _entry(study: optuna.Study, distiller: NamedDistiller, outcomes: Sequence[Ou
         val_ap_per_class=per_class(VAL_AP),
         test_ap_per_class=per_class(TEST_AP),
         proxy_reward=_proxy_reward(study, distiller),
+        inactive_terms=tuple(dict.fromkeys(name for outcome in outcomes for name in outcome.inactive_terms)),
+        is_inactive=any(outcome.is_inactive for outcome in outcomes),
     )
 
 
@@ -172,6 +174,8 @@ def _notes(run: RunContext, trained: FullResults) -> tuple[str, ...]:
         for outcome in distiller.outcomes(trained.outcomes, run.config.full.seeds):
             if outcome.status != "finished":
                 notes.append(f"{distiller.name}: {outcome.job_id} failed ({outcome.cause}): {outcome.message}")
+            elif words := inactive_words(outcome):
+                notes.append(f"{distiller.name}: {outcome.job_id}: {words}")
     return tuple(notes)
 
 

@@ -82,7 +82,9 @@ def race_finalists(run: RunContext, reward: Reward) -> Phases[Finalist | None]:
     config = run.config.search
     trials = best_trials(run.study)
     if not trials:
-        run.observer.say("no trial of the search finished, so there is no distiller to train in full")
+        run.observer.say(
+            "no trial of the search finished with an active term, so there is no distiller to train in full"
+        )
         return None
     race = FinalistRace(trials, config.finalists, reward, SEARCH_SEED)
     for seed in config.finalist_seeds:

@@ -72,7 +72,9 @@ class Promotion:
 
 
 def _weights_of(record: TrialRecord) -> Path | None:
-    path = record.outcome.artifacts.get(STUDENT_ARTIFACT) if record.outcome is not None else None
+    if record.outcome is None or record.outcome.is_inactive:  # a student without distillation has nothing to pass on
+        return None
+    path = record.outcome.artifacts.get(STUDENT_ARTIFACT)
     return Path(path) if path and Path(path).is_file() else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping
@@ -15,7 +16,7 @@ from autokd.config import ResolvedConfig
 from autokd.data import Datasets
 from autokd.detectors import Detector
 from autokd.distill import TeacherEnsemble
-from autokd.jobs import Job, JobFailed, Outcome, RecipeName, Report, WorkerResources
+from autokd.jobs import Job, JobFailed, Outcome, RecipeName, Report, WorkerResources, inactive_words
 from autokd.training.assets import TrainingAssets
 from autokd.training.distillation import Distillation
 from autokd.training.jobs.build_distillation import build_distillation
@@ -25,6 +26,8 @@ from autokd.training.jobs.full_training import FullTraining
 from autokd.training.jobs.proxy_training import ProxyTraining
 from autokd.training.loader import Loader
 from autokd.training.loop import EpochResult
+
+logger = logging.getLogger(__name__)
 
 _TRAININGS: Mapping[RecipeName, Callable[[Job, TrainingAssets], JobTraining]] = {
     "proxy": ProxyTraining,
@@ -108,8 +111,20 @@ class TrainingEvaluator:
             raise JobFailed(metrics, files.artifacts) from error
         # The last report of the outcome has the final measurements too: recorded tables hold them there.
         reports[-1] = replace(reports[-1], metrics=metrics)
-        seconds = time.monotonic() - began_s
-        return Outcome(job.id, "finished", metrics, reports=tuple(reports), seconds=seconds, artifacts=files.artifacts)
+        distiller = None if distillation is None else distillation.distiller
+        outcome = Outcome(
+            job.id,
+            "finished",
+            metrics,
+            reports=tuple(reports),
+            seconds=time.monotonic() - began_s,
+            artifacts=files.artifacts,
+            inactive_terms=() if distiller is None else distiller.inactive_terms,
+            is_inactive=distiller is not None and distiller.is_inactive,
+        )
+        if outcome.inactive_terms:
+            logger.warning("%s: %s", job.id, inactive_words(outcome))
+        return outcome
 
     def _distillation(self, job: Job, student: Detector, loader: Loader, files: JobFiles) -> Distillation | None:
         """Build what the student learns from beside the targets; None for a job without a distiller."""

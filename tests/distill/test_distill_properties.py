@@ -1,4 +1,4 @@
-"""Properties of random well-typed distillers, drawn by walking the vocabulary with its signatures."""
+"""Properties of random well-typed distillers."""
 
 from __future__ import annotations
 
@@ -8,44 +8,9 @@ from hypothesis import strategies as st
 
 from autokd.distill import build_distiller
 from autokd.errors import DistillError
-from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, DistillerSpec, Operator, Step, TermSpec, Weight
+from autokd.spec import DistillerSpec
 from tests.support import distill_cases as cases
-
-
-def steps(row: Operator) -> st.SearchStrategy[Step]:
-    """The operator with any parameters of its ranges."""
-    numbers = {
-        parameter.name: st.integers(parameter.low, parameter.high)
-        if parameter.is_integer
-        else st.floats(parameter.low, parameter.high)
-        for parameter in row.parameters
-    }
-    return st.fixed_dictionaries(numbers).map(lambda params: Step.of(row.name, **params))
-
-
-@st.composite
-def terms(draw: st.DrawFn) -> TermSpec:
-    source = draw(st.sampled_from(list(SOURCES.values())))
-    taken = [(source, draw(steps(source)))]
-    for _ in range(draw(st.integers(0, 4))):
-        allowed = [row for row in TRANSFORMS.values() if cases.follows(*taken, row) and any_distance(*taken, row)]
-        if not allowed:
-            break
-        row = draw(st.sampled_from(allowed))
-        item = (row, draw(steps(row)))
-        if any_distance(*taken, item):
-            taken.append(item)
-    distance = draw(st.sampled_from(any_distance(*taken)))
-    kind = draw(st.sampled_from(["relative", "absolute"]))
-    weight = Weight(kind, draw(st.floats(0.1, 100)))
-    transforms = tuple(step for _, step in taken[1:])
-    return TermSpec(taken[0][1], transforms, draw(steps(distance)), weight)
-
-
-def any_distance(*taken: Operator | tuple[Operator, Step]) -> list[Operator]:
-    """Distances that may end a term that begins so."""
-    return [row for row in DISTANCES.values() if cases.follows(*taken, row)]
-
+from tests.support.random_terms import terms
 
 PYRAMIDS = st.sampled_from(
     [

@@ -26,6 +26,8 @@ class Cosine(Distance):
     another of zeros. DetKDS, ICML 2024.
     """
 
+    is_scale_free = True
+
     def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
         student, teacher = features.values()
         gap_S1HW = (unit(student, (1,)) - unit(teacher, (1,))).square().sum(1, keepdim=True) / 2
@@ -39,6 +41,8 @@ class Pearson(Distance):
     constant channel has no direction, as in ``Cosine``. Distributions are compared as probabilities: of logits, that
     is the correlation of a class over the batch. PKD, arXiv:2207.02039, eq. 5; DIST, arXiv:2205.10536, eq. 9.
     """
+
+    is_scale_free = True
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
         weights = features.weights_SHW
@@ -60,6 +64,8 @@ class PearsonChannels(Distance):
     Written as ``Pearson``. Distributions are compared as probabilities. DIST, arXiv:2205.10536, eq. 8.
     """
 
+    is_scale_free = True
+
     def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
         student, teacher = (_centered_unit(x, (1,), None) for x in features.values())
         gap_S1HW = (student - teacher).square().sum(1, keepdim=True) / 2
@@ -72,6 +78,8 @@ class CrossCorrelation(Distance):
     That is the correlation of a channel of a sample with the same of the other side, without shift; over the samples
     that have any cell that counts. Written as ``Pearson``. DetKDS, ICML 2024.
     """
+
+    is_scale_free = True
 
     def forward(self, features: FeaturePair, inputs: TermInputs) -> Tensor:
         weights = features.weights_SHW

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from autokd.distill.weighting.rounding import MapSizes, gradients_of, is_rounding, joint_norm, measure_gradient
+
 FIRST_STEPS = 3
 """Steps at the beginning of a training in each of which weights are measured: one batch alone is a noisy guess."""
 RATE = 0.5
@@ -93,14 +95,8 @@ def gradient_norm(value: Tensor, taps: Sequence[Tensor]) -> Tensor | None:
     Returns:
         A float32 scalar; None if ``value`` does not depend on any of ``taps``.
     """
-    if not value.requires_grad:
-        return None
-    # Outside autocast, which would take a backward's products in half precision.
-    with torch.autocast(value.device.type, enabled=False):
-        gradients = torch.autograd.grad(value, taps, retain_graph=True, allow_unused=True)
-    # In float32 whatever the tap's type: a sum of squares of float16 overflows at a norm of 256.
-    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for gradient in gradients if gradient is not None]
-    return torch.linalg.vector_norm(torch.stack(norms)) if norms else None
+    found = gradients_of(value, taps)
+    return joint_norm(found) if any(gradient is not None for gradient in found) else None
 
 
 def inverse_gradient_norms(values: Sequence[Tensor], taps: Sequence[Tensor]) -> list[Tensor | float]:
@@ -111,11 +107,13 @@ def inverse_gradient_norms(values: Sequence[Tensor], taps: Sequence[Tensor]) -> 
         taps: the student's taps; with none, nothing can be measured.
 
     Returns:
-        A scalar each; 0 for a value that does not depend on ``taps``.
+        A scalar each; 0 for a value that does not depend on ``taps``, or whose gradient is rounding alone.
     """
-    scale = scale_for(taps)
-    norms = [gradient_norm(value * scale, taps) if taps else None for value in values]
-    return [0.0 if norm is None else scale / norm for norm in norms]
+    if not taps:
+        return [0.0] * len(values)
+    scale, sizes = scale_for(taps), MapSizes.of(taps)
+    found = [measure_gradient(value * scale, taps, sizes) for value in values]
+    return [torch.where(is_rounding(each.value, each.change, sizes.rounding), 0.0, scale / each.norm) for each in found]
 
 
 def scale_for(taps: Sequence[Tensor]) -> float:
