@@ -2,6 +2,7 @@
 weights, those of the pair's family of detectors.
 
     python experiments/presets/run.py work      # any number of processes, each takes what nobody has begun
+    python experiments/presets/run.py work --weights ratio          # of one kind of weights alone
     python experiments/presets/run.py collect   # result.json and the table of README.md
 
 Run it at the repository's root. An interrupted process loses the training it was at.
@@ -123,8 +124,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("command", choices=("work", "collect"))
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no training after them")
+    parser.add_argument("--weights", choices=("published", "ratio"), help="train presets with these weights alone")
     options = parser.parse_args()
     if options.command == "collect":
         collect()
     else:
-        record_jobs(read_config(SPACE), jobs(), SCRATCH, CACHE, minutes=options.minutes)
+        wanted = [job for job in jobs() if not options.weights or options.weights in job.id or "none" in job.id]
+        record_jobs(read_config(SPACE), wanted, SCRATCH, CACHE, minutes=options.minutes)
