@@ -1,14 +1,17 @@
 """Detection sets: generated or in COCO's format, as samples, replayable views and batches.
 
-``loading`` makes the splits of a configuration, ``dataset`` is one split. ``annotation_file`` and ``annotations`` read
-the JSON, ``images`` the image files. ``geometry`` and ``views`` hold the maps between pixels, ``subsets``, ``batches``
-and ``sample`` what a training reads. ``shapes``, ``scene`` and ``textures`` make the generated set.
+``loading`` makes the splits of a configuration, ``dataset`` is one split. ``parsed_file`` and ``annotation_file`` read
+the JSON, ``box_form`` looks at its numbers, ``columns`` and ``annotations`` hold what is in it. ``images`` reads image
+files, ``image_files`` what they are; ``array_store`` keeps both for all processes. ``convert`` reads other formats
+(``voc_layout``, ``yolo_layout``). ``sharing`` compares splits. ``geometry`` and ``views`` hold the maps between pixels,
+``subsets``, ``batches`` and ``sample`` what a training reads. ``shapes``, ``scene`` and ``textures`` make the generated
+set.
 """
 
 from autokd.data.batches import Batch, epoch_batches, view_numbers
 from autokd.data.dataset import DetectionDataset
 from autokd.data.geometry import BoxMap, Letterbox, letterbox
-from autokd.data.loading import Datasets, load_datasets, load_split
+from autokd.data.loading import Datasets, StoredSplit, load_datasets, load_split
 from autokd.data.report import DataReport
 from autokd.data.sample import Sample, Target, collate
 from autokd.data.shapes import shapes_digest, write_shapes
@@ -24,6 +27,7 @@ __all__ = [
     "IDENTITY",
     "Letterbox",
     "Sample",
+    "StoredSplit",
     "Target",
     "View",
     "ViewPlan",

@@ -19,7 +19,7 @@ import io
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,12 @@ _TURNS = {
 }
 """EXIF orientation -> the turn that makes the image upright, for the orientations that exchange height and width."""
 
+Kind = Literal["color", "gray", "alpha", "deep"]
+"""Kinds of pixels: three channels, one channel, with transparency, more than 8 bits a channel."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
+FULL_DEPTH_SHIFT = 8
+"""Bits by which values that fill 16 bits are reduced."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:
@@ -62,7 +68,13 @@ class Header:
     stored_size: Size
     orientation: int
     """EXIF orientation, 1 to 8; 1: as stored."""
-    kind: Literal["color", "gray", "alpha", "deep"]
+    kind: Kind
+
+    @property
+    def upright_size(self) -> Size:
+        """Size of the image as a program shows it, rotated as its EXIF orientation says."""
+        height, width = self.stored_size
+        return (width, height) if self.orientation in _TURNS else (height, width)
 
 
 def fit_to_frame(stored_size: Size, orientation: int, frame: Size) -> Fit | None:
@@ -110,13 +122,41 @@ def read_header(path: Path, *, decode: bool = False) -> Header:
         raise broken_image(path, error) from None
 
 
-def read_pixels(path: Path, frame: Size, size: Size) -> NDArray[np.uint8]:
+def read_peak(path: Path) -> int:
+    """Return the greatest value of an image of more than 8 bits a channel.
+
+    Args:
+        path: the image file.
+
+    Raises:
+        DataError: if the file is broken, or has values beyond 16 bits.
+    """
+    try:
+        with Image.open(path) as image:
+            return int(_deep_values(image, path).max())
+    except _BROKEN as error:
+        raise broken_image(path, error) from None
+
+
+def shift_of_depth(peak: int) -> int:
+    """Return the bits by which values up to ``peak`` are reduced to 8 bits: 0 to 8.
+
+    Cameras and microscopes store 10 or 12 bits in 16. Reduced by 8 bits, they would keep 4 or 16 gray levels.
+
+    Args:
+        peak: greatest value in all images of the set.
+    """
+    return min(FULL_DEPTH_SHIFT, max(0, peak.bit_length() - 8))
+
+
+def read_pixels(path: Path, frame: Size, size: Size, deep_shift: int = FULL_DEPTH_SHIFT) -> NDArray[np.uint8]:
     """Decode an image, and scale it by an antialiased bilinear filter.
 
     Args:
         path: the image file.
         frame: size in the JSON.
         size: wanted size.
+        deep_shift: bits by which values of more than 8 bits are reduced (``shift_of_depth``).
 
     Returns:
         (C, *size) uint8 RGB.
@@ -134,7 +174,7 @@ def read_pixels(path: Path, frame: Size, size: Size) -> NDArray[np.uint8]:
             image.load()
             # Read again: a PNG's orientation may be known only now, after its pixels.
             header = replace(header, orientation=_orientation(image))
-            rgb = _to_rgb(image, path)
+            rgb = _to_rgb(image, path, deep_shift)
             if require_fit(path, header, frame).rotate:
                 rgb = rgb.transpose(_TURNS[header.orientation])
     except _BROKEN as error:
@@ -150,6 +190,13 @@ def broken_image(path: Path, error: BaseException) -> DataError:
         return DataError(
             f"{path}: no such image. Put the file there, correct 'file_name' or the setting data.images, "
             "or remove the image from the JSON."
+        )
+    if isinstance(error, Image.DecompressionBombError):
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        return DataError(
+            f"{path}: the image is too large ({error}). At most {most:.0f} million pixels are read, since an image is "
+            "decoded whole before it is scaled. Cut it into tiles with entries of their own in the JSON, "
+            "or scale it down together with its boxes."
         )
     return DataError(
         f"{path}: the image cannot be read ({type(error).__name__}: {error}). "
@@ -196,7 +243,7 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _kind(image: Image.Image, path: Path) -> Literal["color", "gray", "alpha", "deep"]:
+def _kind(image: Image.Image, path: Path) -> Kind:
     if image.mode == "F":
         raise _unsupported(path, "floating-point")
     if image.mode in _DEEP_MODES:
@@ -206,19 +253,24 @@ def _kind(image: Image.Image, path: Path) -> Literal["color", "gray", "alpha", "
     return "gray" if image.mode in ("1", "L") else "color"
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
-    """Convert to 8-bit RGB. Alpha is dropped, as OpenCV and Pillow drop it; 16 bits lose their lower 8."""
+def _to_rgb(image: Image.Image, path: Path, deep_shift: int) -> Image.Image:
+    """Convert to 8-bit RGB. Alpha is dropped, as OpenCV and Pillow drop it; 16 bits lose their lowest bits."""
     if image.mode == "F":
         raise _unsupported(path, "floating-point")
     if image.mode in _DEEP_MODES:
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise _unsupported(path, "32-bit integer")
-        return Image.fromarray((values.astype(np.int64) >> 8).astype(np.uint8)).convert("RGB")
+        values = _deep_values(image, path)
+        return Image.fromarray((values >> deep_shift).clip(max=255).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         # Through RGBA, since Pillow warns of palettes whose transparency is given in bytes.
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def _deep_values(image: Image.Image, path: Path) -> NDArray[Any]:
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise _unsupported(path, "32-bit integer")
+    return values.astype(np.int64)
 
 
 def _unsupported(path: Path, what: str) -> DataError:
