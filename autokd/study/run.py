@@ -151,9 +151,6 @@ def _open_run(
         if name != NO_DISTILLATION:
             load_distiller(name)
     datasets = load_datasets(config.data, cache_dir)
-    for report in datasets.check():
-        for warning in report.warnings():
-            observer.say(f"{report.split}: {warning}")
     try_detectors(config, datasets.classes, datasets.train.image_size_px)
     with RunDirectory.start(directory, config, resume=resume) as run_directory:
         study = open_study(
