@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree
 
-from globox import Annotation, ParsingError
+from globox import BoundingBox, ParsingError
 
 from autokd.config import VocData
 from autokd.data.images import read_header
@@ -36,19 +37,19 @@ def read_voc_image(labeled: LabeledImage) -> ReadImage:
     """
     assert labeled.labels is not None, "an image of this format is found by its labels"
     try:
-        found = Annotation.from_pascal_voc(labeled.labels)
-    # Nothing more special: the reader raises what its parsers raise, and asserts that corners are in order.
-    except (ParsingError, AssertionError, ValueError, TypeError) as error:
+        root = ElementTree.parse(labeled.labels).getroot()
+        boxes = [BoundingBox.from_xml(node) for node in root.iter("object")]
+        sides = [int(float(root.findtext(f"size/{side}") or 0)) for side in ("height", "width")]
+    # The reader of boxes raises what its parsers raise, and asserts that corners are in order.
+    except (ElementTree.ParseError, OSError, ParsingError, AssertionError, ValueError, TypeError) as error:
         raise DataError(
-            f"{labeled.labels}: this is no annotation in Pascal VOC's format ({error}). It has 'filename', 'size' with "
-            "'width' and 'height', and for each 'object' a 'name' and a 'bndbox' with xmin, ymin, xmax and ymax, each "
-            "maximum above its minimum. Correct or export it again."
+            f"{labeled.labels}: this is no annotation in Pascal VOC's format ({error}). Each 'object' has a 'name' and "
+            "a 'bndbox' with xmin, ymin, xmax and ymax, each maximum at least its minimum. Correct or export it again."
         ) from None
-    image = _image(labeled.image, found.image_id, labeled.labels.stem)
-    width, height = found.image_size or (0, 0)
-    # Some programs write 0 for both.
-    size = (height, width) if width > 0 and height > 0 else read_header(image).upright_size
-    return ReadImage(image, size, tuple(ObjectBox(box.label, box.ltrb) for box in found.boxes))
+    image = _image(labeled.image, root.findtext("filename") or "", labeled.labels.stem)
+    # Some programs write no size, or 0.
+    height, width = sides if min(sides) > 0 else read_header(image).upright_size
+    return ReadImage(image, (height, width), tuple(ObjectBox(box.label, box.ltrb) for box in boxes))
 
 
 def _files(data: VocData, part: Path) -> list[LabeledImage]:

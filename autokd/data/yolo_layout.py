@@ -92,8 +92,9 @@ def _class_number(text: str, count: int) -> int:
 def _names(document: Document) -> tuple[str, ...]:
     found: Any = document.data.get("names")
     if isinstance(found, dict):
-        numbers = sorted(found)
-        names = [found[number] for number in numbers] if numbers == list(range(len(numbers))) else []
+        numbered = {str(key): name for key, name in found.items()}
+        names = [numbered.get(str(number)) for number in range(len(numbered))]
+        names = [] if None in names else names
     else:
         names = found if isinstance(found, list) else []
     if not names or len({str(name) for name in names}) < len(names):
