@@ -1,6 +1,9 @@
-"""The output of ``autokd space`` and ``autokd presets``."""
+"""The output of ``autokd data``, ``autokd space`` and ``autokd presets``."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy
 from rich.console import Group, RenderableType
@@ -9,10 +12,32 @@ from rich.text import Text
 from rich.tree import Tree
 
 from autokd.config import RunConfig
+from autokd.documents import dump_yaml
 from autokd.presets import load_preset, preset_names
 from autokd.space import Slot, count_specs
 from autokd.spec import formula, operator_of
 from autokd.spec.vocabulary import IDENTITY
+
+
+def data_lines(config: RunConfig, cache_dir: Path, *, whole: bool) -> Iterator[str]:
+    """Yield the lines about a config's data: the section with what its layout decides, and a report a split.
+
+    Args:
+        config: configuration of the run.
+        cache_dir: folder of the cache.
+        whole: add a digest of every byte of each split.
+    """
+    from autokd.data import load_datasets
+
+    yield dump_yaml({"data": config.data.model_dump(mode="json")}).rstrip()
+    datasets = load_datasets(config.data, cache_dir, check=False)
+    for split in datasets.splits:
+        yield split.examine().summary()
+        if whole:
+            yield f"  digest of every byte: {split.whole_digest()}"
+    if datasets.test_is_val:
+        yield "test: val, on which the winner is chosen too"
+    yield from datasets.shared_images
 
 
 def presets_table() -> Table:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,29 +25,10 @@ from autokd.data.report import DataReport
 from autokd.errors import DataError
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ImageRecord:
-    """One image and its n objects. Crowd regions are among the boxes, marked; training leaves them out."""
-
-    image_id: int
-    file_name: str
-    size: Size
-    """(height, width) in pixels of the frame that the boxes refer to."""
-    boxes_xyxy_px: Boxes
-    """(n, 4)."""
-    labels: NDArray[np.int64]
-    """(n,), positions in ``classes``."""
-    is_crowd: NDArray[np.bool_]
-    """(n,)."""
-    areas: NDArray[np.float64]
-    """(n,) square pixels of the object's region if the set gives it, else of its box. By them the evaluation groups
-    objects into small, medium and large."""
-
-
 class AnnotatedSplit:
     """One annotation file, read and cleaned. Images are in the order of their ids.
 
-    The annotations are columns that all processes of a machine share; an image's record is made when it is asked for.
+    The annotations are columns that all processes of a machine share.
 
     Attributes:
         name: name of the split.
@@ -107,23 +87,16 @@ class AnnotatedSplit:
         """Position of each box's image, (M,)."""
         return np.repeat(np.arange(len(self)), np.diff(self.columns.box_starts))
 
-    def record(self, index: int) -> ImageRecord:
-        """Return one image with its objects.
+    def trained_objects(self, index: int) -> tuple[Boxes, NDArray[np.int64]]:
+        """Return boxes (n, 4) and labels (n,) of one image, crowd regions left out.
 
         Args:
             index: position of the image.
         """
         columns = self.columns
         rows = slice(int(columns.box_starts[index]), int(columns.box_starts[index + 1]))
-        return ImageRecord(
-            int(columns.image_ids[index]),
-            columns.file_name(index),
-            self.size(index),
-            columns.boxes_xyxy_px[rows],
-            self.labels[rows],
-            columns.is_crowd[rows],
-            columns.areas[rows],
-        )
+        kept = ~columns.is_crowd[rows]
+        return columns.boxes_xyxy_px[rows][kept], self.labels[rows][kept]
 
     def size(self, index: int) -> Size:
         """Return (height, width) in pixels of the frame of one image.

@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from torch import Tensor
 
-from autokd.data.annotations import AnnotatedSplit, ImageRecord
+from autokd.data.annotations import AnnotatedSplit
 from autokd.data.geometry import Boxes, BoxMap, Size, box_areas, letterbox, letterbox_maps
 from autokd.data.image_files import ImageFiles
-from autokd.data.images import FULL_DEPTH_SHIFT, read_header, read_pixels
+from autokd.data.images import FULL_DEPTH_SHIFT, broken_image, read_header, read_pixels
 from autokd.data.report import DataReport
 from autokd.data.sample import Sample, Target, original_boxes
 from autokd.data.views import IDENTITY, View, apply_view, blank_canvas, place
 from autokd.errors import NonFiniteError
+from autokd.files import content_digest
 
 logger = logging.getLogger("autokd.data")
 
@@ -144,12 +145,12 @@ class DetectionDataset:
         Raises:
             DataError: if the file cannot be read; it is named.
         """
-        record = self.split.record(index)
-        box = letterbox(record.size, self.image_size_px)
+        size = self.split.size(index)
+        box = letterbox(size, self.image_size_px)
         pixels_CHW = apply_view(self._letterboxed(index), box.content_size, view)
-        target = self._target(record, view)
+        target = self.target(index, view)
         box_map = self.input_from_original(index, view)
-        return Sample(pixels_CHW, target, index, record.image_id, record.size, box_map, view)
+        return Sample(pixels_CHW, target, index, self.image_ids[index], size, box_map, view)
 
     def target(self, index: int, view: View = IDENTITY) -> Target:
         """Return the boxes that ``load`` returns, without reading the image.
@@ -158,7 +159,15 @@ class DetectionDataset:
             index: position of the image.
             view: view that the boxes are mapped and clipped to.
         """
-        return self._target(self.split.record(index), view)
+        box = letterbox(self.split.size(index), self.image_size_px)
+        placement = place(view, box.content_size, self.image_size_px)
+        boxes_xyxy_px, labels = self.split.trained_objects(index)
+        whole = box.box_map.then(placement.box_map).apply(boxes_xyxy_px)
+        boxes, visible = visible_boxes(whole, placement.paste_start, placement.visible_size)
+        return {
+            "boxes": torch.from_numpy(boxes[visible].astype(np.float32)),
+            "labels": torch.from_numpy(labels[visible]),
+        }
 
     def input_from_original(self, index: int, view: View = IDENTITY) -> BoxMap:
         """Return the map from pixels of the original image to pixels of the network's input.
@@ -210,13 +219,26 @@ class DetectionDataset:
     def check(self) -> DataReport:
         """Look at every image file, so that a broken one is found before anything is trained; log the report.
 
+        Returns:
+            The report with the counts of the images added.
+
+        Raises:
+            DataError: with a list of the images that are missing, broken or of another aspect ratio than their JSON.
+        """
+        report = self.examine()
+        logger.log(logging.WARNING if report.warnings() else logging.INFO, "%s", report.summary())
+        return report
+
+    def examine(self) -> DataReport:
+        """Look at every image file, as ``check`` does, and log nothing.
+
         Headers that another process or an earlier run has read, of files that have not changed, are not opened again.
 
         Returns:
             The report with the counts of the images added.
 
         Raises:
-            DataError: with a list of the images that are missing, broken or of another aspect ratio than their JSON.
+            DataError: as ``check`` does.
         """
         self.report = self.report.adding(**self.files.counts(self.split.columns.sizes))
         if self.report.deep_images and self.deep_shift != FULL_DEPTH_SHIFT:
@@ -225,8 +247,24 @@ class DetectionDataset:
                 f"of this split: they are divided by {2**self.deep_shift} instead of {2**FULL_DEPTH_SHIFT}"
             )
             self.report = replace(self.report, remarks=(*self.split.report.remarks, remark))
-        logger.log(logging.WARNING if self.report.warnings() else logging.INFO, "%s", self.report.summary())
         return self.report
+
+    def whole_digest(self) -> str:
+        """Return a digest of the annotations and of every byte of the image files, which takes a while.
+
+        Equal digests on two machines mean equal sets, where ``fingerprint`` compares a sample of each file.
+
+        Raises:
+            DataError: if a file cannot be read.
+        """
+        digest = hashlib.blake2b(self.split.columns.content.encode(), digest_size=16)
+        for index in range(self.num_images):
+            path = self.image_path(index)
+            try:
+                digest.update(content_digest(path).encode())
+            except OSError as error:
+                raise broken_image(path, error) from None
+        return digest.hexdigest()
 
     def preload(self, indices: Iterable[int] | None = None) -> None:
         """Decode images into memory; do nothing if the split does not keep its images.
@@ -272,17 +310,6 @@ class DetectionDataset:
         rows, columns = letterbox(size, self.image_size_px).content_size
         pixels = read_pixels(self.image_path(index), size, (rows, columns), self.deep_shift)
         canvas_CHW[:, :rows, :columns] = torch.from_numpy(pixels)
-
-    def _target(self, record: ImageRecord, view: View) -> Target:
-        box = letterbox(record.size, self.image_size_px)
-        placement = place(view, box.content_size, self.image_size_px)
-        whole = box.box_map.then(placement.box_map).apply(record.boxes_xyxy_px[~record.is_crowd])
-        boxes, visible = visible_boxes(whole, placement.paste_start, placement.visible_size)
-        labels = record.labels[~record.is_crowd]
-        return {
-            "boxes": torch.from_numpy(boxes[visible].astype(np.float32)),
-            "labels": torch.from_numpy(labels[visible]),
-        }
 
     def _count_too_small(self) -> int:
         split = self.split

@@ -76,22 +76,17 @@ class Datasets:
     @property
     def stored(self) -> Mapping[str, StoredSplit]:
         """What ``load_datasets`` needs in another process to read nothing again; empty if the cache has nothing."""
-        found = {}
-        for split in (each.split for each in self.splits):
-            files = self._by_name[split.name].files
-            if split.columns.key and files.key:
-                stored = StoredSplit(split.annotation_path, split.folder, split.columns.key, files.key)
-                found[split.name] = stored
-        return found if len(found) == len(self.splits) else {}
+        if not all(each.split.columns.key and each.files.key for each in self.splits):
+            return {}
+        return {
+            each.name: StoredSplit(each.annotation_path, each.split.folder, each.split.columns.key, each.files.key)
+            for each in self.splits
+        }
 
     @cached_property
     def shared_images(self) -> tuple[str, ...]:
         """A sentence for each pair of splits that have images in common."""
         return shared_images(self.splits)
-
-    @property
-    def _by_name(self) -> dict[str, DetectionDataset]:
-        return {split.name: split for split in self.splits}
 
     def at_size(self, image_size_px: Size) -> Datasets:
         """Return the same splits for another size of the network's input; itself if the size is the same.
