@@ -1,11 +1,11 @@
 """Detection sets: generated or in COCO's format, as samples, replayable views and batches.
 
 ``loading`` makes the splits of a configuration, ``dataset`` is one split. ``parsed_file`` and ``annotation_file`` read
-the JSON, ``box_form`` looks at its numbers, ``columns`` and ``annotations`` hold what is in it. ``images`` reads image
-files, ``image_files`` what they are; ``array_store`` keeps both for all processes. ``convert`` reads other formats
-(``voc_layout``, ``yolo_layout``). ``sharing`` compares splits. ``geometry`` and ``views`` hold the maps between pixels,
-``subsets``, ``batches`` and ``sample`` what a training reads. ``shapes``, ``scene`` and ``textures`` make the generated
-set.
+the JSON, ``box_form`` looks at its numbers, ``columns`` and ``annotations`` hold what is in it. ``images`` and
+``depth`` read image files, ``image_files`` what they are; ``array_store`` keeps both for all processes. ``convert``
+reads other formats (``voc_layout``, ``yolo_layout``). ``sharing`` compares splits. ``geometry`` and ``views`` hold the
+maps between pixels, ``subsets``, ``batches`` and ``sample`` what a training reads. ``shapes``, ``scene`` and
+``textures`` make the generated set.
 """
 
 from autokd.data.batches import Batch, epoch_batches, view_numbers

@@ -20,9 +20,10 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 from autokd.data.annotations import AnnotatedSplit
+from autokd.data.depth import FULL_DEPTH_SHIFT
 from autokd.data.geometry import Boxes, BoxMap, Size, box_areas, letterbox, letterbox_maps
 from autokd.data.image_files import ImageFiles
-from autokd.data.images import FULL_DEPTH_SHIFT, broken_image, read_header, read_pixels
+from autokd.data.images import broken_image, read_header, read_pixels
 from autokd.data.report import DataReport
 from autokd.data.sample import Sample, Target, original_boxes
 from autokd.data.views import IDENTITY, View, apply_view, blank_canvas, place

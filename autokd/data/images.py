@@ -19,19 +19,18 @@ import io
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from autokd.data.depth import DEEP_MODES, FULL_DEPTH_SHIFT, deep_values, unsupported_pixels
 from autokd.data.geometry import Size
 from autokd.errors import DataError
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 """Exceptions that Pillow raises on files that it cannot read."""
-_DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-"""Pillow's modes of more than 8 bits a channel."""
 _TAIL_BYTES = 4096
 """Bytes at the end of a file in which its end mark is looked for; some programs append data behind it."""
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
@@ -47,8 +46,6 @@ _TURNS = {
 Kind = Literal["color", "gray", "alpha", "deep"]
 """Kinds of pixels: three channels, one channel, with transparency, more than 8 bits a channel."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
-FULL_DEPTH_SHIFT = 8
-"""Bits by which values that fill 16 bits are reduced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +130,9 @@ def read_peak(path: Path) -> int:
     """
     try:
         with Image.open(path) as image:
-            return int(_deep_values(image, path).max())
+            return int(deep_values(image, path).max())
     except _BROKEN as error:
         raise broken_image(path, error) from None
-
-
-def shift_of_depth(peak: int) -> int:
-    """Return the bits by which values up to ``peak`` are reduced to 8 bits: 0 to 8.
-
-    Cameras and microscopes store 10 or 12 bits in 16. Reduced by 8 bits, they would keep 4 or 16 gray levels.
-
-    Args:
-        peak: greatest value in all images of the set.
-    """
-    return min(FULL_DEPTH_SHIFT, max(0, peak.bit_length() - 8))
 
 
 def read_pixels(path: Path, frame: Size, size: Size, deep_shift: int = FULL_DEPTH_SHIFT) -> NDArray[np.uint8]:
@@ -245,8 +231,8 @@ def _orientation(image: Image.Image) -> int:
 
 def _kind(image: Image.Image, path: Path) -> Kind:
     if image.mode == "F":
-        raise _unsupported(path, "floating-point")
-    if image.mode in _DEEP_MODES:
+        raise unsupported_pixels(path, "floating-point")
+    if image.mode in DEEP_MODES:
         return "deep"
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return "alpha"
@@ -256,25 +242,14 @@ def _kind(image: Image.Image, path: Path) -> Kind:
 def _to_rgb(image: Image.Image, path: Path, deep_shift: int) -> Image.Image:
     """Convert to 8-bit RGB. Alpha is dropped, as OpenCV and Pillow drop it; 16 bits lose their lowest bits."""
     if image.mode == "F":
-        raise _unsupported(path, "floating-point")
-    if image.mode in _DEEP_MODES:
-        values = _deep_values(image, path)
+        raise unsupported_pixels(path, "floating-point")
+    if image.mode in DEEP_MODES:
+        values = deep_values(image, path)
         return Image.fromarray((values >> deep_shift).clip(max=255).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         # Through RGBA, since Pillow warns of palettes whose transparency is given in bytes.
         image = image.convert("RGBA")
     return image.convert("RGB")
-
-
-def _deep_values(image: Image.Image, path: Path) -> NDArray[Any]:
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 0xFFFF:
-        raise _unsupported(path, "32-bit integer")
-    return values.astype(np.int64)
-
-
-def _unsupported(path: Path, what: str) -> DataError:
-    return DataError(f"{path}: {what} pixels have no known range. Convert the file to 8 or 16 bits a channel.")
 
 
 def _tail(path: Path) -> bytes:

@@ -14,10 +14,10 @@ from autokd.data.annotations import AnnotatedSplit, read_split
 from autokd.data.columns import open_columns
 from autokd.data.convert import as_coco
 from autokd.data.dataset import MEMORY_LIMIT_BYTES, DetectionDataset
+from autokd.data.depth import FULL_DEPTH_SHIFT, shift_of_depth
 from autokd.data.geometry import Size
 from autokd.data.image_files import open_files
 from autokd.data.image_folder import ImageFolder
-from autokd.data.images import FULL_DEPTH_SHIFT, shift_of_depth
 from autokd.data.report import DataReport
 from autokd.data.shapes import write_shapes
 from autokd.data.sharing import shared_images

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from autokd.data import load_datasets
-from autokd.data.images import shift_of_depth
+from autokd.data.depth import shift_of_depth
 from autokd.errors import DataError
 
 BOXES = [[2, 3, 20, 10], [30, 10, 15, 25], [40, 20, 18, 12], [5, 25, 12, 9], [50, 2, 8, 30], [33, 30, 20, 8]]
