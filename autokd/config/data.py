@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
 from autokd.config.section import Section, SizePx
 
@@ -38,6 +38,16 @@ class SplitFolders(Section):
     """Folder of the test images; needed if the set has a test file."""
 
 
+def _tag_of_folders(value: object) -> str:
+    """Return which form of ``images`` a value has: without it, a problem with one would be told of both."""
+    return "folders" if isinstance(value, (dict, SplitFolders)) else "folder"
+
+
+ImageFolders = Annotated[
+    Annotated[Path, Tag("folder")] | Annotated[SplitFolders, Tag("folders")], Discriminator(_tag_of_folders)
+]
+
+
 class CocoData(Section):
     """A detection data set in COCO's format."""
 
@@ -45,7 +55,7 @@ class CocoData(Section):
     """COCO's annotation format. The key may be left out."""
     root: Path
     """Folder of the data set. If it has a layout that [data.md](data.md) lists, no other key is needed."""
-    images: Path | SplitFolders = Path("images")
+    images: ImageFolders = Path("images")
     """Folder of the images, relative to ``root``; or one a split, ``{train: train2017, val: val2017}``. Left out: the
     folder ``images``, or those that the layout has."""
     train: Path

@@ -193,6 +193,21 @@ def test_a_folder_a_split_may_be_given(tmp_path: Path) -> None:
         _load(tmp_path, tmp_path / "cache", keys + ", test: annotations/instances_val2017.json")
 
 
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        ("{train: one}", "data.images.val: is missing. Give 'data.images.val'."),
+        ("{train: one, val: two, vall: two}", "data.images.vall: key 'vall' is not one of test, train, val. Did you"),
+        ("3", "data.images: found 3"),
+    ],
+)
+def test_a_wrong_folder_a_split_is_one_located_error(images: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(f"data: {{root: {tmp_path}, images: {images}, train: a.json, val: b.json}}\n{REST}")
+    assert str(caught.value).startswith(f"<text>:1: {expected}")
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_files_that_are_named_get_the_folders_of_their_layout(tmp_path: Path) -> None:
     _make_coco(tmp_path / "coco")
     keys = ", train: annotations/instances_train2017.json, val: annotations/instances_val2017.json"
