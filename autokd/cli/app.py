@@ -181,6 +181,21 @@ def dashboard(
 
 
 @app.command()
+def data(
+    config_file: ConfigFile,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Print a digest of every byte of each split, to compare two machines.")
+    ] = False,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Print what AutoKD reads of the data of a config: layout, counts, irregularities, images that splits share."""
+    from autokd.cli.show import data_lines
+
+    for line in data_lines(_config(config_file), api.cache_directory(cache_dir), whole=whole):
+        typer.echo(line)
+
+
+@app.command()
 def space(
     config_file: ConfigFile,
     samples: Annotated[int, typer.Option(min=0, help="Number of random distillers to print.")] = 3,

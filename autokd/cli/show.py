@@ -1,6 +1,9 @@
-"""The output of ``autokd space`` and ``autokd presets``."""
+"""The output of ``autokd data``, ``autokd space`` and ``autokd presets``."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy
 from rich.console import Group, RenderableType
@@ -9,6 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from autokd.config import RunConfig
+from autokd.documents import dump_yaml
 from autokd.errors import DataError
 from autokd.presets import families_of, load_distiller, preset_names
 from autokd.space import DataContent, Slot, count_specs, levels_label
@@ -16,6 +20,27 @@ from autokd.spec import DistillerSpec, formula, formula_lines, operator_of
 from autokd.spec.families import ANY_FAMILY
 from autokd.spec.terms import ALL_LEVELS
 from autokd.spec.vocabulary import IDENTITY
+
+
+def data_lines(config: RunConfig, cache_dir: Path, *, whole: bool) -> Iterator[str]:
+    """Yield the lines about a config's data: the section with what its layout decides, and a report a split.
+
+    Args:
+        config: configuration of the run.
+        cache_dir: folder of the cache.
+        whole: add a digest of every byte of each split.
+    """
+    from autokd.data import load_datasets
+
+    yield dump_yaml({"data": config.data.model_dump(mode="json")}).rstrip()
+    datasets = load_datasets(config.data, cache_dir, check=False)
+    for split in datasets.splits:
+        yield split.examine().summary()
+        if whole:
+            yield f"  digest of every byte: {split.whole_digest()}"
+    if datasets.test_is_val:
+        yield "test: val, on which the winner is chosen too"
+    yield from datasets.shared_images
 
 
 def presets_table() -> Table:

@@ -4,7 +4,7 @@
 ``ResolvedConfig`` of it, from which trainings and digests are made. Torch-free.
 """
 
-from autokd.config.data import CocoData, ShapesData
+from autokd.config.data import CocoData, ShapesData, SplitFolders, VocData, YoloData
 from autokd.config.detector_sections import Backbone, DetectorSection, MmdetDetector, TorchvisionDetector
 from autokd.config.detectors import Detector, TeacherWeights
 from autokd.config.dump import config_data, config_digest, config_yaml
@@ -36,11 +36,14 @@ __all__ = [
     "RuntimeConfig",
     "SearchConfig",
     "ShapesData",
+    "SplitFolders",
     "StudentRecipes",
     "TeacherWeights",
     "TeacherRecipe",
     "TorchvisionDetector",
+    "VocData",
     "WarmStart",
+    "YoloData",
     "complete_recipes",
     "config_data",
     "config_digest",

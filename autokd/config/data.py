@@ -1,11 +1,11 @@
-"""The section ``data``: a generated data set, or any in COCO's format."""
+"""The section ``data``: a generated data set, or one in COCO's format, Pascal VOC's or YOLO's."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
 from autokd.config.section import Section, SizePx
 
@@ -27,17 +27,39 @@ class ShapesData(Section):
     """Seed of the generator; equal seeds give bitwise equal images."""
 
 
+class SplitFolders(Section):
+    """A folder of images for each split, relative to the root of the set."""
+
+    train: Path
+    """Folder of the training images."""
+    val: Path
+    """Folder of the validation images."""
+    test: Path | None = None
+    """Folder of the test images; needed if the set has a test file."""
+
+
+def _tag_of_folders(value: object) -> str:
+    """Return which form of ``images`` a value has: without it, a problem with one would be told of both."""
+    return "folders" if isinstance(value, (dict, SplitFolders)) else "folder"
+
+
+ImageFolders = Annotated[
+    Annotated[Path, Tag("folder")] | Annotated[SplitFolders, Tag("folders")], Discriminator(_tag_of_folders)
+]
+
+
 class CocoData(Section):
     """A detection data set in COCO's format."""
 
     format: Literal["coco"] = "coco"
     """COCO's annotation format. The key may be left out."""
     root: Path
-    """Folder of the data set."""
-    images: Path = Path("images")
-    """Folder of the images, relative to ``root``."""
+    """Folder of the data set. If it has a layout that [data.md](data.md) lists, no other key is needed."""
+    images: ImageFolders = Path("images")
+    """Folder of the images, relative to ``root``; or one a split, ``{train: train2017, val: val2017}``. Left out: the
+    folder ``images``, or those that the layout has."""
     train: Path
-    """Annotation file of the training images, relative to ``root``."""
+    """Annotation file of the training images, relative to ``root``; left out: that of the layout."""
     val: Path
     """Annotation file of the validation images, relative to ``root``. Candidates and the winner are chosen on them."""
     test: Path | None = None
@@ -47,5 +69,45 @@ class CocoData(Section):
     """Height and width of the network's input, in pixels. Images are scaled into it with their aspect ratio kept, and
     padded at the right and the bottom."""
 
+    @model_validator(mode="after")
+    def _has_a_folder_for_the_test_images(self) -> CocoData:
+        if self.test is not None and isinstance(self.images, SplitFolders) and self.images.test is None:
+            raise ValueError("there is a test file, but images names no folder for it. Give images.test")
+        return self
 
-Data = Annotated[ShapesData | CocoData, Field(discriminator="format")]
+
+class VocData(Section):
+    """A detection data set in Pascal VOC's format, converted into the cache."""
+
+    format: Literal["voc"]
+    """Pascal VOC: an XML file an image."""
+    root: Path
+    """Folder of the data set."""
+    images: Path = Path("JPEGImages")
+    """Folder of the images of all splits that are lists of names, relative to ``root``."""
+    annotations: Path = Path("Annotations")
+    """Folder of their XML files, relative to ``root``."""
+    train: Path = Path("ImageSets/Main/train.txt")
+    """The training images, relative to ``root``: a list of names, one a line; or a folder with images and XML files."""
+    val: Path = Path("ImageSets/Main/val.txt")
+    """The validation images, likewise. Candidates and the winner are chosen on them."""
+    test: Path | None = None
+    """The test images, likewise. null: results are reported on the validation images, with a note."""
+    image_size_px: SizePx = (480, 640)
+    """Height and width of the network's input, in pixels."""
+
+
+class YoloData(Section):
+    """A detection data set in YOLO's format, converted into the cache."""
+
+    format: Literal["yolo"]
+    """YOLO: a text file an image, and a ``data.yaml`` that names splits and classes."""
+    root: Path
+    """Folder of the data set."""
+    file: Path = Path("data.yaml")
+    """File with ``train``, ``val``, ``names``, and maybe ``test`` and ``path``, relative to ``root``."""
+    image_size_px: SizePx = (480, 640)
+    """Height and width of the network's input, in pixels."""
+
+
+Data = Annotated[ShapesData | CocoData | VocData | YoloData, Field(discriminator="format")]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from autokd.config.data import CocoData
+from autokd.config.data import CocoData, SplitFolders, VocData, YoloData
 from autokd.config.detectors import Detector
+from autokd.config.layouts import KNOWN_LAYOUTS, with_layout
 from autokd.config.model import RunConfig
 from autokd.config.problems import located_error
 from autokd.documents import Document, Location, load_document
@@ -33,6 +35,7 @@ def load_config(path_or_text: str | Path) -> RunConfig:
     """
     document = load_document(path_or_text)
     space = _read_space(document)
+    _require_layout(document)
     try:
         config = RunConfig.model_validate(document.data | {"space": space})
     except ValidationError as error:
@@ -87,15 +90,28 @@ def _read_space(document: Document) -> Space:
     return space_from_document(document.at("space"))
 
 
+def _require_layout(document: Document) -> None:
+    """Check that a section ``data`` without annotation files names a folder whose layout is known."""
+    section = document.data.get("data")
+    if not isinstance(section, dict) or not isinstance(section.get("root"), str) or {"train", "val"} & section.keys():
+        return
+    completed = with_layout(section)
+    if completed["format"] == "coco" and "train" not in completed:
+        root = _existing(Path(section["root"]), document, ("data", "root"), "folder")
+        raise document.error(
+            ("data", "root"),
+            f"{root} has no layout that is known without the keys 'train' and 'val': {KNOWN_LAYOUTS}. Give these keys, "
+            "or the folder that holds such a layout.",
+        )
+
+
 def _with_absolute_paths(config: RunConfig, document: Document) -> RunConfig:
     # Workers and later runs have other working directories; the checks name the line that a typing error is in.
     updates: dict[str, Any] = {}
-    if isinstance(config.data, CocoData):
+    if isinstance(config.data, (CocoData, VocData, YoloData)):
         root = _existing(config.data.root, document, ("data", "root"), "folder")
-        for key in ("images", "train", "val", "test"):
-            part = getattr(config.data, key)
-            if part is not None:
-                _existing(root / part, document, ("data", key), "folder" if key == "images" else "file")
+        for keys, part, kind in _parts_of(config.data):
+            _existing(root / part, document, ("data", *keys), kind)
         updates["data"] = config.data.model_copy(update={"root": root})
     teachers = tuple(
         _with_paths_of(section, document, location) for location, section in _teachers_of(config, document)
@@ -103,6 +119,21 @@ def _with_absolute_paths(config: RunConfig, document: Document) -> RunConfig:
     updates["teacher"] = teachers if isinstance(config.teacher, tuple) else teachers[0]
     updates["student"] = _with_paths_of(config.student, document, ("student",))
     return config.model_copy(update=updates)
+
+
+def _parts_of(data: CocoData | VocData | YoloData) -> Iterator[tuple[tuple[str, ...], Path, str]]:
+    """Yield key, path and kind of every file and folder below the root of a set."""
+    if isinstance(data, YoloData):
+        yield ("file",), data.file, "file"
+        return
+    if isinstance(data.images, SplitFolders):
+        yield from ((("images", key), folder, "folder") for key, folder in data.images if folder is not None)
+    elif isinstance(data, CocoData) or data.train.suffix == ".txt":
+        yield ("images",), data.images, "folder"
+    for key in ("train", "val", "test"):
+        part = getattr(data, key)
+        if part is not None:
+            yield (key,), part, "folder" if isinstance(data, VocData) and part.suffix != ".txt" else "file"
 
 
 def _with_paths_of(detector: Detector, document: Document, location: Location) -> Detector:

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_va
 
 from autokd.config.data import Data
 from autokd.config.detectors import Detector, Teachers, TeacherWeights, with_framework
+from autokd.config.layouts import with_layout
 from autokd.config.proxy import ProxyRecipe
 from autokd.config.recipes import FullRecipe
 from autokd.config.section import DistillerName, Section, Seeds
@@ -168,11 +169,11 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _name_the_ordinary(cls, data: Any) -> Any:
-        """Write out the ordinary format and framework, by which pydantic chooses a section's class."""
+        """Write out the layout of the data and the ordinary framework; pydantic chooses classes by them."""
         if not isinstance(data, dict):
             return data
-        if isinstance(data.get("data"), dict) and "format" not in data["data"]:
-            data = data | {"data": {"format": "coco"} | data["data"]}
+        if isinstance(data.get("data"), dict):
+            data = data | {"data": with_layout(data["data"])}
         teacher = data.get("teacher")
         if isinstance(teacher, (list, tuple)):
             teachers = [with_framework(section) for section in teacher]

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from autokd.config.data import CocoData, ShapesData
+from autokd.config.data import CocoData, ShapesData, VocData, YoloData
 from autokd.config.detector_sections import Backbone, TorchvisionDetector
 from autokd.config.frameworks import FRAMEWORKS, ORDINARY_FRAMEWORK
 from autokd.config.model import RuntimeConfig, SearchConfig
@@ -34,6 +34,8 @@ The keys that make the `proxy` cheaper, and their combinations: [proxy.md](proxy
 
 _SECTIONS: list[tuple[str, type[BaseModel], type[BaseModel] | None]] = [
     ("`data` with `format: coco`", CocoData, None),
+    ("`data` with `format: voc`", VocData, None),
+    ("`data` with `format: yolo`", YoloData, None),
     ("`data` with `format: shapes` (generated)", ShapesData, None),
     ("`teacher` and `student`", TorchvisionDetector, None),
     ("`backbone` of a torchvision detector", Backbone, None),

@@ -1,7 +1,10 @@
 """Detection sets: generated or in COCO's format, as samples, replayable views and batches.
 
 ``loading`` makes the splits of a configuration, ``content`` counts classes and objects, ``dataset`` is one split.
-``annotation_file`` and ``annotations`` read the JSON, ``images`` the image files. ``geometry`` and ``views`` hold the
+``parsed_file`` and ``annotation_file`` read the JSON, ``box_form`` looks at its numbers, ``columns`` and
+``annotations`` hold what is in it. ``images`` and ``depth`` read image files, ``image_files`` what they are;
+``array_store`` keeps both for all processes. ``convert`` reads other formats (``voc_layout``, ``yolo_layout``).
+``sharing`` compares splits. ``geometry``, ``views``, ``view_plan`` and ``mixing`` hold the
 maps between pixels, ``subsets``, ``batches`` and ``sample`` what a training reads. ``shapes``, ``scene`` and
 ``textures`` make the generated set.
 """
@@ -10,7 +13,7 @@ from autokd.data.batches import Batch, epoch_batches, view_numbers
 from autokd.data.content import content_of
 from autokd.data.dataset import DetectionDataset
 from autokd.data.geometry import BoxMap, Letterbox, letterbox
-from autokd.data.loading import Datasets, load_datasets, load_split
+from autokd.data.loading import Datasets, StoredSplit, load_datasets, load_split
 from autokd.data.report import DataReport
 from autokd.data.sample import HostBatch, Sample, Target, collate, stack_samples
 from autokd.data.shapes import shapes_digest, write_shapes
@@ -27,6 +30,7 @@ __all__ = [
     "IDENTITY",
     "Letterbox",
     "Sample",
+    "StoredSplit",
     "Target",
     "View",
     "Color",

@@ -1,14 +1,14 @@
 """Annotations of a split, cleaned as COCO's own tools expect them, and the ground truth for the evaluation.
 
-Legend: boxes are xyxy pixels of the image's frame (``images``); n boxes of an image; label k is ``classes[k]``.
+Legend: boxes are xyxy pixels of the image's frame (``images``); n boxes of an image; label k is ``classes[k]``; N
+images, M boxes of all images.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections import Counter
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,46 +16,117 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from autokd.data.annotation_file import read_annotation_file
-from autokd.data.geometry import Boxes, Size, box_areas, clip_boxes
-from autokd.data.images import read_header
+from autokd.data.box_form import CROWD_CAUSE
+from autokd.data.columns import AnnotationColumns, read_columns
+from autokd.data.geometry import Boxes, Size
+from autokd.data.image_files import ImageFiles, ReadHeader, look_at_files
+from autokd.data.image_folder import ImageFolder, find_image_folder
 from autokd.data.report import DataReport
 from autokd.errors import DataError
 
-_CLIP_NOTICED_PX = 1.0
-"""Pixels outside the image beyond which a clipped box is counted; rounding alone makes many boxes a little too wide."""
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ImageRecord:
-    """One image and its n objects. Crowd regions are among the boxes, marked; training leaves them out."""
-
-    image_id: int
-    file_name: str
-    size: Size
-    """(height, width) in pixels of the frame that the boxes refer to."""
-    boxes_xyxy_px: Boxes
-    """(n, 4)."""
-    labels: NDArray[np.int64]
-    """(n,), positions in ``classes``."""
-    is_crowd: NDArray[np.bool_]
-    """(n,)."""
-    areas: NDArray[np.float64]
-    """(n,) square pixels of the object's region if the set gives it, else of its box. By them the evaluation groups
-    objects into small, medium and large."""
-
-
-@dataclass(frozen=True, eq=False)
 class AnnotatedSplit:
-    """One annotation file, read and cleaned. Images are in the order of their ids."""
+    """One annotation file, read and cleaned. Images are in the order of their ids.
 
-    name: str
-    annotation_path: Path
-    images_dir: Path
-    classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    records: tuple[ImageRecord, ...]
-    report: DataReport
+    The annotations are columns that all processes of a machine share.
+
+    Attributes:
+        name: name of the split.
+        annotation_path: the annotation file.
+        folder: where the images lie.
+        classes: label k is ``classes[k]``.
+        category_ids: id of each label in this file.
+        columns: all annotations.
+        labels: (M,) label of each box.
+        report: counts of the annotations.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        annotation_path: Path,
+        folder: ImageFolder,
+        classes: tuple[str, ...] | None,
+        columns: AnnotationColumns,
+        *,
+        cache_dir: Path | None = None,
+        files: ImageFiles | None = None,
+    ) -> None:
+        """Take the columns as those of a split.
+
+        Args:
+            name: name of the split.
+            annotation_path: the annotation file.
+            folder: where the images lie.
+            classes: classes in the order of the labels, those of the training split. None: the file's own, by id.
+            columns: its annotations.
+            cache_dir: folder of the cache, in which what the image files are is kept; None: it is not kept.
+            files: what the image files are, if that is known.
+
+        Raises:
+            DataError: if the file has other classes, or no usable box.
+        """
+        own = columns.class_names
+        classes = own if classes is None else classes
+        if set(own) != set(classes):
+            raise _other_classes(annotation_path, own, classes)
+        self.name, self.annotation_path, self.folder = name, annotation_path, folder
+        self.classes, self.columns = classes, columns
+        self.category_ids = tuple(columns.category_ids[own.index(class_name)] for class_name in classes)
+        # Equal orders share the column of the store.
+        label_of_rank = np.array([classes.index(class_name) for class_name in own], dtype=np.int64)
+        self.labels = columns.ranks if own == classes else label_of_rank[columns.ranks]
+        self.report = self._report()
+        self._cache_dir, self._files = cache_dir, files
+
+    def __len__(self) -> int:
+        return self.columns.num_images
+
+    @cached_property
+    def image_of(self) -> NDArray[np.int64]:
+        """Position of each box's image, (M,)."""
+        return np.repeat(np.arange(len(self)), np.diff(self.columns.box_starts))
+
+    def trained_objects(self, index: int) -> tuple[Boxes, NDArray[np.int64]]:
+        """Return boxes (n, 4) and labels (n,) of one image, crowd regions left out.
+
+        Args:
+            index: position of the image.
+        """
+        columns = self.columns
+        rows = slice(int(columns.box_starts[index]), int(columns.box_starts[index + 1]))
+        kept = ~columns.is_crowd[rows]
+        return columns.boxes_xyxy_px[rows][kept], self.labels[rows][kept]
+
+    def size(self, index: int) -> Size:
+        """Return (height, width) in pixels of the frame of one image.
+
+        Args:
+            index: position of the image.
+        """
+        height, width = self.columns.sizes[index].tolist()
+        return height, width
+
+    def image_path(self, index: int) -> Path:
+        """Return the file of one image.
+
+        Args:
+            index: position of the image.
+        """
+        return self.folder.file(self.columns.file_name(index))
+
+    def image_files(self, read_header: ReadHeader) -> ImageFiles:
+        """Return what the image files are; they are looked at once.
+
+        Args:
+            read_header: reader of one file's header.
+
+        Raises:
+            DataError: with a list of the images that are missing, broken or of another aspect ratio than their JSON.
+        """
+        if self._files is None:
+            self._files = look_at_files(self.columns, self.folder, self.annotation_path, self._cache_dir, read_header)
+        return self._files
 
     def ground_truth(self) -> COCO:
         """Return the cleaned boxes for pycocotools' evaluation.
@@ -63,30 +134,52 @@ class AnnotatedSplit:
         Returns:
             Boxes, crowd regions included, in pixels of the frame of the JSON.
         """
-        annotations: list[dict[str, Any]] = []
-        for record in self.records:
-            boxes_xywh = np.concatenate(
-                [record.boxes_xyxy_px[:, :2], record.boxes_xyxy_px[:, 2:] - record.boxes_xyxy_px[:, :2]], axis=1
-            )
-            rows = zip(boxes_xywh.tolist(), record.labels.tolist(), record.is_crowd.tolist(), record.areas.tolist())
-            for box, label, is_crowd, area in rows:
-                annotations.append(
-                    {
-                        # From 1 on: pycocotools' evaluation takes a matched annotation of id 0 for an unmatched one.
-                        "id": len(annotations) + 1,
-                        "image_id": record.image_id,
-                        "category_id": self.category_ids[label],
-                        "bbox": box,
-                        "area": area,
-                        "iscrowd": int(is_crowd),
-                    }
-                )
+        columns = self.columns
+        boxes = columns.boxes_xyxy_px
+        boxes_xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        ids_of_labels = np.array(self.category_ids, dtype=np.int64)
+        image_ids = columns.image_ids
+        rows = zip(
+            image_ids[self.image_of].tolist(),
+            ids_of_labels[self.labels].tolist(),
+            boxes_xywh.tolist(),
+            columns.areas.tolist(),
+            columns.is_crowd.astype(int).tolist(),
+        )
+        # From 1 on: pycocotools' evaluation takes a matched annotation of id 0 for an unmatched one.
+        annotations: list[dict[str, Any]] = [
+            {"id": number, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": crowd}
+            for number, (image, category, box, area, crowd) in enumerate(rows, start=1)
+        ]
         images = [
-            {"id": record.image_id, "file_name": record.file_name, "height": record.size[0], "width": record.size[1]}
-            for record in self.records
+            {"id": image_id, "file_name": name, "height": size[0], "width": size[1]}
+            for image_id, name, size in zip(image_ids.tolist(), columns.file_names(), columns.sizes.tolist())
         ]
         categories = [{"id": key, "name": name} for key, name in zip(self.category_ids, self.classes)]
         return index_coco({"info": {}, "images": images, "annotations": annotations, "categories": categories})
+
+    def _report(self) -> DataReport:
+        columns, num_classes = self.columns, len(self.classes)
+        trained = np.bincount(self.labels[~columns.is_crowd], minlength=num_classes)
+        contiguous = (list(range(num_classes)), list(range(1, num_classes + 1)))
+        report = DataReport(
+            split=self.name,
+            source=str(self.annotation_path),
+            num_images=columns.num_images,
+            num_boxes=int(trained.sum()),
+            num_classes=num_classes,
+            non_contiguous_ids=sorted(self.category_ids) not in contiguous,
+            classes_without_boxes=tuple(self.classes[label] for label in np.flatnonzero(trained == 0)),
+            hints=columns.hints,
+            remarks=self.folder.remarks(),
+        ).adding(**columns.counts)
+        if report.num_boxes == 0:
+            cause = CROWD_CAUSE if report.crowd_regions else "Check that the annotations were exported with the images."
+            crowds = f": all {report.crowd_regions} boxes are crowd regions" if report.crowd_regions else ""
+            raise DataError(
+                f"{self.annotation_path}: none of the {report.num_images} images has a usable box{crowds}. {cause}"
+            )
+        return report
 
 
 def index_coco(data: dict[str, Any]) -> COCO:
@@ -99,7 +192,11 @@ def index_coco(data: dict[str, Any]) -> COCO:
 
 
 def read_split(
-    annotation_path: Path, images_dir: Path, name: str, classes: tuple[str, ...] | None = None
+    annotation_path: Path,
+    images_dir: Path,
+    name: str,
+    classes: tuple[str, ...] | None = None,
+    cache_dir: Path | None = None,
 ) -> AnnotatedSplit:
     """Read and clean the annotations of a split.
 
@@ -111,89 +208,17 @@ def read_split(
         images_dir: folder of the images.
         name: name of the split.
         classes: classes in the order of the labels, those of the training split. None: the file's own, by id.
+        cache_dir: folder of the cache, which keeps the cleaned annotations for other processes; None: it does not.
 
     Returns:
         The split; its images are in the order of their ids.
 
     Raises:
-        DataError: if the file is broken, has other classes, or no usable box.
+        DataError: if the file is broken, has other classes, or no usable box, or if its numbers have another form.
     """
-    coco = index_coco(read_annotation_file(annotation_path))
-    name_of_id = {key: coco.cats[key]["name"] for key in sorted(coco.cats)}
-    own = tuple(name_of_id.values())
-    classes = own if classes is None else classes
-    if set(own) != set(classes):
-        raise _other_classes(annotation_path, own, classes)
-    id_of_name = {class_name: key for key, class_name in name_of_id.items()}
-    category_ids = tuple(id_of_name[class_name] for class_name in classes)
-    counts: Counter[str] = Counter()
-    records = tuple(
-        _record(coco.imgs[image_id], coco.imgToAnns.get(image_id, []), images_dir, category_ids, counts)
-        for image_id in sorted(coco.imgs)
-    )
-    trained = np.bincount(
-        np.concatenate([record.labels[~record.is_crowd] for record in records]), minlength=len(classes)
-    )
-    report = DataReport(
-        split=name,
-        source=str(annotation_path),
-        num_images=len(records),
-        num_boxes=int(trained.sum()),
-        num_classes=len(classes),
-        non_contiguous_ids=sorted(category_ids) not in (list(range(len(own))), list(range(1, len(own) + 1))),
-        classes_without_boxes=tuple(classes[label] for label in np.flatnonzero(trained == 0)),
-    ).adding(**counts)
-    if report.num_boxes == 0:
-        raise DataError(
-            f"{annotation_path}: none of the {report.num_images} images has a usable box. "
-            "Check that the annotations were exported with the images."
-        )
-    return AnnotatedSplit(name, annotation_path, images_dir, classes, category_ids, records, report)
-
-
-def _record(
-    image: dict[str, Any],
-    annotations: list[dict[str, Any]],
-    images_dir: Path,
-    category_ids: tuple[int, ...],
-    counts: Counter[str],
-) -> ImageRecord:
-    size = _frame(image, images_dir, counts)
-    boxes_xywh = np.array([annotation["bbox"] for annotation in annotations], dtype=np.float64).reshape(-1, 4)
-    boxes = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1)
-    clipped = clip_boxes(boxes, size)
-    degenerate = (boxes_xywh[:, 2:] <= 0).any(axis=1)
-    outside = ~degenerate & (box_areas(clipped) == 0)
-    kept = ~(degenerate | outside)
-    reach = np.abs(boxes - clipped).max(axis=1, initial=0.0)
-    is_crowd = np.array([annotation.get("iscrowd") == 1 for annotation in annotations], dtype=bool)
-    given = np.array([_area(annotation) for annotation in annotations], dtype=np.float64)
-    areas = np.where(np.isnan(given), box_areas(clipped), given)
-    label_of_id = {category_id: label for label, category_id in enumerate(category_ids)}
-    labels = np.array([label_of_id[annotation["category_id"]] for annotation in annotations], dtype=np.int64)
-    counts["degenerate_boxes"] += int(degenerate.sum())
-    counts["outside_boxes"] += int(outside.sum())
-    counts["clipped_boxes"] += int((kept & (reach > _CLIP_NOTICED_PX)).sum())
-    counts["crowd_regions"] += int((kept & is_crowd).sum())
-    counts["missing_iscrowd"] += sum(annotation.get("iscrowd") is None for annotation in annotations)
-    counts["missing_areas"] += int(np.isnan(given).sum())
-    counts["images_without_boxes"] += int(not (kept & ~is_crowd).any())
-    return ImageRecord(image["id"], image["file_name"], size, clipped[kept], labels[kept], is_crowd[kept], areas[kept])
-
-
-def _frame(image: dict[str, Any], images_dir: Path, counts: Counter[str]) -> Size:
-    """Return (height, width) in pixels from the JSON; from the image file if the JSON gives none."""
-    if image.get("width") is not None and image.get("height") is not None:
-        return int(image["height"]), int(image["width"])
-    counts["missing_sizes"] += 1
-    return read_header(images_dir / image["file_name"]).stored_size
-
-
-def _area(annotation: dict[str, Any]) -> float:
-    """Return the annotation's area in square pixels; NaN if it is no positive finite number."""
-    area = annotation.get("area")
-    usable = isinstance(area, (int, float)) and not isinstance(area, bool) and np.isfinite(area) and area > 0
-    return float(area) if usable and area is not None else float("nan")
+    columns = read_columns(annotation_path, images_dir, cache_dir)
+    folder = find_image_folder(images_dir, annotation_path, columns.file_names())
+    return AnnotatedSplit(name, annotation_path, folder, classes, columns, cache_dir=cache_dir)
 
 
 def _other_classes(path: Path, found: tuple[str, ...], wanted: tuple[str, ...]) -> DataError:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,17 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from torch import Tensor
 
-from autokd.data.annotation_file import Problems
-from autokd.data.annotations import AnnotatedSplit, ImageRecord
-from autokd.data.geometry import Boxes, BoxMap, Size, box_areas, letterbox
-from autokd.data.images import fit_to_frame, read_header, read_pixels, require_fit
+from autokd.data.annotations import AnnotatedSplit
+from autokd.data.depth import FULL_DEPTH_SHIFT
+from autokd.data.geometry import Boxes, BoxMap, Size, box_areas, letterbox, letterbox_maps
+from autokd.data.image_files import ImageFiles
+from autokd.data.images import broken_image, read_header, read_pixels
 from autokd.data.mixing import draw_mosaic, mixture, mosaic_placements
 from autokd.data.report import DataReport
 from autokd.data.sample import Sample, Target, original_boxes
 from autokd.data.views import IDENTITY, Placement, View, apply_view, blank_canvas, place
-from autokd.errors import DataError, NonFiniteError
+from autokd.errors import NonFiniteError
+from autokd.files import content_digest
 
 logger = logging.getLogger("autokd.data")
 
@@ -37,9 +39,7 @@ MIN_SIDE_PX = 0.5
 """Shortest side of a box in the network's input that is trained on."""
 MIN_VISIBLE_FRACTION = 0.3
 """Least part of a box in a view's window with which it is trained on in that view."""
-_HASHED_BYTES = 2**18
-"""Bytes of a file that its fingerprint reads: half of them from the start, half from the end."""
-_FINGERPRINT_VERSION = "1"
+_FINGERPRINT_VERSION = "2"
 
 
 class DetectionDataset:
@@ -52,12 +52,16 @@ class DetectionDataset:
         category_ids: COCO id of each label.
         image_ids: COCO id of each image.
         image_size_px: (H, W) of the network's input.
-        report: counts of what was found in the annotations and, after ``check``, in the images.
         keeps_images: whether decoded images stay in memory, as uint8.
+        deep_shift: bits by which images of more than 8 bits a channel are reduced, the same in all splits of a set.
     """
 
     def __init__(
-        self, split: AnnotatedSplit, image_size_px: Size, memory_limit_bytes: int = MEMORY_LIMIT_BYTES
+        self,
+        split: AnnotatedSplit,
+        image_size_px: Size,
+        memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+        deep_shift: int = FULL_DEPTH_SHIFT,
     ) -> None:
         """Make a data set; no image is read yet.
 
@@ -65,6 +69,7 @@ class DetectionDataset:
             split: the cleaned annotations.
             image_size_px: (H, W) of the network's input.
             memory_limit_bytes: size of all decoded images up to which they are kept in memory.
+            deep_shift: bits by which images of more than 8 bits a channel are reduced.
         """
         self.split = split
         self.image_size_px = (int(image_size_px[0]), int(image_size_px[1]))
@@ -72,8 +77,8 @@ class DetectionDataset:
         self.classes = split.classes
         self.category_ids = split.category_ids
         self.annotation_path = split.annotation_path
-        self.image_ids = tuple(record.image_id for record in split.records)
-        self.report = split.report.adding(too_small_boxes=self._count_too_small())
+        self.image_ids: tuple[int, ...] = tuple(split.columns.image_ids.tolist())
+        self.deep_shift = deep_shift
         height, width = self.image_size_px
         self._memory_limit_bytes = memory_limit_bytes
         self.keeps_images = self.num_images * 3 * height * width <= memory_limit_bytes
@@ -89,12 +94,22 @@ class DetectionDataset:
     @property
     def num_images(self) -> int:
         """Images of the split."""
-        return len(self.split.records)
+        return len(self.split)
 
     @property
     def num_classes(self) -> int:
         """Classes of the set."""
         return len(self.classes)
+
+    @cached_property
+    def report(self) -> DataReport:
+        """Counts of what was found in the annotations and, after ``check``, in the images."""
+        return self.split.report.adding(too_small_boxes=self._count_too_small())
+
+    @property
+    def files(self) -> ImageFiles:
+        """Sizes, kinds and samples of the image files; they are looked at when this is first asked for."""
+        return self.split.image_files(read_header)
 
     def at_size(self, image_size_px: Size) -> DetectionDataset:
         """Return the same split for another size of the network's input.
@@ -104,7 +119,7 @@ class DetectionDataset:
         Args:
             image_size_px: (H, W) of the network's input.
         """
-        return DetectionDataset(self.split, image_size_px, self._memory_limit_bytes)
+        return DetectionDataset(self.split, image_size_px, self._memory_limit_bytes, self.deep_shift)
 
     def image_path(self, index: int) -> Path:
         """Return the file of one image.
@@ -112,7 +127,7 @@ class DetectionDataset:
         Args:
             index: position of the image.
         """
-        return self.split.images_dir / self.split.records[index].file_name
+        return self.split.image_path(index)
 
     def original_size(self, index: int) -> Size:
         """Return (height, width) in pixels of the frame that COCO results refer to.
@@ -120,7 +135,7 @@ class DetectionDataset:
         Args:
             index: position of the image.
         """
-        return self.split.records[index].size
+        return self.split.size(index)
 
     def load(self, index: int, view: View = IDENTITY) -> Sample:
         """Return one image in one view.
@@ -132,11 +147,9 @@ class DetectionDataset:
         Raises:
             DataError: if the file cannot be read; it is named.
         """
-        record = self.split.records[index]
         box_map = self.input_from_original(index, view)
-        return Sample(
-            self._shown(index, view), self.target(index, view), index, record.image_id, record.size, box_map, view
-        )
+        pixels_CHW, target = self._shown(index, view), self.target(index, view)
+        return Sample(pixels_CHW, target, index, self.image_ids[index], self.split.size(index), box_map, view)
 
     def target(self, index: int, view: View = IDENTITY) -> Target:
         """Return the boxes that ``load`` returns, without reading the image.
@@ -145,9 +158,7 @@ class DetectionDataset:
             index: position of the image.
             view: view that the boxes are mapped and clipped to.
         """
-        targets = [
-            self._target(self.split.records[member], placement) for member, placement in self._placements(index, view)
-        ]
+        targets = [self._target(member, placement) for member, placement in self._placements(index, view)]
         if view.mixed_with is not None:
             targets.append(self.target(*view.mixed_with))
         if len(targets) == 1:
@@ -164,13 +175,14 @@ class DetectionDataset:
             index: position of the image.
             view: view that the input shows.
         """
-        box = letterbox(self.split.records[index].size, self.image_size_px)
+        box = letterbox(self.split.size(index), self.image_size_px)
         return box.box_map.then(place(view, box.content_size, self.image_size_px).box_map)
 
     def boxes_by_class(self) -> NDArray[np.int64]:
         """Return the number of boxes of each class in each image, (N, K); crowd regions do not count."""
-        labels = (record.labels[~record.is_crowd] for record in self.split.records)
-        return np.stack([np.bincount(of_image, minlength=self.num_classes) for of_image in labels])
+        split = self.split
+        cells = (split.image_of * self.num_classes + split.labels)[~split.columns.is_crowd]
+        return np.bincount(cells, minlength=self.num_images * self.num_classes).reshape(-1, self.num_classes)
 
     def to_coco_results(
         self, index: int, detections: Mapping[str, Tensor], view: View = IDENTITY
@@ -204,7 +216,7 @@ class DetectionDataset:
         return self.split.ground_truth()
 
     def check(self) -> DataReport:
-        """Open every image's header, so that a broken file is found before anything is trained; log the report.
+        """Look at every image file, so that a broken one is found before anything is trained; log the report.
 
         Returns:
             The report with the counts of the images added.
@@ -212,29 +224,46 @@ class DetectionDataset:
         Raises:
             DataError: with a list of the images that are missing, broken or of another aspect ratio than their JSON.
         """
-        counts: Counter[str] = Counter()
-        problems = Problems(self.annotation_path)
-        for index, record in enumerate(self.split.records):
+        report = self.examine()
+        logger.log(logging.WARNING if report.warnings() else logging.INFO, "%s", report.summary())
+        return report
+
+    def examine(self) -> DataReport:
+        """Look at every image file, as ``check`` does, and log nothing.
+
+        Headers that another process or an earlier run has read, of files that have not changed, are not opened again.
+
+        Returns:
+            The report with the counts of the images added.
+
+        Raises:
+            DataError: as ``check`` does.
+        """
+        self.report = self.report.adding(**self.files.counts(self.split.columns.sizes))
+        if self.report.deep_images and self.deep_shift != FULL_DEPTH_SHIFT:
+            remark = (
+                f"16-bit images of this set use a part of their range, with {self.files.peak} as the brightest value "
+                f"of this split: they are divided by {2**self.deep_shift} instead of {2**FULL_DEPTH_SHIFT}"
+            )
+            self.report = replace(self.report, remarks=(*self.split.report.remarks, remark))
+        return self.report
+
+    def whole_digest(self) -> str:
+        """Return a digest of the annotations and of every byte of the image files, which takes a while.
+
+        Equal digests on two machines mean equal sets, where ``fingerprint`` compares a sample of each file.
+
+        Raises:
+            DataError: if a file cannot be read.
+        """
+        digest = hashlib.blake2b(self.split.columns.content.encode(), digest_size=16)
+        for index in range(self.num_images):
             path = self.image_path(index)
             try:
-                header = read_header(path)
-                if fit_to_frame(header.stored_size, header.orientation, record.size) is None:
-                    # A PNG may have its EXIF orientation behind its pixels, where only decoding finds it.
-                    header = read_header(path, decode=True)
-                fit = require_fit(path, header, record.size)
-            except DataError as error:
-                problems.add(f"image {record.image_id}: {error}")
-                continue
-            counts["scaled_images"] += fit.scale
-            counts["rotated_images"] += fit.rotate
-            counts["orientation_ignored"] += header.orientation != 1 and not fit.rotate
-            counts["gray_images"] += header.kind == "gray"
-            counts["alpha_images"] += header.kind == "alpha"
-            counts["deep_images"] += header.kind == "deep"
-        problems.raise_if_any()
-        self.report = self.report.adding(**counts)
-        logger.log(logging.WARNING if self.report.warnings() else logging.INFO, "%s", self.report.summary())
-        return self.report
+                digest.update(content_digest(path).encode())
+            except OSError as error:
+                raise broken_image(path, error) from None
+        return digest.hexdigest()
 
     def preload(self, indices: Iterable[int] | None = None) -> None:
         """Decode images into memory; do nothing if the split does not keep its images.
@@ -250,17 +279,14 @@ class DetectionDataset:
     def fingerprint(self) -> str:
         """16 hexadecimal digits of everything that ``load`` depends on.
 
-        That is classes, image list, frames, boxes, ``image_size_px`` and the files' bytes (of a file over 256 KiB its
-        length, its first and its last 128 KiB). Names of folders, layout of the JSON and times of files do not count.
+        That is classes, image list, frames, boxes, ``image_size_px``, and of each file its length and 4 KiB of its
+        start, middle and end. Names of folders, layout of the JSON and times of files do not count.
         """
-        digest = hashlib.blake2b(digest_size=8)
-        head = (_FINGERPRINT_VERSION, self.classes, self.category_ids, self.image_size_px)
-        digest.update(repr(head).encode())
-        for index, record in enumerate(self.split.records):
-            digest.update(repr((record.image_id, record.file_name, record.size, len(record.labels))).encode())
-            for values in (record.boxes_xyxy_px, record.labels, record.is_crowd, record.areas):
-                digest.update(np.ascontiguousarray(values).tobytes())
-            _hash_file(self.image_path(index), digest)
+        head = (_FINGERPRINT_VERSION, self.classes, self.category_ids, self.image_size_px, self.split.columns.content)
+        digest = hashlib.blake2b(repr(head).encode(), digest_size=8)
+        if self.deep_shift != FULL_DEPTH_SHIFT:
+            digest.update(f"deep images by {self.deep_shift} bits".encode())
+        digest.update(self.files.samples.tobytes())
         return digest.hexdigest()
 
     def _letterboxed(self, index: int) -> Tensor:
@@ -279,9 +305,9 @@ class DetectionDataset:
         return canvas_CHW
 
     def _decode_into(self, index: int, canvas_CHW: Tensor) -> None:
-        record = self.split.records[index]
-        rows, columns = letterbox(record.size, self.image_size_px).content_size
-        pixels = read_pixels(self.image_path(index), record.size, (rows, columns))
+        size = self.split.size(index)
+        rows, columns = letterbox(size, self.image_size_px).content_size
+        pixels = read_pixels(self.image_path(index), size, (rows, columns), self.deep_shift)
         canvas_CHW[:, :rows, :columns] = torch.from_numpy(pixels)
 
     def _shown(self, index: int, view: View) -> Tensor:
@@ -312,48 +338,41 @@ class DetectionDataset:
 
     def _content_size(self, index: int) -> Size:
         """Return the part of the input that a letterboxed image fills, (h, w)."""
-        return letterbox(self.split.records[index].size, self.image_size_px).content_size
+        return letterbox(self.split.size(index), self.image_size_px).content_size
 
-    def _target(self, record: ImageRecord, placement: Placement) -> Target:
-        box = letterbox(record.size, self.image_size_px)
-        whole = box.box_map.then(placement.box_map).apply(record.boxes_xyxy_px[~record.is_crowd])
+    def _target(self, index: int, placement: Placement) -> Target:
+        box = letterbox(self.split.size(index), self.image_size_px)
+        boxes_xyxy_px, labels = self.split.trained_objects(index)
+        whole = box.box_map.then(placement.box_map).apply(boxes_xyxy_px)
         boxes, visible = visible_boxes(whole, placement.paste_start, placement.visible_size)
-        labels = record.labels[~record.is_crowd]
         return {
             "boxes": torch.from_numpy(boxes[visible].astype(np.float32)),
             "labels": torch.from_numpy(labels[visible]),
         }
 
     def _count_too_small(self) -> int:
-        return sum(
-            int((~record.is_crowd).sum()) - len(self.target(index)["labels"])
-            for index, record in enumerate(self.split.records)
-        )
+        split = self.split
+        scales, contents = letterbox_maps(split.columns.sizes, self.image_size_px)
+        boxes = split.columns.boxes_xyxy_px * scales[split.image_of][:, [1, 0, 1, 0]]
+        _, visible = visible_boxes(boxes, (0, 0), contents[split.image_of].T)
+        return int((~visible & ~split.columns.is_crowd).sum())
 
 
-def visible_boxes(boxes: Boxes, start: Size, size: Size) -> tuple[Boxes, np.ndarray[Any, np.dtype[np.bool_]]]:
+def visible_boxes(
+    boxes: Boxes, start: Size, size: Size | NDArray[np.int64]
+) -> tuple[Boxes, np.ndarray[Any, np.dtype[np.bool_]]]:
     """Clip boxes to a window.
 
     Args:
         boxes: (n, 4) xyxy pixels.
         start: (y, x) of the window's first pixel.
-        size: (h, w) of the window.
+        size: (h, w) of the window; (2, n) if each box has its own.
 
     Returns:
         The clipped boxes, (n, 4), and whether each is large and visible enough to be trained on, (n,).
     """
     (top, left), (rows, columns) = start, size
-    low, high = np.array([left, top, left, top]), np.array([left + columns, top + rows] * 2)
+    low, high = np.array([left, top, left, top]), np.array([left + columns, top + rows] * 2).T
     clipped = boxes.clip(low, high)
     wide_enough = ((clipped[:, 2:] - clipped[:, :2]) >= MIN_SIDE_PX).all(axis=1)
     return clipped, wide_enough & (box_areas(clipped) >= MIN_VISIBLE_FRACTION * box_areas(boxes))
-
-
-def _hash_file(path: Path, digest: Any) -> None:
-    size = path.stat().st_size
-    digest.update(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(_HASHED_BYTES // 2 if size > _HASHED_BYTES else _HASHED_BYTES))
-        if size > _HASHED_BYTES:
-            file.seek(size - _HASHED_BYTES // 2)
-            digest.update(file.read())

@@ -94,6 +94,25 @@ def letterbox(original_size: Size, image_size_px: Size) -> Letterbox:
     return Letterbox((content_h, content_w), BoxMap(content_w / width, 0.0, content_h / height, 0.0))
 
 
+def letterbox_maps(
+    original_sizes: NDArray[np.int64], image_size_px: Size
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Fit many images into the network's input at once, each as ``letterbox`` does.
+
+    Args:
+        original_sizes: (N, 2), (height, width) of the images in pixels.
+        image_size_px: (H, W) of the input.
+
+    Returns:
+        Factors (N, 2) from pixels of the image to pixels of the input, and sizes (N, 2) of the parts of the input that
+        the images fill, height first.
+    """
+    limits = np.array(image_size_px)
+    scale = (limits / original_sizes).min(axis=1, keepdims=True)
+    contents = np.floor(original_sizes * scale + 0.5).astype(np.int64).clip(1, limits)
+    return contents / original_sizes, contents
+
+
 def clip_boxes(boxes: Boxes, size: Size) -> Boxes:
     """Clip (n, 4) boxes to an image of ``size`` (height, width)."""
     height, width = size

@@ -19,7 +19,7 @@ import io
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -27,13 +27,12 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch.nn import functional
 
+from autokd.data.depth import DEEP_MODES, FULL_DEPTH_SHIFT, deep_values, unsupported_pixels
 from autokd.data.geometry import Size
 from autokd.errors import DataError
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 """Exceptions that Pillow raises on files that it cannot read."""
-_DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-"""Pillow's modes of more than 8 bits a channel."""
 _TAIL_BYTES = 4096
 """Bytes at the end of a file in which its end mark is looked for; some programs append data behind it."""
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
@@ -45,6 +44,10 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientation -> the turn that makes the image upright, for the orientations that exchange height and width."""
+
+Kind = Literal["color", "gray", "alpha", "deep"]
+"""Kinds of pixels: three channels, one channel, with transparency, more than 8 bits a channel."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,13 @@ class Header:
     stored_size: Size
     orientation: int
     """EXIF orientation, 1 to 8; 1: as stored."""
-    kind: Literal["color", "gray", "alpha", "deep"]
+    kind: Kind
+
+    @property
+    def upright_size(self) -> Size:
+        """Size of the image as a program shows it, rotated as its EXIF orientation says."""
+        height, width = self.stored_size
+        return (width, height) if self.orientation in _TURNS else (height, width)
 
 
 def fit_to_frame(stored_size: Size, orientation: int, frame: Size) -> Fit | None:
@@ -112,13 +121,30 @@ def read_header(path: Path, *, decode: bool = False) -> Header:
         raise broken_image(path, error) from None
 
 
-def read_pixels(path: Path, frame: Size, size: Size) -> NDArray[np.uint8]:
+def read_peak(path: Path) -> int:
+    """Return the greatest value of an image of more than 8 bits a channel.
+
+    Args:
+        path: the image file.
+
+    Raises:
+        DataError: if the file is broken, or has values beyond 16 bits.
+    """
+    try:
+        with Image.open(path) as image:
+            return int(deep_values(image, path).max())
+    except _BROKEN as error:
+        raise broken_image(path, error) from None
+
+
+def read_pixels(path: Path, frame: Size, size: Size, deep_shift: int = FULL_DEPTH_SHIFT) -> NDArray[np.uint8]:
     """Decode an image, and scale it by an antialiased bilinear filter.
 
     Args:
         path: the image file.
         frame: size in the JSON.
         size: wanted size.
+        deep_shift: bits by which values of more than 8 bits are reduced (``shift_of_depth``).
 
     Returns:
         (C, *size) uint8 RGB.
@@ -136,7 +162,7 @@ def read_pixels(path: Path, frame: Size, size: Size) -> NDArray[np.uint8]:
             image.load()
             # Read again: a PNG's orientation may be known only now, after its pixels.
             header = replace(header, orientation=_orientation(image))
-            rgb = _to_rgb(image, path)
+            rgb = _to_rgb(image, path, deep_shift)
             if require_fit(path, header, frame).rotate:
                 rgb = rgb.transpose(_TURNS[header.orientation])
     except _BROKEN as error:
@@ -163,6 +189,13 @@ def broken_image(path: Path, error: BaseException) -> DataError:
         return DataError(
             f"{path}: no such image. Put the file there, correct 'file_name' or the setting data.images, "
             "or remove the image from the JSON."
+        )
+    if isinstance(error, Image.DecompressionBombError):
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        return DataError(
+            f"{path}: the image is too large ({error}). At most {most:.0f} million pixels are read, since an image is "
+            "decoded whole before it is scaled. Cut it into tiles with entries of their own in the JSON, "
+            "or scale it down together with its boxes."
         )
     return DataError(
         f"{path}: the image cannot be read ({type(error).__name__}: {error}). "
@@ -209,33 +242,27 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _kind(image: Image.Image, path: Path) -> Literal["color", "gray", "alpha", "deep"]:
+def _kind(image: Image.Image, path: Path) -> Kind:
     if image.mode == "F":
-        raise _unsupported(path, "floating-point")
-    if image.mode in _DEEP_MODES:
+        raise unsupported_pixels(path, "floating-point")
+    if image.mode in DEEP_MODES:
         return "deep"
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return "alpha"
     return "gray" if image.mode in ("1", "L") else "color"
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
-    """Convert to 8-bit RGB. Alpha is dropped, as OpenCV and Pillow drop it; 16 bits lose their lower 8."""
+def _to_rgb(image: Image.Image, path: Path, deep_shift: int) -> Image.Image:
+    """Convert to 8-bit RGB. Alpha is dropped, as OpenCV and Pillow drop it; 16 bits lose their lowest bits."""
     if image.mode == "F":
-        raise _unsupported(path, "floating-point")
-    if image.mode in _DEEP_MODES:
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise _unsupported(path, "32-bit integer")
-        return Image.fromarray((values.astype(np.int64) >> 8).astype(np.uint8)).convert("RGB")
+        raise unsupported_pixels(path, "floating-point")
+    if image.mode in DEEP_MODES:
+        values = deep_values(image, path)
+        return Image.fromarray((values >> deep_shift).clip(max=255).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         # Through RGBA, since Pillow warns of palettes whose transparency is given in bytes.
         image = image.convert("RGBA")
     return image.convert("RGB")
-
-
-def _unsupported(path: Path, what: str) -> DataError:
-    return DataError(f"{path}: {what} pixels have no known range. Convert the file to 8 or 16 bits a channel.")
 
 
 def _tail(path: Path) -> bytes:

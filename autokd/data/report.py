@@ -59,6 +59,8 @@ class DataReport:
         images_without_boxes: images without a box of ``num_boxes``.
         rotated_images: images that are rotated by their EXIF orientation.
         gray_images: grayscale images.
+        hints: suspicions about the numbers, a sentence each, which count as warnings.
+        remarks: readings of the set that are no fault, a sentence each.
     """
 
     split: str
@@ -83,6 +85,8 @@ class DataReport:
     images_without_boxes: int = 0
     rotated_images: int = 0
     gray_images: int = 0
+    hints: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def adding(self, **counts: int) -> DataReport:
         """Return the report with some counts set; a count that it has already is replaced, not added to.
@@ -96,14 +100,14 @@ class DataReport:
 
     def warnings(self) -> tuple[str, ...]:
         """Return a sentence for each kind of fault that was found: "boxes without width or height, dropped: 3"."""
-        lines = [*self._lines(WARNINGS)]
+        lines = [*self._lines(WARNINGS), *self.hints]
         if self.classes_without_boxes:
             lines.append(f"classes without a box: {', '.join(self.classes_without_boxes)}")
         return tuple(lines)
 
     def notes(self) -> tuple[str, ...]:
         """Return a sentence for each kind of irregularity that is no fault."""
-        lines = [*self._lines(NOTES)]
+        lines = [*self._lines(NOTES), *self.remarks]
         if self.non_contiguous_ids:
             lines.append("category ids have gaps: labels are their ranks, and results carry the ids again")
         return tuple(lines)

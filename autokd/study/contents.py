@@ -17,7 +17,8 @@ from autokd.training import file_digest
 
 def contents_of(config: ResolvedConfig, datasets: Datasets) -> dict[str, str]:
     """Return place in the config file -> digest of what it names: data, checkpoints, and a framework's own files."""
-    found = {f"data.{name}": getattr(datasets, name).fingerprint for name in ("train", "val", "test")}
+    # Not "data.NAME", under which older versions of AutoKD kept another digest of the same files.
+    found = {f"data.{name}.files": getattr(datasets, name).fingerprint for name in ("train", "val", "test")}
     found |= _of_detector("student", config.student)
     for i, teacher in enumerate(config.teachers):
         found |= _of_detector("teacher" if len(config.teachers) == 1 else f"teacher[{i}]", teacher)

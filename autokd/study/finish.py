@@ -156,7 +156,8 @@ def _proxy_reward(study: optuna.Study, distiller: NamedDistiller) -> float | Non
 def _notes(run: RunContext, trained: FullResults) -> tuple[str, ...]:
     notes = []
     if run.datasets.test_is_val:
-        notes.append("There is no test file: test AP was measured on val, on which the winner was chosen too.")
+        notes.append("Test is val: test AP was measured on val, on which the winner was chosen too.")
+    notes.extend(run.datasets.shared_images)
     if len(run.config.teachers) > 1:
         notes.append(_teachers_note(run.config, run.preparation.scores))
     if run.config.search.promote_after is not None and run.study.get_trials(deepcopy=False):

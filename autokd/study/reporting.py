@@ -59,7 +59,7 @@ def _comparison_images(
     artifacts: Mapping[str, Mapping[str, str]],
 ) -> list[ComparisonImage]:
     """Return some test images with the boxes of the teacher, of "none" and of the winner (first seed)."""
-    test = load_datasets(config.data, cache_dir).test
+    test = load_datasets(config.data, cache_dir, check=False).test
     files: dict[str, Path] = {}
     teacher = directory / TEACHER_DETECTIONS
     if teacher.exists():

@@ -68,7 +68,7 @@ def run_search(
     """
     observer = observer or SilentObserver()
     config = resolve(config)
-    content = content_of(config.data)
+    content = content_of(config.data, cache_dir)
     check_trainable(config, content=content)
     pair = pair_of(config, content)
     space, reasons = pair.part_of(config.space)
@@ -120,7 +120,7 @@ def run_distill(
     """
     observer = observer or SilentObserver()
     config = resolve(config)
-    check_trainable(config, spec, content_of(config.data))
+    check_trainable(config, spec, content_of(config.data, cache_dir))
     family = detector_family_of(config.student)
     for note in (*config.notes, *family_notes(_published(config, family, spec), family)):
         observer.say(note)
@@ -166,9 +166,6 @@ def _open_run(
         space: space to search; None if nothing is searched.
     """
     datasets = load_datasets(config.data, cache_dir)
-    for report in datasets.check():
-        for warning in report.warnings():
-            observer.say(f"{report.split}: {warning}")
     try_detectors(config, datasets.classes, datasets.train.image_size_px)
     with RunDirectory.start(directory, config, resume=resume) as run_directory:
         study = open_study(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from autokd.config import ResolvedConfig
-from autokd.data import Datasets
+from autokd.data import Datasets, StoredSplit
 from autokd.detectors import Detector
 from autokd.distill import TeacherEnsemble
 from autokd.jobs import Job, JobFailed, Outcome, RecipeName, Report, WorkerResources, inactive_words
@@ -45,22 +45,27 @@ class TrainingEvaluatorFactory:
         run_dir: the run directory, to which jobs write.
         datasets: the data sets that this process has read. They stay behind when the factory is pickled: a worker reads
             its own.
+        stored: what this process has put into the cache of the data sets, by which a worker opens them without reading
+            a file of the set.
     """
 
     config: ResolvedConfig
     cache_dir: Path
     run_dir: Path
     datasets: Datasets | None = field(default=None, compare=False)
+    stored: Mapping[str, StoredSplit] | None = field(default=None, compare=False)
 
     def __call__(self, resources: WorkerResources) -> TrainingEvaluator:
         """Return the evaluator of this process; sets torch's number of threads."""
         if resources.num_threads > 0:
             torch.set_num_threads(resources.num_threads)
         device = torch.device(resources.device)
-        return TrainingEvaluator(TrainingAssets(self.config, self.cache_dir, device, self.datasets), self.run_dir)
+        assets = TrainingAssets(self.config, self.cache_dir, device, self.datasets, stored=self.stored)
+        return TrainingEvaluator(assets, self.run_dir)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.config, self.cache_dir, self.run_dir)
+        stored = self.stored if self.datasets is None else self.datasets.stored
+        return type(self), (self.config, self.cache_dir, self.run_dir, None, stored)
 
 
 class TrainingEvaluator:

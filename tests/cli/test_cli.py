@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from autokd.cli import app
@@ -20,6 +22,7 @@ OPTIONS = {
     "search": {"--run-dir", "--trials", "--workers", "--ray-address", "--storage", "--resume", "--cache-dir"},
     "distill": {"--run-dir", "--gradient-ratio", "--resume", "--workers", "--ray-address", "--cache-dir"},
     "evaluate": {"--weights", "--split", "--teacher", "--cache-dir"},
+    "data": {"--whole", "--cache-dir"},
     "report": {"--cache-dir", "--storage"},
     "dashboard": {"--port"},
     "space": {"--samples"},
@@ -74,6 +77,39 @@ def test_show_prints_formula_and_digest(tmp_path):
     output = invoke("show", str(path)).output
     assert "L = 40 x l2(F)" in output
     assert "digest" in output
+
+
+def test_data_prints_layout_counts_and_what_splits_share(tmp_path):
+    for split in ("train2017", "val2017"):
+        (tmp_path / "set" / split).mkdir(parents=True)
+        Image.new("L", (60, 40), 7).save(tmp_path / "set" / split / "a.png")
+        (tmp_path / "set" / "annotations").mkdir(exist_ok=True)
+        annotations = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 20]}]
+        (tmp_path / "set" / "annotations" / f"instances_{split}.json").write_text(
+            json.dumps(
+                {
+                    "images": [{"id": 1, "file_name": "a.png", "width": 60, "height": 40}],
+                    "annotations": annotations,
+                    "categories": [{"id": 1, "name": "cat"}],
+                }
+            )
+        )
+    (tmp_path / "kd.yaml").write_text(f"data: {{root: {tmp_path / 'set'}}}\nteacher: {{train: {{}}}}\nstudent: {{}}\n")
+    options = ("--whole", "--cache-dir", str(tmp_path / "cache"))
+    result = invoke("data", str(tmp_path / "kd.yaml"), *options)
+    assert result.exit_code == 0, result.output
+    assert "train: annotations/instances_train2017.json" in result.output
+    assert "val: val2017" in result.output
+    assert "train: 1 images, 1 boxes of 1 classes" in result.output
+    assert result.output.count("grayscale images, made RGB: 1") == 2
+    assert "train and val share 1 images" in result.output
+    digests = re.findall("digest of every byte: ([0-9a-f]{32})", result.output)
+    assert len(digests) == 2
+    assert digests[0] == digests[1], "the splits hold the same bytes"
+    with (tmp_path / "set" / "val2017" / "a.png").open("ab") as file:
+        file.write(b"more")
+    changed = re.findall("digest of every byte: (.*)", invoke("data", str(tmp_path / "kd.yaml"), *options).output)
+    assert changed[0] == digests[0] != changed[1]
 
 
 def test_space_shows_the_tree_and_its_size(tmp_path):

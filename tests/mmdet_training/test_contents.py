@@ -61,7 +61,8 @@ def test_contents_follow_bases_checkpoints_and_annotations(run_of, shapes, tmp_p
     datasets = load_datasets(config.data, tmp_path / "cache")
     before = contents_of(config, datasets)
     assert set(before) == {
-        "data.train", "data.val", "data.test", "student.config", "teacher.config", "teacher.checkpoint"
+        "data.train.files", "data.val.files", "data.test.files", "student.config", "teacher.config",
+        "teacher.checkpoint",
     }  # fmt: skip
     base = where / "base.py"
     base.write_text((where / "student.py").read_text())
@@ -76,7 +77,7 @@ def test_contents_follow_bases_checkpoints_and_annotations(run_of, shapes, tmp_p
     data = config.data.model_copy(update={"val": where / "less.json"})
     after = contents_of(config, load_datasets(data, tmp_path / "cache"))
     changed = {place for place in before if before[place] != after[place]}
-    assert changed == {"student.config", "teacher.checkpoint", "data.val", "data.test"}
+    assert changed == {"student.config", "teacher.checkpoint", "data.val.files", "data.test.files"}
 
 
 def test_caches_of_weights_and_taps_do_not_take_an_edited_config_for_the_old_one(run_of, tmp_path):

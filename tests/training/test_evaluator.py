@@ -225,6 +225,20 @@ def test_a_factory_travels_without_the_data(tiny_config, tiny_data, tiny_cache, 
     assert len(text) < 20_000
     arrived = pickle.loads(text)
     assert (arrived.config, arrived.datasets) == (tiny_config, None)
+    assert arrived.stored == tiny_data.stored != {}
+    assert pickle.loads(pickle.dumps(arrived)).stored == arrived.stored
+
+
+def test_a_worker_opens_the_data_that_the_driver_stored(tiny_config, tiny_data, tiny_cache, tmp_path, monkeypatch):
+    arrived = pickle.loads(pickle.dumps(TrainingEvaluatorFactory(tiny_config, tiny_cache, tmp_path, tiny_data)))
+
+    def never(*args, **settings):
+        raise AssertionError(f"read again: {args}")
+
+    for name in ("columns.parse_annotation_file", "dataset.read_header", "image_files.stamps_of"):
+        monkeypatch.setattr(f"autokd.data.{name}", never)
+    data = arrived(WorkerResources()).assets.data.full
+    assert [split.fingerprint for split in data.splits] == [split.fingerprint for split in tiny_data.splits]
 
 
 def test_a_worker_loads_data_and_teacher_once(make_evaluator, run_job, tiny_config, tiny_data, tiny_cache, monkeypatch):

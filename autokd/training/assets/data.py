@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 
 from autokd.config import Recipe, ResolvedConfig
-from autokd.data import Datasets, DetectionDataset, load_datasets, stratified_indices
+from autokd.data import Datasets, DetectionDataset, StoredSplit, load_datasets, stratified_indices
 from autokd.jobs import RecipeName
 from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, identity_plan, training_plan
 from autokd.training.measure.average_precision import PrecisionMeter
@@ -22,7 +22,12 @@ class DataAssets:
     """
 
     def __init__(
-        self, config: ResolvedConfig, cache_dir: Path, device: torch.device, datasets: Datasets | None = None
+        self,
+        config: ResolvedConfig,
+        cache_dir: Path,
+        device: torch.device,
+        datasets: Datasets | None = None,
+        stored: Mapping[str, StoredSplit] | None = None,
     ) -> None:
         """Read nothing yet.
 
@@ -31,11 +36,13 @@ class DataAssets:
             cache_dir: folder of the cache.
             device: device of the loaders' batches.
             datasets: the data sets, if this process has read them already.
+            stored: where they are in the cache, if another process has read them.
         """
         self.config = config
         self.cache_dir = cache_dir
         self.device = device
         self._given = datasets
+        self._stored = stored
         # Parsed annotations by fingerprint of the split. A run has three splits at one or two sizes: kept until the
         # process ends.
         self._meters: dict[str, PrecisionMeter] = {}
@@ -45,7 +52,7 @@ class DataAssets:
     def full(self) -> Datasets:
         """The splits at the data's own image size."""
         # Unchecked: the driver has checked the files before any worker started.
-        return self._given or load_datasets(self.config.data, self.cache_dir, check=False)
+        return self._given or load_datasets(self.config.data, self.cache_dir, check=False, stored=self._stored)
 
     @cached_property
     def proxy(self) -> Datasets:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from autokd.config import ProxyRecipe, ResolvedConfig
-from autokd.data import Datasets, k_center_indices, stratified_indices
+from autokd.data import Datasets, StoredSplit, k_center_indices, stratified_indices
 from autokd.training.assets.data import DataAssets
 from autokd.training.assets.students import StudentAssets
 from autokd.training.assets.teachers import TeacherAssets
@@ -37,6 +38,7 @@ class TrainingAssets:
         device: torch.device,
         datasets: Datasets | None = None,
         on_progress: OnProgress = no_progress,
+        stored: Mapping[str, StoredSplit] | None = None,
     ) -> None:
         """Make nothing yet.
 
@@ -46,10 +48,11 @@ class TrainingAssets:
             device: the device of trainings in this process.
             datasets: the data sets, if this process has read them already; None: read when they are first needed.
             on_progress: called while something is trained or a cache is filled.
+            stored: where the data sets are in the cache, if another process has read them.
         """
         self.config = config
         self.device = device
-        self.data = DataAssets(config, Path(cache_dir), device, datasets)
+        self.data = DataAssets(config, Path(cache_dir), device, datasets, stored)
         self.teachers = TeacherAssets(self.data, on_progress)
         self.students = StudentAssets(self.data, on_progress)
         # Indices of the images of a proxy by seed, for rules that choose: a few numbers, kept until the process ends.
