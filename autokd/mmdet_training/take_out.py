@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autokd.detectors.mmdet import safe_unpickler
+from autokd.detectors import safe_unpickler
 from autokd.errors import DetectorError
 from autokd.mmdet_training.distilled import STUDENT
 

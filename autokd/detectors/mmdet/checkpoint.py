@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autokd.detectors.mmdet import safe_unpickler
+from autokd.detectors import safe_unpickler
 from autokd.detectors.mmdet.library import PROGRAM_ERRORS
 from autokd.errors import DetectorError, name_list
 
