@@ -78,14 +78,20 @@ class Detector(nn.Module, ABC):
 
     @property
     def body(self) -> nn.Module:
-        """Feature extractor under the pyramid, which ``proxy.frozen`` may keep as it is.
+        """Feature extractor under the pyramid, which ``proxy.frozen`` and ``backbone_lr_factor`` treat apart.
 
         Raises:
             DetectorError: if the framework knows no such part.
         """
         raise DetectorError(
-            f"proxy.frozen: no part of a {self.architecture} is known to be its backbone. Leave 'frozen' out."
+            f"no part of a {self.architecture} is known to be its backbone. Leave 'frozen' out of 'proxy', and "
+            "'backbone_lr_factor' out of the recipes."
         )
+
+    @property
+    def stem(self) -> tuple[nn.Module, ...]:
+        """Part of ``body`` before its stages; empty if the framework does not know it."""
+        return ()
 
     @property
     def level_names(self) -> tuple[str, ...]:
@@ -180,12 +186,13 @@ class Detector(nn.Module, ABC):
         self._choose_memory_format()
         return self
 
-    def translated(self, weights: dict[str, Tensor], where: Path) -> dict[str, Tensor]:
+    def translated(self, weights: dict[str, Tensor], where: Path, *, new_head: bool = False) -> dict[str, Tensor]:
         """Return weights of a file as this detector's plain model has them: names of today, the data set's classes.
 
         Args:
             weights: name -> tensor, without a wrapper's prefix; it may be of another model.
             where: the file, for errors.
+            new_head: whether layers that depend on the classes keep the weights that they have.
 
         Raises:
             DetectorError: if its classes cannot be matched with the detector's.

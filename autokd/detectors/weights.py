@@ -14,7 +14,7 @@ from autokd.errors import DetectorError, name_list
 _OPTIONAL_SUFFIX = "num_batches_tracked"
 
 
-def load_weights(detector: Detector, path: Path | str) -> None:
+def load_weights(detector: Detector, path: Path | str, *, new_head: bool = False) -> None:
     """Load a state dict into a detector's plain model.
 
     Args:
@@ -22,6 +22,8 @@ def load_weights(detector: Detector, path: Path | str) -> None:
         path: file with a state dict of the plain model, alone or under one of the usual keys (``model``,
             ``state_dict``, ``model_ema``, ...), beside which anything may lie; all names may begin with a prefix that a
             wrapper put there. It is read as data, so it cannot execute code.
+        new_head: whether layers that depend on the classes keep the weights that they have, so that the file may be of
+            other classes; of frameworks that know these layers.
 
     Raises:
         DetectorError: if the file cannot be read, does not fit, or holds NaN or infinity.
@@ -31,7 +33,7 @@ def load_weights(detector: Detector, path: Path | str) -> None:
     found = without_prefix(read_state_dict(path), expected, path)
     # Counters of batches decide nothing, and frozen norms have none.
     found = {name: value for name, value in found.items() if name in expected or not name.endswith(_OPTIONAL_SUFFIX)}
-    found = detector.translated(found, path)
+    found = detector.translated(found, path, new_head=new_head)
     problems = _misfits(found, expected)
     if problems:
         raise DetectorError(
