@@ -77,6 +77,18 @@ def test_arguments_and_numbers_of_numpy_beside_the_weights_are_read_past(make_de
     assert _equal(target, weights)
 
 
+@pytest.mark.parametrize("architecture", ["fcos", "retinanet"])
+def test_an_unused_background_in_front_of_a_dense_heads_classes_is_left_out(architecture, tmp_path, images_BCHW):
+    """torchvision's own detectors count classes from 1 also where no row of the head is ever the background."""
+    section = TorchvisionDetector(architecture=architecture, backbone={"width": 8}, fpn_channels=32)
+    wide, narrow = (build_detector(section, num_classes, (96, 128)).eval() for num_classes in (6, 5))
+    torch.save(wide.plain_state_dict(), tmp_path / "with_background.pt")
+    load_weights(narrow, tmp_path / "with_background.pt")
+    found, everything = narrow(images_BCHW), wide(images_BCHW)
+    torch.testing.assert_close(found.class_logits, everything.class_logits[..., 1:])
+    torch.testing.assert_close(found.boxes, everything.boxes)
+
+
 def test_a_program_is_refused_and_not_loaded(make_detector, tmp_path):
     torch.jit.script(torch.nn.Conv2d(3, 4, 1)).save(str(tmp_path / "program.pt"))
     with pytest.raises(DetectorError, match=r"program\.pt: refused, since it is a TorchScript program"):

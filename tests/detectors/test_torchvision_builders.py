@@ -24,6 +24,8 @@ from autokd.detectors.torchvision import pretrained
 from autokd.errors import DetectorError
 from tests.support.pretrained_samples import enliven, make_detector_file
 
+pytestmark = pytest.mark.slow  # models of torchvision's full size
+
 SIZE_PX = (128, 256)
 """Multiples of the coarsest stride: torchvision and AutoKD then pad alike."""
 CLASSES = ("dog", "person", "toothbrush")

@@ -98,21 +98,20 @@ def found_weights() -> list[str]:
 
 def _downloaded(entry: WeightsEnum, searched: list[Path]) -> Path:
     target = searched[-1] / file_name(entry)
-    with exclusive_lock(target):
-        if target.is_file():  # another process was faster
-            return target
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(str(entry.url), str(target), progress=False)
-        except (OSError, urllib.error.URLError, RuntimeError) as error:
-            megabytes = entry.meta.get("_file_size")
-            size = f" ({megabytes:.0f} MB)" if megabytes else ""
-            raise DetectorError(
-                f"weights: {file_name(entry)} is in none of {', '.join(map(str, searched))}, and cannot be downloaded "
-                f"({error}). Download {entry.url}{size} on a machine with a network, and put it into one of these "
-                f"folders, or into one that 'weights_dir' or the environment variable {WEIGHTS_DIR_VARIABLE} names; or "
-                "give its path as 'weights'."
-            ) from error
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive_lock(target):
+            if not target.is_file():  # else another process was faster
+                torch.hub.download_url_to_file(str(entry.url), str(target), progress=False)
+    except (OSError, urllib.error.URLError, RuntimeError) as error:
+        megabytes = entry.meta.get("_file_size")
+        size = f" ({megabytes:.0f} MB)" if megabytes else ""
+        raise DetectorError(
+            f"weights: {file_name(entry)} is in none of {', '.join(map(str, searched))}, and cannot be downloaded "
+            f"({error}). Download {entry.url}{size} on a machine with a network, and put it into one of these "
+            f"folders, or into one that 'weights_dir' or the environment variable {WEIGHTS_DIR_VARIABLE} names; or "
+            "give its path as 'weights'."
+        ) from error
     return target
 
 
