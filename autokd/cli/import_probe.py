@@ -70,12 +70,26 @@ def _torch_note() -> str:
 
 
 def _torchvision_note() -> str:
-    """Call an operator: they are compiled for one version of torch, and fail with another."""
+    """Call an operator: they are compiled for one version of torch, and fail with another. Name the weights found."""
     import torch
     import torchvision
 
     torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
-    return ""
+    return _weights_note()
+
+
+def _weights_note() -> str:
+    """Return which of torchvision's pretrained weights lie here, and where AutoKD looks for them."""
+    try:
+        from autokd.detectors import found_weights, weight_folders
+
+        found = found_weights()
+    except (ImportError, OSError):  # another package is broken, which has a line of its own, or a folder is closed
+        return ""
+    folders = ", ".join(map(str, weight_folders()))
+    if not found:
+        return f"pretrained weights: none in {folders}; named ones are downloaded there at their first use"
+    return f"pretrained weights in {folders}: {', '.join(found)}"
 
 
 def _mmcv_note() -> str:

@@ -5,7 +5,7 @@
 """
 
 from autokd.config.data import CocoData, ShapesData, SplitFolders, VocData, YoloData
-from autokd.config.detector_sections import Backbone, DetectorSection, MmdetDetector, TorchvisionDetector
+from autokd.config.detector_sections import DetectorSection, MmdetDetector
 from autokd.config.detectors import Detector, TeacherWeights
 from autokd.config.dump import config_data, config_digest, config_yaml
 from autokd.config.frameworks import FrameworkRow, framework_row, register_framework, registered_framework
@@ -20,8 +20,10 @@ from autokd.config.resolved import (
     given_to_full,
     given_to_proxy,
 )
+from autokd.config.torchvision_section import BUILDERS, Backbone, TorchvisionDetector, is_weights_name
 
 __all__ = [
+    "BUILDERS",
     "Backbone",
     "CocoData",
     "Detector",
@@ -51,6 +53,7 @@ __all__ = [
     "framework_row",
     "given_to_full",
     "given_to_proxy",
+    "is_weights_name",
     "load_config",
     "load_space",
     "register_framework",

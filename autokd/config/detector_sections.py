@@ -1,4 +1,4 @@
-"""The sections ``teacher`` and ``student`` of each framework that comes with AutoKD, and what all of them have."""
+"""The base of the sections ``teacher`` and ``student`` of each framework, and that of MMDetection."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field
 
 from autokd.config.recipes import TeacherRecipe
 from autokd.config.section import Section
@@ -33,50 +33,18 @@ class DetectorSection(Section):
     sharing_remedy: ClassVar[str] = "Set it to 1"
     """End of the error if they cannot: what the user does instead."""
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether the section names weights of the whole detector, so that it can teach without a training."""
+        return self.checkpoint is not None
+
     def absolute_paths(self) -> dict[str, Any]:
         """Return the fields beside ``checkpoint`` that name files, with paths made absolute."""
         return {}
 
-
-class Backbone(Section):
-    """A ResNet of basic blocks of a chosen depth and width, or an official one by name."""
-
-    name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] | None = None
-    """Name of an official torchvision ResNet, which replaces ``blocks`` and ``width``; null: a ResNet of these."""
-    blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (1, 1, 1, 1)
-    """Number of residual blocks in each of the four stages."""
-    width: PositiveInt = 16
-    """Channels of the first stage, doubled by each further stage."""
-
-
-class TorchvisionDetector(DetectorSection):
-    """A torchvision detector over a feature pyramid."""
-
-    framework: Literal["torchvision"] = "torchvision"
-    """Library that builds the model."""
-    architecture: Literal["fcos", "retinanet", "faster_rcnn"] = "fcos"
-    """Detector on top of a feature pyramid."""
-    backbone: Backbone = Backbone()
-    """ResNet below the feature pyramid."""
-    fpn_channels: PositiveInt = 64
-    """Channels of each pyramid level and of the head."""
-    head_convs: PositiveInt = 2
-    """Number of convolutions in each branch of a dense head."""
-    box_init: NonNegativeFloat = 0.0
-    """Initial distance from a cell to each side of its box, in strides; fcos only. At 0, torchvision's default, a fast
-    warm-up can push a side into the dead zone of the last ReLU for good; 1 prevents it."""
-    checkpoint: Path | None = None
-    """File of initial weights: a state dict, read with weights_only."""
-    train: TeacherRecipe | None = None
-    """Recipe by which the run trains this detector if it has no checkpoint; teachers only."""
-
-    can_share_trainings: ClassVar[bool] = True
-
-    @model_validator(mode="after")
-    def _only_fcos_has_sides(self) -> TorchvisionDetector:
-        if self.box_init and self.architecture != "fcos":
-            raise ValueError(f"found box_init, which only fcos has; leave it out of a {self.architecture}")
-        return self
+    def weight_files(self) -> dict[tuple[str, ...], Path]:
+        """Return place within the section -> file of weights that must exist, ``checkpoint`` left out."""
+        return {}
 
 
 class MmdetDetector(DetectorSection):
@@ -96,7 +64,7 @@ class MmdetDetector(DetectorSection):
     """Whether a checkpoint of other classes is accepted; layers whose shape depends on the classes then have random
     initial weights."""
     train: TeacherRecipe | None = None
-    """Recipe by which the run trains this detector if it has no checkpoint; teachers only."""
+    """Recipe by which the run trains this detector, from its checkpoint on if it has one; teachers only."""
 
     has_recipe: ClassVar[bool] = True
     sharing_remedy: ClassVar[str] = "Set it to 1, and train a student of MMDetection by mmengine's own launcher"

@@ -31,8 +31,8 @@ def config_yaml(config: ResolvedConfig) -> str:
 def config_digest(config: ResolvedConfig) -> str:
     """Return 16 hexadecimal digits that identify what a run's numbers depend on.
 
-    ``runtime`` and ``search.trials`` are left out: neither the workers nor the length of the search change a number
-    that was measured, and a resumed run may change both.
+    ``runtime``, ``search.trials`` and the detectors' ``weights_dir`` are left out: they change no number that was
+    measured, and a resumed run may change them.
 
     Args:
         config: a resolved configuration.
@@ -40,4 +40,7 @@ def config_digest(config: ResolvedConfig) -> str:
     data = config_data(config)
     del data["runtime"]
     data["search"] = {key: value for key, value in data["search"].items() if key != "trials"}
+    teachers = data["teacher"] if isinstance(data["teacher"], list) else [data["teacher"]]
+    for detector in (*teachers, data["student"]):
+        detector.pop("weights_dir", None)  # only a place: the files in it are known by their names
     return text_digest(json.dumps(data, sort_keys=True))

@@ -13,7 +13,8 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
-from autokd.config.detector_sections import DetectorSection, MmdetDetector, TorchvisionDetector
+from autokd.config.detector_sections import DetectorSection, MmdetDetector
+from autokd.config.torchvision_section import TorchvisionDetector
 from autokd.errors import ConfigError, one_of
 
 ORDINARY_FRAMEWORK = "torchvision"

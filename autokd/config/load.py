@@ -41,11 +41,11 @@ def load_config(path_or_text: str | Path) -> RunConfig:
     except ValidationError as error:
         raise located_error(error, document) from None
     for location, teacher in _teachers_of(config, document):
-        if teacher.checkpoint is None and teacher.train is None:
+        if not teacher.has_weights and teacher.train is None:
             raise document.error(
                 location,
-                "the teacher has neither weights nor a training. Give 'checkpoint: FILE', or 'train: {}' to train it "
-                "here.",
+                "the teacher has neither weights nor a training. Give 'checkpoint: FILE' ('weights: COCO_V1' for "
+                "torchvision's own detectors), or 'train: {}' to train it here.",
             )
     if not isinstance(config.teacher, tuple) and config.teacher_weights != "equal" and not config.search.promote_after:
         raise document.error(
@@ -139,7 +139,11 @@ def _parts_of(data: CocoData | VocData | YoloData) -> Iterator[tuple[tuple[str, 
 def _with_paths_of(detector: Detector, document: Document, location: Location) -> Detector:
     changed: dict[str, Any] = {}
     if detector.checkpoint is not None:
-        changed["checkpoint"] = _existing(detector.checkpoint, document, (*location, "checkpoint"), "file")
+        section: Any = document.at(*location).data
+        key = "checkpoint" if "checkpoint" in section else "weights"
+        changed["checkpoint"] = _existing(detector.checkpoint, document, (*location, key), "file")
+    for place, file in detector.weight_files().items():
+        _existing(file, document, (*location, *place), "file")
     return detector.model_copy(update=changed | detector.absolute_paths())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +28,8 @@ def _in_order(span: tuple[float, float]) -> tuple[float, float]:
 class Recipe(Section):
     """A recipe by which a detector is trained."""
 
+    written_if_set: ClassVar[frozenset[str]] = frozenset({"backbone_lr_factor"})
+
     epochs: PositiveInt = 20
     """Number of passes over the training images."""
     batch_size: PositiveInt = 8
@@ -44,6 +46,8 @@ class Recipe(Section):
     distillation; dot only."""
     learning_rate: PositiveFloat = 2e-3
     """Peak learning rate of the schedule."""
+    backbone_lr_factor: NonNegativeFloat = 1.0
+    """Factor of the learning rate for the backbone's parameters, such as 0.1 for pretrained ones."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     """Weight decay of weights with two or more dimensions; ``norm_decay`` and ``bias_decay`` scale it for others."""
     norm_decay: NonNegativeFloat = 0.0
@@ -112,7 +116,7 @@ class Recipe(Section):
 
 
 class TeacherRecipe(Recipe):
-    """The recipe by which the run trains its teacher, if there is no checkpoint."""
+    """The recipe by which the run trains its teacher, from its checkpoint on if it has one."""
 
     epochs: PositiveInt = 40
     """Number of passes over the training images."""

@@ -8,11 +8,11 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from autokd.config.data import CocoData, ShapesData, VocData, YoloData
-from autokd.config.detector_sections import Backbone, TorchvisionDetector
 from autokd.config.frameworks import FRAMEWORKS, ORDINARY_FRAMEWORK
 from autokd.config.model import RuntimeConfig, SearchConfig
 from autokd.config.proxy import ProxyRecipe, WarmStart
 from autokd.config.recipes import FullRecipe, Recipe, TeacherRecipe
+from autokd.config.torchvision_section import Backbone, TorchvisionDetector
 
 _INTRODUCTION = """\
 # The config file

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from autokd.errors import one_of
 from autokd.jobs import NO_DISTILLATION
@@ -45,3 +45,17 @@ class Section(BaseModel):
     """Base of every section: frozen, without unknown keys. The string below a field is its text in the reference."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+    written_if_set: ClassVar[frozenset[str]] = frozenset()
+    """Fields that resolved files and digests have only if they differ from their default, since earlier ones, which
+    must stay equal, have no such field."""
+
+    def unwritten(self) -> set[str]:
+        """Return the names of the fields that are left out of a resolved file."""
+        fields = type(self).model_fields
+        return {name for name in self.written_if_set if getattr(self, name) == fields[name].default}
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unwritten = self.unwritten()
+        return {name: value for name, value in write(self).items() if name not in unwritten}

@@ -25,6 +25,7 @@ from autokd.detectors.prediction_layout import prediction_layout_of, unpaired_ta
 from autokd.detectors.resolve import resolve
 from autokd.detectors.torchvision.layout import Layout, choose_layout
 from autokd.detectors.torchvision.plain import plain_torchvision_model
+from autokd.detectors.torchvision.pretrained import found_weights, weight_folders
 from autokd.detectors.torchvision.source import plain_torchvision_source
 from autokd.detectors.weights import load_weights
 
@@ -55,10 +56,12 @@ __all__ = [
     "choose_layout",
     "class_order",
     "describe",
+    "found_weights",
     "load_weights",
     "plain_torchvision_model",
     "plain_torchvision_source",
     "structure_text",
     "taps_of",
     "taps_of_teachers",
+    "weight_folders",
 ]

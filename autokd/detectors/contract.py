@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,14 +78,20 @@ class Detector(nn.Module, ABC):
 
     @property
     def body(self) -> nn.Module:
-        """Feature extractor under the pyramid, which ``proxy.frozen`` may keep as it is.
+        """Feature extractor under the pyramid, which ``proxy.frozen`` and ``backbone_lr_factor`` treat apart.
 
         Raises:
             DetectorError: if the framework knows no such part.
         """
         raise DetectorError(
-            f"proxy.frozen: no part of a {self.architecture} is known to be its backbone. Leave 'frozen' out."
+            f"no part of a {self.architecture} is known to be its backbone. Leave 'frozen' out of 'proxy', and "
+            "'backbone_lr_factor' out of the recipes."
         )
+
+    @property
+    def stem(self) -> tuple[nn.Module, ...]:
+        """Part of ``body`` before its stages; empty if the framework does not know it."""
+        return ()
 
     @property
     def level_names(self) -> tuple[str, ...]:
@@ -178,6 +185,30 @@ class Detector(nn.Module, ABC):
         super()._apply(fn, recurse)
         self._choose_memory_format()
         return self
+
+    def translated(self, weights: dict[str, Tensor], where: Path, *, new_head: bool = False) -> dict[str, Tensor]:
+        """Return weights of a file as this detector's plain model has them: names of today, the data set's classes.
+
+        Args:
+            weights: name -> tensor, without a wrapper's prefix; it may be of another model.
+            where: the file, for errors.
+            new_head: whether layers that depend on the classes keep the weights that they have.
+
+        Raises:
+            DetectorError: if its classes cannot be matched with the detector's.
+        """
+        return weights
+
+    def misfit_advice(self, weights: Mapping[str, Tensor]) -> str:
+        """Return sentences on what to do about weights that do not fit the plain model.
+
+        Args:
+            weights: name -> tensor, as ``translated`` returns them.
+        """
+        return (
+            "Set architecture, backbone, fpn_channels, head_convs and the image size as they were when the checkpoint "
+            "was made, and use a data set with the same classes."
+        )
 
     # ------------------------------------------------------------------------------------ for adapters
 

@@ -43,7 +43,7 @@ class LiveTeacher:
         taps: tuple[str, ...],
     ) -> None:
         config = _section(section)
-        if config.checkpoint is None:
+        if not config.has_weights:
             raise DetectorError("model.teacher: has no checkpoint, and untrained teachers teach nothing. Name one.")
         if classes is not None and len(classes) != num_classes:
             raise DetectorError(

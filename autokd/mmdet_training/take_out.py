@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from autokd.detectors.mmdet import safe_unpickler
+from autokd.detectors.weights_file import read_content
 from autokd.errors import DetectorError
 from autokd.mmdet_training.distilled import STUDENT
 
@@ -29,7 +29,7 @@ def take_out_student(checkpoint: Path, student: Path) -> Path:
     """
     if not checkpoint.is_file():
         raise DetectorError(f"{checkpoint}: there is no such checkpoint. mmengine writes them into work_dir.")
-    content = torch.load(checkpoint, map_location="cpu", weights_only=False, pickle_module=safe_unpickler)
+    content = read_content(checkpoint)
     state = content.get("state_dict", {}) if isinstance(content, dict) else {}
     weights = {name[len(STUDENT) :]: value for name, value in state.items() if name.startswith(STUDENT)}
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):

@@ -42,7 +42,7 @@ def evaluate_weights(
     datasets = load_datasets(config.data, cache_dir)
     dataset = getattr(datasets, split)
     section = config.student if side == "student" else _only_teacher(config)
-    detector = build_detector(section, datasets.num_classes, dataset.image_size_px)
+    detector = build_detector(section, datasets.num_classes, dataset.image_size_px, dataset.classes)
     load_weights(detector, weights)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = PrecisionMeter(dataset).measure(detector.to(device).eval(), batch_size=16, device=device, by_size=True)

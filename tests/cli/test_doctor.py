@@ -162,3 +162,15 @@ def test_whole_command_reports_a_package_that_is_pretended_missing(tmp_path):
     assert torch.__version__.startswith(parts["torch"]["version"])
     assert parts["torch"]["note"].startswith(("CUDA", "no CUDA device"))
     assert parts["mmcv"]["state"] == "missing" or parts["mmcv"]["note"].startswith("operators: ")
+
+
+def test_pretrained_weights_that_lie_here_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOKD_WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    part = Part("torchvision", "torchvision")
+    note = by_name(examine([part]))["torchvision"].note
+    assert f"none in {tmp_path}, {tmp_path / 'torch' / 'hub' / 'checkpoints'}" in note
+    (tmp_path / "fcos_resnet50_fpn_coco-99b0c9b7.pth").write_bytes(b"")
+    (tmp_path / "other.pth").write_bytes(b"")
+    note = by_name(examine([part]))["torchvision"].note
+    assert note.endswith(": fcos_resnet50_fpn: COCO_V1")

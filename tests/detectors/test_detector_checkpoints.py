@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import os
 import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,6 +34,71 @@ def test_the_usual_forms_of_checkpoints_load(architecture, make_detector, tmp_pa
     assert not _equal(target, weights)
     load_weights(target, tmp_path / "weights.pt")
     assert _equal(target, weights)
+
+
+def _other(weights):
+    """Weights of another detector of the same names."""
+    return {name: value * 0 + 7 for name, value in weights.items()}
+
+
+@pytest.mark.parametrize(
+    "form", ["_orig_mod.", "net.", "model.module.", "module._orig_mod.", "architecture.", "student.", "ema", "averaged"]
+)
+def test_what_wrappers_put_around_weights_comes_off(make_detector, tmp_path, form):
+    """torch.compile, Lightning, DataParallel inside a wrapper, MMRazor, an average beside the weights."""
+    source, target = make_detector(), make_detector()
+    weights = source.plain_state_dict()
+    prefixed = {form + name: value for name, value in weights.items()}
+    teacher = {f"teacher.{name}": value for name, value in _other(weights).items()}
+    content = {
+        "architecture.": {"state_dict": teacher | prefixed},
+        "student.": {"state_dict": prefixed | teacher},
+        "ema": {"ema": {"module": weights, "updates": 5}, "model": _other(weights), "epoch": 3},
+        # torchvision's references: AveragedModel counts its updates in a tensor.
+        "averaged": {
+            "model": _other(weights),
+            "model_ema": {"n_averaged": torch.tensor(3)} | {f"module.{name}": v for name, v in weights.items()},
+        },
+    }.get(form, {"state_dict": prefixed})
+    torch.save(content, tmp_path / "wrapped.pt")
+    load_weights(target, tmp_path / "wrapped.pt")
+    assert _equal(target, weights)
+
+
+@pytest.mark.parametrize("is_archive", [True, False])
+def test_arguments_and_numbers_of_numpy_beside_the_weights_are_read_past(make_detector, tmp_path, is_archive):
+    source, target = make_detector(), make_detector()
+    weights = source.plain_state_dict()
+    best = {"ap": np.float64(0.3), "curve": np.arange(3.0), "when": datetime.datetime(2024, 1, 1)}
+    args = argparse.Namespace(lr=0.01, out=Path("runs"))
+    content = {"model": weights, "args": args, "best": best, "loss": torch.tensor(0.5)}
+    torch.save(content, tmp_path / "references.pth", _use_new_zipfile_serialization=is_archive)
+    load_weights(target, tmp_path / "references.pth")
+    assert _equal(target, weights)
+
+
+@pytest.mark.parametrize("architecture", ["fcos", "retinanet"])
+def test_an_unused_background_in_front_of_a_dense_heads_classes_is_left_out(architecture, tmp_path, images_BCHW):
+    """torchvision's own detectors count classes from 1 also where no row of the head is ever the background."""
+    section = TorchvisionDetector(architecture=architecture, backbone={"width": 8}, fpn_channels=32)
+    wide, narrow = (build_detector(section, num_classes, (96, 128)).eval() for num_classes in (6, 5))
+    torch.save(wide.plain_state_dict(), tmp_path / "with_background.pt")
+    load_weights(narrow, tmp_path / "with_background.pt")
+    found, everything = narrow(images_BCHW), wide(images_BCHW)
+    torch.testing.assert_close(found.class_logits, everything.class_logits[..., 1:])
+    torch.testing.assert_close(found.boxes, everything.boxes)
+
+
+def test_a_program_is_refused_and_not_loaded(make_detector, tmp_path):
+    torch.jit.script(torch.nn.Conv2d(3, 4, 1)).save(str(tmp_path / "program.pt"))
+    with pytest.raises(DetectorError, match=r"program\.pt: refused, since it is a TorchScript program"):
+        load_weights(make_detector(), tmp_path / "program.pt")
+
+
+def test_a_whole_pickled_model_is_named_as_such(make_detector, tmp_path):
+    torch.save(torch.nn.Conv2d(3, 4, 1), tmp_path / "whole.pt")
+    with pytest.raises(DetectorError, match=r"a whole pickled object.*model\.state_dict\(\)"):
+        load_weights(make_detector(), tmp_path / "whole.pt")
 
 
 def test_a_checkpoint_without_batch_counters_loads(make_detector, tmp_path):

@@ -7,7 +7,7 @@ import torch
 
 from autokd.config import Backbone, TorchvisionDetector
 from autokd.detectors import build_detector, choose_layout, describe
-from autokd.detectors.torchvision.backbone import NarrowResNet
+from autokd.detectors.torchvision.bodies import NarrowResNet
 from autokd.detectors.torchvision.plain import num_groups
 from autokd.errors import DetectorError
 

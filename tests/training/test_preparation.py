@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from autokd.data import load_datasets
+from autokd.detectors import build_detector
 from autokd.errors import AutoKDError, ConfigError
 from autokd.training import PrecisionMeter, prepare
 from autokd.training.assets import TrainingAssets
@@ -97,6 +98,24 @@ def test_a_checkpoint_is_loaded_and_not_trained(make_tiny_config, tiny_config, t
     watched.reports.clear()
     prepare(config.model_copy(update={"teacher": moved}), tiny_data, tmp_path / "cache", on_progress=watched)
     assert watched.reports == []
+
+
+def test_a_checkpoint_with_a_recipe_is_where_the_training_starts(make_tiny_config, tiny_config, tiny_data, tmp_path):
+    """At a vanishing rate the trained teacher has the parameters of its checkpoint."""
+    path = tmp_path / "start.pth"
+    start = build_detector(tiny_config.teacher, len(tiny_data.train.classes), (64, 64))
+    torch.save(start.plain_state_dict(), path)
+    recipe = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-12}
+    config = make_tiny_config(teacher={"train": recipe, "checkpoint": path})
+    teacher = TrainingAssets(config, tmp_path / "cache", CPU, tiny_data).teachers.first
+    assert teacher.is_trained_here
+    trained = dict(teacher.build(CPU).named_parameters())
+    for name, parameter in start.named_parameters():
+        torch.testing.assert_close(trained[name], parameter, atol=1e-6, rtol=1e-6)
+    # Another start is another teacher, whatever its path.
+    torch.save({name: value * 2 for name, value in start.plain_state_dict().items()}, path)
+    again = TrainingAssets(config, tmp_path / "cache", CPU, tiny_data).teachers.first
+    assert again.folder != teacher.folder
 
 
 def test_a_teacher_from_nowhere_is_refused_with_the_remedy(make_tiny_config, tiny_data, tmp_path):

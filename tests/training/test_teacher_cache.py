@@ -237,7 +237,7 @@ def test_a_teachers_checkpoint_is_matched_by_the_names_of_the_data_sets_classes(
     tiny_config, tiny_data, teacher, tmp_path, monkeypatch
 ):
     torch.save(teacher.plain_state_dict(), tmp_path / "weights.pt")
-    config = tiny_config.teacher.model_copy(update={"checkpoint": tmp_path / "weights.pt"})
+    config = tiny_config.teacher.model_copy(update={"checkpoint": tmp_path / "weights.pt", "train": None})
     found = obtain_teacher(config, tiny_data.train, tmp_path, CPU)
     seen = []
     monkeypatch.setattr(teacher_module, "build_detector", lambda *given: seen.append(given) or teacher)

@@ -8,17 +8,23 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autokd.config import TorchvisionDetector
 from autokd.detector_outputs import DetectorOutputs, HeadMaps, taps_where
 from autokd.detectors.contract import Detections, Detector, Target
+from autokd.detectors.torchvision.advice import advice_on
 from autokd.detectors.torchvision.anchors import AnchorTable
+from autokd.detectors.torchvision.classes import HeadClasses
 from autokd.detectors.torchvision.layout import Layout
+from autokd.detectors.torchvision.old_names import with_present_names
+from autokd.detectors.torchvision.stages import freeze_stages, plan_of_section
 from autokd.tensors import full_precision
 
 _HEAD_TAPS = frozenset(taps_where(needs_head=True))
@@ -52,16 +58,21 @@ class TorchvisionAdapter(Detector):
     pyramid is laid out as ``memory_format`` says.
     """
 
+    _model_levels: tuple[str, ...]
+    """Names of the pyramid's levels in the plain model, where they may differ from ``level_names``."""
     _mean_311: Tensor
     _std_311: Tensor
 
-    def __init__(self, model: Any, architecture: str, num_classes: int, layout: Layout) -> None:
+    def __init__(self, model: Any, section: TorchvisionDetector, classes: HeadClasses, layout: Layout) -> None:
         super().__init__()
         self.model = model
         self._choose_memory_format()
-        self.architecture = architecture
-        self.num_classes = num_classes
+        self.architecture = section.architecture
+        self.num_classes = classes.num_classes
+        self._head_classes = classes
+        self._section = section
         self.layout = layout
+        self._frozen = freeze_stages(self.body, section)
         self._anchor_table = AnchorTable(self._anchor_generator, list(layout.strides.values()))
         mean_3, std_3 = torch.tensor(model.transform.image_mean), torch.tensor(model.transform.image_std)
         self.register_buffer("_mean_311", mean_3.view(3, 1, 1), persistent=False)
@@ -81,10 +92,56 @@ class TorchvisionAdapter(Detector):
         return body
 
     @property
+    def stem(self) -> tuple[nn.Module, ...]:
+        return tuple(self.body.get_submodule(name) for name in plan_of_section(self._section).stem)
+
+    @property
     def pad_multiple_px(self) -> int:
         return self.layout.pad_multiple_px
 
+    def train(self, mode: bool = True) -> TorchvisionAdapter:
+        """Set the mode; frozen stages stay in evaluation mode, so that the statistics of their norms stay too."""
+        super().train(mode)
+        for part in self._frozen_parts():
+            part.train(False)
+        return self
+
+    def translated(self, weights: dict[str, Tensor], where: Path, *, new_head: bool = False) -> dict[str, Tensor]:
+        """See ``Detector.translated``: old names of torchvision become today's, and its classes the data set's."""
+        expected = self.model.state_dict()
+        present = with_present_names(weights, expected)
+        layers = [name for name in self._class_layers if name in present]
+        if any(
+            name not in present or present[name].shape != value.shape
+            for name, value in expected.items()
+            if name not in layers and not name.endswith("num_batches_tracked")
+        ):
+            return present  # another model's, whose classes do not matter
+        if new_head:
+            return present | {name: expected[name] for name in layers}
+        return present | self._of_our_classes({name: present[name] for name in layers}, where)
+
+    def classes_of(self, file: Path) -> HeadClasses:
+        """Return what is known of the classes of a file; names that the section states are those of its checkpoint.
+
+        Args:
+            file: a file of weights, which may be this detector's own after a training.
+        """
+        return self._head_classes if file == self._section.checkpoint else replace(self._head_classes, stated=None)
+
+    def misfit_advice(self, weights: Mapping[str, Tensor]) -> str:
+        """See ``Detector.misfit_advice``."""
+        found = advice_on(weights, self.architecture, self.body)
+        return found or super().misfit_advice(weights)
+
     # ---------------------------------------------------------------------------------- for subclasses
+
+    _class_layers: ClassVar[tuple[str, ...]]
+    """Names of the weights whose rows are classes."""
+
+    @abstractmethod
+    def _of_our_classes(self, layers: dict[str, Tensor], where: Path) -> dict[str, Tensor]:
+        """Return the weights among ``_class_layers`` with the rows of the data set's classes, in its order."""
 
     @abstractmethod
     def _predict(self, pyramid: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -125,6 +182,10 @@ class TorchvisionAdapter(Detector):
 
     # ----------------------------------------------------------------------------------------- inside
 
+    def _frozen_parts(self) -> list[nn.Module]:
+        # By name, since trainings on several processes replace norms, and during the constructor there are none yet.
+        return [self.body.get_submodule(name) for name in getattr(self, "_frozen", ())]
+
     def _run(
         self, images_BCHW: Tensor, targets: Sequence[Target] | None, taps: Sequence[str], wants_detections: bool
     ) -> tuple[DetectorOutputs, list[Detections]]:
@@ -132,6 +193,7 @@ class TorchvisionAdapter(Detector):
         self._check_taps(taps)
         padded_BCHW = self.normalize_and_pad(images_BCHW)
         pyramid = self.model.backbone(padded_BCHW)
+        self._model_levels = tuple(pyramid)
         # The heads read the very tensors that are returned: gradients of the losses on the taps, which calibrate the
         # weights of distillation, do not exist for copies.
         pyramid = {level: full_precision(tap) for level, tap in zip(self.level_names, pyramid.values())}

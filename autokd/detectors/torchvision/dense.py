@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,21 @@ from autokd.detectors.torchvision.cross_head import FrozenCrossHead, maps_at_cut
 
 class DenseDetector(TorchvisionAdapter):
     """A single-stage detector: class logits and boxes for each anchor, levels concatenated fine to coarse."""
+
+    _class_layers = ("head.classification_head.cls_logits.weight", "head.classification_head.cls_logits.bias")
+
+    def _of_our_classes(self, layers: dict[str, Tensor], where: Path) -> dict[str, Tensor]:
+        """Each class has logits of its own, so that rows of others, and of an unused background, are left out."""
+        per_cell = self.layout.num_anchors_per_cell
+        if not layers or any(value.shape[0] % per_cell for value in layers.values()):
+            return layers  # another head altogether, which is refused with its shapes
+        num_rows = next(iter(layers.values())).shape[0] // per_cell
+        rows = torch.tensor(self.classes_of(where).rows(num_rows, str(where)))
+        # Channels of the layer: anchor by anchor, the classes of each.
+        return {
+            name: value.unflatten(0, (per_cell, num_rows))[:, rows].flatten(0, 1).contiguous()
+            for name, value in layers.items()
+        }
 
     @property
     def _anchor_generator(self) -> Any:

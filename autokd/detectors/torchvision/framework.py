@@ -1,19 +1,25 @@
-"""torchvision as a framework: FCOS, RetinaNet and Faster R-CNN by name, without files beside a checkpoint."""
+"""torchvision as a framework: FCOS, RetinaNet and Faster R-CNN by name, and torchvision's own builders of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 
 from autokd.config import TorchvisionDetector
 from autokd.detectors.candidates import PredictionLayout, grid_cells
 from autokd.detectors.contract import Detector
 from autokd.detectors.framework import Framework
 from autokd.detectors.torchvision.adapter import TorchvisionAdapter
+from autokd.detectors.torchvision.backbone import load_body
+from autokd.detectors.torchvision.classes import HeadClasses
 from autokd.detectors.torchvision.dense import FcosDetector, RetinaNetDetector
-from autokd.detectors.torchvision.layout import choose_layout
-from autokd.detectors.torchvision.plain import plain_torchvision_model
+from autokd.detectors.torchvision.initial_weights import backbone_weights, detector_weights, head_rows
+from autokd.detectors.torchvision.layout import choose_layout, family_of
+from autokd.detectors.torchvision.norms import norm_of, num_trainable_stages
+from autokd.detectors.torchvision.plain import new_model
 from autokd.detectors.torchvision.two_stage import FasterRcnnDetector
 from autokd.detectors.weights import load_weights
+from autokd.files import content_digest
 from autokd.spec.families import DetectorFamily
 
 ADAPTERS: dict[str, type[TorchvisionAdapter]] = {
@@ -42,21 +48,57 @@ class TorchvisionFramework(Framework[TorchvisionDetector]):
         image_size_px: tuple[int, int],
         classes: Sequence[str] | None,
     ) -> Detector:
-        """See ``Framework.build``; a checkpoint's classes are taken to be the data set's."""
-        model = plain_torchvision_model(section, num_classes, image_size_px)
+        """See ``Framework.build``."""
+        family = family_of(section.architecture)
+        names = tuple(classes) if classes is not None else None
+        known = HeadClasses(num_classes, names, section.classes, has_background=family == "faster_rcnn")
+        file = detector_weights(section)
+        rows = head_rows(section, file, known)
+        num_rows = num_classes + known.has_background if rows is None else rows.num_rows
+        model = new_model(section, num_rows, image_size_px)
         layout = choose_layout(section.architecture, image_size_px)
-        detector = ADAPTERS[section.architecture](model, section.architecture, num_classes, layout)
-        if section.checkpoint is not None:
-            load_weights(detector, section.checkpoint)
+        detector = ADAPTERS[family](model, section, known, layout)
+        if rows is not None and isinstance(detector, FasterRcnnDetector):
+            detector.rows = rows.of_classes
+        if file is not None:
+            load_weights(detector, file, new_head=section.new_head)
+        elif (file := backbone_weights(section)) is not None:
+            load_body(detector.body, file)
         return detector
 
     def taps(self, section: TorchvisionDetector) -> tuple[str, ...]:
         """See ``Framework.taps``."""
-        return TWO_STAGE_TAPS if section.architecture == "faster_rcnn" else DENSE_TAPS
+        return TWO_STAGE_TAPS if family_of(section.architecture) == "faster_rcnn" else DENSE_TAPS
+
+    def structure(self, section: TorchvisionDetector) -> str:
+        """See ``Framework.structure``; a file of backbone weights counts by its content."""
+        text = section.model_dump_json(exclude={"checkpoint", "train", "weights_dir"})
+        file = section.backbone.weights_file
+        if file is None:
+            return text
+        found = json.loads(text)
+        found["backbone"]["weights"] = content_digest(file)
+        return json.dumps(found)
+
+    def contents(self, section: TorchvisionDetector) -> Mapping[str, str]:
+        """See ``Framework.contents``."""
+        file = section.backbone.weights_file
+        return {} if file is None else {"backbone.weights": content_digest(file)}
+
+    def training_notes(self, section: TorchvisionDetector) -> tuple[str, ...]:
+        """See ``Framework.training_notes``: where a pretrained student starts."""
+        weights = section.weights or section.checkpoint or section.backbone.weights
+        if weights is None:
+            return ()
+        whose = "backbone" if section.backbone.weights else "detector"
+        return (
+            f"the student's {whose} starts from {weights}; {num_trainable_stages(section)} of the backbone's 5 parts "
+            f"are trained, its norms are {norm_of(section)}",
+        )
 
     def detector_family(self, section: TorchvisionDetector) -> DetectorFamily:
         """See ``Framework.detector_family``."""
-        return FAMILIES[section.architecture]
+        return FAMILIES[family_of(section.architecture)]
 
     def layout(
         self, section: TorchvisionDetector, image_size_px: tuple[int, int], seen_size_px: tuple[int, int]

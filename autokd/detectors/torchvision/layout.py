@@ -10,8 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Architecture = Literal["fcos", "retinanet", "faster_rcnn"]
+from autokd.config import BUILDERS
+
+Family = Literal["fcos", "retinanet", "faster_rcnn"]
 LARGEST_SMALL_SIDE_PX = 320
+_FAMILIES: dict[str, Family] = {"fcos": "fcos", "retinanet": "retinanet", "fasterrcnn": "faster_rcnn"}
+"""First word of a builder's name -> the family of its detector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class Layout:
     @property
     def strides(self) -> dict[str, int]:
         """Level name -> pixels of the network's input per cell."""
-        return {level: 2 ** int(level[1:]) for level in self.levels}
+        return {level: 2 ** int(level[1]) for level in self.levels}
 
     @property
     def pad_multiple_px(self) -> int:
@@ -53,21 +57,32 @@ class Layout:
         return len(self.anchor_sizes_px[0]) * len(self.aspect_ratios)
 
 
-def choose_layout(architecture: Architecture, image_size_px: tuple[int, int]) -> Layout:
-    """Return the layout for a size of images.
+def family_of(architecture: str) -> Family:
+    """Return the family of a detector of AutoKD or of a builder of torchvision.
 
     Args:
-        architecture: the detector.
+        architecture: value of the key ``architecture``.
+    """
+    return "faster_rcnn" if architecture == "faster_rcnn" else _FAMILIES[architecture.split("_")[0]]
+
+
+def choose_layout(architecture: str, image_size_px: tuple[int, int]) -> Layout:
+    """Return the layout for a size of images; torchvision's builders have one for all sizes.
+
+    Args:
+        architecture: value of the key ``architecture``.
         image_size_px: (height, width) of the network's input.
     """
-    small = max(image_size_px) <= LARGEST_SMALL_SIDE_PX
-    if architecture == "faster_rcnn":
+    small = max(image_size_px) <= LARGEST_SMALL_SIDE_PX and architecture not in BUILDERS
+    if "mobilenet" in architecture:
+        return _MOBILENET
+    if family_of(architecture) == "faster_rcnn":
         return _two_stage(small)
     levels = ("p3", "p4", "p5") if small else ("p3", "p4", "p5", "p6", "p7")
     strides = [2 ** int(level[1:]) for level in levels]
     sizes: tuple[tuple[int, ...], ...]
     ratios: tuple[float, ...]
-    if architecture == "fcos":
+    if family_of(architecture) == "fcos":
         # FCOS, arXiv:1904.01355, section 3.2: p3 takes boxes whose farthest side is up to 64 px. Ranges shrunk to
         # spread the objects of small images over more levels trained worse (half: -.01 AP, a quarter: -.06).
         sizes, ratios = tuple((stride,) for stride in strides), (1.0,)
@@ -107,3 +122,13 @@ def _two_stage(small: bool) -> Layout:
         anchor_sizes_px=((32,), (64,), (128,), (256,), (512,)),
         aspect_ratios=(0.5, 1.0, 2.0),
     )
+
+
+_MOBILENET = Layout(
+    levels=("p5", "p5_top", "p6"),
+    stages=(3, 4),
+    top="pool",
+    anchor_sizes_px=((32, 64, 128, 256, 512),) * 3,
+    aspect_ratios=(0.5, 1.0, 2.0),
+)
+"""torchvision's builders over MobileNetV3: two maps of stride 32, before and after the last stage, and a pooled one."""

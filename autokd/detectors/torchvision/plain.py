@@ -6,7 +6,7 @@ from 1. The bare models resize what they are given into ``image_size_px``, the a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,14 +20,24 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import Conv2dNormActivation, MultiScaleRoIAlign
 
 from autokd.config import TorchvisionDetector
+from autokd.detectors.torchvision import builders
 from autokd.detectors.torchvision.backbone import build_backbone
+from autokd.detectors.torchvision.builders import SCORE_THRESHOLD
+from autokd.detectors.torchvision.initial_weights import num_head_rows
 from autokd.detectors.torchvision.layout import Layout, choose_layout
+from autokd.detectors.torchvision.norms import num_groups
+from autokd.detectors.torchvision.pretrained import entry_of, entry_of_file, pixel_statistics
 
-SCORE_THRESHOLD = 0.05
-"""Detections below it are dropped: that of the papers' COCO evaluations (torchvision's FCOS has 0.2)."""
+USUAL_PIXEL_STATISTICS = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+"""Mean and standard deviation with which torchvision's detectors normalize colors if nothing else is said."""
 
 
-def plain_torchvision_model(config: TorchvisionDetector, num_classes: int, image_size_px: tuple[int, int]) -> nn.Module:
+def plain_torchvision_model(
+    config: TorchvisionDetector,
+    num_classes: int,
+    image_size_px: tuple[int, int],
+    classes: Sequence[str] | None = None,
+) -> nn.Module:
     """Return the bare torchvision module of a configuration, randomly initialized.
 
     ``student.pt`` loads in it, strictly. ``autokd.detectors.plain_torchvision_source`` gives the same model as a
@@ -37,26 +47,53 @@ def plain_torchvision_model(config: TorchvisionDetector, num_classes: int, image
         config: the section of the detector.
         num_classes: object classes, without a background.
         image_size_px: (height, width) of the network's input.
+        classes: the data set's names, which are needed if the section names weights of other classes for a two-stage
+            head: such a head keeps all of them.
+
+    Raises:
+        DetectorError: if such weights cannot be read, or their classes not be matched.
     """
+    return new_model(config, num_head_rows(config, num_classes, classes), image_size_px)
+
+
+def new_model(config: TorchvisionDetector, num_rows: int, image_size_px: tuple[int, int]) -> nn.Module:
+    """Return the bare module whose head has ``num_rows`` classes; the background is one of them for two stages."""
     layout = choose_layout(config.architecture, image_size_px)
-    return _BUILDERS[config.architecture](config, num_classes, layout, _transform(layout, image_size_px))
+    transform = transform_settings(config, layout, image_size_px)
+    if config.is_builders:
+        return builders.build(config, num_rows, transform)
+    return _BUILDERS[config.architecture](config, num_rows, layout, transform)
 
 
-def num_groups(channels: int) -> int:
-    """Groups of a head's normalization: about eight channels each.
+def transform_settings(config: TorchvisionDetector, layout: Layout, image_size_px: tuple[int, int]) -> dict[str, Any]:
+    """Return the sizes of images, and the colors that pretrained weights ask for if they are not torchvision's usual.
 
-    Groups need no batch, so heads train at batch 1; torchvision's fixed 32 groups would leave a pair of channels
-    in each on narrow pyramids. At 256 channels both agree.
+    Args:
+        config: the section of the detector.
+        layout: its levels.
+        image_size_px: (height, width) of the network's input.
     """
-    return max(groups for groups in range(1, max(1, channels // 8) + 1) if channels % groups == 0)
-
-
-def _transform(layout: Layout, image_size_px: tuple[int, int]) -> dict[str, Any]:
-    return {
+    settings: dict[str, Any] = {
         "min_size": min(image_size_px),
         "max_size": max(image_size_px),
         "size_divisible": layout.pad_multiple_px,
     }
+    statistics = _pixel_statistics(config)
+    if statistics is not None:
+        settings |= dict(zip(("image_mean", "image_std"), statistics))
+    return settings
+
+
+def _pixel_statistics(config: TorchvisionDetector) -> tuple[list[float], list[float]] | None:
+    """Return mean and deviation of the colors for the backbone's weights; None: torchvision's usual ones."""
+    backbone = config.backbone
+    if backbone.weights is None or backbone.name is None:
+        return None
+    file = backbone.weights_file
+    # A file of unknown name was trained as the backbone's own weights are, as far as anyone can say.
+    entry = entry_of(backbone.name, backbone.weights) if file is None else entry_of_file(backbone.name, file)
+    statistics = pixel_statistics(entry or entry_of(backbone.name, "DEFAULT"))
+    return None if statistics == USUAL_PIXEL_STATISTICS else statistics
 
 
 def _anchors(layout: Layout) -> AnchorGenerator:
@@ -72,7 +109,7 @@ def _fcos(config: TorchvisionDetector, num_classes: int, layout: Layout, transfo
     # A ReLU ends the branch: from 0, the first steps may take a side of all boxes below it, where there is no gradient.
     nn.init.constant_(head.regression_head.bbox_reg.bias, config.box_init)
     return FCOS(
-        build_backbone(config.backbone, layout, channels),
+        build_backbone(config, layout),
         num_classes,
         anchor_generator=_anchors(layout),
         head=head,
@@ -88,7 +125,7 @@ def _retinanet(config: TorchvisionDetector, num_classes: int, layout: Layout, tr
     for branch in (head.classification_head, head.regression_head):
         branch.conv = _tower(channels, config.head_convs, norm)  # torchvision fixes four convolutions
     return RetinaNet(
-        build_backbone(config.backbone, layout, channels),
+        build_backbone(config, layout),
         num_classes,
         anchor_generator=_anchors(layout),
         head=head,
@@ -106,14 +143,12 @@ def _tower(channels: int, num_convs: int, norm: Callable[..., nn.Module]) -> nn.
     return tower
 
 
-def _faster_rcnn(
-    config: TorchvisionDetector, num_classes: int, layout: Layout, transform: dict[str, Any]
-) -> FasterRCNN:
+def _faster_rcnn(config: TorchvisionDetector, num_rows: int, layout: Layout, transform: dict[str, Any]) -> FasterRCNN:
     channels = config.fpn_channels
     pooled_levels = [f"p{stage + 1}" for stage in layout.stages]
     hidden = 4 * channels  # 1024 in the paper's detector of 256 channels
     return FasterRCNN(
-        build_backbone(config.backbone, layout, channels),
+        build_backbone(config, layout),
         rpn_anchor_generator=_anchors(layout),
         rpn_head=RPNHead(channels, layout.num_anchors_per_cell, conv_depth=config.head_convs),
         rpn_pre_nms_top_n_train=layout.num_proposals,
@@ -124,7 +159,7 @@ def _faster_rcnn(
             pooled_levels, 7, layout.samples_per_bin, canonical_scale=layout.canonical_scale_px
         ),
         box_head=TwoMLPHead(channels * 7 * 7, hidden),
-        box_predictor=FastRCNNPredictor(hidden, num_classes + 1),
+        box_predictor=FastRCNNPredictor(hidden, num_rows),
         box_score_thresh=SCORE_THRESHOLD,
         box_batch_size_per_image=layout.num_sampled_proposals,
         **transform,

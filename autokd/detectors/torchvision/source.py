@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from autokd.config import Backbone, TorchvisionDetector
+from autokd.detectors.torchvision.bodies import plan_of
+from autokd.detectors.torchvision.builders import SCORE_THRESHOLD, has_no_epsilon, inference_settings
+from autokd.detectors.torchvision.initial_weights import num_head_rows
 from autokd.detectors.torchvision.layout import Layout, choose_layout
-from autokd.detectors.torchvision.plain import SCORE_THRESHOLD, num_groups
+from autokd.detectors.torchvision.norms import norm_of, num_groups
+from autokd.detectors.torchvision.plain import transform_settings
 
 Part = tuple[list[str], list[str]]
 """Imports and statements."""
@@ -13,7 +19,12 @@ _DETECTION = "from torchvision.models.detection"
 _USE = 'model([image]) -> [{"boxes", "scores", "labels"}]; image: (3, H, W) in [0, 1], of any size'
 
 
-def plain_torchvision_source(config: TorchvisionDetector, num_classes: int, image_size_px: tuple[int, int]) -> str:
+def plain_torchvision_source(
+    config: TorchvisionDetector,
+    num_classes: int,
+    image_size_px: tuple[int, int],
+    classes: Sequence[str] | None = None,
+) -> str:
     """Return a script that builds ``model`` with torch and torchvision alone and loads ``student.pt`` in it.
 
     For an FCOS with blocks (1, 1, 1, 1), width 8 and 3 classes on 120 x 160 pixels it begins and ends with::
@@ -29,25 +40,73 @@ def plain_torchvision_source(config: TorchvisionDetector, num_classes: int, imag
         config: the section of the detector.
         num_classes: object classes, without a background.
         image_size_px: (height, width) of the network's input.
+        classes: as for ``plain_torchvision_model``.
+
+    Raises:
+        DetectorError: as for ``plain_torchvision_model``.
     """
     layout = choose_layout(config.architecture, image_size_px)
-    transform = f"min_size={min(image_size_px)}, max_size={max(image_size_px)}"
-    transform += f", size_divisible={layout.pad_multiple_px},"
-    parts = [
-        _body(config.backbone),
-        _pyramid(config, layout),
-        _anchors(layout),
-        _HEADS[config.architecture](config, num_classes, layout, transform),
-    ]
+    settings = transform_settings(config, layout, image_size_px)
+    transform = "".join(f"{name}={value}, " for name, value in settings.items()).rstrip()
+    num_rows = num_head_rows(config, num_classes, classes)
+    if config.is_builders:
+        parts = [_builder(config, num_rows, transform), _norms("model.backbone.body", config)]
+        if has_no_epsilon(config):
+            parts.append(([f"{_DETECTION}._utils import overwrite_eps"], ["overwrite_eps(model, 0.0)"]))
+    else:
+        parts = [
+            _body(config.backbone),
+            _pyramid(config, layout),
+            _norms("backbone.body", config),
+            _anchors(layout),
+            _HEADS[config.architecture](config, num_rows, layout, transform),
+        ]
     imports = sorted({line for lines, _ in parts for line in lines})
     statements = [line for _, lines in parts for line in lines]
     load = ['model.load_state_dict(torch.load("student.pt", weights_only=True))', f"model.eval()  # {_USE}"]
     return "\n".join(["import torch", "from torch import nn", *imports, "", *statements, *load, ""])
 
 
+def _builder(config: TorchvisionDetector, num_rows: int, transform: str) -> Part:
+    name = config.architecture
+    arguments = "".join(f"{key}={value}, " for key, value in inference_settings(name).items())
+    return (
+        [f"{_DETECTION} import {name}"],
+        [
+            f"model = {name}(",
+            f"    weights=None, weights_backbone=None, num_classes={num_rows},",
+            f"    {arguments}{transform}",
+            ")",
+        ],
+    )
+
+
+def _norms(body: str, config: TorchvisionDetector) -> Part:
+    """Replace the batch norms of the body as ``replace_batch_norms`` does."""
+    norm = norm_of(config)
+    if norm == "batch":
+        return [], []
+    imports, lines = ["from torchvision.ops import FrozenBatchNorm2d"], []
+    new = "FrozenBatchNorm2d(part.num_features, part.eps)"
+    if norm == "group":
+        imports, new = [], "nn.GroupNorm(groups(part.num_features), part.num_features)"
+        lines = ["groups = lambda n: max(g for g in range(1, max(1, n // 8) + 1) if n % g == 0)"]
+    return imports, [
+        *lines,
+        f"for parent in list({body}.modules()):",
+        "    for name, part in list(parent.named_children()):",
+        "        if isinstance(part, nn.BatchNorm2d):",
+        f"            setattr(parent, name, {new})",
+    ]
+
+
 def _body(backbone: Backbone) -> Part:
     if backbone.name is not None:
-        return [f"from torchvision.models import {backbone.name}"], [f"body = {backbone.name}(weights=None)"]
+        features = "" if backbone.name.startswith(("res", "wide_res")) else ".features"
+        return (
+            [f"from torchvision.models import {backbone.name}"],
+            [f"body = {backbone.name}(weights=None){features}"],
+        )
     return (
         ["from torchvision.models.resnet import BasicBlock, ResNet"],
         [
@@ -64,20 +123,24 @@ def _body(backbone: Backbone) -> Part:
 
 def _pyramid(config: TorchvisionDetector, layout: Layout) -> Part:
     imports = [f"{_DETECTION}.backbone_utils import BackboneWithFPN"]
-    channels = config.fpn_channels
-    factors = [2 ** (stage - 1) for stage in layout.stages]
-    if config.backbone.name is None:
-        widths = str([config.backbone.width * factor for factor in factors])
-    else:
-        widths = f"[body.inplanes // 8 * factor for factor in {factors}]"
+    channels, plan = config.fpn_channels, plan_of(config.backbone)
+    widths = [plan.channels[stage - 1] for stage in layout.stages]
     arguments = f"body, levels, {widths}, {channels}"
     if layout.top == "p6p7":
         imports.append("from torchvision.ops.feature_pyramid_network import LastLevelP6P7")
         arguments += f", LastLevelP6P7({channels}, {channels})"
-    levels = ", ".join(f'"layer{stage}": "p{stage + 1}"' for stage in layout.stages)
+    levels = ", ".join(f'"{plan.stages[stage - 1][-1]}": "p{stage + 1}"' for stage in layout.stages)
     statements = [f"levels = {{{levels}}}", f"backbone = BackboneWithFPN({arguments})"]
     if layout.top == "none":
         statements.append("backbone.fpn.extra_blocks = None")
+    if plan.is_channels_last:
+        imports.append("from torchvision.models._utils import IntermediateLayerGetter")
+        statements += [
+            "class ChannelsFirst(IntermediateLayerGetter):",
+            "    def forward(self, x):",
+            "        return {k: v.permute(0, 3, 1, 2) for k, v in super().forward(x).items()}",
+            "backbone.body = ChannelsFirst(body, levels)",
+        ]
     return imports, statements
 
 
@@ -134,7 +197,7 @@ def _retinanet(config: TorchvisionDetector, num_classes: int, layout: Layout, tr
     )
 
 
-def _faster_rcnn(config: TorchvisionDetector, num_classes: int, layout: Layout, transform: str) -> Part:
+def _faster_rcnn(config: TorchvisionDetector, num_rows: int, layout: Layout, transform: str) -> Part:
     channels, hidden, number = config.fpn_channels, 4 * config.fpn_channels, layout.num_proposals
     pooled = ", ".join(f'"p{stage + 1}"' for stage in layout.stages)
     scale = f"canonical_scale={layout.canonical_scale_px}"
@@ -152,7 +215,7 @@ def _faster_rcnn(config: TorchvisionDetector, num_classes: int, layout: Layout, 
             f"    rpn_pre_nms_top_n_test={number}, rpn_post_nms_top_n_test={number},",
             f"    box_roi_pool=MultiScaleRoIAlign([{pooled}], 7, {layout.samples_per_bin}, {scale}),",
             f"    box_head=TwoMLPHead({channels * 49}, {hidden}),",
-            f"    box_predictor=FastRCNNPredictor({hidden}, {num_classes + 1}),",
+            f"    box_predictor=FastRCNNPredictor({hidden}, {num_rows}),",
             f"    box_score_thresh={SCORE_THRESHOLD},",
             ")",
         ],

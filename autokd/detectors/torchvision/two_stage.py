@@ -7,6 +7,7 @@ background of torchvision's box head.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,17 @@ class FasterRcnnDetector(TorchvisionAdapter):
     between images and between two detectors, so there is no (B, A, K) that a student and a teacher could
     compare; the objectness of its first stage says nothing of classes.
     """
+
+    _class_layers = tuple(
+        f"roi_heads.box_predictor.{layer}.{kind}" for layer in ("cls_score", "bbox_pred") for kind in ("weight", "bias")
+    )
+
+    rows: tuple[int, ...] | None = None
+    """Row of the head of each class, if the head keeps the classes of its pretrained weights; None: 1, 2, ..."""
+
+    def _of_our_classes(self, layers: dict[str, Tensor], where: Path) -> dict[str, Tensor]:
+        """The classes of a softmax belong together: the head keeps all of them, and ``_box_head`` chooses."""
+        return layers
 
     @property
     def _anchor_generator(self) -> Any:
@@ -82,5 +94,28 @@ class FasterRcnnDetector(TorchvisionAdapter):
     def _box_head(self, pyramid: Mapping[str, Tensor], proposals: list[Tensor], frame: Frame) -> tuple[Tensor, Tensor]:
         """Return (R, K + 1) logits, the background first, and (R, 4 (K + 1)) deltas."""
         roi_heads = self.model.roi_heads
-        regions = roi_heads.box_roi_pool(dict(pyramid), proposals, frame.image_sizes)
-        return roi_heads.box_predictor(roi_heads.box_head(regions))
+        # torchvision's builders have other names for the levels, by which regions are pooled from some of them.
+        maps = dict(zip(self._model_levels, pyramid.values()))
+        logits_RM, deltas_R4M = roi_heads.box_predictor(
+            roi_heads.box_head(roi_heads.box_roi_pool(maps, proposals, frame.image_sizes))
+        )
+        if self.rows is None:
+            return logits_RM, deltas_R4M
+        return _of_rows(logits_RM, deltas_R4M, self.rows)
+
+
+def _of_rows(logits_RM: Tensor, deltas_R4M: Tensor, rows: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return logits and deltas of the background and some classes of M rows, with their probabilities unchanged.
+
+    The background takes the probability of all classes that are left out: the logarithm of a sum of exponentials is the
+    logit of a sum of probabilities.
+    """
+    kept = torch.tensor(rows, device=logits_RM.device)
+    is_other = torch.ones(logits_RM.shape[1], dtype=torch.bool, device=logits_RM.device)
+    is_other[kept] = False
+    background_R1 = logits_RM[:, is_other].logsumexp(dim=1, keepdim=True)
+    deltas_RM4 = deltas_R4M.unflatten(1, (-1, 4))
+    return (
+        torch.cat([background_R1, logits_RM[:, kept]], dim=1),
+        torch.cat([deltas_RM4[:, :1], deltas_RM4[:, kept]], dim=1).flatten(1),
+    )

@@ -99,4 +99,5 @@ class StudentAssets:
 
 def _decisive_fields(recipe: Recipe) -> dict[str, Any]:
     """Return the fields that decide a training's weights, but for its length."""
-    return {name: getattr(recipe, name) for name in sorted(Recipe.model_fields) if name != "epochs"}
+    written = set(Recipe.model_fields) - recipe.unwritten() - {"epochs"}
+    return {name: getattr(recipe, name) for name in sorted(written)}

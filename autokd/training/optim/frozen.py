@@ -24,7 +24,7 @@ def parts_of(student: Detector, names: Iterable[str]) -> tuple[nn.Module, ...]:
     """
     parts: list[nn.Module] = []
     for name in names:
-        parts += [student.body] if name == "backbone" else _stem(student.body, student.architecture)
+        parts += [student.body] if name == "backbone" else student.stem or _stem(student.body, student.architecture)
     return tuple(parts)
 
 

@@ -17,6 +17,8 @@ from autokd.errors import ConfigError
 from autokd.training.optim.dot import DistillationOrientedSGD
 
 DOT_MOMENTUM = 0.9
+RATE_FACTOR = "rate_factor"
+"""Key of a parameter group: the factor of its learning rate."""
 START_FRACTION = 1 / 25
 """Fraction of the peak rate at the first step of a one-cycle schedule."""
 END_FRACTION = 1e-4
@@ -81,8 +83,10 @@ def parameter_groups(
     weight_decay: float,
     norm_decay: float = 0.0,
     bias_decay: float = 0.0,
+    backbone: nn.Module | None = None,
+    backbone_factor: float = 1.0,
 ) -> list[dict[str, object]]:
-    """Return the trainable parameters in groups by owner and weight decay.
+    """Return the trainable parameters in groups by owner, weight decay and factor of the learning rate.
 
     Args:
         student: the student.
@@ -90,16 +94,22 @@ def parameter_groups(
         weight_decay: the decay of weights.
         norm_decay: factor to ``weight_decay`` for the parameters of normalization layers.
         bias_decay: factor to ``weight_decay`` for biases and whatever else has fewer than two dimensions.
+        backbone: the part of the student whose rate has a factor of its own; None: no part.
+        backbone_factor: that factor.
     """
     groups: list[dict[str, object]] = []
+    of_backbone = set() if backbone is None else set(backbone.parameters())
     for owner, module in (("student", student), ("distiller", distiller)):
         parameters = trainable(module)
         norms = _of_norms(module)
         factors = {p: norm_decay if p in norms else 1.0 if p.ndim >= 2 else bias_decay for p in parameters}
         for factor in sorted({1.0, norm_decay, bias_decay}, reverse=True):
-            members = [parameter for parameter in parameters if factors[parameter] == factor]
-            if members:
-                groups.append({"params": members, "weight_decay": factor * weight_decay, "owner": owner})
+            for is_backbone in (False, True):
+                members = [p for p in parameters if factors[p] == factor and (p in of_backbone) == is_backbone]
+                if members:
+                    rate_factor = backbone_factor if is_backbone else 1.0
+                    group = {"params": members, "weight_decay": factor * weight_decay, "owner": owner}
+                    groups.append(group | {RATE_FACTOR: rate_factor})
     return groups
 
 

@@ -15,8 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from autokd.config import Recipe
+from autokd.detectors import Detector
 from autokd.training.optim.dot import DistillationOrientedSGD
-from autokd.training.optim.optimizer import Precision, clip_gradients, make_optimizer, parameter_groups, trainable
+from autokd.training.optim.optimizer import (
+    RATE_FACTOR,
+    Precision,
+    clip_gradients,
+    make_optimizer,
+    parameter_groups,
+    trainable,
+)
 
 TOTAL, TASK, DISTILL = "total", "task", "distill"
 """Names of the parts that have a graph; ``distill`` is absent in a training without distillation."""
@@ -33,16 +41,19 @@ class UpdateRule(ABC):
 
     def __init__(self, student: nn.Module, distiller: nn.Module | None, recipe: Recipe, device: torch.device) -> None:
         decays = recipe.weight_decay, recipe.norm_decay, recipe.bias_decay
-        self.optimizer = make_optimizer(parameter_groups(student, distiller, *decays), recipe)
+        factor = recipe.backbone_lr_factor
+        backbone = student.body if factor != 1 and isinstance(student, Detector) else None
+        groups = parameter_groups(student, distiller, *decays, backbone, factor)
+        self.optimizer = make_optimizer(groups, recipe)
         self.precision = Precision(device, recipe.amp, self.can_scale)
         self._owners = (trainable(student), trainable(distiller))
         self._max_norm = recipe.gradient_clip_norm
         self.optimizer.zero_grad(set_to_none=True)
 
     def set_rate(self, rate: float) -> None:
-        """Set the learning rate of the next step."""
+        """Set the learning rate of the next step; the backbone's parameters have a factor of their own."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group[RATE_FACTOR]
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of the forward pass: the recipe's precision."""

@@ -130,7 +130,7 @@ def obtain_teacher(
     on_progress: OnProgress = no_progress,
     name: str = "teacher",
 ) -> Teacher:
-    """Find a teacher in the cache folder, or train it (a second search finds it).
+    """Find a teacher in the cache folder, or train it, from its weights on if it has any (a second search finds it).
 
     Args:
         config: the teacher's section of the configuration.
@@ -146,7 +146,9 @@ def obtain_teacher(
     size = dataset.image_size_px
     common: dict[str, Any] = {"detector": structure_text(config), "classes": dataset.classes, "image_size_px": size}
     if config.checkpoint is not None:
-        key = digest_of(checkpoint=file_digest(config.checkpoint), **common)
+        common["checkpoint"] = file_digest(config.checkpoint)
+    if config.train is None and config.has_weights:
+        key = digest_of(**common)
         folder = cache_dir / "teachers" / key
         return Teacher(config, len(dataset.classes), size, folder, key, 0.0, False, dataset.classes, name)
     if config.train is None:

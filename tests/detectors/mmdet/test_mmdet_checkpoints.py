@@ -42,6 +42,15 @@ def test_the_usual_forms_of_checkpoints_load(form, make, tmp_path):
     assert all(torch.equal(value, weights[key]) for key, value in loaded.items())
 
 
+def test_the_student_of_an_mmrazor_distillation_loads(make, tmp_path):
+    """MMRazor keeps the student under ``architecture.``, and the teacher, whose names are the same, beside it."""
+    weights = make("retinanet").plain_state_dict()
+    both = {f"teacher.{key}": value * 0 for key, value in weights.items()}
+    both |= {f"architecture.{key}": value for key, value in weights.items()}
+    loaded = _load("retinanet", _save(tmp_path / "razor.pth", both), classes=NAMES).plain_state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in loaded.items())
+
+
 def test_a_checkpoint_of_an_old_torch_loads(make, tmp_path):
     """Before version 1.6 torch wrote a row of pickles instead of an archive; many of the zoo's files are such."""
     weights = make("retinanet").plain_state_dict()
