@@ -39,6 +39,7 @@ class AnnotatedSplit:
         columns: all annotations.
         labels: (M,) label of each box.
         report: counts of the annotations.
+        cache_dir: folder of the cache; None: nothing of the split is kept.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class AnnotatedSplit:
         label_of_rank = np.array([classes.index(class_name) for class_name in own], dtype=np.int64)
         self.labels = columns.ranks if own == classes else label_of_rank[columns.ranks]
         self.report = self._report()
-        self._cache_dir, self._files = cache_dir, files
+        self.cache_dir, self._files = cache_dir, files
 
     def __len__(self) -> int:
         return self.columns.num_images
@@ -125,7 +126,7 @@ class AnnotatedSplit:
             DataError: with a list of the images that are missing, broken or of another aspect ratio than their JSON.
         """
         if self._files is None:
-            self._files = look_at_files(self.columns, self.folder, self.annotation_path, self._cache_dir, read_header)
+            self._files = look_at_files(self.columns, self.folder, self.annotation_path, self.cache_dir, read_header)
         return self._files
 
     def ground_truth(self) -> COCO:

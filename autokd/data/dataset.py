@@ -5,6 +5,7 @@ Legend: N images, C = 3 channels (RGB), H x W pixels of the network's input, n b
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 from autokd.data.annotations import AnnotatedSplit
+from autokd.data.decoded_images import obtain_images
 from autokd.data.depth import FULL_DEPTH_SHIFT
 from autokd.data.geometry import Boxes, BoxMap, Size, box_areas, letterbox, letterbox_maps
 from autokd.data.image_files import ImageFiles
@@ -28,7 +30,7 @@ from autokd.data.mixing import draw_mosaic, mixture, mosaic_placements
 from autokd.data.report import DataReport
 from autokd.data.sample import Sample, Target, original_boxes
 from autokd.data.views import IDENTITY, Placement, View, apply_view, blank_canvas, place
-from autokd.errors import NonFiniteError
+from autokd.errors import DataError, NonFiniteError
 from autokd.files import content_digest
 
 logger = logging.getLogger("autokd.data")
@@ -292,19 +294,32 @@ class DetectionDataset:
     def _letterboxed(self, index: int) -> Tensor:
         """Return the image scaled and padded, (3, H, W) uint8; from memory if images are kept."""
         if not self.keeps_images:
-            canvas_CHW = blank_canvas(self.image_size_px)
+            canvas_CHW = torch.empty((3, *self.image_size_px), dtype=torch.uint8)
             self._decode_into(index, canvas_CHW)
             return canvas_CHW
         if self._images_NCHW is None:
-            self._images_NCHW = torch.empty((self.num_images, 3, *self.image_size_px), dtype=torch.uint8)
+            self._images_NCHW = self._open_images()
         canvas_CHW = self._images_NCHW[index]
         if not self._decoded[index]:
-            canvas_CHW.copy_(blank_canvas(self.image_size_px))
             self._decode_into(index, canvas_CHW)
             self._decoded[index] = True
         return canvas_CHW
 
+    def _open_images(self) -> Tensor:
+        """Return the decoded images that the machine's processes share, or empty memory of this process."""
+        if self.split.cache_dir is not None:
+            # An image that cannot be read is an error of the one who loads it, not of all the others.
+            with contextlib.suppress(DataError):
+                images_NCHW = obtain_images(
+                    self.split.cache_dir, self.fingerprint, self.num_images, self.image_size_px, self._decode_into
+                )
+                self._decoded[:] = True
+                return images_NCHW
+        return torch.empty((self.num_images, 3, *self.image_size_px), dtype=torch.uint8)
+
     def _decode_into(self, index: int, canvas_CHW: Tensor) -> None:
+        """Write an image, scaled and padded, into (3, H, W) uint8."""
+        canvas_CHW.copy_(blank_canvas(self.image_size_px))
         size = self.split.size(index)
         rows, columns = letterbox(size, self.image_size_px).content_size
         pixels = read_pixels(self.image_path(index), size, (rows, columns), self.deep_shift)
