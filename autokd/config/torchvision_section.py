@@ -127,6 +127,7 @@ class TorchvisionDetector(DetectorSection):
 
     @property
     def has_weights(self) -> bool:
+        """Whether the section names weights of the whole detector: its own, or those of a file."""
         return self.checkpoint is not None or self.weights is not None
 
     def absolute_paths(self) -> dict[str, Any]:

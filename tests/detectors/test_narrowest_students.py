@@ -59,6 +59,28 @@ def test_narrow_torchvision_students_train_at_256_px():
     )
 
 
+_PAIR = """\
+data: {format: shapes, image_size_px: [256, 256], num_train: 4, num_val: 2, num_test: 2}
+teacher: {backbone: {width: 16}, train: {epochs: 1, batch_size: 2}}
+student: {backbone: {width: 8}, box_init: 1}
+full: {epochs: 1, batch_size: 2, seeds: [0], baselines: [none], num_views: 1}
+runtime: {workers: 0}
+"""
+
+
+def test_a_narrow_student_is_distilled_at_256_px_from_the_command_line(tmp_path):
+    (tmp_path / "pair.yaml").write_text(_PAIR)
+    done = subprocess.run(
+        [sys.executable, "-m", "autokd", "distill", "pkd", "pair.yaml", "--run-dir", "run"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "AUTOKD_CACHE": "cache"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run" / "student.pt").is_file()
+
+
 @pytest.mark.skipif(importlib.util.find_spec("mmengine") is None, reason="needs MMDetection")
 def test_a_narrow_mmdet_student_trains_at_256_px():
     options = {"model.backbone.base_channels": 4, "model.neck.in_channels": [4, 8, 16, 32]}

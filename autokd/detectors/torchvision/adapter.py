@@ -73,6 +73,7 @@ class TorchvisionAdapter(Detector):
         self._section = section
         self.layout = layout
         self._frozen = freeze_stages(self.body, section)
+        self.train()
         self._anchor_table = AnchorTable(self._anchor_generator, list(layout.strides.values()))
         mean_3, std_3 = torch.tensor(model.transform.image_mean), torch.tensor(model.transform.image_std)
         self.register_buffer("_mean_311", mean_3.view(3, 1, 1), persistent=False)
