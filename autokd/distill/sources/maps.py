@@ -133,7 +133,7 @@ class Instance(Source):
         for level in self.levels(inputs):
             maps, stride = self.maps(inputs, level), inputs.pairs[level].stride
             height, width = maps[1].shape[-2:]
-            weights = RegionWeights.of(boxes_BM4, stride, (height, width), self.size)
+            weights = RegionWeights.of(boxes_BM4.to(maps[1]), stride, (height, width), self.size)
             student, teacher = (weights.pool(x_BCHW) for x_BCHW in maps)
             grid = Grid(self.size, self.size)
             pieces.append(FeaturePair(student, teacher, grid, region, REGIONS, level=level, instances=instances))
