@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from autokd.config import TorchvisionDetector
 from autokd.study import finish
 
 
 def _notes(**datasets: Any) -> str:
     config = SimpleNamespace(
         teachers=(1,),
+        student=TorchvisionDetector(),
         search=SimpleNamespace(promote_after=None),
         full=SimpleNamespace(baseline_gradient_ratio=40.0, seeds=(0,)),
     )

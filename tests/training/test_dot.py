@@ -211,10 +211,10 @@ def test_a_delta_that_would_not_let_a_buffer_decay_is_refused(delta):
 
 
 def test_a_card_with_float16_only_trains_dot_in_full_precision_or_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
     cuda = torch.device("cuda")
     assert not Precision(cuda, "auto", DotUpdate.can_scale).is_mixed
     with pytest.raises(ConfigError, match=r"amp: true .* Set 'amp: false' or 'auto'"):
         Precision(cuda, True, DotUpdate.can_scale)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     assert Precision(cuda, True, DotUpdate.can_scale).is_mixed

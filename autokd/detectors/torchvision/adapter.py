@@ -94,7 +94,10 @@ class TorchvisionAdapter(Detector):
 
     @property
     def stem(self) -> tuple[nn.Module, ...]:
-        return tuple(self.body.get_submodule(name) for name in plan_of_section(self._section).stem)
+        parts = dict(self.body.named_modules())
+        names = plan_of_section(self._section).stem
+        # A body that was put in place of the section's own has no known stem.
+        return tuple(parts[name] for name in names) if parts.keys() >= set(names) else ()
 
     @property
     def pad_multiple_px(self) -> int:

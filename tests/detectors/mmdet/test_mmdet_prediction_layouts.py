@@ -92,7 +92,7 @@ def test_a_student_of_queries_that_may_be_promoted_lays_no_scores_on_cells():
     config = load_config(text + "search: {promote_after: 4}\n")
     (reason,) = pair_of(config).part_of(config.space)[1]
     assert "those of a promoted student are queries" in reason
-    assert pair_of(config, promoting=False).part_of(config.space)[1] == ()
+    assert pair_of(config, searching=False).part_of(config.space)[1] == ()
 
 
 @pytest.mark.parametrize("teacher", ["fcos", "gfl", "tood", "reppoints"])
