@@ -78,8 +78,9 @@ class RuntimeConfig(Section):
     """Number of times in a row that a training is repeated after its worker died without another epoch; then it fails
     with the cause worker_lost. Workers that were asked to end (SIGTERM, preempted nodes) do not count."""
     checkpoint_every_s: NonNegativeFloat | None = 300.0
-    """Seconds between two checkpoints within a training, from which an interrupted one goes on; longer if a checkpoint
-    costs more than 5% of that. 0: after every step; null: none."""
+    """Most seconds between two checkpoints within a training, from which an interrupted one goes on. They are written
+    earlier where that takes less than 1% of the time, later where it took more than 5%. 0: after every step; null:
+    none."""
     full_processes: PositiveInt = 1
     """Number of processes, each with a GPU if there are any, that share every batch of a full training; above 1: by Ray
     Train, for torchvision students only."""

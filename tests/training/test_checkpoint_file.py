@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import logging
 import pickle
+import threading
 from pathlib import Path
 
 import pytest
@@ -134,3 +136,80 @@ def test_a_disk_without_room_is_named_before_the_first_step(tmp_path, caplog):
 def test_a_checkpoint_to_continue_from_that_is_not_there_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint to continue from"):
         _ = CheckpointFile(tmp_path / "a", "key", 60.0, continue_from=tmp_path / "b").saved
+
+
+class Clock:
+    """A clock whose hands the test moves; writing takes ``write_s`` of a thread's CPU time."""
+
+    def __init__(self, write_s: float) -> None:
+        self.now, self.write_s, self._cpu = 0.0, write_s, 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def thread_time(self) -> float:
+        self._cpu += self.write_s
+        return self._cpu
+
+
+@pytest.mark.parametrize(
+    ("every_s", "write_s", "interval_s"),
+    [
+        (300.0, 0.02, 10.0),  # cheap: as often as is worth a file
+        (300.0, 0.5, 50.0),  # 1% of the time
+        (300.0, 5.0, 300.0),  # 1% would be later than asked for
+        (300.0, 60.0, 1200.0),  # 300 s would be 20% of the time: 5%
+        (4.0, 0.02, 4.0),
+        (0.0, 60.0, 1.0),  # every step
+    ],
+)
+def test_intervals_follow_what_a_checkpoint_costs(tmp_path, monkeypatch, every_s, write_s, interval_s):
+    monkeypatch.setattr("autokd.training.checkpoint.checkpoints.time", clock := Clock(write_s))
+    checkpoints, saved_at = CheckpointFile(tmp_path / "a", "key", every_s), []
+
+    def snapshot():
+        saved_at.append(clock.now)
+        return STATE
+
+    with checkpoints.running(num_bytes=0):
+        while len(saved_at) < 4 and clock.now < 10_000:
+            clock.now += 1.0  # a step
+            checkpoints.after_step(snapshot)
+            for thread in threading.enumerate():
+                if thread.name == "checkpoint":
+                    thread.join()
+    assert [later - earlier for earlier, later in itertools.pairwise(saved_at[1:])] == [interval_s] * 2
+
+
+def test_the_end_of_an_epoch_is_a_welcome_place(tmp_path, monkeypatch):
+    monkeypatch.setattr("autokd.training.checkpoint.checkpoints.time", clock := Clock(1.0))
+    checkpoints, saved_at = CheckpointFile(tmp_path / "a", "key", 300.0), []
+
+    def snapshot():
+        saved_at.append(clock.now)
+        return STATE
+
+    with checkpoints.running(num_bytes=int(5e8)):  # a cost of 1 s by guess
+        clock.now = 49.0
+        checkpoints.after_epoch(snapshot)
+        clock.now = 50.0
+        checkpoints.after_step(snapshot)
+        assert saved_at == []
+        checkpoints.after_epoch(snapshot)
+    assert saved_at == [50.0]
+
+
+def test_at_most_one_write_is_in_flight_and_the_copy_is_that_of_its_step(tmp_path, monkeypatch):
+    written, may_end = [], threading.Event()
+
+    def slow(path, key, state):
+        may_end.wait(20)
+        written.append(state["step"])
+
+    monkeypatch.setattr("autokd.training.checkpoint.checkpoints.write_checkpoint", slow)
+    with (checkpoints := CheckpointFile(tmp_path / "a", "key", 0.0)).running():
+        for step in range(5):
+            checkpoints.after_step(lambda step=step: {"step": step})
+        assert written == []
+        may_end.set()
+    assert written == [0], "steps during a write are not queued"

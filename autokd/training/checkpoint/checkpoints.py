@@ -1,7 +1,9 @@
 """The checkpoints of one training: when they are written, and by whom.
 
 The training copies its state to the CPU, and a thread writes the copy while the training goes on; at most one write is
-in flight. Intervals stretch if a checkpoint is expensive, so that checkpoints take at most a twentieth of the time.
+in flight. Intervals follow the measured cost of a checkpoint (the copying, and the thread's CPU time): where it is
+cheap, one is written as soon as it takes 1% of the time, so that a kill loses little; where it is expensive, intervals
+stretch, so that checkpoints never take more than 5%.
 """
 
 from __future__ import annotations
@@ -25,8 +27,13 @@ logger = logging.getLogger(__name__)
 CHECKPOINTS_FOLDER = "checkpoints"
 """Name of the folder of checkpoints, in the run directory and in the cache."""
 
-_LEAST_SHARE, _EPOCH_SHARE = 20, 50
-"""Least interval as a multiple of the last checkpoint's cost: within an epoch, and at the end of one."""
+_CHEAP, _CHEAP_AT_EPOCH, _AFFORDABLE = 100, 50, 20
+"""Intervals as multiples of what a checkpoint costs: from where on one is written early, within an epoch and at its
+end, and below which none is written: 1%, 2% and 5% of the time."""
+_LEAST_S = 10.0
+"""Least interval in seconds of checkpoints that are written early: a shorter one saves nothing worth a file."""
+_ASSUMED_BYTES_PER_S = 5e8
+"""Speed by which the cost of the first checkpoint is guessed."""
 
 Snapshot = Callable[[], Mapping[str, Any]]
 """Returns a training's state as copies on the CPU."""
@@ -101,7 +108,8 @@ class CheckpointFile(Checkpoints):
         Args:
             path: path of the file.
             key: digest of everything that the training depends on, but for the epoch after which it is cut off.
-            every_s: seconds between two checkpoints; 0: one after every step.
+            every_s: most seconds between two checkpoints, unless they would take more than 5% of the time; 0: one after
+                every step.
             continue_from: checkpoint of the same key from which the training goes on if ``path`` has none: that of a
                 training that was cut off earlier (``Schedule.stop_after``). It is not changed.
             keeps_last: whether the state at the end is saved too, for another training to continue from.
@@ -117,7 +125,7 @@ class CheckpointFile(Checkpoints):
         self._was_read = False
         self._thread: threading.Thread | None = None
         self._last_s = time.monotonic()
-        self._cost_s: float | None = None
+        self._cost_s = 0.0
 
     # ---------------------------------------------------------------------------------------- read
 
@@ -162,6 +170,7 @@ class CheckpointFile(Checkpoints):
         """Watch for SIGTERM inside the block, and wait at its end for a write in flight."""
         if self._is_writer:
             self._check_room(num_bytes)
+        self._cost_s = num_bytes / _ASSUMED_BYTES_PER_S
         self._last_s = time.monotonic()
         with watched(self.termination):
             try:
@@ -172,15 +181,12 @@ class CheckpointFile(Checkpoints):
     def after_step(self, snapshot: Snapshot) -> None:
         if self.termination.is_requested:
             self._preempt(snapshot)
-        least_s = 0.0 if self._every_s == 0 else _LEAST_SHARE * (self._cost_s or 0.0)
-        if self._elapsed_s >= max(self._every_s, least_s):
-            self._save(snapshot)
+        self._save_if_due(snapshot, _CHEAP)
 
     def after_epoch(self, snapshot: Snapshot) -> None:
         if self.termination.is_requested:
             self._preempt(snapshot)
-        if self._cost_s is not None and self._elapsed_s >= _EPOCH_SHARE * self._cost_s:
-            self._save(snapshot)
+        self._save_if_due(snapshot, _CHEAP_AT_EPOCH)
 
     def at_end(self, snapshot: Snapshot) -> None:
         if self._keeps_last and self._is_writer:
@@ -195,6 +201,12 @@ class CheckpointFile(Checkpoints):
     @property
     def _elapsed_s(self) -> float:
         return time.monotonic() - self._last_s
+
+    def _save_if_due(self, snapshot: Snapshot, cheap: int) -> None:
+        early_s = max(_LEAST_S, cheap * self._cost_s)
+        interval_s = max(min(self._every_s, early_s), _AFFORDABLE * self._cost_s if self._every_s > 0 else 0.0)
+        if self._elapsed_s >= interval_s:
+            self._save(snapshot)
 
     def _preempt(self, snapshot: Snapshot) -> None:
         self.termination.is_answered = True
