@@ -42,6 +42,10 @@ class NonFiniteError(AutoKDError):
     """A loss or a tap holds NaN or infinity; the message names it."""
 
 
+class CheckpointError(AutoKDError):
+    """The checkpoint of a training is damaged, or belongs to another training or version."""
+
+
 class StorageError(AutoKDError):
     """A run directory or a database cannot be opened, or belongs to another search."""
 

@@ -244,14 +244,28 @@ class JobFailed(Exception):
         self.metrics, self.artifacts = metrics, artifacts
 
 
+class JobPreempted(KeyboardInterrupt):
+    """Raised by a job whose process was asked to end (SIGTERM): it is no failure, and goes on when it is run again.
+
+    It passes the guards of jobs, and ends a run in the driver's process, as Ctrl-C does.
+    """
+
+
+class JobStopped(BaseException):
+    """Thrown into a job's generator in place of closing it, if the driver stops the job for good (a pruned trial).
+
+    An evaluator may tidy up what would have let the job go on; one that does not catch it is closed.
+    """
+
+
 class Evaluator(Protocol):
     """Runs jobs in a worker process, one at a time; made once a worker and reused for every job."""
 
     def evaluate(self, job: Job) -> Generator[Report, None, Outcome]:
         """Run a job.
 
-        Closing the generator stops the job (a pruned trial). The runtime (``run_guarded``) alone turns exceptions into
-        failed outcomes with a named cause.
+        Closing the generator stops the job; throwing ``JobStopped`` stops it for good. The runtime (``run_guarded``)
+        alone turns exceptions into failed outcomes with a named cause.
 
         Args:
             job: the training to do.

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from autokd.config.data import Data
 from autokd.config.detectors import Detector, Teachers, TeacherWeights, with_framework
@@ -68,7 +76,12 @@ class RuntimeConfig(Section):
     """GPUs of each worker; workers with fractions share a GPU. auto: the GPUs divided by the number of workers, 0 if
     there is none."""
     max_worker_losses: Annotated[int, Field(ge=0)] = 1
-    """Number of times that a training is repeated after its worker died; then it fails with the cause worker_lost."""
+    """Number of times in a row that a training is repeated after its worker died without another epoch; then it fails
+    with the cause worker_lost. Workers that were asked to end (SIGTERM, preempted nodes) do not count."""
+    checkpoint_every_s: NonNegativeFloat | None = 300.0
+    """Most seconds between two checkpoints within a training, from which an interrupted one goes on. They are written
+    earlier where that takes less than 1% of the time, later where it took more than 5%. 0: after every step; null:
+    none."""
     full_processes: PositiveInt = 1
     """Number of processes, each with a GPU if there are any, that share every batch of a full training; above 1: by Ray
     Train, for torchvision students only."""

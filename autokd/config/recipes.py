@@ -141,5 +141,13 @@ class FullRecipe(Recipe):
     baseline_gradient_ratio: PositiveFloat | Literal["published"] = 40.0
     """Gradient ratio of each preset among the baselines, shared by its terms; published: the weights that were
     published for the student's family of detectors (anchor_based, anchor_free, two_stage)."""
+    weight_average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay per step of a moving average of the weights, which is then the student that is measured and exported; null:
+    the weights themselves."""
+    patience: PositiveInt | None = None
+    """Number of epochs without a better ``patience_metric`` after which a training stops; the student of its best epoch
+    is measured and exported. The metric is measured after every epoch. null: every training has all epochs."""
+    patience_metric: Literal["val_ap", "val_loss"] = "val_ap"
+    """Metric on the validation images by which the best epoch is chosen; with ``patience`` only."""
     timeout_s: PositiveFloat | None = None
     """Time limit of a training, in seconds; a longer one fails with the cause timeout. null: no limit."""

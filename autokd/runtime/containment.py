@@ -5,6 +5,7 @@ This module alone names failures, and alone catches every exception. What a caus
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
@@ -14,7 +15,7 @@ from collections.abc import Generator
 from dataclasses import replace
 
 from autokd.errors import DetectorError, DistillError, NonFiniteError, SpecError
-from autokd.jobs import Cause, Evaluator, Job, JobFailed, Outcome, Report
+from autokd.jobs import Cause, Evaluator, Job, JobFailed, JobStopped, Outcome, Report
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +37,15 @@ def run_guarded(evaluator: Evaluator, job: Job) -> Generator[Report, None, Outco
         job: the job.
 
     Yields:
-        The evaluator's reports, with the job's id and plain numbers. Closing the generator (a pruned job) closes the
-        evaluator's.
+        The evaluator's reports, with the job's id and plain numbers. Closing the generator closes the evaluator's;
+        ``stop`` ends a pruned job.
 
     Returns:
         The outcome, finished or failed, with all reports, the seconds taken, and the worker's name. A failed one has
         the metrics of the last report, or those that ``JobFailed`` carries.
 
     Raises:
-        KeyboardInterrupt: after the evaluator's generator is closed.
+        KeyboardInterrupt: after the evaluator's generator is closed; ``JobPreempted`` is one.
     """
     began_s = time.monotonic()
     reports: list[Report] = []
@@ -60,7 +61,11 @@ def run_guarded(evaluator: Evaluator, job: Job) -> Generator[Report, None, Outco
                 break
             report = _checked_report(report, job, time.monotonic() - began_s)
             reports.append(report)
-            yield report
+            try:
+                yield report
+            except JobStopped as stopped:
+                _throw(training, stopped, job)
+                raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a job must never end its worker
         outcome = failure(job, error)
     finally:
@@ -143,6 +148,26 @@ def _checked_report(report: Report, job: Job, elapsed_s: float) -> Report:
 def _plain(metrics: object) -> dict[str, float]:
     """Return metrics as Python floats, which travel and are stored without torch."""
     return {str(name): float(value) for name, value in dict(metrics).items()}  # type: ignore[call-overload]
+
+
+def stop(training: Generator[Report, None, Outcome]) -> None:
+    """Stop a job for good, as its driver asks at a report, and close its generator.
+
+    Args:
+        training: what ``run_guarded`` returned.
+    """
+    with contextlib.suppress(JobStopped, StopIteration):
+        training.throw(JobStopped())
+    training.close()
+
+
+def _throw(training: Generator[Report, None, Outcome], stopped: JobStopped, job: Job) -> None:
+    try:
+        training.throw(stopped)
+    except (JobStopped, StopIteration):
+        pass
+    except (Exception, SystemExit):
+        logger.warning("job %s: stopping its training raised an exception", job.id, exc_info=True)
 
 
 def _close(training: Generator[Report, None, Outcome], job: Job) -> None:

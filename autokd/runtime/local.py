@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 
 from autokd.jobs import Evaluator, EvaluatorFactory, Job, Outcome, Report, WorkerResources
-from autokd.runtime.containment import pruned, run_guarded, worker_name
+from autokd.runtime.containment import pruned, run_guarded, stop, worker_name
 from autokd.runtime.contract import Driver, Runtime, Wait
 
 _POLL_S = 0.2
@@ -64,6 +64,7 @@ class InProcessRuntime(Runtime):
                     return outcome
                 reports.append(report)
                 if not driver.on_report(report):
+                    stop(training)
                     return pruned(job, reports, worker_name())
         finally:
-            training.close()  # a pruned job, or an exception of the driver, leaves a training in the middle
+            training.close()  # an exception of the driver leaves a training in the middle

@@ -32,7 +32,7 @@ from autokd.study.distillers import NamedDistiller, best_on_val
 from autokd.study.fidelity import proxy_fidelity
 from autokd.study.framework_files import export_student
 from autokd.study.reporting import TEACHER_DETECTIONS, write_run_report
-from autokd.training import TeacherScore
+from autokd.training import CHECKPOINTS_FOLDER, TeacherScore
 
 if TYPE_CHECKING:
     import optuna
@@ -72,6 +72,8 @@ def write_results(run: RunContext, trained: FullResults) -> Results:
     if (detections := run.preparation.score.detections_test) and Path(detections).exists():
         shutil.copyfile(detections, run.directory.path / TEACHER_DETECTIONS)
     write_run_report(run.directory.path, cache_dir=run.cache_dir, storage_url=run.storage_url)
+    # Those of trials that ended otherwise than by their own: the run is over, and nothing goes on from them.
+    shutil.rmtree(run.directory.path / CHECKPOINTS_FOLDER, ignore_errors=True)
     return results
 
 

@@ -4,9 +4,11 @@
 - ``teacher`` obtains teachers and caches their outputs; ``assets`` holds what the trainings of a process share.
 - ``measure`` has validation loss, CKA and COCO AP.
 - ``parallel`` and ``shards`` let several processes share a training.
+- ``checkpoint`` saves a training while it runs, so that it goes on after an interruption.
 - ``jobs`` has the two kinds of job; ``evaluator`` runs them in a worker, ``preparation`` goes before a search.
 """
 
+from autokd.training.checkpoint.checkpoints import CHECKPOINTS_FOLDER, CheckpointFile, Checkpoints
 from autokd.training.distillation import Distillation
 from autokd.training.evaluator import TrainingEvaluator, TrainingEvaluatorFactory
 from autokd.training.jobs.files import PROMOTED_FOLDER
@@ -19,10 +21,13 @@ from autokd.training.teacher.cache import LiveTeacher, TeacherCache
 from autokd.training.teacher.obtain import WEIGHTS_FILE, OnProgress, Teacher, TeacherScore, file_digest
 
 __all__ = [
+    "CHECKPOINTS_FOLDER",
     "PROMOTED_FOLDER",
     "STUDENT_ARTIFACT",
     "WEIGHTS_FILE",
     "AveragePrecision",
+    "CheckpointFile",
+    "Checkpoints",
     "Distillation",
     "EpochResult",
     "LiveTeacher",

@@ -6,6 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,17 @@ from autokd.config import ResolvedConfig
 from autokd.data import Datasets, StoredSplit
 from autokd.detectors import Detector
 from autokd.distill import TeacherEnsemble
-from autokd.jobs import Job, JobFailed, Outcome, RecipeName, Report, WorkerResources, inactive_words
+from autokd.errors import AutoKDError
+from autokd.jobs import Job, JobFailed, JobStopped, Outcome, RecipeName, Report, WorkerResources, inactive_words
 from autokd.training.assets import TrainingAssets
+from autokd.training.checkpoint.checkpoints import Checkpoints
 from autokd.training.distillation import Distillation
 from autokd.training.jobs.build_distillation import build_distillation
 from autokd.training.jobs.contract import JobTraining
 from autokd.training.jobs.files import JobFiles
 from autokd.training.jobs.full_training import FullTraining
+from autokd.training.jobs.job_checkpoints import checkpoints_of
+from autokd.training.jobs.progress import JobProgress
 from autokd.training.jobs.proxy_training import ProxyTraining
 from autokd.training.loader import Loader
 from autokd.training.loop import EpochResult
@@ -94,35 +99,49 @@ class TrainingEvaluator:
             The outcome of a job that ends well.
 
         Raises:
-            JobFailed: if anything goes wrong; its ``__cause__`` is the exception that ended the job.
+            JobPreempted: if the process was asked to end; the job's state is saved.
+            JobFailed: if anything else goes wrong; its ``__cause__`` is the exception that ended the job.
         """
         began_s = time.monotonic()
         files, metrics = JobFiles(self._run_dir, job), dict[str, float]()
-        reports: list[Report] = []
+        checkpoints = Checkpoints()
         try:
             training = _TRAININGS[job.recipe](job, self.assets)
-            limit_s = training.recipe.timeout_s
-            deadline = None if limit_s is None else began_s + limit_s
+            checkpoints = checkpoints_of(job, self.assets, self._run_dir)
+            progress = JobProgress(job.id, began_s, training, checkpoints)
+            deadline = progress.deadline
+            for report in tuple(progress.reports):
+                # Of epochs that an earlier process has trained: a trial that is tried again is judged by them too.
+                metrics = dict(report.metrics)
+                yield report
             student = training.build_student()
             loader = training.build_loader()
             distillation = self._distillation(job, student, loader, files)
-            for result in training.train(student, loader, distillation, deadline):
-                metrics = {**_loss_metrics(result, distillation), **training.measure_epoch(student, result, deadline)}
-                reports.append(Report(job.id, result.epoch, dict(metrics), time.monotonic() - began_s))
-                yield reports[-1]
+            with closing(training.train(student, loader, distillation, deadline, checkpoints)) as results:
+                for result in results:
+                    measured = training.measure_epoch(student, result, deadline)
+                    metrics = {**_loss_metrics(result, distillation), **measured}
+                    yield progress.report(result.epoch, metrics)
             training.finish(student, files, metrics, deadline)
+        except JobStopped:
+            checkpoints.delete()
+            raise
         except Exception as error:
+            if isinstance(error, (AutoKDError, TimeoutError)):
+                # It would end so again. Another error (a full disk, a lost card) may be gone when the job is run again.
+                checkpoints.delete()
             self._free_memory(error)
             raise JobFailed(metrics, files.artifacts) from error
+        checkpoints.delete()
         # The last report of the outcome has the final measurements too: recorded tables hold them there.
-        reports[-1] = replace(reports[-1], metrics=metrics)
+        *earlier, last = progress.reports
         distiller = None if distillation is None else distillation.distiller
         outcome = Outcome(
             job.id,
             "finished",
             metrics,
-            reports=tuple(reports),
-            seconds=time.monotonic() - began_s,
+            reports=(*earlier, replace(last, metrics=metrics)),
+            seconds=progress.seconds,
             artifacts=files.artifacts,
             inactive_terms=() if distiller is None else distiller.inactive_terms,
             is_inactive=distiller is not None and distiller.is_inactive,

@@ -127,25 +127,26 @@ class Loader:
         """Return the number of batches of an epoch."""
         return len(self._epoch_pairs(seed, 1))
 
-    def epoch(self, seed: int, epoch: int, max_steps: int | None = None) -> Iterator[Batch]:
+    def epoch(self, seed: int, epoch: int, max_steps: int | None = None, first: int = 0) -> Iterator[Batch]:
         """Return the shuffled batches of one epoch, or this rank's part of each.
 
         Args:
             seed: the training's seed. The images, their order and their views depend on (seed, epoch) alone.
             epoch: 1-based number of the epoch.
             max_steps: maximum number of batches, the first ones; None: all.
+            first: number of batches that are left out at the beginning, since an earlier process has trained on them.
         """
         # Of an endless plan, the views of this training.
-        return replace(self, plan=self.plan.of_training(seed))._epoch(seed, epoch, max_steps)
+        return replace(self, plan=self.plan.of_training(seed))._epoch(seed, epoch, max_steps, first)
 
-    def _epoch(self, seed: int, epoch: int, max_steps: int | None) -> Iterator[Batch]:
-        batches = self._epoch_pairs(seed, epoch)[:max_steps]
+    def _epoch(self, seed: int, epoch: int, max_steps: int | None, first: int) -> Iterator[Batch]:
+        batches = self._epoch_pairs(seed, epoch)[:max_steps][first:]
         if self.ranks.is_alone:
             loaded = self.of_pairs(batches)
         else:
             shards = [self.ranks.shard(pairs) for pairs in batches]
             loaded = map(self._with_shard, self.of_pairs([shard.local_pairs for shard in shards]), shards)
-        for number, batch in enumerate(loaded):
+        for number, batch in enumerate(loaded, start=first):
             yield batch.at_size(self.plan.batch_size_px(self.dataset.image_size_px, epoch, number))
 
     def _with_shard(self, batch: Batch, shard: BatchShard) -> Batch:

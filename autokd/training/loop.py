@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from autokd.config import Recipe
 from autokd.detectors import Detector
 from autokd.errors import NonFiniteError
+from autokd.training.checkpoint.checkpoints import NO_CHECKPOINTS, Checkpoints
+from autokd.training.checkpoint.state import TrainingState, on_cpu
 from autokd.training.distillation import Distillation, losses_of
 from autokd.training.loader import Loader
 from autokd.training.optim.averaging import WeightAverage
@@ -114,7 +117,8 @@ def train(
     schedule: Schedule = Schedule(),
     extras: StudentExtras = StudentExtras(),
     deadline: float | None = None,
-) -> Iterator[EpochResult]:
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
+) -> Generator[EpochResult, None, None]:
     """Train a student in place, and yield after each epoch.
 
     If the loader's batches are shared between ranks, every rank calls this, and all end with the same weights.
@@ -128,11 +132,16 @@ def train(
         schedule: where the training's length differs from the recipe's.
         extras: frozen parts, and an average of the weights.
         deadline: a value of ``time.monotonic`` in seconds; None: no limit.
+        checkpoints: where the training's state is saved on the way, and from which state it goes on. A training that
+            goes on is equal to one that was not interrupted, on a CPU bit for bit; epochs that were done are not
+            yielded again.
 
     Yields:
         The means of each epoch. Closing the generator stops the training.
 
     Raises:
+        JobPreempted: if the process was asked to end (SIGTERM), after the state was saved.
+        CheckpointError: if the checkpoint is that of another student or distiller.
         NonFiniteError: if a loss or the gradient is not finite; the message names the part of the loss.
         TimeoutError: if the deadline has passed.
     """
@@ -153,34 +162,60 @@ def train(
     update_rule = make_update_rule(student, distiller, recipe, device)
     steps_per_epoch = loader.steps_per_epoch(seed)
     plan = schedule.resolve(recipe, steps_per_epoch)
-    step, seconds = 0, 0.0
-    for epoch in range(1, plan.last_epoch + 1):
-        began = time.monotonic()
-        _set_training_mode(student, distiller, extras)
-        if shared is not None:
-            shared.begin_epoch()
-        if distiller is not None:
-            distiller.begin_epoch(epoch, plan.span_epochs, steps_per_epoch)
-        record = LossRecord(epoch, check_every=1 if device.type == "cpu" else GPU_CHECK_STEPS)
-        for batch in loader.epoch(seed, epoch, plan.num_steps - step):
-            rate = recipe.learning_rate * rate_factor(step, plan.num_steps, recipe, steps_per_epoch)
-            update_rule.set_rate(rate)
-            # Every step has its own stream: what a distiller draws in one step cannot shift the student's next.
-            seed_stream(device, seed, "step", step)
-            with update_rule.autocast():
-                parts = losses_of(student, batch, distillation) if shared is None else shared.losses(batch, step)
-            norm = update_rule.differentiate(parts)
-            if norm is not None:
-                parts[GRADIENT] = norm
-            record.add(parts)  # before the update: a loss found not finite has not spoiled the weights
-            update_rule.step()
-            step += 1
-            if extras.average is not None:
-                extras.average.update()
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"out of time in epoch {epoch} of {plan.num_epochs}, after {step} steps.")
-        seconds += time.monotonic() - began
-        yield record.result(plan.num_epochs, rate, seconds)
+    state = TrainingState(student, distiller, update_rule, extras.average, device)
+    check_every = 1 if device.type == "cpu" else GPU_CHECK_STEPS
+    record, losses_so_far = LossRecord(1, check_every), dict[str, Any]()
+    if (saved := checkpoints.saved) is not None:
+        state.restore(saved)
+        losses_so_far = saved["losses"] or {}
+        checkpoints.forget_saved()
+    at = state.position
+
+    def snapshot() -> dict[str, Any]:
+        return state.snapshot() | {"losses": on_cpu(record.get_state()) if at.steps_in_epoch else None}
+
+    with checkpoints.running(state.num_bytes):
+        while at.epoch <= plan.last_epoch:
+            began, seconds = time.monotonic(), at.seconds
+            _set_training_mode(student, distiller, extras)
+            record = LossRecord(at.epoch, check_every)
+            if at.steps_in_epoch:
+                record.set_state(losses_so_far)
+            else:
+                if shared is not None:
+                    shared.begin_epoch()
+                if distiller is not None:
+                    distiller.begin_epoch(at.epoch, plan.span_epochs, steps_per_epoch)
+            num_left = plan.num_steps - (at.step - at.steps_in_epoch)
+            for batch in loader.epoch(seed, at.epoch, num_left, first=at.steps_in_epoch):
+                update_rule.set_rate(_rate(at.step, plan, recipe, steps_per_epoch))
+                # Every step has its own stream: what a distiller draws in one step cannot shift the student's next.
+                seed_stream(device, seed, "step", at.step)
+                with update_rule.autocast():
+                    parts = losses_of(student, batch, distillation) if shared is None else shared.losses(batch, at.step)
+                norm = update_rule.differentiate(parts)
+                if norm is not None:
+                    parts[GRADIENT] = norm
+                record.add(parts)  # before the update: a loss found not finite has not spoiled the weights
+                update_rule.step()
+                if extras.average is not None:
+                    extras.average.update()
+                at.step, at.steps_in_epoch = at.step + 1, at.steps_in_epoch + 1
+                at.seconds = seconds + time.monotonic() - began
+                checkpoints.after_step(snapshot)
+                if deadline is not None and time.monotonic() > deadline:
+                    raise TimeoutError(f"out of time in epoch {at.epoch} of {plan.num_epochs}, after {at.step} steps.")
+            at.seconds = seconds + time.monotonic() - began
+            checkpoints.after_epoch(snapshot)
+            rate = _rate(at.step - 1, plan, recipe, steps_per_epoch)
+            yield record.result(plan.num_epochs, rate, at.seconds)
+            at.epoch, at.steps_in_epoch = at.epoch + 1, 0
+            checkpoints.after_epoch(snapshot)
+        checkpoints.at_end(snapshot)
+
+
+def _rate(step: int, plan: ResolvedSchedule, recipe: Recipe, steps_per_epoch: int) -> float:
+    return recipe.learning_rate * rate_factor(step, plan.num_steps, recipe, steps_per_epoch)
 
 
 def _set_training_mode(student: nn.Module, distiller: nn.Module | None, extras: StudentExtras) -> None:
@@ -239,6 +274,21 @@ class LossRecord:
             f"{name} is {value} in epoch {self._epoch}, step {self._num_steps + bad_step + 1}. "
             "Lower its weight or the learning rate, or clip the gradient."
         )
+
+    def get_state(self) -> dict[str, Any]:
+        """Return names, sums and number of steps so far, for a checkpoint.
+
+        Raises:
+            NonFiniteError: if a part since the last check is not finite: such a state is not worth saving.
+        """
+        self._check()
+        sums = None if self._sums is None else torch.from_numpy(self._sums)  # checkpoints hold tensors alone
+        return {"names": list(self._names), "sums": sums, "num_steps": self._num_steps}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``get_state`` returned."""
+        self._names, self._num_steps = tuple(state["names"]), state["num_steps"]
+        self._sums = None if state["sums"] is None else state["sums"].cpu().numpy()
 
     def result(self, num_epochs: int, learning_rate: float, seconds: float) -> EpochResult:
         """Return the means of the epoch.

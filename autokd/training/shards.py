@@ -36,6 +36,22 @@ class RankGroup:
     def is_alone(self) -> bool:
         return self.count == 1
 
+    def agree_on(self, number: int) -> bool:
+        """Return whether all processes give the same number; each must call this."""
+        if self.is_alone:
+            return True
+        found: list[int | None] = [None] * self.count
+        dist.all_gather_object(found, number)
+        return len(set(found)) == 1
+
+    def from_first(self, value: bool) -> bool:
+        """Return the first process's value on all of them; each must call this."""
+        if self.is_alone:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
     def shard(self, pairs: Sequence[Pair]) -> BatchShard:
         """Return this rank's shard of a global batch.
 

@@ -20,7 +20,7 @@ def make_config(**changes: Any) -> ResolvedConfig:
         "full": {"epochs": 2, "batch_size": 4},
     }
     for name, change in changes.items():
-        sections[name] = {**sections[name], **change}
+        sections[name] = {**sections.get(name, {}), **change}
     return complete_recipes(RunConfig.model_validate(sections))
 
 

@@ -79,6 +79,7 @@ class RayTrainRuntime(Runtime):
         self._gpus_per_worker = gpus_per_worker
         self._max_worker_losses = max_worker_losses
         self._session = RaySession(address, num_cpus=max(processes, num_cpus))
+        self._was_preempted = False
 
     def __enter__(self) -> RayTrainRuntime:
         self._session.open()
@@ -107,20 +108,25 @@ class RayTrainRuntime(Runtime):
             raise
 
     def _outcome(self, job: Job, factory: EvaluatorFactory, timeout_s: float | None) -> Outcome:
-        """Run a job, and again if ranks were lost."""
+        """Run a job, and again if ranks were lost; those of preempted nodes do not count."""
         resources = self._session.divide(self._processes, self._threads_per_worker, self._gpus_per_worker)
         task = RankTask(WorkerSetup.of_this_process(factory, resources), job, timeout_s)
-        for losses in range(self._max_worker_losses + 1):
+        losses = 0
+        while losses <= self._max_worker_losses:
             began_s = time.monotonic()
+            self._was_preempted = False
             outcome = self._fit(task)
             if outcome.cause != "worker_lost":
                 return outcome
+            if self._was_preempted:
+                continue
+            losses += 1
             # A rank that reached its hard limit has killed itself; only the time tells it from one that died.
             seconds = time.monotonic() - began_s
             if timeout_s is not None and seconds >= timeout_s:
                 message = f"a rank did not answer within {timeout_s:g} s and was killed."
                 return replace(outcome, cause="timeout", message=message, seconds=seconds)
-            outcome = replace(outcome, message=shortened(f"ranks died {losses + 1} times. {outcome.message}"))
+            outcome = replace(outcome, message=shortened(f"ranks died {losses} times. {outcome.message}"))
         return outcome
 
     def _fit(self, task: RankTask) -> Outcome:
@@ -137,6 +143,7 @@ class RayTrainRuntime(Runtime):
                 )
                 result: Any = trainer.fit()
         except WorkerGroupError as error:
+            self._was_preempted = any(getattr(each, "preempted", False) for each in error.worker_failures.values())
             return outcome_of_failures(error.worker_failures, task.job)
         except TrainingFailedError as error:
             return Outcome(task.job.id, "failed", cause="worker_lost", message=shortened(str(error)))

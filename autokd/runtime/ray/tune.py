@@ -38,7 +38,7 @@ class RayTuneRuntime(Runtime):
         address: host:port of a Ray cluster, or "auto"; None starts a Ray on this machine.
         threads_per_worker: 0: an equal part of the cores.
         gpus_per_worker: "auto": an equal part of the GPUs.
-        max_worker_losses: number of times that a job is run again after its actor died.
+        max_worker_losses: number of times in a row that a job is run again after its actor died without an epoch more.
     """
 
     def __init__(

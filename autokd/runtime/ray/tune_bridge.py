@@ -20,7 +20,7 @@ from ray.tune.search import Searcher
 from autokd.jobs import Job, Outcome, Report
 from autokd.runtime.containment import pruned, shortened
 from autokd.runtime.contract import Driver, Wait
-from autokd.runtime.ray.tune_worker import Assignment, Event
+from autokd.runtime.ray.tune_worker import Assignment, Event, WorkerPreempted
 from autokd.runtime.ray.worker_process import FactoryFailure
 
 _T = TypeVar("_T")
@@ -59,7 +59,7 @@ class Bridge:
 
     Args:
         driver: the driver.
-        max_worker_losses: number of times that a job is run again after its worker died.
+        max_worker_losses: number of times in a row that a job is run again after its worker died without an epoch more.
         job_timeouts_s: recipe's name -> hard limit of a job in seconds.
     """
 
@@ -133,17 +133,27 @@ class Bridge:
         if content.epoch <= self._last_epoch[running.job.id]:
             return True
         self._last_epoch[running.job.id] = content.epoch
+        self._losses.pop(running.job.id, None)  # it has gone on since: its next loss is the first one again
         if self._call(lambda: self._driver.on_report(content)):
             return True
         self._end(trial_id, pruned(running.job, running.reports, event.worker))
         return False
 
-    def handle_lost_worker(self, trial_id: str, reason: str) -> None:
-        """Start the job of a trial whose actor died again, or end it as a failure."""
+    def handle_lost_worker(self, trial_id: str, reason: str, is_preempted: bool = False) -> None:
+        """Start the job of a trial whose actor died again, or end it as a failure.
+
+        Args:
+            trial_id: the trial of Tune.
+            reason: Ray's words.
+            is_preempted: the worker or its node was asked to end, which is no failure and is not counted.
+        """
         running = self._running.pop(trial_id, None)
         if running is None:
             return
         job, seconds = running.job, time.monotonic() - running.began_s
+        if is_preempted:
+            self._to_start.append(job)
+            return
         self._losses[job.id] += 1
         # A worker that reached its hard limit has killed itself, and the driver sees a dead actor in both cases: only
         # the time tells them apart. A job that hangs is not run again, since it would hang again.
@@ -223,7 +233,18 @@ class JobScheduler(FIFOScheduler):
         return str(TrialScheduler.CONTINUE if continues else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        self._bridge.handle_lost_worker(trial.trial_id, str(trial.get_error() or ""))
+        is_preempted = is_preemption(trial.get_pickled_error())
+        self._bridge.handle_lost_worker(trial.trial_id, str(trial.get_error() or ""), is_preempted)
+
+
+def is_preemption(error: BaseException | None) -> bool:
+    """Return whether an actor ended because it, or its node, was asked to end.
+
+    Args:
+        error: Ray's error of the actor.
+    """
+    # Ray names preempted nodes itself; the error of a step has the worker's own exception as its cause.
+    return bool(getattr(error, "preempted", False)) or isinstance(getattr(error, "cause", error), WorkerPreempted)
 
 
 class TrialStartCallback(Callback):

@@ -14,8 +14,8 @@ from typing import Any
 
 from ray import cloudpickle, tune
 
-from autokd.jobs import Evaluator, Job, Outcome, Report
-from autokd.runtime.containment import run_guarded, worker_name
+from autokd.jobs import Evaluator, Job, JobPreempted, Outcome, Report
+from autokd.runtime.containment import run_guarded, stop, worker_name
 from autokd.runtime.ray.worker_process import FactoryFailure, WorkerSetup, pickled_error, prepare_process
 
 IDLE_STEP_S = 0.1
@@ -48,6 +48,10 @@ class Event:
     content: Report | Outcome | FactoryFailure | None
 
 
+class WorkerPreempted(Exception):
+    """The worker was asked to end (SIGTERM), and its job has saved its state."""
+
+
 class JobTrainable(tune.Trainable):
     """An actor of Ray Tune; one trial of Tune is one ``Assignment``."""
 
@@ -71,7 +75,7 @@ class JobTrainable(tune.Trainable):
         return {"event": Event(worker_name(), self._advance())}
 
     def cleanup(self) -> None:
-        """Close the training of a trial that Tune stops."""
+        """Stop the training of a trial that Tune stops."""
         self._end_training()
 
     def _advance(self) -> Report | Outcome | FactoryFailure | None:
@@ -95,12 +99,15 @@ class JobTrainable(tune.Trainable):
         try:
             return next(self._training)
         except StopIteration as end:
-            self._end_training()
             outcome: Outcome = end.value
-            return outcome
+        except JobPreempted as preempted:
+            # An exception ends this actor's part in the run: a process that was asked to end must get no other job.
+            raise WorkerPreempted(str(preempted)) from None
+        self._end_training()
+        return outcome
 
     def _end_training(self) -> None:
         faulthandler.cancel_dump_traceback_later()
         training, self._training = self._training, None
         if training is not None:
-            training.close()
+            stop(training)

@@ -11,6 +11,8 @@ from autokd.detectors import Detector, build_detector, structure_text
 from autokd.files import digest_of, exclusive_lock
 from autokd.jobs import TRAINING_VERSION
 from autokd.training.assets.data import DataAssets
+from autokd.training.checkpoint.cached import cached_checkpoints
+from autokd.training.checkpoint.checkpoints import Checkpoints
 from autokd.training.loader import Loader, training_plan
 from autokd.training.loop import Schedule, train
 from autokd.training.seeds import random_stream
@@ -79,10 +81,13 @@ class StudentAssets:
             with exclusive_lock(path):
                 # Another process may have trained it while this one waited for the lock.
                 if not path.exists():
-                    save_weights(path, self._train(seed))
+                    every_s = self._data.config.runtime.checkpoint_every_s
+                    checkpoints = cached_checkpoints(self._data.cache_dir, "warm_start", path.stem, every_s)
+                    save_weights(path, self._train(seed, checkpoints))
+                    checkpoints.delete()
         return load_weights(path)
 
-    def _train(self, seed: int) -> dict[str, Tensor]:
+    def _train(self, seed: int, checkpoints: Checkpoints) -> dict[str, Tensor]:
         """Train by the full recipe, on the proxies' images, for as long as the warm start says."""
         recipe, train_set, warm_start = self._data.config.full, self._data.proxy.train, self._warm_start
         student = self.new(seed)
@@ -92,7 +97,7 @@ class StudentAssets:
         stage = f"warm start, seed {seed}{self._data.size_note(train_set)}"
         self._on_progress(stage, 0, last, {})
         schedule = Schedule(stop_after=last, num_epochs=schedule_epochs)
-        for result in train(student, loader, recipe, seed=seed, schedule=schedule):
+        for result in train(student, loader, recipe, seed=seed, schedule=schedule, checkpoints=checkpoints):
             self._on_progress(stage, result.epoch, last, {"train_loss": result.task_loss})
         return student.state_dict()
 

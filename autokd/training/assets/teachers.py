@@ -55,7 +55,15 @@ class TeacherAssets:
         data, sections = self._data, self._data.config.teachers
         names = ["teacher"] if len(sections) == 1 else [f"teacher {number}" for number in range(1, len(sections) + 1)]
         return tuple(
-            obtain_teacher(section, data.full.train, data.cache_dir, data.device, self._on_progress, name)
+            obtain_teacher(
+                section,
+                data.full.train,
+                data.cache_dir,
+                data.device,
+                self._on_progress,
+                name,
+                data.config.runtime.checkpoint_every_s,
+            )
             for section, name in zip(sections, names, strict=True)
         )
 

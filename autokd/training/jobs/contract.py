@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Generator, Mapping
+from typing import Any, Protocol
 
 from autokd.config import FullRecipe, ProxyRecipe
 from autokd.detectors import Detector
+from autokd.training.checkpoint.checkpoints import Checkpoints
 from autokd.training.distillation import Distillation
 from autokd.training.jobs.files import JobFiles
 from autokd.training.loader import Loader
@@ -34,9 +35,22 @@ class JobTraining(Protocol):
         ...
 
     def train(
-        self, student: Detector, loader: Loader, distillation: Distillation | None, deadline: float | None
-    ) -> Iterator[EpochResult]:
-        """Train the student, epoch by epoch."""
+        self,
+        student: Detector,
+        loader: Loader,
+        distillation: Distillation | None,
+        deadline: float | None,
+        checkpoints: Checkpoints,
+    ) -> Generator[EpochResult, None, None]:
+        """Train the student, epoch by epoch; a training that goes on from a checkpoint, from its epoch on."""
+        ...
+
+    def get_state(self) -> Mapping[str, Any]:
+        """Return what a checkpoint holds beside the training's own state and the reports: tensors and plain values."""
+        ...
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``get_state`` returned, before ``train``."""
         ...
 
     def measure_epoch(self, student: Detector, result: EpochResult, deadline: float | None) -> Mapping[str, float]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,14 +13,17 @@ from autokd.data import DetectionDataset
 from autokd.detectors import Detector
 from autokd.files import write_text_atomically
 from autokd.jobs import Job
-from autokd.metrics import Split, ap, ap_50, class_ap, size_ap
+from autokd.metrics import BEST_EPOCH, Split, ap, ap_50, class_ap, size_ap
 from autokd.training.assets import TrainingAssets
+from autokd.training.checkpoint.checkpoints import Checkpoints
 from autokd.training.distillation import Distillation
+from autokd.training.jobs.best_epoch import BestEpoch
 from autokd.training.jobs.files import JobFiles
 from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader
-from autokd.training.loop import EpochResult, train
+from autokd.training.loop import EpochResult, StudentExtras, train
 from autokd.training.measure.average_precision import AveragePrecision, detect_split
 from autokd.training.measure.validation import validate
+from autokd.training.optim.averaging import WeightAverage
 from autokd.training.shards import RankGroup
 from autokd.training.weights import save_weights
 
@@ -33,6 +37,9 @@ class FullTraining:
     def __init__(self, job: Job, assets: TrainingAssets) -> None:
         self._job = job
         self._assets = assets
+        recipe = self.recipe
+        self._best = None if recipe.patience is None else BestEpoch(recipe.patience_metric, recipe.patience)
+        self._average: WeightAverage | None = None
 
     @property
     def recipe(self) -> FullRecipe:
@@ -47,20 +54,71 @@ class FullTraining:
         return replace(self._assets.data.training_loader("full"), ranks=RankGroup.current())
 
     def train(
-        self, student: Detector, loader: Loader, distillation: Distillation | None, deadline: float | None
-    ) -> Iterator[EpochResult]:
-        """Train by the recipe."""
-        return train(student, loader, self.recipe, seed=self._job.seed, distillation=distillation, deadline=deadline)
+        self,
+        student: Detector,
+        loader: Loader,
+        distillation: Distillation | None,
+        deadline: float | None,
+        checkpoints: Checkpoints,
+    ) -> Generator[EpochResult, None, None]:
+        """Train by the recipe, to its last epoch or until ``patience`` is at an end."""
+        recipe = self.recipe
+        if recipe.weight_average is not None:
+            self._average = WeightAverage(student, recipe.weight_average)
+        results = train(
+            student,
+            loader,
+            recipe,
+            seed=self._job.seed,
+            distillation=distillation,
+            extras=StudentExtras(average=self._average),
+            deadline=deadline,
+            checkpoints=checkpoints,
+        )
+        with closing(results):
+            for result in results:
+                yield result
+                # Ranks must stop at the same epoch, and the first one alone measures.
+                if self._best is not None and RankGroup.current().from_first(self._best.is_over):
+                    return
+
+    def get_state(self) -> Mapping[str, Any]:
+        """Return the best epoch so far, if there is ``patience``."""
+        return {} if self._best is None else self._best.get_state()
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``get_state`` returned."""
+        if self._best is not None:
+            self._best.set_state(state)
 
     def measure_epoch(self, student: Detector, result: EpochResult, deadline: float | None) -> Mapping[str, float]:
-        """Measure nothing: a full training decides nothing on its way, and to measure takes time."""
-        return {}
+        """Measure the metric of ``patience``; nothing without: it would decide nothing, and takes time."""
+        best, metric = self._best, self.recipe.patience_metric
+        if best is None or RankGroup.current().rank > 0:
+            return {}
+        with nullcontext() if self._average is None else self._average.in_place():
+            if metric == "val_ap":
+                dataset = self._assets.data.full.val
+                found = self._detect(student, dataset, deadline)
+                value = self._assets.data.meter(dataset).score(found).map_50_95
+            else:
+                value = validate(student, self._assets.data.validation_loader(), deadline=deadline).val_loss
+            best.add(result.epoch, value, student)
+        return {metric: value}
 
     def finish(self, student: Detector, files: JobFiles, metrics: dict[str, float], deadline: float | None) -> None:
         """Measure the student on validation and test images; write its weights, its distiller and its detections."""
         if RankGroup.current().rank > 0:
             # All ranks have the same student; the first one's outcome is the job's.
             return
+        if self._best is not None:
+            self._best.put(student)
+            metrics[BEST_EPOCH] = self._best.epoch
+        # A student that is put back to its best epoch has that epoch's average already.
+        with nullcontext() if self._average is None or self._best is not None else self._average.in_place():
+            self._measure(student, files, metrics, deadline)
+
+    def _measure(self, student: Detector, files: JobFiles, metrics: dict[str, float], deadline: float | None) -> None:
         assets = self._assets
         validation = validate(
             student,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,6 +10,7 @@ from autokd.config import ProxyRecipe
 from autokd.detectors import Detector
 from autokd.jobs import Job
 from autokd.training.assets import TrainingAssets
+from autokd.training.checkpoint.checkpoints import Checkpoints
 from autokd.training.distillation import Distillation
 from autokd.training.jobs.files import JobFiles
 from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader
@@ -60,8 +61,13 @@ class ProxyTraining:
         return self._assets.proxy_loader()
 
     def train(
-        self, student: Detector, loader: Loader, distillation: Distillation | None, deadline: float | None
-    ) -> Iterator[EpochResult]:
+        self,
+        student: Detector,
+        loader: Loader,
+        distillation: Distillation | None,
+        deadline: float | None,
+        checkpoints: Checkpoints,
+    ) -> Generator[EpochResult, None, None]:
         """Train on from the warm start, for the proxy's epochs or steps."""
         proxy = self.recipe
         if proxy.weight_average is not None:
@@ -76,7 +82,15 @@ class ProxyTraining:
             schedule=Schedule(num_epochs=proxy.of_epochs, stop_after=proxy.epochs, max_steps=proxy.steps),
             extras=StudentExtras(parts_of(student, proxy.frozen), self._average),
             deadline=deadline,
+            checkpoints=checkpoints,
         )
+
+    def get_state(self) -> Mapping[str, Any]:
+        """Return nothing: the average of the weights belongs to the training's own state."""
+        return {}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take over nothing."""
 
     def measure_epoch(self, student: Detector, result: EpochResult, deadline: float | None) -> Mapping[str, float]:
         """Measure the parts of the reward; after the last epoch alone if ``proxy.measure`` is so."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,17 @@ class WeightAverage:
             yield
         finally:
             self._put(own)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return averages and number of steps, for a checkpoint; the tensors are the average's own."""
+        return {"num_steps": self._num_steps, "averages": list(self._averages)}
+
+    @torch.no_grad()
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``get_state`` returned."""
+        self._num_steps = state["num_steps"]
+        for average, saved in zip(self._averages, state["averages"], strict=True):
+            average.copy_(saved)
 
     # In place, since optimizer and norms hold these very tensors.
     @torch.no_grad()

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -183,6 +184,16 @@ class Precision:
         The scaler then skips a step whose gradients are not finite and lowers its scale: they are no failure.
         """
         return self._scaler.is_enabled()
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the state of the loss scaling; empty without."""
+        state: dict[str, Any] = self._scaler.state_dict()
+        return state
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``get_state`` returned; one of another precision changes nothing."""
+        if state and self.is_scaled:
+            self._scaler.load_state_dict(dict(state))
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of a forward pass."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,15 @@ class UpdateRule(ABC):
         self._owners = (trainable(student), trainable(distiller))
         self._max_norm = recipe.gradient_clip_norm
         self.optimizer.zero_grad(set_to_none=True)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the state of optimizer and scaler between two steps, for a checkpoint; tensors are their own."""
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.precision.get_state()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``get_state`` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.precision.set_state(state["scaler"])
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the next step; the backbone's parameters have a factor of their own."""

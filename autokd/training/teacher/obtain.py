@@ -6,7 +6,6 @@ with AP and detections for each pair of validation and test sets.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +30,8 @@ from autokd.files import (
 )
 from autokd.jobs import TRAINING_VERSION
 from autokd.metrics import Size
+from autokd.training.checkpoint.cached import cached_checkpoints
+from autokd.training.checkpoint.checkpoints import Checkpoints
 from autokd.training.loader import Loader, training_plan
 from autokd.training.loop import train
 from autokd.training.measure.average_precision import AveragePrecision, PrecisionMeter
@@ -129,6 +130,7 @@ def obtain_teacher(
     device: torch.device,
     on_progress: OnProgress = no_progress,
     name: str = "teacher",
+    checkpoint_every_s: float | None = None,
 ) -> Teacher:
     """Find a teacher in the cache folder, or train it, from its weights on if it has any (a second search finds it).
 
@@ -139,8 +141,10 @@ def obtain_teacher(
         device: device of the training.
         on_progress: called after each epoch.
         name: name of the teacher in reports of progress.
+        checkpoint_every_s: seconds between two checkpoints of its training; None: none.
 
     Raises:
+        JobPreempted: if the process was asked to end during the training, which goes on at the next call.
         ConfigError: if there is neither a checkpoint nor a recipe, or the checkpoint cannot be read.
     """
     size = dataset.image_size_px
@@ -164,8 +168,10 @@ def obtain_teacher(
         with exclusive_lock(folder):
             meta = _sound_meta(folder)
             if meta is None:
+                checkpoints = cached_checkpoints(cache_dir, "teacher", key, checkpoint_every_s)
                 with atomic_folder(folder) as temporary:
-                    _train(config, dataset, temporary, device, on_progress, name)
+                    _train(config, dataset, temporary, device, on_progress, name, checkpoints)
+                checkpoints.delete()
                 meta = _sound_meta(folder)
     assert meta is not None, "a folder just written is whole"
     seconds, digest = float(meta["train_seconds"]), str(meta["digest"])
@@ -185,6 +191,7 @@ def _train(
     device: torch.device,
     on_progress: OnProgress,
     name: str,
+    checkpoints: Checkpoints,
 ) -> None:
     recipe = config.train
     assert recipe is not None
@@ -192,14 +199,14 @@ def _train(
         classes = dataset.classes
         model = build_detector(config, len(classes), dataset.image_size_px, classes).to(device)
     loader = Loader(dataset, training_plan(dataset, recipe), recipe.batch_size, device)
-    began = time.monotonic()
+    seconds = 0.0 if checkpoints.saved is None else float(checkpoints.saved["position"]["seconds"])
     on_progress(name, 0, recipe.epochs, {})
-    for result in train(model, loader, recipe, seed=recipe.seed):
+    for result in train(model, loader, recipe, seed=recipe.seed, checkpoints=checkpoints):
+        seconds = result.seconds
         on_progress(name, result.epoch, recipe.epochs, {"train_loss": result.task_loss})
     state = model.state_dict()
     save_weights(folder / WEIGHTS_FILE, state)
-    seconds = round(time.monotonic() - began, 3)
-    write_json_atomically(folder / META_FILE, {"digest": weights_digest(state), "train_seconds": seconds})
+    write_json_atomically(folder / META_FILE, {"digest": weights_digest(state), "train_seconds": round(seconds, 3)})
 
 
 def _build(teacher: Teacher, device: torch.device) -> Detector:

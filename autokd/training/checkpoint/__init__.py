@@ -1,0 +1,1 @@
+"""Checkpoints within trainings: the file, the state that it holds, when it is written, and SIGTERM."""
