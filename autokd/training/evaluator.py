@@ -15,6 +15,7 @@ from autokd.config import ResolvedConfig
 from autokd.data import Datasets
 from autokd.detectors import Detector
 from autokd.distill import TeacherEnsemble
+from autokd.files import make_private_folder
 from autokd.jobs import Job, JobFailed, Outcome, RecipeName, Report, WorkerResources
 from autokd.training.assets import TrainingAssets
 from autokd.training.distillation import Distillation
@@ -53,6 +54,7 @@ class TrainingEvaluatorFactory:
         """Return the evaluator of this process; sets torch's number of threads."""
         if resources.num_threads > 0:
             torch.set_num_threads(resources.num_threads)
+        make_private_folder(self.cache_dir)  # a worker on another node has a cache of its own
         device = torch.device(resources.device)
         return TrainingEvaluator(TrainingAssets(self.config, self.cache_dir, device, self.datasets), self.run_dir)
 
