@@ -177,13 +177,23 @@ def report(
 
 @app.command()
 def dashboard(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or URL of a database.")],
+    run: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(
+            metavar="RUN", help="Run directory, or URL of a database as for --storage. Default: AUTOKD_STORAGE."
+        ),
+    ] = None,
     port: Annotated[int, typer.Option(help="Port; if it is taken, the next free one.")] = 8080,
+    write: Annotated[bool, typer.Option("--write", help="Let the pages change and delete studies.")] = False,
 ) -> None:
-    """Serve optuna-dashboard of a run on the loopback address (127.0.0.1)."""
+    """Serve optuna-dashboard of a run on the loopback address (127.0.0.1), to whoever has the printed address."""
+    from autokd.cli.storage import chosen_storage
     from autokd_dashboard import serve
 
-    serve(run, port=port)
+    address = chosen_storage(run)
+    if address is None:
+        raise typer.BadParameter("name a run directory or a database, or set AUTOKD_STORAGE.", param_hint="RUN")
+    serve(address, port=port, may_write=write)
 
 
 @app.command()

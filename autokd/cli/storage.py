@@ -46,7 +46,7 @@ def storage_for_job(option: str | None) -> str | None:
     if address is not None and has_secret(address):
         raise StorageError(
             f"--storage {shown(address)}: the address has a password, which the cluster would show to whoever reaches "
-            "it. Leave the password out, and put it where the job runs: into PostgreSQL's own ~/.pgpass (PGPASSFILE); or "
-            "name a file there with the whole address, --storage @/path/on/the/cluster."
+            "it. Leave the password out, and put it where the job runs: into PostgreSQL's own ~/.pgpass (PGPASSFILE); "
+            "or name a file there with the whole address, --storage @/path/on/the/cluster."
         )
     return f"@{os.path.abspath(address[1:])}" if address and address.startswith("@") else address

@@ -21,7 +21,7 @@ OPTIONS = {
     "distill": {"--run-dir", "--gradient-ratio", "--resume", "--workers", "--ray-address", "--cache-dir"},
     "evaluate": {"--weights", "--split", "--teacher", "--cache-dir"},
     "report": {"--cache-dir", "--storage"},
-    "dashboard": {"--port"},
+    "dashboard": {"--port", "--write"},
     "space": {"--samples"},
     "presets": set(),
     "show": set(),
