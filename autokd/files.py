@@ -18,6 +18,7 @@ import os
 import shutil
 import stat
 import time
+import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -122,6 +123,31 @@ def copy_file_atomically(source: Path, target: Path) -> None:
     """Copy a file's content, whole or not at all; folders above ``target`` are made."""
     with atomic_file(target) as temporary:
         shutil.copyfile(source, temporary)
+
+
+# --------------------------------------------------------------------------------------------- names
+
+_LONGEST_NAME_BYTES = 120
+"""Longest name of a run: its folder's name may get a distiller's after it, of at most 255 bytes together."""
+
+
+def name_problem(name: str) -> str | None:
+    """Return why a name cannot be that of a file or folder, or None: it must be one component of a path.
+
+    Args:
+        name: name from a file that anyone may have written.
+    """
+    if not name or name in (".", ".."):
+        return "is no name of a folder"
+    if "/" in name or "\\" in name:
+        return "has a slash, so that it would lead elsewhere"
+    if any(unicodedata.category(character).startswith("C") for character in name):
+        return "has a control character"
+    if name != name.strip() or name.startswith(("-", "~")):
+        return "begins or ends with a space, or begins with a hyphen or ~"
+    if len(name.encode(errors="replace")) > _LONGEST_NAME_BYTES:
+        return f"is longer than {_LONGEST_NAME_BYTES} bytes"
+    return None
 
 
 # ------------------------------------------------------------------------------------------- folders

@@ -14,6 +14,7 @@ from autokd.config.model import RunConfig
 from autokd.config.problems import located_error
 from autokd.documents import Document, Location, load_document
 from autokd.errors import one_of
+from autokd.files import name_problem
 from autokd.space import Space, space_from_document
 
 
@@ -53,7 +54,7 @@ def load_config(path_or_text: str | Path) -> RunConfig:
     config = _with_absolute_paths(config, document)
     if not config.name:
         stem = Path(document.source).stem if document.source != "<text>" else "autokd"
-        config = config.model_copy(update={"name": stem})
+        config = config.model_copy(update={"name": stem if name_problem(stem) is None else "autokd"})
     return config
 
 

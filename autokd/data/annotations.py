@@ -18,12 +18,17 @@ from pycocotools.coco import COCO
 
 from autokd.data.annotation_file import read_annotation_file
 from autokd.data.geometry import Boxes, Size, box_areas, clip_boxes
+from autokd.data.image_names import require_inside
 from autokd.data.images import read_header
 from autokd.data.report import DataReport
 from autokd.errors import DataError
 
 _CLIP_NOTICED_PX = 1.0
 """Pixels outside the image beyond which a clipped box is counted; rounding alone makes many boxes a little too wide."""
+
+
+_LARGEST_AREA = 1e18
+"""Square pixels above which an area is none: JSON has whole numbers that no float holds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,13 +191,13 @@ def _frame(image: dict[str, Any], images_dir: Path, counts: Counter[str]) -> Siz
     if image.get("width") is not None and image.get("height") is not None:
         return int(image["height"]), int(image["width"])
     counts["missing_sizes"] += 1
-    return read_header(images_dir / image["file_name"]).stored_size
+    return read_header(require_inside(images_dir / image["file_name"], images_dir)).stored_size
 
 
 def _area(annotation: dict[str, Any]) -> float:
     """Return the annotation's area in square pixels; NaN if it is no positive finite number."""
     area = annotation.get("area")
-    usable = isinstance(area, (int, float)) and not isinstance(area, bool) and np.isfinite(area) and area > 0
+    usable = isinstance(area, (int, float)) and not isinstance(area, bool) and 0 < area < _LARGEST_AREA
     return float(area) if usable and area is not None else float("nan")
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from autokd.data.annotation_file import Problems
 from autokd.data.annotations import AnnotatedSplit, ImageRecord
 from autokd.data.geometry import Boxes, BoxMap, Size, box_areas, letterbox
+from autokd.data.image_names import require_inside
 from autokd.data.images import fit_to_frame, read_header, read_pixels, require_fit
 from autokd.data.mixing import draw_mosaic, mixture, mosaic_placements
 from autokd.data.report import DataReport
@@ -111,8 +112,11 @@ class DetectionDataset:
 
         Args:
             index: position of the image.
+
+        Raises:
+            DataError: if it leads out of the folder of the images, or is no regular file.
         """
-        return self.split.images_dir / self.split.records[index].file_name
+        return require_inside(self.split.images_dir / self.split.records[index].file_name, self.split.images_dir)
 
     def original_size(self, index: int) -> Size:
         """Return (height, width) in pixels of the frame that COCO results refer to.
@@ -215,8 +219,8 @@ class DetectionDataset:
         counts: Counter[str] = Counter()
         problems = Problems(self.annotation_path)
         for index, record in enumerate(self.split.records):
-            path = self.image_path(index)
             try:
+                path = self.image_path(index)
                 header = read_header(path)
                 if fit_to_frame(header.stored_size, header.orientation, record.size) is None:
                     # A PNG may have its EXIF orientation behind its pixels, where only decoding finds it.
