@@ -35,6 +35,8 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 
         ("a: 1\nb: !!bool foo\n", 2, "'foo' cannot be read as bool"),
         ("a: 1\nb: !!float foo\n", 2, "'foo' cannot be read as float"),
         ("a: 1\nb: " + "9" * 5000 + "\n", 2, "cannot be read as int"),
+        ("a: 1\nb: " + "9" * 400 + "\n", 2, "cannot be read as int"),
+        ("a: 1\nb: 9223372036854775808\n", 2, "cannot be read as int"),
         ("a: 1\nname: 2024-01-01\n", 2, "read as a date. Put it into quotes"),
         ("a: !!python/object/apply:os.system [id]\n", 1, "is refused: a document holds data only"),
         ("a: 1\n!!python/name:os.system : 2\n", 2, "is refused: a document holds data only"),

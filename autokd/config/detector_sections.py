@@ -105,5 +105,5 @@ class MmdetDetector(DetectorSection):
 
     def absolute_paths(self) -> dict[str, Any]:
         """The config, if it is a file: any other text may be a name from MMDetection's zoo."""
-        path = Path(self.config).expanduser()
-        return {"config": os.path.abspath(path)} if path.is_file() else {}
+        path = os.path.expanduser(self.config)
+        return {"config": os.path.abspath(path)} if os.path.isfile(path) else {}

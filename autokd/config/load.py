@@ -121,10 +121,10 @@ def _teachers_of(config: RunConfig, document: Document) -> list[tuple[Location, 
 
 
 def _existing(path: Path, document: Document, location: Location, kind: str) -> Path:
-    full = Path(os.path.expandvars(path)).expanduser()
-    full = Path(os.path.abspath(full))
-    if not (full.is_dir() if kind == "folder" else full.is_file()):
+    # The functions of os.path take names of nobody's home, and ones that are too long, for what is not there.
+    full = Path(os.path.abspath(os.path.expanduser(os.path.expandvars(path))))
+    if not (os.path.isdir(full) if kind == "folder" else os.path.isfile(full)):
         raise document.error(
-            location, f"found {str(path)!r}, but there is no such {kind}. Paths are seen from {Path.cwd()}."
+            location, f"found {str(path)[:300]!r}, but there is no such {kind}. Paths are seen from {Path.cwd()}."
         )
     return full

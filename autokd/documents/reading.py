@@ -23,6 +23,8 @@ MAX_BYTES = 2**19
 """Bytes of a document. The largest files of AutoKD have a tenth of it."""
 MAX_DEPTH = 50
 """Lists and mappings within each other."""
+LARGEST_INTEGER = 2**63 - 1
+"""Largest whole number of a document: arrays and databases hold no larger ones."""
 MAX_VALUES = 100_000
 """Values of a document, those that an alias repeats counted each time."""
 
@@ -177,7 +179,10 @@ class _Reader:
     def _scalar(self, node: ScalarNode) -> Any:
         self._check_tag(node)
         try:
-            return self._yaml.constructor.construct_object(node)
+            value = self._yaml.constructor.construct_object(node)
+            if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+                raise OverflowError
+            return value
         except (ValueError, KeyError, OverflowError, YAMLError):
             kind = str(node.tag).removeprefix(_CORE)
             raise self._error(

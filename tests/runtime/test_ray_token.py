@@ -107,9 +107,11 @@ def test_a_local_ray_answers_only_clients_with_the_token_and_hides_its_folder(tm
 
     (tmp_path / "session.py").write_text(SESSION)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"HOME": str(tmp_path), "RAY_raylet_start_wait_time_s": "200"}
+    # A loaded machine takes longer than Ray waits.
+    environment |= {"RAY_raylet_start_wait_time_s": "200", "RAY_agent_register_timeout_ms": "200000"}
+    environment["HOME"] = str(tmp_path)
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "session.py")], env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, str(tmp_path / "session.py")], env=environment, capture_output=True, text=True, timeout=600
     )
     line = next((line for line in done.stdout.splitlines() if line.startswith("FOUND ")), "")
     assert line, done.stdout + done.stderr

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,9 @@ def find_config(name: str) -> Path:
     Raises:
         DetectorError: if there is no such file, or the zoo has several of that name.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
+    path = os.path.expanduser(name)
+    if os.path.isfile(path):
+        return Path(path)
     zoo = _zoo()
     wanted = name.removesuffix(".py").split("/")
     found = sorted(file for stem, file in zoo if stem.split("/")[-len(wanted) :] == wanted)

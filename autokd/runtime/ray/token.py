@@ -79,12 +79,5 @@ def _write_new(path: Path) -> None:
         temporary.unlink()
 
 
-def asks_for_token() -> bool:
-    """Return whether this process and the Ray that it has started authenticate each other by the token."""
-    from ray._raylet import AuthenticationMode, get_authentication_mode
-
-    return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
-
-
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:2])

@@ -37,8 +37,9 @@ def test_a_config_is_found_by_path_and_by_its_name_in_the_zoo():
 def test_a_name_that_nobody_has_is_refused_with_a_suggestion():
     with pytest.raises(DetectorError, match="Did you mean 'retinanet_r50_fpn_1x_coco'"):
         find_config("retinanet_r50_fpn_1x_cocoo")
-    with pytest.raises(DetectorError, match="is no file"):
-        find_config("./nowhere/config.py")
+    for name in ("./nowhere/config.py", "~nosuch/config.py", "x" * 10_000):
+        with pytest.raises(DetectorError, match="is no file"):
+            find_config(name)
 
 
 def test_a_config_that_fails_is_refused_with_its_error(tmp_path):
