@@ -223,9 +223,22 @@ def run_directory(config: RunConfig, run_dir: str | Path | None = None, distille
         config: configuration of the run.
         run_dir: folder that the user asked for; None: ``runs/NAME``, or ``runs/NAME-DISTILLER``.
         distiller: name of the distiller that is trained; empty: the run searches one.
+
+    Raises:
+        ConfigError: if a name is not one component of a path.
     """
+    from autokd.errors import ConfigError
+    from autokd.files import name_problem
+
     if run_dir is not None:
         return Path(run_dir)
+    for name in (config.name, distiller):
+        problem = name_problem(name) if name else None
+        if problem is not None:
+            raise ConfigError(
+                f"the name {name[:80]!r} {problem}, and the run's folder would bear it. Change 'name', or "
+                "give --run-dir."
+            )
     return RUNS / (f"{config.name}-{distiller}" if distiller else config.name)
 
 

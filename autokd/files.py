@@ -2,16 +2,23 @@
 
 Everything under the cache and the run directory is written under a temporary name and then renamed, so that a reader
 sees the old content or the new, and an interrupted write is never taken for a finished one.
+
+Caches are shared on machines with several users, where one may plant a link for another to write through. Temporary
+names cannot be guessed, a rename replaces a link instead of following it, locks are never opened through a link, and
+content is looked for through links of this user and the system's alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import time
+import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -118,6 +125,31 @@ def copy_file_atomically(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
+# --------------------------------------------------------------------------------------------- names
+
+_LONGEST_NAME_BYTES = 120
+"""Longest name of a run: its folder's name may get a distiller's after it, of at most 255 bytes together."""
+
+
+def name_problem(name: str) -> str | None:
+    """Return why a name cannot be that of a file or folder, or None: it must be one component of a path.
+
+    Args:
+        name: name from a file that anyone may have written.
+    """
+    if not name or name in (".", ".."):
+        return "is no name of a folder"
+    if "/" in name or "\\" in name:
+        return "has a slash, so that it would lead elsewhere"
+    if any(unicodedata.category(character).startswith("C") for character in name):
+        return "has a control character"
+    if name != name.strip() or name.startswith(("-", "~")):
+        return "begins or ends with a space, or begins with a hyphen or ~"
+    if len(name.encode(errors="replace")) > _LONGEST_NAME_BYTES:
+        return f"is longer than {_LONGEST_NAME_BYTES} bytes"
+    return None
+
+
 # ------------------------------------------------------------------------------------------- folders
 
 
@@ -133,6 +165,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raises.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _refuse_foreign_links(path)
     _remove_abandoned(path)
     temporary = _temporary_name(path)
     temporary.mkdir()
@@ -170,6 +203,20 @@ def _remove_abandoned(path: Path) -> None:
                 shutil.rmtree(part, ignore_errors=True)
 
 
+def make_private_folder(path: Path) -> None:
+    """Make a folder that only this user can enter; one that exists keeps its permissions.
+
+    Args:
+        path: the folder; those above it are made with the usual permissions.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+
+
+# ---------------------------------------------------------------------------------------------- locks
+
+
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
     """Hold the lock of ``path`` inside the block; other processes that ask for it wait.
@@ -177,11 +224,49 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     The lock is the system's, on a file beside ``path``: it is freed if the process dies. The file stays, since
     removing it would let a waiting process lock a file that has no name anymore. On a system without such locks there
     is no waiting, and the first rename wins (``atomic_folder``).
+
+    Raises:
+        OSError: if the file of the lock is a link, or ``path`` is one that another user made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _refuse_foreign_links(path)
     if fcntl is None:
         yield
         return
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
+    # Appending: the file may hold something if it is not what it seems.
+    with open(path.with_name(f".{path.name}.lock"), "a", opener=without_following) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def without_following(path: str, flags: int) -> int:
+    """Open a file for ``open(..., opener=without_following)``, if it is no link.
+
+    Args:
+        path: the file.
+        flags: flags of ``os.open``.
+
+    Raises:
+        OSError: if it is a link.
+    """
+    try:
+        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "this file must not be a link; remove it, and see who made it", path) from error
+        raise
+
+
+def _refuse_foreign_links(path: Path) -> None:
+    """Refuse a path that is, or lies in, a link of another user's: whoever made it chooses what is read or written."""
+    if not hasattr(os, "geteuid"):
+        return
+    for part in (path, path.parent):
+        with contextlib.suppress(FileNotFoundError):
+            about = os.lstat(part)
+            if stat.S_ISLNK(about.st_mode) and about.st_uid not in (0, os.geteuid()):
+                raise PermissionError(
+                    errno.EPERM,
+                    "another user has put a link in this place; remove it, or choose another folder",
+                    str(part),
+                )

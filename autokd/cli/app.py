@@ -49,6 +49,14 @@ RayAddress = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--ray-address", help='Address of a Ray cluster, or "auto". Default: start a local Ray.'),
 ]
+Storage = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--storage",
+        help="URL of the study's database (postgresql+psycopg://user@host/db) without a password, or @FILE that holds "
+        "it. Default: the environment variable AUTOKD_STORAGE, else study.db of the run.",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the run directory.")]
 
 
@@ -66,25 +74,23 @@ def search(
     trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials to evaluate.")] = None,  # noqa: UP045
     workers: Workers = None,
     ray_address: RayAddress = None,
-    storage: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            help="URL of the study's database (sqlite:///..., postgresql+psycopg://...). Default: study.db of the run."
-        ),
-    ] = None,
+    storage: Storage = None,
     resume: Resume = False,
     cache_dir: CacheDir = None,
 ) -> None:
     """Search a distillation loss, train the winner in full beside the baselines, write weights and report."""
     config = _config(config_file, trials=trials, workers=workers, ray_address=ray_address)
+    from autokd.cli.storage import chosen_storage  # it loads Optuna, for which an error in the config should not wait
+
+    address = chosen_storage(storage)
     directory = api.run_directory(config, run_dir)
     from autokd.cli.live import live_view  # it loads torch, for which an error in the config should not wait
 
     with live_view() as view:
         results = api.search(
-            config, run_dir=directory, cache_dir=cache_dir, storage_url=storage, resume=resume, observer=view
+            config, run_dir=directory, cache_dir=cache_dir, storage_url=address, resume=resume, observer=view
         )
-    _publish(storage or directory, config.name, results)
+    _publish(address or directory, config.name, results)
     _print_results(results, directory)
 
 
@@ -150,19 +156,19 @@ def evaluate(
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
     cache_dir: CacheDir = None,
-    storage: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="URL of the study's database, if it is not study.db of the run."),
-    ] = None,
+    storage: Storage = None,
 ) -> None:
     """Write report.html of a run anew from its study and results, and print the table of results."""
     from rich.console import Console
 
+    from autokd.cli.storage import chosen_storage
     from autokd.report import results_table
     from autokd.storage import Results
     from autokd.study import write_run_report
 
-    path = write_run_report(run, cache_dir=api.cache_directory(cache_dir), storage_url=storage)
+    has_own = (run / "study.db").exists()
+    address = None if storage is None and has_own else chosen_storage(storage)
+    path = write_run_report(run, cache_dir=api.cache_directory(cache_dir), storage_url=address)
     results = Results.read(run / "results.json") if (run / "results.json").exists() else None
     if results is not None:
         Console().print(results_table(results))
@@ -171,13 +177,23 @@ def report(
 
 @app.command()
 def dashboard(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run directory, or URL of a database.")],
+    run: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(
+            metavar="RUN", help="Run directory, or URL of a database as for --storage. Default: AUTOKD_STORAGE."
+        ),
+    ] = None,
     port: Annotated[int, typer.Option(help="Port; if it is taken, the next free one.")] = 8080,
+    write: Annotated[bool, typer.Option("--write", help="Let the pages change and delete studies.")] = False,
 ) -> None:
-    """Serve optuna-dashboard of a run on the loopback address (127.0.0.1)."""
+    """Serve optuna-dashboard of a run on the loopback address (127.0.0.1), to whoever has the printed address."""
+    from autokd.cli.storage import chosen_storage
     from autokd_dashboard import serve
 
-    serve(run, port=port)
+    address = chosen_storage(run)
+    if address is None:
+        raise typer.BadParameter("name a run directory or a database, or set AUTOKD_STORAGE.", param_hint="RUN")
+    serve(address, port=port, may_write=write)
 
 
 @app.command()
@@ -254,7 +270,7 @@ def submit(
     config_file: ConfigFile,
     address: Annotated[str, typer.Option(help="Address of the cluster's job server, e.g. http://127.0.0.1:8265.")],
     trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials to evaluate.")] = None,  # noqa: UP045
-    storage: Annotated[Optional[str], typer.Option(help="URL of a database that the cluster can reach.")] = None,  # noqa: UP045
+    storage: Storage = None,
     run_dir: RunDir = None,
     cache_dir: CacheDir = None,
     follow: Annotated[
@@ -263,13 +279,15 @@ def submit(
 ) -> None:
     """Submit the search as a job to a Ray cluster."""
     from autokd.cli.jobs import submit_search
+    from autokd.cli.storage import storage_for_job
 
+    address_of_storage = storage_for_job(storage)
     config = _config(config_file, trials=trials)
     job_id = submit_search(
         config,
         address,
         trials=trials,
-        storage=storage,
+        storage=address_of_storage,
         run_dir=api.run_directory(config, run_dir),
         cache_dir=api.cache_directory(cache_dir),
         follow=follow,

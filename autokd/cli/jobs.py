@@ -32,7 +32,8 @@ def submit_search(
         config: configuration of the run.
         address: address of the cluster's job server, e.g. "http://127.0.0.1:8265".
         trials: number of trials; None: that of the configuration.
-        storage: URL of a database that the cluster can reach; None: study.db in the run directory.
+        storage: URL of a database that the cluster can reach, without a password, or "@FILE" of the cluster; None:
+            study.db in the run directory.
         run_dir: folder of the run.
         cache_dir: folder of trained teachers and cached features.
         follow: print the job's log until it ends.

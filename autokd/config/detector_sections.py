@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from autokd.config.plain_options import PlainOptions
 from autokd.config.recipes import TeacherRecipe
 from autokd.config.section import Section
 
@@ -54,8 +55,9 @@ class MmdetDetector(DetectorSection):
     """Library that builds the model."""
     config: Annotated[str, Field(min_length=1)]
     """Path of a config, or its name in MMDetection's zoo (``retinanet_r50_fpn_1x_coco``). Its Python code is run."""
-    options: dict[str, Any] = Field(default={})
-    """Keys of the config that are overridden, by dotted name: ``{model.neck.out_channels: 64}``."""
+    options: PlainOptions = Field(default={})
+    """Keys of the config that are overridden, by dotted name: ``{model.neck.out_channels: 64}``. Numbers, words and
+    lists of them alone, in the place of such values; ``init_cfg`` and ``pretrained`` may be null."""
     checkpoint: Path | None = None
     """File of initial weights as mmengine saves them; it is read as data, and no code in it is run."""
     classes: tuple[str, ...] | None = None
@@ -71,5 +73,5 @@ class MmdetDetector(DetectorSection):
 
     def absolute_paths(self) -> dict[str, Any]:
         """The config, if it is a file: any other text may be a name from MMDetection's zoo."""
-        path = Path(self.config).expanduser()
-        return {"config": os.path.abspath(path)} if path.is_file() else {}
+        path = os.path.expanduser(self.config)
+        return {"config": os.path.abspath(path)} if os.path.isfile(path) else {}

@@ -16,6 +16,7 @@ from autokd.config.model import RunConfig
 from autokd.config.problems import located_error
 from autokd.documents import Document, Location, load_document
 from autokd.errors import one_of
+from autokd.files import name_problem
 from autokd.space import Space, space_from_document
 
 
@@ -56,7 +57,7 @@ def load_config(path_or_text: str | Path) -> RunConfig:
     config = _with_absolute_paths(config, document)
     if not config.name:
         stem = Path(document.source).stem if document.source != "<text>" else "autokd"
-        config = config.model_copy(update={"name": stem})
+        config = config.model_copy(update={"name": stem if name_problem(stem) is None else "autokd"})
     return config
 
 
@@ -155,10 +156,10 @@ def _teachers_of(config: RunConfig, document: Document) -> list[tuple[Location, 
 
 
 def _existing(path: Path, document: Document, location: Location, kind: str) -> Path:
-    full = Path(os.path.expandvars(path)).expanduser()
-    full = Path(os.path.abspath(full))
-    if not (full.is_dir() if kind == "folder" else full.is_file()):
+    # The functions of os.path take names of nobody's home, and ones that are too long, for what is not there.
+    full = Path(os.path.abspath(os.path.expanduser(os.path.expandvars(path))))
+    if not (os.path.isdir(full) if kind == "folder" else os.path.isfile(full)):
         raise document.error(
-            location, f"found {str(path)!r}, but there is no such {kind}. Paths are seen from {Path.cwd()}."
+            location, f"found {str(path)[:300]!r}, but there is no such {kind}. Paths are seen from {Path.cwd()}."
         )
     return full

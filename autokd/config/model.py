@@ -21,6 +21,7 @@ from autokd.config.proxy import ProxyRecipe
 from autokd.config.recipes import FullRecipe
 from autokd.config.section import DistillerName, Section, Seeds
 from autokd.config.space_section import SpaceSection, default_space
+from autokd.files import name_problem
 
 
 class SearchConfig(Section):
@@ -115,6 +116,14 @@ class RunConfig(Section):
     def teachers(self) -> tuple[Detector, ...]:
         """Every teacher, in the file's order."""
         return self.teacher if isinstance(self.teacher, tuple) else (self.teacher,)
+
+    @field_validator("name")
+    @classmethod
+    def _is_one_component_of_a_path(cls, name: str) -> str:
+        problem = name_problem(name) if name else None
+        if problem is not None:
+            raise ValueError(f"{name[:80]!r} {problem}. The run's folder and study bear it: write one plain word")
+        return name
 
     @field_validator("teacher_weights")
     @classmethod

@@ -12,10 +12,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from autokd.data.image_names import image_name_problem
 from autokd.errors import DataError
 
 _SECTIONS = ("images", "annotations", "categories")
 _MAX_SHOWN = 5
+_LARGEST = 2**63 - 1
+"""Largest whole number that arrays hold; JSON has larger ones."""
 
 
 class Problems:
@@ -72,6 +75,8 @@ def read_annotation_file(path: Path) -> dict[str, Any]:
 
 
 def _parse(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is no annotation file, but a folder, a pipe or a device. Correct the file's name.")
     try:
         # "-sig": exporters on Windows put a byte order mark before the JSON.
         text = path.read_text(encoding="utf-8-sig")
@@ -83,6 +88,8 @@ def _parse(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: the annotation file cannot be read ({error}).") from None
     try:
         data = json.loads(text)
+    except RecursionError:
+        raise DataError(f"{path}: lists lie too deep within each other. Export the annotation file again.") from None
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}:{error.lineno}:{error.colno}: this is no JSON ({error.msg}). "
@@ -111,6 +118,13 @@ def _check_images(images: list[Any], problems: Problems) -> None:
     for image in images:
         if not isinstance(image, dict):
             continue
+        name = image.get("file_name")
+        problem = image_name_problem(name) if isinstance(name, str) else None
+        if problem is not None:
+            problems.add(
+                f"image {image.get('id')!r}: file_name {str(name)[:200]!r} {problem}. Images lie within data.images: "
+                "correct the name, or set data.images to the folder above them."
+            )
         for key in ("width", "height"):
             value = image.get(key)
             if value is not None and not (_is_number(value) and value >= 1 and value == int(value)):
@@ -178,4 +192,6 @@ def _repeated(values: Iterable[Any]) -> list[Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) <= _LARGEST
+    return isinstance(value, float) and math.isfinite(value)

@@ -113,8 +113,11 @@ class AnnotatedSplit:
 
         Args:
             index: position of the image.
+
+        Raises:
+            DataError: if it leads out of the folder of the images, or to something else than a file.
         """
-        return self.folder.file(self.columns.file_name(index))
+        return self.folder.safe_file(self.columns.file_name(index))
 
     def image_files(self, read_header: ReadHeader) -> ImageFiles:
         """Return what the image files are; they are looked at once.

@@ -155,7 +155,7 @@ def _make(path: Path, images_dir: Path) -> tuple[dict[str, NDArray[Any]], dict[s
     stamps = np.zeros((0, 2), dtype=np.int64)
     if len(measured):
         folder = find_image_folder(images_dir, path, names)
-        paths = [folder.file(names[index]) for index in measured.tolist()]
+        paths = [folder.safe_file(names[index]) for index in measured.tolist()]
         stamps = stamps_of([str(file) for file in paths])
         sizes[measured] = [read_header(file).stored_size for file in paths]
     image_of = np.argsort(by_id)[parsed.image_of]

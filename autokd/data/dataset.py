@@ -128,6 +128,9 @@ class DetectionDataset:
 
         Args:
             index: position of the image.
+
+        Raises:
+            DataError: if it leads out of the folder of the images, or is no regular file.
         """
         return self.split.image_path(index)
 

@@ -21,6 +21,7 @@ from autokd.data.annotation_file import Problems
 from autokd.data.array_store import StoredArrays, obtain_arrays, open_arrays
 from autokd.data.columns import AnnotationColumns
 from autokd.data.image_folder import ImageFolder
+from autokd.data.image_names import require_inside
 from autokd.data.images import KINDS, Header, fit_to_frame, read_peak, require_fit
 from autokd.data.stamps import sample_digest, stamps_of
 from autokd.errors import DataError
@@ -114,7 +115,9 @@ def look_at_files(
         stamps = hashlib.blake2b(stamps_of(paths).tobytes(), digest_size=16).hexdigest()
         key = digest_of(version=_VERSION, annotations=columns.content, folder=str(folder), stamps=stamps)
         place = cache_dir / FILES_FOLDER / key
-    return _as_files(obtain_arrays(place, _VERSION, lambda: (_look(columns, paths, annotation_path, read_header), {})))
+    return _as_files(
+        obtain_arrays(place, _VERSION, lambda: (_look(columns, paths, folder.path, annotation_path, read_header), {}))
+    )
 
 
 def open_files(key: str, cache_dir: Path) -> ImageFiles | None:
@@ -134,7 +137,7 @@ def _as_files(stored: StoredArrays) -> ImageFiles:
 
 
 def _look(
-    columns: AnnotationColumns, paths: list[str], annotation_path: Path, read_header: ReadHeader
+    columns: AnnotationColumns, paths: list[str], folder: Path, annotation_path: Path, read_header: ReadHeader
 ) -> dict[str, NDArray[Any]]:
     frames = columns.sizes.tolist()
     ids = columns.image_ids.tolist()
@@ -144,6 +147,7 @@ def _look(
         for index in indices:
             path, (height, width) = Path(paths[index]), frames[index]
             try:
+                require_inside(path, folder)
                 header = _fitting_header(path, (height, width), read_header)
                 found.append((header, read_peak(path) if header.kind == "deep" else 0, sample_digest(path)))
             except (DataError, OSError) as error:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autokd.data.image_names import require_inside
+
 _LOOKED_AT = 3
 """Names at the start, in the middle and at the end of a list that are looked for."""
 
@@ -39,6 +41,17 @@ class ImageFolder:
             name: ``file_name`` of the annotation file.
         """
         return self.path / self.relative(name)
+
+    def safe_file(self, name: str) -> Path:
+        """Return an image's path, to be opened.
+
+        Args:
+            name: ``file_name`` of the annotation file.
+
+        Raises:
+            DataError: if it leads out of the folder, or to something else than a file.
+        """
+        return require_inside(self.file(name), self.path)
 
     def remarks(self) -> tuple[str, ...]:
         """Return a sentence for each way in which names are not read as written in the configured folder."""

@@ -20,8 +20,11 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from autokd.data.annotation_file import read_annotation_file
+from autokd.data.image_names import image_name_problem
 from autokd.errors import DataError
 
+_LARGEST_AREA = 1e18
+"""Square pixels above which an area is none: JSON has whole numbers that no float holds."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -103,8 +106,9 @@ def parse_annotation_file(path: Path) -> ParsedFile:
         DataError: with a list of the faults, if the file is missing or something does not hold.
     """
     try:
+        _require(path.is_file())  # a pipe would be waited for
         return _to_arrays(_decode(path))
-    except (_DoubtError, OSError, msgspec.MsgspecError, UnicodeError, OverflowError):
+    except (_DoubtError, OSError, msgspec.MsgspecError, UnicodeError, OverflowError, RecursionError):
         lists = _from_objects(read_annotation_file(path))
     try:
         return _to_arrays(lists)
@@ -143,6 +147,7 @@ def _box(values: list[Any]) -> tuple[float, float, float, float]:
 def _to_arrays(lists: _Lists) -> ParsedFile:
     images, annotations = lists.images, lists.annotations
     _require(bool(images) and bool(lists.categories))
+    _require(all(image_name_problem(image.file_name) is None for image in images))
     categories = sorted(lists.categories, key=lambda category: category.id)
     image_ids = _int_array(image.id for image in images)
     category_ids = _int_array(category.id for category in categories)
@@ -186,9 +191,9 @@ def _positions(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.
 
 
 def _area(value: Any) -> float:
-    """Return the area in square pixels; NaN if it is no positive finite number."""
+    """Return the area in square pixels; NaN if it is no positive number of a usable size."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and 0 < value < float("inf") else float("nan")
+    return float(value) if is_number and 0 < value < _LARGEST_AREA else float("nan")
 
 
 def _int_array(values: Iterable[Any]) -> NDArray[np.int64]:

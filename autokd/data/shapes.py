@@ -16,7 +16,7 @@ from PIL import Image
 
 from autokd.config import ShapesData
 from autokd.data.scene import SHAPES, SceneObject, draw_scene
-from autokd.files import atomic_folder, text_digest
+from autokd.files import atomic_folder, make_private_folder, text_digest
 
 GENERATOR_VERSION = 1
 """Version of the generator; raised when the same settings give other images."""
@@ -45,6 +45,7 @@ def write_shapes(config: ShapesData, cache_dir: Path) -> Path:
     """
     folder = cache_dir / "shapes" / shapes_digest(config)
     if not folder.is_dir():
+        make_private_folder(cache_dir)
         with atomic_folder(folder) as writing:
             for split in SPLITS:
                 _write_split(config, split, writing)

@@ -3,6 +3,7 @@
 ``record`` and ``facts`` define the attributes of trials and studies; nothing else reads or writes them. Torch-free.
 """
 
+from autokd.storage.address import PASSWORD_REMEDY, STORAGE_VARIABLE, has_secret, read_address, shown
 from autokd.storage.digests import find_by_digest
 from autokd.storage.facts import PromotedStudent, StudyFacts
 from autokd.storage.reclaim import Reclaimed, reclaim_running
@@ -21,6 +22,8 @@ from autokd.storage.run_directory import RunDirectory
 from autokd.storage.studies import open_existing, open_study, storage_url
 
 __all__ = [
+    "PASSWORD_REMEDY",
+    "STORAGE_VARIABLE",
     "Entry",
     "FinalistResult",
     "PromotedStudent",
@@ -35,11 +38,14 @@ __all__ = [
     "TeacherResult",
     "TrialRecord",
     "find_by_digest",
+    "has_secret",
     "open_existing",
     "open_study",
+    "read_address",
     "read_record",
     "reclaim_running",
     "record_job",
     "record_outcome",
+    "shown",
     "storage_url",
 ]

@@ -11,12 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from autokd.config import ResolvedConfig, config_data, config_yaml
-from autokd.errors import StorageError
-from autokd.files import write_text_atomically
+from autokd.documents import load_document
+from autokd.errors import ConfigError, StorageError
+from autokd.files import without_following, write_text_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -97,9 +95,9 @@ class RunDirectory:
             StorageError: if it cannot be read.
         """
         try:
-            data = YAML(typ="safe", pure=True).load(self.config_path.read_text(encoding="utf-8"))
-        except (OSError, YAMLError) as error:
-            raise StorageError(f"{self.config_path}: cannot be read: {error}.") from error
+            data = load_document(self.config_path).data
+        except ConfigError as error:
+            raise StorageError(f"{self.config_path}: cannot be read: {error}") from error
         if not isinstance(data, dict):
             raise StorageError(f"{self.config_path}: not a configuration.")
         return data
@@ -152,7 +150,7 @@ class RunDirectory:
 
     def _acquire(self) -> None:
         """Lock the folder for this process; the operating system releases the lock if the process dies."""
-        lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held open as the lock
+        lock = open(self.path / ".lock", "a+", encoding="utf-8", opener=without_following)  # noqa: SIM115 - held open
         if not _try_lock(lock):
             lock.seek(0)
             holder = _parsed(lock.read()).get("driver", "unknown")

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Literal
 
 import optuna
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
-from sqlalchemy import create_engine, event, inspect, make_url
+from sqlalchemy import create_engine, event, inspect
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from autokd.errors import StorageError
+from autokd.storage.address import ALLOWED_ADDRESSES, parse_address, shown, without_secrets
 
 _BUSY_TIMEOUT_S = 60.0
 """Seconds that SQLite waits for another process's commit before it gives up."""
-_ALLOWED = "AutoKD takes the path of a SQLite file, or an address such as postgresql+psycopg://user@host/db."
 
 
 def open_study(
@@ -43,7 +44,7 @@ def open_study(
     Raises:
         StorageError: if the database cannot be opened, or holds a study of that name with another direction.
     """
-    url = _url(url_or_path)
+    url = parse_address(url_or_path)
     storage = _storage(url)
     study = optuna.create_study(
         storage=storage,
@@ -56,7 +57,7 @@ def open_study(
     if [found.name.lower() for found in study.directions] != [direction]:
         found_names = ", ".join(found.name.lower() for found in study.directions)
         raise StorageError(
-            f"{_shown(url)}: study {name!r} has the direction {found_names}, and this search {direction}: it is not "
+            f"{shown(url)}: study {name!r} has the direction {found_names}, and this search {direction}: it is not "
             "AutoKD's. Choose another name or another storage."
         )
     return study
@@ -75,17 +76,16 @@ def open_existing(url_or_path: str | Path, name: str | None = None) -> optuna.St
     Raises:
         StorageError: if there is no such database or study.
     """
-    if isinstance(url_or_path, Path) or "://" not in url_or_path:
-        path = Path(url_or_path)
-        url_or_path = path / "study.db" if path.is_dir() else path
-    url = _url(url_or_path)
+    if os.path.isdir(url_or_path):
+        url_or_path = Path(url_or_path) / "study.db"
+    url = parse_address(url_or_path)
     if url.get_backend_name() == "sqlite" and not (url.database and Path(url.database).is_file()):
         raise StorageError(
-            f"{_shown(url)}: there is no such database. Give a run directory, its study.db, or an address."
+            f"{shown(url)}: there is no such database. Give a run directory, its study.db, or an address."
         )
     if not _has_tables(url):
         raise StorageError(
-            f"{_shown(url)}: the database holds no study yet. Wait until a search has begun, or name another database."
+            f"{shown(url)}: the database holds no study yet. Wait until a search has begun, or name another database."
         )
     storage = _storage(url)
     names = optuna.get_all_study_names(storage)
@@ -94,7 +94,7 @@ def open_existing(url_or_path: str | Path, name: str | None = None) -> optuna.St
     if name is None or name not in names:
         several = "it holds several studies; name one" if names else "it holds no study yet"
         asked = several if name is None else f"it holds no study {name!r}"
-        raise StorageError(f"{_shown(url)}: {asked}. Studies there: {', '.join(names) or 'none'}.")
+        raise StorageError(f"{shown(url)}: {asked}. Studies there: {', '.join(names) or 'none'}.")
     return optuna.load_study(study_name=name, storage=storage)
 
 
@@ -107,17 +107,7 @@ def storage_url(url_or_path: str | Path) -> str:
     Raises:
         StorageError: if it is no address.
     """
-    return _url(url_or_path).render_as_string(hide_password=False)
-
-
-def _url(url_or_path: str | Path) -> URL:
-    text = str(url_or_path)
-    if "://" not in text:
-        return URL.create("sqlite", database=str(Path(text).absolute()))
-    try:
-        return make_url(text)
-    except ArgumentError as error:
-        raise StorageError(f"the storage {text!r} is no address: {error}. {_ALLOWED}") from error
+    return parse_address(url_or_path).render_as_string(hide_password=False)
 
 
 def _storage(url: URL) -> optuna.storages.BaseStorage:
@@ -132,13 +122,13 @@ def _storage(url: URL) -> optuna.storages.BaseStorage:
         rdb = optuna.storages.RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=engine_kwargs)
     except (NoSuchModuleError, ImportError) as error:
         raise StorageError(
-            f"{_shown(url)}: its driver is not installed ({error}). For PostgreSQL: pip install "
-            '"autokd[postgresql]" and write postgresql+psycopg://. ' + _ALLOWED
+            f"{shown(url)}: its driver is not installed ({error}). For PostgreSQL: pip install "
+            '"autokd[postgresql]" and write postgresql+psycopg://. ' + ALLOWED_ADDRESSES
         ) from error
-    except (DBAPIError, OSError, RuntimeError) as error:
-        reason = str(getattr(error, "orig", None) or error).strip()
+    except (DBAPIError, ArgumentError, OSError, RuntimeError) as error:
+        reason = without_secrets(str(getattr(error, "orig", None) or error).strip(), url)
         raise StorageError(
-            f"{_shown(url)}: the database cannot be opened: {reason}\n"
+            f"{shown(url)}: the database cannot be opened: {reason}\n"
             "Check that the address is right, the server runs, and the folder can be written."
         ) from error
     if is_file:
@@ -148,11 +138,14 @@ def _storage(url: URL) -> optuna.storages.BaseStorage:
 
 def _has_tables(url: URL) -> bool:
     """Return whether Optuna's tables exist. A reader makes none: a search may be making them at this moment."""
-    engine = create_engine(url)
+    try:
+        engine = create_engine(url)
+    except (NoSuchModuleError, ImportError, ArgumentError):
+        return True  # the caller opens the database next, and reports what is wrong
     try:
         return inspect(engine).has_table("alembic_version")
     except DBAPIError:
-        return True  # the caller opens the database next, and reports what is wrong
+        return True
     finally:
         engine.dispose()
 
@@ -177,8 +170,3 @@ def _relax_synchronization(engine: Engine) -> None:
         connection.execute("PRAGMA synchronous=NORMAL")  # type: ignore[attr-defined]
 
     engine.dispose()  # connections that are open already have not run the listener
-
-
-def _shown(url: URL) -> str:
-    """Return the address without its password."""
-    return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string(hide_password=True)

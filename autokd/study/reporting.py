@@ -39,7 +39,9 @@ def write_run_report(directory: str | Path, *, cache_dir: Path, storage_url: str
         StorageError: if the directory holds no run, or the study cannot be opened.
     """
     run = RunDirectory.existing(directory)
-    study = open_existing(storage_url or run.study_path, None)
+    # A database of several runs has several studies.
+    name = None if storage_url is None else run.read_config().get("name")
+    study = open_existing(storage_url or run.study_path, name)
     results = Results.read(run.results_path) if run.results_path.exists() else None
     images: Sequence[ComparisonImage] = ()
     if results is not None:

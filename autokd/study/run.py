@@ -20,6 +20,7 @@ from autokd.detectors import (
     resolve,
     try_detectors,
 )
+from autokd.files import make_private_folder
 from autokd.jobs import NO_DISTILLATION
 from autokd.presets import load_distiller
 from autokd.runtime import make_runtime
@@ -165,6 +166,7 @@ def _open_run(
         proxy_seeds: seeds of the proxy trainings whose warm starts are prepared; empty if nothing is searched.
         space: space to search; None if nothing is searched.
     """
+    make_private_folder(cache_dir)
     datasets = load_datasets(config.data, cache_dir)
     try_detectors(config, datasets.classes, datasets.train.image_size_px)
     with RunDirectory.start(directory, config, resume=resume) as run_directory:

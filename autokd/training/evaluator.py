@@ -18,6 +18,7 @@ from autokd.data import Datasets, StoredSplit
 from autokd.detectors import Detector
 from autokd.distill import TeacherEnsemble
 from autokd.errors import AutoKDError
+from autokd.files import make_private_folder
 from autokd.jobs import Job, JobFailed, JobStopped, Outcome, RecipeName, Report, WorkerResources, inactive_words
 from autokd.training.assets import TrainingAssets
 from autokd.training.checkpoint.checkpoints import Checkpoints
@@ -64,6 +65,7 @@ class TrainingEvaluatorFactory:
         """Return the evaluator of this process; sets torch's number of threads."""
         if resources.num_threads > 0:
             torch.set_num_threads(resources.num_threads)
+        make_private_folder(self.cache_dir)  # a worker on another node has a cache of its own
         device = torch.device(resources.device)
         assets = TrainingAssets(self.config, self.cache_dir, device, self.datasets, stored=self.stored)
         return TrainingEvaluator(assets, self.run_dir)

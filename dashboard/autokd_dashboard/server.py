@@ -11,7 +11,8 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from autokd.errors import StorageError
-from autokd_dashboard.guard import Application, is_loopback, refuse_foreign_hosts, whole_studies
+from autokd_dashboard.access import Access, Application, is_loopback, new_token
+from autokd_dashboard.guard import whole_studies
 from autokd_dashboard.publish import publish_changed
 from autokd_dashboard.source import open_storage, results_of
 
@@ -23,21 +24,23 @@ PORTS_TRIED = 20
 """Number of ports to try, from the one that was asked for."""
 
 
-def serve(run_or_url: str | Path, host: str = "127.0.0.1", port: int = 8080) -> None:
-    """Serve until Ctrl-C, and print the address.
+def serve(run_or_url: str | Path, host: str = "127.0.0.1", port: int = 8080, *, may_write: bool = False) -> None:
+    """Serve until Ctrl-C, and print the address with the token that requests must bring.
 
     Args:
         run_or_url: run directory, SQLite file or URL of a database.
-        host: address to listen on. Other than on the loopback address, everyone who reaches it can delete studies.
+        host: address to listen on. Other than on the loopback address, the token crosses the network unencrypted.
         port: port; if it is taken, the next free one.
+        may_write: whether the pages may change and delete studies.
 
     Raises:
         StorageError: if there is no study, or no port is free.
     """
-    with DashboardServer(run_or_url, host, port) as server:
-        print(f"Optuna dashboard: {server.address} (Ctrl-C ends it)", flush=True)
+    with DashboardServer(run_or_url, host, port, may_write=may_write) as server:
+        print(f"Optuna dashboard: {server.login_address} (Ctrl-C ends it)", flush=True)
+        print("Whoever has this address can " + ("change and delete" if may_write else "see") + " studies.", flush=True)
         if not is_loopback(host):
-            print("It has no password: whoever reaches this address can change and delete studies.", flush=True)
+            print("It is not encrypted: others on the network can read the token. Prefer ssh -L.", flush=True)
         try:
             server.wait()
         except KeyboardInterrupt:
@@ -51,11 +54,21 @@ class DashboardServer:
         run_or_url: run directory, SQLite file or URL of a database.
         host: address to listen on.
         port: port; if it is taken, the next free one; 0: any free one.
+        may_write: whether requests may change and delete studies.
         refresh_s: seconds between two checks whether the figures have changed.
+
+    Attributes:
+        token: text that requests must bring; new for each server.
     """
 
     def __init__(
-        self, run_or_url: str | Path, host: str = "127.0.0.1", port: int = 8080, *, refresh_s: float = REFRESH_S
+        self,
+        run_or_url: str | Path,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        *,
+        may_write: bool = False,
+        refresh_s: float = REFRESH_S,
     ) -> None:
         from optuna_dashboard import wsgi
 
@@ -65,7 +78,8 @@ class DashboardServer:
         self._ended = threading.Event()
         self._publishing = threading.Lock()
         app = whole_studies(wsgi(self._storage), self._publishing)
-        self._http = _listen(host, port, refuse_foreign_hosts(app) if is_loopback(host) else app)
+        self.token = new_token()
+        self._http = _listen(host, port, Access(self.token, host, may_write).guard(app))
         self._threads = [
             threading.Thread(target=self._http.serve_forever, name="dashboard", daemon=True),
             threading.Thread(target=self._refresh, name="dashboard-figures", daemon=True),
@@ -73,9 +87,14 @@ class DashboardServer:
 
     @property
     def address(self) -> str:
-        """Address to open, e.g. "http://127.0.0.1:8080/"."""
+        """Address of the server, e.g. "http://127.0.0.1:8080/"."""
         host, port = str(self._http.server_address[0]), self._http.server_address[1]
         return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+    @property
+    def login_address(self) -> str:
+        """Address to open in a browser, with the token."""
+        return f"{self.address}?token={self.token}"
 
     def __enter__(self) -> DashboardServer:
         for thread in self._threads:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autokd.errors import StorageError
-from autokd.storage import Results, storage_url
+from autokd.storage import Results, read_address, shown, storage_url
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -37,11 +37,11 @@ def open_storage(run_or_url: str | Path) -> BaseStorage:
         cause = error.__cause__ or error
         reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
         raise StorageError(
-            f"{_shown(run_or_url)}: the studies cannot be read: {reason}. Check that this is a database of Optuna's "
+            f"{shown(run_or_url)}: the studies cannot be read: {reason}. Check that this is a database of Optuna's "
             "and that its server runs."
         ) from error
     if not studies:
-        raise StorageError(f"{_shown(run_or_url)}: there is no study in this database yet. Start the search first.")
+        raise StorageError(f"{shown(run_or_url)}: there is no study in this database yet. Start the search first.")
     return storage
 
 
@@ -54,7 +54,8 @@ def database_of(run_or_url: str | Path) -> str:
     Raises:
         StorageError: if there is no such file.
     """
-    text = str(run_or_url)
+    text = run_or_url if isinstance(run_or_url, Path) else read_address(run_or_url)
+    text = str(text)
     if "://" in text and not text.startswith("sqlite:///"):
         return storage_url(text)
     path = Path(text.removeprefix("sqlite:///"))
@@ -75,12 +76,3 @@ def results_of(run_or_url: str | Path) -> Results | None:
     """
     path = Path(run_or_url) / RESULTS_NAME
     return Results.read(path) if path.is_file() else None
-
-
-def _shown(run_or_url: str | Path) -> str:
-    """Return the address without its password."""
-    text = str(run_or_url)
-    if "@" not in text or "://" not in text:
-        return text
-    scheme, rest = text.split("://", 1)
-    return f"{scheme}://***@{rest.rsplit('@', 1)[1]}"

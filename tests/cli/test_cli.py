@@ -24,7 +24,7 @@ OPTIONS = {
     "evaluate": {"--weights", "--split", "--teacher", "--cache-dir"},
     "data": {"--whole", "--cache-dir"},
     "report": {"--cache-dir", "--storage"},
-    "dashboard": {"--port"},
+    "dashboard": {"--port", "--write"},
     "space": {"--samples"},
     "presets": set(),
     "show": set(),
@@ -171,3 +171,19 @@ def test_threads_do_not_wait_long_for_one_another_unless_told_to(given, expected
     environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")} | given
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
     assert done.stdout.splitlines()[-1] == f"spin {expected}"
+
+
+def test_a_password_on_the_command_line_ends_the_command_and_is_not_repeated(tmp_path):
+    (tmp_path / "mine.yaml").write_text("data: {format: shapes}\nteacher: {train: {}}\nstudent: {}\n")
+    address = "postgresql+psycopg://user:hunter2@127.0.0.1:1/db"
+    for command in (
+        ["search", str(tmp_path / "mine.yaml"), "--run-dir", str(tmp_path / "run"), "--storage", address],
+        ["submit", str(tmp_path / "mine.yaml"), "--address", "http://127.0.0.1:1", "--storage", address],
+        ["report", str(tmp_path), "--storage", address],
+        ["dashboard", address],
+    ):
+        done = run(*command)
+        assert done.returncode == 2, done.stderr
+        assert "has a password" in done.stderr
+        assert "hunter2" not in done.stdout + done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]

@@ -105,6 +105,8 @@ def test_environment_variables_in_a_data_root_are_expanded(tmp_path, monkeypatch
         ("student: {}", "student: {framework: keras}", "<text>:5: student.framework", "'keras'"),
         ("student: {}", "student: {architecture: fcoss}", "<text>:5: student.architecture", "Did you mean 'fcos'?"),
         ("format: shapes", "root: nowhere, train: a, val: b", "<text>:1: data.root", "no such folder"),
+        ("format: shapes", "root: ~nosuch/x, train: a, val: b", "<text>:1: data.root", "no such folder"),
+        ("format: shapes", f"root: {'x' * 10_000}, train: a, val: b", "<text>:1: data.root", "no such folder"),
         ("student: {}", "student: {}\nspace: {gradient_ratio: [0]}", "<text>:6: space.gradient_ratio", "above 0"),
         ("student: {}", "student: {}\nsearch: {enqueue: [pdk]}", "<text>:6: search.enqueue[0]", "Did you mean 'pkd'?"),
         ("student: {}", "student: {}\nfull: {baselines: [non]}", "<text>:6: full.baselines[0]", "Did you mean 'none'?"),

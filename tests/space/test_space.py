@@ -272,6 +272,8 @@ def test_a_spec_outside_the_space_is_refused_with_what_is_offered(change, found)
         ("source: [whole]", 3, "Did you mean 'sources'?"),
         ("terms: {min: 3, max: 2}", 3, "1 <= min <= max"),
         ("terms: {least: 3}", 3, "write a number"),
+        ('terms: {min: "1e3"}', 3, "1 <= min <= max"),
+        ("terms: {min: {a: 1}}", 3, "1 <= min <= max"),
         ("gradient_ratio: {log_uniform: [100, 3]}", 3, "empty range"),
         ("gradient_ratio: {log_uniform: [0, 3]}", 3, "above 0"),
         ("gradient_ratio: strong", 3, "a number, a list of numbers"),

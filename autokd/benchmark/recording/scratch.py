@@ -18,7 +18,7 @@ from autokd.benchmark.identity import recipe_digest
 from autokd.config import ResolvedConfig, config_data
 from autokd.documents import dump_yaml
 from autokd.errors import BenchmarkError
-from autokd.files import text_digest, write_text_atomically
+from autokd.files import text_digest, without_following, write_text_atomically
 from autokd.jobs import RECURRING_CAUSES, TRAINING_VERSION, Job, Outcome, RecipeName
 from autokd.storage.record import outcome_from_json, outcome_to_json
 
@@ -66,7 +66,7 @@ class Scratch:
         """
         # The lock lives as long as the open file, so the file stays open for the block. Nothing removes a claim's
         # file: a second process could otherwise lock a file of that name that the first one no longer sees.
-        with (self.folder / "claims" / job.id).open("w") as lock:
+        with open(self.folder / "claims" / job.id, "a", opener=without_following) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from autokd.detectors.mmdet.capabilities import family_of
 from autokd.detectors.mmdet.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
 from autokd.detectors.mmdet.config_file import config_text, resolve_config
 from autokd.detectors.mmdet.library import PROGRAM_ERRORS, require_mmdet
+from autokd.detectors.mmdet.pretrained_weights import inert_weights
 from autokd.errors import DetectorError
 
 logger = logging.getLogger(__name__)
@@ -123,12 +125,12 @@ def build_mmdet_model(section: MmdetDetector, num_classes: int, *, pretrained: b
     if DefaultScope.get_current_instance() is None:
         init_default_scope(config.get("default_scope", "mmdet"))
     try:
-        with _quiet(), DefaultScope.overwrite_default_scope(config.get("default_scope", "mmdet")):
+        with _quiet(), inert_weights(), DefaultScope.overwrite_default_scope(config.get("default_scope", "mmdet")):
             model = MODELS.build(config.model)
             model.init_weights()
     except NotImplementedError as error:
         raise DetectorError(f"{section.config}: needs an operator that is absent here ({error}).") from error
-    except PROGRAM_ERRORS as error:
+    except (pickle.UnpicklingError, EOFError, *PROGRAM_ERRORS) as error:
         raise DetectorError(
             f"{section.config}: MMDetection cannot build this model ({type(error).__name__}: {error}). Correct the "
             "config or 'options'; weights that cannot be downloaded are left out with "

@@ -54,7 +54,7 @@ def _classes(meta: Any) -> tuple[str, ...] | None:
     inner = meta.get("dataset_meta")
     stated = inner if isinstance(inner, Mapping) else meta
     names = next((stated[key] for key in ("classes", "CLASSES") if stated.get(key)), None)
-    if names is None:
+    if not isinstance(names, (str, list, tuple)):
         return None
     return (names,) if isinstance(names, str) else tuple(map(str, names))
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from autokd.config import MmdetDetector
 from autokd.detectors.mmdet.library import PROGRAM_ERRORS, require_mmdet
-from autokd.errors import DetectorError, one_of
+from autokd.detectors.mmdet.option import check_option
+from autokd.errors import DetectorError
 
 _CLASS_HEADS = ("bbox_head", "mask_head", "mask_iou_head")
 """Parts of a model whose layers depend on the number of classes; a region proposal head is none of them."""
@@ -32,9 +34,9 @@ def find_config(name: str) -> Path:
     Raises:
         DetectorError: if there is no such file, or the zoo has several of that name.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
+    path = os.path.expanduser(name)
+    if os.path.isfile(path):
+        return Path(path)
     zoo = _zoo()
     wanted = name.removesuffix(".py").split("/")
     found = sorted(file for stem, file in zoo if stem.split("/")[-len(wanted) :] == wanted)
@@ -87,29 +89,10 @@ def read_config(section: MmdetDetector) -> Any:
         ) from error
     if not isinstance(config.get("model"), Mapping):
         raise DetectorError(f"{path}: this config has no 'model', so nothing can be built. Name a detector's config.")
-    for key in section.options:
-        _check_option(config, key, path)
+    for key, value in section.options.items():
+        check_option(config, key, value, path)
     config.merge_from_dict(section.options)
     return config
-
-
-def _check_option(config: Any, key: str, path: Path) -> None:
-    """Refuse an option of an unknown key: mmengine would add a new key, which no part of the model reads."""
-    *parents, last = key.split(".")
-    here: Any = dict(config.items())
-    for depth, part in enumerate(parents):
-        if isinstance(here, (list, tuple)):
-            if not part.isdigit() or int(part) >= len(here):
-                where = ".".join(parents[:depth])
-                raise DetectorError(f"options: {key!r}: {where} has {len(here)} entries, counted from 0; no {part!r}.")
-            here = here[int(part)]
-        elif isinstance(here, Mapping) and part in here:
-            here = here[part]
-        else:
-            allowed = list(here) if isinstance(here, Mapping) else []
-            raise DetectorError(f"options: {key!r} has no place in {path}: " + one_of(part, allowed, noun="key"))
-    if isinstance(here, Mapping) and not parents and last not in here:
-        raise DetectorError(f"options: {key!r} has no place in {path}: " + one_of(last, list(here), noun="key"))
 
 
 def resolve_config(section: MmdetDetector, num_classes: int) -> Any:

@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 
 from autokd.errors import RuntimeUnavailableError
 from autokd.jobs import WorkerResources
+from autokd.runtime.ray.token import prepare_token
 from autokd.runtime.resources import divide, num_local_cores
 
 logger = logging.getLogger(__name__)
@@ -148,6 +149,7 @@ class RaySession:
         return float(sum(node["Resources"].get(name, 0.0) for node in ray.nodes() if node["Alive"]))
 
     def _start(self) -> None:
+        prepare_token()
         # Ray puts Unix sockets below this folder, whose paths may have 107 characters: $TMPDIR may be too long.
         self._temporary = tempfile.mkdtemp(prefix="autokd-", dir="/tmp" if os.path.isdir("/tmp") else None)
         try:
@@ -159,7 +161,8 @@ class RaySession:
                 configure_logging=False,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
-                _temp_dir=self._temporary,
+                # Ray lets everyone write into its folder (mode 0777): it lies within one that is this user's alone.
+                _temp_dir=os.path.join(self._temporary, "ray"),
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise RuntimeUnavailableError(

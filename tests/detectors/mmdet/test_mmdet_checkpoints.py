@@ -9,9 +9,10 @@ import pickle
 import pytest
 import torch
 
+from autokd.config import MmdetDetector
 from autokd.detectors.mmdet import build_mmdet_detector, build_mmdet_model
 from autokd.errors import DetectorError
-from tests.support.mmdet_cases import section
+from tests.support.mmdet_cases import CONFIGS, section
 
 SIZE_PX = (96, 128)
 NAMES = ("red", "white", "platelet", "stain", "glass")
@@ -208,9 +209,20 @@ def test_a_missing_checkpoint_and_diverged_weights_are_refused(make, tmp_path):
         _load("retinanet", _save(tmp_path / "spoiled.pth", weights))
 
 
+def _with_pretrained(folder, weights):
+    """Return a section whose backbone is initialized from a file or an address."""
+    config = folder / "pretrained.py"
+    init = f"dict(type='Pretrained', checkpoint={str(weights)!r})"
+    config.write_text(f"_base_ = {str(CONFIGS / 'retinanet.py')!r}\nmodel = dict(backbone=dict(init_cfg={init}))\n")
+    return config
+
+
 def test_a_checkpoint_spares_the_download_of_the_backbone(tmp_path, make):
-    init = {"model.backbone.init_cfg": {"type": "Pretrained", "checkpoint": str(tmp_path / "nowhere.pth")}}
+    config = str(_with_pretrained(tmp_path, tmp_path / "nowhere.pth"))
     with pytest.raises(DetectorError, match=r"model\.backbone\.init_cfg: null"):
-        build_mmdet_model(section("retinanet", options=init), 5)
+        build_mmdet_model(MmdetDetector(framework="mmdet", config=config), 5)
+    left_out = MmdetDetector(framework="mmdet", config=config, options={"model.backbone.init_cfg": None})
+    assert build_mmdet_model(left_out, 5).backbone.depth == 18
     path = _save(tmp_path / "teacher.pth", make("retinanet").plain_state_dict())
-    assert _load("retinanet", path, options=init).num_classes == 5
+    loaded = build_mmdet_detector(MmdetDetector(framework="mmdet", config=config, checkpoint=path), 5, SIZE_PX)
+    assert loaded.num_classes == 5

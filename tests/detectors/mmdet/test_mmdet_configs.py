@@ -20,6 +20,13 @@ def _section(config, **settings):
     return MmdetDetector(framework="mmdet", config=str(config), **settings)
 
 
+def _changed(folder, name, text):
+    """Return a section of a config of the user's own, based on one of the tests'."""
+    path = folder / "changed.py"
+    path.write_text(f"_base_ = {str(CONFIGS / f'{name}.py')!r}\n{text}\n")
+    return _section(path)
+
+
 def test_a_config_is_found_by_path_and_by_its_name_in_the_zoo():
     assert find_config(str(CONFIGS / "fcos.py")) == CONFIGS / "fcos.py"
     by_name = find_config("retinanet_r50_fpn_1x_coco")
@@ -30,8 +37,9 @@ def test_a_config_is_found_by_path_and_by_its_name_in_the_zoo():
 def test_a_name_that_nobody_has_is_refused_with_a_suggestion():
     with pytest.raises(DetectorError, match="Did you mean 'retinanet_r50_fpn_1x_coco'"):
         find_config("retinanet_r50_fpn_1x_cocoo")
-    with pytest.raises(DetectorError, match="is no file"):
-        find_config("./nowhere/config.py")
+    for name in ("./nowhere/config.py", "~nosuch/config.py", "x" * 10_000):
+        with pytest.raises(DetectorError, match="is no file"):
+            find_config(name)
 
 
 def test_a_config_that_fails_is_refused_with_its_error(tmp_path):
@@ -48,15 +56,30 @@ def test_a_config_that_fails_is_refused_with_its_error(tmp_path):
 
 
 def test_options_override_keys_and_misspelled_ones_are_refused():
-    config = read_config(section("fcos", options={"model.bbox_head.stacked_convs": 2, "model.neck": {"num_outs": 5}}))
+    options = {"model.bbox_head.stacked_convs": 2, "model.neck.num_outs": 5}
+    config = read_config(section("fcos", options=options))
     assert config.model.bbox_head.stacked_convs == 2
     assert config.model.neck.out_channels == 16
     with pytest.raises(DetectorError, match="Did you mean 'bbox_head'"):
         read_config(section("fcos", options={"model.box_head.stacked_convs": 2}))
     with pytest.raises(DetectorError, match="Did you mean 'model'"):
-        read_config(section("fcos", options={"modle": {}}))
+        read_config(section("fcos", options={"modle": 3}))
     with pytest.raises(DetectorError, match="has 2 entries, counted from 0; no '2'"):
         read_config(section("cascade_rcnn", options={"model.roi_head.bbox_head.2.num_classes": 2}))
+
+
+def test_an_option_takes_the_place_of_a_plain_value_alone():
+    for options, said in (
+        ({"model.neck": None}, "has a whole part there.*Name a key inside it"),
+        ({"model.bbox_head.depth_of_nothing": 3}, "has no place"),
+        ({"model.test_cfg.unknown": 3}, "has no place"),
+        ({"model.backbone.depth": "word"}, "Give a number"),
+        ({"model.backbone.plugins": "word"}, "has no place"),  # a parameter of ResNet without a plain default
+    ):
+        with pytest.raises(DetectorError, match=said):
+            read_config(section("fcos", options=options))
+    # A parameter that the config leaves out has its default's place: ResNet has `deep_stem`, and says False.
+    assert read_config(section("fcos", options={"model.backbone.deep_stem": True})).model.backbone.deep_stem is True
 
 
 def test_every_head_gets_the_number_of_classes():
@@ -85,17 +108,16 @@ def test_a_model_that_cannot_be_built_or_run_is_refused_with_the_reason():
         build_detector(section("dino", options={"model.num_queries": 5000}), 3, SIZE_PX)
 
 
-def test_an_absent_operator_is_refused_before_training():
-    options = {"model.roi_head.bbox_roi_extractor.roi_layer.type": "PrRoIPool"}
-    options["model.roi_head.bbox_roi_extractor.roi_layer._delete_"] = True
-    options["model.roi_head.bbox_roi_extractor.roi_layer.output_size"] = 7
+def test_an_absent_operator_is_refused_before_training(tmp_path):
+    layer = "dict(_delete_=True, type='PrRoIPool', output_size=7)"
+    changed = f"model = dict(roi_head=dict(bbox_roi_extractor=dict(roi_layer={layer})))"
     with pytest.raises(DetectorError, match="prroi_pool_forward"):
-        build_detector(section("faster_rcnn", options=options), 3, SIZE_PX)
+        build_detector(_changed(tmp_path, "faster_rcnn", changed), 3, SIZE_PX)
 
 
-def test_a_model_that_does_not_prepare_its_images_is_refused():
+def test_a_model_that_does_not_prepare_its_images_is_refused(tmp_path):
     with pytest.raises(DetectorError, match="Give it a DetDataPreprocessor"):
-        build_detector(section("retinanet", options={"model.data_preprocessor": None}), 3, SIZE_PX)
+        build_detector(_changed(tmp_path, "retinanet", "model = dict(data_preprocessor=None)"), 3, SIZE_PX)
 
 
 def test_frozen_random_layers_are_warned_of(caplog):
