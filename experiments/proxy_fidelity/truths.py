@@ -44,7 +44,7 @@ def preset_entries() -> list[Entry]:
     """Presets at a ratio of 40 and with the weights of their papers, in an order that looks random and never
     changes."""
     truth: dict[str, dict[int, float]] = defaultdict(dict)
-    for row in json.loads((EXPERIMENTS / "presets" / "result.json").read_text(encoding="utf-8")):
+    for row in json.loads((EXPERIMENTS / "proxy_fidelity" / "presets_truth.json").read_text(encoding="utf-8")):
         if row["status"] == "finished":
             truth[row["name"]][row["seed"]] = row["metrics"]["val_ap"]
     return _preset_entries(truth)
