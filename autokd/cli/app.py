@@ -180,7 +180,8 @@ def dashboard(
     run: Annotated[
         Optional[str],  # noqa: UP045
         typer.Argument(
-            metavar="RUN", help="Run directory, or URL of a database as for --storage. Default: AUTOKD_STORAGE."
+            metavar="RUN",
+            help="Run directory, URL of a database without a password, or @FILE that holds it. Default: AUTOKD_STORAGE.",
         ),
     ] = None,
     port: Annotated[int, typer.Option(help="Port; if it is taken, the next free one.")] = 8080,

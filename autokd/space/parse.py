@@ -176,8 +176,8 @@ def _terms(data: Any, document: Document) -> tuple[int, int]:
         data = {"min": data, "max": data}
     if not isinstance(data, dict) or not set(data) <= {"min", "max"}:
         raise document.error(("terms",), f"found {data!r}; write a number, or {{min: 1, max: 2}}.", SpaceError)
-    low = data.get("min", 1)
-    high = data.get("max", max(2, low) if isinstance(low, int) else low)
+    low: Any = data.get("min", 1)
+    high: Any = data.get("max", max(2, low) if isinstance(low, int) else low)
     whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (low, high))
     if not whole or not 1 <= low <= high <= _MAX_TERMS:
         raise document.error(
