@@ -180,13 +180,15 @@ def dashboard(
     run: Annotated[
         Optional[str],  # noqa: UP045
         typer.Argument(
-            metavar="RUN", help="Run directory, or URL of a database as for --storage. Default: AUTOKD_STORAGE."
+            metavar="RUN",
+            help="Run directory, URL of a database without a password, or @FILE that holds one. "
+            "Default: AUTOKD_STORAGE.",
         ),
     ] = None,
     port: Annotated[int, typer.Option(help="Port; if it is taken, the next free one.")] = 8080,
     write: Annotated[bool, typer.Option("--write", help="Let the pages change and delete studies.")] = False,
 ) -> None:
-    """Serve optuna-dashboard of a run on the loopback address (127.0.0.1), to whoever has the printed address."""
+    """Serve optuna-dashboard of a run on the loopback address (127.0.0.1), for everyone with the printed address."""
     from autokd.cli.storage import chosen_storage
     from autokd_dashboard import serve
 

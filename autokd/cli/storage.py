@@ -45,7 +45,7 @@ def storage_for_job(option: str | None) -> str | None:
     address = option if option is not None else os.environ.get(STORAGE_VARIABLE) or None
     if address is not None and has_secret(address):
         raise StorageError(
-            f"--storage {shown(address)}: the address has a password, which the cluster would show to whoever reaches "
+            f"--storage {shown(address)}: the address has a password, which the cluster would show to all who reach "
             "it. Leave the password out, and put it where the job runs: into PostgreSQL's own ~/.pgpass (PGPASSFILE); "
             "or name a file there with the whole address, --storage @/path/on/the/cluster."
         )

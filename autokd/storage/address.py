@@ -55,8 +55,8 @@ def parse_address(url_or_path: str | Path) -> URL:
         if url is None or (url.get_backend_name() != "sqlite" and FILE_SIGN in (url.database or "")):
             # Without SQLAlchemy's words, which repeat the address.
             raise StorageError(
-                f"the storage {scheme_of(text)!r}... is no address: its parts cannot be told apart. Check slashes and "
-                f"port, and write special characters of the password as %XX. {ALLOWED_ADDRESSES}"
+                f"the storage {scheme_of(text)!r}... is no address: its parts cannot be distinguished. Check slashes "
+                f"and port, and write special characters of the password as %XX. {ALLOWED_ADDRESSES}"
             )
         return url
     if not os.path.exists(text) and (FILE_SIGN in text or _LOOKS_LIKE_ADDRESS.match(text)):

@@ -38,7 +38,10 @@ def serve(run_or_url: str | Path, host: str = "127.0.0.1", port: int = 8080, *, 
     """
     with DashboardServer(run_or_url, host, port, may_write=may_write) as server:
         print(f"Optuna dashboard: {server.login_address} (Ctrl-C ends it)", flush=True)
-        print("Whoever has this address can " + ("change and delete" if may_write else "see") + " studies.", flush=True)
+        print(
+            "Everyone who has this address can " + ("change and delete" if may_write else "see") + " studies.",
+            flush=True,
+        )
         if not is_loopback(host):
             print("It is not encrypted: others on the network can read the token. Prefer ssh -L.", flush=True)
         try:

@@ -33,7 +33,7 @@ def prepare_token() -> None:
     """
     if os.environ.get(MODE_VARIABLE, "token").lower() != "token":
         logger.warning(
-            "%s is %s: whoever reaches the ports of this machine can run code as you. Unset it.",
+            "%s is %s: everyone who reaches the ports of this machine can run code as you. Unset it.",
             MODE_VARIABLE,
             os.environ[MODE_VARIABLE],
         )
