@@ -138,7 +138,7 @@ def run_piece(arguments: argparse.Namespace, cache: Path, folder: Path, kill_aft
     command += ["--epochs", str(arguments.epochs), "--checkpoint-every-s", str(arguments.checkpoint_every_s)]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (log.exists() and log.stat().st_size > before):
-        time.sleep(0.01)
+        time.sleep(0.05)
     if kill_after_s is None:
         process.wait()
         return
