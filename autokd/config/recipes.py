@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -30,6 +31,12 @@ class Recipe(Section):
 
     epochs: PositiveInt = 20
     """Number of passes over the training images."""
+    steps: PositiveInt | None = None
+    """Maximum number of optimizer steps; the schedules are fitted to them. A last partial epoch is reported as one.
+    null: no maximum."""
+    images: PositiveInt | None = None
+    """Maximum number of images seen, as ``steps`` times the batch size, rounded up to whole steps; an image that comes
+    again counts again. null: no maximum."""
     batch_size: PositiveInt = 8
     """Images per step."""
     optimizer: Literal["adamw", "sgd", "dot"] = "adamw"
@@ -98,6 +105,14 @@ class Recipe(Section):
     has the size of the network's input. Needs endless views."""
     amp: bool | Literal["auto"] = "auto"
     """Automatic mixed precision; auto: on a GPU only."""
+
+    @property
+    def most_steps(self) -> int | None:
+        """The lesser of ``steps`` and ``images``, in steps; None: epochs alone give the length."""
+        limits = [] if self.steps is None else [self.steps]
+        if self.images is not None:
+            limits.append(math.ceil(self.images / self.batch_size))
+        return min(limits, default=None)
 
     @model_validator(mode="after")
     def _mixes_only_endless_views(self) -> Self:

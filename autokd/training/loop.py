@@ -63,11 +63,13 @@ class Schedule:
         stop_after: number of the epoch after which the training is cut off; None: the schedule's last.
         max_steps: maximum steps of the schedule, which is fitted to them if its epochs have more. The part of an epoch
             that remains at the end is reported as an epoch.
+        stop_after_steps: number of steps after which the training is cut off, whatever the schedule; None: no limit.
     """
 
     num_epochs: int | None = None
     stop_after: int | None = None
     max_steps: int | None = None
+    stop_after_steps: int | None = None
 
     def resolve(self, recipe: Recipe, steps_per_epoch: int) -> ResolvedSchedule:
         """Return the schedule in steps, for a recipe and a number of batches."""
@@ -77,17 +79,23 @@ class Schedule:
             num_steps, span_epochs = self.max_steps, self.max_steps / steps_per_epoch
             num_epochs = math.ceil(span_epochs)
         last_epoch = num_epochs if self.stop_after is None else min(num_epochs, self.stop_after)
-        return ResolvedSchedule(num_steps, span_epochs, num_epochs, last_epoch)
+        last_step = num_steps
+        if self.stop_after_steps is not None and self.stop_after_steps < num_steps:
+            last_step = self.stop_after_steps
+            last_epoch = min(last_epoch, math.ceil(last_step / steps_per_epoch))
+        return ResolvedSchedule(num_steps, span_epochs, num_epochs, last_epoch, last_step)
 
 
 @dataclass(frozen=True)
 class ResolvedSchedule:
-    """Steps and epochs of a schedule. ``span_epochs``: its length in epochs, which need not be a whole number."""
+    """Steps and epochs of a schedule. ``span_epochs``: its length in epochs, which need not be a whole number;
+    ``last_step``: number of the step after which the training ends, if its last epoch does not end before."""
 
     num_steps: int
     span_epochs: float
     num_epochs: int
     last_epoch: int
+    last_step: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +169,7 @@ def train(
         if distiller is not None:
             distiller.begin_epoch(epoch, plan.span_epochs, steps_per_epoch)
         record = LossRecord(epoch, check_every=1 if device.type == "cpu" else GPU_CHECK_STEPS)
-        for batch in loader.epoch(seed, epoch, plan.num_steps - step):
+        for batch in loader.epoch(seed, epoch, plan.last_step - step):
             rate = recipe.learning_rate * rate_factor(step, plan.num_steps, recipe, steps_per_epoch)
             update_rule.set_rate(rate)
             # Every step has its own stream: what a distiller draws in one step cannot shift the student's next.

@@ -17,7 +17,7 @@ from autokd.training.assets import TrainingAssets
 from autokd.training.distillation import Distillation
 from autokd.training.jobs.files import JobFiles
 from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader
-from autokd.training.loop import EpochResult, train
+from autokd.training.loop import EpochResult, Schedule, train
 from autokd.training.measure.average_precision import AveragePrecision, detect_split
 from autokd.training.measure.validation import validate
 from autokd.training.shards import RankGroup
@@ -50,7 +50,15 @@ class FullTraining:
         self, student: Detector, loader: Loader, distillation: Distillation | None, deadline: float | None
     ) -> Iterator[EpochResult]:
         """Train by the recipe."""
-        return train(student, loader, self.recipe, seed=self._job.seed, distillation=distillation, deadline=deadline)
+        return train(
+            student,
+            loader,
+            self.recipe,
+            seed=self._job.seed,
+            distillation=distillation,
+            schedule=Schedule(max_steps=self.recipe.most_steps),
+            deadline=deadline,
+        )
 
     def measure_epoch(self, student: Detector, result: EpochResult, deadline: float | None) -> Mapping[str, float]:
         """Measure nothing: a full training decides nothing on its way, and to measure takes time."""

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from autokd.config import Detector as DetectorConfig
+from autokd.config import Recipe
 from autokd.data import Datasets, DetectionDataset
 from autokd.detector_outputs import CrossHead
 from autokd.detectors import Detector, build_detector, structure_text, taps_of
@@ -31,8 +32,9 @@ from autokd.files import (
 )
 from autokd.jobs import TRAINING_VERSION
 from autokd.metrics import Size
+from autokd.training.length import recipe_length
 from autokd.training.loader import Loader, training_plan
-from autokd.training.loop import train
+from autokd.training.loop import Schedule, train
 from autokd.training.measure.average_precision import AveragePrecision, PrecisionMeter
 from autokd.training.seeds import random_stream
 from autokd.training.weights import load_weights, save_weights, weights_digest
@@ -122,6 +124,11 @@ def file_digest(path: Path | None) -> str:
         raise ConfigError(f"checkpoint: {path} cannot be read ({error.strerror}). Correct the path.") from None
 
 
+def younger_at_default(recipe: Recipe) -> set[str]:
+    """Return the fields at their defaults that recipes got after weights were stored: they are part of no key."""
+    return {name for name in ("steps", "images") if getattr(recipe, name) == Recipe.model_fields[name].default}
+
+
 def obtain_teacher(
     config: DetectorConfig,
     dataset: DetectionDataset,
@@ -154,7 +161,7 @@ def obtain_teacher(
             "teacher: there is neither a checkpoint nor a recipe. Add 'checkpoint: FILE', or 'train: {}' to have "
             "the run train its teacher."
         )
-    recipe = config.train.model_dump_json()
+    recipe = config.train.model_dump_json(exclude=younger_at_default(config.train))
     key = digest_of(recipe=recipe, data=dataset.fingerprint, version=TRAINING_VERSION, **common)
     folder = cache_dir / "teachers" / key
     meta = _sound_meta(folder)
@@ -191,9 +198,10 @@ def _train(
         model = build_detector(config, len(classes), dataset.image_size_px, classes).to(device)
     loader = Loader(dataset, training_plan(dataset, recipe), recipe.batch_size, device)
     began = time.monotonic()
-    on_progress(name, 0, recipe.epochs, {})
-    for result in train(model, loader, recipe, seed=recipe.seed):
-        on_progress(name, result.epoch, recipe.epochs, {"train_loss": result.task_loss})
+    num_epochs = recipe_length(recipe, dataset.num_images).epochs
+    on_progress(name, 0, num_epochs, {})
+    for result in train(model, loader, recipe, seed=recipe.seed, schedule=Schedule(max_steps=recipe.most_steps)):
+        on_progress(name, result.epoch, num_epochs, {"train_loss": result.task_loss})
     state = model.state_dict()
     save_weights(folder / WEIGHTS_FILE, state)
     seconds = round(time.monotonic() - began, 3)
