@@ -12,7 +12,7 @@ from autokd.config import ResolvedConfig
 from autokd.data import Datasets
 from autokd.detectors import framework_of
 from autokd.errors import DetectorError
-from autokd.jobs import RECIPES
+from autokd.jobs import RECIPES, RecipeName
 from autokd.training.assets import TrainingAssets
 from autokd.training.loader import EVALUATION_BATCH_SIZE
 from autokd.training.optim.frozen import parts_of
@@ -69,17 +69,31 @@ def prepare(
         measure_teacher(teacher, datasets, EVALUATION_BATCH_SIZE, assets.device, on_progress)
         for teacher in assets.teachers.all
     )
-    for teacher in assets.teachers.all:
-        for recipe in RECIPES:
-            assets.teachers.validation_cache(recipe, teacher)
-        for recipe in RECIPES:
-            if assets.data.recipe(recipe).num_views != "endless":
-                assets.teachers.training_cache(recipe, teacher=teacher)
+    _fill_caches(assets, seeds)
     if config.proxy.warm_start is not None and config.proxy.warm_start.epochs > 0:
         for seed in seeds:
             # The parts to freeze are looked for now, so that a name without a part is no failure of every trial.
             parts_of(assets.students.warm(seed), config.proxy.frozen)
     return Preparation(scores)
+
+
+def _fill_caches(assets: TrainingAssets, seeds: Sequence[int]) -> None:
+    """Compute the outputs of the teachers that the run's trainings read.
+
+    Of trainings that share no cache, those of ``seeds`` and of the first seed in full are prepared; the others' outputs
+    are computed by the worker that needs them first.
+    """
+    needs = assets.teachers.needs
+    recipes: tuple[RecipeName, ...] = RECIPES if seeds else ("full",)
+    firsts: dict[RecipeName, Sequence[int]] = {"proxy": seeds, "full": assets.config.full.seeds[:1]}
+    for teacher in assets.teachers.all:
+        for recipe in recipes:
+            if needs.validation_part(recipe) is not None:
+                assets.teachers.validation_cache(recipe, teacher)
+        for recipe in recipes:
+            if needs.is_cached(recipe):
+                for part in dict.fromkeys(assets.shown_part(recipe, seed) for seed in firsts[recipe]):
+                    assets.teachers.training_cache(recipe, teacher=teacher, part=part)
 
 
 def _try_smaller_images(config: ResolvedConfig, datasets: Datasets) -> None:

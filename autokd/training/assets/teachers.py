@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from autokd.data import DetectionDataset, ViewPlan
-from autokd.detector_outputs import PYRAMID_TAP, CrossHead
+from autokd.detector_outputs import PYRAMID_TAP, CrossHead, DetectorOutputs
 from autokd.detectors import Detector, structure_text
 from autokd.errors import DetectorError
 from autokd.jobs import RecipeName
 from autokd.training.assets.data import DataAssets
+from autokd.training.assets.teacher_outputs import OutputNeeds
 from autokd.training.distillation import TeacherTaps
-from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, identity_plan, training_plan
+from autokd.training.loader import EVALUATION_BATCH_SIZE, Batch, Loader, identity_plan, training_plan
 from autokd.training.teacher.cache import LiveTeacher, SeveralTeachersTaps, TapsReader, TeacherCache, open_or_build
 from autokd.training.teacher.cache_key import HELD_TAP, CacheKey, stored_taps
+from autokd.training.teacher.features import obtain_features
 from autokd.training.teacher.obtain import WEIGHTS_FILE, OnProgress, Teacher, no_progress, obtain_teacher
-from autokd.training.teacher.required_taps import teacher_taps_of_run
+from autokd.training.teacher.part import Part
+
+TAPS_FOLDER = "teacher_taps"
+"""Name of the folder of all caches of teachers, in the cache folder."""
 
 
 class _OpenCache(NamedTuple):
@@ -91,23 +98,33 @@ class TeacherAssets:
             name="promoted student",
         )
 
+    @property
+    def needs(self) -> OutputNeeds:
+        """Which outputs the run reads."""
+        return OutputNeeds(self._data.config, self._data.full.train.num_images, self._data.full.val.num_images)
+
     def training_cache(
-        self, recipe: RecipeName, taps: Iterable[str] = (), teacher: Teacher | None = None
+        self, recipe: RecipeName, taps: Iterable[str] = (), teacher: Teacher | None = None, part: Part | None = None
     ) -> TeacherCache:
-        """Return a teacher's outputs for every view of the recipe's training images; build the cache if it is missing.
+        """Return a teacher's outputs for views of the recipe's training images; build the cache if it is missing.
 
         Args:
             recipe: name of the recipe.
-            taps: taps to hold beside those that the run's distillers read.
+            taps: taps to hold beside those that the recipe's distillers read.
             teacher: None for the first.
+            part: the views to hold; None: all.
         """
         train_set = self._data.of(recipe).train
         plan = training_plan(train_set, self._data.recipe(recipe))
-        wanted = {*teacher_taps_of_run(self._data.config), *taps}
-        return self._cache(teacher or self.first, train_set, plan, "training", wanted)
+        wanted = {*self.needs.training_taps(recipe), *taps}
+        return self._cache(teacher or self.first, train_set, plan, "training", wanted, part)
 
     def training_taps(
-        self, recipe: RecipeName, taps: Collection[str], teacher: Teacher | None = None
+        self,
+        recipe: RecipeName,
+        taps: Collection[str],
+        teacher: Teacher | None = None,
+        part: Part | None = None,
     ) -> TapsReader | LiveTeacher:
         """Return a teacher's outputs of the recipe's training batches: from its cache, or of endless views live.
 
@@ -115,45 +132,92 @@ class TeacherAssets:
             recipe: name of the recipe.
             taps: taps that the job's distiller reads.
             teacher: None for the first.
+            part: the views that the job shows, if its cache is to hold these alone; None: all.
         """
         teacher = teacher or self.first
-        if self._data.recipe(recipe).num_views != "endless":
-            return self.training_cache(recipe, taps, teacher).only(taps)
-        if teacher.digest not in self._live:
-            self._live[teacher.digest] = teacher.build(self._data.device).requires_grad_(False)
-        return LiveTeacher(self._live[teacher.digest], tuple(taps))
+        if self.needs.is_cached(recipe):
+            return self.training_cache(recipe, taps, teacher, part).only(taps)
+        return LiveTeacher(self._running(teacher), tuple(taps))
 
     def validation_cache(self, recipe: RecipeName = "full", teacher: Teacher | None = None) -> TeacherCache:
-        """Return a teacher's pyramids of the validation images as they are; ``teacher``: None for the first."""
+        """Return a teacher's pyramids of the recipe's validation images as they are; ``teacher``: None for the first.
+
+        The proxy's are those of ``val_subset`` alone, unless full trainings need all of the same size.
+        """
         val_set = self._data.of(recipe).val
-        return self._cache(teacher or self.first, val_set, identity_plan(val_set), "validation", {PYRAMID_TAP})
+        fraction, part = self.needs.validation_part(recipe), None
+        if fraction is not None and fraction < 1:
+            indices = self._data.validation_loader(recipe, fraction).indices()
+            part = Part.of(((index, 0) for index in indices), 1)
+        return self._cache(teacher or self.first, val_set, identity_plan(val_set), "validation", {PYRAMID_TAP}, part)
 
     def validation_taps(self, recipe: RecipeName = "full") -> TeacherTaps:
-        """Return ``validation_cache`` of every teacher, as one."""
-        caches = tuple(self.validation_cache(recipe, teacher) for teacher in self.all)
-        return caches[0] if len(caches) == 1 else SeveralTeachersTaps(caches)
+        """Return every teacher's pyramids of the validation images, as one; beside endless views, teachers run live."""
+        teachers: tuple[Callable[[Batch], DetectorOutputs], ...]
+        if self.needs.is_cached(recipe):
+            teachers = tuple(self.validation_cache(recipe, teacher) for teacher in self.all)
+        else:
+            teachers = tuple(LiveTeacher(self._running(teacher)) for teacher in self.all)
+        return teachers[0] if len(teachers) == 1 else SeveralTeachersTaps(teachers)
 
-    def _cache(
-        self, teacher: Teacher, dataset: DetectionDataset, plan: ViewPlan, split: str, wanted: set[str]
-    ) -> TeacherCache:
-        key = CacheKey(
+    def _running(self, teacher: Teacher) -> Detector:
+        if teacher.digest not in self._live:
+            self._live[teacher.digest] = teacher.build(self._data.device).requires_grad_(False)
+        return self._live[teacher.digest]
+
+    def image_features(self, recipe: RecipeName) -> np.ndarray:
+        """Return (N, C) float64 features of the recipe's training images: ``TeacherCache.image_features``.
+
+        They are those of the first teacher. If no cache holds all images, one pass of the teacher computes them, and
+        they are kept.
+        """
+        if self.needs.holds_all(recipe):
+            return self.training_cache(recipe).image_features()
+        teacher, train_set = self.first, self._data.of(recipe).train
+        plan = training_plan(train_set, self._data.recipe(recipe))
+        key = self._key(teacher, train_set, plan, {PYRAMID_TAP})
+        stage = f"{teacher.name} features{self._data.size_note(train_set)}"
+        return obtain_features(
+            self._data.cache_dir / "teacher_features" / f"{key.folder_name}.npy",
+            Loader(train_set, plan, EVALUATION_BATCH_SIZE, self._data.device),
+            lambda: teacher.build(self._data.device),
+            lambda done, total: self._on_progress(stage, done, total, {}),
+        )
+
+    def _key(
+        self, teacher: Teacher, dataset: DetectionDataset, plan: ViewPlan, wanted: set[str], part: Part | None = None
+    ) -> CacheKey:
+        return CacheKey(
             teacher_digest=teacher.digest,
             teacher_config=structure_text(teacher.config),
             dataset_fingerprint=dataset.fingerprint,
             plan_digest=plan.digest,
             image_size_px=dataset.image_size_px,
             taps=stored_taps(wanted),
+            part="" if part is None else part.digest,
         )
+
+    def _cache(
+        self,
+        teacher: Teacher,
+        dataset: DetectionDataset,
+        plan: ViewPlan,
+        split: str,
+        wanted: set[str],
+        part: Part | None = None,
+    ) -> TeacherCache:
+        key = self._key(teacher, dataset, plan, wanted, part)
         entry = _OpenCache(key, HELD_TAP in wanted)
         if entry not in self._caches:
             stage = f"{teacher.name} taps, {split}{self._data.size_note(dataset)}"
             self._caches[entry] = open_or_build(
-                self._data.cache_dir / "teacher_taps",
+                self._data.cache_dir / TAPS_FOLDER,
                 key,
                 Loader(dataset, plan, EVALUATION_BATCH_SIZE, self._data.device),
                 lambda: teacher.build(self._data.device),
                 lambda done, total: self._on_progress(stage, done, total, {}),
                 partial(self._head, teacher) if entry.has_head else None,
+                part,
             )
         return self._caches[entry]
 
