@@ -75,8 +75,12 @@ class ProxyRecipe(Recipe):
     calibration_trials: PositiveInt = 5
     """Number of first trials whose spread, together with no distillation, gives the scale of each metric of the
     reward."""
-    timeout_s: PositiveFloat | None = 3600.0
-    """Time limit of a trial, in seconds; a longer one fails with the cause timeout. null: no limit."""
+    timeout_s: PositiveFloat | None = None
+    """Time limit of a trial in seconds from its first step; a longer one fails with the cause timeout. null:
+    ``timeout_factor`` gives it."""
+    timeout_factor: PositiveFloat | None = 20.0
+    """Time limit as a multiple of the time that the student alone needs for as many steps, at the speed of a step that
+    the worker measures; at least 600 s. null: no limit, unless ``timeout_s`` gives one."""
 
     @field_validator("of_epochs")
     @classmethod

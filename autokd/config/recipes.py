@@ -153,4 +153,8 @@ class FullRecipe(Recipe):
     """Gradient ratio of each preset among the baselines, shared by its terms; published: the weights that were
     published for the student's family of detectors (anchor_based, anchor_free, two_stage)."""
     timeout_s: PositiveFloat | None = None
-    """Time limit of a training, in seconds; a longer one fails with the cause timeout. null: no limit."""
+    """Time limit of a training in seconds from its first step; a longer one fails with the cause timeout. null:
+    ``timeout_factor`` gives it."""
+    timeout_factor: PositiveFloat | None = None
+    """Time limit as a multiple of the time that the student alone needs for as many steps, at the speed of a step that
+    the worker measures; at least 600 s. null: no limit, unless ``timeout_s`` gives one."""

@@ -25,6 +25,7 @@ from autokd.training.jobs.full_training import FullTraining
 from autokd.training.jobs.proxy_training import ProxyTraining
 from autokd.training.loader import Loader
 from autokd.training.loop import EpochResult
+from autokd.training.time_limit import TimeLimit, TimeLimits
 
 _TRAININGS: Mapping[RecipeName, Callable[[Job, TrainingAssets], JobTraining]] = {
     "proxy": ProxyTraining,
@@ -71,6 +72,7 @@ class TrainingEvaluator:
             run_dir: the run directory, to which jobs write.
         """
         self.assets = assets
+        self._limits = TimeLimits(assets)
         self._run_dir = Path(run_dir)
 
     def evaluate(self, job: Job) -> Generator[Report, None, Outcome]:
@@ -91,21 +93,22 @@ class TrainingEvaluator:
         began_s = time.monotonic()
         files, metrics = JobFiles(self._run_dir, job), dict[str, float]()
         reports: list[Report] = []
+        limit = TimeLimit()
         try:
             training = _TRAININGS[job.recipe](job, self.assets)
-            limit_s = training.recipe.timeout_s
-            deadline = None if limit_s is None else began_s + limit_s
             student = training.build_student()
             loader = training.build_loader()
             distillation = self._distillation(job, student, loader, files)
+            limit = self._limits.of(job.recipe, training.recipe, loader)
+            deadline = limit.deadline()  # now, at the first step: what was loaded and built before does not count
             for result in training.train(student, loader, distillation, deadline):
                 metrics = {**_loss_metrics(result, distillation), **training.measure_epoch(student, result, deadline)}
                 reports.append(Report(job.id, result.epoch, dict(metrics), time.monotonic() - began_s))
                 yield reports[-1]
             training.finish(student, files, metrics, deadline)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever ends a job is in its outcome
             self._free_memory(error)
-            raise JobFailed(metrics, files.artifacts) from error
+            raise JobFailed(metrics, files.artifacts) from limit.explained(error)
         # The last report of the outcome has the final measurements too: recorded tables hold them there.
         reports[-1] = replace(reports[-1], metrics=metrics)
         seconds = time.monotonic() - began_s

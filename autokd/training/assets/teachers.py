@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from autokd.data import DetectionDataset, ViewPlan
-from autokd.detector_outputs import PYRAMID_TAP, CrossHead, DetectorOutputs
+from autokd.detector_outputs import PYRAMID_TAP, CrossHead
 from autokd.detectors import Detector, structure_text
 from autokd.errors import DetectorError
 from autokd.jobs import RecipeName
 from autokd.training.assets.data import DataAssets
 from autokd.training.assets.teacher_outputs import OutputNeeds
 from autokd.training.distillation import TeacherTaps
-from autokd.training.loader import EVALUATION_BATCH_SIZE, Batch, Loader, identity_plan, training_plan
+from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, identity_plan, training_plan
 from autokd.training.teacher.cache import LiveTeacher, SeveralTeachersTaps, TapsReader, TeacherCache, open_or_build
 from autokd.training.teacher.cache_key import HELD_TAP, CacheKey, stored_taps
 from autokd.training.teacher.features import obtain_features
@@ -35,16 +35,31 @@ class _OpenCache(NamedTuple):
     has_head: bool
 
 
+class _Wanted(NamedTuple):
+    """Outputs that are asked for: of which teacher, for which views, which taps."""
+
+    teacher: Teacher
+    dataset: DetectionDataset
+    plan: ViewPlan
+    split: str
+    taps: frozenset[str]
+    part: Part | None = None
+
+
 class TeacherAssets:
     """The teachers of a run, found or trained when they are first needed, and their outputs, cached on disk."""
 
-    def __init__(self, data: DataAssets, on_progress: OnProgress = no_progress) -> None:
+    def __init__(
+        self, data: DataAssets, on_progress: OnProgress = no_progress, given: tuple[Teacher, ...] | None = None
+    ) -> None:
         """Find nothing yet.
 
         Args:
             data: the data sets of the run; teachers and caches lie in its cache folder.
             on_progress: called while a teacher is trained or a cache is filled.
+            given: the teachers, if they are known already; None: they are found or trained.
         """
+        self._given = given
         self._data = data
         self._on_progress = on_progress
         # Open caches. They are memory maps, which the system shares between processes and drops when memory is
@@ -59,6 +74,8 @@ class TeacherAssets:
     @cached_property
     def all(self) -> tuple[Teacher, ...]:
         """Every teacher of the configuration, in its order. Trains what has no weights yet (``obtain_teacher``)."""
+        if self._given is not None:
+            return self._given
         data, sections = self._data, self._data.config.teachers
         names = ["teacher"] if len(sections) == 1 else [f"teacher {number}" for number in range(1, len(sections) + 1)]
         return tuple(
@@ -114,10 +131,21 @@ class TeacherAssets:
             teacher: None for the first.
             part: the views to hold; None: all.
         """
+        return self._cache(self._training_cache(recipe, taps, teacher, part))
+
+    def training_folder(
+        self, recipe: RecipeName, taps: Iterable[str] = (), teacher: Teacher | None = None, part: Part | None = None
+    ) -> Path:
+        """Return the folder of ``training_cache``, which may not exist yet."""
+        return self._folder(self._training_cache(recipe, taps, teacher, part))
+
+    def _training_cache(
+        self, recipe: RecipeName, taps: Iterable[str], teacher: Teacher | None, part: Part | None
+    ) -> _Wanted:
         train_set = self._data.of(recipe).train
         plan = training_plan(train_set, self._data.recipe(recipe))
-        wanted = {*self.needs.training_taps(recipe), *taps}
-        return self._cache(teacher or self.first, train_set, plan, "training", wanted, part)
+        wanted = frozenset((*self.needs.training_taps(recipe), *taps))
+        return _Wanted(teacher or self.first, train_set, plan, "training", wanted, part)
 
     def training_taps(
         self,
@@ -139,26 +167,47 @@ class TeacherAssets:
             return self.training_cache(recipe, taps, teacher, part).only(taps)
         return LiveTeacher(self._running(teacher), tuple(taps))
 
-    def validation_cache(self, recipe: RecipeName = "full", teacher: Teacher | None = None) -> TeacherCache:
-        """Return a teacher's pyramids of the recipe's validation images as they are; ``teacher``: None for the first.
+    def validation_cache(
+        self, recipe: RecipeName = "full", teacher: Teacher | None = None, part: Part | None = None
+    ) -> TeacherCache:
+        """Return a teacher's pyramids of the recipe's validation images as they are.
 
-        The proxy's are those of ``val_subset`` alone, unless full trainings need all of the same size.
+        Args:
+            recipe: name of the recipe.
+            teacher: None for the first.
+            part: the images to hold; None: all, of the proxy those of ``val_subset`` alone, unless full trainings need
+                all of the same size.
         """
+        return self._cache(self._validation_cache(recipe, teacher, part))
+
+    def validation_folder(self, recipe: RecipeName = "full", teacher: Teacher | None = None) -> Path:
+        """Return the folder of ``validation_cache``, which may not exist yet."""
+        return self._folder(self._validation_cache(recipe, teacher, None))
+
+    def _validation_cache(self, recipe: RecipeName, teacher: Teacher | None, part: Part | None) -> _Wanted:
         val_set = self._data.of(recipe).val
-        fraction, part = self.needs.validation_part(recipe), None
-        if fraction is not None and fraction < 1:
+        fraction = self.needs.validation_part(recipe)
+        if part is None and fraction is not None and fraction < 1:
             indices = self._data.validation_loader(recipe, fraction).indices()
             part = Part.of(((index, 0) for index in indices), 1)
-        return self._cache(teacher or self.first, val_set, identity_plan(val_set), "validation", {PYRAMID_TAP}, part)
+        plan = identity_plan(val_set)
+        return _Wanted(teacher or self.first, val_set, plan, "validation", frozenset((PYRAMID_TAP,)), part)
 
-    def validation_taps(self, recipe: RecipeName = "full") -> TeacherTaps:
-        """Return every teacher's pyramids of the validation images, as one; beside endless views, teachers run live."""
-        teachers: tuple[Callable[[Batch], DetectorOutputs], ...]
+    def validation_taps(self, recipe: RecipeName = "full", part: Part | None = None) -> TeacherTaps:
+        """Return every teacher's pyramids of the validation images, as one; beside endless views, teachers run live.
+
+        Args:
+            recipe: name of the recipe.
+            part: the images; None: all that the recipe's trainings are measured on.
+        """
+        teachers: tuple[TeacherCache | LiveTeacher, ...]
         if self.needs.is_cached(recipe):
-            teachers = tuple(self.validation_cache(recipe, teacher) for teacher in self.all)
+            teachers = tuple(self.validation_cache(recipe, teacher, part) for teacher in self.all)
         else:
             teachers = tuple(LiveTeacher(self._running(teacher)) for teacher in self.all)
-        return teachers[0] if len(teachers) == 1 else SeveralTeachersTaps(teachers)
+        if len(teachers) == 1:
+            return teachers[0]
+        return SeveralTeachersTaps(teachers)
 
     def _running(self, teacher: Teacher) -> Detector:
         if teacher.digest not in self._live:
@@ -175,7 +224,7 @@ class TeacherAssets:
             return self.training_cache(recipe).image_features()
         teacher, train_set = self.first, self._data.of(recipe).train
         plan = training_plan(train_set, self._data.recipe(recipe))
-        key = self._key(teacher, train_set, plan, {PYRAMID_TAP})
+        key = _key(_Wanted(teacher, train_set, plan, "training", frozenset((PYRAMID_TAP,))))
         stage = f"{teacher.name} features{self._data.size_note(train_set)}"
         return obtain_features(
             self._data.cache_dir / "teacher_features" / f"{key.folder_name}.npy",
@@ -184,40 +233,22 @@ class TeacherAssets:
             lambda done, total: self._on_progress(stage, done, total, {}),
         )
 
-    def _key(
-        self, teacher: Teacher, dataset: DetectionDataset, plan: ViewPlan, wanted: set[str], part: Part | None = None
-    ) -> CacheKey:
-        return CacheKey(
-            teacher_digest=teacher.digest,
-            teacher_config=structure_text(teacher.config),
-            dataset_fingerprint=dataset.fingerprint,
-            plan_digest=plan.digest,
-            image_size_px=dataset.image_size_px,
-            taps=stored_taps(wanted),
-            part="" if part is None else part.digest,
-        )
+    def _folder(self, wanted: _Wanted) -> Path:
+        return self._data.cache_dir / TAPS_FOLDER / _key(wanted).folder_name
 
-    def _cache(
-        self,
-        teacher: Teacher,
-        dataset: DetectionDataset,
-        plan: ViewPlan,
-        split: str,
-        wanted: set[str],
-        part: Part | None = None,
-    ) -> TeacherCache:
-        key = self._key(teacher, dataset, plan, wanted, part)
-        entry = _OpenCache(key, HELD_TAP in wanted)
+    def _cache(self, wanted: _Wanted) -> TeacherCache:
+        key, teacher = _key(wanted), wanted.teacher
+        entry = _OpenCache(key, HELD_TAP in wanted.taps)
         if entry not in self._caches:
-            stage = f"{teacher.name} taps, {split}{self._data.size_note(dataset)}"
+            stage = f"{teacher.name} taps, {wanted.split}{self._data.size_note(wanted.dataset)}"
             self._caches[entry] = open_or_build(
                 self._data.cache_dir / TAPS_FOLDER,
                 key,
-                Loader(dataset, plan, EVALUATION_BATCH_SIZE, self._data.device),
+                Loader(wanted.dataset, wanted.plan, EVALUATION_BATCH_SIZE, self._data.device),
                 lambda: teacher.build(self._data.device),
                 lambda done, total: self._on_progress(stage, done, total, {}),
                 partial(self._head, teacher) if entry.has_head else None,
-                part,
+                wanted.part,
             )
         return self._caches[entry]
 
@@ -226,3 +257,15 @@ class TeacherAssets:
         if teacher.digest not in self._heads:
             self._heads[teacher.digest] = teacher.build_head(self._data.device)
         return self._heads[teacher.digest]
+
+
+def _key(wanted: _Wanted) -> CacheKey:
+    return CacheKey(
+        teacher_digest=wanted.teacher.digest,
+        teacher_config=structure_text(wanted.teacher.config),
+        dataset_fingerprint=wanted.dataset.fingerprint,
+        plan_digest=wanted.plan.digest,
+        image_size_px=wanted.dataset.image_size_px,
+        taps=stored_taps(wanted.taps),
+        part="" if wanted.part is None else wanted.part.digest,
+    )

@@ -16,7 +16,7 @@ from autokd.training.assets.teachers import TeacherAssets
 from autokd.training.length import recipe_length
 from autokd.training.loader import Loader
 from autokd.training.seeds import order_seed
-from autokd.training.teacher.obtain import OnProgress, no_progress
+from autokd.training.teacher.obtain import OnProgress, Teacher, no_progress
 from autokd.training.teacher.part import Part
 
 
@@ -41,6 +41,7 @@ class TrainingAssets:
         device: torch.device,
         datasets: Datasets | None = None,
         on_progress: OnProgress = no_progress,
+        teachers: tuple[Teacher, ...] | None = None,
     ) -> None:
         """Make nothing yet.
 
@@ -50,11 +51,12 @@ class TrainingAssets:
             device: the device of trainings in this process.
             datasets: the data sets, if this process has read them already; None: read when they are first needed.
             on_progress: called while something is trained or a cache is filled.
+            teachers: the teachers, if they are known already; None: they are found or trained.
         """
         self.config = config
         self.device = device
         self.data = DataAssets(config, Path(cache_dir), device, datasets)
-        self.teachers = TeacherAssets(self.data, on_progress)
+        self.teachers = TeacherAssets(self.data, on_progress, teachers)
         self.students = StudentAssets(self.data, on_progress)
         # Indices of the images of a proxy by seed, for rules that choose: a few numbers, kept until the process ends.
         self._subsets: dict[int, tuple[int, ...]] = {}

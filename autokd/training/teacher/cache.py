@@ -59,6 +59,8 @@ class TeacherCache:
         """
         self.folder = folder
         self._part = part
+        self.build_s = float(meta.get("build_s", 0.0))
+        """Seconds in which the files were computed; 0 if they do not say it."""
         self._device = device
         self._make_head = make_head
         self._strides: dict[str, int] = dict(meta["strides"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,7 @@ def build(
         DataError: if the disk is too small.
         NonFiniteError: if a tap holds a value that its number format cannot.
     """
+    began_s = time.monotonic()
     teacher = teacher.to(loader.device).eval()
     plan = loader.plan
     assert plan.num_views is not None, "endless views are not cached"
@@ -75,6 +77,7 @@ def build(
     # Last, since a folder counts as a cache by its meta data.
     meta = {
         "version": FORMAT_VERSION,
+        "build_s": round(time.monotonic() - began_s, 3),
         "strides": strides,
         "input_size_px": list(outputs.input_size_px),
         "arrays": {n: {"bytes": p.stat().st_size, "checksum": checksum(p)} for n, p in files.items()},

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from autokd.config import Detector as DetectorConfig
-from autokd.config import Recipe
+from autokd.config import Recipe, TeacherRecipe
 from autokd.data import Datasets, DetectionDataset
 from autokd.detector_outputs import CrossHead
 from autokd.detectors import Detector, build_detector, structure_text, taps_of
@@ -150,31 +150,75 @@ def obtain_teacher(
     Raises:
         ConfigError: if there is neither a checkpoint nor a recipe, or the checkpoint cannot be read.
     """
-    size = dataset.image_size_px
-    common: dict[str, Any] = {"detector": structure_text(config), "classes": dataset.classes, "image_size_px": size}
-    if config.checkpoint is not None:
-        key = digest_of(checkpoint=file_digest(config.checkpoint), **common)
-        folder = cache_dir / "teachers" / key
-        return Teacher(config, len(dataset.classes), size, folder, key, 0.0, False, dataset.classes, name)
+    if (teacher := find_teacher(config, dataset, cache_dir, name)) is not None:
+        return teacher
     if config.train is None:
         raise ConfigError(
             "teacher: there is neither a checkpoint nor a recipe. Add 'checkpoint: FILE', or 'train: {}' to have "
             "the run train its teacher."
         )
-    recipe = config.train.model_dump_json(exclude=younger_at_default(config.train))
-    key = digest_of(recipe=recipe, data=dataset.fingerprint, version=TRAINING_VERSION, **common)
-    folder = cache_dir / "teachers" / key
-    meta = _sound_meta(folder)
-    if meta is None:
-        with exclusive_lock(folder):
-            meta = _sound_meta(folder)
-            if meta is None:
-                with atomic_folder(folder) as temporary:
-                    _train(config, dataset, temporary, device, on_progress, name)
-                meta = _sound_meta(folder)
-    assert meta is not None, "a folder just written is whole"
+    folder = _trained_folder(config, config.train, dataset, cache_dir)
+    with exclusive_lock(folder):
+        if _sound_meta(folder) is None:
+            with atomic_folder(folder) as temporary:
+                _train(config, dataset, temporary, device, on_progress, name)
+    teacher = find_teacher(config, dataset, cache_dir, name)
+    assert teacher is not None, "a folder just written is whole"
+    return teacher
+
+
+def find_teacher(
+    config: DetectorConfig, dataset: DetectionDataset, cache_dir: Path, name: str = "teacher"
+) -> Teacher | None:
+    """Return a teacher with a checkpoint, or one that an earlier run has trained; None if it has to be trained.
+
+    Args:
+        config: the teacher's section of the configuration.
+        dataset: the training images.
+        cache_dir: folder of the cache.
+        name: name of the teacher in reports of progress.
+
+    Raises:
+        ConfigError: if the checkpoint cannot be read.
+    """
+    size, classes = dataset.image_size_px, dataset.classes
+    if config.checkpoint is not None:
+        key = digest_of(checkpoint=file_digest(config.checkpoint), **_common(config, dataset))
+        folder = cache_dir / "teachers" / key
+        return Teacher(config, len(classes), size, folder, key, 0.0, False, classes, name)
+    if config.train is None:
+        return None
+    folder = _trained_folder(config, config.train, dataset, cache_dir)
+    if (meta := _sound_meta(folder)) is None:
+        return None
     seconds, digest = float(meta["train_seconds"]), str(meta["digest"])
-    return Teacher(config, len(dataset.classes), size, folder, digest, seconds, True, dataset.classes, name)
+    return Teacher(config, len(classes), size, folder, digest, seconds, True, classes, name)
+
+
+def untrained_teacher(config: DetectorConfig, dataset: DetectionDataset, folder: Path) -> Teacher:
+    """Return a teacher with random weights, in place of one that is still to be trained: to count and time it.
+
+    Args:
+        config: the teacher's section of the configuration, without a checkpoint.
+        dataset: the training images.
+        folder: any folder; nothing is read from it.
+    """
+    classes = dataset.classes
+    return Teacher(config, len(classes), dataset.image_size_px, folder, "untrained", 0.0, False, classes)
+
+
+def _common(config: DetectorConfig, dataset: DetectionDataset) -> dict[str, Any]:
+    return {
+        "detector": structure_text(config),
+        "classes": dataset.classes,
+        "image_size_px": dataset.image_size_px,
+    }
+
+
+def _trained_folder(config: DetectorConfig, train: TeacherRecipe, dataset: DetectionDataset, cache_dir: Path) -> Path:
+    recipe = train.model_dump_json(exclude=younger_at_default(train))
+    key = digest_of(recipe=recipe, data=dataset.fingerprint, version=TRAINING_VERSION, **_common(config, dataset))
+    return cache_dir / "teachers" / key
 
 
 def _sound_meta(folder: Path) -> dict[str, Any] | None:
