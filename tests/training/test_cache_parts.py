@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +182,13 @@ def test_a_file_that_is_reserved_has_its_blocks(tmp_path):
     np.lib.format.open_memmap(path, mode="w+", dtype="float16", shape=(1 << 20,))
     reserve(path, path.stat().st_size)
     assert path.stat().st_blocks * 512 >= 1 << 21
+
+
+def test_a_disk_without_room_is_refused_before_the_teacher_is_trained(
+    make_tiny_config, tiny_data, tmp_path, monkeypatch
+):
+    free = shutil.disk_usage(tmp_path)._replace(free=20_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    with pytest.raises(DataError, match=r"the teachers' outputs that this run reads .* full.num_views to endless"):
+        prepare(make_tiny_config(), tiny_data, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
