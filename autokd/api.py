@@ -146,7 +146,7 @@ def plan(
     Example::
 
         bill = autokd.plan("kd.yaml", price=2.5)
-        print(bill.line(), *bill.advice(), sep="\n")
+        print(bill.line())
 
     Args:
         config: configuration: the path of a config file, its YAML text, the same as a mapping, or a ``RunConfig``.

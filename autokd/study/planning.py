@@ -53,6 +53,9 @@ def make_plan(
         clock: clock of the measurement.
         datasets: the data sets, if they are read already.
 
+    Returns:
+        The bill.
+
     Raises:
         AutoKDError: if the configuration, its data or its detectors are wrong, as ``run_search`` would find.
     """
