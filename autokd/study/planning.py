@@ -87,7 +87,6 @@ def make_plan(
         torch.set_num_threads(previous)
     sizes = SplitSizes(datasets.train.num_images, datasets.val.num_images, _test_images(datasets))
     on_cpu = resources.device == "cpu"
-    kept = 0 if not on_cpu else _kept_bytes(config, datasets)
     sharing = 1 / resources.gpu_fraction if resources.gpu_fraction else config.runtime.workers
     return Bill(
         name=config.name,
@@ -97,7 +96,7 @@ def make_plan(
         price=price,
         free_bytes=free_bytes(cache_dir),
         present_bytes=costs.stored_bytes,
-        worker_bytes=costs.memory_bytes + kept,
+        worker_bytes=costs.memory_bytes,
         memory_bytes=costs.total_memory_bytes,
         workers_in_memory=max(1, round(sharing)),
         device=f"{costs.device_name}, {costs.threads} threads" if on_cpu else costs.device_name,
@@ -297,13 +296,6 @@ def _resources(config: ResolvedConfig, gpus: float | None) -> tuple[WorkerResour
 
 def _test_images(datasets: Datasets) -> int:
     return 0 if datasets.test is datasets.val else datasets.test.num_images
-
-
-def _kept_bytes(config: ResolvedConfig, datasets: Datasets) -> int:
-    """Return the bytes of the decoded images that a worker keeps, beyond those that the measurement has decoded."""
-    sizes = {datasets.train.image_size_px, config.proxy.image_size_px or datasets.train.image_size_px}
-    splits = {id(split): split for split in (datasets.train, datasets.val, datasets.test)}.values()
-    return sum(3 * size[0] * size[1] * split.num_images for size in sizes for split in splits if split.keeps_images)
 
 
 def _notes(config: ResolvedConfig) -> tuple[str, ...]:

@@ -64,6 +64,21 @@ def test_the_limit_is_a_multiple_of_the_measured_steps(make_tiny_config, tiny_da
     assert limits.of("proxy", config.proxy, assets.proxy_loader()).seconds == LEAST_LIMIT_S
 
 
+def test_full_trainings_with_patience_are_measured_after_every_epoch(make_tiny_config, tiny_data, tiny_cache):
+    full = {"epochs": 3, "batch_size": 4, "timeout_factor": 10}
+    steps = {}
+    for patience in (None, 1):
+        config = make_tiny_config(full=full | {"patience": patience})
+        assets = TrainingAssets(config, tiny_cache, CPU, tiny_data)
+        limits = TimeLimits(assets)
+        limits._step_s["full"] = 100.0
+        found = limits.of("full", config.full, assets.data.training_loader("full"))
+        steps[patience] = found.seconds / (10 * 100.0)
+    num_val = tiny_data.val.num_images
+    assert steps[1] - steps[None] == pytest.approx(3 * num_val / 4, abs=1.0)
+    assert steps[1] > steps[None] + 1
+
+
 def test_a_step_is_measured_once_for_all_jobs_of_a_recipe(make_tiny_config, tiny_data, tiny_cache, monkeypatch):
     assets = TrainingAssets(make_tiny_config(), tiny_cache, CPU, tiny_data)
     limits, calls = TimeLimits(assets), []

@@ -198,7 +198,7 @@ def find_teacher(
 
 
 def untrained_teacher(config: DetectorConfig, dataset: DetectionDataset, folder: Path) -> Teacher:
-    """Return a teacher with random weights, in place of one that is still to be trained: to count and time it.
+    """Return a teacher with the weights that its training would start from, in its place: to count and time it.
 
     Args:
         config: the teacher's section of the configuration, with a recipe.
