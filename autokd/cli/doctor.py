@@ -63,6 +63,8 @@ BASE = tuple(
         ("scipy", "scipy"),
         ("pycocotools.mask", "pycocotools"),
         ("faster_coco_eval", "faster-coco-eval"),
+        ("msgspec", "msgspec"),
+        ("globox", "globox"),
         ("optuna", "optuna"),
         ("optuna_dashboard", "optuna-dashboard"),
         ("sqlalchemy", "sqlalchemy"),

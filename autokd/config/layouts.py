@@ -34,8 +34,9 @@ def with_layout(section: Mapping[str, Any]) -> dict[str, Any]:
         format, or in the format that it has.
     """
     root = section.get("root")
-    if isinstance(root, (str, Path)):
-        section = _completed(section, Path(os.path.expandvars(root)).expanduser())
+    # The functions of os.path take names of nobody's home, and ones that are too long, for what is not there.
+    if isinstance(root, (str, Path)) and os.path.isdir(full := os.path.expanduser(os.path.expandvars(root))):
+        section = _completed(section, Path(full))
     return {"format": "coco"} | dict(section)
 
 
@@ -75,8 +76,8 @@ def _roboflow_layout(root: Path) -> dict[str, Any] | None:
 
 def _voc_layout(root: Path) -> dict[str, Any] | None:
     lists = root / "ImageSets" / "Main"
-    if (root / "Annotations").is_dir() and (lists / "train.txt").is_file() and (lists / "val.txt").is_file():
-        return {"test": "ImageSets/Main/test.txt"} if (lists / "test.txt").is_file() else {}
+    if os.path.isdir(root / "Annotations") and all(os.path.isfile(lists / f"{name}.txt") for name in ("train", "val")):
+        return {"test": "ImageSets/Main/test.txt"} if os.path.isfile(lists / "test.txt") else {}
     folders = {split: _first(root, names, "*.xml") for split, names in _SPLIT_FOLDERS.items()}
     present = {split: name for split, name in folders.items() if name is not None}
     return present if {"train", "val"} <= present.keys() else None
@@ -84,7 +85,7 @@ def _voc_layout(root: Path) -> dict[str, Any] | None:
 
 def _yolo_layout(root: Path) -> dict[str, Any] | None:
     for name in ("data.yaml", "data.yml", "dataset.yaml"):
-        if (root / name).is_file():
+        if os.path.isfile(root / name):
             return {} if name == "data.yaml" else {"file": name}
     return None
 
@@ -95,7 +96,7 @@ _LAYOUTS = (("coco", _coco_layout), ("coco", _roboflow_layout), ("voc", _voc_lay
 
 def _folders_of_files(section: Mapping[str, Any], root: Path) -> dict[str, Any]:
     """Return ``images`` for given annotation files, if the root has one a split and none for all."""
-    if (root / "images").is_dir():
+    if os.path.isdir(root / "images"):
         # Names may begin with the split's folder or not; the data layer, which knows them, finds images either way.
         return {}
     folders = {}
@@ -113,7 +114,7 @@ def _image_folder(root: Path, file: Path) -> Path | None:
     stem = file.stem.removeprefix(_COCO_PREFIX)
     if file.name == ROBOFLOW_FILE:
         return file.parent
-    return next((folder for folder in (root / stem, root / "images" / stem) if folder.is_dir()), None)
+    return next((folder for folder in (root / stem, root / "images" / stem) if os.path.isdir(folder)), None)
 
 
 def _first(root: Path, names: tuple[str, ...], pattern: str) -> str | None:

@@ -78,7 +78,7 @@ class RuntimeConfig(Section):
     there is none."""
     max_worker_losses: Annotated[int, Field(ge=0)] = 1
     """Number of times in a row that a training is repeated after its worker died without another epoch; then it fails
-    with the cause worker_lost. Workers that were asked to end (SIGTERM, preempted nodes) do not count."""
+    with the cause worker_lost. Workers that were asked to end (SIGTERM) do not count."""
     checkpoint_every_s: NonNegativeFloat | None = 300.0
     """Most seconds between two checkpoints within a training, from which an interrupted one goes on. They are written
     earlier where that takes less than 1% of the time, later where it took more than 5%. 0: after every step; null:

@@ -205,4 +205,4 @@ def _changed(section: Section, names: Iterable[str], where: str = "") -> list[st
 
 
 def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(Path(os.path.expandvars(path)).expanduser()))
+    return Path(os.path.abspath(os.path.expanduser(os.path.expandvars(path))))

@@ -14,7 +14,7 @@ from torch import Tensor
 from autokd.detector_outputs import DetectorOutputs
 from autokd.distill.geometry.region_means import region_means
 from autokd.distill.geometry.regions import Boxes, Instances
-from autokd.distill.geometry.roi_align import roi_align, roi_align_at_levels
+from autokd.distill.geometry.roi_align import roi_align_at_levels, roi_align_on_levels
 from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
 
@@ -144,12 +144,16 @@ def truth_means(inputs: TermInputs, map_BCHW: Tensor, stride: float) -> Tensor:
 
 def regions_on_levels(
     inputs: TermInputs, maps: Mapping[str, Tensor], strides: Mapping[str, int], size: int, side: str, samples: int
-) -> list[Tensor]:
-    """Return RoIAlign of every region on every level, each (S, C, size, size); computed once in a step for a side."""
+) -> Tensor:
+    """Return RoIAlign of every region on every one of several maps, (L, S, C, size, size).
+
+    Computed once in a step for these levels of a side. The maps have equal channels.
+    """
     boxes_BM4 = regions_of(inputs).boxes_BM4
+    of_maps = [strides[level] for level in maps]
     return inputs.shared(
-        ("regions on levels", side, size, samples),
-        lambda: [roi_align(map_BCHW, boxes_BM4, strides[level], size, samples) for level, map_BCHW in maps.items()],
+        ("regions on levels", side, tuple(maps), size, samples),
+        lambda: roi_align_on_levels(list(maps.values()), boxes_BM4, of_maps, size, samples),
     )
 
 

@@ -81,13 +81,17 @@ def test_proposals_join_the_truth_three_background_ones_for_each_other():
 # ------------------------------------------------------------------------------------ semantic-guided
 
 
-@pytest.mark.parametrize("student_channels", [6, 4])
+@pytest.mark.parametrize("student_channels", [(6, 6, 6), (4, 4, 4), (4, 6, 4)])
 def test_semantic_guided_mixes_the_levels_as_published(student_channels):
     """G-DetKD, eqs. 1 to 3: softmax over LEVELS of <e(f(S_l)), e(T)> / tau; one region after the other."""
     student, teacher = (
-        cases.outputs(student_channels, dtype=torch.float64),
+        cases.outputs(8, dtype=torch.float64),
         cases.outputs(6, seed=1, dtype=torch.float64),
     )
+    narrowed = {
+        level: map_BCHW[:, :number] for (level, map_BCHW), number in zip(student.pyramid.items(), student_channels)
+    }
+    student = replace(student, pyramid=narrowed)
     guided, inputs = source("semantic_guided", cases.bare(student), teacher, size=4)
     guided = guided.double()
     (piece,) = guided(inputs)
@@ -105,8 +109,8 @@ def test_semantic_guided_mixes_the_levels_as_published(student_channels):
         size = np.sqrt(float((box[2] - box[0]) * (box[3] - box[1])))
         own_level = int(np.clip(np.floor(np.log2(size / 56)) + 2 - 3, 0, 2))
         target = pooled(teacher, own_level)
-        adapter = guided.adapters[str(student_channels)] if student_channels != 6 else torch.nn.Identity()
-        levels = [adapter(pooled(student, level)[None])[0] for level in range(3)]
+        adapters = [guided.adapters[str(n)] if n != 6 else torch.nn.Identity() for n in student_channels]
+        levels = [adapter(pooled(student, level)[None])[0] for level, adapter in enumerate(adapters)]
         embedded = [guided.embed(level[None])[0].detach().numpy() for level in levels]
         meaning = guided.embed(target[None])[0].detach().numpy()
         alpha = softmax(np.array([e @ meaning for e in embedded]) / guided.log_temperature.exp().item())
@@ -239,7 +243,7 @@ def test_g_detkd_presets_teach_with_and_without_proposals_and_without_boxes(name
 
 def test_terms_of_g_detkd_share_the_regions_of_a_step():
     alone = load_preset("g_detkd")
-    # Each level of the student; the teacher's regions, and the means of both sides.
+    # All levels of the student at once; the teacher's regions, and the means of both sides.
     assert regions_computed(alone) == {"regions": 1, "regions on levels": 1, "regions at own level": 3}
     both = DistillerSpec((*alone.terms, *load_preset("global_knowledge").terms))
     assert regions_computed(both) == regions_computed(alone), "prototypes take the same means as the contrast"

@@ -128,6 +128,7 @@ def test_postgresqls_own_file_of_passwords_is_read(tmp_path: Path, monkeypatch: 
 
     def serve(listener: socket.socket) -> None:
         connection, _ = listener.accept()
+        listener.close()  # a second attempt is refused at once, where an open socket would let it wait for minutes
         with connection:
             while True:
                 first = connection.recv(4096)
@@ -139,9 +140,9 @@ def test_postgresqls_own_file_of_passwords_is_read(tmp_path: Path, monkeypatch: 
             got.append(connection.recv(4096))
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         thread = threading.Thread(target=serve, args=(listener,), daemon=True)
         thread.start()
-        port = listener.getsockname()[1]
         (tmp_path / "pgpass").write_text(f"127.0.0.1:{port}:db:user:hunter2\n")
         (tmp_path / "pgpass").chmod(0o600)
         monkeypatch.setenv("PGPASSFILE", str(tmp_path / "pgpass"))

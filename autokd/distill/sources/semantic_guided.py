@@ -5,6 +5,8 @@ Legend: S regions of a batch, L student's levels, C channels, D numbers of an em
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +15,6 @@ from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.levels import own_random_numbers
 from autokd.distill.geometry.regions import Present
 from autokd.distill.operators import BuildContext, Source
-from autokd.distill.products import mixed
 from autokd.distill.region_sets import common_channels, regions_at_own_level, regions_of, regions_on_levels
 from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
@@ -63,13 +64,10 @@ class SemanticGuided(Source):
 
     def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
         instances = regions_of(inputs).instances
-        student_L = regions_on_levels(
-            inputs, inputs.student_maps, self._student_strides, self.size, "student", _SAMPLES
-        )
         teacher_SChw = regions_at_own_level(
             inputs, inputs.teacher_maps, self._teacher_strides, self.size, "teacher", _SAMPLES
         )
-        mixed_SChw = self.mix(torch.stack([self._adapt(regions) for regions in student_L]), teacher_SChw)
+        mixed_SChw = self.mix(self._students(inputs), teacher_SChw)
         grid = Grid(self.size, self.size)
         piece = FeaturePair(mixed_SChw, teacher_SChw, grid, Present(instances.present_S), REGIONS, instances=instances)
         return (piece,)
@@ -81,9 +79,52 @@ class SemanticGuided(Source):
             return student_LSChw.sum(0)
         embedded_LSD = self.embed(student_LSChw.flatten(0, 1)).view(num_levels, num_regions, -1)
         scores_LS = (embedded_LSD * self.embed(teacher_SChw)).sum(-1) / self.log_temperature.exp()
-        mixed_S1X = mixed(scores_LS.softmax(0).T[:, None], student_LSChw.flatten(2).transpose(0, 1))
-        return mixed_S1X.view(teacher_SChw.shape)
+        return _mixture(scores_LS.softmax(0), student_LSChw)
 
-    def _adapt(self, regions_SChw: Tensor) -> Tensor:
-        width = str(regions_SChw.shape[1])
-        return self.adapters[width](regions_SChw) if width in self.adapters else regions_SChw
+    def _students(self, inputs: TermInputs) -> Tensor:
+        """(L, S, C, size, size): levels of equal channels are pooled and adapted together; their order is free."""
+        by_width: dict[int, dict[str, Tensor]] = {}
+        for level, map_BCHW in inputs.student_maps.items():
+            by_width.setdefault(map_BCHW.shape[1], {})[level] = map_BCHW
+        parts = [
+            self._adapt(regions_on_levels(inputs, maps, self._student_strides, self.size, "student", _SAMPLES))
+            for maps in by_width.values()
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _adapt(self, regions_LSChw: Tensor) -> Tensor:
+        width = str(regions_LSChw.shape[2])
+        if width not in self.adapters:
+            return regions_LSChw
+        adapted: Tensor = self.adapters[width](regions_LSChw.flatten(0, 1))
+        return adapted.unflatten(0, regions_LSChw.shape[:2])
+
+
+def _mixture(shares_LS: Tensor, levels_LSChw: Tensor) -> Tensor:
+    """(S, C, h, w): sum over the levels of share times level."""
+    levels_LShwC = levels_LSChw.permute(0, 1, 3, 4, 2)  # the order of memory, in which nothing is copied
+    mixed_SX = cast(Tensor, _Mixture.apply(shares_LS, levels_LShwC.flatten(2)))  # type: ignore[no-untyped-call]
+    return mixed_SX.view(levels_LShwC.shape[1:]).permute(0, 3, 1, 2)
+
+
+class _Mixture(torch.autograd.Function):
+    """Weighted sums over levels. autograd would write the levels' gradient region by region, and then reorder it."""
+
+    @staticmethod
+    def forward(ctx: Any, shares_LS: Tensor, levels_LSX: Tensor) -> Tensor:
+        ctx.save_for_backward(shares_LS, levels_LSX)
+        mixed_SX = levels_LSX[0] * shares_LS[0][:, None]
+        for shares_S, level_SX in zip(shares_LS[1:], levels_LSX[1:]):
+            mixed_SX.addcmul_(level_SX, shares_S[:, None])
+        return mixed_SX
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        shares_LS, levels_LSX = ctx.saved_tensors
+        of_mixed_SX = gradients[0].contiguous()
+        of_shares, of_levels = None, None
+        if ctx.needs_input_grad[0]:
+            of_shares = torch.stack([(level_SX * of_mixed_SX).sum(1) for level_SX in levels_LSX])
+        if ctx.needs_input_grad[1]:
+            of_levels = shares_LS[:, :, None] * of_mixed_SX
+        return of_shares, of_levels

@@ -20,7 +20,7 @@ from ray.tune.search import Searcher
 from autokd.jobs import Job, Outcome, Report
 from autokd.runtime.containment import pruned, shortened
 from autokd.runtime.contract import Driver, Wait
-from autokd.runtime.ray.tune_worker import Assignment, Event, WorkerPreempted
+from autokd.runtime.ray.tune_worker import Assignment, Event, Preempted
 from autokd.runtime.ray.worker_process import FactoryFailure
 
 _T = TypeVar("_T")
@@ -52,6 +52,7 @@ class _Running:
     timeout_s: float | None
     began_s: float
     reports: list[Report] = field(default_factory=list)
+    is_preempted: bool = False
 
 
 class Bridge:
@@ -128,6 +129,9 @@ class Bridge:
         if isinstance(content, Outcome):
             self._end(trial_id, content)
             return False
+        if isinstance(content, Preempted):
+            running.is_preempted = True
+            return True  # the actor's next step ends it
         running.reports.append(content)
         # A job that runs again after its worker died repeats epochs; the driver gets each once.
         if content.epoch <= self._last_epoch[running.job.id]:
@@ -139,19 +143,20 @@ class Bridge:
         self._end(trial_id, pruned(running.job, running.reports, event.worker))
         return False
 
-    def handle_lost_worker(self, trial_id: str, reason: str, is_preempted: bool = False) -> None:
+    def handle_lost_worker(self, trial_id: str, reason: str) -> None:
         """Start the job of a trial whose actor died again, or end it as a failure.
+
+        An actor that had said that it was asked to end is no failure, and is not counted.
 
         Args:
             trial_id: the trial of Tune.
             reason: Ray's words.
-            is_preempted: the worker or its node was asked to end, which is no failure and is not counted.
         """
         running = self._running.pop(trial_id, None)
         if running is None:
             return
         job, seconds = running.job, time.monotonic() - running.began_s
-        if is_preempted:
+        if running.is_preempted:
             self._to_start.append(job)
             return
         self._losses[job.id] += 1
@@ -233,18 +238,7 @@ class JobScheduler(FIFOScheduler):
         return str(TrialScheduler.CONTINUE if continues else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        is_preempted = is_preemption(trial.get_pickled_error())
-        self._bridge.handle_lost_worker(trial.trial_id, str(trial.get_error() or ""), is_preempted)
-
-
-def is_preemption(error: BaseException | None) -> bool:
-    """Return whether an actor ended because it, or its node, was asked to end.
-
-    Args:
-        error: Ray's error of the actor.
-    """
-    # Ray names preempted nodes itself; the error of a step has the worker's own exception as its cause.
-    return bool(getattr(error, "preempted", False)) or isinstance(getattr(error, "cause", error), WorkerPreempted)
+        self._bridge.handle_lost_worker(trial.trial_id, str(trial.get_error() or ""))
 
 
 class TrialStartCallback(Callback):

@@ -36,20 +36,26 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
+class Preempted:
+    """The worker was asked to end (SIGTERM); its job has saved its state, and its next step raises."""
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Result of a step.
 
     Attributes:
         worker: name of the worker process.
-        content: a report, an outcome, the failure of the factory, or None of an idle trial.
+        content: a report, an outcome, the failure of the factory, the last word of a worker that was asked to end, or
+            None of an idle trial.
     """
 
     worker: str
-    content: Report | Outcome | FactoryFailure | None
+    content: Report | Outcome | FactoryFailure | Preempted | None
 
 
 class WorkerPreempted(Exception):
-    """The worker was asked to end (SIGTERM), and its job has saved its state."""
+    """Ends an actor that was asked to end, after the event that says so."""
 
 
 class JobTrainable(tune.Trainable):
@@ -61,6 +67,7 @@ class JobTrainable(tune.Trainable):
         self._worker = worker
         self._evaluator: Evaluator | None = None
         self._training: Generator[Report, None, Outcome] | None = None
+        self._is_preempted = False
         self._assignment: Assignment = config["assignment"]
         prepare_process(worker)
 
@@ -78,7 +85,10 @@ class JobTrainable(tune.Trainable):
         """Stop the training of a trial that Tune stops."""
         self._end_training()
 
-    def _advance(self) -> Report | Outcome | FactoryFailure | None:
+    def _advance(self) -> Report | Outcome | FactoryFailure | Preempted | None:
+        if self._is_preempted:
+            # An exception ends this actor: a process that was asked to end must get no other job.
+            raise WorkerPreempted
         job, timeout_s = self._assignment.job, self._assignment.timeout_s
         if self._evaluator is None:
             try:
@@ -101,9 +111,9 @@ class JobTrainable(tune.Trainable):
             return next(self._training)
         except StopIteration as end:
             outcome: Outcome = end.value
-        except JobPreempted as preempted:
-            # An exception ends this actor's part in the run: a process that was asked to end must get no other job.
-            raise WorkerPreempted(str(preempted)) from None
+        except JobPreempted:
+            self._is_preempted = True
+            return Preempted()
         self._end_training()
         return outcome
 
