@@ -5,6 +5,7 @@ The verbs are functions that return values, as the commands of the same names pr
     results = autokd.search("kd.yaml")                         # search, race, train the winner in full
     results = autokd.distill("kd.yaml", "pkd", gradient_ratio=40)    # train with a given distiller, no search
     scores = autokd.evaluate("kd.yaml", "runs/kd/student.pt")  # COCO AP of given weights
+    bill = autokd.plan("kd.yaml", price=2.5)                   # disk, memory, hours and money of a search
 
 The parts are usable alone: ``build_distiller`` makes a loss for a training loop of your own, ``MCTSSampler`` is an
 Optuna sampler for any tree-shaped space.
@@ -12,7 +13,7 @@ Optuna sampler for any tree-shaped space.
 Floors (a module imports only from lower floors; ``docs/architecture.md`` has the contracts)::
 
     cli
-    api               (search, distill, evaluate)
+    api               (search, distill, plan, evaluate)
     study
     report
     mmdet_training
@@ -35,7 +36,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from autokd.api import evaluate
+from autokd.api import evaluate, plan
 from autokd.callable_packages import VERBS, RootPackage
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ __all__ = [
     "load_config",
     "load_preset",
     "load_space",
+    "plan",
     "preset_names",
     "search",
 ]

@@ -1,4 +1,4 @@
-"""Search, distill and evaluate: the verbs of AutoKD as functions that return values.
+"""Search, distill, plan and evaluate: the verbs of AutoKD as functions that return values.
 
 The command line calls these functions, and its commands of the same names do nothing else but read options and print.
 Each function imports what it runs, so that ``import autokd`` loads neither torch nor Optuna.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from autokd.config import RunConfig
     from autokd.spec import DistillerSpec
     from autokd.storage import Results
-    from autokd.study import Observer
+    from autokd.study import Bill, Observer
 
 RUNS = Path("runs")
 """Folder of run directories, seen from the working directory."""
@@ -31,6 +31,7 @@ def search(
     storage_url: str | None = None,
     resume: bool = False,
     observer: Observer | None = None,
+    forecast_s: float = 0.0,
 ) -> Results:
     """Search the distillation loss for a pair of detectors, and train the student with the best one in full.
 
@@ -55,6 +56,8 @@ def search(
         resume: continue the run in ``run_dir`` with the same configuration (``runtime`` and ``search.trials`` may
             change).
         observer: receiver of progress; None: progress is discarded.
+        forecast_s: seconds to measure before the start, roughly, for a line of what the run costs; a run that cannot
+            fit into the memory is then refused. 0: neither. A disk that is too small is refused in any case.
 
     Returns:
         The content of results.json: an entry for "none", each baseline and the searched distiller, with val and test AP
@@ -78,6 +81,7 @@ def search(
         storage_url=storage_url,
         resume=resume,
         observer=observer,
+        forecast_s=forecast_s,
     )
 
 
@@ -127,6 +131,44 @@ def distill(
     directory = run_directory(config, run_dir, distiller_name(distiller))
     spec = spec if gradient_ratio is None else spec.with_gradient_ratio(gradient_ratio)
     return run_distill(config, spec, directory, cache_dir=cache_directory(cache_dir), resume=resume, observer=observer)
+
+
+def plan(
+    config: RunConfig | Mapping[str, Any] | str | Path,
+    *,
+    cache_dir: str | Path | None = None,
+    price: float | None = None,
+    gpus: float | None = None,
+    seconds: float = 30.0,
+) -> Bill:
+    """Forecast what a search costs: disk, memory, hours and money of each phase. Nothing is trained or cached.
+
+    Example::
+
+        bill = autokd.plan("kd.yaml", price=2.5)
+        print(bill.line())
+
+    Args:
+        config: configuration: the path of a config file, its YAML text, the same as a mapping, or a ``RunConfig``.
+        cache_dir: folder of trained teachers and cached features; what it holds is not counted again. None: the
+            environment variable AUTOKD_CACHE, or ``.autokd_cache``.
+        price: price of an hour of one GPU, or of the machine if it has none, in any currency; None: no money.
+        gpus: GPUs that the run will hold, of the kind that this machine has; None: this machine's.
+        seconds: time to spend on measuring, roughly.
+
+    Returns:
+        The bill, with ``phases``, sums, ``advice()`` and what cannot fit (``excess()``).
+
+    Raises:
+        ConfigError: if the configuration is wrong.
+        DataError: if the data set is broken.
+        DetectorError: if a detector cannot be built or its weights do not fit.
+    """
+    from autokd.study import make_plan
+
+    return make_plan(
+        read_config(config), cache_dir=cache_directory(cache_dir), price=price, gpus=gpus, budget_s=seconds
+    )
 
 
 def evaluate(

@@ -24,7 +24,8 @@ SCHEMA = 2
 
 # Settings that change no training: where the data lie, how long a training may take, and how a search judges trials.
 _WITHOUT_EFFECT = (
-    "root", "weights_dir", "timeout_s", "seeds", "baselines", "baseline_gradient_ratio", "reward", "calibration_trials"
+    "root", "weights_dir", "timeout_s", "timeout_factor", "seeds", "baselines", "baseline_gradient_ratio", "reward",
+    "calibration_trials",
 )  # fmt: skip
 
 

@@ -77,6 +77,12 @@ def search(
     storage: Storage = None,
     resume: Resume = False,
     cache_dir: CacheDir = None,
+    forecast: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Seconds to measure before the start, for one line of what the run costs; 0: no line."
+        ),
+    ] = 5.0,
 ) -> None:
     """Search a distillation loss, train the winner in full beside the baselines, write weights and report."""
     config = _config(config_file, trials=trials, workers=workers, ray_address=ray_address)
@@ -88,10 +94,50 @@ def search(
 
     with live_view() as view:
         results = api.search(
-            config, run_dir=directory, cache_dir=cache_dir, storage_url=address, resume=resume, observer=view
+            config,
+            run_dir=directory,
+            cache_dir=cache_dir,
+            storage_url=address,
+            resume=resume,
+            observer=view,
+            forecast_s=forecast,
         )
     _publish(address or directory, config.name, results)
     _print_results(results, directory)
+
+
+@app.command()
+def plan(
+    config_file: ConfigFile,
+    price: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0, help="Price of an hour of one GPU, or of the machine if it has none."),
+    ] = None,
+    gpus: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            min=0, help="Number of GPUs of the run, of the kind that this machine has. Default: this machine's."
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds to spend on measuring.")] = 30.0,
+    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials to evaluate.")] = None,  # noqa: UP045
+    workers: Workers = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Forecast disk, memory, hours and money of a search, phase by phase; exit code 1 if it does not fit."""
+    from rich.console import Console
+
+    config = _config(config_file, trials=trials, workers=workers)
+    bill = api.plan(config, cache_dir=cache_dir, price=price, gpus=gpus, seconds=seconds)
+    from autokd.cli import plan as view
+
+    if as_json:
+        typer.echo(view.as_json(bill))
+    else:
+        Console().print(view.as_table(bill))
+    if bill.excess():
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 from typing_extensions import Self
@@ -13,6 +13,8 @@ from autokd.config.section import Section, SizePx
 Metric = Literal["val_loss", "val_loss_parts", "cka", "ap", "ap_50", "ap_worst_class"]
 SubsetRule = Literal["random", "stratified", "k_center"]
 """Rules for choosing a part of the training images: ``autokd.data.subsets``."""
+DEFAULT_IMAGES = 20_000
+"""Images of a proxy whose file gives no length: two epochs of sets up to 10,000 images, an eleventh of one of COCO."""
 FrozenPart = Literal["stem", "backbone"]
 Measure = Literal["every_epoch", "last_epoch"]
 
@@ -20,10 +22,15 @@ Measure = Literal["every_epoch", "last_epoch"]
 class WarmStart(Section):
     """A student trained for some epochs without distillation, whose weights every candidate starts from."""
 
+    written_if_set: ClassVar[frozenset[str]] = frozenset({"images"})
+
     epochs: Annotated[int, Field(ge=0)] = 10
     """Number of epochs for which it is trained; left out: half of the full recipe's, rounded down."""
     of_epochs: PositiveInt | None = None
     """Length of its learning-rate schedule in epochs, which is cut off after ``epochs``; null: the full recipe's."""
+    images: PositiveInt | None = None
+    """Maximum number of images that it sees, after which its schedule is cut off too. null: no maximum; where the file
+    gives neither this nor ``epochs``, half of a full training that is limited by images or steps."""
 
 
 class ProxyRecipe(Recipe):
@@ -32,13 +39,16 @@ class ProxyRecipe(Recipe):
     Keys of every recipe that the file gives in ``full`` alone hold for proxies too; see ``ResolvedConfig``.
     """
 
+    # Without ``steps``, which proxies had before other recipes.
+    written_if_set: ClassVar[frozenset[str]] = Recipe.written_if_set - {"steps"}
+
     epochs: PositiveInt = 2
     """Number of passes over the training images, after the warm start if there is one."""
     of_epochs: PositiveInt | None = None
     """Length of the schedules in epochs, which are cut off after ``epochs``; null: ``epochs``."""
-    steps: PositiveInt | None = None
-    """Maximum number of optimizer steps; the schedules are fitted to them. A last partial epoch is reported as one.
-    null: no maximum."""
+    images: PositiveInt | None = None
+    """Maximum number of images seen, as ``steps`` times the batch size; an image that comes again counts again. Left
+    out together with ``epochs``, ``of_epochs`` and ``steps``: 20,000. null: no maximum."""
     batch_size: PositiveInt = 4
     """Images per step; left out: half of ``full.batch_size``, or what a student's config says."""
     warm_start: WarmStart | None = None
@@ -70,8 +80,12 @@ class ProxyRecipe(Recipe):
     calibration_trials: PositiveInt = 5
     """Number of first trials whose spread, together with no distillation, gives the scale of each metric of the
     reward."""
-    timeout_s: PositiveFloat | None = 3600.0
-    """Time limit of a trial, in seconds; a longer one fails with the cause timeout. null: no limit."""
+    timeout_s: PositiveFloat | None = None
+    """Time limit of a trial in seconds from its first step; a longer one fails with the cause timeout. null:
+    ``timeout_factor`` gives it."""
+    timeout_factor: PositiveFloat | None = 20.0
+    """Time limit as a multiple of the time that the student alone needs for as many steps, at the speed of a step that
+    the worker measures; at least 600 s. null: no limit, unless ``timeout_s`` gives one."""
 
     @field_validator("of_epochs")
     @classmethod
@@ -83,14 +97,15 @@ class ProxyRecipe(Recipe):
             )
         return of_epochs
 
-    @field_validator("steps")
+    @field_validator("of_epochs")
     @classmethod
-    def _are_the_schedule(cls, steps: int | None, info: ValidationInfo) -> int | None:
-        if steps is not None and info.data.get("of_epochs") is not None:
-            raise ValueError(
-                f"found {steps} beside of_epochs, and both give the length of the schedules. Leave one of them out"
-            )
-        return steps
+    def _is_the_schedule(cls, of_epochs: int | None, info: ValidationInfo) -> int | None:
+        for name in ("steps", "images"):
+            if of_epochs is not None and info.data.get(name) is not None:
+                raise ValueError(
+                    f"found {of_epochs} beside {name}, and both give the length of the schedules. Leave one of them out"
+                )
+        return of_epochs
 
     @field_validator("frozen")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
@@ -28,10 +29,16 @@ def _in_order(span: tuple[float, float]) -> tuple[float, float]:
 class Recipe(Section):
     """A recipe by which a detector is trained."""
 
-    written_if_set: ClassVar[frozenset[str]] = frozenset({"backbone_lr_factor"})
+    written_if_set: ClassVar[frozenset[str]] = frozenset({"backbone_lr_factor", "steps", "images"})
 
     epochs: PositiveInt = 20
     """Number of passes over the training images."""
+    steps: PositiveInt | None = None
+    """Maximum number of optimizer steps; the schedules are fitted to them. A last partial epoch is reported as one.
+    null: no maximum."""
+    images: PositiveInt | None = None
+    """Maximum number of images seen, as ``steps`` times the batch size, rounded up to whole steps; an image that comes
+    again counts again. null: no maximum."""
     batch_size: PositiveInt = 8
     """Images per step."""
     optimizer: Literal["adamw", "sgd", "dot"] = "adamw"
@@ -103,6 +110,14 @@ class Recipe(Section):
     amp: bool | Literal["auto"] = "auto"
     """Automatic mixed precision; auto: on a GPU only."""
 
+    @property
+    def most_steps(self) -> int | None:
+        """The lesser of ``steps`` and ``images``, in steps; None: epochs alone give the length."""
+        limits = [] if self.steps is None else [self.steps]
+        if self.images is not None:
+            limits.append(math.ceil(self.images / self.batch_size))
+        return min(limits, default=None)
+
     @model_validator(mode="after")
     def _mixes_only_endless_views(self) -> Self:
         mixes = [name for name in ("mosaic_probability", "mixup_probability") if getattr(self, name) > 0]
@@ -150,4 +165,8 @@ class FullRecipe(Recipe):
     patience_metric: Literal["val_ap", "val_loss"] = "val_ap"
     """Metric on the validation images by which the best epoch is chosen; with ``patience`` only."""
     timeout_s: PositiveFloat | None = None
-    """Time limit of a training, in seconds; a longer one fails with the cause timeout. null: no limit."""
+    """Time limit of a training in seconds from its first step; a longer one fails with the cause timeout. null:
+    ``timeout_factor`` gives it."""
+    timeout_factor: PositiveFloat | None = None
+    """Time limit as a multiple of the time that the student alone needs for as many steps, at the speed of a step that
+    the worker measures; at least 600 s. null: no limit, unless ``timeout_s`` gives one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from autokd.config.data import CocoData, ShapesData, VocData, YoloData
@@ -62,11 +63,15 @@ def reference() -> str:
 def _section(title: str, model: type[BaseModel], base: type[BaseModel] | None) -> str:
     rows = ""
     for name, field in model.model_fields.items():
-        if base is not None and name in base.model_fields and field.default == base.model_fields[name].default:
+        if base is not None and name in base.model_fields and _is_same(field, base.model_fields[name]):
             continue
         meaning = " ".join((field.description or "").split())
         rows += f"| `{name}` | {_default(field.default)} | {meaning} |\n"
     return f"\n## {title}\n\n| key | default | meaning |\n|---|---|---|\n{rows}"
+
+
+def _is_same(field: FieldInfo, of_base: FieldInfo) -> bool:
+    return bool(field.default == of_base.default) and field.description == of_base.description
 
 
 def _default(value: Any) -> str:

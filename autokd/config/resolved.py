@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 from pydantic import Field, ValidationError
 
 from autokd.config.model import RunConfig
-from autokd.config.proxy import WarmStart
+from autokd.config.proxy import DEFAULT_IMAGES, ProxyRecipe, WarmStart
 from autokd.config.recipes import FullRecipe, Recipe
 from autokd.errors import ConfigError
 
 _R = TypeVar("_R", bound=Recipe)
+_LENGTHS = ("epochs", "steps", "images")
 _OF_ENDLESS_VIEWS = ("num_views", "mosaic_probability", "mixup_probability", "mix_until", "batch_scale_range")
 
 
@@ -61,8 +62,8 @@ def given_to_full(config: RunConfig) -> dict[str, Any]:
 def given_to_proxy(config: RunConfig) -> dict[str, Any]:
     """Return the fields of every recipe that the file gives for the proxy: in ``proxy``, else in ``full``.
 
-    The number of epochs is not inherited, nor are endless views, beside which the teacher would run in every proxy. An
-    inherited batch is half as large, since a proxy trains for few steps.
+    The length is not inherited, nor are endless views, beside which the teacher would run in every proxy. An inherited
+    batch is half as large, since a proxy trains for few steps.
 
     Args:
         config: the configuration as it was written.
@@ -70,12 +71,12 @@ def given_to_proxy(config: RunConfig) -> dict[str, Any]:
     Returns:
         Field -> value.
     """
-    inherited = {name: value for name, value in _given(config.full).items() if name != "epochs"}
+    inherited = {name: value for name, value in _given(config.full).items() if name not in _LENGTHS}
     if inherited.get("num_views") == "endless":
         inherited = {name: value for name, value in inherited.items() if name not in _OF_ENDLESS_VIEWS}
     if "batch_size" in inherited:
         inherited["batch_size"] = max(min(inherited["batch_size"], 2), inherited["batch_size"] // 2)
-    return inherited | _given(config.proxy)
+    return inherited | _default_length(config.proxy) | _given(config.proxy)
 
 
 def complete_recipes(config: RunConfig, student: StudentRecipes | None = None) -> ResolvedConfig:
@@ -103,6 +104,12 @@ def complete_recipes(config: RunConfig, student: StudentRecipes | None = None) -
     return ResolvedConfig(**sections | {"full": full, "proxy": proxy, "notes": found.notes})
 
 
+def _default_length(proxy: ProxyRecipe) -> dict[str, Any]:
+    """Return the limit of a proxy whose length the file leaves open: an epoch may have 100 images, or 100,000."""
+    is_open = {"epochs", "images"}.isdisjoint(proxy.model_fields_set) and proxy.steps is None is proxy.of_epochs
+    return {"images": DEFAULT_IMAGES} if is_open else {}
+
+
 def _given(recipe: Recipe) -> dict[str, Any]:
     # pydantic remembers which fields were written; the others hold defaults, which inheritance and a student's config
     # may replace.
@@ -123,9 +130,12 @@ def _filled(recipe: _R, found: Mapping[str, Any], given: Mapping[str, Any]) -> _
 
 
 def _warm_start(warm_start: WarmStart | None, full: FullRecipe) -> WarmStart | None:
-    if warm_start is None or "epochs" in warm_start.model_fields_set:
+    if warm_start is None or not {"epochs", "images"}.isdisjoint(warm_start.model_fields_set):
         return warm_start
-    return warm_start.model_copy(update={"epochs": max(1, full.epochs // 2)})
+    half: dict[str, Any] = {"epochs": max(1, full.epochs // 2)}
+    if full.most_steps is not None:
+        half["images"] = max(1, full.most_steps * full.batch_size // 2)
+    return warm_start.model_copy(update=half)
 
 
 __all__ = [

@@ -17,7 +17,7 @@ from autokd.data.loading import Datasets, StoredSplit, load_datasets, load_split
 from autokd.data.report import DataReport
 from autokd.data.sample import HostBatch, Sample, Target, collate, stack_samples
 from autokd.data.shapes import shapes_digest, write_shapes
-from autokd.data.subsets import k_center_indices, stratified_indices, subset_indices
+from autokd.data.subsets import k_center_indices, stratified_indices, subset_indices, subset_size
 from autokd.data.view_plan import ViewPlan, plan_views
 from autokd.data.views import IDENTITY, Color, Mosaic, View, apply_view
 
@@ -50,6 +50,7 @@ __all__ = [
     "shapes_digest",
     "stratified_indices",
     "subset_indices",
+    "subset_size",
     "view_numbers",
     "write_shapes",
 ]

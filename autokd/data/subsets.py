@@ -22,7 +22,12 @@ Floats = NDArray[np.float64]
 
 
 def subset_size(num_images: int, fraction: float) -> int:
-    """Return the number of images in a fraction (above 0) of them, rounded up; at least one."""
+    """Return the number of images in a fraction of them, rounded up; at least one.
+
+    Args:
+        num_images: all images.
+        fraction: share of them, above 0.
+    """
     assert fraction > 0, "a subset is not empty"
     # Reduced by a rounding error's width, so that 0.1 of 30 images are 3 and not 4.
     return min(num_images, max(1, int(np.ceil(num_images * fraction - 1e-9))))

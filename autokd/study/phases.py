@@ -53,6 +53,13 @@ def search(run: RunContext, space: Space, first: FirstTrials) -> Phases[Reward]:
     run.observer.say(f"space: {count_specs(space):,} distinct distillers (a range of numbers counts as one)")
     outcomes = yield from run_jobs(run, "reference", [reference_job(SEARCH_SEED)])
     none = outcomes[reference_job(SEARCH_SEED).id]
+    if none.cause == "timeout":
+        raise AutoKDError(
+            f"The proxy without distillation, against which all trials are compared, ran out of time: {none.message} "
+            "Every trial would. The student trains; the limit is too short for a proxy of this length. Lower "
+            "proxy.images, proxy.steps, proxy.subset or proxy.val_subset, or raise proxy.timeout_s or "
+            "proxy.timeout_factor; `autokd plan` shows how long a proxy takes."
+        )
     if none.status != "finished":
         raise AutoKDError(
             f"The student cannot be trained even without distillation ({none.cause}: {none.message}). "

@@ -20,6 +20,7 @@ from autokd.detectors import (
     resolve,
     try_detectors,
 )
+from autokd.errors import AutoKDError
 from autokd.files import make_private_folder
 from autokd.jobs import NO_DISTILLATION
 from autokd.presets import load_distiller
@@ -30,12 +31,14 @@ from autokd.space import Space
 from autokd.spec import DistillerSpec
 from autokd.storage import Results, RunDirectory, StudyFacts, open_study
 from autokd.study.contents import contents_of
-from autokd.study.context import HARD_LIMIT_FACTOR, HARD_LIMIT_GRACE_S, SEARCH_SEED, FullResults, RunContext
+from autokd.study.context import SEARCH_SEED, FullResults, RunContext
 from autokd.study.distillers import NamedDistiller, baseline_distillers
 from autokd.study.finish import write_results
+from autokd.study.limits import HardLimits
 from autokd.study.observer import Observer, SilentObserver
 from autokd.study.phased_driver import PhasedDriver, Phases
 from autokd.study.phases import search_phases, train_in_full
+from autokd.study.planning import make_plan
 from autokd.study.resume import RunClock, claim_study, end_open_trials
 from autokd.training import TrainingEvaluatorFactory, prepare
 
@@ -48,6 +51,7 @@ def run_search(
     storage_url: str | None = None,
     resume: bool = False,
     observer: Observer | None = None,
+    forecast_s: float = 0.0,
 ) -> Results:
     """Search a distiller, train the winner in full beside the baselines, and write everything into a run directory.
 
@@ -60,6 +64,7 @@ def run_search(
         storage_url: address of the study's database; None: study.db in the run directory.
         resume: continue the run in ``directory``.
         observer: receiver of progress; None: progress is discarded.
+        forecast_s: seconds to measure before a new run, for a line of what it costs; 0: no line.
 
     Returns:
         The content of results.json.
@@ -87,6 +92,7 @@ def run_search(
         observer=observer,
         proxy_seeds=(SEARCH_SEED,),
         space=space,
+        forecast_s=0.0 if resume else forecast_s,
     ) as run:
         phases = search_phases(run, space, first)  # a generator: nothing has been trained yet
         trained = _execute(run, phases)
@@ -159,16 +165,23 @@ def _open_run(
     observer: Observer,
     proxy_seeds: tuple[int, ...],
     space: Space | None,
+    forecast_s: float = 0.0,
 ) -> Iterator[RunContext]:
     """Check everything that can be wrong, prepare teachers and caches, and hold the run directory until the end.
 
     Args:
         proxy_seeds: seeds of the proxy trainings whose warm starts are prepared; empty if nothing is searched.
         space: space to search; None if nothing is searched.
+        forecast_s: seconds to measure for a forecast; 0: none is made.
     """
     make_private_folder(cache_dir)
     datasets = load_datasets(config.data, cache_dir)
     try_detectors(config, datasets.classes, datasets.train.image_size_px)
+    if forecast_s > 0:
+        bill = make_plan(config, cache_dir=cache_dir, budget_s=forecast_s, datasets=datasets)
+        observer.say(bill.line())
+        if excess := bill.excess():
+            raise AutoKDError(f"The run does not fit on this machine: {excess}")
     with RunDirectory.start(directory, config, resume=resume) as run_directory:
         study = open_study(
             storage_url or run_directory.study_path,
@@ -206,12 +219,10 @@ def _open_run(
 def _execute(run: RunContext, phases: Phases[FullResults]) -> FullResults:
     """Lead a runtime through all phases; if the database answers every job, no runtime is started."""
     driver = PhasedDriver(phases)
-    timeouts = {"proxy": run.config.proxy.timeout_s, "full": run.config.full.timeout_s}
-    limits = {name: None if s is None else HARD_LIMIT_FACTOR * s + HARD_LIMIT_GRACE_S for name, s in timeouts.items()}
     try:
         if not driver.is_done:
             with make_runtime(run.config.runtime) as runtime:
-                runtime.run(driver, run.factory, job_timeouts_s=limits)
+                runtime.run(driver, run.factory, job_timeouts_s=HardLimits(run))
     except BaseException:
         # Ctrl-C included. Failed as interrupted, the trials in flight are evaluated again by a resumed run.
         end_open_trials(run.study, run.directory.owner)

@@ -32,6 +32,7 @@ from autokd.training.jobs.progress import JobProgress
 from autokd.training.jobs.proxy_training import ProxyTraining
 from autokd.training.loader import Loader
 from autokd.training.loop import EpochResult
+from autokd.training.time_limit import TimeLimit, TimeLimits
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class TrainingEvaluator:
             run_dir: the run directory, to which jobs write.
         """
         self.assets = assets
+        self._limits = TimeLimits(assets)
         self._run_dir = Path(run_dir)
 
     def evaluate(self, job: Job) -> Generator[Report, None, Outcome]:
@@ -106,12 +108,11 @@ class TrainingEvaluator:
         """
         began_s = time.monotonic()
         files, metrics = JobFiles(self._run_dir, job), dict[str, float]()
-        checkpoints = Checkpoints()
+        checkpoints, limit = Checkpoints(), TimeLimit()
         try:
             training = _TRAININGS[job.recipe](job, self.assets)
             checkpoints = checkpoints_of(job, self.assets, self._run_dir)
             progress = JobProgress(job.id, began_s, training, checkpoints)
-            deadline = progress.deadline
             for report in tuple(progress.reports):
                 # Of epochs that an earlier process has trained: a trial that is tried again is judged by them too.
                 metrics = dict(report.metrics)
@@ -119,6 +120,8 @@ class TrainingEvaluator:
             student = training.build_student()
             loader = training.build_loader()
             distillation = self._distillation(job, student, loader, files)
+            limit = self._limits.of(job.recipe, training.recipe, loader)
+            deadline = limit.deadline(progress.begin_steps())  # what was loaded and built before does not count
             with closing(training.train(student, loader, distillation, deadline, checkpoints)) as results:
                 for result in results:
                     measured = training.measure_epoch(student, result, deadline)
@@ -128,12 +131,12 @@ class TrainingEvaluator:
         except JobStopped:
             checkpoints.delete()
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever ends a job is in its outcome
             if isinstance(error, (AutoKDError, TimeoutError)):
                 # It would end so again. Another error (a full disk, a lost card) may be gone when the job is run again.
                 checkpoints.delete()
             self._free_memory(error)
-            raise JobFailed(metrics, files.artifacts) from error
+            raise JobFailed(metrics, files.artifacts) from limit.explained(error)
         checkpoints.delete()
         # The last report of the outcome has the final measurements too: recorded tables hold them there.
         *earlier, last = progress.reports

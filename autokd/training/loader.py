@@ -25,6 +25,7 @@ from autokd.data import (
     stack_samples,
     subset_indices,
 )
+from autokd.training.length import recipe_length
 from autokd.training.prefetch import copied_beside, decoding_threads, made_ahead
 from autokd.training.shards import ALONE, BatchShard, RankGroup
 
@@ -89,7 +90,7 @@ def training_plan(dataset: DetectionDataset, recipe: Recipe) -> ViewPlan:
         color_jitter=recipe.color_jitter,
         mosaic_probability=recipe.mosaic_probability,
         mixup_probability=recipe.mixup_probability,
-        mix_epochs=int(recipe.mix_until * recipe.epochs) if mixes else None,
+        mix_epochs=int(recipe.mix_until * recipe_length(recipe, dataset.num_images).epochs) if mixes else None,
         batch_scale_range=recipe.batch_scale_range,
     )
 
@@ -126,6 +127,21 @@ class Loader:
     def steps_per_epoch(self, seed: int) -> int:
         """Return the number of batches of an epoch."""
         return len(self._epoch_pairs(seed, 1))
+
+    def shown(self, seed: int, num_epochs: int, max_steps: int) -> set[tuple[int, int]]:
+        """Return the (image index, view number) pairs that a training shows, without loading any.
+
+        Args:
+            seed: the training's seed.
+            num_epochs: its epochs.
+            max_steps: its steps, if they end it earlier.
+        """
+        pairs: set[tuple[int, int]] = set()
+        for epoch in range(1, num_epochs + 1):
+            batches = self._epoch_pairs(seed, epoch)[:max_steps]
+            max_steps -= len(batches)
+            pairs.update(pair for batch in batches for pair in batch)
+        return pairs
 
     def epoch(self, seed: int, epoch: int, max_steps: int | None = None, first: int = 0) -> Iterator[Batch]:
         """Return the shuffled batches of one epoch, or this rank's part of each.

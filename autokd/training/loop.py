@@ -67,11 +67,13 @@ class Schedule:
         stop_after: number of the epoch after which the training is cut off; None: the schedule's last.
         max_steps: maximum steps of the schedule, which is fitted to them if its epochs have more. The part of an epoch
             that remains at the end is reported as an epoch.
+        stop_after_steps: number of steps after which the training is cut off, whatever the schedule; None: no limit.
     """
 
     num_epochs: int | None = None
     stop_after: int | None = None
     max_steps: int | None = None
+    stop_after_steps: int | None = None
 
     def resolve(self, recipe: Recipe, steps_per_epoch: int) -> ResolvedSchedule:
         """Return the schedule in steps, for a recipe and a number of batches."""
@@ -81,17 +83,23 @@ class Schedule:
             num_steps, span_epochs = self.max_steps, self.max_steps / steps_per_epoch
             num_epochs = math.ceil(span_epochs)
         last_epoch = num_epochs if self.stop_after is None else min(num_epochs, self.stop_after)
-        return ResolvedSchedule(num_steps, span_epochs, num_epochs, last_epoch)
+        last_step = num_steps
+        if self.stop_after_steps is not None and self.stop_after_steps < num_steps:
+            last_step = self.stop_after_steps
+            last_epoch = min(last_epoch, math.ceil(last_step / steps_per_epoch))
+        return ResolvedSchedule(num_steps, span_epochs, num_epochs, last_epoch, last_step)
 
 
 @dataclass(frozen=True)
 class ResolvedSchedule:
-    """Steps and epochs of a schedule. ``span_epochs``: its length in epochs, which need not be a whole number."""
+    """Steps and epochs of a schedule. ``span_epochs``: its length in epochs, which need not be a whole number;
+    ``last_step``: number of the step after which the training ends, if its last epoch does not end before."""
 
     num_steps: int
     span_epochs: float
     num_epochs: int
     last_epoch: int
+    last_step: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +194,7 @@ def train(
                     shared.begin_epoch()
                 if distiller is not None:
                     distiller.begin_epoch(at.epoch, plan.span_epochs, steps_per_epoch)
-            num_left = plan.num_steps - (at.step - at.steps_in_epoch)
+            num_left = plan.last_step - (at.step - at.steps_in_epoch)
             for batch in loader.epoch(seed, at.epoch, num_left, first=at.steps_in_epoch):
                 update_rule.set_rate(_rate(at.step, plan, recipe, steps_per_epoch))
                 # Every step has its own stream: what a distiller draws in one step cannot shift the student's next.

@@ -12,18 +12,27 @@ from autokd.config import ResolvedConfig
 from autokd.data import Datasets
 from autokd.detectors import framework_of
 from autokd.errors import DetectorError
-from autokd.jobs import RECIPES
+from autokd.jobs import RECIPES, RecipeName
 from autokd.training.assets import TrainingAssets
+from autokd.training.cost.disk import require_room_for_outputs
 from autokd.training.loader import EVALUATION_BATCH_SIZE
 from autokd.training.optim.frozen import parts_of
+from autokd.training.teacher.cache import TeacherCache
 from autokd.training.teacher.obtain import OnProgress, TeacherScore, measure_teacher, no_progress
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """The AP of each teacher, in the configuration's order."""
+    """What preparation found.
+
+    Attributes:
+        scores: the AP of each teacher, in the configuration's order.
+        outputs_s: seconds in which the teachers' outputs were computed, by this process or an earlier one: what a node
+            with an empty cache would need.
+    """
 
     scores: tuple[TeacherScore, ...]
+    outputs_s: float = 0.0
 
     @property
     def score(self) -> TeacherScore:
@@ -65,21 +74,39 @@ def prepare(
     if config.proxy.subset_rule == "stratified":
         for seed in seeds:  # before anything is trained, since the subset may be too small for the classes
             assets.proxy_loader().steps_per_epoch(seed)
+    # Before anything is trained or written: a training of hours may precede the outputs that do not fit.
+    require_room_for_outputs(config, datasets, Path(cache_dir), assets.device, seeds)
     scores = tuple(
         measure_teacher(teacher, datasets, EVALUATION_BATCH_SIZE, assets.device, on_progress)
         for teacher in assets.teachers.all
     )
-    for teacher in assets.teachers.all:
-        for recipe in RECIPES:
-            assets.teachers.validation_cache(recipe, teacher)
-        for recipe in RECIPES:
-            if assets.data.recipe(recipe).num_views != "endless":
-                assets.teachers.training_cache(recipe, teacher=teacher)
+    outputs_s = _fill_caches(assets, seeds)
     if config.proxy.warm_start is not None and config.proxy.warm_start.epochs > 0:
         for seed in seeds:
             # The parts to freeze are looked for now, so that a name without a part is no failure of every trial.
             parts_of(assets.students.warm(seed), config.proxy.frozen)
-    return Preparation(scores)
+    return Preparation(scores, outputs_s)
+
+
+def _fill_caches(assets: TrainingAssets, seeds: Sequence[int]) -> float:
+    """Compute the outputs of the teachers that the run's trainings read; return the seconds that they took.
+
+    Of trainings that share no cache, those of ``seeds`` and of the first seed in full are prepared; the others' outputs
+    are computed by the worker that needs them first.
+    """
+    needs = assets.teachers.needs
+    recipes: tuple[RecipeName, ...] = RECIPES if seeds else ("full",)
+    firsts: dict[RecipeName, Sequence[int]] = {"proxy": seeds, "full": assets.config.full.seeds[:1]}
+    caches: set[TeacherCache] = set()
+    for teacher in assets.teachers.all:
+        for recipe in recipes:
+            if needs.validation_part(recipe) is not None:
+                caches.add(assets.teachers.validation_cache(recipe, teacher))
+        for recipe in recipes:
+            if needs.is_cached(recipe):
+                for part in dict.fromkeys(assets.shown_part(recipe, seed) for seed in firsts[recipe]):
+                    caches.add(assets.teachers.training_cache(recipe, teacher=teacher, part=part))
+    return sum(cache.build_s for cache in caches)
 
 
 def _try_smaller_images(config: ResolvedConfig, datasets: Datasets) -> None:

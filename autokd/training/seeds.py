@@ -13,11 +13,25 @@ from contextlib import contextmanager
 
 import torch
 
+from autokd.jobs import RecipeName
+
 
 def stream_seed(seed: int, *names: str | int) -> int:
     """Return 63 bits that depend on ``seed`` and ``names`` alone, the same on every machine."""
     text = "/".join(str(part) for part in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def order_seed(recipe: RecipeName, seed: int) -> int:
+    """Return the seed by which a job's training orders its images.
+
+    A proxy's is not the job's seed itself, by which its warm start was trained: that order of images would come again.
+
+    Args:
+        recipe: name of the job's recipe.
+        seed: the job's seed.
+    """
+    return stream_seed(seed, "proxy") if recipe == "proxy" else seed
 
 
 def seed_stream(device: torch.device, seed: int, *names: str | int) -> None:

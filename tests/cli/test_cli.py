@@ -18,8 +18,12 @@ from autokd.presets import preset_names
 
 SPACE = "data: {format: shapes}\nteacher: {train: {}}\nstudent: {}\n"
 
+# fmt: off
 OPTIONS = {
-    "search": {"--run-dir", "--trials", "--workers", "--ray-address", "--storage", "--resume", "--cache-dir"},
+    "search": {
+        "--run-dir", "--trials", "--workers", "--ray-address", "--storage", "--resume", "--cache-dir", "--forecast",
+    },
+    "plan": {"--price", "--gpus", "--seconds", "--trials", "--workers", "--json", "--cache-dir"},
     "distill": {"--run-dir", "--gradient-ratio", "--resume", "--workers", "--ray-address", "--cache-dir"},
     "evaluate": {"--weights", "--split", "--teacher", "--cache-dir"},
     "data": {"--whole", "--cache-dir"},
@@ -31,6 +35,7 @@ OPTIONS = {
     "doctor": {"--json"},
     "submit": {"--address", "--trials", "--storage", "--run-dir", "--cache-dir", "--follow", "--no-follow"},
 }
+# fmt: on
 
 
 def invoke(*arguments: str):

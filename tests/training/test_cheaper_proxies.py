@@ -293,7 +293,7 @@ def test_measured_at_the_end_only_the_end_is_the_same(run_proxy):
 
 
 class Rates:
-    """The learning rates of a training's steps, as its optimizer gets them."""
+    """The learning rates of a training's steps, as its optimizer gets them. A limit by measured steps adds theirs."""
 
     def __init__(self, monkeypatch) -> None:
         from autokd.training.optim.update import UpdateRule
@@ -308,7 +308,7 @@ def test_a_proxy_ends_after_its_steps_and_its_schedule_with_them(run_proxy, asse
     """Two epochs of two steps; 9 steps are more than these."""
     assets_of().students.warm(0)
     rates = Rates(monkeypatch)
-    reports, outcome = run_proxy(epochs=2, steps=steps)
+    reports, outcome = run_proxy(epochs=2, steps=steps, timeout_factor=None)
     recipe, taken = Recipe(epochs=2, batch_size=4), min(steps, 4)
     assert rates.found == [recipe.learning_rate * rate_factor(step, taken, recipe) for step in range(taken)]
     assert [report.epoch for report in reports] == list(range(1, epochs + 1))
@@ -319,7 +319,7 @@ def test_a_proxy_of_a_longer_schedule_is_cut_off_and_measured_where_it_ends(run_
     """Two epochs of two steps, of a schedule of five epochs."""
     assets_of().students.warm(0)
     rates = Rates(monkeypatch)
-    reports, _ = run_proxy(epochs=2, of_epochs=5, measure="last_epoch")
+    reports, _ = run_proxy(epochs=2, of_epochs=5, measure="last_epoch", timeout_factor=None)
     recipe = Recipe(epochs=5, batch_size=4)
     assert rates.found == [recipe.learning_rate * rate_factor(step, 10, recipe) for step in range(4)]
     assert ["val_loss" in report.metrics for report in reports] == [False, True]

@@ -117,8 +117,10 @@ def test_a_job_preempted_by_sigterm_ends_as_the_uninterrupted_one(start, preempt
     assert checkpoints_in(tmp_path) == [], "a job that has ended needs none"
 
 
-@pytest.mark.parametrize("used_s", [500.0, 1500.0])
-def test_the_time_of_earlier_processes_counts(start, preempt_after, tmp_path, used_s):
+@pytest.mark.parametrize(("used_s", "steps_s"), [(500.0, 400.0), (1500.0, 500.0), (1700.0, 1500.0)])
+def test_the_time_of_earlier_processes_counts_from_their_first_steps_on(
+    start, preempt_after, tmp_path, used_s, steps_s
+):
     sections = {"proxy": {"timeout_s": 1000.0}}
     preempt_after(1)
     with pytest.raises(JobPreempted):
@@ -126,10 +128,10 @@ def test_the_time_of_earlier_processes_counts(start, preempt_after, tmp_path, us
     [path] = checkpoints_in(tmp_path)
     saved = read_checkpoint(path, path.stem)
     assert saved is not None
-    assert saved["seconds"] >= saved["position"]["seconds"] > 0
-    write_checkpoint(path, path.stem, {**saved, "seconds": used_s})
+    assert saved["seconds"] > saved["steps_s"] >= saved["position"]["seconds"] > 0
+    write_checkpoint(path, path.stem, {**saved, "seconds": used_s, "steps_s": steps_s})
     reports, outcome = finish(start(PROXY, **sections))
-    if used_s < 1000:
+    if steps_s < 1000:
         assert outcome.status == "finished"
         assert outcome.seconds > reports[1].seconds > reports[0].seconds > used_s
     else:

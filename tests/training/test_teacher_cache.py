@@ -18,6 +18,7 @@ from autokd.errors import DataError, NonFiniteError
 from autokd.training.loader import Loader, training_plan
 from autokd.training.seeds import random_stream
 from autokd.training.teacher import cache as teacher_cache
+from autokd.training.teacher import cache_build as teacher_cache_build
 from autokd.training.teacher import obtain as teacher_module
 from autokd.training.teacher.cache import LiveTeacher, open_or_build, sound_meta
 from autokd.training.teacher.cache_key import FORMAT_VERSION, CacheKey, stored_taps
@@ -253,16 +254,16 @@ def test_a_full_disk_is_named_before_anything_is_written(tmp_path, teacher, load
 
 
 def test_the_checksum_of_a_small_file_covers_every_byte(tmp_path):
-    size = 5 * teacher_cache.BLOCK_BYTES + 123
+    size = 5 * teacher_cache_build.BLOCK_BYTES + 123
     content = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     path = tmp_path / "file"
     path.write_bytes(content.tobytes())
-    whole = teacher_cache.checksum(path)
+    whole = teacher_cache_build.checksum(path)
     for position in [0, size - 1, *range(777, size, math.ceil(size / 40))]:
         changed = content.copy()
         changed[position] ^= 1
         path.write_bytes(changed.tobytes())
-        assert teacher_cache.checksum(path) != whole, position
+        assert teacher_cache_build.checksum(path) != whole, position
 
 
 class PaddingTeacher(torch.nn.Module):

@@ -90,11 +90,6 @@ class JobTrainable(tune.Trainable):
             # An exception ends this actor: a process that was asked to end must get no other job.
             raise WorkerPreempted
         job, timeout_s = self._assignment.job, self._assignment.timeout_s
-        if self._training is None and job is not None and timeout_s is not None:
-            # A thread of C code: it ends this process even if Python hangs in a C extension, or holds the lock of the
-            # interpreter. The driver then sees a lost worker. __stderr__ or 2: the dump needs a file descriptor, which
-            # a replaced sys.stderr may lack.
-            faulthandler.dump_traceback_later(timeout_s, exit=True, file=sys.__stderr__ or 2)
         if self._evaluator is None:
             try:
                 self._evaluator = cloudpickle.loads(self._worker.factory)(self._worker.resources)
@@ -104,6 +99,12 @@ class JobTrainable(tune.Trainable):
         if job is None:
             time.sleep(IDLE_STEP_S)
             return None
+        # Armed after the evaluator is built, whose imports and data are no part of the job.
+        if self._training is None and timeout_s is not None:
+            # A thread of C code: it ends this process even if Python hangs in a C extension, or holds the lock of the
+            # interpreter. The driver then sees a lost worker. __stderr__ or 2: the dump needs a file descriptor, which
+            # a replaced sys.stderr may lack.
+            faulthandler.dump_traceback_later(timeout_s, exit=True, file=sys.__stderr__ or 2)
         if self._training is None:
             self._training = run_guarded(self._evaluator, job)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from autokd.jobs import TRAINING_VERSION
 from autokd.training.assets.data import DataAssets
 from autokd.training.checkpoint.cached import cached_checkpoints
 from autokd.training.checkpoint.checkpoints import Checkpoints
+from autokd.training.length import training_length
 from autokd.training.loader import Loader, training_plan
 from autokd.training.loop import Schedule, train
 from autokd.training.seeds import random_stream
@@ -58,7 +60,9 @@ class StudentAssets:
     def warm_start_key(self, seed: int) -> str:
         """Return the digest of all that the weights of the configuration's warm start depend on."""
         config, warm_start = self._data.config, self._warm_start
+        limit = {} if warm_start.images is None else {"images": warm_start.images}
         return digest_of(
+            **limit,
             student=structure_text(config.student),
             checkpoint=file_digest(config.student.checkpoint),
             recipe=_decisive_fields(config.full),
@@ -93,16 +97,28 @@ class StudentAssets:
         student = self.new(seed)
         loader = Loader(train_set, training_plan(train_set, recipe), recipe.batch_size, self._data.device)
         schedule_epochs = warm_start.of_epochs or recipe.epochs
-        last = min(warm_start.epochs, schedule_epochs)
+        stop_after_steps = None if warm_start.images is None else math.ceil(warm_start.images / recipe.batch_size)
+        length = training_length(train_set.num_images, recipe.batch_size, schedule_epochs, recipe.most_steps)
+        last = min(warm_start.epochs, length.epochs)
+        if stop_after_steps is not None:
+            last = min(last, math.ceil(stop_after_steps / loader.steps_per_epoch(seed)))
         stage = f"warm start, seed {seed}{self._data.size_note(train_set)}"
         self._on_progress(stage, 0, last, {})
-        schedule = Schedule(stop_after=last, num_epochs=schedule_epochs)
+        schedule = Schedule(
+            stop_after=last,
+            num_epochs=schedule_epochs,
+            max_steps=recipe.most_steps,
+            stop_after_steps=stop_after_steps,
+        )
         for result in train(student, loader, recipe, seed=seed, schedule=schedule, checkpoints=checkpoints):
             self._on_progress(stage, result.epoch, last, {"train_loss": result.task_loss})
         return student.state_dict()
 
 
 def _decisive_fields(recipe: Recipe) -> dict[str, Any]:
-    """Return the fields that decide a training's weights, but for its length."""
+    """Return the fields that decide a training's weights, but for its epochs.
+
+    Fields that recipes got after warm starts were stored are left out at their defaults, so that keys stay.
+    """
     written = set(Recipe.model_fields) - recipe.unwritten() - {"epochs"}
     return {name: getattr(recipe, name) for name in sorted(written)}

@@ -48,9 +48,10 @@ def build_distillation(
     """
     taps, wanted = student_taps(spec), teacher_taps(spec)
     sources = [*assets.teachers.all, *([promoted] if promoted is not None else [])]
-    teachers = tuple(assets.teachers.training_taps(recipe, wanted, teacher) for teacher in sources)
-    # Channels and strides of taps are known only from a forward pass: of one image, the first, as it is.
-    batch = next(iter(loader.of_pairs([[(0, 0)]])))
+    part = assets.shown_part(recipe, seed)
+    teachers = tuple(assets.teachers.training_taps(recipe, wanted, teacher, part) for teacher in sources)
+    # Channels and strides of taps are known only from a forward pass: of one image, the first that is cached.
+    batch = next(iter(loader.of_pairs([[(0, 0) if part is None else part.pairs()[0]]])))
     was_training = student.training
     recalibrate_every = assets.data.recipe(recipe).recalibrate_every
     with random_stream(assets.device, seed, "distiller"):

@@ -20,7 +20,7 @@ from autokd.training.distillation import Distillation
 from autokd.training.jobs.best_epoch import BestEpoch
 from autokd.training.jobs.files import JobFiles
 from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader
-from autokd.training.loop import EpochResult, StudentExtras, train
+from autokd.training.loop import EpochResult, Schedule, StudentExtras, train
 from autokd.training.measure.average_precision import AveragePrecision, detect_split
 from autokd.training.measure.validation import validate
 from autokd.training.optim.averaging import WeightAverage
@@ -71,6 +71,7 @@ class FullTraining:
             recipe,
             seed=self._job.seed,
             distillation=distillation,
+            schedule=Schedule(max_steps=recipe.most_steps),
             extras=StudentExtras(average=self._average),
             deadline=deadline,
             checkpoints=checkpoints,

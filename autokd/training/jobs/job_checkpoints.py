@@ -17,7 +17,7 @@ from autokd.training.teacher.obtain import file_digest
 
 logger = logging.getLogger(__name__)
 
-_WITHOUT_EFFECT = {"timeout_s", "seeds", "baselines", "baseline_gradient_ratio", "calibration_trials"}
+_WITHOUT_EFFECT = {"timeout_s", "timeout_factor", "seeds", "baselines", "baseline_gradient_ratio", "calibration_trials"}
 """Settings of a recipe that change nothing in the course of one training."""
 
 

@@ -29,8 +29,10 @@ class JobProgress:
         """
         self.reports: list[Report] = []
         self._job_id, self._began_s, self._training = job_id, began_s, training
+        self._earlier_steps_s, self._first_step_s = 0.0, began_s
         if (saved := checkpoints.saved) is not None:
             self._began_s -= saved["seconds"]
+            self._earlier_steps_s = saved["steps_s"]
             self.reports += [Report(job_id, epoch, metrics, seconds) for epoch, metrics, seconds in saved["reports"]]
             training.set_state(saved["job"])
         checkpoints.more = self._state
@@ -40,11 +42,14 @@ class JobProgress:
         """Time that all processes have worked on the job."""
         return time.monotonic() - self._began_s
 
-    @property
-    def deadline(self) -> float | None:
-        """Value of ``time.monotonic`` at which the recipe's time limit ends; None without a limit."""
-        limit_s = self._training.recipe.timeout_s
-        return None if limit_s is None else self._began_s + limit_s
+    def begin_steps(self) -> float:
+        """Start the clock of the time limit, now: what this process has loaded and built before does not count.
+
+        Returns:
+            Seconds that earlier processes have used up of the limit, each from its first step on.
+        """
+        self._first_step_s = time.monotonic()
+        return self._earlier_steps_s
 
     def report(self, epoch: int, metrics: Mapping[str, float]) -> Report:
         """Add a report and return it."""
@@ -53,4 +58,5 @@ class JobProgress:
 
     def _state(self) -> dict[str, Any]:
         reports = [[report.epoch, dict(report.metrics), report.seconds] for report in self.reports]
-        return {"seconds": self.seconds, "reports": reports, "job": self._training.get_state()}
+        steps_s = self._earlier_steps_s + time.monotonic() - self._first_step_s
+        return {"seconds": self.seconds, "steps_s": steps_s, "reports": reports, "job": self._training.get_state()}

@@ -19,7 +19,7 @@ from autokd.training.measure.average_precision import AveragePrecision, detect_s
 from autokd.training.measure.validation import validate
 from autokd.training.optim.averaging import WeightAverage
 from autokd.training.optim.frozen import parts_of
-from autokd.training.seeds import stream_seed
+from autokd.training.seeds import order_seed
 from autokd.training.weights import save_weights
 
 STUDENT_ARTIFACT = "student"
@@ -76,10 +76,9 @@ class ProxyTraining:
             student,
             loader,
             proxy,
-            # Not the job's seed itself, by which the warm start was trained: its order of images would come again.
-            seed=stream_seed(self._job.seed, "proxy"),
+            seed=order_seed("proxy", self._job.seed),
             distillation=distillation,
-            schedule=Schedule(num_epochs=proxy.of_epochs, stop_after=proxy.epochs, max_steps=proxy.steps),
+            schedule=Schedule(num_epochs=proxy.of_epochs, stop_after=proxy.epochs, max_steps=proxy.most_steps),
             extras=StudentExtras(parts_of(student, proxy.frozen), self._average),
             deadline=deadline,
             checkpoints=checkpoints,

@@ -19,6 +19,11 @@ STORED_TAPS = tuple(tap.name for tap in TAP_TABLE if tap.stored_as is not None)
 _EXACT_TAPS = taps_where(stored_as="float32")
 
 
+def dtype_of(array: str, dtype: str = "float16") -> np.dtype[Any]:
+    """Return the number format of an array ("level.p3", "boxes", ...), if all but the exact taps are of ``dtype``."""
+    return np.dtype("float32" if array in _EXACT_TAPS else dtype)
+
+
 def stored_taps(wanted: Iterable[str]) -> tuple[str, ...]:
     """Return the taps among ``wanted`` that are stored per image, sorted."""
     return tuple(sorted(set(wanted) & set(STORED_TAPS)))
@@ -37,6 +42,7 @@ class CacheKey:
         taps: names of the taps, all of them among ``STORED_TAPS``.
         dtype: number format of all taps but boxes.
         version: version of the files' format.
+        part: digest of the views that are held; empty: all views of the plan.
     """
 
     teacher_digest: str
@@ -47,6 +53,7 @@ class CacheKey:
     taps: tuple[str, ...] = (PYRAMID_TAP,)
     dtype: str = "float16"
     version: int = FORMAT_VERSION
+    part: str = ""
 
     def __post_init__(self) -> None:
         if unknown := set(self.taps) - set(STORED_TAPS):
@@ -58,7 +65,11 @@ class CacheKey:
     @property
     def folder_name(self) -> str:
         """Digest of all fields, by which the cache's folder is named."""
-        return digest_of(**{name: getattr(self, name) for name in self.__dataclass_fields__})
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        if not self.part:  # caches of whole plans keep the names that they had before there were parts
+            del fields["part"]
+        return digest_of(**fields)
 
     def dtype_of(self, array: str) -> np.dtype[Any]:
-        return np.dtype("float32" if array in _EXACT_TAPS else self.dtype)
+        """Return the number format of an array."""
+        return dtype_of(array, self.dtype)

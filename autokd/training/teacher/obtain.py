@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from autokd.config import Detector as DetectorConfig
+from autokd.config import TeacherRecipe
 from autokd.data import Datasets, DetectionDataset
 from autokd.detector_outputs import CrossHead
 from autokd.detectors import Detector, build_detector, structure_text, taps_of
@@ -32,8 +33,9 @@ from autokd.jobs import TRAINING_VERSION
 from autokd.metrics import Size
 from autokd.training.checkpoint.cached import cached_checkpoints
 from autokd.training.checkpoint.checkpoints import Checkpoints
+from autokd.training.length import recipe_length
 from autokd.training.loader import Loader, training_plan
-from autokd.training.loop import train
+from autokd.training.loop import Schedule, train
 from autokd.training.measure.average_precision import AveragePrecision, PrecisionMeter
 from autokd.training.seeds import random_stream
 from autokd.training.weights import load_weights, save_weights, weights_digest
@@ -147,35 +149,79 @@ def obtain_teacher(
         JobPreempted: if the process was asked to end during the training, which goes on at the next call.
         ConfigError: if there is neither a checkpoint nor a recipe, or the checkpoint cannot be read.
     """
-    size = dataset.image_size_px
-    common: dict[str, Any] = {"detector": structure_text(config), "classes": dataset.classes, "image_size_px": size}
-    if config.checkpoint is not None:
-        common["checkpoint"] = file_digest(config.checkpoint)
-    if config.train is None and config.has_weights:
-        key = digest_of(**common)
-        folder = cache_dir / "teachers" / key
-        return Teacher(config, len(dataset.classes), size, folder, key, 0.0, False, dataset.classes, name)
+    if (teacher := find_teacher(config, dataset, cache_dir, name)) is not None:
+        return teacher
     if config.train is None:
         raise ConfigError(
             "teacher: there is neither a checkpoint nor a recipe. Add 'checkpoint: FILE', or 'train: {}' to have "
             "the run train its teacher."
         )
-    recipe = config.train.model_dump_json()
-    key = digest_of(recipe=recipe, data=dataset.fingerprint, version=TRAINING_VERSION, **common)
-    folder = cache_dir / "teachers" / key
-    meta = _sound_meta(folder)
-    if meta is None:
-        with exclusive_lock(folder):
-            meta = _sound_meta(folder)
-            if meta is None:
-                checkpoints = cached_checkpoints(cache_dir, "teacher", key, checkpoint_every_s)
-                with atomic_folder(folder) as temporary:
-                    _train(config, dataset, temporary, device, on_progress, name, checkpoints)
-                checkpoints.delete()
-                meta = _sound_meta(folder)
-    assert meta is not None, "a folder just written is whole"
+    folder = _trained_folder(config, config.train, dataset, cache_dir)
+    with exclusive_lock(folder):
+        if _sound_meta(folder) is None:
+            checkpoints = cached_checkpoints(cache_dir, "teacher", folder.name, checkpoint_every_s)
+            with atomic_folder(folder) as temporary:
+                _train(config, dataset, temporary, device, on_progress, name, checkpoints)
+            checkpoints.delete()
+    teacher = find_teacher(config, dataset, cache_dir, name)
+    assert teacher is not None, "a folder just written is whole"
+    return teacher
+
+
+def find_teacher(
+    config: DetectorConfig, dataset: DetectionDataset, cache_dir: Path, name: str = "teacher"
+) -> Teacher | None:
+    """Return a teacher whose section gives its weights, or one that an earlier run has trained; None: it has to be
+    trained.
+
+    Args:
+        config: the teacher's section of the configuration.
+        dataset: the training images.
+        cache_dir: folder of the cache.
+        name: name of the teacher in reports of progress.
+
+    Raises:
+        ConfigError: if the checkpoint cannot be read.
+    """
+    size, classes = dataset.image_size_px, dataset.classes
+    if config.train is None:
+        if not config.has_weights:
+            return None
+        key = digest_of(**_common(config, dataset))
+        folder = cache_dir / "teachers" / key
+        return Teacher(config, len(classes), size, folder, key, 0.0, False, classes, name)
+    folder = _trained_folder(config, config.train, dataset, cache_dir)
+    if (meta := _sound_meta(folder)) is None:
+        return None
     seconds, digest = float(meta["train_seconds"]), str(meta["digest"])
-    return Teacher(config, len(dataset.classes), size, folder, digest, seconds, True, dataset.classes, name)
+    return Teacher(config, len(classes), size, folder, digest, seconds, True, classes, name)
+
+
+def untrained_teacher(config: DetectorConfig, dataset: DetectionDataset, folder: Path) -> Teacher:
+    """Return a teacher with the weights that its training would start from, in its place: to count and time it.
+
+    Args:
+        config: the teacher's section of the configuration, with a recipe.
+        dataset: the training images.
+        folder: any folder; nothing is read from it.
+    """
+    classes = dataset.classes
+    return Teacher(config, len(classes), dataset.image_size_px, folder, "untrained", 0.0, False, classes)
+
+
+def _common(config: DetectorConfig, dataset: DetectionDataset) -> dict[str, Any]:
+    """Return what a teacher's weights depend on, trained here or not."""
+    size = dataset.image_size_px
+    common: dict[str, Any] = {"detector": structure_text(config), "classes": dataset.classes, "image_size_px": size}
+    if config.checkpoint is not None:
+        common["checkpoint"] = file_digest(config.checkpoint)
+    return common
+
+
+def _trained_folder(config: DetectorConfig, train: TeacherRecipe, dataset: DetectionDataset, cache_dir: Path) -> Path:
+    recipe = train.model_dump_json()
+    key = digest_of(recipe=recipe, data=dataset.fingerprint, version=TRAINING_VERSION, **_common(config, dataset))
+    return cache_dir / "teachers" / key
 
 
 def _sound_meta(folder: Path) -> dict[str, Any] | None:
@@ -200,10 +246,12 @@ def _train(
         model = build_detector(config, len(classes), dataset.image_size_px, classes).to(device)
     loader = Loader(dataset, training_plan(dataset, recipe), recipe.batch_size, device)
     seconds = 0.0 if checkpoints.saved is None else float(checkpoints.saved["position"]["seconds"])
-    on_progress(name, 0, recipe.epochs, {})
-    for result in train(model, loader, recipe, seed=recipe.seed, checkpoints=checkpoints):
+    num_epochs = recipe_length(recipe, dataset.num_images).epochs
+    on_progress(name, 0, num_epochs, {})
+    schedule = Schedule(max_steps=recipe.most_steps)
+    for result in train(model, loader, recipe, seed=recipe.seed, schedule=schedule, checkpoints=checkpoints):
         seconds = result.seconds
-        on_progress(name, result.epoch, recipe.epochs, {"train_loss": result.task_loss})
+        on_progress(name, result.epoch, num_epochs, {"train_loss": result.task_loss})
     state = model.state_dict()
     save_weights(folder / WEIGHTS_FILE, state)
     write_json_atomically(folder / META_FILE, {"digest": weights_digest(state), "train_seconds": round(seconds, 3)})

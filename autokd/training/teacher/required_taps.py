@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from autokd.config import ResolvedConfig
 from autokd.detectors import detector_family_of
-from autokd.jobs import NO_DISTILLATION
+from autokd.jobs import NO_DISTILLATION, RecipeName
 from autokd.presets import load_distiller
 from autokd.spec import DistillerSpec, Operator, Step, operator_of
 from autokd.spec.operator import Kind
@@ -23,10 +23,14 @@ def teacher_taps(spec: DistillerSpec) -> tuple[str, ...]:
     return _of_teacher(_rows(spec))
 
 
-def teacher_taps_of_run(config: ResolvedConfig) -> tuple[str, ...]:
+def teacher_taps_of_run(config: ResolvedConfig, recipe: RecipeName | None = None) -> tuple[str, ...]:
     """Return the teacher's taps that a distiller of the run may read; sorted.
 
     These are the distillers of the space, the enqueued presets and the baselines: one cache serves all trials.
+
+    Args:
+        config: the run's configuration.
+        recipe: name of the recipe whose trainings read the taps: baselines are not trained by the proxy; None: all.
     """
     offered = [
         operator_of(slot.kind, option.step.name)
@@ -34,7 +38,8 @@ def teacher_taps_of_run(config: ResolvedConfig) -> tuple[str, ...]:
         for option in slot.options
         if option.step.name != IDENTITY
     ]
-    named = {*config.search.enqueue, *config.full.baselines} - {NO_DISTILLATION}
+    baselines = () if recipe == "proxy" else config.full.baselines
+    named = {*config.search.enqueue, *baselines} - {NO_DISTILLATION}
     family = detector_family_of(config.student) if named else None
     return _of_teacher(offered + [row for name in named for row in _rows(load_distiller(name, family))])
 
