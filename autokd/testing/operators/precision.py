@@ -64,10 +64,11 @@ def keeps_within_rounding(row: Operator, device: str) -> None:
         exact.double()
         for dtype, magnitude in CASES:
             taps = [_scaled(samples.outputs(8, seed=seed), magnitude, dtype) for seed in (2, 3)]
-            on_device = (_leaves(side, lambda x: x.to(device)) for side in taps)
-            found = _value_and_gradients(distiller, *on_device, under=torch.autocast(device, dtype=dtype))
-            wide = (_leaves(side, partial(_as, torch.float64)) for side in taps)
-            _compare(row, found, _value_and_gradients(exact, *wide), (form, dtype, magnitude))
+            student, teacher = (_leaves(side, lambda x: x.to(device)) for side in taps)
+            found = _value_and_gradients(distiller, student, teacher, under=torch.autocast(device, dtype=dtype))
+            student, teacher = (_leaves(side, partial(_as, torch.float64)) for side in taps)
+            wide = _value_and_gradients(exact, student, teacher)
+            _compare(row, found, wide, (form, dtype, magnitude))
 
 
 def computes_without_float64(row: Operator) -> None:
