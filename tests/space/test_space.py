@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 import textwrap
 from pathlib import Path
 
@@ -196,20 +195,6 @@ def test_adapters_are_a_decision_of_sources_that_compare_maps():
     mlp = TermSpec(Step.of("feature_map"), (), Step.of("l1"), Weight("relative", 10), adapter="mlp")
     with pytest.raises(SpaceError, match=r"terms\[0\].adapter: 'mlp' is not offered; the space has linear"):
         validate(plain, DistillerSpec((mlp,)))
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("schedule: linear", "Did you mean 'linear_decay'?"),
-        ("level_weighting: [gap, gap]", "each once"),
-        ("adapter: mpl", "Did you mean 'mlp'?"),
-        ("schedule: []", "one or more of constant, linear_decay, warm_up"),
-    ],
-)
-def test_words_of_weights_are_checked(line, words):
-    with pytest.raises(SpaceError, match=re.escape(words)):
-        load_space(f"space:\n  sources: [feature_map]\n  {line}\n")
 
 
 def test_what_a_pair_cannot_supply_is_dropped_with_a_reason():

@@ -113,9 +113,13 @@ def test_a_spec_outside_the_space_is_told_why(terms, words):
         ("schedule: off_after", "Did you mean"),
         ("schedule: [{stop: 0.9}]", "write a schedule's name, or {off_after: part}"),
         ("transforms: {levels: [none]}", "a slot cannot be called 'levels'"),
+        ("schedule: linear", "Did you mean 'linear_decay'?"),
+        ("schedule: []", "one or more of constant, linear_decay, warm_up"),
+        ("level_weighting: [gap, gap]", "each once"),
+        ("adapter: mpl", "Did you mean 'mlp'?"),
     ],
 )
-def test_wrong_levels_and_schedules_of_a_space_are_refused_with_their_line(line, words):
+def test_wrong_words_of_a_space_are_refused_with_their_line(line, words):
     with pytest.raises(ConfigError, match=re.escape(words)):
         load_space(f"space:\n  sources: [feature_map]\n  {line}\n")
 

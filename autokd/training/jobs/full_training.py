@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader
 from autokd.training.loop import EpochResult, Schedule, StudentExtras, train
 from autokd.training.measure.average_precision import AveragePrecision, detect_split
 from autokd.training.measure.validation import validate
-from autokd.training.optim.averaging import WeightAverage
+from autokd.training.optim.averaging import WeightAverage, averaged
 from autokd.training.shards import RankGroup
 from autokd.training.weights import save_weights
 
@@ -97,7 +97,7 @@ class FullTraining:
         best, metric = self._best, self.recipe.patience_metric
         if best is None or RankGroup.current().rank > 0:
             return {}
-        with nullcontext() if self._average is None else self._average.in_place():
+        with averaged(self._average):
             if metric == "val_ap":
                 dataset = self._assets.data.full.val
                 found = self._detect(student, dataset, deadline)
@@ -116,7 +116,7 @@ class FullTraining:
             self._best.put(student)
             metrics[BEST_EPOCH] = self._best.epoch
         # A student that is put back to its best epoch has that epoch's average already.
-        with nullcontext() if self._average is None or self._best is not None else self._average.in_place():
+        with averaged(self._average if self._best is None else None):
             self._measure(student, files, metrics, deadline)
 
     def _measure(self, student: Detector, files: JobFiles, metrics: dict[str, float], deadline: float | None) -> None:

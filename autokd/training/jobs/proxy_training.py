@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 from autokd.config import ProxyRecipe
@@ -17,7 +16,7 @@ from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader
 from autokd.training.loop import EpochResult, Schedule, StudentExtras, train
 from autokd.training.measure.average_precision import AveragePrecision, detect_split
 from autokd.training.measure.validation import validate
-from autokd.training.optim.averaging import WeightAverage
+from autokd.training.optim.averaging import WeightAverage, averaged
 from autokd.training.optim.frozen import parts_of
 from autokd.training.seeds import order_seed
 from autokd.training.weights import save_weights
@@ -97,7 +96,7 @@ class ProxyTraining:
         is_last = result.epoch == min(proxy.epochs, result.num_epochs)
         if not is_last and proxy.measure != "every_epoch":
             return {}
-        with self._average.in_place() if self._average is not None else nullcontext():
+        with averaged(self._average):
             return self._measure(student, deadline)
 
     def _measure(self, student: Detector, deadline: float | None) -> dict[str, float]:

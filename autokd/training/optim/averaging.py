@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -66,3 +66,8 @@ class WeightAverage:
     def _tensors(self) -> list[Tensor]:
         """Return parameters and norm statistics; counters of batches are integers and are not averaged."""
         return [t for t in (*self._student.parameters(), *self._student.buffers()) if t.is_floating_point()]
+
+
+def averaged(average: WeightAverage | None) -> AbstractContextManager[None]:
+    """Return a block in which the student has its averaged weights; without an average, its own."""
+    return nullcontext() if average is None else average.in_place()
