@@ -6,6 +6,7 @@
 from autokd.storage.address import PASSWORD_REMEDY, STORAGE_VARIABLE, has_secret, read_address, shown
 from autokd.storage.digests import find_by_digest
 from autokd.storage.facts import PromotedStudent, StudyFacts
+from autokd.storage.progress import RunProgress, StageProgress
 from autokd.storage.reclaim import Reclaimed, reclaim_running
 from autokd.storage.record import TrialRecord, read_record, record_job, record_outcome
 from autokd.storage.results import (
@@ -33,7 +34,9 @@ __all__ = [
     "Reclaimed",
     "Results",
     "RunDirectory",
+    "RunProgress",
     "SearchSummary",
+    "StageProgress",
     "StudyFacts",
     "TeacherResult",
     "TrialRecord",

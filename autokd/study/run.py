@@ -39,6 +39,7 @@ from autokd.study.observer import Observer, SilentObserver
 from autokd.study.phased_driver import PhasedDriver, Phases
 from autokd.study.phases import search_phases, train_in_full
 from autokd.study.planning import make_plan
+from autokd.study.progress import ProgressRecorder
 from autokd.study.resume import RunClock, claim_study, end_open_trials
 from autokd.training import TrainingEvaluatorFactory, prepare
 
@@ -72,7 +73,7 @@ def run_search(
     Raises:
         AutoKDError: if the input is wrong, before anything is trained; its subclass names the kind.
     """
-    observer = observer or SilentObserver()
+    observer = ProgressRecorder(observer or SilentObserver())
     config = resolve(config)
     content = content_of(config.data, cache_dir)
     check_trainable(config, content=content)
@@ -125,7 +126,7 @@ def run_distill(
         ConfigError: if this pair of detectors cannot supply what the distiller reads, before anything is trained.
         AutoKDError: if other input is wrong, before anything is trained.
     """
-    observer = observer or SilentObserver()
+    observer = ProgressRecorder(observer or SilentObserver())
     config = resolve(config)
     check_trainable(config, spec, content_of(config.data, cache_dir))
     family = detector_family_of(config.student)
@@ -162,7 +163,7 @@ def _open_run(
     cache_dir: Path,
     storage_url: str | None,
     resume: bool,
-    observer: Observer,
+    observer: ProgressRecorder,
     proxy_seeds: tuple[int, ...],
     space: Space | None,
     forecast_s: float = 0.0,
@@ -182,7 +183,7 @@ def _open_run(
         observer.say(bill.line())
         if excess := bill.excess():
             raise AutoKDError(f"The run does not fit on this machine: {excess}")
-    with RunDirectory.start(directory, config, resume=resume) as run_directory:
+    with RunDirectory.start(directory, config, resume=resume) as run_directory, observer.recording(run_directory.path):
         study = open_study(
             storage_url or run_directory.study_path,
             config.name,
