@@ -12,6 +12,8 @@ import typer
 
 from autokd import api
 from autokd.cli.benchmark import benchmark_app
+from autokd.cli.remote import remote_app
+from autokd.cli.serve import serve, token_app
 from autokd.errors import AutoKDError
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(benchmark_app, name="benchmark")
+app.add_typer(remote_app, name="remote")
+app.add_typer(token_app, name="token")
+app.command()(serve)
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG.yaml", help="Config file: data, detectors, search space, recipes, runtime.")
