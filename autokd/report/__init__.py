@@ -4,11 +4,12 @@
 """
 
 from autokd.report.curve import search_curve
-from autokd.report.gather import entries_of, gather, trials_of
+from autokd.report.gather import entries_of, gather
 from autokd.report.headline import Headline, headline
 from autokd.report.page import render_report
 from autokd.report.pictures import Boxes, ComparisonImage
 from autokd.report.tree import draw_tree
+from autokd.report.trials import TrialReader, trials_of
 from autokd.report.view import EntryView, FidelityPoint, ReportData, SearchView, TrialView, best_trial
 from autokd.report.write import results_markdown, results_table, write_report
 
@@ -20,6 +21,7 @@ __all__ = [
     "Headline",
     "ReportData",
     "SearchView",
+    "TrialReader",
     "TrialView",
     "best_trial",
     "draw_tree",

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from autokd.errors import AutoKDError, ConfigError, RuntimeUnavailableError, StorageError
-from autokd.service.files import NoFileError
+from autokd.storage.run_files import NoFileError
 from autokd.service.guard import Guard
 from autokd.service.pages import add_pages
 from autokd.service.rest import rest_router

@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 
 from autokd.service.audit import entries
 from autokd.service.compare import compared
-from autokd.service.files import FILES, file_of, present_files
+from autokd.storage.run_files import FILES, file_of, present_files
 from autokd.service.logs import follow_log
 from autokd.service.schemas import AuditLine, Budget, SearchInfo, Submission, audit_line
 from autokd.service.service import Service
