@@ -200,7 +200,7 @@ def static_file(name: str) -> Answer:
     Args:
         name: name of the file.
     """
-    known = _static_names()
+    known = static_names()
     if name not in known:
         return Answer(404, b"There is no such file.", "text/plain")
     return Answer(
@@ -220,7 +220,8 @@ def page_answer(template: str, values: Mapping[str, Any], status: int = 200) -> 
 
 
 @cache
-def _static_names() -> frozenset[str]:
+def static_names() -> frozenset[str]:
+    """Return the names of the files that all pages share."""
     return frozenset(each.name for each in resources.files("autokd_dashboard").joinpath("static").iterdir())
 
 

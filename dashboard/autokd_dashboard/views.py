@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from autokd.jobs import NO_DISTILLATION
-from autokd.report import TrialView, best_trial
+from autokd.report import TrialView, best_trial, entries_of
 from autokd.report.headline import headline
 from autokd.report.mathml import distiller_mathml, operator_cards, read_spec
 from autokd.report.pictures import draw_panels
@@ -253,7 +253,7 @@ def compare_view(catalog: Catalog, chosen: Sequence[tuple[str, RunReader]]) -> V
         columns.append(
             {
                 "card": catalog.card(run), "best": best, "math": math, "num_trials": len(trials),
-                "rows": [] if results is None else rows(reader.report_data().entries, results.winner),
+                "rows": [] if results is None else rows(entries_of(results), results.winner),
             }
         )  # fmt: skip
     return {"catalog": catalog, "columns": columns}

@@ -19,12 +19,13 @@
   };
 
   // Content is replaced only if it differs; what has the focus, scroll places and chosen boxes are kept.
+  const contents = new WeakMap();
   const swap = (place, html, version) => {
     place.dataset.version = version;
     const template = document.createElement("template");
     template.innerHTML = html;
-    if (template.innerHTML.trim() === place.dataset.html) return;
-    place.dataset.html = template.innerHTML.trim();
+    if (html.trim() === contents.get(place)) return;
+    contents.set(place, html.trim());
     const focused = place.contains(document.activeElement) ? pathOf(document.activeElement, place) : null;
     const chosen = new Set([...place.querySelectorAll("input:checked")].map((box) => box.value));
     const tops = [...place.querySelectorAll("pre, .scroll")].map((each) => [each.scrollTop, each.scrollLeft, atEnd(each)]);
