@@ -70,7 +70,9 @@ class Client:
         self._timeout_s = timeout_s
         self._opener = build_opener(_NoRedirect)
 
-    def submit(self, config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def submit(
+        self, config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Submit a search.
 
         Args:
@@ -145,7 +147,9 @@ class Client:
             ServiceError: if there is no such search.
         """
         query = "?follow=true" if follow else ""
-        with self._open("GET", f"{_place(search_id)}/logs{query}", timeout_s=None if follow else self._timeout_s) as answer:
+        with self._open(
+            "GET", f"{_place(search_id)}/logs{query}", timeout_s=None if follow else self._timeout_s
+        ) as answer:
             while part := answer.read1(2**16):
                 yield part.decode(errors="replace")
 
@@ -276,9 +280,7 @@ class Client:
         with self._open(method, place, body) as answer:
             return json.load(answer)
 
-    def _open(
-        self, method: str, place: str, body: Any = None, timeout_s: float | None = 60.0
-    ) -> HTTPResponse:
+    def _open(self, method: str, place: str, body: Any = None, timeout_s: float | None = 60.0) -> HTTPResponse:
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
         data = None
         if body is not None:

@@ -186,7 +186,9 @@ def _comparison(columns: list[dict[str, Any]]) -> Any:
     table = Table("", *(Text(each["name"] or each["id"]) for each in columns))
     for key in ("id", "state", "trials", "best", "best_formula", "winner", "winner_ap", "none_ap"):
         values = (each[key] for each in columns)
-        table.add_row(key.replace("_", " "), *(Text(_number(v) if isinstance(v, float) else str(v or "")) for v in values))
+        table.add_row(
+            key.replace("_", " "), *(Text(_number(v) if isinstance(v, float) else str(v or "")) for v in values)
+        )
     return table
 
 

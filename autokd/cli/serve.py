@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -22,7 +23,9 @@ Folder = Annotated[
 DatabaseAddress = Annotated[
     Optional[str],  # noqa: UP045 (typer reads annotations on Python 3.10)
     typer.Option(
-        "--database", envvar="AUTOKD_SERVICE_DATABASE", help="Address of the service's database, or @FILE. Default: SQLite."
+        "--database",
+        envvar="AUTOKD_SERVICE_DATABASE",
+        help="Address of the service's database, or @FILE. Default: SQLite.",
     ),
 ]
 
@@ -48,18 +51,30 @@ def serve(
         Optional[list[Path]],  # noqa: UP045
         typer.Option("--root", help="Folder that config files may name, with everything below it; may be repeated."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; others than the loopback need TLS before them.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than the loopback need TLS before them.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8100,
     name: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option("--name", help="Further host name by which browsers reach the service; may be repeated."),
     ] = None,
     database: DatabaseAddress = None,
-    backend: Annotated[BackendName, typer.Option(help="What runs searches: Ray jobs, or processes here.")] = BackendName.ray,
+    backend: Annotated[
+        BackendName, typer.Option(help="What runs searches: Ray jobs, or processes here.")
+    ] = BackendName.ray,
     ray_address: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--ray-address", help="Job server of a Ray cluster, http://host:8265. Default: a Ray is started here."),
+        typer.Option(
+            "--ray-address", help="Job server of a Ray cluster, http://host:8265. Default: a Ray is started here."
+        ),
     ] = None,
+    command: Annotated[
+        str,
+        typer.Option(
+            help="Command of autokd where searches run, such as 'apptainer exec kd.sif autokd'. Default: found."
+        ),
+    ] = "",
     storage: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--storage", help="Database of all studies, or @FILE. Default: study.db of each run."),
@@ -94,7 +109,7 @@ def serve(
         currency=currency,
         storage=None if storage is None else chosen_storage(storage),
     )
-    made = make_backend(settings, backend.value, ray_address, num_local_cores())
+    made = make_backend(settings, backend.value, ray_address, num_local_cores(), tuple(shlex.split(command)))
     run_service(settings, made, host, port, tuple(name or ()))
 
 

@@ -33,7 +33,9 @@ def icicle_data(trials: Sequence[TrialView], max_nodes: int = MAX_NODES) -> list
     return [_node(node, parents.get(node.path), places) for node in nodes]
 
 
-def choice_gain(chosen: Sequence[float], all_values: Sequence[float]) -> tuple[float, float | None, float | None] | None:
+def choice_gain(
+    chosen: Sequence[float], all_values: Sequence[float]
+) -> tuple[float, float | None, float | None] | None:
     """Return what a choice adds: mean value with it minus mean value with its alternatives, and the 95% interval.
 
     Welch's t interval: the two groups have different sizes and spreads. The trials below a choice differ in much else

@@ -127,7 +127,9 @@ def _operator(kind: Kind, step: Step, inner: str) -> str:
     name = _tipped(step.name, f"{kind}: {row.meaning} ({row.paper})")
     if kind == "source":
         return name
-    settings = "".join(f"<mo>;</mo><mi>{html.escape(key)}</mi><mo>=</mo><mn>{value:g}</mn>" for key, value in step.params)
+    settings = "".join(
+        f"<mo>;</mo><mi>{html.escape(key)}</mi><mo>=</mo><mn>{value:g}</mn>" for key, value in step.params
+    )
     return f"{name}<mo>(</mo>{inner}{settings}<mo>)</mo>"
 
 

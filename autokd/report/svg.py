@@ -44,7 +44,9 @@ def intervals_svg(entries: Sequence[EntryView], teacher_ap: float | None, judged
     )
 
 
-def lines_svg(series: Mapping[str, Sequence[tuple[float, float]]], words: str, low: float = 0.0, high: float = 1.0) -> str:
+def lines_svg(
+    series: Mapping[str, Sequence[tuple[float, float]]], words: str, low: float = 0.0, high: float = 1.0
+) -> str:
     """Return lines over epochs, named at their ends; empty text without points.
 
     Args:

@@ -11,12 +11,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from autokd.errors import AutoKDError, ConfigError, RuntimeUnavailableError, StorageError
-from autokd.storage.run_files import NoFileError
 from autokd.service.guard import Guard
 from autokd.service.pages import add_pages
 from autokd.service.rest import rest_router
 from autokd.service.searches import ConflictError, ForbiddenError, UnknownSearchError
 from autokd.service.service import Service
+from autokd.storage.run_files import NoFileError
 
 STATUS: tuple[tuple[type[AutoKDError], int], ...] = (
     (UnknownSearchError, 404),

@@ -113,6 +113,7 @@ def _operations(schema: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any
         for method, row in methods.items():
             content = row.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
             body = parts.get(content.get("$ref", "").rpartition("/")[2], {}).get("properties", {})
-            found.append((path, method, {"summary": row["summary"], "parameters": row.get("parameters", []), "body": body}))
+            found.append(
+                (path, method, {"summary": row["summary"], "parameters": row.get("parameters", []), "body": body})
+            )
     return found
-

@@ -37,9 +37,7 @@ class ProcessBackend:
 
     name = "processes of this machine"
 
-    def __init__(
-        self, folder: Path, command: Sequence[str] = COMMAND, kill_after_s: float = KILL_AFTER_S
-    ) -> None:
+    def __init__(self, folder: Path, command: Sequence[str] = COMMAND, kill_after_s: float = KILL_AFTER_S) -> None:
         self._folder = folder
         self._command = tuple(command)
         self._kill_after_s = kill_after_s

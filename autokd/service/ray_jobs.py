@@ -30,9 +30,7 @@ class RayBackend:
 
     name = "Ray jobs"
 
-    def __init__(
-        self, address: Callable[[], str], command: Sequence[str] = (sys.executable, "-m", "autokd")
-    ) -> None:
+    def __init__(self, address: Callable[[], str], command: Sequence[str] = (sys.executable, "-m", "autokd")) -> None:
         self._address = address
         self._command = tuple(command)
         self._connection: JobServer | None = None
@@ -40,9 +38,7 @@ class RayBackend:
     def submit(self, request: JobRequest) -> None:
         """Submit a job whose workers are those of its cluster."""
         entrypoint = shlex.join((*self._command, *request.arguments, "--ray-address", "auto"))
-        self._server().submit(
-            request.job_id, entrypoint, working_dir=request.working_dir, env_vars=request.environment
-        )
+        self._server().submit(request.job_id, entrypoint, working_dir=request.working_dir, env_vars=request.environment)
 
     def statuses(self) -> Mapping[str, JobStatus]:
         """Return the status of all jobs of the cluster."""

@@ -9,11 +9,11 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 
 from autokd.service.audit import entries
 from autokd.service.compare import compared
-from autokd.storage.run_files import FILES, file_of, present_files
 from autokd.service.logs import follow_log
 from autokd.service.schemas import AuditLine, Budget, SearchInfo, Submission, audit_line
 from autokd.service.service import Service
 from autokd.service.tokens import User
+from autokd.storage.run_files import FILES, file_of, present_files
 
 
 def rest_router(service: Service) -> APIRouter:
@@ -125,9 +125,7 @@ def _add_reading(router: APIRouter, service: Service) -> None:
         return compared([(each, service.settings.run_directory(each.id)) for each in found])
 
     @router.get("/audit", summary="Audit log, the newest first; for admins")
-    def audit(
-        request: Request, search: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 200
-    ) -> list[AuditLine]:
+    def audit(request: Request, search: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 200) -> list[AuditLine]:
         if not user_of(request).may("admin"):
             raise HTTPException(403, "the audit log needs the role 'admin'.")
         return [audit_line(entry) for entry in entries(service.database, limit, search)]

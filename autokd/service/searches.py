@@ -202,9 +202,7 @@ class SearchBook:
 
         self._change(user, search_id, "delete", change, address)
 
-    def _change(
-        self, user: User, search_id: str, action: str, change: Callable[[Search], str], address: str
-    ) -> Search:
+    def _change(self, user: User, search_id: str, action: str, change: Callable[[Search], str], address: str) -> Search:
         def work(session: Session) -> Search:
             search = _existing(session, search_id)
             if not user.may_change(search.owner):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,9 @@ from autokd.service.settings import ServiceSettings
 Backend = Literal["ray", "processes"]
 
 
-def make_backend(settings: ServiceSettings, kind: Backend, ray_address: str | None, num_cpus: int) -> JobBackend:
+def make_backend(
+    settings: ServiceSettings, kind: Backend, ray_address: str | None, num_cpus: int, command: tuple[str, ...] = ()
+) -> JobBackend:
     """Return what runs the jobs of a service.
 
     Args:
@@ -20,17 +23,19 @@ def make_backend(settings: ServiceSettings, kind: Backend, ray_address: str | No
         kind: "ray", or "processes" of this machine.
         ray_address: address of a cluster's job server; None: a Ray is started on this machine.
         num_cpus: CPUs of that Ray.
+        command: command of autokd where jobs run; empty: this Python's on this machine, "autokd" on a cluster.
     """
+    own = command or (sys.executable, "-m", "autokd")
     if kind == "processes":
         from autokd.service.process_jobs import ProcessBackend
 
-        return ProcessBackend(settings.folder / "jobs")
+        return ProcessBackend(settings.folder / "jobs", own)
     from autokd.runtime.ray.head import RayHead
     from autokd.service.ray_jobs import RayBackend
 
     if ray_address is not None:
-        return RayBackend(lambda: ray_address, command=("autokd",))
-    return RayBackend(RayHead(settings.folder / "ray", num_cpus).address)
+        return RayBackend(lambda: ray_address, command or ("autokd",))
+    return RayBackend(RayHead(settings.folder / "ray", num_cpus).address, own)
 
 
 def check_roots(roots: tuple[Path, ...]) -> None:

@@ -108,7 +108,9 @@ def _check_yolo(file: Path, roots: Sequence[Path]) -> None:
 def _check_code(data: Mapping[str, Any], settings: ServiceSettings) -> None:
     teacher = data.get("teacher")
     sections = [*(teacher if isinstance(teacher, list) else [teacher]), data.get("student")]
-    is_code = any(isinstance(each, dict) and (each.get("framework") == "mmdet" or "config" in each) for each in sections)
+    is_code = any(
+        isinstance(each, dict) and (each.get("framework") == "mmdet" or "config" in each) for each in sections
+    )
     if is_code and not settings.allows_mmdetection:
         raise ConfigError(
             "a config of MMDetection is code, which this service does not run. Use a torchvision detector, or ask the "

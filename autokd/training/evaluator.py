@@ -20,6 +20,7 @@ from autokd.distill import TeacherEnsemble
 from autokd.errors import AutoKDError
 from autokd.files import make_private_folder
 from autokd.jobs import Job, JobFailed, JobStopped, Outcome, RecipeName, Report, WorkerResources, inactive_words
+from autokd.metrics import GRADIENT_SHARE
 from autokd.training.assets import TrainingAssets
 from autokd.training.checkpoint.checkpoints import Checkpoints
 from autokd.training.distillation import Distillation
@@ -180,6 +181,8 @@ def _loss_metrics(result: EpochResult, distillation: Distillation | None) -> dic
     if distillation is None:
         return metrics
     metrics["distill_loss"] = result.distill_loss
+    shares_of_gradient = distillation.distiller.gradient_shares()
+    metrics |= {f"{GRADIENT_SHARE}/{term}": share for term, share in shares_of_gradient.items()}
     if isinstance(distillation.distiller, TeacherEnsemble):
         shares = distillation.distiller.shares_T.tolist()
         metrics |= {f"teacher_share_{k}": share for k, share in enumerate(shares, start=1)}

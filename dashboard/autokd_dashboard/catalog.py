@@ -204,4 +204,3 @@ def _results(folder: Path) -> Results | None:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-

@@ -148,7 +148,9 @@ class Site:
     def _pictures(self, question: Question, catalog: Catalog, run: str) -> Answer:
         first = int(question.query.get("first", "0")) if question.query.get("first", "0").isdigit() else 0
         order = question.query.get("order", "differ")
-        return _part("part_pictures.html", pictures_view(catalog, run, self._reader(catalog, run), first, order), question)
+        return _part(
+            "part_pictures.html", pictures_view(catalog, run, self._reader(catalog, run), first, order), question
+        )
 
     def _trials(self, question: Question, catalog: Catalog, run: str) -> Answer:
         since = question.query.get("since", "0")
@@ -203,9 +205,7 @@ def static_file(name: str) -> Answer:
     known = static_names()
     if name not in known:
         return Answer(404, b"There is no such file.", "text/plain")
-    return Answer(
-        body=_static(name), media_type=_STATIC[Path(name).suffix], headers={"Cache-Control": "no-cache"}
-    )
+    return Answer(body=_static(name), media_type=_STATIC[Path(name).suffix], headers={"Cache-Control": "no-cache"})
 
 
 def page_answer(template: str, values: Mapping[str, Any], status: int = 200) -> Answer:

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from autokd.jobs import NO_DISTILLATION
+from autokd.metrics import GRADIENT_SHARE, part_of
 from autokd.report import TrialView, best_trial, entries_of
 from autokd.report.headline import headline
 from autokd.report.mathml import distiller_mathml, operator_cards, read_spec
@@ -26,8 +27,6 @@ from autokd_dashboard.catalog import Catalog, NoRunError, RunCard
 from autokd_dashboard.heat_maps import heat_maps_of
 from autokd_dashboard.run_reader import RunReader
 
-SHARE_METRIC = "gradient_share/"
-"""Beginning of the metric that says a term's share of the gradient."""
 PICTURES_A_TIME = 4
 
 Values = dict[str, Any]
@@ -268,8 +267,8 @@ def share_series(record: TrialRecord) -> dict[str, list[tuple[float, float]]]:
     series: dict[str, list[tuple[float, float]]] = {}
     for report in () if record.outcome is None else record.outcome.reports:
         for name, value in report.metrics.items():
-            if name.startswith(SHARE_METRIC):
-                series.setdefault(name.removeprefix(SHARE_METRIC), []).append((float(report.epoch), float(value)))
+            if (term := part_of(name, GRADIENT_SHARE)) is not None:
+                series.setdefault(term, []).append((float(report.epoch), float(value)))
     return series
 
 

@@ -205,9 +205,7 @@ def test_followed_logs_end_with_the_search(bed: ServiceBed) -> None:
     bed.step()
     bed.backend.end(bed.job(search))
     bed.step()
-    with bed.client.stream(
-        "GET", f"/api/v1/searches/{search}/logs?follow=true", headers=bed.headers("eve")
-    ) as answer:
+    with bed.client.stream("GET", f"/api/v1/searches/{search}/logs?follow=true", headers=bed.headers("eve")) as answer:
         assert "begins" in "".join(answer.iter_text())
 
 

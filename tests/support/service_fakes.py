@@ -136,10 +136,10 @@ class ServiceBed:
 ROLES = {"ann": "submit", "bob": "submit", "eve": "read", "root": "admin"}
 
 
-def make_bed(folder: Path, limits: Limits = Limits(), backend: Any = None, **more: Any) -> ServiceBed:
+def make_bed(folder: Path, limits: Limits | None = None, backend: Any = None, **more: Any) -> ServiceBed:
     """Return a service whose loop does not run by itself."""
     backend = backend or FakeBackend()
-    service = Service(ServiceSettings(folder, limits=limits, **more), backend)
+    service = Service(ServiceSettings(folder, limits=limits or Limits(), **more), backend)
     known = {token.name for token in service.tokens.list()}
     tokens = {name: service.tokens.create(name, role) for name, role in ROLES.items() if name not in known}
     client = TestClient(make_app(service), base_url="http://127.0.0.1", follow_redirects=False)

@@ -125,7 +125,12 @@ class JobServer:
         self._client = _client(address)
 
     def submit(
-        self, job_id: str, entrypoint: str, *, working_dir: Path | None = None, env_vars: Mapping[str, str] | None = None
+        self,
+        job_id: str,
+        entrypoint: str,
+        *,
+        working_dir: Path | None = None,
+        env_vars: Mapping[str, str] | None = None,
     ) -> None:
         """Start a shell command; do nothing if there is a job of its id.
 
