@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from autokd.client import Client
 
 remote_app = typer.Typer(
-    help="Submit, watch, stop and download searches of a service; AUTOKD_SERVICE is its address, AUTOKD_TOKEN the token.",
+    help="Submit, watch, stop, download searches of a service; AUTOKD_SERVICE: its address, AUTOKD_TOKEN: the token.",
     no_args_is_help=True,
 )
 SearchId = Annotated[str, typer.Argument(metavar="SEARCH", help="Id of the search.")]

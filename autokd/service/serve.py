@@ -81,6 +81,7 @@ def run_service(
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(128)  # from here on clients wait instead of being refused
     except OSError as error:
         raise StorageError(f"the service cannot listen on {host}:{port}: {error}. Name another --port.") from error
     print(f"AutoKD serves http://{host}:{listener.getsockname()[1]}/ (Ctrl-C ends it; searches go on)", flush=True)
