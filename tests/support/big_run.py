@@ -88,7 +88,7 @@ def _rows_of(trial: TrialView, trial_id: int, yaml: str) -> Iterator[tuple[str, 
     for name, answer in trial.path:
         yield "params", (trial_id, name, 1.0, _distribution(answer))
     job = {"owner": "me", "job_id": f"trial-{trial.number}", "recipe": "proxy", "seed": 0, "spec": yaml,
-           "digest": f"{trial.number % 97:016x}", "formula": trial.formula, "reused_from": trial.reused_from}  # fmt: skip
+           "digest": f"{trial.number % 97:016x}", "formula": trial.formula, "reused_from": None}  # fmt: skip
     yield "attrs", (trial_id, JOB, json.dumps(job))
     if trial.preset:
         yield "attrs", (trial_id, "preset", json.dumps(trial.preset))
