@@ -47,7 +47,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return markdown
     text = _HEAD.sub("", markdown)
     parts = _FENCE.split(text)  # links in code are code
-    parts[::2] = [_LINK.sub(lambda found: _link(found, origin, page.file.src_uri, config, files), p) for p in parts[::2]]
+    parts[::2] = [
+        _LINK.sub(lambda found: _link(found, origin, page.file.src_uri, config, files), p) for p in parts[::2]
+    ]
     return "".join(parts)
 
 
@@ -129,4 +131,6 @@ def public_modules() -> list[str]:
 
 def _api_index() -> str:
     lines = [f"- [`{module}`]({module}.md)" for module in public_modules()]
-    return "# Python API\n\nPublic packages and modules; what they do not name may change.\n\n" + "\n".join(lines) + "\n"
+    return (
+        "# Python API\n\nPublic packages and modules; what they do not name may change.\n\n" + "\n".join(lines) + "\n"
+    )
