@@ -31,8 +31,8 @@ demo: $(VENV)/installed
 test: lint types fast slow
 
 lint: $(VENV)/installed-dev
-	$(BIN)/ruff check autokd dashboard tests experiments
-	$(BIN)/ruff format --check autokd dashboard tests experiments
+	$(BIN)/ruff check autokd dashboard tests experiments docs
+	$(BIN)/ruff format --check autokd dashboard tests experiments docs
 	$(BIN)/lint-imports
 
 types: $(VENV)/installed-dev

@@ -74,7 +74,9 @@ def points(value: float, digits: int = 1) -> str:
 def interval(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict[str, str]:
     """Return the mean gain in points and the ends of its 95% interval (Student's t over equal seeds)."""
     gain = paired_gain(ours, theirs)
-    assert gain is not None and gain.low is not None and gain.high is not None, "recorded with two seeds or more"
+    assert gain is not None, "recorded with equal seeds"
+    assert gain.low is not None, "recorded with two seeds or more"
+    assert gain.high is not None
     return {"mean": points(gain.mean), "low": points(gain.low), "high": points(gain.high), "seeds": str(gain.count)}
 
 

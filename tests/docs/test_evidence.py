@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 def evidence() -> ModuleType:
     path = ROOT / "docs" / "hooks" / "evidence.py"
     spec = importlib.util.spec_from_file_location("evidence", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     sys.modules["evidence"] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -57,7 +58,8 @@ def test_the_gain_is_the_mean_of_the_differences_of_equal_seeds(evidence):
 def test_the_claim_says_how_often_the_data_had_been_searched():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     claim = re.sub(r"\s+", " ", text.split("<!-- claim -->")[1].split("<!-- end -->")[0])
-    assert "seventh search" in claim and "not blind to test" in claim
+    assert "seventh search" in claim
+    assert "not blind to test" in claim
 
 
 def test_the_front_page_is_short():

@@ -1,4 +1,4 @@
-"""What a release consists of fits together: one version, files that the wheel has, and a quickstart outside the clone."""
+"""What a release consists of fits together: one version, the wheel's files, a quickstart outside the clone."""
 
 from __future__ import annotations
 
