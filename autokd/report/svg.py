@@ -40,7 +40,8 @@ def intervals_svg(entries: Sequence[EntryView], teacher_ap: float | None, judged
     words = "; ".join(f"{entry.name} {s.mean:.4f}" for entry, s in rated)
     return (
         f'<svg class="intervals" viewBox="0 0 {_LEFT + _WIDTH + _RIGHT} {height}" role="img" '
-        f'aria-label="Mean {judged_on} AP with 95% intervals: {html.escape(words)}">{ticks}{teacher}{"".join(rows)}</svg>'
+        f'aria-label="Mean {judged_on} AP with 95% intervals: {html.escape(words)}">'
+        f"{ticks}{teacher}{''.join(rows)}</svg>"
     )
 
 

@@ -81,7 +81,8 @@ def test_five_thousand_trials_stay_responsive(browser: Any, served: Served) -> N
     }"""
     acts = {
         "sort": "document.querySelectorAll('#trials .head button')[3].click()",
-        "filter": "const f = document.getElementById('trial-filter'); f.value = 'cosine'; f.dispatchEvent(new Event('input'))",
+        "filter": "const field = document.getElementById('trial-filter'); field.value = 'cosine';"
+        "field.dispatchEvent(new Event('input'))",
         "scroll": "document.getElementById('trials').scrollTop = 40000",
         "color": "document.querySelector('input[name=tree-color][value=visits]').click()",
         "open": "document.querySelectorAll('#tree button')[1].click()",
