@@ -1,4 +1,4 @@
-"""Formulas in mathematical type: a distiller, and the formulas of operators, as MathML, which browsers draw by themselves.
+"""Formulas in mathematical type: a distiller, and the formulas of operators, as MathML, which browsers draw.
 
 The formulas of the vocabulary are plain text in a small language: names, numbers, indices (``x_i``), powers (``^2``),
 parentheses, bars, ``<a, b>`` and words such as ``mean`` and ``sqrt``. What the reader here does not know is shown as

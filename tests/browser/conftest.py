@@ -16,6 +16,7 @@ import pytest
 from tests.support.big_run import write_big_run
 
 CHROMIUM = os.environ.get("AUTOKD_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+TIMEOUT_MS = float(os.environ.get("AUTOKD_BROWSER_TIMEOUT_MS", "60000"))
 NUM_TRIALS = int(os.environ.get("AUTOKD_BROWSER_TRIALS", "5000"))
 
 
@@ -43,10 +44,16 @@ class Served:
 
     def enter(self, browser: Any, user: str = "ann", path: str = "/", **context: Any) -> Any:
         """Return a page of a user who has signed in."""
-        page = browser.new_context(**context).new_page()
-        page.set_default_timeout(60_000)
+        page = new_page(browser, **context)
         page.goto(f"{self.address}{path}?token={self.bed.tokens[user]}")
         return page
+
+
+def new_page(browser: Any, **context: Any) -> Any:
+    """Return a page in a context of its own."""
+    page = browser.new_context(**context).new_page()
+    page.set_default_timeout(TIMEOUT_MS)
+    return page
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import NUM_TRIALS, Served, screenshots
+from tests.browser.conftest import NUM_TRIALS, Served, new_page, screenshots
 from tests.support.big_run import add_trials
 from tests.support.report_samples import make_trials
 
@@ -39,7 +39,7 @@ def has_no_side_scroll(page: Any) -> bool:
 
 
 def test_a_wrong_token_is_denied_and_a_right_one_lets_in(browser: Any, served: Served) -> None:
-    page = browser.new_context().new_page()
+    page = new_page(browser)
     page.goto(f"{served.address}/runs/{served.small}")
     assert "/login" in page.url
     page.fill("input[name=token]", "akd_wrong")
@@ -150,7 +150,7 @@ def test_results_have_intervals_pictures_and_downloads(browser: Any, served: Ser
 
 
 def test_optunas_dashboard_is_behind_the_same_token(browser: Any, served: Served) -> None:
-    page = browser.new_context().new_page()
+    page = new_page(browser)
     assert page.goto(f"{served.address}/optuna/{served.small}/dashboard").url.startswith(f"{served.address}/login")
     page.context.close()
     page = served.enter(browser, path=f"/optuna/{served.small}/dashboard")
