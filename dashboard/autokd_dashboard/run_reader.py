@@ -55,13 +55,12 @@ class RunReader:
             return (0, []) if self._reader is None else (self._reader.version, self._reader.changed_since(version))
 
     def record(self, number: int) -> TrialRecord | None:
-        """Return what is stored on a trial; None: there is no such trial.
+        """Return what is stored on a trial, as the last call of ``trials`` found it; None: there is no such trial.
 
         Args:
             number: number of the trial.
         """
         with self._lock:
-            self.trials()
             return None if self._reader is None else self._reader.record(number)
 
     def tree(self) -> tuple[int, list[dict[str, Any]]]:

@@ -95,12 +95,14 @@ def rung_rows(trials: Sequence[TrialView]) -> list[tuple[int, int, int, float]]:
     Args:
         trials: trials of the search.
     """
-    found = []
-    for epoch in sorted({epoch for trial in trials for epoch, _ in trial.curve}):
-        values = [value for trial in trials for at, value in trial.curve if at == epoch]
-        pruned = sum(trial.status == "pruned" and trial.curve[-1][0] == epoch for trial in trials if trial.curve)
-        found.append((epoch, len(values), pruned, max(values)))
-    return found
+    reached: dict[int, list[float]] = {}
+    pruned: Counter[int] = Counter()
+    for trial in trials:
+        for epoch, value in trial.curve:
+            reached.setdefault(epoch, []).append(value)
+        if trial.status == "pruned" and trial.curve:
+            pruned[trial.curve[-1][0]] += 1
+    return [(epoch, len(values), pruned[epoch], max(values)) for epoch, values in sorted(reached.items())]
 
 
 def worker_rows(reader: RunReader, trials: Sequence[TrialView]) -> list[tuple[str, int, float, int]]:
