@@ -81,14 +81,15 @@ class Guard:
             await self._app(scope, receive, send)
             return
         environ = _environ(scope)
-        guarded = _with_headers(send)
+        scope.setdefault("state", {})
+        guarded = _with_headers(send, scope)
         try:
             user = await self._admit(scope, environ)
-            scope.setdefault("state", {})["user"] = user
+            scope["state"]["user"] = user
             if user is not None and _query_token(scope) is not None:
                 await _log_in(scope, guarded)
                 return
-            await self._app(scope, _bounded(receive, self._limits.body_bytes), guarded)
+            await self._app(scope, _bounded(receive, self._limits.body_bytes, scope), guarded)
         except Refusal as refusal:
             await _refuse(refusal, scope, guarded)
 
@@ -192,7 +193,7 @@ def _query_token(scope: Scope) -> str | None:
     return next((value for key, value in _query(scope) if key == "token"), None)
 
 
-def _bounded(receive: Receive, most: int) -> Receive:
+def _bounded(receive: Receive, most: int, scope: Scope) -> Receive:
     """Return a receiver that refuses a body that is longer than its header said, or had no length."""
     received = 0
 
@@ -201,14 +202,15 @@ def _bounded(receive: Receive, most: int) -> Receive:
         message = await receive()
         received += len(message.get("body", b""))
         if received > most:
+            scope["state"]["is_too_large"] = True  # the framework takes the exception for a body that it cannot read
             raise Refusal(413, f"A request has at most {most} bytes.")
         return message
 
     return bounded
 
 
-def _with_headers(send: Send) -> Send:
-    """Return a sender that adds the security headers."""
+def _with_headers(send: Send, scope: Scope) -> Send:
+    """Return a sender that adds the security headers, and the status of a body that was too large."""
 
     async def sending(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
@@ -217,6 +219,8 @@ def _with_headers(send: Send) -> Send:
             if b"content-security-policy" not in present:
                 added.append((_POLICY_NAME.encode(), CONTENT_POLICY.encode()))
             message["headers"] = [*message.get("headers", []), *added]
+            if scope["state"].get("is_too_large"):
+                message["status"] = 413
         await send(message)
 
     return sending

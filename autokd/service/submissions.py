@@ -20,6 +20,8 @@ from autokd.documents import dump_yaml, load_document
 from autokd.errors import ConfigError, name_list
 from autokd.service.settings import ServiceSettings
 
+_PATH_KEYS = ("root", "checkpoint", "config")
+_SUFFIXES = (".yaml", ".yml", ".pt", ".pth", ".py", ".safetensors", ".bin")
 _YOLO_KEYS = ("path", "train", "val", "test")
 
 
@@ -42,7 +44,7 @@ def check_submission(text: str, overrides: Mapping[str, Any], settings: ServiceS
     data = overridden(data, overrides)
     _check_code(data, settings)
     for place, value in _texts(data):
-        if _may_be_path(value):
+        if _may_be_path(place, value):
             _check_path(value, place, settings.roots)
     config = load_config(dump_yaml(data) + "\n")
     check_paths(config, settings.roots)
@@ -130,7 +132,12 @@ def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
             yield from _texts(item, f"{place}[{i}]")
 
 
-def _may_be_path(text: str) -> bool:
+def _may_be_path(place: str, text: str) -> bool:
+    """Return whether a text of the raw file is a path that is not seen from the data's own root, or leads out of it."""
+    if place.rpartition(".")[2] in _PATH_KEYS:
+        return True
+    if not place.startswith("data.") and ("/" in text or Path(text).suffix in _SUFFIXES):
+        return True
     return text.startswith(("/", "~", "\\")) or "$" in text or ".." in text.replace("\\", "/").split("/")
 
 

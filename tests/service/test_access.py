@@ -170,7 +170,7 @@ def test_a_file_below_an_allowed_folder_is_taken(rules: ServiceSettings) -> None
         lambda root: coco(root, train="../other/train.json"),
         lambda root: coco(root, images="link/images"),
         lambda root: coco(Path("relative")),
-        lambda root: coco(Path("~")),
+        lambda root: coco(Path("~/x")),
         lambda root: coco(Path("$HOME")),
         lambda root: coco(root).replace("train: {epochs: 1}", f"checkpoint: {root}/link/teacher.pth"),
         lambda root: CONFIG + f"full: {{baselines: [none, {root.parent}/other/x.yaml]}}\n",
