@@ -11,36 +11,16 @@ Example::
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlencode, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.parse import quote, urlencode
 
-from autokd.errors import AutoKDError
+from autokd.connection import Connection, ServiceError
 
-ADDRESS_VARIABLE = "AUTOKD_SERVICE"
-TOKEN_VARIABLE = "AUTOKD_TOKEN"
 ENDED_STATES = ("finished", "stopped", "failed")
-
-
-class ServiceError(AutoKDError):
-    """A service refused a request, or did not answer.
-
-    Args:
-        message: the service's words.
-        status: HTTP status; 0: it did not answer.
-    """
-
-    def __init__(self, message: str, status: int = 0) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class Client:
@@ -56,19 +36,7 @@ class Client:
     """
 
     def __init__(self, address: str | None = None, token: str | None = None, *, timeout_s: float = 60.0) -> None:
-        address = address or os.environ.get(ADDRESS_VARIABLE)
-        token = token or os.environ.get(TOKEN_VARIABLE)
-        if not address or not token:
-            raise ServiceError(
-                f"the address of the service and a token are needed: set {ADDRESS_VARIABLE} and {TOKEN_VARIABLE} "
-                "(@FILE for a file that holds the token)."
-            )
-        if urlsplit(address).scheme not in ("http", "https"):
-            raise ServiceError(f"the address {address!r} of the service does not begin with http:// or https://.")
-        self._address = address.rstrip("/")
-        self._token = _token(token)
-        self._timeout_s = timeout_s
-        self._opener = build_opener(_NoRedirect)
+        self._connection = Connection(address, token, timeout_s)
 
     def submit(
         self, config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
@@ -87,7 +55,7 @@ class Client:
             ServiceError: if the service refuses it; the message says why.
         """
         body = {"config": _config_text(config), "overrides": dict(overrides or {})}
-        found: dict[str, Any] = self._json("POST", "searches", body)
+        found: dict[str, Any] = self._connection.json("POST", "searches", body)
         return found
 
     def list(self, *, owner: str = "", state: str = "", text: str = "", limit: int = 200) -> list[dict[str, Any]]:
@@ -103,7 +71,7 @@ class Client:
             ServiceError: if the service does not answer.
         """
         asked = {"owner": owner, "state": state, "text": text, "limit": limit}
-        found: list[dict[str, Any]] = self._json("GET", f"searches?{urlencode(asked)}")
+        found: list[dict[str, Any]] = self._connection.json("GET", f"searches?{urlencode(asked)}")
         return found
 
     def status(self, search_id: str) -> dict[str, Any]:
@@ -115,7 +83,7 @@ class Client:
         Raises:
             ServiceError: if there is none.
         """
-        found: dict[str, Any] = self._json("GET", _place(search_id))
+        found: dict[str, Any] = self._connection.json("GET", _place(search_id))
         return found
 
     def wait(self, search_id: str, *, poll_s: float = 5.0, timeout_s: float | None = None) -> dict[str, Any]:
@@ -147,9 +115,7 @@ class Client:
             ServiceError: if there is no such search.
         """
         query = "?follow=true" if follow else ""
-        with self._open(
-            "GET", f"{_place(search_id)}/logs{query}", timeout_s=None if follow else self._timeout_s
-        ) as answer:
+        with self._connection.open("GET", f"{_place(search_id)}/logs{query}", is_endless=follow) as answer:
             while part := answer.read1(2**16):
                 yield part.decode(errors="replace")
 
@@ -162,7 +128,7 @@ class Client:
         Raises:
             ServiceError: if it is over, or another's.
         """
-        found: dict[str, Any] = self._json("POST", f"{_place(search_id)}/stop")
+        found: dict[str, Any] = self._connection.json("POST", f"{_place(search_id)}/stop")
         return found
 
     def resume(self, search_id: str) -> dict[str, Any]:
@@ -174,7 +140,7 @@ class Client:
         Raises:
             ServiceError: if it runs or has finished, or is another's.
         """
-        found: dict[str, Any] = self._json("POST", f"{_place(search_id)}/resume")
+        found: dict[str, Any] = self._connection.json("POST", f"{_place(search_id)}/resume")
         return found
 
     def set_budget(self, search_id: str, trials: int) -> dict[str, Any]:
@@ -187,7 +153,7 @@ class Client:
         Raises:
             ServiceError: if the number is out of range, or the search another's.
         """
-        found: dict[str, Any] = self._json("PATCH", _place(search_id), {"trials": trials})
+        found: dict[str, Any] = self._connection.json("PATCH", _place(search_id), {"trials": trials})
         return found
 
     def delete(self, search_id: str) -> None:
@@ -199,7 +165,7 @@ class Client:
         Raises:
             ServiceError: if it is another's.
         """
-        self._open("DELETE", _place(search_id)).close()
+        self._connection.open("DELETE", _place(search_id)).close()
 
     def results(self, search_id: str) -> dict[str, Any]:
         """Return the content of results.json.
@@ -210,7 +176,7 @@ class Client:
         Raises:
             ServiceError: if there are none yet.
         """
-        found: dict[str, Any] = self._json("GET", f"{_place(search_id)}/results")
+        found: dict[str, Any] = self._connection.json("GET", f"{_place(search_id)}/results")
         return found
 
     def files(self, search_id: str) -> dict[str, dict[str, Any]]:
@@ -222,7 +188,7 @@ class Client:
         Raises:
             ServiceError: if there is no such search.
         """
-        found: dict[str, dict[str, Any]] = self._json("GET", f"{_place(search_id)}/files")
+        found: dict[str, dict[str, Any]] = self._connection.json("GET", f"{_place(search_id)}/files")
         return found
 
     def download(self, search_id: str, kind: str, path: str | Path) -> Path:
@@ -245,7 +211,7 @@ class Client:
         if target.is_dir():
             target = target / self.files(search_id).get(kind, {"name": kind})["name"]
         with (
-            self._open("GET", f"{_place(search_id)}/files/{quote(kind, safe='')}") as answer,
+            self._connection.open("GET", f"{_place(search_id)}/files/{quote(kind, safe='')}") as answer,
             atomic_file(target) as temporary,
             temporary.open("wb") as file,
         ):
@@ -261,7 +227,9 @@ class Client:
         Raises:
             ServiceError: if there are fewer or more, or one does not exist.
         """
-        found: list[dict[str, Any]] = self._json("GET", f"compare?{urlencode({'ids': ','.join(search_ids)})}")
+        found: list[dict[str, Any]] = self._connection.json(
+            "GET", f"compare?{urlencode({'ids': ','.join(search_ids)})}"
+        )
         return found
 
     def audit(self, *, limit: int = 200) -> list[dict[str, Any]]:
@@ -273,44 +241,8 @@ class Client:
         Raises:
             ServiceError: if the token's role is another.
         """
-        found: list[dict[str, Any]] = self._json("GET", f"audit?limit={limit}")
+        found: list[dict[str, Any]] = self._connection.json("GET", f"audit?limit={limit}")
         return found
-
-    def _json(self, method: str, place: str, body: Any = None) -> Any:
-        with self._open(method, place, body) as answer:
-            return json.load(answer)
-
-    def _open(self, method: str, place: str, body: Any = None, timeout_s: float | None = 60.0) -> HTTPResponse:
-        headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
-        data = None
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-            data = json.dumps(body).encode()
-        request = Request(f"{self._address}/api/v1/{place}", data, headers, method=method)
-        try:
-            answer: HTTPResponse = self._opener.open(request, timeout=timeout_s)
-        except HTTPError as error:
-            raise ServiceError(_reason(error), error.code) from None
-        except (URLError, OSError) as error:
-            reason = getattr(error, "reason", error)
-            raise ServiceError(f"the service at {self._address} does not answer: {reason}.") from None
-        return answer
-
-
-class _NoRedirect(HTTPRedirectHandler):
-    """The token must not follow a redirection to another server."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
-
-
-def _token(text: str) -> str:
-    if not text.startswith("@"):
-        return text
-    try:
-        return Path(text[1:]).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ServiceError(f"the file of the token cannot be read: {error}.") from error
 
 
 def _place(search_id: str) -> str:
@@ -328,15 +260,6 @@ def _config_text(config: str | Path | Mapping[str, Any]) -> str:
         return Path(config).read_text(encoding="utf-8")
     except OSError as error:
         raise ServiceError(f"the config file cannot be read: {error}.") from error
-
-
-def _reason(error: HTTPError) -> str:
-    """Return the service's words on a refusal."""
-    text = error.read(2**16).decode(errors="replace")
-    try:
-        return str(json.loads(text)["error"])
-    except (ValueError, KeyError, TypeError):
-        return f"{error.code} {error.reason}: {text[:200]}".strip()
 
 
 __all__ = ["Client", "ServiceError"]

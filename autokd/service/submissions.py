@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,12 @@ def check_paths(config: RunConfig, roots: Sequence[Path]) -> None:
     for place, path in _paths(config):
         inside = root if place.startswith("data.") and root is not None and not path.is_absolute() else Path()
         _check_path(str(inside / path), place, roots)
+    for place, detector in (
+        *((f"teacher[{i}]", each) for i, each in enumerate(config.teachers)),
+        ("student", config.student),
+    ):
+        for path in detector.weight_files().values():
+            _check_path(str(path), place, roots)
     for place, name in _distiller_files(config):
         _check_path(name, place, roots)
     if data.format == "yolo" and root is not None:
@@ -134,7 +141,8 @@ def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
 
 def _may_be_path(place: str, text: str) -> bool:
     """Return whether a text of the raw file is a path that is not seen from the data's own root, or leads out of it."""
-    if place.rpartition(".")[2] in _PATH_KEYS:
+    key = place.rpartition(".")[2]
+    if key in _PATH_KEYS or (key == "weights" and re.fullmatch(r"[A-Z0-9_]+", text) is None):
         return True
     if not place.startswith("data.") and ("/" in text or Path(text).suffix in _SUFFIXES):
         return True

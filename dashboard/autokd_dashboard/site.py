@@ -17,12 +17,11 @@ from urllib.parse import unquote
 from autokd.errors import AutoKDError
 from autokd.storage.run_files import FILES, NoFileError, file_of
 from autokd_dashboard.catalog import Catalog, NoRunError, RefusedError
+from autokd_dashboard.distiller_views import distiller_view, entry_view
 from autokd_dashboard.render import render
 from autokd_dashboard.run_reader import Readers, trial_rows
 from autokd_dashboard.views import (
     compare_view,
-    distiller_view,
-    entry_view,
     list_view,
     live_view,
     pictures_view,

@@ -10,26 +10,21 @@ from typing import Any
 from markupsafe import Markup
 
 from autokd.jobs import NO_DISTILLATION
-from autokd.metrics import GRADIENT_SHARE, part_of
 from autokd.report import TrialView, best_trial, entries_of
 from autokd.report.headline import headline
-from autokd.report.mathml import distiller_mathml, operator_cards, read_spec
 from autokd.report.pictures import draw_panels
 from autokd.report.pictures_file import difference, load_pictures
 from autokd.report.race import EXPECTED, finalist_rows, race_words, round_rows
-from autokd.report.svg import intervals_svg, lines_svg
+from autokd.report.svg import intervals_svg
 from autokd.report.tables import FOOTNOTE, rows
 from autokd.report.words import cards, class_rows, fidelity_words, size_rows, teacher_words
-from autokd.spec import DistillerSpec
-from autokd.storage import Results, TrialRecord
 from autokd.storage.run_files import FILES, present_files
-from autokd_dashboard.catalog import Catalog, NoRunError, RunCard
+from autokd_dashboard.catalog import Catalog, RunCard
+from autokd_dashboard.distiller_views import Values, spec_math, winner_math
 from autokd_dashboard.heat_maps import heat_maps_of
 from autokd_dashboard.run_reader import RunReader
 
 PICTURES_A_TIME = 4
-
-Values = dict[str, Any]
 
 
 def list_view(catalog: Catalog, query: Mapping[str, str]) -> Values:
@@ -85,7 +80,7 @@ def live_view(catalog: Catalog, run: str, reader: RunReader) -> Values:
         "finalist_rows": finalist_rows(race),
         "round_rows": round_rows(race),
         "has_results": reader.results() is not None,
-        "winner_math": _winner_math(reader.results()),
+        "winner_math": winner_math(reader.results()),
     }
 
 
@@ -122,57 +117,6 @@ def worker_rows(reader: RunReader, trials: Sequence[TrialView]) -> list[tuple[st
     return [(name, *numbers) for name, numbers in sorted(found.items())]
 
 
-def distiller_view(catalog: Catalog, run: str, reader: RunReader, number: int) -> Values:
-    """Return the page of a trial's distiller.
-
-    Args:
-        catalog: runs.
-        run: id of the run.
-        reader: the run.
-        number: number of the trial.
-
-    Raises:
-        NoRunError: if there is no such trial.
-    """
-    card = catalog.card(run)
-    trial = next((each for each in reader.trials() if each.number == number), None)
-    record = reader.record(number)
-    if trial is None or record is None:
-        raise NoRunError(f"there is no trial {number} in this run.")
-    view = _distiller(catalog, card, f"trial {number}", record.spec_yaml)
-    return view | {
-        "trial": trial,
-        "shares": Markup(lines_svg(share_series(record), "Share of each term in the gradient, epoch by epoch")),
-        "curve": Markup(_curve(trial)),
-        "place": place_in_tree(trial, reader.tree()[1]),
-        "relatives": reader.others_like(trial),
-    }
-
-
-def entry_view(catalog: Catalog, run: str, reader: RunReader, name: str) -> Values:
-    """Return the page of an entry's distiller, or of its trial if it was one.
-
-    Args:
-        catalog: runs.
-        run: id of the run.
-        reader: the run.
-        name: name of the entry.
-
-    Raises:
-        NoRunError: if there is no such entry.
-    """
-    card, results = catalog.card(run), reader.results()
-    entry = next((each for each in results.entries if each.name == name), None) if results is not None else None
-    if entry is None:
-        raise NoRunError(f"there is no entry {name[:80]!r} in the results of this run.")
-    trial = next((each for each in reader.trials() if each.digest == entry.digest and each.has_value), None)
-    if trial is not None:
-        return distiller_view(catalog, run, reader, trial.number) | {"title": name}
-    yaml = DistillerSpec.from_data(entry.spec).to_yaml() if entry.spec else ""
-    view = _distiller(catalog, card, name, yaml)
-    return view | {"trial": None, "shares": "", "curve": "", "place": [], "relatives": []}
-
-
 def results_view(catalog: Catalog, run: str, reader: RunReader) -> Values:
     """Return the page of the results, made of the report's parts.
 
@@ -206,7 +150,7 @@ def results_view(catalog: Catalog, run: str, reader: RunReader) -> Values:
         "round_rows": round_rows(data.race),
         "race_words": race_words(data.race),
         "expected_footnote": EXPECTED,
-        "winner_math": _winner_math(reader.results()),
+        "winner_math": winner_math(reader.results()),
         "files": [(kind, FILES[kind].meaning, path.stat().st_size) for kind, path in _files(card).items()],
         "heat_maps": heat_maps_of(reader.folder),
     }
@@ -250,7 +194,7 @@ def compare_view(catalog: Catalog, chosen: Sequence[tuple[str, RunReader]]) -> V
         trials, results = reader.trials(), reader.results()
         best = best_trial(trials)
         record = None if best is None else reader.record(best.number)
-        math = _winner_math(results) or _math(record.spec_yaml if record is not None else "")
+        math = winner_math(results) or spec_math(record.spec_yaml if record is not None else "")
         columns.append(
             {
                 "card": catalog.card(run), "best": best, "math": math, "num_trials": len(trials),
@@ -258,67 +202,6 @@ def compare_view(catalog: Catalog, chosen: Sequence[tuple[str, RunReader]]) -> V
             }
         )  # fmt: skip
     return {"catalog": catalog, "columns": columns}
-
-
-def share_series(record: TrialRecord) -> dict[str, list[tuple[float, float]]]:
-    """Return each term's share of the gradient after each epoch; empty if none was measured.
-
-    Args:
-        record: the trial.
-    """
-    series: dict[str, list[tuple[float, float]]] = {}
-    for report in () if record.outcome is None else record.outcome.reports:
-        for name, value in report.metrics.items():
-            if (term := part_of(name, GRADIENT_SHARE)) is not None:
-                series.setdefault(term, []).append((float(report.epoch), float(value)))
-    return series
-
-
-def place_in_tree(trial: TrialView, nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the nodes of the tree that a trial passed, the root first, as far as the tree lists them.
-
-    Args:
-        trial: the trial.
-        nodes: nodes of the tree, parents first.
-    """
-    listed = [i for i, node in enumerate(nodes) if trial.number in node.get("trials", ())]
-    if not listed:
-        return []
-    place, path = listed[-1], []
-    while place >= 0:
-        path.append(nodes[place])
-        place = nodes[place]["parent"]
-    return path[::-1]
-
-
-def _distiller(catalog: Catalog, card: RunCard, title: str, yaml: str) -> Values:
-    spec = read_spec(yaml)
-    return {
-        "catalog": catalog,
-        "card": card,
-        "title": title,
-        "yaml": yaml,
-        "math": "" if spec is None else Markup(distiller_mathml(spec)),
-        "operators": [] if spec is None else [(each, Markup(each.math)) for each in operator_cards(spec)],
-        "digest": "" if spec is None else spec.digest,
-    }
-
-
-def _math(yaml: str) -> Markup | str:
-    spec = read_spec(yaml)
-    return "" if spec is None else Markup(distiller_mathml(spec))
-
-
-def _winner_math(results: Results | None) -> Markup | str:
-    entry = None if results is None else next((e for e in results.entries if e.name == results.winner), None)
-    return "" if entry is None or not entry.spec else _math(DistillerSpec.from_data(entry.spec).to_yaml())
-
-
-def _curve(trial: TrialView) -> str:
-    if len(trial.curve) < 2:
-        return ""
-    values = [value for _, value in trial.curve]
-    return lines_svg({"reward": trial.curve}, "Reward after each epoch", min(0.0, *values), max(0.0, *values))
 
 
 def _picture(image: Any, threshold: float, winner: str) -> Values:

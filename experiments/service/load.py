@@ -87,7 +87,7 @@ def fill(client: Client, options: argparse.Namespace) -> list[str]:
 
 def measure(client: Client, token: str, searches: list[str], options: argparse.Namespace) -> dict[str, object]:
     """Send requests at a fixed rate; return latencies in milliseconds by kind."""
-    address = urlsplit(client._address).netloc
+    address = urlsplit(client._connection.address).netloc
     latencies: dict[str, list[float]] = defaultdict(list)
     failures: list[str] = []
     connections = threading.local()

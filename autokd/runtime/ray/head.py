@@ -23,7 +23,7 @@ from autokd.files import write_text_atomically
 from autokd.runtime.ray.session import quiet_environment
 from autokd.runtime.ray.token import prepare_token
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 30.0
 _PORTS = (
     "--port", "--dashboard-port", "--dashboard-agent-listen-port", "--dashboard-agent-grpc-port",
