@@ -11,6 +11,7 @@ Example::
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +55,11 @@ class Client:
         Raises:
             ServiceError: if the service refuses it; the message says why.
         """
-        body = {"config": _config_text(config), "overrides": dict(overrides or {})}
+        text = _config_text(config)
+        named = (
+            {} if re.search(r"^name:", text, re.MULTILINE) or not _is_path(config) else {"name": Path(str(config)).stem}
+        )
+        body = {"config": text, "overrides": named | dict(overrides or {})}
         found: dict[str, Any] = self._connection.json("POST", "searches", body)
         return found
 
@@ -249,12 +254,16 @@ def _place(search_id: str) -> str:
     return f"searches/{quote(search_id, safe='')}"
 
 
+def _is_path(config: str | Path | Mapping[str, Any]) -> bool:
+    return isinstance(config, Path) or (isinstance(config, str) and "\n" not in config)
+
+
 def _config_text(config: str | Path | Mapping[str, Any]) -> str:
     if isinstance(config, Mapping):
         from autokd.documents import dump_yaml
 
         return dump_yaml(dict(config))
-    if isinstance(config, str) and "\n" in config:
+    if isinstance(config, str) and not _is_path(config):
         return config
     try:
         return Path(config).read_text(encoding="utf-8")

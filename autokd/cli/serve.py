@@ -92,7 +92,7 @@ def serve(
 ) -> None:
     """Serve searches of several users: pages for a browser, REST for scripts, until Ctrl-C."""
     _require_extra()
-    from autokd.cli.storage import chosen_storage
+    from autokd.cli.storage import storage_for_job
     from autokd.runtime.resources import num_local_cores
     from autokd.service.serve import check_roots, make_backend, run_service
     from autokd.service.settings import Limits, ServiceSettings
@@ -107,7 +107,7 @@ def serve(
         limits=Limits(running=running, requests_per_s=rate, burst=max(1, int(2 * rate))),
         price=price,
         currency=currency,
-        storage=None if storage is None else chosen_storage(storage),
+        storage=None if storage is None else storage_for_job(storage),
     )
     made = make_backend(settings, backend.value, ray_address, num_local_cores(), tuple(shlex.split(command)))
     run_service(settings, made, host, port, tuple(name or ()))

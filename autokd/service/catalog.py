@@ -10,6 +10,7 @@ from autokd.service.database import Search
 from autokd.service.searches import UnknownSearchError
 from autokd.service.service import Service
 from autokd.service.tokens import User
+from autokd.storage import read_address
 from autokd_dashboard.catalog import NoRunError, RefusedError, RunCard
 
 
@@ -66,7 +67,8 @@ class ServiceCatalog:
         Args:
             run_id: id of the search.
         """
-        return self.service.settings.storage
+        address = self.service.settings.storage
+        return None if address is None else read_address(address)
 
     def log(self, run_id: str) -> str:
         """Return the log of a search so far.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -15,9 +16,13 @@ from autokd.service.catalog import ServiceCatalog
 from autokd.service.guard import cookie_header
 from autokd.service.rest import client_of, user_of
 from autokd.service.service import Service
+from autokd_dashboard.access import Application
 from autokd_dashboard.optuna_pages import optuna_application
 from autokd_dashboard.site import Answer, Question, Site, page_answer, static_file
 from autokd_dashboard.source import open_storage
+
+MAX_OPENED = 16
+"""Number of databases that are kept open for Optuna's dashboard."""
 
 
 def add_pages(app: FastAPI, service: Service) -> None:
@@ -28,6 +33,7 @@ def add_pages(app: FastAPI, service: Service) -> None:
         service: the service.
     """
     site = Site()
+    opened: OrderedDict[str, Application] = OrderedDict()
 
     @app.get("/login", include_in_schema=False)
     def login(request: Request, next: str = "/") -> Response:
@@ -59,7 +65,7 @@ def add_pages(app: FastAPI, service: Service) -> None:
 
     @app.api_route("/optuna/{search_id}/{rest:path}", methods=["GET", "HEAD"], include_in_schema=False)
     async def optuna(request: Request, search_id: str, rest: str) -> Response:
-        return await anyio.to_thread.run_sync(partial(_optuna, service, request, search_id))
+        return await anyio.to_thread.run_sync(partial(_optuna, service, opened, request, search_id))
 
     @app.api_route("/{path:path}", methods=["GET", "POST"], include_in_schema=False)
     async def page(request: Request, path: str) -> Response:
@@ -89,18 +95,21 @@ def _own_path(place: str) -> str:
     return "/" + place.lstrip("/\\") if place.startswith("/") else "/"
 
 
-def _optuna(service: Service, request: Request, search_id: str) -> Response:
-    run_dir = service.run_directory(search_id)
+def _optuna(service: Service, opened: OrderedDict[str, Application], request: Request, search_id: str) -> Response:
     from optuna_dashboard import wsgi
 
-    inner = wsgi(open_storage(service.settings.storage or run_dir))
+    address = service.settings.storage or str(service.run_directory(search_id))
+    if address not in opened:
+        opened[address] = wsgi(open_storage(address))
+        while len(opened) > MAX_OPENED:
+            opened.popitem(last=False)
     environ: dict[str, Any] = {
         "REQUEST_METHOD": request.method, "PATH_INFO": request.url.path, "QUERY_STRING": request.url.query,
         "SERVER_NAME": "autokd", "SERVER_PORT": "80", "wsgi.url_scheme": "http", "HTTP_HOST": "autokd",
         "SCRIPT_NAME": "", "wsgi.version": (1, 0), "wsgi.multithread": True, "wsgi.multiprocess": False,
     }  # fmt: skip
     got: list[Any] = []
-    app = optuna_application(inner, f"/optuna/{search_id}")
+    app = optuna_application(opened[address], f"/optuna/{search_id}")
     body = b"".join(app(environ, lambda status, headers, *_: got.extend((status, headers))))
     return Response(body, int(got[0].split()[0]), {name: value for name, value in got[1] if name.lower() != "server"})
 

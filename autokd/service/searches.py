@@ -68,11 +68,14 @@ class SearchBook:
         if not user.may("submit"):
             raise ForbiddenError(f"the token {user.name!r} may read only; submitting needs the role 'submit'.")
         config = check_submission(text, overrides, self._settings)
+        search_id = new_id()
+        # Studies of one database are distinguished by their names.
+        name = config.name if self._settings.storage is None else f"{config.name}-{search_id}"
         search = Search(
-            id=new_id(), name=config.name, owner=user.name, trials=config.search.trials, created_s=time.time(),
+            id=search_id, name=name, owner=user.name, trials=config.search.trials, created_s=time.time(),
             wanted="run", state="queued", attempt=0, losses=0, message="", running_s=0.0, summary={},
         )  # fmt: skip
-        _write_submission(self._settings, search.id, text, overrides)
+        _write_submission(self._settings, search.id, text, {**overrides, "name": name})
 
         def work(session: Session) -> Search:
             wanted = select(func.count()).where(Search.owner == user.name, Search.state.in_(OPEN_STATES))

@@ -40,7 +40,8 @@ class ServiceSettings:
         price: price of an hour of one running search, in ``currency``; None: no costs are shown.
         currency: name of the currency.
         check_every_s: seconds between two looks at the jobs.
-        storage: address of the database of all studies; None: study.db in the run directory of each.
+        storage: address of the database of all studies without a password, or "@FILE" that holds it; None: study.db in
+            the run directory of each.
     """
 
     folder: Path
