@@ -29,7 +29,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 COOKIE = "autokd-service"
 REMEMBER_S = 2.0
 """Seconds for which a token is known without a look into the database; a revoked one works so much longer."""
-PUBLIC = ("/login", "/api/v1/health", "/static/site.css", "/static/site.js", "/favicon.ico")
+PUBLIC = ("/login", "/api/v1/health", "/static/site.css", "/static/site.js")
 """Paths that need no token: they show nothing of a search."""
 CONTENT_POLICY = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; "
@@ -113,16 +113,16 @@ class Guard:
         if user is None:
             if scope["path"] in PUBLIC:
                 return None
-            self._fail(address)
-        assert user is not None
+            if text is not None:
+                self._count_failure(address)
+            raise Refusal(401, "A token is needed: 'Authorization: Bearer TOKEN', or sign in at /login.")
         if (wait_s := self._rates.wait_s(user.name)) > 0:
             raise Refusal(429, f"Too many requests of the token {user.name!r}.", wait_s)
         return user
 
-    def _fail(self, address: str) -> None:
+    def _count_failure(self, address: str) -> None:
         if (wait_s := self._failures.wait_s(address)) > 0:
             raise Refusal(429, "Too many wrong tokens from this address.", wait_s)
-        raise Refusal(401, "A token is needed: 'Authorization: Bearer TOKEN', or sign in at /login.")
 
     async def _user_of(self, text: str | None) -> User | None:
         if not text:
