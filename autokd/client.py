@@ -21,6 +21,7 @@ from urllib.parse import quote, urlencode
 
 from autokd.connection import Connection, ServiceError
 
+Rows = list[dict[str, Any]]
 ENDED_STATES = ("finished", "stopped", "failed")
 
 
@@ -63,7 +64,7 @@ class Client:
         found: dict[str, Any] = self._connection.json("POST", "searches", body)
         return found
 
-    def list(self, *, owner: str = "", state: str = "", text: str = "", limit: int = 200) -> list[dict[str, Any]]:
+    def list(self, *, owner: str = "", state: str = "", text: str = "", limit: int = 200) -> Rows:
         """Return searches, the newest first.
 
         Args:
@@ -76,7 +77,7 @@ class Client:
             ServiceError: if the service does not answer.
         """
         asked = {"owner": owner, "state": state, "text": text, "limit": limit}
-        found: list[dict[str, Any]] = self._connection.json("GET", f"searches?{urlencode(asked)}")
+        found: Rows = self._connection.json("GET", f"searches?{urlencode(asked)}")
         return found
 
     def status(self, search_id: str) -> dict[str, Any]:
@@ -223,7 +224,7 @@ class Client:
             shutil.copyfileobj(answer, file)
         return target
 
-    def compare(self, search_ids: Sequence[str]) -> list[dict[str, Any]]:
+    def compare(self, search_ids: Sequence[str]) -> Rows:
         """Return two to four searches side by side.
 
         Args:
@@ -232,12 +233,12 @@ class Client:
         Raises:
             ServiceError: if there are fewer or more, or one does not exist.
         """
-        found: list[dict[str, Any]] = self._connection.json(
+        found: Rows = self._connection.json(
             "GET", f"compare?{urlencode({'ids': ','.join(search_ids)})}"
         )
         return found
 
-    def audit(self, *, limit: int = 200) -> list[dict[str, Any]]:
+    def audit(self, *, limit: int = 200) -> Rows:
         """Return the audit log, the newest line first; for admins.
 
         Args:
@@ -246,7 +247,7 @@ class Client:
         Raises:
             ServiceError: if the token's role is another.
         """
-        found: list[dict[str, Any]] = self._connection.json("GET", f"audit?limit={limit}")
+        found: Rows = self._connection.json("GET", f"audit?limit={limit}")
         return found
 
 

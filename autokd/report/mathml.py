@@ -111,7 +111,7 @@ def _term(term: TermSpec) -> str:
 
 def _weight(term: TermSpec) -> str:
     weight = term.weight
-    notes = [weight.kind, *([weight.schedule] if weight.schedule != "constant" else [])]
+    notes: list[str] = [weight.kind, *([weight.schedule] if weight.schedule != "constant" else [])]
     notes += [f"{weight.level_weighting}-weighted levels"] if weight.level_weighting != "equal" else []
     tip = {
         "relative": "gradient norm of the term over that of the task loss",
