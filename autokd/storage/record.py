@@ -128,6 +128,19 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
     )
 
 
+def promoted_of(trial: optuna.Trial) -> str | None:
+    """Return the student that taught in a trial before it was interrupted.
+
+    Args:
+        trial: trial that has just been asked for.
+
+    Returns:
+        Digest of the student; empty: none taught; None: the trial is new.
+    """
+    job = trial.user_attrs.get(JOB)
+    return None if job is None else str(job.get("promoted", ""))
+
+
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     """Return an outcome as strict JSON.
 

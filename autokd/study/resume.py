@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-from optuna.trial import TrialState
+from typing import TYPE_CHECKING, Any
 
 from autokd.errors import StorageError
-from autokd.search import FORGET_ATTR
-from autokd.storage import StudyFacts, TrialRecord, read_record, reclaim_running
+from autokd.storage import StudyFacts, TrialRecord, reclaim_running
 from autokd.study.contents import check_same_contents
 
 if TYPE_CHECKING:
     import optuna
+
+_PRESET = "preset"
+"""Attribute of a trial that was put into the queue: name of its preset."""
 
 
 def claim_study(study: optuna.Study, config_digest: str, contents: Mapping[str, str]) -> None:
@@ -70,7 +70,7 @@ class RunClock:
 
 
 def recover_trials(study: optuna.Study, owner: str) -> tuple[TrialRecord, ...]:
-    """End the trials that a dead driver of this run left running, and enqueue them again.
+    """Put the trials that a dead driver of this run left running back into the queue.
 
     Args:
         study: study of the run.
@@ -79,25 +79,27 @@ def recover_trials(study: optuna.Study, owner: str) -> tuple[TrialRecord, ...]:
     Returns:
         Trials that had been trained, but whose value Optuna was not told. They still run; the caller tells them.
     """
-    reclaimed = reclaim_running(study, owner, {FORGET_ATTR: True})
-    _enqueue_again(study, reclaimed.interrupted)
-    return tuple(record for record in reclaimed.to_tell if record.outcome is not None)
+    return reclaim_running(study, {owner}).to_tell
 
 
 def end_open_trials(study: optuna.Study, owner: str) -> None:
-    """End the trials in flight before the process ends, so that a resumed run evaluates them again.
+    """Put the trials in flight back into the queue before the process ends: a resumed run evaluates them first.
 
     Args:
         study: study of the run.
         owner: the run's own mark; trials of other runs are left alone.
     """
-    _enqueue_again(study, reclaim_running(study, owner, {FORGET_ATTR: True}).interrupted)
+    reclaim_running(study, {owner})
 
 
-def _enqueue_again(study: optuna.Study, numbers: Sequence[int]) -> None:
-    trials = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    for trial in trials:
-        # A trial without parameters or digest died inside the sampler; there is nothing to repeat.
-        if trial.number in numbers and trial.params and read_record(trial).digest:
-            preset = {key: value for key, value in trial.user_attrs.items() if key == "preset"}
-            study.enqueue_trial(trial.params, user_attrs=preset)
+def enqueue_once(study: optuna.Study, decisions: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put the trials that a search begins with into the queue, those that an earlier process has put there apart.
+
+    Args:
+        study: study of the run.
+        decisions: name of a preset -> value of each decision.
+    """
+    known = {trial.user_attrs.get(_PRESET) for trial in study.get_trials(deepcopy=False)}
+    for name, values in decisions.items():
+        if name not in known:
+            study.enqueue_trial(dict(values), user_attrs={_PRESET: name})
