@@ -8,6 +8,7 @@ from autokd.storage.digests import find_by_digest
 from autokd.storage.facts import PromotedStudent, StudyFacts
 from autokd.storage.heartbeat import heartbeat
 from autokd.storage.in_flight import Reclaimed, ask, is_in_flight, owner_of, reclaim_running
+from autokd.storage.patient import is_full
 from autokd.storage.record import TrialRecord, promoted_of, read_record, record_job, record_outcome
 from autokd.storage.results import (
     Entry,
@@ -42,6 +43,7 @@ __all__ = [
     "find_by_digest",
     "has_secret",
     "heartbeat",
+    "is_full",
     "is_in_flight",
     "open_existing",
     "open_study",

@@ -4,7 +4,8 @@ Optuna writes a trial's values only through ``optuna.Trial``, an object of the p
 constructor asks the sampler again, so a resumed run cannot make one for a trial that an earlier process asked for. The
 functions below write through the study's storage instead, by ``Study._storage``, ``Study._study_id``,
 ``Study._thread_local``, ``Trial._trial_id`` (``FrozenTrial`` has it too) and ``FrozenStudy._study_id``. All have kept
-their meaning since Optuna 3.0; AutoKD requires 4.5. An Optuna without them fails here with AttributeError, not silently.
+their meaning since Optuna 3.0; AutoKD requires 4.5. An Optuna without them fails here with AttributeError, not
+silently.
 """
 
 from __future__ import annotations

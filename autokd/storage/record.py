@@ -160,6 +160,8 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
             "worker": outcome.worker,
         }
     )
+    if outcome.artifacts and outcome.run_dir:
+        data["run_dir"] = outcome.run_dir
     if outcome.inactive_terms:
         data |= {"inactive_terms": list(outcome.inactive_terms), "is_inactive": outcome.is_inactive}
     return data
@@ -181,6 +183,7 @@ def outcome_from_json(data: dict[str, Any]) -> Outcome:
         reports=tuple(Report(plain["job_id"], epoch, metrics, seconds) for epoch, seconds, metrics in plain["curve"]),
         seconds=plain["seconds"],
         artifacts=plain["artifacts"],
+        run_dir=plain.get("run_dir", ""),
         worker=plain["worker"],
         inactive_terms=tuple(plain.get("inactive_terms", ())),
         is_inactive=plain.get("is_inactive", False),

@@ -123,12 +123,16 @@ def train_in_full(run: RunContext, distillers: Sequence[NamedDistiller]) -> Phas
 def run_jobs(run: RunContext, name: str, jobs: Iterable[Job]) -> Phases[dict[str, Outcome]]:
     """Run a list of jobs, except those whose outcome the database holds; return all outcomes by job id.
 
+    A training whose files are gone counts as not done.
+
     Args:
         run: the run.
         name: name of the stage, for the observer.
         jobs: jobs to run.
     """
-    batch = BatchDriver(name, jobs, run.facts.finished_outcomes(), run.facts.add_job_outcome, run.observer)
+    finished = run.facts.finished_outcomes().items()
+    known = {job_id: outcome for job_id, outcome in finished if outcome.has_files(run.directory.path)}
+    batch = BatchDriver(name, jobs, known, run.facts.add_job_outcome, run.observer)
     if batch.is_missing_any:
         yield batch
     return batch.outcomes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from autokd.errors import StorageError
@@ -18,18 +18,28 @@ _PRESET = "preset"
 """Attribute of a trial that was put into the queue: name of its preset."""
 
 
-def claim_study(study: optuna.Study, config_digest: str, contents: Mapping[str, str]) -> None:
+def claim_study(
+    study: optuna.Study, config_digest: str, contents: Mapping[str, str], *, is_known: bool = False
+) -> None:
     """Bind a study to a configuration and to the contents of the files that it names.
 
     Args:
         study: study to bind.
         config_digest: digest of the resolved configuration.
         contents: place in the configuration -> digest of the file's content.
+        is_known: the run has bound its study before.
 
     Raises:
-        StorageError: if the study belongs to another configuration, or a file has changed since the run began.
+        StorageError: if the study belongs to another configuration, if a file has changed since the run began, or if
+            nothing is left of what the run had stored.
     """
     facts = StudyFacts(study)
+    if is_known and facts.config_digest is None:
+        raise StorageError(
+            f"the study {study.study_name!r} of this run is empty now: its database was emptied, replaced, or is "
+            "another one. Give the same --storage as before, restore the database from a copy, or begin a new run with "
+            "another --run-dir."
+        )
     if facts.config_digest not in (None, config_digest):
         raise StorageError(
             f"the study {study.study_name!r} in this database belongs to another configuration (digest "
@@ -59,9 +69,10 @@ class RunClock:
         try:
             yield
         finally:
-            seconds = self.seconds()
+            # If the database has gone, the error of the block says so, and must be the one that is raised.
+            with suppress(StorageError):
+                self._facts.set_seconds_used(self.seconds())
             self._began = None
-            self._facts.set_seconds_used(seconds)
 
     def seconds(self) -> float:
         """Return the seconds of all processes, the present one included."""
