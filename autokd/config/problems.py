@@ -69,6 +69,8 @@ def _text(problem: ErrorDetails, location: Location) -> str:
         key = _DISCRIMINATORS[str(path[0])]
         classes = {section for section in _types_at(path) if key in getattr(section, "model_fields", ())}
         return one_of(problem["ctx"]["tag"], [word for section in classes for word in _tags_of(section, key)])
+    if path[-1] == "image_size_px" and not isinstance(found, (list, tuple)):
+        return f"found {found!r}. Write height and width in pixels, [height, width]."
     if problem["type"] == "value_error":  # raised by a validator of ours
         return str(problem["ctx"]["error"])
     return f"found {found!r}: {problem['msg']}."

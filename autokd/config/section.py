@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from autokd.errors import one_of
 from autokd.jobs import NO_DISTILLATION
@@ -35,7 +45,29 @@ def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 DistillerName = Annotated[str, AfterValidator(_known_distiller)]
 BaselineName = Annotated[str, AfterValidator(_known_baseline)]
-Seeds = Annotated[tuple[int, ...], AfterValidator(_distinct_seeds)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_distinct_seeds)]
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    """Yield what an annotation is made of: types, and the words of literals."""
+    arguments = get_args(annotation)
+    if not arguments:
+        yield annotation
+    for argument in arguments:
+        yield from _leaves(argument)
+
+
+def _refuse_odd_number(value: Any, kinds: Container[Any], *, is_seed: bool) -> None:
+    if isinstance(value, bool) and bool not in kinds:
+        raise ValueError(f"found {str(value).lower()}, which is no number. Write one")
+    if isinstance(value, str) and str not in kinds and value not in kinds and Path not in kinds:
+        raise ValueError(f"found {value[:80]!r}, which is a text. Write the number without quotes and underscores")
+    if isinstance(value, int) and not is_seed and abs(value) > LARGEST_COUNT:
+        raise ValueError(f"found {value}, more than {LARGEST_COUNT:,}. Write a smaller number")
+
+
+LARGEST_COUNT = 10**9
+"""Largest whole number of a config file that is no seed: no run has as many trials, images, workers or epochs."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 SizePx = tuple[Annotated[int, Field(ge=32, le=4096)], Annotated[int, Field(ge=32, le=4096)]]
@@ -44,11 +76,25 @@ SizePx = tuple[Annotated[int, Field(ge=32, le=4096)], Annotated[int, Field(ge=32
 class Section(BaseModel):
     """Base of every section: frozen, without unknown keys. The string below a field is its text in the reference."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     written_if_set: ClassVar[frozenset[str]] = frozenset()
     """Fields that resolved files and digests have only if they differ from their default, since earlier ones, which
     must stay equal, have no such field."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_written_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what pydantic would turn into a number: yes and no, and digits in quotes."""
+        name = str(info.field_name)
+        annotation = cls.model_fields[name].annotation
+        kinds = set(_leaves(annotation))
+        if {int, float} & kinds:
+            for item in value if isinstance(value, (list, tuple)) else [value]:
+                _refuse_odd_number(item, kinds, is_seed="seed" in name)
+        return value
 
     def unwritten(self) -> set[str]:
         """Return the names of the fields that are left out of a resolved file."""

@@ -25,6 +25,7 @@ PATIENCE_S = 300.0
 """Seconds for which a database may stay away."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 15.0
 _FULL = ("database or disk is full", "no space left", "disk full", "could not extend file")
+_FULL_OF_TORCH = ("pytorchstreamwriter failed writing", "disk quota exceeded", "file too large")
 _LASTING = ("readonly database", "malformed", "not a database", "authentication", "permission denied", "no such table")
 """Words of SQLite and PostgreSQL about what no waiting repairs."""
 
@@ -137,12 +138,12 @@ def _words(name: str, error: BaseException) -> str:
     )
 
 
-def is_full(error: BaseException) -> bool:
-    """Return whether an error says that a disk or a quota is used up.
+def is_full(error: BaseException | str) -> bool:
+    """Return whether an error, or its text, says that a disk or a quota is used up.
 
     Args:
-        error: the error.
+        error: the error, or its message.
     """
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return True
-    return any(words in str(error).lower() for words in _FULL)
+    return any(words in str(error).lower() for words in (*_FULL, *_FULL_OF_TORCH))

@@ -26,6 +26,7 @@ from autokd.storage import (
 from autokd.storage.optuna_private import set_intermediate_value, set_trial_attr
 from autokd.study.budget import SharedBudget
 from autokd.study.calibration import CalibrationTrials
+from autokd.study.full_disk import refuse_full_disk
 from autokd.study.observer import Observer, TrialNews
 from autokd.study.promotion import Promotion
 from autokd.study.reward import Reward
@@ -183,6 +184,7 @@ class SearchDriver:
         Args:
             outcome: outcome of the trial's job.
         """
+        refuse_full_disk(outcome)
         asked = self._asked.pop(outcome.job_id)
         record_outcome(asked.trial, outcome)
         if words := inactive_words(outcome):

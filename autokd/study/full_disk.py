@@ -10,6 +10,7 @@ from pathlib import Path
 
 from autokd.errors import StorageError
 from autokd.files import make_private_folder, write_bytes_atomically
+from autokd.jobs import Outcome
 from autokd.storage import is_full
 
 _LEAST_BYTES = 128 * 1024
@@ -43,6 +44,23 @@ def disks_explained(*folders: Path) -> Iterator[None]:
                 "choose other folders with --run-dir and --cache-dir; then go on with --resume."
             ) from error
         raise
+
+
+def refuse_full_disk(outcome: Outcome) -> None:
+    """End the run if a job failed since a disk was full: the others would fail likewise, and resumed it is run again.
+
+    Args:
+        outcome: outcome of any job.
+
+    Raises:
+        StorageError: if its failure says so.
+    """
+    if outcome.cause == "error" and is_full(outcome.message):
+        reason = outcome.message.strip().splitlines()[-1]
+        raise StorageError(
+            f"{outcome.job_id} on {outcome.worker or 'a worker'}: the disk is full (no space left): {reason}. What has "
+            "finished is kept. Make room, then go on with --resume."
+        )
 
 
 def make_writable(folder: Path) -> None:

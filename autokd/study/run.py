@@ -176,51 +176,49 @@ def _open_run(
         forecast_s: seconds to measure for a forecast; 0: none is made.
     """
     make_writable(cache_dir)
-    remove_abandoned(cache_dir)
-    datasets = load_datasets(config.data, cache_dir)
-    try_detectors(config, datasets.classes, datasets.train.image_size_px)
-    if forecast_s > 0:
-        bill = make_plan(config, cache_dir=cache_dir, budget_s=forecast_s, datasets=datasets)
-        observer.say(bill.line())
-        if excess := bill.excess():
-            raise AutoKDError(f"The run does not fit on this machine: {excess}")
-    with (
-        disks_explained(cache_dir, directory.absolute()),
-        RunDirectory.start(directory, config, resume=resume) as run_directory,
-    ):
-        study = open_study(
-            storage_url or run_directory.study_path,
-            run_directory.name,
-            sampler=make_sampler(config.search, space, detector_family_of(config.student)),
-            pruner=make_pruner(config.search),
-        )
-        contents = contents_of(config, datasets)
-        claim_study(study, config_digest(config), contents, is_known=run_directory.has_study)
-        run_directory.mark_study()
-        facts = StudyFacts(study)
-        clock = RunClock(facts)
-        with clock.running(), heartbeat(study, run_directory.owner) if storage_url else nullcontext():
-            preparation = prepare(
-                config,
-                datasets,
-                cache_dir,
-                seeds=proxy_seeds,
-                device=own_resources(0, config.runtime.gpus_per_worker).device,
-                on_progress=observer.stage,
+    with disks_explained(cache_dir, directory.absolute()):
+        remove_abandoned(cache_dir)
+        datasets = load_datasets(config.data, cache_dir)
+        try_detectors(config, datasets.classes, datasets.train.image_size_px)
+        if forecast_s > 0:
+            bill = make_plan(config, cache_dir=cache_dir, budget_s=forecast_s, datasets=datasets)
+            observer.say(bill.line())
+            if excess := bill.excess():
+                raise AutoKDError(f"The run does not fit on this machine: {excess}")
+        with RunDirectory.start(directory, config, resume=resume) as run_directory:
+            study = open_study(
+                storage_url or run_directory.study_path,
+                run_directory.name,
+                sampler=make_sampler(config.search, space, detector_family_of(config.student)),
+                pruner=make_pruner(config.search),
             )
-            yield RunContext(
-                config=config.model_copy(update={"name": run_directory.name}),
-                directory=run_directory,
-                study=study,
-                facts=facts,
-                clock=clock,
-                datasets=datasets,
-                preparation=preparation,
-                factory=TrainingEvaluatorFactory(config, cache_dir, run_directory.path, datasets),
-                observer=observer,
-                cache_dir=cache_dir,
-                storage_url=storage_url,
-            )
+            contents = contents_of(config, datasets)
+            claim_study(study, config_digest(config), contents, is_known=run_directory.has_study)
+            run_directory.mark_study()
+            facts = StudyFacts(study)
+            clock = RunClock(facts)
+            with clock.running(), heartbeat(study, run_directory.owner) if storage_url else nullcontext():
+                preparation = prepare(
+                    config,
+                    datasets,
+                    cache_dir,
+                    seeds=proxy_seeds,
+                    device=own_resources(0, config.runtime.gpus_per_worker).device,
+                    on_progress=observer.stage,
+                )
+                yield RunContext(
+                    config=config.model_copy(update={"name": run_directory.name}),
+                    directory=run_directory,
+                    study=study,
+                    facts=facts,
+                    clock=clock,
+                    datasets=datasets,
+                    preparation=preparation,
+                    factory=TrainingEvaluatorFactory(config, cache_dir, run_directory.path, datasets),
+                    observer=observer,
+                    cache_dir=cache_dir,
+                    storage_url=storage_url,
+                )
 
 
 def _execute(run: RunContext, phases: Phases[FullResults]) -> FullResults:

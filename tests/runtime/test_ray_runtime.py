@@ -23,8 +23,13 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.ray
-def test_lost_and_hanging_workers_end_as_outcomes_and_disturb_no_other_job(tmp_path: Path) -> None:
-    names = [f"die_once:{tmp_path}/died", "die", "ok:3 a", "hang", "ok:3 b", "ok:3 c"]
+def test_lost_hanging_and_frozen_workers_end_as_outcomes_and_disturb_no_other_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from autokd.runtime.ray import tune_bridge
+
+    monkeypatch.setattr(tune_bridge, "_FROZEN_S", 2.0)
+    names = [f"die_once:{tmp_path}/died", "die", "ok:3 a", "hang", "ok:3 b", "freeze", "ok:3 c"]
     driver = ListDriver(names)
     with make_runtime(RuntimeConfig(workers=2, max_worker_losses=1, threads_per_worker=3)) as runtime:
         runtime.run(driver, scripted, job_timeouts_s={"proxy": 6.0})
@@ -34,8 +39,10 @@ def test_lost_and_hanging_workers_end_as_outcomes_and_disturb_no_other_job(tmp_p
     assert driver.outcomes["die"].cause == "worker_lost"
     assert "2 times" in driver.outcomes["die"].message
     assert [report.epoch for report in driver.reports["die"]] == [1]
-    assert driver.outcomes["hang"].cause == "timeout"
-    assert driver.outcomes["hang"].seconds < 20
+    # The one kills itself at its limit; the other cannot, and is killed by its driver.
+    for name in ("hang", "freeze"):
+        assert driver.outcomes[name].cause == "timeout"
+        assert driver.outcomes[name].seconds < 20
     for name in ("ok:3 a", "ok:3 b", "ok:3 c"):
         assert driver.outcomes[name].status == "finished"
         assert driver.outcomes[name].metrics["threads"] == 3

@@ -27,6 +27,7 @@ from autokd.runtime.contract import Driver, Runtime, Wait
 from autokd.runtime.ray.session import RaySession, quiet_environment
 from autokd.runtime.ray.train_rank import TASK, RankTask, outcome_of_failures, require_outcome, train_rank
 from autokd.runtime.ray.worker_process import WorkerSetup
+from autokd.temporary import own_folder
 
 _ASK_AGAIN_S = 1.0
 """Seconds between two questions to a driver that waits."""

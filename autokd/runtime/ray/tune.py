@@ -23,7 +23,7 @@ except ImportError as error:
 from autokd.jobs import EvaluatorFactory
 from autokd.runtime.contract import Driver, Runtime
 from autokd.runtime.ray.session import RaySession, quiet_environment
-from autokd.runtime.ray.tune_bridge import Bridge, JobScheduler, JobSearcher, RunAborted, TrialStartCallback
+from autokd.runtime.ray.tune_bridge import Bridge, ClockCallback, JobScheduler, JobSearcher, RunAborted
 from autokd.runtime.ray.tune_worker import JobTrainable
 from autokd.runtime.ray.worker_process import WorkerSetup
 from autokd.temporary import own_folder
@@ -99,7 +99,7 @@ class RayTuneRuntime(Runtime):
             num_samples=-1,  # the searcher decides when there are no more
             search_alg=JobSearcher(bridge),
             scheduler=JobScheduler(bridge),
-            callbacks=[TrialStartCallback(bridge)],
+            callbacks=[ClockCallback(bridge)],
             max_concurrent_trials=self.num_workers,
             reuse_actors=True,  # an evaluator's imports and data outlive the trial
             raise_on_failed_trial=False,  # the bridge retries a lost job, or ends it as an outcome
