@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from autokd.config.detectors import DetectorSection, TeacherTag, section_classes
 from autokd.config.model import RunConfig
+from autokd.config.section import ValueOfKeyError
 from autokd.documents import Document, Location, format_location
 from autokd.errors import ConfigError, one_of
 
@@ -52,6 +53,8 @@ def _place(problem: ErrorDetails, data: Any) -> Location:
             # RunConfig reads a list of one teacher as that teacher, whose place is within the list.
             location.append(0)
             data = data[0]
+    if isinstance(error := problem.get("ctx", {}).get("error"), ValueOfKeyError):
+        location.append(error.key)
     if problem["type"] == "union_tag_invalid":
         location.append(_DISCRIMINATORS[str(path[0])])
     return tuple(location)

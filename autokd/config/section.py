@@ -12,9 +12,8 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationInfo,
-    field_validator,
     model_serializer,
+    model_validator,
 )
 
 from autokd.errors import one_of
@@ -57,13 +56,34 @@ def _leaves(annotation: Any) -> Iterator[Any]:
         yield from _leaves(argument)
 
 
-def _refuse_odd_number(value: Any, kinds: Container[Any], *, is_seed: bool) -> None:
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+class ValueOfKeyError(ValueError):
+    """The value of one key of a section is wrong, found before pydantic looks at it.
+
+    Args:
+        key: the key.
+        message: what was found, and the remedy.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def _refuse_odd_number(value: Any, kinds: Container[Any], key: str) -> None:
     if isinstance(value, bool) and bool not in kinds:
-        raise ValueError(f"found {str(value).lower()}, which is no number. Write one")
-    if isinstance(value, str) and str not in kinds and value not in kinds and Path not in kinds:
-        raise ValueError(f"found {value[:80]!r}, which is a text. Write the number without quotes and underscores")
-    if isinstance(value, int) and not is_seed and abs(value) > LARGEST_COUNT:
-        raise ValueError(f"found {value}, more than {LARGEST_COUNT:,}. Write a smaller number")
+        raise ValueOfKeyError(key, f"found {str(value).lower()}, which is no number. Write one")
+    if isinstance(value, str) and str not in kinds and Path not in kinds and _reads_as_number(value):
+        raise ValueOfKeyError(key, f"found {value[:80]!r}, a text. Write the number without quotes and underscores")
+    if isinstance(value, int) and "seed" not in key and abs(value) > LARGEST_COUNT:
+        raise ValueOfKeyError(key, f"found {value}, more than {LARGEST_COUNT:,}. Write a smaller number")
 
 
 LARGEST_COUNT = 10**9
@@ -84,17 +104,17 @@ class Section(BaseModel):
     """Fields that resolved files and digests have only if they differ from their default, since earlier ones, which
     must stay equal, have no such field."""
 
-    @field_validator("*", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _numbers_are_written_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+    def _numbers_are_written_as_numbers(cls, data: Any) -> Any:
         """Refuse what pydantic would turn into a number: yes and no, and digits in quotes."""
-        name = str(info.field_name)
-        annotation = cls.model_fields[name].annotation
-        kinds = set(_leaves(annotation))
-        if {int, float} & kinds:
-            for item in value if isinstance(value, (list, tuple)) else [value]:
-                _refuse_odd_number(item, kinds, is_seed="seed" in name)
-        return value
+        for name, value in data.items() if isinstance(data, dict) else ():
+            field = cls.model_fields.get(name)
+            kinds = set() if field is None else set(_leaves(field.annotation))
+            if {int, float} & kinds:
+                for item in value if isinstance(value, (list, tuple)) else [value]:
+                    _refuse_odd_number(item, kinds, str(name))
+        return data
 
     def unwritten(self) -> set[str]:
         """Return the names of the fields that are left out of a resolved file."""

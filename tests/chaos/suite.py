@@ -1,4 +1,4 @@
-"""One fault after another: strike, resume, compare; each result is a line of a record, which a later call goes on with."""
+"""One fault after another: strike, resume, compare. Each result is a line of a record, which a later call continues."""
 
 from __future__ import annotations
 
