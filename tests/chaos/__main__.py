@@ -26,12 +26,14 @@ def main() -> int:
     parser.add_argument("--record", type=Path, help="file of JSON lines that results are added to")
     parser.add_argument("--folder", type=Path, help="folder to work in; default: a temporary one")
     parser.add_argument("--minutes", type=float, default=40.0, help="minutes after which no further fault begins")
+    parser.add_argument("--part", default="0/1", help="K/N: of every N faults only the K-th, for N processes")
     arguments = parser.parse_args()
+    part, parts = map(int, arguments.part.split("/"))
     import_everything()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     done = records(arguments.record, arguments.seed) if arguments.record else {}
-    faults = [Fault.draw(arguments.seed, number, arguments.ray_share) for number in range(arguments.count)]
+    faults = [Fault.draw(arguments.seed, number, arguments.ray_share) for number in range(part, arguments.count, parts)]
     waiting = [fault for fault in faults if fault.number not in done]
     began_s = time.monotonic()
     if waiting:
