@@ -24,7 +24,7 @@ from autokd.storage import (
     record_outcome,
 )
 from autokd.storage.optuna_private import set_intermediate_value, set_trial_attr
-from autokd.study.budget import SharedBudget
+from autokd.study.shared_budget import SharedBudget
 from autokd.study.calibration import CalibrationTrials
 from autokd.study.full_disk import refuse_full_disk
 from autokd.study.observer import Observer, TrialNews

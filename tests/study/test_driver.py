@@ -259,7 +259,7 @@ def test_of_two_drivers_that_ask_at_one_moment_only_one_gets_the_last_trial(tmp_
 
 
 def test_the_trials_of_a_driver_that_has_died_are_taken_over_by_one_that_waits_for_them(tmp_path, monkeypatch):
-    monkeypatch.setattr("autokd.study.budget.SILENT_AFTER_S", 0.05)
+    monkeypatch.setattr("autokd.study.shared_budget.SILENT_AFTER_S", 0.05)
     path = tmp_path / "study.db"
     dead = make_driver(opened(path), trials=3, owner="dead")
     trained, lost = dead.next_job(), dead.next_job()
@@ -272,7 +272,7 @@ def test_the_trials_of_a_driver_that_has_died_are_taken_over_by_one_that_waits_f
 
 
 def test_a_driver_that_lives_is_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("autokd.study.budget.SILENT_AFTER_S", 0.05)
+    monkeypatch.setattr("autokd.study.shared_budget.SILENT_AFTER_S", 0.05)
     study = opened(tmp_path / "study.db")
     first, second = (make_driver(study, trials=1, owner=owner) for owner in ("a", "b"))
     job = first.next_job()

@@ -1,4 +1,4 @@
-"""Budget of a search, counted in the database: several drivers of one study spend one budget together."""
+"""The budget of trials, counted in the database: several drivers of one study spend one budget together."""
 
 from __future__ import annotations
 
