@@ -84,17 +84,20 @@ def run_search(
     families = family_notes(_published(config, pair.family), pair.family)
     for note in (*config.notes, *left_out, *first.notes, *families):
         observer.say(note)
-    with _open_run(
-        config=config,
-        directory=directory,
-        cache_dir=cache_dir,
-        storage_url=storage_url,
-        resume=resume,
-        observer=observer,
-        proxy_seeds=(SEARCH_SEED,),
-        space=space,
-        forecast_s=0.0 if resume else forecast_s,
-    ) as run:
+    with (
+        disks_explained(cache_dir, directory.absolute()),
+        _open_run(
+            config=config,
+            directory=directory,
+            cache_dir=cache_dir,
+            storage_url=storage_url,
+            resume=resume,
+            observer=observer,
+            proxy_seeds=(SEARCH_SEED,),
+            space=space,
+            forecast_s=0.0 if resume else forecast_s,
+        ) as run,
+    ):
         phases = search_phases(run, space, first)  # a generator: nothing has been trained yet
         trained = _execute(run, phases)
         return write_results(run, trained)
@@ -132,16 +135,19 @@ def run_distill(
     family = detector_family_of(config.student)
     for note in (*config.notes, *family_notes(_published(config, family, spec), family)):
         observer.say(note)
-    with _open_run(
-        config=config,
-        directory=directory,
-        cache_dir=cache_dir,
-        storage_url=None,
-        resume=resume,
-        observer=observer,
-        proxy_seeds=(),
-        space=None,
-    ) as run:
+    with (
+        disks_explained(cache_dir, directory.absolute()),
+        _open_run(
+            config=config,
+            directory=directory,
+            cache_dir=cache_dir,
+            storage_url=None,
+            resume=resume,
+            observer=observer,
+            proxy_seeds=(),
+            space=None,
+        ) as run,
+    ):
         distillers = baseline_distillers(config.full, family)
         if all(baseline.digest != spec.digest for baseline in distillers):
             distillers.append(NamedDistiller(spec.name or "given", spec))
@@ -176,49 +182,48 @@ def _open_run(
         forecast_s: seconds to measure for a forecast; 0: none is made.
     """
     make_writable(cache_dir)
-    with disks_explained(cache_dir, directory.absolute()):
-        remove_abandoned(cache_dir)
-        datasets = load_datasets(config.data, cache_dir)
-        try_detectors(config, datasets.classes, datasets.train.image_size_px)
-        if forecast_s > 0:
-            bill = make_plan(config, cache_dir=cache_dir, budget_s=forecast_s, datasets=datasets)
-            observer.say(bill.line())
-            if excess := bill.excess():
-                raise AutoKDError(f"The run does not fit on this machine: {excess}")
-        with RunDirectory.start(directory, config, resume=resume) as run_directory:
-            study = open_study(
-                storage_url or run_directory.study_path,
-                run_directory.name,
-                sampler=make_sampler(config.search, space, detector_family_of(config.student)),
-                pruner=make_pruner(config.search),
+    remove_abandoned(cache_dir)
+    datasets = load_datasets(config.data, cache_dir)
+    try_detectors(config, datasets.classes, datasets.train.image_size_px)
+    if forecast_s > 0:
+        bill = make_plan(config, cache_dir=cache_dir, budget_s=forecast_s, datasets=datasets)
+        observer.say(bill.line())
+        if excess := bill.excess():
+            raise AutoKDError(f"The run does not fit on this machine: {excess}")
+    with RunDirectory.start(directory, config, resume=resume) as run_directory:
+        study = open_study(
+            storage_url or run_directory.study_path,
+            run_directory.name,
+            sampler=make_sampler(config.search, space, detector_family_of(config.student)),
+            pruner=make_pruner(config.search),
+        )
+        contents = contents_of(config, datasets)
+        claim_study(study, config_digest(config), contents, is_known=run_directory.has_study)
+        run_directory.mark_study()
+        facts = StudyFacts(study)
+        clock = RunClock(facts)
+        with clock.running(), heartbeat(study, run_directory.owner) if storage_url else nullcontext():
+            preparation = prepare(
+                config,
+                datasets,
+                cache_dir,
+                seeds=proxy_seeds,
+                device=own_resources(0, config.runtime.gpus_per_worker).device,
+                on_progress=observer.stage,
             )
-            contents = contents_of(config, datasets)
-            claim_study(study, config_digest(config), contents, is_known=run_directory.has_study)
-            run_directory.mark_study()
-            facts = StudyFacts(study)
-            clock = RunClock(facts)
-            with clock.running(), heartbeat(study, run_directory.owner) if storage_url else nullcontext():
-                preparation = prepare(
-                    config,
-                    datasets,
-                    cache_dir,
-                    seeds=proxy_seeds,
-                    device=own_resources(0, config.runtime.gpus_per_worker).device,
-                    on_progress=observer.stage,
-                )
-                yield RunContext(
-                    config=config.model_copy(update={"name": run_directory.name}),
-                    directory=run_directory,
-                    study=study,
-                    facts=facts,
-                    clock=clock,
-                    datasets=datasets,
-                    preparation=preparation,
-                    factory=TrainingEvaluatorFactory(config, cache_dir, run_directory.path, datasets),
-                    observer=observer,
-                    cache_dir=cache_dir,
-                    storage_url=storage_url,
-                )
+            yield RunContext(
+                config=config.model_copy(update={"name": run_directory.name}),
+                directory=run_directory,
+                study=study,
+                facts=facts,
+                clock=clock,
+                datasets=datasets,
+                preparation=preparation,
+                factory=TrainingEvaluatorFactory(config, cache_dir, run_directory.path, datasets),
+                observer=observer,
+                cache_dir=cache_dir,
+                storage_url=storage_url,
+            )
 
 
 def _execute(run: RunContext, phases: Phases[FullResults]) -> FullResults:
