@@ -24,12 +24,12 @@ from autokd.storage import (
     record_outcome,
 )
 from autokd.storage.optuna_private import set_intermediate_value, set_trial_attr
-from autokd.study.shared_budget import SharedBudget
 from autokd.study.calibration import CalibrationTrials
 from autokd.study.full_disk import refuse_full_disk
 from autokd.study.observer import Observer, TrialNews
 from autokd.study.promotion import Promotion
 from autokd.study.reward import Reward
+from autokd.study.shared_budget import SharedBudget
 from autokd.study.trials import AskedTrial, EndedTrial, is_evaluated
 
 if TYPE_CHECKING:

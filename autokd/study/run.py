@@ -74,6 +74,7 @@ def run_search(
         AutoKDError: if the input is wrong, before anything is trained; its subclass names the kind.
     """
     observer = observer or SilentObserver()
+    make_writable(cache_dir)
     config = resolve(config)
     content = content_of(config.data, cache_dir)
     check_trainable(config, content=content)
@@ -84,20 +85,17 @@ def run_search(
     families = family_notes(_published(config, pair.family), pair.family)
     for note in (*config.notes, *left_out, *first.notes, *families):
         observer.say(note)
-    with (
-        disks_explained(cache_dir, directory.absolute()),
-        _open_run(
-            config=config,
-            directory=directory,
-            cache_dir=cache_dir,
-            storage_url=storage_url,
-            resume=resume,
-            observer=observer,
-            proxy_seeds=(SEARCH_SEED,),
-            space=space,
-            forecast_s=0.0 if resume else forecast_s,
-        ) as run,
-    ):
+    with _open_run(
+        config=config,
+        directory=directory,
+        cache_dir=cache_dir,
+        storage_url=storage_url,
+        resume=resume,
+        observer=observer,
+        proxy_seeds=(SEARCH_SEED,),
+        space=space,
+        forecast_s=0.0 if resume else forecast_s,
+    ) as run:
         phases = search_phases(run, space, first)  # a generator: nothing has been trained yet
         trained = _execute(run, phases)
         return write_results(run, trained)
@@ -130,24 +128,22 @@ def run_distill(
         AutoKDError: if other input is wrong, before anything is trained.
     """
     observer = observer or SilentObserver()
+    make_writable(cache_dir)
     config = resolve(config)
     check_trainable(config, spec, content_of(config.data, cache_dir))
     family = detector_family_of(config.student)
     for note in (*config.notes, *family_notes(_published(config, family, spec), family)):
         observer.say(note)
-    with (
-        disks_explained(cache_dir, directory.absolute()),
-        _open_run(
-            config=config,
-            directory=directory,
-            cache_dir=cache_dir,
-            storage_url=None,
-            resume=resume,
-            observer=observer,
-            proxy_seeds=(),
-            space=None,
-        ) as run,
-    ):
+    with _open_run(
+        config=config,
+        directory=directory,
+        cache_dir=cache_dir,
+        storage_url=None,
+        resume=resume,
+        observer=observer,
+        proxy_seeds=(),
+        space=None,
+    ) as run:
         distillers = baseline_distillers(config.full, family)
         if all(baseline.digest != spec.digest for baseline in distillers):
             distillers.append(NamedDistiller(spec.name or "given", spec))
@@ -181,16 +177,17 @@ def _open_run(
         space: space to search; None if nothing is searched.
         forecast_s: seconds to measure for a forecast; 0: none is made.
     """
-    make_writable(cache_dir)
-    remove_abandoned(cache_dir)
-    datasets = load_datasets(config.data, cache_dir)
+    with disks_explained(cache_dir):
+        remove_abandoned(cache_dir)
+        datasets = load_datasets(config.data, cache_dir)
     try_detectors(config, datasets.classes, datasets.train.image_size_px)
     if forecast_s > 0:
         bill = make_plan(config, cache_dir=cache_dir, budget_s=forecast_s, datasets=datasets)
         observer.say(bill.line())
         if excess := bill.excess():
             raise AutoKDError(f"The run does not fit on this machine: {excess}")
-    with RunDirectory.start(directory, config, resume=resume) as run_directory:
+    here = directory.absolute()
+    with disks_explained(cache_dir, here), RunDirectory.start(here, config, resume=resume) as run_directory:
         study = open_study(
             storage_url or run_directory.study_path,
             run_directory.name,
