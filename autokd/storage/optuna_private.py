@@ -3,9 +3,9 @@
 Optuna writes a trial's values only through ``optuna.Trial``, an object of the process that asked for the trial. Its
 constructor asks the sampler again, so a resumed run cannot make one for a trial that an earlier process asked for. The
 functions below write through the study's storage instead, by ``Study._storage``, ``Study._study_id``,
-``Study._thread_local``, ``Trial._trial_id`` (``FrozenTrial`` has it too) and ``FrozenStudy._study_id``. All have kept
-their meaning since Optuna 3.0; AutoKD requires 4.5. An Optuna without them fails here with AttributeError, not
-silently.
+``Study._thread_local``, ``Trial._trial_id`` (``FrozenTrial`` has it too), ``Trial._cached_frozen_trial`` and
+``FrozenStudy._study_id``. All have kept their meaning since Optuna 3.0; AutoKD requires 4.5. An Optuna without them
+fails here with AttributeError, not silently.
 """
 
 from __future__ import annotations
@@ -90,6 +90,15 @@ def _pop_waiting(study: optuna.Study, name: str, value: Any) -> int | None:
         except UpdateFinishedTrialError:
             continue
     return None
+
+
+def reported_steps(trial: optuna.Trial) -> frozenset[int]:
+    """Return the steps that an earlier process has reported of a trial.
+
+    Args:
+        trial: trial that has just been asked for.
+    """
+    return frozenset(trial._cached_frozen_trial.intermediate_values)
 
 
 def put_back(study: optuna.Study, number: int) -> None:

@@ -23,7 +23,7 @@ from autokd.storage import (
     record_job,
     record_outcome,
 )
-from autokd.storage.optuna_private import set_intermediate_value, set_trial_attr
+from autokd.storage.optuna_private import reported_steps, set_intermediate_value, set_trial_attr
 from autokd.study.calibration import CalibrationTrials
 from autokd.study.full_disk import refuse_full_disk
 from autokd.study.observer import Observer, TrialNews
@@ -104,8 +104,6 @@ class SearchDriver:
         values = [t.value for t in evaluated if t.state is TrialState.COMPLETE and t.value is not None]
         self._best: float | None = max(values, default=None)
 
-    # ------------------------------------------------------------------------------------------- ask
-
     def next_job(self) -> Job | Wait | None:
         """Return the next trial's job; None if the budget is spent or the space holds nothing new.
 
@@ -117,8 +115,7 @@ class SearchDriver:
         # Those of an earlier process count: a resumed search must not try again what has exhausted the space.
         for _ in range(self._budget.num_repeats, MAX_REPEATS):
             trial = ask(self._study, self._owner)
-            reported = frozenset(self._study.get_trials(deepcopy=False)[trial.number].intermediate_values)
-            asked = AskedTrial(trial, suggest(trial, self._space), self._promoted_for(trial), reported)
+            asked = AskedTrial(trial, suggest(trial, self._space), self._promoted_for(trial), reported_steps(trial))
             if not self._answer_duplicate(asked):
                 job = self._job(asked)
                 record_job(trial, job, owner=self._owner)
@@ -132,10 +129,10 @@ class SearchDriver:
 
     def _promoted_for(self, trial: optuna.Trial) -> str:
         """Return the digest of the student that teaches in a trial: of one that was interrupted, still the same."""
-        if self._promotion is None:
-            return ""
         known = promoted_of(trial)
-        return self._promotion.digest() if known is None else known
+        if known is not None or self._promotion is None:
+            return known or ""
+        return self._promotion.digest()
 
     def _awaits_others(self) -> bool:
         """Return whether trials of other drivers are in flight; those of dead drivers are taken over."""
@@ -158,8 +155,6 @@ class SearchDriver:
                 other.pending_duplicates.append(asked)
                 return True
         return False
-
-    # ---------------------------------------------------------------------------------------- events
 
     def on_report(self, report: Report) -> bool:
         """Report the reward so far to Optuna.
@@ -209,8 +204,6 @@ class SearchDriver:
         if self._reward.scales is None:
             self._fix_scales()
         return self._reward
-
-    # ------------------------------------------------------------------------------------------ tell
 
     def _end(self, ended: EndedTrial) -> None:
         """Tell Optuna a trial whose outcome is stored, or keep it for calibration."""
