@@ -73,7 +73,7 @@ odd_leaves = st.one_of(
 odd_values = st.recursive(
     odd_leaves,
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
-    max_leaves=6,
+    max_leaves=4,
 )
 
 
@@ -120,9 +120,19 @@ def section(model: type[BaseModel]) -> st.SearchStrategy[dict[str, Any]]:
         model: the section.
     """
     fields = {name: of_annotation(field.annotation) for name, field in model.model_fields.items()}
-    known = st.fixed_dictionaries({}, optional=fields)
-    extra = st.one_of(st.just({}), st.dictionaries(st.sampled_from(("epoch", "terms", "")), odd_values, max_size=1))
-    return st.builds(lambda first, second: first | second, known, extra)
+    return some_of(fields | {"epoch": odd_leaves, "": odd_leaves})
+
+
+@st.composite
+def some_of(draw: st.DrawFn, fields: dict[str, st.SearchStrategy[Any]], most: int = 3) -> dict[str, Any]:
+    """Draw a mapping with a few of some keys: all at once would cost more to draw than to read.
+
+    Args:
+        fields: strategy of each key's values.
+        most: number of keys.
+    """
+    names = draw(st.lists(st.sampled_from(list(fields)), max_size=most, unique=True))
+    return {name: draw(fields[name]) for name in names}
 
 
 def _step(table: dict[str, Operator]) -> st.SearchStrategy[Any]:
@@ -143,35 +153,35 @@ _domain = st.one_of(
         st.lists(st.floats(0.1, 100), min_size=1, max_size=3),
     ),
 )
-spaces = st.fixed_dictionaries(
-    {},
-    optional={
+spaces = some_of(
+    {
         "terms": _mostly(st.one_of(st.integers(1, 3), st.fixed_dictionaries({"min": st.just(1), "max": odd_leaves}))),
-        "sources": _mostly(st.lists(_step(SOURCES), max_size=3)),
+        "sources": _mostly(st.lists(_step(SOURCES), max_size=2)),
         "transforms": _mostly(
             st.dictionaries(
-                st.sampled_from(("normalize", "reshape")), st.lists(_step(TRANSFORMS), max_size=3), max_size=2
+                st.sampled_from(("normalize", "reshape")), st.lists(_step(TRANSFORMS), max_size=2), max_size=2
             )
         ),
-        "distances": _mostly(st.lists(_step(DISTANCES), max_size=3)),
+        "distances": _mostly(st.lists(_step(DISTANCES), max_size=2)),
         "gradient_ratio": _mostly(_domain),
-        "levels": odd_values,
-    },
+        "levels": odd_leaves,
+    }
 )
 
 _detectors = st.sampled_from(section_classes()).flatmap(section)
-configs = st.fixed_dictionaries(
+_pair = st.fixed_dictionaries(
     {
         "data": _mostly(st.just({"format": "shapes"})),
-        "teacher": _mostly(st.one_of(st.just({"train": {}}), _detectors, st.lists(_detectors, max_size=2))),
-        "student": _mostly(st.one_of(st.just({}), _detectors)),
-    },
-    optional={
-        name: _mostly(spaces) if name == "space" else of_annotation(field.annotation)
-        for name, field in RunConfig.model_fields.items()
-        if name not in ("data", "teacher", "student")
-    },
+        "teacher": st.one_of(st.just({"train": {}}), _mostly(_detectors)),
+        "student": st.one_of(st.just({}), _mostly(_detectors)),
+    }
 )
+_others = {
+    name: _mostly(spaces) if name == "space" else of_annotation(field.annotation)
+    for name, field in RunConfig.model_fields.items()
+    if name not in ("data", "teacher", "student")
+}
+configs = st.builds(lambda pair, others: pair | others, _pair, some_of(_others, most=2))
 
 _weights = st.builds(
     lambda kind, value: {kind: value}, st.sampled_from(("relative", "absolute", "share")), _mostly(st.floats(0.01, 50))
