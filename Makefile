@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint types fast slow chaos bench clean
+.PHONY: help demo test lint types fast slow chaos docs bench clean
 
 help:
 	@echo "make demo   install, then search a distiller on generated images (about five minutes on two cores)"
 	@echo "make test   install with the development extra; lint, floors, types, tests"
 	@echo "make lint | types | fast | slow   the parts of make test"
 	@echo "make chaos  strike a real search by 200 random faults and read 20,000 random files (about 40 minutes on two cores)"
+	@echo "make docs   build the documentation as a site, in site/"
 	@echo "make bench  compare samplers on the recorded table of distillers (about nine minutes on two cores)"
 
 # torch and torchvision go in together and first, so that their builds match.
@@ -31,8 +32,8 @@ demo: $(VENV)/installed
 test: lint types fast slow
 
 lint: $(VENV)/installed-dev
-	$(BIN)/ruff check autokd dashboard tests experiments
-	$(BIN)/ruff format --check autokd dashboard tests experiments
+	$(BIN)/ruff check autokd dashboard tests experiments docs
+	$(BIN)/ruff format --check autokd dashboard tests experiments docs
 	$(BIN)/lint-imports
 
 types: $(VENV)/installed-dev
@@ -57,8 +58,11 @@ chaos: $(VENV)/installed-dev
 		--record build/chaos-$(SEED)-$$part.jsonl > build/chaos-$(SEED)-$$part.log & pids="$$pids $$!"; done; \
 		rc=0; for pid in $$pids; do wait $$pid || rc=1; done; tail -n 20 build/chaos-$(SEED)-?.log; exit $$rc
 
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 bench: $(VENV)/installed
 	$(BIN)/autokd benchmark compare experiments/distiller_benchmark/table.jsonl.gz
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info
