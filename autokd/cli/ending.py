@@ -31,6 +31,10 @@ class Ending:
     """
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget an earlier command of this process."""
         self.run_dir: Path | None = None
         self.signal_number: int | None = None
         self._has_raised = False
@@ -97,7 +101,9 @@ def ended_by_signals() -> Iterator[Ending]:
 
     A signal that was ignored stays so: ``nohup`` ignores SIGHUP, and a script SIGINT for what runs in its background.
     """
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    ending.reset()
+    is_main = threading.current_thread() is threading.main_thread()  # only there may handlers be set
+    before = {number: signal.getsignal(number) for number in _SIGNALS} if is_main else {}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, ending)

@@ -134,7 +134,8 @@ def _storage(url: URL) -> optuna.storages.BaseStorage:
         ) from error
     if is_file:
         _relax_synchronization(rdb.engine)
-    return PatientStorage(optuna.storages.get_storage(rdb), shown(url))
+    # Its methods are made in a loop, which mypy does not follow.
+    return PatientStorage(optuna.storages.get_storage(rdb), shown(url))  # type: ignore[abstract]
 
 
 def _has_tables(url: URL) -> bool:

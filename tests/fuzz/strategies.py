@@ -137,7 +137,7 @@ def some_of(draw: st.DrawFn, fields: dict[str, st.SearchStrategy[Any]], most: in
 
 def _step(table: dict[str, Operator]) -> st.SearchStrategy[Any]:
     def step(operator: Operator) -> st.SearchStrategy[Any]:
-        names = [parameter.name for parameter in operator.params] or ["size"]
+        names = [parameter.name for parameter in operator.parameters] or ["size"]
         values = st.dictionaries(st.sampled_from(names), _mostly(st.floats(0, 10)), max_size=2)
         return st.one_of(st.just(operator.name), values.map(lambda params: {operator.name: params}))
 

@@ -30,6 +30,8 @@ from autokd.spec import DistillerSpec, formula
 from autokd.training.checkpoint.file import read_checkpoint, write_checkpoint
 from tests.fuzz.strategies import coco, configs, damaged, distillers, edited, spaces, yaml_text
 
+pytestmark = pytest.mark.slow
+
 NUM_INPUTS = int(os.environ.get("AUTOKD_FUZZ", "500"))
 LONGEST_S, MOST_BYTES = 1.0, 200 * 2**20
 
@@ -65,7 +67,7 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-@part(0.3)
+@part(0.2)
 @given(configs)
 def test_config_files(data: dict[str, Any]) -> None:
     text = yaml_text(data)
@@ -88,7 +90,7 @@ def test_edited_config_files(text: str) -> None:
         load_config(text + "\n")
 
 
-@part(0.15)
+@part(0.2)
 @given(distillers)
 def test_distillers(data: dict[str, Any]) -> None:
     text = yaml_text(data)
@@ -113,7 +115,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@part(0.15)
+@part(0.2)
 @given(coco)
 def test_annotation_files(images: Path, data: dict[str, Any]) -> None:
     path = images / "train.json"
