@@ -48,6 +48,18 @@ def test_lost_hanging_and_frozen_workers_end_as_outcomes_and_disturb_no_other_jo
         assert driver.outcomes[name].metrics["threads"] == 3
 
 
+def test_a_ray_that_does_not_come_up_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import ray
+
+    def init(*args: object, **options: object) -> None:
+        raise Exception("The current node timed out during startup.")  # bare, as Ray raises it on a busy machine
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv("HOME", str(tmp_path))  # where a token is made
+    with pytest.raises(RuntimeUnavailableError, match=r"(?s)could not be started.*timed out.*workers: 0"):
+        make_runtime(RuntimeConfig(workers=1)).__enter__()
+
+
 SCRIPT = """
     import os, sys
     sys.path.insert(0, {here!r})
