@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--record", type=Path, help="file of JSON lines that results are added to")
     parser.add_argument("--folder", type=Path, help="folder to work in; default: a temporary one")
     parser.add_argument("--minutes", type=float, default=40.0, help="minutes after which no further fault begins")
+    parser.add_argument("--quick", action="store_true", help="search once without faults, not twice")
     parser.add_argument("--part", default="0/1", help="K/N: of every N faults only the K-th, for N processes")
     arguments = parser.parse_args()
     part, parts = map(int, arguments.part.split("/"))
@@ -38,7 +39,7 @@ def main() -> int:
     began_s = time.monotonic()
     if waiting:
         laboratory = Laboratory(folder)
-        expected = undisturbed(laboratory, with_ray=any(fault.workers for fault in waiting))
+        expected = undisturbed(laboratory, with_ray=any(fault.workers for fault in waiting), repeat=not arguments.quick)
         print(f"undisturbed: {expected.cpu_s}", flush=True)
     for fault in waiting:
         if time.monotonic() - began_s > 60 * arguments.minutes:

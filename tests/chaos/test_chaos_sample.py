@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reas
 
 def test_a_search_survives_the_first_faults_of_the_suite(tmp_path: Path) -> None:
     # In a process of its own: the suite forks, and this one may have threads.
-    command = [sys.executable, "-m", "tests.chaos", "--count", "2", "--ray-share", "0", "--folder", str(tmp_path)]
+    arguments = ["--count", "2", "--ray-share", "0", "--quick", "--folder", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.chaos", *arguments]
     ended = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
     )
