@@ -26,7 +26,15 @@ PATIENCE_S = 300.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 15.0
 _FULL = ("database or disk is full", "no space left", "disk full", "could not extend file")
 _FULL_OF_TORCH = ("pytorchstreamwriter failed writing", "disk quota exceeded", "file too large")
-_LASTING = ("readonly database", "malformed", "not a database", "authentication", "permission denied", "no such table")
+_LASTING = (
+    "disk i/o error",
+    "readonly database",
+    "malformed",
+    "not a database",
+    "authentication",
+    "permission denied",
+    "no such table",
+)
 """Words of SQLite and PostgreSQL about what no waiting repairs."""
 
 _R = TypeVar("_R")

@@ -151,3 +151,29 @@ def test_absent_ray_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RuntimeUnavailableError, match="workers: 0"):
         make_runtime(RuntimeConfig(workers=1))
+
+
+def test_a_frozen_worker_is_killed_once_and_its_job_ends_as_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a Ray: what the driver's process does when a worker says nothing, though its hard limit has passed."""
+    from types import SimpleNamespace
+
+    from autokd.runtime.ray import tune_bridge
+
+    killed: list[str] = []
+    monkeypatch.setattr(tune_bridge.ray, "kill", killed.append)
+    driver = ListDriver(["ok:2 a", "ok:2 b"])
+    bridge = tune_bridge.Bridge(driver, 1, {"proxy": 5.0})
+    clock = tune_bridge.ClockCallback(bridge)
+    trials = [SimpleNamespace(trial_id=name, temporary_state=SimpleNamespace(ray_actor=name)) for name in ("t1", "t2")]
+    for trial in trials:
+        bridge.next_assignment(trial.trial_id)
+        clock.on_trial_start(0, trials, trial)
+    clock.on_step_begin(1, trials)
+    assert killed == []
+    bridge._running["t1"].began_s -= 5.0 + tune_bridge._FROZEN_S + 1.0
+    for step in (2, 3):
+        clock.on_step_begin(step, trials)
+    assert killed == ["t1"]
+    bridge.handle_lost_worker("t1", "The actor died.")
+    assert driver.outcomes["ok:2 a"].cause == "timeout"
+    assert "ok:2 b" not in driver.outcomes
