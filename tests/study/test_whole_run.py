@@ -119,8 +119,8 @@ def test_a_run_that_was_moved_is_resumed_and_trains_only_what_has_lost_its_files
     directory, results = finished
     moved = tmp_path / "moved"
     shutil.copytree(directory, moved)
-    lost = moved / "jobs" / "full-none-s1" / "weights.pt"
-    kept = moved / "jobs" / "full-none-s0" / "weights.pt"
+    lost = moved / "jobs" / "full-none-s1" / "student.pt"
+    kept = moved / "jobs" / "full-none-s0" / "student.pt"
     lost.unlink()
     kept.write_bytes(kept.read_bytes())  # another time than that of the copy
     written = kept.stat().st_mtime_ns
