@@ -4,8 +4,8 @@
 ``parsed_file`` and ``annotation_file`` read the JSON, ``box_form`` looks at its numbers, ``columns`` and
 ``annotations`` hold what is in it. ``images`` and ``depth`` read image files, ``image_files`` what they are;
 ``array_store`` keeps both for all processes. ``convert`` reads other formats (``voc_layout``, ``yolo_layout``).
-``sharing`` compares splits. ``geometry``, ``views``, ``view_plan`` and ``mixing`` hold the
-maps between pixels, ``subsets``, ``batches`` and ``sample`` what a training reads. ``shapes``, ``scene`` and
+``sharing`` compares splits. ``orientation`` gives each image its frame. ``geometry``, ``views``, ``view_plan`` and
+``mixing`` hold the maps between pixels, ``subsets``, ``batches`` and ``sample`` what a training reads. ``shapes``, ``scene`` and
 ``textures`` make the generated set.
 """
 
@@ -14,6 +14,7 @@ from autokd.data.content import content_of
 from autokd.data.dataset import DetectionDataset
 from autokd.data.geometry import BoxMap, Letterbox, letterbox
 from autokd.data.loading import Datasets, StoredSplit, load_datasets, load_split
+from autokd.data.orientation import Frames, bucket_sizes, gain_of_two, grouped, turned
 from autokd.data.report import DataReport
 from autokd.data.sample import HostBatch, Sample, Target, collate, stack_samples
 from autokd.data.shapes import shapes_digest, write_shapes
@@ -27,6 +28,7 @@ __all__ = [
     "DataReport",
     "Datasets",
     "DetectionDataset",
+    "Frames",
     "IDENTITY",
     "Letterbox",
     "Sample",
@@ -37,7 +39,11 @@ __all__ = [
     "Mosaic",
     "ViewPlan",
     "apply_view",
+    "bucket_sizes",
     "collate",
+    "gain_of_two",
+    "grouped",
+    "turned",
     "HostBatch",
     "stack_samples",
     "content_of",

@@ -95,13 +95,13 @@ def letterbox(original_size: Size, image_size_px: Size) -> Letterbox:
 
 
 def letterbox_maps(
-    original_sizes: NDArray[np.int64], image_size_px: Size
+    original_sizes: NDArray[np.int64], image_size_px: Size | NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Fit many images into the network's input at once, each as ``letterbox`` does.
 
     Args:
         original_sizes: (N, 2), (height, width) of the images in pixels.
-        image_size_px: (H, W) of the input.
+        image_size_px: (H, W) of the input; (N, 2) if each image has its own.
 
     Returns:
         Factors (N, 2) from pixels of the image to pixels of the input, and sizes (N, 2) of the parts of the input that

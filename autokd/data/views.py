@@ -122,20 +122,23 @@ def placed(
     return Placement(scaled_size, crop_start, paste_start, visible_size, mirror.then(zoom))
 
 
-def apply_view(pixels_CHW: Tensor, content_size: Size, view: View) -> Tensor:
+def apply_view(pixels_CHW: Tensor, content_size: Size, view: View, image_size_px: Size | None = None) -> Tensor:
     """Return the view of one letterboxed image; ``mixing`` joins several.
 
     Args:
         pixels_CHW: uint8.
         content_size: (h, w), the part that the image fills.
         view: the view; without zoom no pixel is resampled.
+        image_size_px: (height, width) of the view; None: that of ``pixels_CHW``.
 
     Returns:
-        uint8 of the same shape; ``pixels_CHW`` itself, not a copy, for the identity.
+        (3, *image_size_px) uint8; ``pixels_CHW`` itself, not a copy, for the identity.
     """
-    image_size_px = (pixels_CHW.shape[1], pixels_CHW.shape[2])
+    own_size_px = (pixels_CHW.shape[1], pixels_CHW.shape[2])
+    image_size_px = image_size_px or own_size_px
     placement = place(view, content_size, image_size_px)
     unmoved = placement.scaled_size == content_size and placement.paste_start == (0, 0)
+    unmoved = unmoved and image_size_px == own_size_px
     if not view.flip and unmoved and view.color is None:
         return pixels_CHW
     window = visible_window(pixels_CHW, content_size, view, placement)

@@ -162,6 +162,7 @@ class Framework(ABC, Generic[S]):
         *,
         pad_rgb: tuple[int, int, int],
         original_sizes: Iterable[tuple[int, int]],
+        has_two_frames: bool = False,
     ) -> tuple[Path, ...]:
         """Write the trained student as the framework's own tools load it, beside ``student.pt``.
 
@@ -173,6 +174,8 @@ class Framework(ABC, Generic[S]):
             folder: where the files go.
             pad_rgb: color of the padding beside an image, 0 to 255.
             original_sizes: (height, width) of the data set's images before scaling.
+            has_two_frames: whether images that lie across ``image_size_px`` have the same frame turned. It is given
+                only if it is true.
 
         Returns:
             The paths of the files; none if the framework has no files of its own.

@@ -78,10 +78,18 @@ class MmdetFramework(Framework[MmdetDetector]):
         *,
         pad_rgb: tuple[int, int, int],
         original_sizes: Iterable[tuple[int, int]],
+        has_two_frames: bool = False,
     ) -> tuple[Path, ...]:
         """Write ``student.py`` and ``student.pth`` for ``mmdet.apis.init_detector``."""
         detector = load_detector()
         assert isinstance(detector, MmdetAdapter)
         return export_student(
-            detector, section, classes, image_size_px, folder, pad_rgb=pad_rgb, original_sizes=original_sizes
+            detector,
+            section,
+            classes,
+            image_size_px,
+            folder,
+            pad_rgb=pad_rgb,
+            original_sizes=original_sizes,
+            has_two_frames=has_two_frames,
         )
