@@ -5,8 +5,8 @@
 ``annotations`` hold what is in it. ``images`` and ``depth`` read image files, ``image_files`` what they are;
 ``array_store`` keeps both for all processes. ``convert`` reads other formats (``voc_layout``, ``yolo_layout``).
 ``sharing`` compares splits. ``orientation`` gives each image its frame. ``geometry``, ``views``, ``view_plan`` and
-``mixing`` hold the maps between pixels, ``subsets``, ``batches`` and ``sample`` what a training reads. ``shapes``, ``scene`` and
-``textures`` make the generated set.
+``mixing`` hold the maps between pixels, ``subsets``, ``batches`` and ``sample`` what a training reads. ``shapes``,
+``scene`` and ``textures`` make the generated set.
 """
 
 from autokd.data.batches import Batch, epoch_batches, view_numbers
