@@ -76,6 +76,13 @@ class RuntimeConfig(Section):
     gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """GPUs of each worker; workers with fractions share a GPU. auto: the GPUs divided by the number of workers, 0 if
     there is none."""
+    decode_threads: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Threads of each worker that decode and augment images ahead of the training; 0: the training's own thread does.
+    auto: beside a GPU the worker's CPU threads, at most 8; on a CPU 0, since they would take its time from the
+    training."""
+    decode_on: Literal["cpu", "gpu"] = "cpu"
+    """Where images that are not kept in memory are decoded. cpu: by Pillow. gpu: by torchvision's decoder of JPEG files
+    on the card, where it has one; pixels then differ by rounding."""
     max_worker_losses: Annotated[int, Field(ge=0)] = 1
     """Number of times in a row that a training is repeated after its worker died without another epoch; then it fails
     with the cause worker_lost. Workers that were asked to end (SIGTERM) do not count."""

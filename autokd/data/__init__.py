@@ -2,7 +2,8 @@
 
 ``loading`` makes the splits of a configuration, ``content`` counts classes and objects, ``dataset`` is one split.
 ``parsed_file`` and ``annotation_file`` read the JSON, ``box_form`` looks at its numbers, ``columns`` and
-``annotations`` hold what is in it. ``images`` and ``depth`` read image files, ``image_files`` what they are;
+``annotations`` hold what is in it. ``images``, ``depth`` and
+``pixel_readers`` read image files, ``image_files`` what they are;
 ``array_store`` keeps both for all processes. ``convert`` reads other formats (``voc_layout``, ``yolo_layout``).
 ``sharing`` compares splits. ``orientation`` gives each image its frame. ``geometry``, ``views``, ``view_plan`` and
 ``mixing`` hold the maps between pixels, ``subsets``, ``batches`` and ``sample`` what a training reads. ``shapes``,
@@ -15,6 +16,7 @@ from autokd.data.dataset import DetectionDataset
 from autokd.data.geometry import BoxMap, Letterbox, letterbox
 from autokd.data.loading import Datasets, StoredSplit, load_datasets, load_split
 from autokd.data.orientation import Frames, bucket_sizes, gain_of_two, grouped, turned
+from autokd.data.pixel_readers import choose_reader, nvjpeg
 from autokd.data.report import DataReport
 from autokd.data.sample import HostBatch, Sample, Target, collate, stack_samples
 from autokd.data.shapes import shapes_digest, write_shapes
@@ -40,6 +42,7 @@ __all__ = [
     "ViewPlan",
     "apply_view",
     "bucket_sizes",
+    "choose_reader",
     "collate",
     "gain_of_two",
     "grouped",
@@ -52,6 +55,7 @@ __all__ = [
     "letterbox",
     "load_datasets",
     "load_split",
+    "nvjpeg",
     "plan_views",
     "shapes_digest",
     "stratified_indices",

@@ -25,9 +25,10 @@ from autokd.data.decoded_images import obtain_images
 from autokd.data.depth import FULL_DEPTH_SHIFT
 from autokd.data.geometry import Boxes, BoxMap, Size, box_areas, letterbox_maps
 from autokd.data.image_files import ImageFiles
-from autokd.data.images import broken_image, read_header, read_pixels
+from autokd.data.images import broken_image, read_header
 from autokd.data.mixing import draw_mosaic, mixture, mosaic_placements
 from autokd.data.orientation import Frames
+from autokd.data.pixel_readers import HostReader, PixelReader
 from autokd.data.report import DataReport
 from autokd.data.sample import Sample, Target, original_boxes
 from autokd.data.views import IDENTITY, Placement, View, apply_view, blank_canvas, place
@@ -43,6 +44,7 @@ MIN_SIDE_PX = 0.5
 MIN_VISIBLE_FRACTION = 0.3
 """Least part of a box in a view's window with which it is trained on in that view."""
 _FINGERPRINT_VERSION = "2"
+_ON_HOST = HostReader()
 
 
 class DetectionDataset:
@@ -58,7 +60,12 @@ class DetectionDataset:
         frames: (H, W) for each image: ``image_size_px``, or the same turned.
         keeps_images: whether decoded images stay in memory, as uint8.
         deep_shift: bits by which images of more than 8 bits a channel are reduced, the same in all splits of a set.
+        reader: reads images that are not kept in memory.
+        decode_threads: threads that load batches ahead; None: as many as the device asks for.
     """
+
+    reader: PixelReader = _ON_HOST
+    decode_threads: int | None = None
 
     def __init__(
         self,
@@ -127,7 +134,9 @@ class DetectionDataset:
             image_size_px: (H, W) of the network's input.
         """
         frames = self.frames.at_size((int(image_size_px[0]), int(image_size_px[1])))
-        return DetectionDataset(self.split, image_size_px, self._memory_limit_bytes, self.deep_shift, frames)
+        same = DetectionDataset(self.split, image_size_px, self._memory_limit_bytes, self.deep_shift, frames)
+        same.reader, same.decode_threads = self.reader, self.decode_threads
+        return same
 
     def image_path(self, index: int) -> Path:
         """Return the file of one image.
@@ -308,8 +317,9 @@ class DetectionDataset:
     def _letterboxed(self, index: int) -> Tensor:
         """Return the image scaled and padded, (3, H, W) uint8; from memory if images are kept."""
         if not self.keeps_images:
-            canvas_CHW = torch.empty((3, *self.frames.of(index)), dtype=torch.uint8)
-            self._decode_into(index, canvas_CHW)
+            reader = self.reader
+            canvas_CHW = torch.empty((3, *self.frames.of(index)), dtype=torch.uint8, device=reader.device)
+            self._decode_into(index, canvas_CHW, reader)
             return canvas_CHW
         if self._images_NCHW is None:
             self._images_NCHW = self._open_images()
@@ -332,14 +342,13 @@ class DetectionDataset:
                 return images_NCHW
         return torch.empty((self.num_images, 3, *self.image_size_px), dtype=torch.uint8)
 
-    def _decode_into(self, index: int, canvas_CHW: Tensor) -> None:
+    def _decode_into(self, index: int, canvas_CHW: Tensor, reader: PixelReader = _ON_HOST) -> None:
         """Write an image, scaled and padded, into as many bytes as (3, H, W) uint8 has."""
         canvas_CHW = canvas_CHW.view(3, *self.frames.of(index))
         canvas_CHW.copy_(blank_canvas(self.frames.of(index)))
         size = self.split.size(index)
         rows, columns = self._content_size(index)
-        pixels = read_pixels(self.image_path(index), size, (rows, columns), self.deep_shift)
-        canvas_CHW[:, :rows, :columns] = torch.from_numpy(pixels)
+        canvas_CHW[:, :rows, :columns] = reader(self.image_path(index), size, (rows, columns), self.deep_shift)
 
     def _shown(self, frame: Size, index: int, view: View) -> Tensor:
         """Return the pixels of a view, (3, *frame) uint8."""

@@ -265,6 +265,16 @@ def _to_rgb(image: Image.Image, path: Path, deep_shift: int) -> Image.Image:
     return image.convert("RGB")
 
 
+def ends_with_mark(data: bytes, kind: str) -> bool:
+    """Return whether a file has the end mark of its format, as a whole one has.
+
+    Args:
+        data: the file, or its end.
+        kind: "JPEG" or "PNG".
+    """
+    return _END_MARKS[kind] in data[-_TAIL_BYTES:]
+
+
 def _tail(path: Path) -> bytes:
     with path.open("rb") as file:
         file.seek(0, io.SEEK_END)

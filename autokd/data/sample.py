@@ -110,7 +110,8 @@ def stack_samples(samples: Sequence[Sample], *, pinned: bool = False) -> HostBat
 
     Args:
         samples: B images of one size.
-        pinned: whether in pinned memory, from which a GPU copies beside its computing.
+        pinned: whether in pinned memory, from which a GPU copies beside its computing. Pixels that a card has decoded
+            are there already.
 
     Returns:
         The pixels in one tensor, all boxes and labels in another.
@@ -121,7 +122,8 @@ def stack_samples(samples: Sequence[Sample], *, pinned: bool = False) -> HostBat
     pixels_BCHW = torch.stack([sample.pixels_CHW for sample in samples])
     packed = torch.cat([boxes.flatten(), labels])
     if pinned:
-        pixels_BCHW, packed = pixels_BCHW.pin_memory(), packed.pin_memory()
+        packed = packed.pin_memory()
+        pixels_BCHW = pixels_BCHW if pixels_BCHW.is_cuda else pixels_BCHW.pin_memory()
     return HostBatch(pixels_BCHW, packed, tuple(len(sample.target["labels"]) for sample in samples))
 
 

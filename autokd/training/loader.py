@@ -119,7 +119,8 @@ class Loader:
         subset: fraction of the images that is used.
         ranks: processes that share each batch of an epoch. ``in_order`` and ``of_pairs`` are not shared.
         choose: returns the indices of the images for a seed; None: ``subset`` of the images at random.
-        threads: threads that load ahead; 0: none; None: as the device asks (``decoding_threads``).
+        threads: threads that load ahead; 0: none; None: those of the data set, or as the device asks
+            (``decoding_threads``).
     """
 
     dataset: DetectionDataset
@@ -207,7 +208,9 @@ class Loader:
             return (pairs, *host.to(self.device))
 
         turned_N = self.dataset.frames.turned_N
-        threads = decoding_threads(self.device) if self.threads is None else self.threads
+        threads = self.dataset.decode_threads if self.threads is None else self.threads
+        if threads is None:
+            threads = decoding_threads(self.device)
         loaded = made_ahead(load, pairs_of_batches, threads)
         for pairs, images_BCHW, targets in copied_beside(copy, loaded, self.device):
             yield Batch(tuple(pairs), images_BCHW, targets, is_turned=bool(turned_N[pairs[0][0]]))

@@ -9,7 +9,15 @@ from pathlib import Path
 import torch
 
 from autokd.config import Recipe, ResolvedConfig
-from autokd.data import Datasets, DetectionDataset, StoredSplit, load_datasets, stratified_indices
+from autokd.data import (
+    Datasets,
+    DetectionDataset,
+    StoredSplit,
+    choose_reader,
+    load_datasets,
+    nvjpeg,
+    stratified_indices,
+)
 from autokd.jobs import RecipeName
 from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, identity_plan, training_plan
 from autokd.training.measure.average_precision import PrecisionMeter
@@ -52,7 +60,13 @@ class DataAssets:
     def full(self) -> Datasets:
         """The splits at the data's own image size."""
         # Unchecked: the driver has checked the files before any worker started.
-        return self._given or load_datasets(self.config.data, self.cache_dir, check=False, stored=self._stored)
+        datasets = self._given or load_datasets(self.config.data, self.cache_dir, check=False, stored=self._stored)
+        runtime = self.config.runtime
+        reader = choose_reader(runtime.decode_on, self.device, nvjpeg)
+        for split in datasets.splits:
+            split.decode_threads = None if runtime.decode_threads == "auto" else runtime.decode_threads
+            split.reader = reader
+        return datasets
 
     @cached_property
     def proxy(self) -> Datasets:
