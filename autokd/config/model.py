@@ -176,6 +176,11 @@ class RunConfig(Section):
                 f"from_student_config is true, but a section of framework {student.framework} names no file that says "
                 "how it trains. Leave it out"
             )
+        if full.pipeline == "student_config" and student is not None and not student.has_recipe:
+            raise ValueError(
+                f"pipeline is student_config, but a section of framework {student.framework} names no file that has a "
+                "train pipeline. Set 'pipeline: views'"
+            )
         return full
 
     @field_validator("runtime")

@@ -12,8 +12,12 @@ from typing import Any, Generic, TypeVar
 from autokd.config import DetectorSection, framework_row
 from autokd.detectors.candidates import PredictionLayout
 from autokd.detectors.contract import Detector
+from autokd.detectors.train_pipeline import TrainPipeline
 from autokd.errors import DetectorError
 from autokd.spec.families import DetectorFamily
+
+PIPELINE_NOTE = "train pipeline: "
+"""Beginning of the sentences of ``ConfigRecipe.left`` on augmentations."""
 
 S = TypeVar("S", bound=DetectorSection)
 
@@ -141,6 +145,18 @@ class Framework(ABC, Generic[S]):
 
         Raises:
             ConfigError: if the files say something that a recipe cannot.
+        """
+        return None
+
+    def train_pipeline(self, section: S, num_epochs: int) -> TrainPipeline | None:
+        """Return the transforms by which the files of a section augment training images; None if they say nothing.
+
+        Args:
+            section: the student's configuration; its class has ``has_recipe`` set if this method ever returns some.
+            num_epochs: epochs of the training.
+
+        Raises:
+            ConfigError: if they cannot be replayed.
         """
         return None
 

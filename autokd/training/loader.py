@@ -25,8 +25,10 @@ from autokd.data import (
     subset_indices,
     turned,
 )
+from autokd.detectors import TrainPipeline
 from autokd.training.length import Length, recipe_length
-from autokd.training.prefetch import copied_beside, decoding_threads, made_ahead
+from autokd.training.own_pipeline import load_batch
+from autokd.training.prefetch import copied_beside, decoding_threads, made_ahead, made_by_processes
 from autokd.training.shards import ALONE, BatchShard, RankGroup
 
 PLAN_SEED = 0
@@ -119,6 +121,7 @@ class Loader:
         subset: fraction of the images that is used.
         ranks: processes that share each batch of an epoch. ``in_order`` and ``of_pairs`` are not shared.
         choose: returns the indices of the images for a seed; None: ``subset`` of the images at random.
+        pipeline: transforms of the student's own framework, in place of the plan's views; None: the views.
         threads: threads that load ahead; 0: none; None: those of the data set, or as the device asks
             (``decoding_threads``).
     """
@@ -131,6 +134,7 @@ class Loader:
     ranks: RankGroup = ALONE
     choose: Callable[[int], Sequence[int]] | None = None
     threads: int | None = None
+    pipeline: TrainPipeline | None = None
 
     def steps_per_epoch(self, seed: int) -> int:
         """Return the number of batches of an epoch."""
@@ -199,9 +203,13 @@ class Loader:
     def of_pairs(self, pairs_of_batches: Sequence[Pairs]) -> Iterator[Batch]:
         """Return the batches of given (image index, view number) pairs, in the given order; each of one frame."""
 
+        pipeline, pinned = self.pipeline, self.device.type == "cuda"
+
         def load(pairs: Pairs) -> tuple[Pairs, HostBatch]:
+            if pipeline is not None:
+                return pairs, load_batch(pipeline, self.dataset, pairs, self.plan.seed)
             samples = [self.dataset.load(index, self.plan.view(index, number)) for index, number in pairs]
-            return pairs, stack_samples(samples, pinned=self.device.type == "cuda")
+            return pairs, stack_samples(samples, pinned=pinned)
 
         def copy(loaded: tuple[Pairs, HostBatch]) -> tuple[Pairs, Tensor, list[Target]]:
             pairs, host = loaded
@@ -211,7 +219,10 @@ class Loader:
         threads = self.dataset.decode_threads if self.threads is None else self.threads
         if threads is None:
             threads = decoding_threads(self.device)
-        loaded = made_ahead(load, pairs_of_batches, threads)
+        if pipeline is None:
+            loaded = made_ahead(load, pairs_of_batches, threads)
+        else:  # whose transforms draw from the global generators of a process
+            loaded = made_by_processes(load, pairs_of_batches, threads, pinned=pinned)
         for pairs, images_BCHW, targets in copied_beside(copy, loaded, self.device):
             yield Batch(tuple(pairs), images_BCHW, targets, is_turned=bool(turned_N[pairs[0][0]]))
 

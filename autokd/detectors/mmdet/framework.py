@@ -16,6 +16,7 @@ from autokd.detectors.mmdet.capabilities import mmdet_detector_family, mmdet_pre
 from autokd.detectors.mmdet.config_file import config_text
 from autokd.detectors.mmdet.export import export_student
 from autokd.detectors.mmdet.recipe import recipe_of_config
+from autokd.detectors.mmdet.train_pipeline import MmdetTrainPipeline, read_train_pipeline
 from autokd.spec.families import DetectorFamily
 
 
@@ -60,12 +61,16 @@ class MmdetFramework(Framework[MmdetDetector]):
         """See ``Framework.recipe``."""
         return recipe_of_config(section, given)
 
+    def train_pipeline(self, section: MmdetDetector, num_epochs: int) -> MmdetTrainPipeline:
+        """See ``Framework.train_pipeline``."""
+        return read_train_pipeline(section, num_epochs)
+
     def training_notes(self, section: MmdetDetector) -> tuple[str, ...]:
         """See ``Framework.training_notes``."""
         return (
             f"trainings take the model of {section.config}; optimizer, schedule and augmentation are those of 'proxy' "
-            "and 'full'. 'full: {from_student_config: true}' takes optimizer and schedule of the config too, and "
-            "DistilledDetector all of it: docs/mmdetection.md",
+            "and 'full'. 'full: {from_student_config: true}' takes optimizer and schedule of the config too, 'full: "
+            "{pipeline: student_config}' its train pipeline, and DistilledDetector all of it: docs/mmdetection.md",
         )
 
     def export(

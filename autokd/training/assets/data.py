@@ -18,8 +18,9 @@ from autokd.data import (
     nvjpeg,
     stratified_indices,
 )
+from autokd.detectors import TrainPipeline, framework_of
 from autokd.jobs import RecipeName
-from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, identity_plan, training_plan
+from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, dataset_length, identity_plan, training_plan
 from autokd.training.measure.average_precision import PrecisionMeter
 
 
@@ -94,7 +95,17 @@ class DataAssets:
         """
         train_set, settings = self.of(recipe).train, self.recipe(recipe)
         plan = training_plan(train_set, settings)
-        return Loader(train_set, plan, settings.batch_size, self.device, subset, choose=choose)
+        pipeline = self.pipeline if recipe == "full" else None
+        return Loader(train_set, plan, settings.batch_size, self.device, subset, choose=choose, pipeline=pipeline)
+
+    @cached_property
+    def pipeline(self) -> TrainPipeline | None:
+        """The train pipeline of the student's config, if full trainings take it."""
+        full = self.config.full
+        if full.pipeline == "views":
+            return None
+        num_epochs = dataset_length(full, self.full.train).epochs
+        return framework_of(self.config.student).train_pipeline(self.config.student, num_epochs)
 
     def validation_loader(self, recipe: RecipeName = "full", subset: float = 1.0) -> Loader:
         """Return a loader of validation images as they are.
