@@ -23,7 +23,7 @@ from torch import Tensor
 from autokd.data.annotations import AnnotatedSplit
 from autokd.data.decoded_images import obtain_images
 from autokd.data.depth import FULL_DEPTH_SHIFT
-from autokd.data.geometry import Boxes, BoxMap, Size, box_areas, letterbox_maps
+from autokd.data.geometry import BoxMap, Size, letterbox_maps, visible_boxes
 from autokd.data.image_files import ImageFiles
 from autokd.data.images import broken_image, read_header
 from autokd.data.mixing import draw_mosaic, mixture, mosaic_placements
@@ -39,10 +39,6 @@ logger = logging.getLogger("autokd.data")
 
 MEMORY_LIMIT_BYTES = 2 * 2**30
 """Memory of a split's decoded images above which they are decoded on demand instead of kept."""
-MIN_SIDE_PX = 0.5
-"""Shortest side of a box in the network's input that is trained on."""
-MIN_VISIBLE_FRACTION = 0.3
-"""Least part of a box in a view's window with which it is trained on in that view."""
 _FINGERPRINT_VERSION = "2"
 _ON_HOST = HostReader()
 
@@ -403,23 +399,3 @@ class DetectionDataset:
         boxes = split.columns.boxes_xyxy_px * scales[split.image_of][:, [1, 0, 1, 0]]
         _, visible = visible_boxes(boxes, (0, 0), contents[split.image_of].T)
         return int((~visible & ~split.columns.is_crowd).sum())
-
-
-def visible_boxes(
-    boxes: Boxes, start: Size, size: Size | NDArray[np.int64]
-) -> tuple[Boxes, np.ndarray[Any, np.dtype[np.bool_]]]:
-    """Clip boxes to a window.
-
-    Args:
-        boxes: (n, 4) xyxy pixels.
-        start: (y, x) of the window's first pixel.
-        size: (h, w) of the window; (2, n) if each box has its own.
-
-    Returns:
-        The clipped boxes, (n, 4), and whether each is large and visible enough to be trained on, (n,).
-    """
-    (top, left), (rows, columns) = start, size
-    low, high = np.array([left, top, left, top]), np.array([left + columns, top + rows] * 2).T
-    clipped = boxes.clip(low, high)
-    wide_enough = ((clipped[:, 2:] - clipped[:, :2]) >= MIN_SIDE_PX).all(axis=1)
-    return clipped, wide_enough & (box_areas(clipped) >= MIN_VISIBLE_FRACTION * box_areas(boxes))

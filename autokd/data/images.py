@@ -180,7 +180,19 @@ def _resized(rgb: Image.Image, size: Size) -> NDArray[np.uint8]:
         return larger_1CHW[0].contiguous().numpy()
     if (rgb.height, rgb.width) != size:
         rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.ascontiguousarray(np.asarray(rgb).transpose(2, 0, 1))
+    return _channels_first(rgb)
+
+
+def _channels_first(rgb: Image.Image) -> NDArray[np.uint8]:
+    """Return (C, *size) of an RGB image.
+
+    One channel after the other: NumPy's view of an image interleaves them under Python's lock, and takes another pass
+    to separate them.
+    """
+    pixels_CHW = np.empty((3, rgb.height, rgb.width), dtype=np.uint8)
+    for channel, band in zip(pixels_CHW, rgb.split(), strict=True):
+        channel.reshape(-1)[:] = np.frombuffer(band.tobytes(), dtype=np.uint8)
+    return pixels_CHW
 
 
 def broken_image(path: Path, error: BaseException) -> DataError:
@@ -262,7 +274,7 @@ def _to_rgb(image: Image.Image, path: Path, deep_shift: int) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         # Through RGBA, since Pillow warns of palettes whose transparency is given in bytes.
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def ends_with_mark(data: bytes, kind: str) -> bool:

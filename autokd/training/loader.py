@@ -175,6 +175,9 @@ class Loader:
             shards = [self.ranks.shard(pairs) for pairs in batches]
             loaded = map(self._with_shard, self.of_pairs([shard.local_pairs for shard in shards]), shards)
         for number, batch in enumerate(loaded, start=first):
+            if self.pipeline is not None:  # which gives batches of any size
+                yield batch
+                continue
             frame = self.dataset.image_size_px
             size_px = self.plan.batch_size_px(turned(frame) if batch.is_turned else frame, epoch, number)
             yield batch.at_size(size_px)
@@ -202,7 +205,6 @@ class Loader:
 
     def of_pairs(self, pairs_of_batches: Sequence[Pairs]) -> Iterator[Batch]:
         """Return the batches of given (image index, view number) pairs, in the given order; each of one frame."""
-
         pipeline, pinned = self.pipeline, self.device.type == "cuda"
 
         def load(pairs: Pairs) -> tuple[Pairs, HostBatch]:
