@@ -138,14 +138,18 @@ def test_a_gpu_gets_the_batches_that_a_cpu_gets(loader):
 
 
 def test_the_setting_decides_how_many_threads_decode_and_no_pixel(make_tiny_config, tiny_cache, monkeypatch):
-    found = {}
-    for threads in (0, 3):
-        config = make_tiny_config(runtime={"decode_threads": threads})
+    def images(threads):
+        config, names = make_tiny_config(runtime={"decode_threads": threads}), set()
         data = TrainingAssets(config, tiny_cache, CPU, load_datasets(config.data, tiny_cache, check=False)).data
-        load, names = data.full.train.load, set()
-        monkeypatch.setattr(
-            data.full.train, "load", lambda *args: (names.add(threading.current_thread().name), load(*args))[1]
-        )
-        found[threads] = torch.cat([batch.images_BCHW for batch in data.training_loader("full").epoch(0, 1)])
+        load = data.full.train.load
+
+        def observed(*args):
+            names.add(threading.current_thread().name)
+            return load(*args)
+
+        monkeypatch.setattr(data.full.train, "load", observed)
+        found = torch.cat([batch.images_BCHW for batch in data.training_loader("full").epoch(0, 1)])
         assert all(name.startswith("autokd-loader") for name in names) == (threads > 0)
-    assert torch.equal(found[0], found[3])
+        return found
+
+    assert torch.equal(images(0), images(3))
