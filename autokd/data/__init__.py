@@ -2,7 +2,7 @@
 
 ``loading`` makes the splits of a configuration, ``content`` counts classes and objects, ``dataset`` is one split.
 ``parsed_file`` and ``annotation_file`` read the JSON, ``box_form`` looks at its numbers, ``columns`` and
-``annotations`` hold what is in it. ``images``, ``depth`` and
+``annotations`` hold what is in it. ``images``, ``jpeg``, ``depth`` and
 ``pixel_readers`` read image files, ``image_files`` what they are;
 ``array_store`` keeps both for all processes. ``convert`` reads other formats (``voc_layout``, ``yolo_layout``).
 ``sharing`` compares splits. ``orientation`` gives each image its frame. ``geometry``, ``views``, ``view_plan`` and

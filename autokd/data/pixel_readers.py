@@ -129,8 +129,9 @@ def choose_reader(
     try:
         decode = decoder_of(device)
         found = decode(torch.frombuffer(bytearray(_sample_jpeg()), dtype=torch.uint8))
-        assert tuple(found.shape) == (3, 16, 16), f"found {tuple(found.shape)}"
-    except (RuntimeError, AssertionError, AttributeError, TypeError) as error:
+        if tuple(found.shape) != (3, 16, 16):
+            raise RuntimeError(f"found {tuple(found.shape)} for an image of 16 x 16 pixels")
+    except (RuntimeError, AttributeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         logger.warning(
             "runtime.decode_on is gpu, but this torchvision does not decode JPEG files on the card (%s): images are "
