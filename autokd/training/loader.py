@@ -207,15 +207,14 @@ class Loader:
         """Return the batches of given (image index, view number) pairs, in the given order; each of one frame."""
         pipeline, pinned = self.pipeline, self.device.type == "cuda"
 
-        def load(pairs: Pairs) -> tuple[Pairs, HostBatch]:
+        def load(pairs: Pairs) -> HostBatch:
             if pipeline is not None:
-                return pairs, load_batch(pipeline, self.dataset, pairs, self.plan.seed)
+                return load_batch(pipeline, self.dataset, pairs, self.plan.seed)
             samples = [self.dataset.load(index, self.plan.view(index, number)) for index, number in pairs]
-            return pairs, stack_samples(samples, pinned=pinned)
+            return stack_samples(samples, pinned=pinned)
 
-        def copy(loaded: tuple[Pairs, HostBatch]) -> tuple[Pairs, Tensor, list[Target]]:
-            pairs, host = loaded
-            return (pairs, *host.to(self.device))
+        def copy(host: HostBatch) -> tuple[Tensor, list[Target]]:
+            return host.to(self.device)
 
         turned_N = self.dataset.frames.turned_N
         threads = self.dataset.decode_threads if self.threads is None else self.threads
@@ -225,7 +224,8 @@ class Loader:
             loaded = made_ahead(load, pairs_of_batches, threads)
         else:  # whose transforms draw from the global generators of a process
             loaded = made_by_processes(load, pairs_of_batches, threads, pinned=pinned)
-        for pairs, images_BCHW, targets in copied_beside(copy, loaded, self.device):
+        on_device = copied_beside(copy, loaded, self.device)
+        for pairs, (images_BCHW, targets) in zip(pairs_of_batches, on_device, strict=True):
             yield Batch(tuple(pairs), images_BCHW, targets, is_turned=bool(turned_N[pairs[0][0]]))
 
     def _epoch_pairs(self, seed: int, epoch: int) -> Sequence[Pairs]:

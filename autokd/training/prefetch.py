@@ -82,10 +82,15 @@ def made_by_processes(
         num_workers=processes,
         prefetch_factor=_READY_PER_THREAD,
         pin_memory=pinned,
+        collate_fn=_as_it_is,  # torch's own makes lists of tuples
         generator=torch.Generator(),  # of its own: the training's random numbers must not depend on loading
         multiprocessing_context="fork",
     )
     yield from loader
+
+
+def _as_it_is(made: Made) -> Made:
+    return made
 
 
 @dataclass(frozen=True)
