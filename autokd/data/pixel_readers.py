@@ -1,4 +1,4 @@
-"""Readers of images that are not kept in memory: by Pillow on the host, or by a card's own JPEG decoder.
+"""Readers of images that are not kept in memory: on the host, or by a card's own JPEG decoder.
 
 Legend: C = 3 channels (RGB); sizes are (height, width) in pixels.
 """
@@ -43,7 +43,7 @@ class PixelReader(Protocol):
 
 
 class HostReader:
-    """Pillow, in the thread that calls."""
+    """The host's decoders, in the thread that calls."""
 
     device = torch.device("cpu")
 
@@ -53,9 +53,9 @@ class HostReader:
 
 
 class CardReader:
-    """A card's JPEG decoder, and the same card's scaling; what it cannot decode is read by Pillow.
+    """A card's JPEG decoder, and the same card's scaling; what it cannot decode is read by the host.
 
-    Pixels differ from Pillow's by rounding: by a few of 255 steps.
+    Pixels differ from the host's by rounding: by a few of 255 steps.
     """
 
     def __init__(self, device: torch.device, decode: JpegDecoder) -> None:
@@ -72,7 +72,7 @@ class CardReader:
     def __call__(self, path: Path, frame: Size, size: Size, deep_shift: int) -> Tensor:
         """See ``PixelReader``."""
         pixels_CHW = self._decoded(path)
-        # Another size is that of an image to rotate or to scale into its frame, which Pillow's reader does.
+        # Another size is that of an image to rotate or to scale into its frame, which the host's reader does.
         if pixels_CHW is None or tuple(pixels_CHW.shape) != (3, *frame):
             return self._host(path, frame, size, deep_shift).to(self.device)
         return resampled(pixels_CHW, size, antialias=True)
@@ -112,7 +112,7 @@ def resampled(pixels_CHW: Tensor, size: Size, *, antialias: bool) -> Tensor:
 def choose_reader(
     wanted: DecodeOn, device: torch.device, decoder_of: Callable[[torch.device], JpegDecoder]
 ) -> PixelReader:
-    """Return the reader that a setting asks for; Pillow's, with a message, where the card's cannot work.
+    """Return the reader that a setting asks for; the host's, with a message, where the card's cannot work.
 
     Args:
         wanted: the setting ``runtime.decode_on``.
@@ -123,7 +123,7 @@ def choose_reader(
         return HostReader()
     if device.type != "cuda":
         logger.warning(
-            "runtime.decode_on is gpu, but trainings run on the %s: images are decoded by Pillow.", device.type
+            "runtime.decode_on is gpu, but trainings run on the %s: images are decoded on the host.", device.type
         )
         return HostReader()
     try:
@@ -135,7 +135,7 @@ def choose_reader(
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         logger.warning(
             "runtime.decode_on is gpu, but this torchvision does not decode JPEG files on the card (%s): images are "
-            "decoded by Pillow. Install torchvision's build for CUDA, or set 'decode_on: cpu'.",
+            "decoded on the host. Install torchvision's build for CUDA, or set 'decode_on: cpu'.",
             reason,
         )
         return HostReader()
