@@ -81,8 +81,8 @@ class RuntimeConfig(Section):
     auto: beside a GPU the worker's CPU threads, at most 8; on a CPU 0, since they would take its time from the
     training."""
     decode_on: Literal["cpu", "gpu"] = "cpu"
-    """Where images that are not kept in memory are decoded. cpu: on the host. gpu: JPEG files on the card, by
-    torchvision's decoder, where it has one; pixels then differ by rounding."""
+    """Decoder of images that are not kept in memory. cpu: the host's. gpu: torchvision's of JPEG files on the card, if
+    it has one; pixels then differ by rounding."""
     max_worker_losses: Annotated[int, Field(ge=0)] = 1
     """Number of times in a row that a training is repeated after its worker died without another epoch; then it fails
     with the cause worker_lost. Workers that were asked to end (SIGTERM) do not count."""

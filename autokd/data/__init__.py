@@ -15,8 +15,6 @@ from autokd.data.content import content_of
 from autokd.data.dataset import DetectionDataset
 from autokd.data.geometry import BoxMap, Letterbox, letterbox
 from autokd.data.loading import Datasets, StoredSplit, load_datasets, load_split
-from autokd.data.orientation import Frames, bucket_sizes, gain_of_two, grouped, turned
-from autokd.data.pixel_readers import choose_reader, nvjpeg
 from autokd.data.report import DataReport
 from autokd.data.sample import HostBatch, Sample, Target, collate, stack_samples
 from autokd.data.shapes import shapes_digest, write_shapes
@@ -30,7 +28,6 @@ __all__ = [
     "DataReport",
     "Datasets",
     "DetectionDataset",
-    "Frames",
     "IDENTITY",
     "Letterbox",
     "Sample",
@@ -41,12 +38,7 @@ __all__ = [
     "Mosaic",
     "ViewPlan",
     "apply_view",
-    "bucket_sizes",
-    "choose_reader",
     "collate",
-    "gain_of_two",
-    "grouped",
-    "turned",
     "HostBatch",
     "stack_samples",
     "content_of",
@@ -55,7 +47,6 @@ __all__ = [
     "letterbox",
     "load_datasets",
     "load_split",
-    "nvjpeg",
     "plan_views",
     "shapes_digest",
     "stratified_indices",

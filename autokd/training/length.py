@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from autokd.config import ProxyRecipe, Recipe
-from autokd.data import bucket_sizes, subset_size
+from autokd.data import subset_size
+from autokd.data.orientation import bucket_sizes
 
 
 @dataclass(frozen=True)

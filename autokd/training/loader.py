@@ -19,12 +19,11 @@ from autokd.data import (
     Target,
     ViewPlan,
     epoch_batches,
-    grouped,
     plan_views,
     stack_samples,
     subset_indices,
-    turned,
 )
+from autokd.data.orientation import grouped, turned
 from autokd.detectors import TrainPipeline
 from autokd.training.length import Length, recipe_length
 from autokd.training.own_pipeline import load_batch

@@ -113,7 +113,8 @@ def main() -> None:
                 "ours, one thread": images_a_second(ours, paths, 0),
                 "ours, two threads": images_a_second(ours, paths, 2),
             }
-    RESULT.write_text(json.dumps(rows, indent=1) + "\n")
+    found = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    RESULT.write_text(json.dumps(found | rows, indent=1) + "\n")
     for name, row in rows.items():
         base = next(iter(row.values()))
         for way, rate in row.items():

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from autokd.config import CocoData
-from autokd.data import IDENTITY, DetectionDataset, View, epoch_batches, grouped, load_datasets, plan_views
-from autokd.data.orientation import Frames, gain_of_two
+from autokd.data import IDENTITY, DetectionDataset, View, epoch_batches, load_datasets, plan_views
+from autokd.data.orientation import Frames, gain_of_two, grouped
 
 FRAME = (32, 48)
 SIZES = [(30, 60), (60, 30), (50, 50), (90, 40), (40, 90), (64, 32), (32, 48), (48, 32)]

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from autokd.config import CocoData
-from autokd.data import choose_reader, load_datasets
-from autokd.data.pixel_readers import CardReader, HostReader, resampled
+from autokd.data import load_datasets
+from autokd.data.pixel_readers import CardReader, HostReader, choose_reader, resampled
 
 CPU, CARD = torch.device("cpu"), torch.device("cuda", 0)
 

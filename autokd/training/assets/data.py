@@ -13,11 +13,10 @@ from autokd.data import (
     Datasets,
     DetectionDataset,
     StoredSplit,
-    choose_reader,
     load_datasets,
-    nvjpeg,
     stratified_indices,
 )
+from autokd.data.pixel_readers import choose_reader, nvjpeg
 from autokd.detectors import TrainPipeline, framework_of
 from autokd.jobs import RecipeName
 from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, dataset_length, identity_plan, training_plan

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autokd.data import turned
+from autokd.data.orientation import turned
 from autokd.detector_outputs import PYRAMID_TAP, DetectorOutputs
 from autokd.detectors import Detector
 from autokd.errors import NonFiniteError
