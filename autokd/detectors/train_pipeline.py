@@ -65,8 +65,10 @@ class AugmentedImage:
 class TrainPipeline(Protocol):
     """The transforms of a student's own config, replayable: equal arguments give equal images."""
 
-    digest: str
-    """Digits that identify the transforms and their settings."""
+    @property
+    def digest(self) -> str:
+        """Digits that identify the transforms and their settings."""
+        ...
 
     def __call__(self, images: ImageSource, index: int, epoch: int, seed: int) -> AugmentedImage:
         """Return an image as one epoch of a training sees it.
