@@ -27,6 +27,9 @@ def heartbeat(study: optuna.Study, owner: str, every_s: float = BEAT_S) -> Itera
         study: study of the search, in a database that several drivers may share.
         owner: mark of this run.
         every_s: seconds between two of them.
+
+    Returns:
+        A context manager.
     """
     ended = threading.Event()
     thread = threading.Thread(target=_beat, args=(StudyFacts(study), owner, every_s, ended), daemon=True)
