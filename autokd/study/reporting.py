@@ -11,7 +11,7 @@ from typing import Any
 from autokd.config import RunConfig, load_config
 from autokd.data import DetectionDataset, load_datasets
 from autokd.errors import AutoKDError
-from autokd.jobs import NO_DISTILLATION, JobId
+from autokd.jobs import NO_DISTILLATION, JobId, Outcome
 from autokd.report import Boxes, ComparisonImage, write_report
 from autokd.report.gather import SCORE_THRESHOLD
 from autokd.report.pictures_file import save_pictures
@@ -49,12 +49,12 @@ def write_run_report(directory: str | Path, *, cache_dir: Path, storage_url: str
     results = Results.read(run.results_path) if run.results_path.exists() else None
     images: Sequence[ComparisonImage] = ()
     if results is not None:
-        artifacts = {job_id: outcome.artifacts for job_id, outcome in StudyFacts(study).finished_outcomes().items()}
+        outcomes = StudyFacts(study).finished_outcomes()
         try:
             config = load_config(run.config_path)
-            images = _comparison_images(config, run.path, cache_dir, results, artifacts, NUM_IMAGES)
-            more = _comparison_images(config, run.path, cache_dir, results, artifacts, NUM_PICTURES)
-            save_pictures(run.path, more, SCORE_THRESHOLD)
+            all_images = _comparison_images(config, run.path, cache_dir, results, outcomes)
+            save_pictures(run.path, all_images, SCORE_THRESHOLD)
+            images = [all_images[i] for i in _evenly(len(all_images), NUM_IMAGES)]
         except (AutoKDError, OSError) as error:
             results = results.model_copy(update={"notes": (*results.notes, f"The pictures are left out: {error}")})
     return write_report(run.path, study, results, images=images)
@@ -65,8 +65,7 @@ def _comparison_images(
     directory: Path,
     cache_dir: Path,
     results: Results,
-    artifacts: Mapping[str, Mapping[str, str]],
-    count: int,
+    outcomes: Mapping[str, Outcome],
 ) -> list[ComparisonImage]:
     """Return some test images with the boxes of the teacher, "none", the best other and the winner (first seed)."""
     test = load_datasets(config.data, cache_dir, check=False).test
@@ -79,11 +78,11 @@ def _comparison_images(
         if entry is None:
             continue
         job_id = str(JobId("full", entry.digest, entry.seeds[0]))
-        path = artifacts.get(job_id, {}).get("detections_test")
-        if path and Path(path).exists():
-            files[name] = Path(path)
+        path = outcomes[job_id].file("detections_test", directory) if job_id in outcomes else None
+        if path is not None:
+            files[name] = path
     found = {name: _by_image(path) for name, path in files.items()}
-    return [_picture(test, index, found) for index in _evenly(test.num_images, count)] if found else []
+    return [_picture(test, index, found) for index in _evenly(test.num_images, NUM_PICTURES)] if found else []
 
 
 def _best_other(results: Results) -> tuple[str, ...]:
