@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 
 from autokd import api
+from autokd.cli import inspection
 from autokd.cli.benchmark import benchmark_app
+from autokd.cli.options import CacheDir, ConfigFile, RayAddress, Resume, RunDir, Storage, Workers, read_config
 from autokd.errors import AutoKDError
 
 if TYPE_CHECKING:
-    from autokd.config import RunConfig
     from autokd.storage import Results
 
 app = typer.Typer(
@@ -25,39 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(benchmark_app, name="benchmark")
-
-ConfigFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG.yaml", help="Config file: data, detectors, search space, recipes, runtime.")
-]
-RunDir = Annotated[
-    Optional[Path],  # noqa: UP045 (typer reads annotations on Python 3.10)
-    typer.Option("--run-dir", help="Folder of the run: study, weights, results, report. Default: runs/NAME."),
-]
-CacheDir = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(
-        "--cache-dir",
-        envvar="AUTOKD_CACHE",
-        help="Folder of trained teachers and cached teacher features, shared by runs. Default: .autokd_cache.",
-    ),
-]
-Workers = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--workers", min=0, help="Number of worker processes; 0: train in this process, without Ray."),
-]
-RayAddress = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--ray-address", help='Address of a Ray cluster, or "auto". Default: start a local Ray.'),
-]
-Storage = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        "--storage",
-        help="URL of the study's database (postgresql+psycopg://user@host/db) without a password, or @FILE that holds "
-        "it. Default: the environment variable AUTOKD_STORAGE, else study.db of the run.",
-    ),
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the run directory.")]
 
 
 class Split(str, Enum):
@@ -85,7 +53,7 @@ def search(
     ] = 5.0,
 ) -> None:
     """Search a distillation loss, train the winner in full beside the baselines, write weights and report."""
-    config = _config(config_file, trials=trials, workers=workers, ray_address=ray_address)
+    config = read_config(config_file, trials=trials, workers=workers, ray_address=ray_address)
     from autokd.cli.storage import chosen_storage  # it loads Optuna, for which an error in the config should not wait
 
     address = chosen_storage(storage)
@@ -128,7 +96,7 @@ def plan(
     """Forecast disk, memory, hours and money of a search, phase by phase; exit code 1 if it does not fit."""
     from rich.console import Console
 
-    config = _config(config_file, trials=trials, workers=workers)
+    config = read_config(config_file, trials=trials, workers=workers)
     bill = api.plan(config, cache_dir=cache_dir, price=price, gpus=gpus, seconds=seconds)
     from autokd.cli import plan as view
 
@@ -159,7 +127,7 @@ def distill(
     cache_dir: CacheDir = None,
 ) -> None:
     """Train the student in full with a given distiller or preset, beside the baselines; no search."""
-    config = _config(config_file, workers=workers, ray_address=ray_address)
+    config = read_config(config_file, workers=workers, ray_address=ray_address)
     directory = api.run_directory(config, run_dir, api.distiller_name(distiller))
     from autokd.cli.live import live_view  # it loads torch, for which an error in the config should not wait
 
@@ -245,75 +213,6 @@ def dashboard(
 
 
 @app.command()
-def data(
-    config_file: ConfigFile,
-    whole: Annotated[
-        bool, typer.Option("--whole", help="Print a digest of every byte of each split, to compare two machines.")
-    ] = False,
-    cache_dir: CacheDir = None,
-) -> None:
-    """Print what AutoKD reads of the data of a config: layout, counts, irregularities, images that splits share."""
-    from autokd.cli.show import data_lines
-
-    for line in data_lines(_config(config_file), api.cache_directory(cache_dir), whole=whole):
-        typer.echo(line)
-
-
-@app.command()
-def space(
-    config_file: ConfigFile,
-    samples: Annotated[int, typer.Option(min=0, help="Number of random distillers to print.")] = 3,
-) -> None:
-    """Print the search space of a config: its choices, its size, and the options that the detectors cannot supply."""
-    from rich.console import Console
-
-    from autokd.cli.show import space_view
-
-    Console().print(space_view(_config(config_file), samples))
-
-
-@app.command()
-def presets() -> None:
-    """List the presets: published distillation losses, with formula and paper."""
-    from rich.console import Console
-
-    from autokd.cli.show import presets_table
-
-    Console().print(presets_table())
-
-
-@app.command()
-def show(
-    distiller: Annotated[
-        str, typer.Argument(metavar="DISTILLER.yaml", help="YAML file of a distiller, or name of a preset.")
-    ],
-) -> None:
-    """Print a distiller as a formula, one for each family of detectors for which it has terms of its own."""
-    from autokd.cli.show import distiller_lines
-
-    api.read_distiller(distiller)  # it names the most similar preset if there is neither a preset nor a file
-    typer.echo("\n".join(distiller_lines(distiller)))
-
-
-@app.command()
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Check the installation and print the commands that repair it; exit code 1 if AutoKD cannot run."""
-    from rich.console import Console
-
-    from autokd.cli import doctor
-
-    findings = doctor.examine()
-    if as_json:
-        typer.echo(doctor.as_json(findings))
-    else:
-        Console().print(doctor.as_table(findings))
-    if not doctor.base_works(findings):
-        raise typer.Exit(1)
-
-
-@app.command()
 def submit(
     config_file: ConfigFile,
     address: Annotated[str, typer.Option(help="Address of the cluster's job server, e.g. http://127.0.0.1:8265.")],
@@ -330,7 +229,7 @@ def submit(
     from autokd.cli.storage import storage_for_job
 
     address_of_storage = storage_for_job(storage)
-    config = _config(config_file, trials=trials)
+    config = read_config(config_file, trials=trials)
     job_id = submit_search(
         config,
         address,
@@ -341,6 +240,10 @@ def submit(
         follow=follow,
     )
     typer.echo(job_id)
+
+
+for look in (inspection.data, inspection.space, inspection.presets, inspection.show, inspection.doctor):
+    app.command()(look)
 
 
 SPIN_COUNT = 3000
@@ -360,24 +263,6 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.secho("autokd: interrupted. What has finished is kept; continue with --resume.", err=True)
         sys.exit(130)
-
-
-def _config(
-    path: Path, *, trials: int | None = None, workers: int | None = None, ray_address: str | None = None
-) -> RunConfig:
-    from autokd.config import load_config
-
-    config = load_config(path)
-    search_updates = {"trials": trials} if trials is not None else {}
-    runtime_updates: dict[str, object] = {"workers": workers} if workers is not None else {}
-    if ray_address is not None:
-        runtime_updates["ray_address"] = ray_address
-    return config.model_copy(
-        update={
-            "search": config.search.model_copy(update=search_updates),
-            "runtime": config.runtime.model_copy(update=runtime_updates),
-        }
-    )
 
 
 def _publish(run: str | Path, study_name: str, results: Results) -> None:
