@@ -7,12 +7,13 @@ Each function imports what it runs, so that ``import autokd`` loads neither torc
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from autokd.config import RunConfig
+    from autokd.inference import Export
     from autokd.spec import DistillerSpec
     from autokd.storage import Results
     from autokd.study import Bill, Observer
@@ -205,6 +206,105 @@ def evaluate(
     return evaluate_weights(read_config(config), Path(weights), split, side, cache_dir=cache_directory(cache_dir))
 
 
+def predict(
+    source: str | Path,
+    images: Iterable[str | Path],
+    out: str | Path = "predictions",
+    *,
+    forms: Sequence[str] = ("pictures", "coco", "csv"),
+    threshold: float = 0.3,
+    config: RunConfig | Mapping[str, Any] | str | Path | None = None,
+    side: Literal["student", "teacher"] = "student",
+    batch_size: int = 8,
+    every: int = 1,
+    cache_dir: str | Path | None = None,
+    on_image: Callable[[int, int | None], None] | None = None,
+) -> dict[str, Any]:
+    """Detect on images and videos by a trained student, and write pictures, COCO JSON and CSV.
+
+    Example::
+
+        autokd.predict("runs/kd", ["photos", "street.mp4"], "predictions")
+
+    Args:
+        source: run directory; file of weights in one, or with ``config``; or a safetensors file of ``autokd.export``.
+        images: images, videos, folders of them, or globs.
+        out: folder of the predictions; made if it is absent.
+        forms: "pictures", "coco", "csv".
+        threshold: least score of a box.
+        config: configuration of the weights; None: that of the run directory.
+        side: detector that the weights belong to.
+        batch_size: images that the detector sees at once.
+        every: number of a video's frames of which one is taken.
+        cache_dir: folder of cached data; None: the environment variable AUTOKD_CACHE, or ``.autokd_cache``.
+        on_image: called with the number of images done, and of all; None for the latter if there is a video.
+
+    Returns:
+        "images", "boxes" and "files": counts, and the files and folders that were written.
+
+    Raises:
+        AutoKDError: if there are no such images or weights, or a package of an extra is missing.
+    """
+    from autokd.inference import predict_to_files
+
+    return predict_to_files(
+        source,
+        images,
+        Path(out),
+        forms=forms,
+        threshold=threshold,
+        config=None if config is None else read_config(config),
+        side=side,
+        batch_size=batch_size,
+        every=every,
+        cache_dir=cache_directory(cache_dir),
+        on_image=on_image,
+    )
+
+
+def export(
+    source: str | Path,
+    formats: Sequence[str] = ("onnx",),
+    out: str | Path | None = None,
+    *,
+    config: RunConfig | Mapping[str, Any] | str | Path | None = None,
+    images: Sequence[str | Path] = (),
+    cache_dir: str | Path | None = None,
+) -> Export:
+    """Export a trained student, compare each file with it on images, and time both beside the teacher.
+
+    Example::
+
+        found = autokd.export("runs/kd", ["onnx"])
+        print(found.models[0].differences)
+
+    Args:
+        source: run directory, or a file of weights.
+        formats: "onnx", "torchscript", "safetensors".
+        out: folder of the files; None: that of the weights.
+        config: configuration of the weights; None: that of the run directory.
+        images: images to compare on; empty: the first test images of the run's data.
+        cache_dir: folder of cached data and trained teachers; None: the environment variable AUTOKD_CACHE, or
+            ``.autokd_cache``.
+
+    Returns:
+        The files, with differences, sizes and latencies.
+
+    Raises:
+        AutoKDError: if the detector cannot be loaded or has no form for a format, or a package of an extra is missing.
+    """
+    from autokd.inference import export_run
+
+    return export_run(
+        source,
+        formats,
+        None if out is None else Path(out),
+        config=None if config is None else read_config(config),
+        images=images,
+        cache_dir=cache_directory(cache_dir),
+    )
+
+
 def read_config(config: RunConfig | Mapping[str, Any] | str | Path) -> RunConfig:
     """Return a configuration that may be given in several forms.
 
@@ -273,7 +373,7 @@ def run_directory(config: RunConfig, run_dir: str | Path | None = None, distille
     from autokd.files import name_problem
 
     if run_dir is not None:
-        return Path(run_dir)
+        return Path(run_dir).expanduser()
     for name in (config.name, distiller):
         problem = name_problem(name) if name else None
         if problem is not None:
@@ -291,7 +391,7 @@ def cache_directory(cache_dir: str | Path | None = None) -> Path:
         cache_dir: folder that the user asked for; None: the environment variable AUTOKD_CACHE, or ``.autokd_cache``.
     """
     # Absolute: workers, which Ray starts in folders of their own, must find it too.
-    return Path(cache_dir or os.environ.get("AUTOKD_CACHE") or CACHE).absolute()
+    return Path(cache_dir or os.environ.get("AUTOKD_CACHE") or CACHE).expanduser().absolute()
 
 
 def _as_yaml_data(value: Any) -> Any:

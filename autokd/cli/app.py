@@ -11,9 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 
 from autokd import api
+from autokd.cli import export as exporting
 from autokd.cli import inspection
+from autokd.cli import predict as predicting
 from autokd.cli.benchmark import benchmark_app
-from autokd.cli.options import CacheDir, ConfigFile, RayAddress, Resume, RunDir, Storage, Workers, read_config
+from autokd.cli.options import (
+    CacheDir,
+    ConfigFile,
+    RayAddress,
+    Resume,
+    RunDir,
+    Storage,
+    Workers,
+    read_config,
+    with_home,
+)
+from autokd.cli.terminal import replace_what_cannot_be_shown
 from autokd.errors import AutoKDError
 
 if TYPE_CHECKING:
@@ -242,6 +255,8 @@ def submit(
     typer.echo(job_id)
 
 
+app.command()(predicting.predict)
+app.command()(exporting.export)
 for look in (inspection.data, inspection.space, inspection.presets, inspection.show, inspection.doctor):
     app.command()(look)
 
@@ -256,7 +271,8 @@ def main() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))  # libgomp reads it when torch loads it
     try:
-        app(standalone_mode=True)
+        replace_what_cannot_be_shown()
+        app(args=[with_home(argument) for argument in sys.argv[1:]], standalone_mode=True)
     except AutoKDError as error:
         typer.secho(f"autokd: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
         sys.exit(2)

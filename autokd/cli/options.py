@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -41,7 +42,21 @@ Storage = Annotated[
         "it. Default: the environment variable AUTOKD_STORAGE, else study.db of the run.",
     ),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the run directory.")]
+
+
+def with_home(argument: str) -> str:
+    """Return an argument with the home folder in place of ``~``, as the shell does, also after ``--option=``.
+
+    Args:
+        argument: an argument of the command line.
+    """
+    option, separator, value = argument.partition("=")
+    if separator and option.startswith("--"):
+        return f"{option}={os.path.expanduser(value)}"
+    return os.path.expanduser(argument)
 
 
 def read_config(

@@ -4,10 +4,11 @@
 """
 
 from autokd.report.curve import search_curve
+from autokd.report.drawing import draw_box
 from autokd.report.gather import entries_of, gather, trials_of
 from autokd.report.headline import Headline, headline
 from autokd.report.page import render_report
-from autokd.report.pictures import Boxes, ComparisonImage
+from autokd.report.pictures import Boxes, ComparisonImage, open_image
 from autokd.report.tree import draw_tree
 from autokd.report.view import EntryView, FidelityPoint, ReportData, SearchView, TrialView, best_trial
 from autokd.report.write import results_markdown, results_table, write_report
@@ -22,10 +23,12 @@ __all__ = [
     "SearchView",
     "TrialView",
     "best_trial",
+    "draw_box",
     "draw_tree",
     "entries_of",
     "gather",
     "headline",
+    "open_image",
     "render_report",
     "results_markdown",
     "results_table",

@@ -19,6 +19,7 @@ from autokd.storage.results import (
     TeacherResult,
 )
 from autokd.storage.run_directory import RunDirectory
+from autokd.storage.student_card import StudentCard
 from autokd.storage.studies import open_existing, open_study, storage_url
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Results",
     "RunDirectory",
     "SearchSummary",
+    "StudentCard",
     "StudyFacts",
     "TeacherResult",
     "TrialRecord",

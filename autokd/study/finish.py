@@ -23,6 +23,7 @@ from autokd.storage import (
     Entry,
     Results,
     SearchSummary,
+    StudentCard,
     StudyFacts,
     TeacherResult,
     read_record,
@@ -216,6 +217,14 @@ def _write_student(run: RunContext, winner: NamedDistiller, trained: FullResults
         return
     best = max(finished, key=lambda outcome: outcome.metrics[VAL_AP])
     shutil.copyfile(best.artifacts["weights"], run.directory.weights_path)
+    train = run.datasets.train
+    StudentCard(
+        name=run.config.name,
+        detector=run.config.student,
+        classes=train.classes,
+        category_ids=train.category_ids,
+        image_size_px=train.image_size_px,
+    ).write(run.directory.path)
     export_student(run.config, run.datasets, run.directory.weights_path, run.directory.path)
 
 
