@@ -33,6 +33,7 @@ def search(
     resume: bool = False,
     observer: Observer | None = None,
     forecast_s: float = 0.0,
+    log: Sequence[str] = (),
 ) -> Results:
     """Search the distillation loss for a pair of detectors, and train the student with the best one in full.
 
@@ -59,6 +60,7 @@ def search(
         observer: receiver of progress; None: progress is discarded.
         forecast_s: seconds to measure before the start, roughly, for a line of what the run costs; a run that cannot
             fit into the memory is then refused. 0: neither. A disk that is too small is refused in any case.
+        log: trackers that receive curves, parameters and results: "tensorboard", "mlflow", "wandb", "csv".
 
     Returns:
         The content of results.json: an entry for "none", each baseline and the searched distiller, with val and test AP
@@ -83,6 +85,7 @@ def search(
         resume=resume,
         observer=observer,
         forecast_s=forecast_s,
+        trackers=log,
     )
 
 
@@ -95,6 +98,7 @@ def distill(
     cache_dir: str | Path | None = None,
     resume: bool = False,
     observer: Observer | None = None,
+    log: Sequence[str] = (),
 ) -> Results:
     """Train the student in full with a given distillation loss, beside the configuration's baselines.
 
@@ -113,6 +117,7 @@ def distill(
             AUTOKD_CACHE, or ``.autokd_cache``.
         resume: continue the run in ``run_dir``.
         observer: receiver of progress; None: progress is discarded.
+        log: trackers that receive curves, parameters and results, as in ``search``.
 
     Returns:
         The content of results.json: an entry for "none", each baseline and the given distiller.
@@ -131,7 +136,15 @@ def distill(
     spec = read_distiller(distiller, detector_family_of(config.student))
     directory = run_directory(config, run_dir, distiller_name(distiller))
     spec = spec if gradient_ratio is None else spec.with_gradient_ratio(gradient_ratio)
-    return run_distill(config, spec, directory, cache_dir=cache_directory(cache_dir), resume=resume, observer=observer)
+    return run_distill(
+        config,
+        spec,
+        directory,
+        cache_dir=cache_directory(cache_dir),
+        resume=resume,
+        observer=observer,
+        trackers=log,
+    )
 
 
 def plan(

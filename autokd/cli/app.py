@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from enum import Enum
@@ -16,8 +17,11 @@ from autokd.cli import inspection
 from autokd.cli import predict as predicting
 from autokd.cli.benchmark import benchmark_app
 from autokd.cli.options import (
+    AsJson,
     CacheDir,
     ConfigFile,
+    Log,
+    Quiet,
     RayAddress,
     Resume,
     RunDir,
@@ -35,7 +39,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Search the distillation loss with which a small object detector learns from a big one.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(benchmark_app, name="benchmark")
@@ -64,6 +67,9 @@ def search(
             min=0, help="Seconds to measure before the start, for one line of what the run costs; 0: no line."
         ),
     ] = 5.0,
+    log: Log = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Search a distillation loss, train the winner in full beside the baselines, write weights and report."""
     config = read_config(config_file, trials=trials, workers=workers, ray_address=ray_address)
@@ -73,7 +79,7 @@ def search(
     directory = api.run_directory(config, run_dir)
     from autokd.cli.live import live_view  # it loads torch, for which an error in the config should not wait
 
-    with live_view() as view:
+    with live_view(is_quiet=quiet or as_json) as view:
         results = api.search(
             config,
             run_dir=directory,
@@ -82,9 +88,10 @@ def search(
             resume=resume,
             observer=view,
             forecast_s=forecast,
+            log=[tracker.value for tracker in log or ()],
         )
     _publish(address or directory, config.name, results)
-    _print_results(results, directory)
+    _print_results(results, directory, quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -107,7 +114,7 @@ def plan(
     cache_dir: CacheDir = None,
 ) -> None:
     """Forecast disk, memory, hours and money of a search, phase by phase; exit code 1 if it does not fit."""
-    from rich.console import Console
+    from autokd.cli.terminal import console
 
     config = read_config(config_file, trials=trials, workers=workers)
     bill = api.plan(config, cache_dir=cache_dir, price=price, gpus=gpus, seconds=seconds)
@@ -116,7 +123,7 @@ def plan(
     if as_json:
         typer.echo(view.as_json(bill))
     else:
-        Console().print(view.as_table(bill))
+        console().print(view.as_table(bill))
     if bill.excess():
         raise typer.Exit(1)
 
@@ -138,13 +145,16 @@ def distill(
     ray_address: RayAddress = None,
     resume: Resume = False,
     cache_dir: CacheDir = None,
+    log: Log = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train the student in full with a given distiller or preset, beside the baselines; no search."""
     config = read_config(config_file, workers=workers, ray_address=ray_address)
     directory = api.run_directory(config, run_dir, api.distiller_name(distiller))
     from autokd.cli.live import live_view  # it loads torch, for which an error in the config should not wait
 
-    with live_view() as view:
+    with live_view(is_quiet=quiet or as_json) as view:
         results = api.distill(
             config,
             distiller,
@@ -153,8 +163,9 @@ def distill(
             cache_dir=cache_dir,
             resume=resume,
             observer=view,
+            log=[tracker.value for tracker in log or ()],
         )
-    _print_results(results, directory)
+    _print_results(results, directory, quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -166,17 +177,23 @@ def evaluate(
     split: Annotated[Split, typer.Option(help="Split to evaluate on.")] = Split.test,
     teacher: Annotated[bool, typer.Option("--teacher", help="Evaluate the teacher: the weights are its own.")] = False,
     cache_dir: CacheDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure COCO AP of given weights on val or test."""
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from autokd.cli.terminal import console
 
     side: Literal["student", "teacher"] = "teacher" if teacher else "student"
     scores = api.evaluate(config_file, weights, split=split.value, side=side, cache_dir=cache_dir)
-    table = Table("metric", "value", title=f"{weights} on {split.value}")
+    if as_json:
+        typer.echo(json.dumps(scores, indent=1))
+        return
+    table = Table("metric", "value", title=Text(f"{weights} on {split.value}"))  # a path may have brackets
     for name, value in scores.items():
-        table.add_row(name, f"{value:.4f}")
-    Console().print(table)
+        table.add_row(Text(name), f"{value:.4f}")
+    console().print(table)
 
 
 @app.command()
@@ -186,9 +203,8 @@ def report(
     storage: Storage = None,
 ) -> None:
     """Write report.html of a run anew from its study and results, and print the table of results."""
-    from rich.console import Console
-
     from autokd.cli.storage import chosen_storage
+    from autokd.cli.terminal import console
     from autokd.report import results_table
     from autokd.storage import Results
     from autokd.study import write_run_report
@@ -198,7 +214,7 @@ def report(
     path = write_run_report(run, cache_dir=api.cache_directory(cache_dir), storage_url=address)
     results = Results.read(run / "results.json") if (run / "results.json").exists() else None
     if results is not None:
-        Console().print(results_table(results))
+        console().print(results_table(results))
     typer.echo(path)
 
 
@@ -289,15 +305,18 @@ def _publish(run: str | Path, study_name: str, results: Results) -> None:
     publish_tree(open_existing(run, study_name), results=results)
 
 
-def _print_results(results: Results, directory: Path) -> None:
-    from rich.console import Console
-
+def _print_results(results: Results, directory: Path, *, quiet: bool, as_json: bool) -> None:
+    if as_json:
+        typer.echo(results.to_json(), nl=False)
+    if quiet or as_json:
+        return
+    from autokd.cli.terminal import console as open_console
     from autokd.report import results_table
 
-    console = Console()
+    console = open_console()
     console.print(results_table(results))
     for entry in results.entries:
         if entry.inactive_terms:
             all_of_it = "; all its terms, so that its figures are those of none" if entry.is_inactive else ""
             console.print(f"{entry.name}: term inactive: {', '.join(entry.inactive_terms)}{all_of_it}.", markup=False)
-    console.print(f"{directory / 'report.html'}", soft_wrap=True)
+    typer.echo(directory / "report.html")

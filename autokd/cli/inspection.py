@@ -29,20 +29,18 @@ def space(
     samples: Annotated[int, typer.Option(min=0, help="Number of random distillers to print.")] = 3,
 ) -> None:
     """Print the search space of a config: its choices, its size, and the options that the detectors cannot supply."""
-    from rich.console import Console
-
     from autokd.cli.show import space_view
+    from autokd.cli.terminal import console
 
-    Console().print(space_view(read_config(config_file), samples))
+    console().print(space_view(read_config(config_file), samples))
 
 
 def presets() -> None:
     """List the presets: published distillation losses, with formula and paper."""
-    from rich.console import Console
-
     from autokd.cli.show import presets_table
+    from autokd.cli.terminal import console
 
-    Console().print(presets_table())
+    console().print(presets_table())
 
 
 def show(
@@ -61,14 +59,13 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check the installation and print the commands that repair it; exit code 1 if AutoKD cannot run."""
-    from rich.console import Console
-
     from autokd.cli import doctor
+    from autokd.cli.terminal import console
 
     findings = doctor.examine()
     if as_json:
         typer.echo(doctor.as_json(findings))
     else:
-        Console().print(doctor.as_table(findings))
+        console().print(doctor.as_table(findings))
     if not doctor.base_works(findings):
         raise typer.Exit(1)

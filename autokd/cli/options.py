@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -10,6 +11,16 @@ import typer
 
 if TYPE_CHECKING:
     from autokd.config import RunConfig
+
+
+class Tracker(str, Enum):
+    """Tracker of experiments."""
+
+    tensorboard = "tensorboard"
+    mlflow = "mlflow"
+    wandb = "wandb"
+    csv = "csv"
+
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG.yaml", help="Config file: data, detectors, search space, recipes, runtime.")
@@ -41,6 +52,10 @@ Storage = Annotated[
         help="URL of the study's database (postgresql+psycopg://user@host/db) without a password, or @FILE that holds "
         "it. Default: the environment variable AUTOKD_STORAGE, else study.db of the run.",
     ),
+]
+Log = Annotated[
+    Optional[list[Tracker]],  # noqa: UP045
+    typer.Option("--log", help="Tracker of curves, parameters and results; may be repeated."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no table.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from autokd.detectors import Detections
 
@@ -21,7 +20,9 @@ TOLERANCE_SCORE = 1e-3
 """Greatest difference of scores that counts as equal."""
 MIN_SCORE = 0.05
 """Score from which detections are compared; below it, the last of the kept hundred depend on rounding."""
-_SAME_OBJECT_IOU = 0.9
+SAME_OBJECT_PX = 4.0
+"""Greatest difference of a side of two boxes of one object. By sides and not by overlap, since a box without area, which
+a detector may find at the border, overlaps nothing."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,7 @@ class Differences:
         num_boxes: detections of the detector itself with a score of ``MIN_SCORE`` or more.
         max_box_px: greatest difference of a side of matched boxes, in pixels of the network's input.
         max_score: greatest difference of the scores of matched boxes.
-        num_unmatched: detections of either side without a partner of equal label, at an IoU of 0.9 or more; those
-            within the tolerance of ``MIN_SCORE`` do not count.
+        num_unmatched: detections of either side without a partner of equal label within ``SAME_OBJECT_PX``; those within the tolerance of ``MIN_SCORE`` do not count.
     """
 
     num_images: int
@@ -77,18 +77,19 @@ def compare(
 
 
 def _pairs(ours: Detections, theirs: Detections) -> list[tuple[int, int]]:
-    """Return indices of detections of one object, greedily by overlap."""
+    """Return indices of detections of one object: the surest first takes the nearest that is free."""
     counted = (ours["scores"] >= MIN_SCORE).nonzero().flatten().tolist()
     if not counted or not len(theirs["scores"]):
         return []
-    overlaps_nm = box_iou(ours["boxes"].float(), theirs["boxes"].float())
-    overlaps_nm = overlaps_nm * (ours["labels"][:, None] == theirs["labels"][None])
-    free = torch.ones(len(theirs["scores"]), dtype=torch.bool)
+    apart_nm = (ours["boxes"][:, None] - theirs["boxes"][None]).abs().amax(dim=2)
+    # Of equally near ones, as duplicates are, the one with the nearest score.
+    apart_nm = apart_nm + (ours["scores"][:, None] - theirs["scores"][None]).abs()
+    apart_nm[ours["labels"][:, None] != theirs["labels"][None]] = torch.inf
     pairs = []
     for i in counted:
-        best = int((overlaps_nm[i] * free).argmax())
-        if free[best] and overlaps_nm[i, best] >= _SAME_OBJECT_IOU:
-            free[best] = False
+        best = int(apart_nm[i].argmin())
+        if apart_nm[i, best] <= SAME_OBJECT_PX:
+            apart_nm[:, best] = torch.inf
             pairs.append((i, best))
     return pairs
 

@@ -19,9 +19,8 @@ from torch import Tensor
 from autokd.data.views import PAD_RGB
 from autokd.detectors import Detections, build_detector, framework_of, load_weights
 from autokd.detectors.inference_graph import InferenceGraph
-from autokd.errors import DetectorError
+from autokd.errors import DetectorError, needs_extra
 from autokd.inference.comparison import Differences, compare
-from autokd.inference.extras import needs_extra
 from autokd.inference.latency import Latency, median_ms
 from autokd.inference.safetensors_file import write_safetensors
 from autokd.inference.trained import TrainedDetector

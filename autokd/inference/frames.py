@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autokd.data import NetworkInput, network_input
-from autokd.errors import DataError
-from autokd.inference.extras import needs_extra
+from autokd.errors import DataError, needs_extra
 
 if TYPE_CHECKING:
     from PIL import Image

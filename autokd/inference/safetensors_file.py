@@ -6,8 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from autokd.errors import StorageError
-from autokd.inference.extras import needs_extra
+from autokd.errors import StorageError, needs_extra
 from autokd.storage import StudentCard
 
 CARD_KEY = "autokd"

@@ -5,10 +5,10 @@
 
 from autokd.report.curve import search_curve
 from autokd.report.drawing import draw_box
-from autokd.report.gather import entries_of, gather, trials_of
+from autokd.report.gather import SCORE_THRESHOLD, entries_of, gather, trials_of
 from autokd.report.headline import Headline, headline
 from autokd.report.page import render_report
-from autokd.report.pictures import Boxes, ComparisonImage, open_image
+from autokd.report.pictures import Boxes, ComparisonImage, draw_panels, open_image
 from autokd.report.tree import draw_tree
 from autokd.report.view import EntryView, FidelityPoint, ReportData, SearchView, TrialView, best_trial
 from autokd.report.write import results_markdown, results_table, write_report
@@ -19,11 +19,13 @@ __all__ = [
     "EntryView",
     "FidelityPoint",
     "Headline",
+    "SCORE_THRESHOLD",
     "ReportData",
     "SearchView",
     "TrialView",
     "best_trial",
     "draw_box",
+    "draw_panels",
     "draw_tree",
     "entries_of",
     "gather",

@@ -22,7 +22,8 @@ from tests.support.mmdet_cases import section as mmdet_section
 from tests.support.trained_samples import CLASSES, SIZE_PX, spread_scores, write_images, write_run
 
 TORCHVISION = ("fcos", "retinanet", "faster_rcnn")
-MMDET = ("retinanet", "atss", "gfl", "rtmdet", "faster_rcnn", "cascade_rcnn", "deformable_detr")
+MMDET = ("gfl", "rtmdet", "faster_rcnn", "deformable_detr")
+MORE_OF_MMDET = ("retinanet", "fcos", "atss", "tood", "reppoints", "cascade_rcnn", "mask_rcnn", "detr", "dino")
 
 
 def small(architecture: str) -> Detector:
@@ -62,7 +63,9 @@ def test_graph_of_torchvision_finds_the_same(architecture: str):
     assert found.max_score < 1e-5
 
 
-@pytest.mark.parametrize("architecture", MMDET)
+@pytest.mark.parametrize(
+    "architecture", [*MMDET, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_OF_MMDET)]
+)
 def test_graph_of_mmdet_finds_the_same(architecture: str):
     pytest.importorskip("mmdet", reason="MMDetection is not installed")
     found = graph_differences(mmdet_section(architecture), num_images=1)
@@ -146,8 +149,14 @@ def test_safetensors_hold_weights_and_card(run: Path, tmp_path: Path):
     pytest.importorskip("safetensors")
     done = CliRunner().invoke(
         app,
-        ["export", str(run), "--format", "safetensors", "--out", str(tmp_path), "--json"]
-        + ["--images", str(run.parent / "photos")],
+        [
+            "export",
+            str(run),
+            "--format=safetensors",
+            f"--out={tmp_path}",
+            "--json",
+            f"--images={run.parent / 'photos'}",
+        ],
     )
     assert done.exit_code == 0, done.output
     (model,) = json.loads(done.stdout)["models"]

@@ -35,7 +35,20 @@ def write_run(folder: Path, section: Detector | None = None, *, size_px: tuple[i
 def spread_scores(detector: torch.nn.Module) -> None:
     """Make class scores of a random detector differ between cells, and many of them high enough to count."""
     for name, parameter in detector.named_parameters():
-        if any(layer in name for layer in ("cls_logits", "cls_score", "gfl_cls", "rtm_cls", "rpn_cls", "retina_cls")):
+        if any(
+            layer in name
+            for layer in (
+                "cls_logits",
+                "cls_score",
+                "gfl_cls",
+                "rtm_cls",
+                "rpn_cls",
+                "retina_cls",
+                "atss_cls",
+                "fc_cls",
+                "cls_branches",
+            )
+        ):
             with torch.no_grad():
                 if parameter.ndim > 1:
                     parameter.mul_(8 / max(1e-6, float(parameter.std()) * 100))

@@ -49,7 +49,7 @@ def inference_graph_of(detector: MmdetAdapter) -> InferenceGraph:
     head = getattr(model, "bbox_head", None) or getattr(model, "roi_head", model)
     raise DetectorError(
         f"{detector.architecture}: {type(head).__name__} has no form for ONNX and TorchScript here, since its number "
-        "of candidates depends on the image. Export it as safetensors, or with MMDeploy from student.py and student.pth."
+        "of candidates depends on the image. Export it as safetensors, or by MMDeploy from student.py and student.pth."
     )
 
 
@@ -153,7 +153,12 @@ class TwoStageGraph(_MmdetGraph):
 
 
 def _selects_by_function(head: Any) -> bool:
-    return any(hasattr(sys.modules[kind.__module__], _SELECTION) for kind in type(head).__mro__)
+    """Whether a head detects level by level, as ``BaseDenseHead`` does, with the selection that is replaced here."""
+    from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+
+    kind = type(head)
+    is_usual = isinstance(head, BaseDenseHead) and kind.predict_by_feat is BaseDenseHead.predict_by_feat
+    return is_usual and hasattr(sys.modules[kind._predict_by_feat_single.__module__], _SELECTION)
 
 
 @contextmanager
