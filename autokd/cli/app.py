@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from autokd import api
 from autokd.cli import export as exporting
+from autokd.cli import init as starting
 from autokd.cli import inspection
 from autokd.cli import predict as predicting
+from autokd.cli import results as looking_back
 from autokd.cli.benchmark import benchmark_app
 from autokd.cli.options import (
     AsJson,
@@ -42,13 +42,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(benchmark_app, name="benchmark")
-
-
-class Split(str, Enum):
-    """Split of the data set."""
-
-    val = "val"
-    test = "test"
 
 
 @app.command()
@@ -169,79 +162,6 @@ def distill(
 
 
 @app.command()
-def evaluate(
-    config_file: ConfigFile,
-    weights: Annotated[
-        Path, typer.Option(exists=True, dir_okay=False, help="File of weights, e.g. runs/NAME/student.pt.")
-    ],
-    split: Annotated[Split, typer.Option(help="Split to evaluate on.")] = Split.test,
-    teacher: Annotated[bool, typer.Option("--teacher", help="Evaluate the teacher: the weights are its own.")] = False,
-    cache_dir: CacheDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure COCO AP of given weights on val or test."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from autokd.cli.terminal import console
-
-    side: Literal["student", "teacher"] = "teacher" if teacher else "student"
-    scores = api.evaluate(config_file, weights, split=split.value, side=side, cache_dir=cache_dir)
-    if as_json:
-        typer.echo(json.dumps(scores, indent=1))
-        return
-    table = Table("metric", "value", title=Text(f"{weights} on {split.value}"))  # a path may have brackets
-    for name, value in scores.items():
-        table.add_row(Text(name), f"{value:.4f}")
-    console().print(table)
-
-
-@app.command()
-def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")],
-    cache_dir: CacheDir = None,
-    storage: Storage = None,
-) -> None:
-    """Write report.html of a run anew from its study and results, and print the table of results."""
-    from autokd.cli.storage import chosen_storage
-    from autokd.cli.terminal import console
-    from autokd.report import results_table
-    from autokd.storage import Results
-    from autokd.study import write_run_report
-
-    has_own = (run / "study.db").exists()
-    address = None if storage is None and has_own else chosen_storage(storage)
-    path = write_run_report(run, cache_dir=api.cache_directory(cache_dir), storage_url=address)
-    results = Results.read(run / "results.json") if (run / "results.json").exists() else None
-    if results is not None:
-        console().print(results_table(results))
-    typer.echo(path)
-
-
-@app.command()
-def dashboard(
-    run: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Argument(
-            metavar="RUN",
-            help="Run directory, URL of a database without a password, or @FILE that holds one. "
-            "Default: AUTOKD_STORAGE.",
-        ),
-    ] = None,
-    port: Annotated[int, typer.Option(help="Port; if it is taken, the next free one.")] = 8080,
-    write: Annotated[bool, typer.Option("--write", help="Let the pages change and delete studies.")] = False,
-) -> None:
-    """Serve optuna-dashboard of a run on the loopback address (127.0.0.1), for everyone with the printed address."""
-    from autokd.cli.storage import chosen_storage
-    from autokd_dashboard import serve
-
-    address = chosen_storage(run)
-    if address is None:
-        raise typer.BadParameter("name a run directory or a database, or set AUTOKD_STORAGE.", param_hint="RUN")
-    serve(address, port=port, may_write=write)
-
-
-@app.command()
 def submit(
     config_file: ConfigFile,
     address: Annotated[str, typer.Option(help="Address of the cluster's job server, e.g. http://127.0.0.1:8265.")],
@@ -271,6 +191,10 @@ def submit(
     typer.echo(job_id)
 
 
+for command in (looking_back.evaluate, looking_back.report, looking_back.runs, looking_back.compare):
+    app.command()(command)
+app.command()(looking_back.dashboard)
+app.command()(starting.init)
 app.command()(predicting.predict)
 app.command()(exporting.export)
 for look in (inspection.data, inspection.space, inspection.presets, inspection.show, inspection.doctor):

@@ -21,8 +21,8 @@ TOLERANCE_SCORE = 1e-3
 MIN_SCORE = 0.05
 """Score from which detections are compared; below it, the last of the kept hundred depend on rounding."""
 SAME_OBJECT_PX = 4.0
-"""Greatest difference of a side of two boxes of one object. By sides and not by overlap, since a box without area, which
-a detector may find at the border, overlaps nothing."""
+"""Greatest difference of a side of two boxes of one object. By sides and not by overlap, since a box without area,
+which a detector may find at the border, overlaps nothing."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Differences:
         num_boxes: detections of the detector itself with a score of ``MIN_SCORE`` or more.
         max_box_px: greatest difference of a side of matched boxes, in pixels of the network's input.
         max_score: greatest difference of the scores of matched boxes.
-        num_unmatched: detections of either side without a partner of equal label within ``SAME_OBJECT_PX``; those within the tolerance of ``MIN_SCORE`` do not count.
+        num_unmatched: detections of either side without a partner of equal label within ``SAME_OBJECT_PX``; those
+            within the tolerance of ``MIN_SCORE`` do not count.
     """
 
     num_images: int

@@ -19,6 +19,7 @@ from autokd.storage.results import (
     TeacherResult,
 )
 from autokd.storage.run_directory import RunDirectory
+from autokd.storage.runs import RunInfo, list_runs
 from autokd.storage.student_card import StudentCard
 from autokd.storage.studies import open_existing, open_study, storage_url
 
@@ -34,6 +35,7 @@ __all__ = [
     "Reclaimed",
     "Results",
     "RunDirectory",
+    "RunInfo",
     "SearchSummary",
     "StudentCard",
     "StudyFacts",
@@ -41,6 +43,7 @@ __all__ = [
     "TrialRecord",
     "find_by_digest",
     "has_secret",
+    "list_runs",
     "open_existing",
     "open_study",
     "read_address",

@@ -15,6 +15,11 @@ from autokd.storage import StudentCard
 CLASSES = ("disc", "square", "bar")
 CATEGORY_IDS = (4, 7, 9)
 SIZE_PX = (96, 128)
+_CLASS_LAYERS = (
+    "cls_logits", "cls_score", "gfl_cls", "rtm_cls", "rpn_cls", "retina_cls", "atss_cls", "tood_cls", "fc_cls",
+    "reppoints_cls_out", "cls_branches", "conv_cls",
+)  # fmt: skip
+"""Parts of names of the layers that end in class scores."""
 
 
 def write_run(folder: Path, section: Detector | None = None, *, size_px: tuple[int, int] = SIZE_PX) -> Path:
@@ -35,20 +40,7 @@ def write_run(folder: Path, section: Detector | None = None, *, size_px: tuple[i
 def spread_scores(detector: torch.nn.Module) -> None:
     """Make class scores of a random detector differ between cells, and many of them high enough to count."""
     for name, parameter in detector.named_parameters():
-        if any(
-            layer in name
-            for layer in (
-                "cls_logits",
-                "cls_score",
-                "gfl_cls",
-                "rtm_cls",
-                "rpn_cls",
-                "retina_cls",
-                "atss_cls",
-                "fc_cls",
-                "cls_branches",
-            )
-        ):
+        if any(layer in name for layer in _CLASS_LAYERS):
             with torch.no_grad():
                 if parameter.ndim > 1:
                     parameter.mul_(8 / max(1e-6, float(parameter.std()) * 100))
