@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -19,7 +20,12 @@ from autokd.study.tracked_driver import TrackedDriver
 from autokd.tracking import RunSummary, TrackedRun, Trackers, check_trackers, open_trackers, tracked_job
 
 SPEC = DistillerSpec.from_data(
-    {"schema": 2, "terms": [{"source": "feature_map", "transforms": ["standardize"], "distance": "l2", "weight": 4.0}]}
+    {
+        "schema": 2,
+        "terms": [
+            {"source": "feature_map", "transforms": ["standardize"], "distance": "l2", "weight": {"relative": 4.0}}
+        ],
+    }
 )
 TRIAL = Job("trial-00000", SPEC, "proxy", 0)
 FULL = Job("full-none-s1", None, "full", 1)
@@ -87,7 +93,7 @@ def test_an_unknown_tracker_is_refused_with_the_known_ones():
 
 
 def test_csv_has_curves_jobs_results_and_goes_on_after_an_interruption(run: TrackedRun):
-    with pytest.raises(KeyboardInterrupt), open_trackers(["csv"], run) as trackers:
+    with contextlib.suppress(KeyboardInterrupt), open_trackers(["csv"], run) as trackers:
         trackers.started(TRIAL)
         trackers.reported(Report(TRIAL.id, 1, {"ap": 0.25}, 1.0))
         raise KeyboardInterrupt
@@ -96,8 +102,8 @@ def test_csv_has_curves_jobs_results_and_goes_on_after_an_interruption(run: Trac
     folder = run.directory / "tracking"
     curves = list(csv.DictReader((folder / "curves.csv").open()))
     assert [(r["job"], r["epoch"], r["metric"], float(r["value"])) for r in curves] == [
-        (TRIAL.id, "1", "ap", 0.25), (TRIAL.id, "1", "ap", 0.25), (FULL.id, "1", "ap", 0.5), (TRIAL.id, "2", "ap", 0.375),
-        (TRIAL.id, "2", "val_loss", 2.0),
+        (TRIAL.id, "1", "ap", 0.25), (TRIAL.id, "1", "ap", 0.25), (FULL.id, "1", "ap", 0.5),
+        (TRIAL.id, "2", "ap", 0.375), (TRIAL.id, "2", "val_loss", 2.0),
     ]  # fmt: skip
     jobs = {row["job"]: row for row in csv.DictReader((folder / "jobs.csv").open())}
     assert jobs[TRIAL.id]["status"] == "pruned"
