@@ -194,6 +194,9 @@ class RunConfig(Section):
         """Write out the layout of the data and the ordinary framework; pydantic chooses classes by them."""
         if not isinstance(data, dict):
             return data
+        # A section whose keys are all commented out is one with its defaults.
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        data = {key: value for key, value in data.items() if value is not None or key not in optional}
         if isinstance(data.get("data"), dict):
             data = data | {"data": with_layout(data["data"])}
         teacher = data.get("teacher")

@@ -69,6 +69,10 @@ def _text(problem: ErrorDetails, location: Location) -> str:
         key = _DISCRIMINATORS[str(path[0])]
         classes = {section for section in _types_at(path) if key in getattr(section, "model_fields", ())}
         return one_of(problem["ctx"]["tag"], [word for section in classes for word in _tags_of(section, key)])
+    if problem["type"] == "tuple_type" and path[-1] == "image_size_px":
+        return f"found {found!r}; write [height, width] in pixels, such as [480, 640]."
+    if found is None and problem["type"] in ("model_type", "model_attributes_type", "union_tag_not_found"):
+        return "the section is empty. Write its keys, or leave it out."
     if problem["type"] == "value_error":  # raised by a validator of ours
         return str(problem["ctx"]["error"])
     return f"found {found!r}: {problem['msg']}."

@@ -19,10 +19,8 @@ from autokd.starter import choose, config_text, detector_section, look
 SMALL = ("--teacher", "fcos/resnet18", "--student", "retinanet/mobilenet_v2")
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A set in COCO's layout, 100 x 150 px, without a test split, in a folder with a space."""
-    root = tmp_path_factory.mktemp("init") / "my set"
+def write_set(root: Path) -> Path:
+    """Write a set in COCO's layout, 100 x 150 px, without a test split."""
     rng = np.random.default_rng(0)
     (root / "annotations").mkdir(parents=True)
     for split, count in (("train2017", 6), ("val2017", 3)):
@@ -38,6 +36,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = json.dumps({"images": images, "annotations": annotations, "categories": categories})
         (root / "annotations" / f"instances_{split}.json").write_text(text)
     return root
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("init") / "my set")
 
 
 def invoke(*arguments: str):

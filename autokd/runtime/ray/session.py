@@ -164,7 +164,7 @@ class RaySession:
                 # Ray lets everyone write into its folder (mode 0777): it lies within one that is this user's alone.
                 _temp_dir=os.path.join(self._temporary, "ray"),
             )
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:
             raise RuntimeUnavailableError(
                 f"Ray could not be started on this machine: {error}\n"
                 "Set workers: 0 to train in this process without Ray."
