@@ -109,7 +109,7 @@ def export_run(
             teachers = tuple(_teachers(config, trained, examples[0], cache_dir, repeats))
     except (AutoKDError, OSError) as error:
         notes.append(f"The teacher is left out: {error}")
-    return Export(models, _num_bytes(trained.detector), teachers, torch.get_num_threads(), tuple(notes))
+    return Export(models, weights_bytes(trained.detector), teachers, torch.get_num_threads(), tuple(notes))
 
 
 def _config_beside(source: Path) -> RunConfig | None:
@@ -151,9 +151,14 @@ def _teachers(
             else build_detector(section, len(trained.classes), trained.image_size_px, trained.classes).eval()
         )
         (latency_ms,) = median_ms([lambda one=detector: one.detect(image_CHW[None])], repeats)  # type: ignore[misc]
-        costs.append(TeacherCost(detector.architecture, _num_bytes(detector), latency_ms, teacher is not None))
+        costs.append(TeacherCost(detector.architecture, weights_bytes(detector), latency_ms, teacher is not None))
     return costs
 
 
-def _num_bytes(detector: Detector) -> int:
+def weights_bytes(detector: Detector) -> int:
+    """Return the size of a detector's weights in memory, in bytes.
+
+    Args:
+        detector: the detector.
+    """
     return sum(value.numel() * value.element_size() for value in detector.plain_state_dict().values())

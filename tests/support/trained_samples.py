@@ -15,11 +15,6 @@ from autokd.storage import StudentCard
 CLASSES = ("disc", "square", "bar")
 CATEGORY_IDS = (4, 7, 9)
 SIZE_PX = (96, 128)
-_CLASS_LAYERS = (
-    "cls_logits", "cls_score", "gfl_cls", "rtm_cls", "rpn_cls", "retina_cls", "atss_cls", "tood_cls", "fc_cls",
-    "reppoints_cls_out", "cls_branches", "conv_cls",
-)  # fmt: skip
-"""Parts of names of the layers that end in class scores."""
 
 
 def write_run(folder: Path, section: Detector | None = None, *, size_px: tuple[int, int] = SIZE_PX) -> Path:
@@ -38,14 +33,18 @@ def write_run(folder: Path, section: Detector | None = None, *, size_px: tuple[i
 
 
 def spread_scores(detector: torch.nn.Module) -> None:
-    """Make class scores of a random detector differ between cells, and many of them high enough to count."""
+    """Draw the weights of the heads anew, so that scores differ between cells and neither tie nor saturate.
+
+    Heads start with small weights and a bias for rare objects: a random detector of theirs finds ties, or nothing.
+    """
     for name, parameter in detector.named_parameters():
-        if any(layer in name for layer in _CLASS_LAYERS):
-            with torch.no_grad():
-                if parameter.ndim > 1:
-                    parameter.mul_(8 / max(1e-6, float(parameter.std()) * 100))
-                else:
-                    parameter.zero_()
+        if "head" not in name:
+            continue
+        with torch.no_grad():
+            if parameter.ndim > 1:
+                parameter.normal_(std=parameter[0].numel() ** -0.5)
+            elif name.endswith("bias"):
+                parameter.zero_()
 
 
 def write_images(folder: Path, sizes_px: tuple[tuple[int, int], ...] = ((60, 90), (200, 120), (96, 128))) -> Path:
