@@ -14,6 +14,7 @@ from autokd.detectors import Detector, build_detector, load_weights
 from autokd.errors import ConfigError, StorageError
 from autokd.inference.safetensors_file import card_in_safetensors
 from autokd.storage import RunDirectory, StudentCard
+from autokd.training.teacher.obtain import find_teacher
 
 Side = Literal["student", "teacher"]
 SAFETENSORS = ".safetensors"
@@ -26,7 +27,7 @@ class TrainedDetector:
     Args:
         detector: the detector, in evaluation mode.
         card: its section, classes and image size.
-        weights: file of the weights; None: the section's own.
+        weights: file of the weights; None: the section's own, or those of the cache.
     """
 
     detector: Detector
@@ -67,20 +68,32 @@ def load_trained(
         ConfigError: if the weights need a configuration that is not given.
         DetectorError: if the weights do not fit.
     """
-    source = Path(source)
-    weights = _weights_of(source, side)
+    source = Path(source).expanduser()
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if side == "teacher" and source.is_dir():
+        return _teacher_of_run(source, config, cache_dir, device)
+    weights = _weights_of(source)
     card = _card_of(source, weights, config, side, cache_dir)
     detector = build_detector(card.detector, len(card.classes), card.image_size_px, card.classes)
-    if weights is not None:
-        load_weights(detector, weights)
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    load_weights(detector, weights)
     return TrainedDetector(detector.to(device).eval(), card, weights)
 
 
-def _weights_of(source: Path, side: Side) -> Path | None:
+def _teacher_of_run(source: Path, config: RunConfig | None, cache_dir: Path, device: torch.device) -> TrainedDetector:
+    """Return a run's teacher: with its checkpoint, or as the run has trained it into the cache."""
+    config = config or load_config(RunDirectory.existing(source).config_path)
+    card = card_of_config(config, "teacher", cache_dir)
+    train = load_datasets(config.data, cache_dir, check=False).train
+    teacher = find_teacher(card.detector, train, cache_dir)
+    if teacher is None:
+        raise StorageError(
+            f"{source}: the teacher that the run has trained is not in {cache_dir}. Give the run's --cache-dir."
+        )
+    return TrainedDetector(teacher.build(device), card, None)
+
+
+def _weights_of(source: Path) -> Path:
     if source.is_dir():
-        if side == "teacher":
-            return None  # the section's checkpoint
         run = RunDirectory.existing(source)
         if not run.weights_path.is_file():
             raise StorageError(
@@ -92,10 +105,10 @@ def _weights_of(source: Path, side: Side) -> Path | None:
     return source
 
 
-def _card_of(source: Path, weights: Path | None, config: RunConfig | None, side: Side, cache_dir: Path) -> StudentCard:
+def _card_of(source: Path, weights: Path, config: RunConfig | None, side: Side, cache_dir: Path) -> StudentCard:
     if config is not None:
         return card_of_config(config, side, cache_dir)
-    if weights is not None and weights.suffix == SAFETENSORS and (found := card_in_safetensors(weights)) is not None:
+    if weights.suffix == SAFETENSORS and (found := card_in_safetensors(weights)) is not None:
         return found
     folder = source if source.is_dir() else source.parent
     if side == "student" and (found := StudentCard.read(folder)) is not None:
