@@ -10,6 +10,7 @@ arithmetic, sizes and times do not depend on what was learned, but for the numbe
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -28,11 +29,11 @@ from autokd.inference import FORMATS, ExportFormat, TrainedDetector, export_mode
 from autokd.inference.export_run import weights_bytes
 from autokd.storage import StudentCard
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TABLE = HERE / "table.json"
 CONFIGS = ROOT / "tests" / "detectors" / "mmdet" / "configs"
-PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "bccd" / "images"
+PHOTOGRAPHS = Path(os.environ.get("AUTOKD_BCCD", ROOT.parent / "shared" / "data" / "bccd")) / "images"
 CLASSES = ("RBC", "WBC", "Platelets")
 SIZE_PX = (192, 256)
 NUM_IMAGES, REPEATS = 4, 10
