@@ -99,8 +99,8 @@ def record() -> None:
     ).stdout.strip()
     torch.set_num_threads(1)
     images = [network_input(path, SIZE_PX).image for path in sorted(PHOTOGRAPHS.iterdir())[:NUM_IMAGES]]
-    for name in reversed(FORMATS):  # ONNX last: its exporter takes most of the time
-        for student, section in sections().items():
+    for student, section in sections().items():
+        for name in reversed(FORMATS):  # ONNX last: its exporter takes most of the time
             key = f"{student}, {name}"
             if key not in table["rows"]:
                 table["rows"][key] = measured(section, name, images)
