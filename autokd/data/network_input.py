@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from autokd.data.depth import FULL_DEPTH_SHIFT
 from autokd.data.geometry import BoxMap, Size, letterbox
 from autokd.data.images import read_header, read_pixels, resized_pixels
+from autokd.data.orientation import Frames
 from autokd.data.sample import original_boxes
 from autokd.data.views import blank_canvas
 
@@ -47,26 +49,40 @@ class NetworkInput:
         return original_boxes(boxes_xyxy_px, self.input_from_original, self.original_size)
 
 
-def network_input(source: Path | Image.Image, image_size_px: Size, deep_shift: int = FULL_DEPTH_SHIFT) -> NetworkInput:
+def network_input(
+    source: Path | Image.Image,
+    image_size_px: Size,
+    deep_shift: int = FULL_DEPTH_SHIFT,
+    *,
+    has_two_frames: bool = False,
+) -> NetworkInput:
     """Scale an image into the network's input, with its aspect ratio kept, and pad it right and below.
 
     Args:
         source: an image file, which is turned upright as its EXIF orientation says; or an RGB image.
         image_size_px: (H, W) of the network's input.
         deep_shift: bits by which values of more than 8 bits are reduced (``DetectionDataset.deep_shift``).
+        has_two_frames: whether an image that lies across the input has it turned.
 
     Raises:
         DataError: if the file is missing or broken.
     """
     if isinstance(source, Path):
         size = read_header(source).upright_size
+        image_size_px = _frame_of(size, image_size_px) if has_two_frames else image_size_px
         fitted = letterbox(size, image_size_px)
         pixels = read_pixels(source, size, fitted.content_size, deep_shift)
     else:
         size = (source.height, source.width)
+        image_size_px = _frame_of(size, image_size_px) if has_two_frames else image_size_px
         fitted = letterbox(size, image_size_px)
         pixels = resized_pixels(source, fitted.content_size)
     canvas_CHW = blank_canvas(image_size_px)
     height, width = fitted.content_size
     canvas_CHW[:, :height, :width] = torch.from_numpy(pixels)
     return NetworkInput(canvas_CHW, size, fitted.box_map)
+
+
+def _frame_of(original_size: Size, image_size_px: Size) -> Size:
+    """Return the input of an image of a set with two frames: turned if the image lies across it."""
+    return Frames.two(image_size_px, np.array([original_size])).of(0)

@@ -134,8 +134,10 @@ def _examples(
             "some by --images."
         )
     test = load_datasets(config.data, cache_dir, check=False).test
-    count = min(NUM_IMAGES, test.num_images)
-    return [test.load(index).image for index in range(count)], [f"Compared on the first {count} images of test."]
+    # Exported files take one size; images whose input is turned (``data.orientations``) are left out.
+    upright = [index for index in range(test.num_images) if test.frames.of(index) == trained.image_size_px]
+    examples = [test.load(index).image for index in upright[:NUM_IMAGES]]
+    return examples, [f"Compared on the first {len(examples)} images of test."]
 
 
 def _teachers(

@@ -41,16 +41,18 @@ class Frame:
         """Name of the file, with the frame's number for a video: ``street.mp4#12``."""
         return self.source.name if self.number is None else f"{self.source.name}#{self.number}"
 
-    def as_input(self, image_size_px: tuple[int, int]) -> NetworkInput:
+    def as_input(self, image_size_px: tuple[int, int], *, has_two_frames: bool = False) -> NetworkInput:
         """Return the frame scaled into the network's input.
 
         Args:
             image_size_px: (height, width) of the network's input.
+            has_two_frames: whether an image that lies across the input has it turned.
 
         Raises:
             DataError: if the file is missing or broken.
         """
-        return network_input(self.source if self.content is None else self.content, image_size_px)
+        source = self.source if self.content is None else self.content
+        return network_input(source, image_size_px, has_two_frames=has_two_frames)
 
 
 def find_sources(patterns: Iterable[str | Path]) -> list[Path]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
+from torch import Tensor
 
+from autokd.detectors import Detections, Detector
 from autokd.inference.frames import Frame
 from autokd.inference.trained import TrainedDetector
 
@@ -51,11 +53,21 @@ def predictions(
     device = next(trained.detector.parameters()).device
     iterator = iter(frames)
     while batch := list(islice(iterator, batch_size)):
-        inputs = [frame.as_input(trained.image_size_px) for frame in batch]
-        images_BCHW = torch.stack([one.image for one in inputs]).to(device)
-        for frame, one, found in zip(batch, inputs, trained.detector.detect(images_BCHW)):
+        two = trained.card.has_two_frames
+        inputs = [frame.as_input(trained.image_size_px, has_two_frames=two) for frame in batch]
+        for frame, one, found in zip(batch, inputs, _detected(trained.detector, [one.image for one in inputs], device)):
             kept = found["scores"] >= threshold
             boxes = one.to_original(found["boxes"][kept].cpu())
             yield Prediction(
                 frame, one.original_size, boxes.tolist(), found["scores"][kept].tolist(), found["labels"][kept].tolist()
             )
+
+
+def _detected(detector: Detector, images: Sequence[Tensor], device: torch.device) -> list[Detections]:
+    """Return the detections of images, in order; those of one size are seen together."""
+    found: dict[int, Detections] = {}
+    for size in dict.fromkeys(image_CHW.shape for image_CHW in images):
+        indices = [index for index, image_CHW in enumerate(images) if image_CHW.shape == size]
+        images_BCHW = torch.stack([images[index] for index in indices]).to(device)
+        found |= dict(zip(indices, detector.detect(images_BCHW)))
+    return [found[index] for index in range(len(images))]

@@ -145,4 +145,5 @@ def card_of_config(config: RunConfig, side: Side, cache_dir: Path) -> StudentCar
         classes=train.classes,
         category_ids=train.category_ids,
         image_size_px=train.image_size_px,
+        has_two_frames=train.frames.has_two,
     )

@@ -37,6 +37,8 @@ class StudentCard(BaseModel):
     """COCO category id of each label."""
     image_size_px: tuple[int, int]
     """(height, width) of the network's input."""
+    has_two_frames: bool = False
+    """Whether images that lie across the input have it turned (``data.orientations``)."""
 
     @model_validator(mode="after")
     def _one_id_a_class(self) -> StudentCard:

@@ -224,6 +224,7 @@ def _write_student(run: RunContext, winner: NamedDistiller, trained: FullResults
         classes=train.classes,
         category_ids=train.category_ids,
         image_size_px=train.image_size_px,
+        has_two_frames=train.frames.has_two,
     ).write(run.directory.path)
     export_student(run.config, run.datasets, run.directory.weights_path, run.directory.path)
 

@@ -141,3 +141,23 @@ def test_what_is_missing_is_named(place: Path, tmp_path: Path):
 def test_weights_inside_a_run_need_no_config(place: Path, tmp_path: Path):
     trained = load_trained(place / "run" / "student.pt", cache_dir=tmp_path)
     assert trained.classes == CLASSES
+
+
+def test_images_that_lie_across_the_input_have_it_turned_where_the_set_has_two_frames(place: Path, tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    for name in ("student.pt", "config.yaml"):
+        (tmp_path / "run" / name).write_bytes((place / "run" / name).read_bytes())
+    card = json.loads((place / "run" / "student.json").read_text()) | {"has_two_frames": True}
+    (tmp_path / "run" / "student.json").write_text(json.dumps(card))
+    sizes = [
+        tuple(network_input(path, SIZE_PX, has_two_frames=True).pixels_CHW.shape[1:])
+        for path in sorted((place / "photos [all]").iterdir())
+    ]
+    assert sizes == [SIZE_PX, SIZE_PX[::-1], SIZE_PX], "the second photograph is upright"
+    counts = [
+        autokd.predict(folder / "run", [place / "photos [all]"], tmp_path / "o", threshold=0.1, cache_dir=tmp_path)
+        for folder in (place, tmp_path)
+    ]
+    assert all(count["images"] == 3 for count in counts)
+    rows = json.loads((tmp_path / "o" / "predictions.json").read_text())["annotations"]
+    assert {row["image_id"] for row in rows} == {1, 2, 3}, "every image keeps its place"
