@@ -54,8 +54,8 @@ class WandbTracker(Tracker):
         from PIL import Image
 
         run = self._open(RESULTS, RESULTS, dict(self._run.config))
-        columns = list(dict.fromkeys(name for row in summary.rows for name in row))
-        rows = [[row.get(name) for name in columns] for row in summary.rows]
+        columns: list[str | int] = list(dict.fromkeys(name for row in summary.rows for name in row))
+        rows = [[row.get(str(name)) for name in columns] for row in summary.rows]
         logged: dict[str, Any] = {"results": wandb.Table(columns=columns, data=rows)}
         if summary.rewards:
             rewards = [list(pair) for pair in summary.rewards.items()]

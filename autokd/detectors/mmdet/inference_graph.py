@@ -120,7 +120,7 @@ class TwoStageGraph(_MmdetGraph):
     def _replacements(self) -> Iterator[None]:
         model = self.detector.model
         head, extractors = model.roi_head.bbox_head, model.roi_head.bbox_roi_extractor
-        last = head[-1] if isinstance(head, nn.ModuleList) else head
+        last: Any = head[-1] if isinstance(head, nn.ModuleList) else head
         found: list[Tensor] = []
 
         def proposals(results: Any, cfg: Any, **_: Any) -> Any:
