@@ -103,6 +103,9 @@ def needs_extra(package: str, extra: str) -> Iterator[None]:
         package: name of the package.
         extra: extra of AutoKD that has it.
 
+    Yields:
+        Nothing.
+
     Raises:
         MissingExtraError: if the import fails.
     """

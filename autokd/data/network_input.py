@@ -64,6 +64,9 @@ def network_input(
         deep_shift: bits by which values of more than 8 bits are reduced (``DetectionDataset.deep_shift``).
         has_two_frames: whether an image that lies across the input has it turned.
 
+    Returns:
+        The pixels of the input, and the way of boxes back to the image.
+
     Raises:
         DataError: if the file is missing or broken.
     """

@@ -85,7 +85,7 @@ class RunComparison:
 
 
 def compare_runs(directories: Sequence[Path]) -> RunComparison:
-    """Read runs to compare them.
+    """Return runs side by side.
 
     Args:
         directories: run directories, two or more.

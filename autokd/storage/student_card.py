@@ -59,6 +59,9 @@ class StudentCard(BaseModel):
 
         Args:
             folder: where it goes.
+
+        Returns:
+            Path of the file.
         """
         write_text_atomically(folder / CARD_FILE, self.to_json())
         return folder / CARD_FILE
