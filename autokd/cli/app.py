@@ -16,6 +16,7 @@ from autokd.cli import inspection
 from autokd.cli import predict as predicting
 from autokd.cli import results as looking_back
 from autokd.cli.benchmark import benchmark_app
+from autokd.cli.ending import ended_by_signals, ending
 from autokd.cli.options import (
     AsJson,
     CacheDir,
@@ -69,7 +70,7 @@ def search(
     from autokd.cli.storage import chosen_storage  # it loads Optuna, for which an error in the config should not wait
 
     address = chosen_storage(storage)
-    directory = api.run_directory(config, run_dir)
+    directory = ending.run_dir = api.run_directory(config, run_dir)
     from autokd.cli.live import live_view  # it loads torch, for which an error in the config should not wait
 
     with live_view(is_quiet=quiet or as_json) as view:
@@ -144,7 +145,7 @@ def distill(
 ) -> None:
     """Train the student in full with a given distiller or preset, beside the baselines; no search."""
     config = read_config(config_file, workers=workers, ray_address=ray_address)
-    directory = api.run_directory(config, run_dir, api.distiller_name(distiller))
+    directory = ending.run_dir = api.run_directory(config, run_dir, api.distiller_name(distiller))
     from autokd.cli.live import live_view  # it loads torch, for which an error in the config should not wait
 
     with live_view(is_quiet=quiet or as_json) as view:
@@ -207,18 +208,29 @@ times as many, spinning threads take the cores from each other on a machine that
 
 
 def main() -> None:
-    """Run the command line; an AutoKDError ends it with its message and exit code 2, Ctrl-C with 130."""
+    """Run the command line; an AutoKDError ends it with its message and exit code 2, a signal with 128 + its number."""
+    replace_what_cannot_be_shown()
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))  # libgomp reads it when torch loads it
-    try:
-        replace_what_cannot_be_shown()
-        app(args=[with_home(argument) for argument in sys.argv[1:]], standalone_mode=True)
-    except AutoKDError as error:
-        typer.secho(f"autokd: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.secho("autokd: interrupted. What has finished is kept; continue with --resume.", err=True)
-        sys.exit(130)
+    with ended_by_signals():
+        try:
+            app(args=[with_home(argument) for argument in sys.argv[1:]], standalone_mode=True)
+        except AutoKDError as error:
+            typer.secho(f"autokd: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
+            sys.exit(2)
+        except SystemExit as end:
+            if end.code != _INTERRUPTED:
+                raise
+        except KeyboardInterrupt:
+            pass
+        else:
+            return
+        ending.say()
+        sys.exit(ending.exit_code)
+
+
+_INTERRUPTED = 130
+"""Exit code in which Typer turns a KeyboardInterrupt, without a word."""
 
 
 def _publish(run: str | Path, study_name: str, results: Results) -> None:

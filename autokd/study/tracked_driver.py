@@ -84,9 +84,8 @@ def _mean(values: tuple[float | None, ...]) -> float:
 
 def _pictures(run: RunContext, results: Results) -> dict[str, bytes]:
     """Return the pictures of the report: each test image with the boxes of each detector."""
-    artifacts = {job_id: outcome.artifacts for job_id, outcome in run.facts.finished_outcomes().items()}
     try:
-        images = comparison_images(run.datasets.test, run.directory.path, results, artifacts)
+        images = comparison_images(run.datasets.test, run.directory.path, results, run.facts.finished_outcomes())
     except (AutoKDError, OSError) as error:
         run.observer.say(f"trackers get no pictures: {error}")
         return {}

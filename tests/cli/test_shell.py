@@ -119,7 +119,7 @@ def test_an_empty_section_is_one_with_its_defaults():
 
 def test_one_number_for_the_image_size_is_told_what_to_write():
     text = "data: {format: shapes, image_size_px: 96}\nteacher: {train: {}}\nstudent: {}\n"
-    with pytest.raises(ConfigError, match=r"image_size_px: found 96; write \[height, width\]"):
+    with pytest.raises(ConfigError, match=r"image_size_px: found 96\. Write height and width"):
         load_config(text)
 
 
