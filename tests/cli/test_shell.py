@@ -132,7 +132,6 @@ def test_ray_that_gives_up_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPat
         raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr(ray, "init", give_up)
-    session = object.__new__(RaySession)
-    session._num_cpus = 1
+    session = RaySession(None, 1)
     with pytest.raises(RuntimeUnavailableError, match=r"timed out(.|\n)*workers: 0"):
         session._start()
