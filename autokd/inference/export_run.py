@@ -13,8 +13,8 @@ from torch import Tensor
 from autokd.config import RunConfig, load_config
 from autokd.data import load_datasets
 from autokd.detectors import Detector, build_detector
-from autokd.errors import AutoKDError, ConfigError, DataError
-from autokd.inference.exporting import SUFFIXES, ExportedModel, ExportFormat, export_model
+from autokd.errors import AutoKDError, ConfigError, DataError, one_of
+from autokd.inference.exporting import FORMATS, SUFFIXES, ExportedModel, export_model
 from autokd.inference.frames import find_sources, frames_of
 from autokd.inference.latency import median_ms
 from autokd.inference.trained import TrainedDetector, load_trained
@@ -72,7 +72,7 @@ class Export:
 
 def export_run(
     source: str | Path,
-    formats: Sequence[ExportFormat],
+    formats: Sequence[str],
     folder: Path | None = None,
     *,
     config: RunConfig | None = None,
@@ -94,14 +94,18 @@ def export_run(
     Raises:
         AutoKDError: if the detector cannot be loaded or exported, or there are no images to compare on.
     """
-    source = Path(source)
+    for name in formats:
+        if name not in FORMATS:
+            raise ConfigError(one_of(name, list(FORMATS), noun="format"))
+    source = Path(source).expanduser()
     trained = load_trained(source, config=config, cache_dir=cache_dir, device=torch.device("cpu"))
     config = config or _config_beside(source)
     examples, notes = _examples(trained, images, config, cache_dir)
     folder = folder or (source if source.is_dir() else source.parent)
     models = tuple(
         export_model(trained, name, folder / f"student{SUFFIXES[name]}", examples, repeats=repeats)
-        for name in dict.fromkeys(formats)
+        for name in FORMATS
+        if name in formats
     )
     teachers: tuple[TeacherCost, ...] = ()
     try:

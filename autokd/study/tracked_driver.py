@@ -55,7 +55,7 @@ def run_summary(run: RunContext, results: Results) -> RunSummary:
     """
     records = [read_record(trial) for trial in run.study.get_trials(deepcopy=False)]
     rewards = {record.job_id: record.value for record in records if record.value is not None and record.job_id}
-    rows = [
+    rows: list[dict[str, str | float | bool]] = [
         {
             "name": entry.name,
             "formula": entry.formula,
