@@ -233,9 +233,7 @@ class Client:
         Raises:
             ServiceError: if there are fewer or more, or one does not exist.
         """
-        found: Rows = self._connection.json(
-            "GET", f"compare?{urlencode({'ids': ','.join(search_ids)})}"
-        )
+        found: Rows = self._connection.json("GET", f"compare?{urlencode({'ids': ','.join(search_ids)})}")
         return found
 
     def audit(self, *, limit: int = 200) -> Rows:

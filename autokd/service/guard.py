@@ -215,7 +215,9 @@ def _with_headers(send: Send, scope: Scope) -> Send:
     async def sending(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             present = {name.lower() for name, _ in message.get("headers", [])}
-            added = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS if name != _POLICY_NAME]
+            added = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS if name not in _OWN_VALUES]
+            # Without any referrer, browsers would not say from which page a form comes (Origin: null).
+            added.append((b"Referrer-Policy", b"same-origin"))
             if b"content-security-policy" not in present:
                 added.append((_POLICY_NAME.encode(), CONTENT_POLICY.encode()))
             message["headers"] = [*message.get("headers", []), *added]
@@ -227,6 +229,7 @@ def _with_headers(send: Send, scope: Scope) -> Send:
 
 
 _POLICY_NAME = "Content-Security-Policy"
+_OWN_VALUES = (_POLICY_NAME, "Referrer-Policy")
 
 
 async def _log_in(scope: Scope, send: Send) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autokd.config import RunConfig, load_config
+from autokd.config import load_config
 from autokd.data import DetectionDataset, load_datasets
 from autokd.errors import AutoKDError
 from autokd.jobs import NO_DISTILLATION, JobId, Outcome
@@ -51,24 +51,31 @@ def write_run_report(directory: str | Path, *, cache_dir: Path, storage_url: str
     if results is not None:
         outcomes = StudyFacts(study).finished_outcomes()
         try:
-            config = load_config(run.config_path)
-            all_images = _comparison_images(config, run.path, cache_dir, results, outcomes)
-            save_pictures(run.path, all_images, SCORE_THRESHOLD)
-            images = [all_images[i] for i in _evenly(len(all_images), NUM_IMAGES)]
+            test = load_datasets(load_config(run.config_path).data, cache_dir, check=False).test
+            drawable = comparison_images(test, run.path, results, outcomes, NUM_PICTURES)
+            save_pictures(run.path, drawable, SCORE_THRESHOLD)
+            images = [drawable[i] for i in _evenly(len(drawable), NUM_IMAGES)]
         except (AutoKDError, OSError) as error:
             results = results.model_copy(update={"notes": (*results.notes, f"The pictures are left out: {error}")})
     return write_report(run.path, study, results, images=images)
 
 
-def _comparison_images(
-    config: RunConfig,
+def comparison_images(
+    test: DetectionDataset,
     directory: Path,
-    cache_dir: Path,
     results: Results,
     outcomes: Mapping[str, Outcome],
+    count: int = NUM_IMAGES,
 ) -> list[ComparisonImage]:
-    """Return some test images with the boxes of the teacher, "none", the best other and the winner (first seed)."""
-    test = load_datasets(config.data, cache_dir, check=False).test
+    """Return some test images with the boxes of the teacher, "none", the best other and the winner (first seed).
+
+    Args:
+        test: the test images.
+        directory: run directory.
+        results: results of the run.
+        outcomes: outcome of each full training, by the id of its job.
+        count: number of images.
+    """
     files: dict[str, Path] = {}
     teacher = directory / TEACHER_DETECTIONS
     if teacher.exists():
@@ -82,7 +89,7 @@ def _comparison_images(
         if path is not None:
             files[name] = path
     found = {name: _by_image(path) for name, path in files.items()}
-    return [_picture(test, index, found) for index in _evenly(test.num_images, NUM_PICTURES)] if found else []
+    return [_picture(test, index, found) for index in _evenly(test.num_images, count)] if found else []
 
 
 def _best_other(results: Results) -> tuple[str, ...]:
