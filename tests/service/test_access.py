@@ -92,7 +92,9 @@ def test_foreign_pages_and_foreign_names_are_refused(bed: ServiceBed) -> None:
     assert bed.ask("ann", "GET", "searches", params={}).status_code == 200
     answer = bed.client.get("/api/v1/health", headers={"Host": "evil.example"})
     assert answer.status_code == 403
-    assert "frame-ancestors 'none'" in bed.client.get("/login").headers["content-security-policy"]
+    form = bed.client.get("/login").headers
+    assert "frame-ancestors 'none'" in form["content-security-policy"]
+    assert form.get_list("referrer-policy") == ["same-origin"], "or browsers would send forms with the origin null"
 
 
 def test_the_way_in_by_a_form_leads_to_this_service_alone(bed: ServiceBed) -> None:
