@@ -50,8 +50,11 @@ class Served:
 
 
 def new_page(browser: Any, **context: Any) -> Any:
-    """Return a page in a context of its own."""
-    page = browser.new_context(**context).new_page()
+    """Return a page in a context of its own.
+
+    The pages' own policy forbids to evaluate text as a script, which waiting for an expression needs.
+    """
+    page = browser.new_context(**{"bypass_csp": True, **context}).new_page()
     page.set_default_timeout(TIMEOUT_MS)
     return page
 
