@@ -31,14 +31,17 @@ def config_yaml(config: ResolvedConfig) -> str:
 def config_digest(config: ResolvedConfig) -> str:
     """Return 16 hexadecimal digits that identify what a run's numbers depend on.
 
-    ``runtime``, ``search.trials`` and the detectors' ``weights_dir`` are left out: they change no number that was
-    measured, and a resumed run may change them.
+    ``runtime``, ``search.trials``, ``cache.max_bytes`` and the detectors' ``weights_dir`` are left out: they change no
+    number that was measured, and a resumed run may change them.
 
     Args:
         config: a resolved configuration.
     """
     data = config_data(config)
     del data["runtime"]
+    cache = {key: value for key, value in data.pop("cache", {}).items() if key != "max_bytes"}
+    if cache:
+        data["cache"] = cache
     data["search"] = {key: value for key, value in data["search"].items() if key != "trials"}
     teachers = data["teacher"] if isinstance(data["teacher"], list) else [data["teacher"]]
     for detector in (*teachers, data["student"]):

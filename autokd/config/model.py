@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from autokd.config.cache import CacheConfig
 from autokd.config.data import Data
 from autokd.config.detectors import Detector, Teachers, TeacherWeights, with_framework
 from autokd.config.layouts import with_layout
@@ -91,6 +92,8 @@ class RuntimeConfig(Section):
 class RunConfig(Section):
     """A config file as it was written. ``autokd.detectors.resolve`` fills in what its recipes leave open."""
 
+    written_if_set: ClassVar[frozenset[str]] = frozenset({"cache"})
+
     name: str = ""
     """Name of the study in its database and of the folder of its runs; left out: the name of the file."""
     data: Data
@@ -111,6 +114,8 @@ class RunConfig(Section):
     """Recipe of the full trainings of the winner and the baselines."""
     runtime: RuntimeConfig = RuntimeConfig()
     """Processes that train."""
+    cache: CacheConfig = CacheConfig()
+    """Teachers' outputs on disk."""
 
     @property
     def teachers(self) -> tuple[Detector, ...]:
@@ -184,6 +189,17 @@ class RunConfig(Section):
             )
         if full.optimizer == "dot":
             raise ValueError("full_processes above 1 and 'full.optimizer: dot' do not go together. Choose one of them")
+        if full.teacher_outputs in ("live", "memory") or full.num_views == "endless":
+            raise ValueError(
+                f"full_processes is {runtime.full_processes}: each reads the teacher's outputs of all images of a "
+                "batch, and has the pixels of its own alone. Set 'full: {teacher_outputs: disk}' and a number of "
+                "views, or full_processes to 1"
+            )
+        if full.micro_batch_size is not None:
+            raise ValueError(
+                "full_processes above 1 share each batch already. Remove full.micro_batch_size, or set full_processes "
+                "to 1"
+            )
         if full.batch_size < runtime.full_processes:
             raise ValueError(f"full.batch_size is {full.batch_size}, fewer images than full_processes. Give each one")
         return runtime

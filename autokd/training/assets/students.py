@@ -9,8 +9,9 @@ from torch import Tensor
 
 from autokd.config import Recipe, WarmStart
 from autokd.detectors import Detector, build_detector, structure_text
-from autokd.files import digest_of, exclusive_lock
+from autokd.files import digest_of
 from autokd.jobs import TRAINING_VERSION
+from autokd.locks import exclusive_lock
 from autokd.training.assets.data import DataAssets
 from autokd.training.checkpoint.cached import cached_checkpoints
 from autokd.training.checkpoint.checkpoints import Checkpoints

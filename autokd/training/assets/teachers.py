@@ -232,7 +232,7 @@ class TeacherAssets:
             return self.training_cache(recipe).image_features()
         teacher, train_set = self.first, self._data.of(recipe).train
         plan = training_plan(train_set, self._data.recipe(recipe))
-        key = _key(_Wanted(teacher, train_set, plan, "training", frozenset((PYRAMID_TAP,))))
+        key = self._key(_Wanted(teacher, train_set, plan, "training", frozenset((PYRAMID_TAP,))))
         stage = f"{teacher.name} features{self._data.size_note(train_set)}"
         return obtain_features(
             self._data.cache_dir / "teacher_features" / f"{key.folder_name}.npy",
@@ -242,10 +242,10 @@ class TeacherAssets:
         )
 
     def _folder(self, wanted: _Wanted) -> Path:
-        return self._data.cache_dir / TAPS_FOLDER / _key(wanted).folder_name
+        return self._data.cache_dir / TAPS_FOLDER / self._key(wanted).folder_name
 
     def _cache(self, wanted: _Wanted) -> TeacherCache:
-        key, teacher = _key(wanted), wanted.teacher
+        key, teacher = self._key(wanted), wanted.teacher
         entry = _OpenCache(key, HELD_TAP in wanted.taps)
         if entry not in self._caches:
             stage = f"{teacher.name} taps, {wanted.split}{self._data.size_note(wanted.dataset)}"
@@ -257,6 +257,7 @@ class TeacherAssets:
                 lambda done, total: self._on_progress(stage, done, total, {}),
                 partial(self._head, teacher) if entry.has_head else None,
                 wanted.part,
+                self._data.config.cache.max_bytes,
             )
         return self._caches[entry]
 
@@ -266,14 +267,14 @@ class TeacherAssets:
             self._heads[teacher.digest] = teacher.build_head(self._data.device)
         return self._heads[teacher.digest]
 
-
-def _key(wanted: _Wanted) -> CacheKey:
-    return CacheKey(
-        teacher_digest=wanted.teacher.digest,
-        teacher_config=structure_text(wanted.teacher.config),
-        dataset_fingerprint=wanted.dataset.fingerprint,
-        plan_digest=wanted.plan.digest,
-        image_size_px=wanted.dataset.image_size_px,
-        taps=stored_taps(wanted.taps),
-        part="" if wanted.part is None else wanted.part.digest,
-    )
+    def _key(self, wanted: _Wanted) -> CacheKey:
+        return CacheKey(
+            teacher_digest=wanted.teacher.digest,
+            teacher_config=structure_text(wanted.teacher.config),
+            dataset_fingerprint=wanted.dataset.fingerprint,
+            plan_digest=wanted.plan.digest,
+            image_size_px=wanted.dataset.image_size_px,
+            taps=stored_taps(wanted.taps),
+            dtype=self._data.config.cache.precision,
+            part="" if wanted.part is None else wanted.part.digest,
+        )
