@@ -21,6 +21,7 @@ from autokd.space import DataContent
 from autokd.spec import DistillerSpec
 from autokd.study.bill import Bill, Phase
 from autokd.study.distillers import baseline_distillers
+from autokd.study.planned_places import with_cheapest_places
 from autokd.training.assets.teacher_outputs import CacheNeed, OutputNeeds
 from autokd.training.cost.measure import measure_costs
 from autokd.training.cost.measured import MeasuredCosts
@@ -74,6 +75,7 @@ def make_plan(
     if resources.num_threads:
         torch.set_num_threads(resources.num_threads)
     try:
+        config, places = with_cheapest_places(config, datasets, cache_dir, torch.device(resources.device))
         costs = measure_costs(
             config,
             datasets,
@@ -101,7 +103,7 @@ def make_plan(
         workers_in_memory=max(1, round(sharing)),
         device=f"{costs.device_name}, {costs.threads} threads" if on_cpu else costs.device_name,
         measured_s=costs.seconds,
-        notes=_notes(config),
+        notes=(*places, *_notes(config)),
     )
 
 

@@ -25,7 +25,6 @@ from autokd.files import make_private_folder
 from autokd.jobs import NO_DISTILLATION
 from autokd.presets import load_distiller
 from autokd.runtime import make_runtime
-from autokd.runtime.resources import own_resources
 from autokd.search import make_pruner, make_sampler
 from autokd.space import Space
 from autokd.spec import DistillerSpec
@@ -39,8 +38,9 @@ from autokd.study.observer import Observer, SilentObserver
 from autokd.study.phased_driver import PhasedDriver, Phases
 from autokd.study.phases import search_phases, train_in_full
 from autokd.study.planning import make_plan
+from autokd.study.preparing import prepare_run
 from autokd.study.resume import RunClock, claim_study, end_open_trials
-from autokd.training import TrainingEvaluatorFactory, prepare
+from autokd.training import TrainingEvaluatorFactory
 
 
 def run_search(
@@ -193,14 +193,7 @@ def _open_run(
         facts = StudyFacts(study)
         clock = RunClock(facts)
         with clock.running():
-            preparation = prepare(
-                config,
-                datasets,
-                cache_dir,
-                seeds=proxy_seeds,
-                device=own_resources(0, config.runtime.gpus_per_worker).device,
-                on_progress=observer.stage,
-            )
+            prepared = prepare_run(config, datasets, cache_dir, proxy_seeds, facts, observer)
             yield RunContext(
                 config=config,
                 directory=run_directory,
@@ -208,8 +201,8 @@ def _open_run(
                 facts=facts,
                 clock=clock,
                 datasets=datasets,
-                preparation=preparation,
-                factory=TrainingEvaluatorFactory(config, cache_dir, run_directory.path, datasets),
+                preparation=prepared.preparation,
+                factory=TrainingEvaluatorFactory(prepared.config, cache_dir, run_directory.path, datasets),
                 observer=observer,
                 cache_dir=cache_dir,
                 storage_url=storage_url,

@@ -15,12 +15,14 @@ from autokd.detectors import Detector, structure_text
 from autokd.errors import DetectorError
 from autokd.jobs import RecipeName
 from autokd.training.assets.data import DataAssets
+from autokd.training.assets.outputs_in_memory import OutputsInMemory
 from autokd.training.assets.teacher_outputs import OutputNeeds
 from autokd.training.distillation import TeacherTaps
 from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, identity_plan, training_plan
-from autokd.training.teacher.cache import LiveTeacher, SeveralTeachersTaps, TapsReader, TeacherCache, open_or_build
+from autokd.training.teacher.cache import LiveTeacher, SeveralTeachersTaps, TeacherCache, open_or_build
 from autokd.training.teacher.cache_key import HELD_TAP, CacheKey, stored_taps
 from autokd.training.teacher.features import obtain_features
+from autokd.training.teacher.memory import TapsInMemory
 from autokd.training.teacher.obtain import WEIGHTS_FILE, OnProgress, Teacher, no_progress, obtain_teacher
 from autokd.training.teacher.part import Part
 
@@ -47,7 +49,7 @@ class _Wanted(NamedTuple):
 
 
 class TeacherAssets:
-    """The teachers of a run, found or trained when they are first needed, and their outputs, cached on disk."""
+    """The teachers of a run, found or trained when they are first needed, and their outputs: stored, kept, or live."""
 
     def __init__(
         self, data: DataAssets, on_progress: OnProgress = no_progress, given: tuple[Teacher, ...] | None = None
@@ -70,25 +72,26 @@ class TeacherAssets:
         self._heads: dict[str, CrossHead | None] = {}
         # Teachers that run beside students, by digest: kept until the process ends.
         self._live: dict[str, Detector] = {}
+        self._memory = OutputsInMemory()
 
     @cached_property
     def all(self) -> tuple[Teacher, ...]:
         """Every teacher of the configuration, in its order. Trains what has no weights yet (``obtain_teacher``)."""
         if self._given is not None:
             return self._given
+        return tuple(self.one(position) for position in range(len(self._data.config.teachers)))
+
+    def one(self, position: int) -> Teacher:
+        """Return the teacher at a position of the configuration; train it if it has no weights yet."""
         data, sections = self._data, self._data.config.teachers
-        names = ["teacher"] if len(sections) == 1 else [f"teacher {number}" for number in range(1, len(sections) + 1)]
-        return tuple(
-            obtain_teacher(
-                section,
-                data.full.train,
-                data.cache_dir,
-                data.device,
-                self._on_progress,
-                name,
-                data.config.runtime.checkpoint_every_s,
-            )
-            for section, name in zip(sections, names, strict=True)
+        return obtain_teacher(
+            sections[position],
+            data.full.train,
+            data.cache_dir,
+            data.device,
+            self._on_progress,
+            "teacher" if len(sections) == 1 else f"teacher {position + 1}",
+            data.config.runtime.checkpoint_every_s,
         )
 
     @property
@@ -161,18 +164,21 @@ class TeacherAssets:
         taps: Collection[str],
         teacher: Teacher | None = None,
         part: Part | None = None,
-    ) -> TapsReader | LiveTeacher:
-        """Return a teacher's outputs of the recipe's training batches: from its cache, or of endless views live.
+    ) -> TeacherTaps:
+        """Return a teacher's outputs of the recipe's training batches: from disk, from memory, or live.
 
         Args:
             recipe: name of the recipe.
             taps: taps that the job's distiller reads.
             teacher: None for the first.
-            part: the views that the job shows, if its cache is to hold these alone; None: all.
+            part: the views that the job shows, if these alone are to be kept; None: all.
         """
-        teacher = teacher or self.first
-        if self.needs.is_cached(recipe):
+        teacher, place = teacher or self.first, self.needs.place(recipe)
+        if place == "disk":
             return self.training_cache(recipe, taps, teacher, part).only(taps)
+        if place == "memory":
+            assert part is not None, "memory holds the views of one training"
+            return self._in_memory(recipe, "training", teacher, part, taps).only(taps)
         return LiveTeacher(self._running(teacher), tuple(taps))
 
     def validation_cache(
@@ -202,20 +208,41 @@ class TeacherAssets:
         return _Wanted(teacher or self.first, val_set, plan, "validation", frozenset((PYRAMID_TAP,)), part)
 
     def validation_taps(self, recipe: RecipeName = "full", part: Part | None = None) -> TeacherTaps:
-        """Return every teacher's pyramids of the validation images, as one; beside endless views, teachers run live.
+        """Return every teacher's pyramids of the validation images, as one: from disk, from memory, or live.
 
         Args:
             recipe: name of the recipe.
             part: the images; None: all that the recipe's trainings are measured on.
         """
-        teachers: tuple[TeacherCache | LiveTeacher, ...]
-        if self.needs.is_cached(recipe):
+        place = self.needs.place(recipe)
+        teachers: tuple[TeacherTaps, ...]
+        if place == "disk":
             teachers = tuple(self.validation_cache(recipe, teacher, part) for teacher in self.all)
+        elif place == "memory":
+            kept = part or self._validated(recipe)
+            teachers = tuple(self._in_memory(recipe, "validation", teacher, kept, ()) for teacher in self.all)
         else:
             teachers = tuple(LiveTeacher(self._running(teacher)) for teacher in self.all)
         if len(teachers) == 1:
             return teachers[0]
         return SeveralTeachersTaps(teachers)
+
+    def _validated(self, recipe: RecipeName) -> Part:
+        """Return the validation images on which the recipe's trainings are measured."""
+        fraction = self._data.config.proxy.val_subset if recipe == "proxy" else 1.0
+        indices = self._data.validation_loader(recipe, fraction).indices()
+        return Part.of(((index, 0) for index in indices), 1)
+
+    def _in_memory(
+        self, recipe: RecipeName, split: str, teacher: Teacher, part: Part, taps: Collection[str]
+    ) -> TapsInMemory:
+        wanted = {*self.needs.training_taps(recipe), *taps} if split == "training" else {PYRAMID_TAP}
+
+        def make(all_taps: frozenset[str]) -> TapsInMemory:
+            head = self._head(teacher) if HELD_TAP in all_taps else None
+            return TapsInMemory(self._running(teacher), all_taps, part, head)
+
+        return self._memory.get((recipe, split, teacher.digest), part, wanted, make)
 
     def _running(self, teacher: Teacher) -> Detector:
         if teacher.digest not in self._live:
@@ -228,7 +255,7 @@ class TeacherAssets:
         They are those of the first teacher. If no cache holds all images, one pass of the teacher computes them, and
         they are kept.
         """
-        if self.needs.holds_all(recipe):
+        if self.needs.is_cached(recipe) and self.needs.holds_all(recipe):
             return self.training_cache(recipe).image_features()
         teacher, train_set = self.first, self._data.of(recipe).train
         plan = training_plan(train_set, self._data.recipe(recipe))

@@ -2,8 +2,8 @@
 
 A tap of one image takes the product of its shape times the bytes of a number: 2 x C x H x W for a level of the pyramid
 (float16), 2 x A x K for class logits, 4 x A x 4 for boxes (float32), 2 x A x 4 x E for edge logits. With int8 it is 1
-in place of 2, and a file of scales has 4 bytes a channel (class, bin). A file has ``num_views`` of these behind a header
-of NumPy's, a multiple of 64 bytes.
+in place of 2, and a file of scales has 4 bytes a channel (class, bin). A file has ``num_views`` of these behind a
+header of NumPy's, a multiple of 64 bytes.
 
 Legend: C channels, H x W cells, A candidate boxes, K classes, E bins.
 """
