@@ -176,6 +176,20 @@ class RunConfig(Section):
             )
         return full
 
+    @field_validator("proxy", "full")
+    @classmethod
+    def _can_be_cut_into_micro_batches(
+        cls, recipe: ProxyRecipe | FullRecipe, info: ValidationInfo
+    ) -> ProxyRecipe | FullRecipe:
+        student = info.data.get("student")
+        if recipe.micro_batch_size is not None and student is not None and not student.can_share_trainings:
+            raise ValueError(
+                f"micro_batch_size is {recipe.micro_batch_size}, but it is not known by what numbers students of "
+                f"framework {student.framework} divide their losses, so that those of micro-batches cannot be joined. "
+                "Remove it, and lower batch_size"
+            )
+        return recipe
+
     @field_validator("runtime")
     @classmethod
     def _can_share_full_trainings(cls, runtime: RuntimeConfig, info: ValidationInfo) -> RuntimeConfig:
