@@ -12,6 +12,7 @@ import typer
 
 from autokd import api
 from autokd.cli.benchmark import benchmark_app
+from autokd.cli.cache import cache_app
 from autokd.errors import AutoKDError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(benchmark_app, name="benchmark")
+app.add_typer(cache_app, name="cache")
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG.yaml", help="Config file: data, detectors, search space, recipes, runtime.")

@@ -21,7 +21,15 @@ from autokd.data import Datasets, DetectionDataset
 from autokd.detector_outputs import CrossHead
 from autokd.detectors import Detector, build_detector, structure_text, taps_of
 from autokd.errors import ConfigError
-from autokd.files import META_FILE, atomic_folder, content_digest, digest_of, move_aside, read_meta, write_json_atomically
+from autokd.files import (
+    META_FILE,
+    atomic_folder,
+    content_digest,
+    digest_of,
+    move_aside,
+    read_meta,
+    write_json_atomically,
+)
 from autokd.jobs import TRAINING_VERSION
 from autokd.locks import exclusive_lock
 from autokd.metrics import Size
