@@ -25,6 +25,7 @@ from autokd.files import make_private_folder
 from autokd.jobs import NO_DISTILLATION
 from autokd.presets import load_distiller
 from autokd.runtime import make_runtime
+from autokd.runtime.resources import has_local_gpus
 from autokd.search import make_pruner, make_sampler
 from autokd.space import Space
 from autokd.spec import DistillerSpec
@@ -177,7 +178,9 @@ def _open_run(
     make_private_folder(cache_dir)
     datasets = load_datasets(config.data, cache_dir)
     try_detectors(config, datasets.classes, datasets.train.image_size_px)
-    if forecast_s > 0:
+    runtime = config.runtime
+    if forecast_s > 0 and (runtime.ray_address is None or has_local_gpus(runtime.gpus_per_worker)):
+        # A head node without GPUs would measure its own cores, for long.
         bill = make_plan(config, cache_dir=cache_dir, budget_s=forecast_s, datasets=datasets)
         observer.say(bill.line())
         if excess := bill.excess():

@@ -18,6 +18,7 @@ import torch
 
 from autokd.config import ResolvedConfig, TeacherOutputs
 from autokd.data import Datasets, StoredSplit
+from autokd.errors import AutoKDError
 from autokd.files import make_private_folder
 from autokd.jobs import Job, Outcome, RecipeName, Report, WorkerResources
 from autokd.metrics import SIZES, Size, Split, ap, class_ap, part_of, size_ap
@@ -155,22 +156,27 @@ class PreparationEvaluator:
             The outcome, with what the driver needs to know as metrics.
         """
         yield from ()
-        began_s, task = time.monotonic(), PreparationTask.of(job)
+        began_s = time.monotonic()
+        try:
+            metrics, artifacts = self._make(PreparationTask.of(job))
+        except AutoKDError as error:  # its words are for the user, and need no traceback
+            return Outcome(job.id, "failed", cause="error", message=str(error))
+        return Outcome(job.id, "finished", metrics, seconds=time.monotonic() - began_s, artifacts=artifacts)
+
+    def _make(self, task: PreparationTask) -> tuple[dict[str, float], dict[str, str]]:
+        """Do a task; return its metrics and files."""
         assets = self._assets_with(task.places)
-        artifacts: dict[str, str] = {}
-        metrics: dict[str, float] = {}
         if task.kind == "check":
-            metrics = self._check(assets)
-        elif task.kind == "teacher":
+            return self._check(assets), {}
+        if task.kind == "teacher":
             score = measure_teacher(
                 assets.teachers.one(task.number), assets.data.full, EVALUATION_BATCH_SIZE, self._device
             )
-            metrics, artifacts = _score_metrics(score), {"detections_test": score.detections_test}
-        elif task.kind == "outputs":
-            metrics = {"outputs_s": fill_caches(assets, self._factory.seeds)}
-        else:
-            make_warm_start(assets, task.number)
-        return Outcome(job.id, "finished", metrics, seconds=time.monotonic() - began_s, artifacts=artifacts)
+            return _score_metrics(score), {"detections_test": score.detections_test}
+        if task.kind == "outputs":
+            return {"outputs_s": fill_caches(assets, self._factory.seeds)}, {}
+        make_warm_start(assets, task.number)
+        return {}, {}
 
     def _check(self, assets: TrainingAssets) -> dict[str, float]:
         """Decide the places of outputs, and refuse settings that would fail later."""

@@ -27,6 +27,14 @@ GPU_WAIT_S, GPU_POLL_S = 900.0, 2.0
 """Seconds in which an autoscaled cluster must have started a GPU that it was asked for; seconds between two looks."""
 _CONNECT_TIMEOUT_S = 15.0
 """Seconds in which the address must accept a connection, before Ray is asked to join."""
+_PATIENCE = {
+    "worker_register_timeout_seconds": 600,
+    "health_check_timeout_ms": 60_000,
+    "health_check_failure_threshold": 10,
+}
+"""Settings of a Ray that is started here, on whose one machine nothing is lost without notice. By its defaults Ray
+gives a worker 60 s to import, and declares a node dead, with all its workers, that does not answer for a minute; on a
+machine with many times more processes than cores both happen to sound ones."""
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Memory of a Ray that is started here: only jobs and metrics pass through it, and Ray would take 30% of all memory."""
 
@@ -188,6 +196,7 @@ class RaySession:
                 configure_logging=False,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
+                _system_config=_PATIENCE,
                 # Ray lets everyone write into its folder (mode 0777): it lies within one that is this user's alone.
                 _temp_dir=os.path.join(self._temporary, "ray"),
             )

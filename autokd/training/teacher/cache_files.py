@@ -110,9 +110,9 @@ class CacheFiles:
         self._checksums_RA = np.memmap(folder / CHECKSUM_FILE, dtype=np.int64, mode=mode, shape=shape)
         self._is_sound_RA = np.zeros(shape, dtype=bool)
 
-    def read(self, name: str, rows: Rows | slice) -> np.ndarray:
+    def read(self, name: str, rows: Rows) -> np.ndarray:
         """Return a copy of the rows of an array, as stored."""
-        return np.array(self._arrays[name][rows])
+        return np.asarray(self._arrays[name][rows])
 
     def with_scales(self, names: Collection[str]) -> list[str]:
         """Return the names with those of the arrays of their scales."""
