@@ -254,11 +254,6 @@ class Distiller(nn.Module):
         parts = zip(self.names, raw.detach(), weighted.detach(), weights, strict=True)
         return DistillResult(weighted.sum(), {name: TermValue(r, w, f) for name, r, w, f in parts})
 
-    @property
-    def measures_task(self) -> bool:
-        """Whether the next call in training mode measures the gradient of the task loss on the student's taps."""
-        return self.balance is not None and bool(self.balance.due(self.step))
-
     def _schedule(self) -> Tensor:
         """(terms,): the factor of each weight at this time of the training."""
         factors = [schedule_factor(cast(Term, term).weight, self.progress) for term in self.terms]

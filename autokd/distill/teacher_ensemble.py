@@ -94,11 +94,6 @@ class TeacherEnsemble(nn.Module):
         return cast(Distiller, self.distillers[0]).step
 
     @property
-    def measures_task(self) -> bool:
-        """Whether the next call in training mode measures the task loss's gradient: ``Distiller.measures_task``."""
-        return any(distiller.measures_task for _, distiller in self.named_distillers())
-
-    @property
     def inactive_terms(self) -> tuple[str, ...]:
         """Names of the inactive terms, "teacher 1/feature_map.l2": ``Distiller.inactive_terms`` of every teacher."""
         return tuple(

@@ -29,7 +29,7 @@ from autokd.training.distillation import Distillation, losses_of, required_taps,
 from autokd.training.loader import Batch
 from autokd.training.optim.optimizer import trainable
 from autokd.training.optim.update import TASK, TOTAL, UpdateRule
-from autokd.training.seeds import seed_stream
+from autokd.training.seeds import random_stream, seed_stream
 
 _TENSOR_TAPS = taps_where(form="tensor")
 _USABLE_SHARE = 0.8
@@ -77,8 +77,7 @@ class MicroBatchedStep:
         micro_batches = [_cut(batch, first, self._size) for first in range(0, batch.num_images, self._size)]
         passes = _Passes(self, micro_batches, step)
         parameters = trainable(self._student)
-        measures = self._distillation is not None and self._distillation.distiller.measures_task
-        passes.first(parameters, keeps_gradients=self._keeps_gradients, measures=measures)
+        passes.first(parameters, keeps_gradients=self._keeps_gradients)
         task_loss, *taps = _StudentNode.apply(passes, parameters, *parameters)
         parts = {f"task/{name}": value for name, value in passes.losses.items()}
         parts[TASK] = parts[TOTAL] = task_loss
@@ -86,16 +85,17 @@ class MicroBatchedStep:
             return parts
         # As the whole batch would leave it, unless the student draws.
         seed_stream(self._device, self._seed, "step", step)
-        outputs = passes.whole(taps, task_loss)
-        result = self._distillation.distiller(outputs, self._distillation.teacher(batch), batch.targets)
+        outputs = passes.whole(taps)
+        with passes.measuring():
+            result = self._distillation.distiller(outputs, self._distillation.teacher(batch), batch.targets)
         parts |= term_parts(result)
         parts[TOTAL] = task_loss + result.total
         return parts
 
     def run(self, batch: Batch, step: int, number: int) -> DetectorOutputs:
         """Run the student on a micro-batch; equal at each call."""
-        seed_stream(self._device, self._seed, "step", step, *(("micro", number) if number else ()))
-        with self._autocast():
+        names = ("step", step, "micro", number) if number else ("step", step)
+        with random_stream(self._device, self._seed, *names), self._autocast():
             return self._student(batch.images_BCHW, batch.targets, taps=required_taps(self._distillation))
 
     @contextmanager
@@ -127,34 +127,28 @@ class _Passes:
         self._step, self._micro_batches, self._number = step, micro_batches, number
         self._weights: list[Tensor | float] = []
         self._first: list[DetectorOutputs] = []
-        self._task_gradients: list[Tensor] = []
+        self._is_measuring = False
         self.losses: dict[str, Tensor] = {}
         self.kept: list[Tensor | None] | None = None
         """Gradients of the task loss with regard to the parameters, if they were kept."""
 
-    def first(self, parameters: Sequence[Tensor], *, keeps_gradients: bool, measures: bool) -> None:
+    def first(self, parameters: Sequence[Tensor], *, keeps_gradients: bool) -> None:
         """Run every micro-batch once: task losses, taps, and the numbers that divide the losses."""
         counts: list[Tensor] = []
         sums: list[Tensor | None] = [None] * len(parameters)
-        measured: list[list[Tensor]] = []
         for number, batch in enumerate(self._micro_batches):
-            with self._step.counting() as own, torch.set_grad_enabled(keeps_gradients or measures):
+            with self._step.counting() as own, torch.set_grad_enabled(keeps_gradients):
                 outputs = self._step.run(batch, self._number, number)
                 loss = self._step.task_loss(outputs)
             counts += own
             if keeps_gradients:
                 scale = own[0].clamp(min=1) if own else batch.num_images
                 sums = _added(sums, torch.autograd.grad(loss * scale, parameters, allow_unused=True))
-            if measures:
-                measured.append(list(torch.autograd.grad(loss, list(outputs.pyramid.values()))))
             self._first.append(_detached(outputs))
         self._weights = self._shares(counts)
         if keeps_gradients:
             total = torch.stack(counts).sum().clamp(min=1) if counts else sum(b.num_images for b in self._micro_batches)
             self.kept = [None if each is None else each / total for each in sums]
-        if measures:
-            weighted = [[g * w for g in gradients] for gradients, w in zip(measured, self._weights, strict=True)]
-            self._task_gradients = [torch.cat(level) for level in zip(*weighted, strict=True)]
         for outputs, weight in zip(self._first, self._weights, strict=True):
             assert outputs.losses is not None
             for name, value in outputs.losses.items():
@@ -167,8 +161,9 @@ class _Passes:
         images.
         """
         if len(counts) == len(self._micro_batches):
-            total = torch.stack(list(counts)).sum().clamp(min=1)
-            return [own.clamp(min=1) / total for own in counts]
+            total = torch.stack(list(counts)).sum().clamp(min=1).double()
+            losses = next(iter((self._first[0].losses or {}).values()))
+            return [(own.clamp(min=1) / total).to(losses.dtype) for own in counts]
         total_images = sum(batch.num_images for batch in self._micro_batches)
         return [batch.num_images / total_images for batch in self._micro_batches]
 
@@ -176,18 +171,60 @@ class _Passes:
         """Return the tensors of the taps of all images, in the order of ``whole``."""
         return [torch.cat(parts) for parts in zip(*map(_tensors, self._first), strict=True)]
 
-    def whole(self, taps: Sequence[Tensor], task_loss: Tensor) -> DetectorOutputs:
-        """Return the student's outputs of all images, whose task loss depends on the pyramid where it is measured."""
-        found = _with_tensors(self._first[0], taps)
-        loss = task_loss
-        if self._task_gradients:
-            products = [
-                (level.float() * gradient.float()).sum()
-                for level, gradient in zip(found.pyramid.values(), self._task_gradients, strict=True)
-            ]
-            linear = torch.stack(products).sum()
-            loss = linear + (task_loss - linear).detach()
+    def whole(self, taps: Sequence[Tensor]) -> DetectorOutputs:
+        """Return the student's outputs of all images, whose losses and other taps depend on the pyramid.
+
+        Args:
+            taps: the taps as the student's node returns them.
+        """
+        num_levels = len(self._first[0].pyramid)
+        loss, *others = _HeadsNode.apply(self, num_levels, *taps)
+        found = _with_tensors(self._first[0], [*taps[:num_levels], *others])
         return replace(found, losses={TASK: loss})
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Within the block, the heads' node differentiates with regard to the pyramid; afterwards it hands on."""
+        self._is_measuring = True
+        try:
+            yield
+        finally:
+            self._is_measuring = False
+
+    @property
+    def is_measuring(self) -> bool:
+        """Whether a distiller is at work, which may measure gradients on the pyramid."""
+        return self._is_measuring
+
+    def on_pyramid(self, loss_gradient: Tensor | None, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Return the gradients on the pyramid of all images, through the heads.
+
+        Args:
+            loss_gradient: gradient on the task loss.
+            gradients: gradients on the other taps.
+        """
+        found: list[list[Tensor]] = []
+        levels = len(self._first[0].pyramid)
+        for outputs, loss, rows in self._again():
+            tensors = _tensors(outputs)
+            reached = _reached([loss, *tensors[levels:]], [loss_gradient, *_rows(gradients, rows)])
+            maps = tensors[:levels]
+            parts = (
+                torch.autograd.grad(reached[0], maps, reached[1], allow_unused=True) if reached[0] else [None] * levels
+            )
+            found.append([torch.zeros_like(m) if g is None else g for m, g in zip(maps, parts, strict=True)])
+        return [torch.cat(level) for level in zip(*found, strict=True)]
+
+    def _again(self) -> Iterator[tuple[DetectorOutputs, Tensor, slice]]:
+        """Run every micro-batch again with a graph; yield outputs, the loss with its weight, and the rows."""
+        first = 0
+        with self._step.kept_statistics():
+            for number, batch in enumerate(self._micro_batches):
+                with torch.enable_grad():
+                    outputs = self._step.run(batch, self._number, number)
+                    loss = self._step.task_loss(outputs) * self._weights[number]
+                yield outputs, loss, slice(first, first + batch.num_images)
+                first += batch.num_images
 
     def second(
         self, parameters: Sequence[Tensor], task_gradient: Tensor | None, tap_gradients: Sequence[Tensor | None]
@@ -197,22 +234,9 @@ class _Passes:
             assert task_gradient is not None, "without a distiller there is nothing but the task loss"
             return [None if each is None else each * task_gradient for each in self.kept]
         sums: list[Tensor | None] = [None] * len(parameters)
-        first = 0
-        with self._step.kept_statistics():
-            for number, batch in enumerate(self._micro_batches):
-                with torch.enable_grad():
-                    outputs = self._step.run(batch, self._number, number)
-                    loss = self._step.task_loss(outputs) * self._weights[number]
-                rows = slice(first, first + batch.num_images)
-                reached = [(loss, task_gradient)] if task_gradient is not None else []
-                reached += [
-                    (tap, gradient[rows].to(tap.dtype))
-                    for tap, gradient in zip(_tensors(outputs), tap_gradients, strict=True)
-                    if gradient is not None and tap.requires_grad
-                ]
-                values, gradients = [value for value, _ in reached], [gradient for _, gradient in reached]
-                sums = _added(sums, torch.autograd.grad(values, parameters, gradients, allow_unused=True))
-                first += batch.num_images
+        for outputs, loss, rows in self._again():
+            reached = _reached([loss, *_tensors(outputs)], [task_gradient, *_rows(tap_gradients, rows)])
+            sums = _added(sums, torch.autograd.grad(reached[0], parameters, reached[1], allow_unused=True))
         return sums
 
 
@@ -230,6 +254,44 @@ class _StudentNode(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, task_gradient: Tensor | None, *tap_gradients: Tensor | None) -> tuple[Any, ...]:
         return (None, None, *ctx.passes.second(ctx.parameters, task_gradient, tap_gradients))
+
+
+class _HeadsNode(torch.autograd.Function):
+    """The student's heads over all micro-batches: taps -> task loss, and the taps behind the pyramid as they are.
+
+    A distiller measures gradients on the pyramid, of the task loss and of terms that read predictions. While it does,
+    this node carries them through the heads. In the step's own backward pass it hands gradients on to the student's
+    node, which knows the way through the heads itself.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, passes: _Passes, num_levels: int, *taps: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.passes, ctx.num_levels, ctx.num_taps = passes, num_levels, len(taps)
+        others = tuple(tap.view_as(tap) for tap in taps[num_levels:])
+        return (torch.stack(list(passes.losses.values())).sum(), *others)
+
+    @staticmethod
+    def backward(ctx: Any, loss_gradient: Tensor | None, *gradients: Tensor | None) -> tuple[Any, ...]:
+        if ctx.passes.is_measuring:
+            others: list[None] = [None] * (ctx.num_taps - ctx.num_levels)
+            return (None, None, *ctx.passes.on_pyramid(loss_gradient, gradients), *others)
+        levels: list[None] = [None] * ctx.num_levels
+        return (None, None, *levels, *gradients)
+
+
+def _rows(gradients: Sequence[Tensor | None], rows: slice) -> list[Tensor | None]:
+    return [None if gradient is None else gradient[rows] for gradient in gradients]
+
+
+def _reached(values: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the values that have a graph and a gradient, and their gradients in the same number format."""
+    pairs = [
+        (value, gradient.to(value.dtype))
+        for value, gradient in zip(values, gradients, strict=True)
+        if gradient is not None and value.requires_grad
+    ]
+    return [value for value, _ in pairs], [gradient for _, gradient in pairs]
 
 
 def _cut(batch: Batch, first: int, size: int) -> Batch:
