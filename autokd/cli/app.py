@@ -13,6 +13,7 @@ import typer
 from autokd import api
 from autokd.cli.benchmark import benchmark_app
 from autokd.cli.cache import cache_app
+from autokd.cli.disk_errors import disk_words
 from autokd.errors import AutoKDError
 
 if TYPE_CHECKING:
@@ -358,6 +359,12 @@ def main() -> None:
         app(standalone_mode=True)
     except AutoKDError as error:
         typer.secho(f"autokd: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
+        sys.exit(2)
+    except Exception as error:
+        words = disk_words(error)
+        if words is None:
+            raise
+        typer.secho(f"autokd: {words}", err=True, fg="red" if sys.stderr.isatty() else None)
         sys.exit(2)
     except KeyboardInterrupt:
         typer.secho("autokd: interrupted. What has finished is kept; continue with --resume.", err=True)
