@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from autokd.errors import DataError, NonFiniteError
 from autokd.training.loader import Loader, training_plan
 from autokd.training.seeds import random_stream
 from autokd.training.teacher import cache as teacher_cache
+from autokd.training.teacher import cache_build as teacher_cache_build
 from autokd.training.teacher import obtain as teacher_module
 from autokd.training.teacher.cache import LiveTeacher, open_or_build, sound_meta
 from autokd.training.teacher.cache_key import FORMAT_VERSION, CacheKey, stored_taps
@@ -126,6 +130,44 @@ def test_a_build_that_dies_is_no_cache_and_the_next_one_goes_on(tmp_path, built,
     for level, map_BCHW in cache.read(ALL_VIEWS).pyramid.items():
         assert torch.equal(map_BCHW, whole.read(ALL_VIEWS).pyramid[level]), "bit for bit as in one go"
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [KEY.folder_name]
+
+
+def test_all_who_need_a_cache_fill_it_together(tmp_path, built, teacher, loader, monkeypatch):
+    """Threads in place of processes: each opens the locks' files itself, which is what the locks go by."""
+    monkeypatch.setattr(teacher_cache_build, "SHARD_BATCHES", 1)
+    meet, done = Barrier(2), [[], []]
+
+    def fill(number: int):
+        def progress(batch: int, total: int) -> None:
+            done[number].append(batch)
+            if len(done[number]) == 1:
+                meet.wait(60)  # both have begun
+
+        return open_or_build(tmp_path, KEY, loader, lambda: teacher, progress)
+
+    with ThreadPoolExecutor(2) as pool:
+        caches = list(pool.map(fill, range(2)))
+    assert sorted(done[0] + done[1]) == [1, 2, 3, 4, 5, 6], "each batch once"
+    assert done[0]
+    assert done[1]
+    whole = open_or_build(built, KEY, loader, never)
+    for cache in caches:
+        assert torch.equal(cache.read(ALL_VIEWS).class_logits, whole.read(ALL_VIEWS).class_logits)
+
+
+def test_a_view_that_cannot_be_computed_again_is_an_error_with_its_folder(root, loader):
+    path = root / KEY.folder_name / "level.p3.npy"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(bytes(content))
+
+    def read_only() -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system")
+
+    cache = open_or_build(root, KEY, loader, read_only)
+    cache.read(ALL_VIEWS[:-1])
+    with pytest.raises(DataError, match=r"1 views of the teacher's outputs are damaged.*Read-only.*--cache-dir"):
+        cache.read(ALL_VIEWS)
 
 
 @pytest.mark.parametrize(
