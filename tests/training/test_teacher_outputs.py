@@ -217,7 +217,8 @@ def test_a_budget_is_a_number_or_a_text():
 def test_a_run_that_reads_predictions_alone_stores_no_pyramid(
     make_tiny_config, tiny_data, tiny_cache, tmp_path, run_job
 ):
-    space = {"terms": {"min": 1, "max": 1}, "sources": ["class_logits"], "distances": ["kl", "l2"]}
+    space = {"terms": {"min": 1, "max": 1}, "sources": ["class_logits"], "distances": ["l2"]}
+    space["transforms"] = {"scale": ["none"]}
     config = make_tiny_config(
         proxy={**PROXY, "reward": ("ap",)}, search={"enqueue": []}, full={"baselines": ["none"]}, space=space
     )
