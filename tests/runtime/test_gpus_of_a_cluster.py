@@ -23,7 +23,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def test_auto_is_refused_with_both_remedies(nodes: list[dict[str, Any]]) -> None:
-    with pytest.raises(RuntimeUnavailableError, match="has no GPU now.*Set it to 0 to train on CPUs, or to 1"):
+    with pytest.raises(RuntimeUnavailableError, match=r"has no GPU now.*Set it to 0 to train on CPUs, or to 1"):
         session.RaySession("head:6379", 1).divide(2, 0, "auto")
 
 

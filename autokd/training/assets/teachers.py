@@ -19,7 +19,7 @@ from autokd.training.assets.outputs_in_memory import OutputsInMemory
 from autokd.training.assets.teacher_outputs import OutputNeeds
 from autokd.training.distillation import TeacherTaps
 from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, identity_plan, training_plan
-from autokd.training.teacher.cache import LiveTeacher, SeveralTeachersTaps, TeacherCache, open_or_build
+from autokd.training.teacher.cache import LiveTeacher, SeveralTeachersTaps, TapsOfOne, TeacherCache, open_or_build
 from autokd.training.teacher.cache_key import HELD_TAP, CacheKey, stored_taps
 from autokd.training.teacher.features import obtain_features
 from autokd.training.teacher.memory import TapsInMemory
@@ -164,7 +164,7 @@ class TeacherAssets:
         taps: Collection[str],
         teacher: Teacher | None = None,
         part: Part | None = None,
-    ) -> TeacherTaps:
+    ) -> TapsOfOne:
         """Return a teacher's outputs of the recipe's training batches: from disk, from memory, or live.
 
         Args:
@@ -215,7 +215,7 @@ class TeacherAssets:
             part: the images; None: all that the recipe's trainings are measured on.
         """
         place = self.needs.place(recipe)
-        teachers: tuple[TeacherTaps, ...]
+        teachers: tuple[TapsOfOne, ...]
         if place == "disk":
             teachers = tuple(self.validation_cache(recipe, teacher, part) for teacher in self.all)
         elif place == "memory":

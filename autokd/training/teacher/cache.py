@@ -157,6 +157,10 @@ class TeacherCache:
             )
 
 
+TapsOfOne = Callable[[Batch], DetectorOutputs]
+"""Returns one teacher's taps of a batch: a ``TeacherCache``, a part of it, outputs in memory, or a ``LiveTeacher``."""
+
+
 @dataclass(frozen=True)
 class TapsReader:
     """Reads some taps of a cache."""
@@ -172,7 +176,7 @@ class TapsReader:
 class SeveralTeachersTaps:
     """Reads the taps of several teachers, in their order, as an ensemble takes them."""
 
-    teachers: tuple[Callable[[Batch], DetectorOutputs], ...]
+    teachers: tuple[TapsOfOne, ...]
 
     def __call__(self, batch: Batch) -> tuple[DetectorOutputs, ...]:
         return tuple(teacher(batch) for teacher in self.teachers)
@@ -268,6 +272,7 @@ def _fill(folder: Path, build: CacheBuild, room: Callable[[int], None]) -> None:
 __all__ = [
     "LiveTeacher",
     "SeveralTeachersTaps",
+    "TapsOfOne",
     "TapsReader",
     "TeacherCache",
     "open_or_build",

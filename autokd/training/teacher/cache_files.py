@@ -195,4 +195,4 @@ def pairs_of(rows: Rows, part: Part | None, num_views: int) -> list[tuple[int, i
 
 
 def _checksum(row: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(row)) + 1
+    return zlib.crc32(np.ascontiguousarray(row).data) + 1
