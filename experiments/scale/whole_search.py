@@ -33,7 +33,7 @@ data:
   image_size_px: [128, 128]
 teacher: {{architecture: fcos, backbone: {{width: 8}}, fpn_channels: 16, train: {{images: 400, batch_size: 8}}}}
 student: {{architecture: fcos, backbone: {{width: 8}}, fpn_channels: 16}}
-search: {{trials: 6, enqueue: [fitnet, pkd], finalists: 2, finalist_seeds: [1]}}
+search: {{trials: 4, enqueue: [pkd], finalists: 2, finalist_seeds: [1]}}
 proxy:
   images: 128
   batch_size: 8
@@ -42,7 +42,7 @@ proxy:
   val_subset: 0.3
   warm_start: {{images: 128}}
   calibration_trials: 2
-full: {{images: 256, batch_size: 8, seeds: [0, 1], baselines: [none, fitnet]}}
+full: {{images: 256, batch_size: 8, seeds: [0], baselines: [none]}}
 runtime: {{workers: 2}}
 cache: {{max_bytes: 1 GB}}
 """

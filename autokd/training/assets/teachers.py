@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from autokd.data import DetectionDataset, ViewPlan
 from autokd.detector_outputs import PYRAMID_TAP, CrossHead
-from autokd.detectors import Detector, structure_text
+from autokd.detectors import Detector
 from autokd.errors import DetectorError
 from autokd.jobs import RecipeName
 from autokd.training.assets.data import DataAssets
 from autokd.training.assets.outputs_in_memory import OutputsInMemory
 from autokd.training.assets.teacher_outputs import OutputNeeds
+from autokd.training.assets.wanted_outputs import OpenCache, WantedOutputs
 from autokd.training.distillation import TeacherTaps
 from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, identity_plan, training_plan
 from autokd.training.teacher.cache import LiveTeacher, SeveralTeachersTaps, TapsOfOne, TeacherCache, open_or_build
-from autokd.training.teacher.cache_key import HELD_TAP, CacheKey, stored_taps
+from autokd.training.teacher.cache_key import HELD_TAP
 from autokd.training.teacher.features import obtain_features
 from autokd.training.teacher.memory import TapsInMemory
 from autokd.training.teacher.obtain import WEIGHTS_FILE, OnProgress, Teacher, no_progress, obtain_teacher
@@ -28,24 +27,6 @@ from autokd.training.teacher.part import Part
 
 TAPS_FOLDER = "teacher_taps"
 """Name of the folder of all caches of teachers, in the cache folder."""
-
-
-class _OpenCache(NamedTuple):
-    """Which open cache: that of a key, with or without the teacher's head."""
-
-    key: CacheKey
-    has_head: bool
-
-
-class _Wanted(NamedTuple):
-    """Outputs that are asked for: of which teacher, for which views, which taps."""
-
-    teacher: Teacher
-    dataset: DetectionDataset
-    plan: ViewPlan
-    split: str
-    taps: frozenset[str]
-    part: Part | None = None
 
 
 class TeacherAssets:
@@ -66,7 +47,7 @@ class TeacherAssets:
         self._on_progress = on_progress
         # Open caches. They are memory maps, which the system shares between processes and drops when memory is
         # short: kept until the process ends. Caches of one key share their files.
-        self._caches: dict[_OpenCache, TeacherCache] = {}
+        self._caches: dict[OpenCache, TeacherCache] = {}
         # Frozen heads by the teacher's digest; a few MiB each, kept until the process ends. None: it has no head to
         # cut, which takes a look at the detector to know.
         self._heads: dict[str, CrossHead | None] = {}
@@ -152,11 +133,11 @@ class TeacherAssets:
 
     def _training_cache(
         self, recipe: RecipeName, taps: Iterable[str], teacher: Teacher | None, part: Part | None
-    ) -> _Wanted:
+    ) -> WantedOutputs:
         train_set = self._data.of(recipe).train
         plan = training_plan(train_set, self._data.recipe(recipe))
         wanted = frozenset((*self.needs.training_taps(recipe), *taps))
-        return _Wanted(teacher or self.first, train_set, plan, "training", wanted, part)
+        return WantedOutputs(teacher or self.first, train_set, plan, "training", wanted, part)
 
     def training_taps(
         self,
@@ -198,14 +179,14 @@ class TeacherAssets:
         """Return the folder of ``validation_cache``, which may not exist yet."""
         return self._folder(self._validation_cache(recipe, teacher, None))
 
-    def _validation_cache(self, recipe: RecipeName, teacher: Teacher | None, part: Part | None) -> _Wanted:
+    def _validation_cache(self, recipe: RecipeName, teacher: Teacher | None, part: Part | None) -> WantedOutputs:
         val_set = self._data.of(recipe).val
         fraction = self.needs.validation_part(recipe)
         if part is None and fraction is not None and fraction < 1:
             indices = self._data.validation_loader(recipe, fraction).indices()
             part = Part.of(((index, 0) for index in indices), 1)
         plan = identity_plan(val_set)
-        return _Wanted(teacher or self.first, val_set, plan, "validation", frozenset((PYRAMID_TAP,)), part)
+        return WantedOutputs(teacher or self.first, val_set, plan, "validation", frozenset((PYRAMID_TAP,)), part)
 
     def validation_taps(self, recipe: RecipeName = "full", part: Part | None = None) -> TeacherTaps:
         """Return every teacher's pyramids of the validation images, as one: from disk, from memory, or live.
@@ -259,7 +240,8 @@ class TeacherAssets:
             return self.training_cache(recipe).image_features()
         teacher, train_set = self.first, self._data.of(recipe).train
         plan = training_plan(train_set, self._data.recipe(recipe))
-        key = self._key(_Wanted(teacher, train_set, plan, "training", frozenset((PYRAMID_TAP,))))
+        wanted = WantedOutputs(teacher, train_set, plan, "training", frozenset((PYRAMID_TAP,)))
+        key = wanted.key(self._data.config.cache.precision)
         stage = f"{teacher.name} features{self._data.size_note(train_set)}"
         return obtain_features(
             self._data.cache_dir / "teacher_features" / f"{key.folder_name}.npy",
@@ -268,12 +250,12 @@ class TeacherAssets:
             lambda done, total: self._on_progress(stage, done, total, {}),
         )
 
-    def _folder(self, wanted: _Wanted) -> Path:
-        return self._data.cache_dir / TAPS_FOLDER / self._key(wanted).folder_name
+    def _folder(self, wanted: WantedOutputs) -> Path:
+        return self._data.cache_dir / TAPS_FOLDER / wanted.key(self._data.config.cache.precision).folder_name
 
-    def _cache(self, wanted: _Wanted) -> TeacherCache:
-        key, teacher = self._key(wanted), wanted.teacher
-        entry = _OpenCache(key, HELD_TAP in wanted.taps)
+    def _cache(self, wanted: WantedOutputs) -> TeacherCache:
+        key, teacher = wanted.key(self._data.config.cache.precision), wanted.teacher
+        entry = OpenCache(key, HELD_TAP in wanted.taps)
         if entry not in self._caches:
             stage = f"{teacher.name} taps, {wanted.split}{self._data.size_note(wanted.dataset)}"
             self._caches[entry] = open_or_build(
@@ -293,15 +275,3 @@ class TeacherAssets:
         if teacher.digest not in self._heads:
             self._heads[teacher.digest] = teacher.build_head(self._data.device)
         return self._heads[teacher.digest]
-
-    def _key(self, wanted: _Wanted) -> CacheKey:
-        return CacheKey(
-            teacher_digest=wanted.teacher.digest,
-            teacher_config=structure_text(wanted.teacher.config),
-            dataset_fingerprint=wanted.dataset.fingerprint,
-            plan_digest=wanted.plan.digest,
-            image_size_px=wanted.dataset.image_size_px,
-            taps=stored_taps(wanted.taps),
-            dtype=self._data.config.cache.precision,
-            part="" if wanted.part is None else wanted.part.digest,
-        )

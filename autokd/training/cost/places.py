@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -146,7 +147,7 @@ def with_places(config: ResolvedConfig, places: Mapping[RecipeName, TeacherOutpu
         config: the configuration.
         places: recipe -> place.
     """
-    changed = {
+    changed: dict[str, Any] = {
         recipe: getattr(config, recipe).model_copy(update={"teacher_outputs": place})
         for recipe, place in places.items()
     }
