@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
 from autokd.errors import StorageError
-from autokd.files import make_private_folder
 
 
-def open_cache(cache_dir: Path) -> None:
-    """Make the cache folder, if it is missing, and see that files can be made in it.
+def require_cache(cache_dir: Path) -> None:
+    """See that files can be made in the cache folder, or where it will be made; nothing is left there.
 
     Args:
-        cache_dir: the folder.
+        cache_dir: the folder, which may not exist yet.
 
     Raises:
         StorageError: if it is a file, belongs to somebody else, is read-only, or its disk is full.
     """
+    place = cache_dir
+    while not os.path.lexists(place):
+        place = place.parent
     try:
-        make_private_folder(cache_dir)
-        with tempfile.TemporaryFile(dir=cache_dir) as file:
+        with tempfile.TemporaryFile(dir=place) as file:
             file.write(b"x")
     except OSError as error:
         raise StorageError(

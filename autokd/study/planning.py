@@ -13,13 +13,14 @@ import torch
 from autokd.config import ResolvedConfig, RunConfig
 from autokd.data import Datasets, content_of, load_datasets
 from autokd.detectors import check_trainable, detector_family_of, pair_of, resolve, try_detectors
+from autokd.files import make_private_folder
 from autokd.jobs import NO_DISTILLATION, WorkerResources
 from autokd.presets import load_distiller
 from autokd.runtime.resources import divide, num_local_cores, own_resources
 from autokd.space import DataContent
 from autokd.spec import DistillerSpec
 from autokd.study.bill import Bill, Phase
-from autokd.study.cache_folder import open_cache
+from autokd.study.cache_folder import require_cache
 from autokd.study.distillers import baseline_distillers
 from autokd.study.planned_places import with_cheapest_places
 from autokd.training.assets.teacher_outputs import CacheNeed, OutputNeeds
@@ -65,7 +66,8 @@ def make_plan(
         AutoKDError: if the configuration, its data or its detectors are wrong, as ``run_search`` would find.
     """
     config = resolve(config)
-    open_cache(cache_dir)
+    require_cache(cache_dir)
+    make_private_folder(cache_dir)
     content = content_of(config.data, cache_dir)
     check_trainable(config, content=content)
     datasets = datasets or load_datasets(config.data, cache_dir, check=False)

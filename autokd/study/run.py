@@ -21,6 +21,7 @@ from autokd.detectors import (
     try_detectors,
 )
 from autokd.errors import AutoKDError
+from autokd.files import make_private_folder
 from autokd.jobs import NO_DISTILLATION
 from autokd.presets import load_distiller
 from autokd.runtime import make_runtime
@@ -29,7 +30,7 @@ from autokd.search import make_pruner, make_sampler
 from autokd.space import Space
 from autokd.spec import DistillerSpec
 from autokd.storage import Results, RunDirectory, StudyFacts, open_study
-from autokd.study.cache_folder import open_cache
+from autokd.study.cache_folder import require_cache
 from autokd.study.contents import contents_of
 from autokd.study.context import SEARCH_SEED, FullResults, RunContext
 from autokd.study.distillers import NamedDistiller, baseline_distillers
@@ -75,7 +76,7 @@ def run_search(
     """
     observer = observer or SilentObserver()
     config = resolve(config)
-    open_cache(cache_dir)
+    require_cache(cache_dir)
     content = content_of(config.data, cache_dir)
     check_trainable(config, content=content)
     pair = pair_of(config, content)
@@ -129,7 +130,7 @@ def run_distill(
     """
     observer = observer or SilentObserver()
     config = resolve(config)
-    open_cache(cache_dir)
+    require_cache(cache_dir)
     check_trainable(config, spec, content_of(config.data, cache_dir))
     family = detector_family_of(config.student)
     for note in (*config.notes, *family_notes(_published(config, family, spec), family)):
@@ -177,6 +178,7 @@ def _open_run(
         space: space to search; None if nothing is searched.
         forecast_s: seconds to measure for a forecast; 0: none is made.
     """
+    make_private_folder(cache_dir)
     datasets = load_datasets(config.data, cache_dir)
     try_detectors(config, datasets.classes, datasets.train.image_size_px)
     runtime = config.runtime

@@ -11,7 +11,7 @@ import pytest
 from autokd.cli import app as command_line
 from autokd.cli.disk_errors import disk_words
 from autokd.errors import StorageError
-from autokd.study.cache_folder import open_cache
+from autokd.study.cache_folder import require_cache
 
 
 def test_a_full_disk_is_named_under_whatever_class():
@@ -40,9 +40,9 @@ def test_the_command_ends_with_the_sentence(monkeypatch, capsys):
 def test_a_cache_that_is_a_file_or_read_only_is_refused_first(tmp_path: Path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(StorageError, match=r"taken: the cache cannot be kept there .*--cache-dir"):
-        open_cache(tmp_path / "taken")
+        require_cache(tmp_path / "taken")
     if sys.platform.startswith("linux"):
         with pytest.raises(StorageError, match="/proc/here: the cache cannot be kept there"):
-            open_cache(Path("/proc/here"))
-    open_cache(tmp_path / "new" / "cache")
-    assert list((tmp_path / "new" / "cache").iterdir()) == []
+            require_cache(Path("/proc/here"))
+    require_cache(tmp_path / "new" / "cache")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"], "nothing is left behind"

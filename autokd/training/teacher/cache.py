@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -157,8 +157,12 @@ class TeacherCache:
             )
 
 
-TapsOfOne = Callable[[Batch], DetectorOutputs]
-"""Returns one teacher's taps of a batch: a ``TeacherCache``, a part of it, outputs in memory, or a ``LiveTeacher``."""
+class TapsOfOne(Protocol):
+    """One teacher's taps: a ``TeacherCache``, some taps of it, outputs in memory, or a ``LiveTeacher``."""
+
+    def __call__(self, batch: Batch) -> DetectorOutputs:
+        """Return the teacher's taps of a batch, without gradient."""
+        ...
 
 
 @dataclass(frozen=True)
