@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import sys
 from pathlib import Path
 
 import pytest
 
-from autokd.cli import app as command_line
 from autokd.cli.disk_errors import disk_words
 from autokd.errors import StorageError
 from autokd.study.cache_folder import require_cache
@@ -30,6 +30,7 @@ def test_the_command_ends_with_the_sentence(monkeypatch, capsys):
     def full(**settings):
         raise OSError(errno.ENOSPC, "No space left on device", "/cache/x")
 
+    command_line = importlib.import_module("autokd.cli.app")  # the package has the Typer of that name
     monkeypatch.setattr(command_line, "app", full)
     with pytest.raises(SystemExit) as ended:
         command_line.main()
