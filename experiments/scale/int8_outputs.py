@@ -3,7 +3,7 @@
 Full trainings on the cells of BCCD, two seeds; the three rows share seeds, order of images and views. Any number of
 processes may run it with the same WORK: they share the teacher and the caches, and each takes what is left.
 
-    python experiments/int8_outputs/int8_outputs.py --root BCCD --work WORK [--json FILE]
+    python experiments/scale/int8_outputs.py --root BCCD --work WORK [--json FILE]
 """
 
 from __future__ import annotations
