@@ -15,6 +15,10 @@ BLOCKS = [block for block in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), 
 
 @pytest.mark.parametrize("text", BLOCKS, ids=["one GPU", "eight GPUs", "spot cluster"])
 def test_each_file_is_read_as_it_stands(text: str, tmp_path: Path) -> None:
+    for folder in ("train2017", "val2017", "annotations"):
+        (tmp_path / folder).mkdir()
+    for split in ("train", "val"):
+        (tmp_path / "annotations" / f"instances_{split}2017.json").write_text("{}")
     config = load_config(re.sub(r"root: /\w+/coco", f"root: {tmp_path}", text))
     assert f"autokd search {config.name}.yaml" in PAGE.read_text()
     assert config.full.teacher_outputs == "live", "118,287 images are not stored"
