@@ -216,6 +216,7 @@ class _Choosing:
         loader = Loader(data, training_plan(data, settings), EVALUATION_BATCH_SIZE, self._device)
         pairs = [(image % data.num_images, 0) for image in range(EVALUATION_BATCH_SIZE)]
         began_s = time.monotonic()
+        pairs = list(loader.batches(pairs)[0])  # images of one frame
         [batch] = loader.of_pairs([pairs])
         load_s = (time.monotonic() - began_s) / len(pairs)
         taps = self._assets.teachers.needs.training_taps(recipe)

@@ -24,12 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autokd.data.orientation import turned
 from autokd.detector_outputs import PYRAMID_TAP, TAPS, CrossHead, DetectorOutputs
 from autokd.detectors import Detector
 from autokd.errors import DataError, NonFiniteError
 from autokd.locks import exclusive_lock
 from autokd.training.loader import Batch, Loader, Pairs
-from autokd.training.teacher.cache_build import CacheBuild, Progress
+from autokd.training.teacher.cache_build import CacheBuild, Progress, in_one_form
 from autokd.training.teacher.cache_files import CacheFiles, Layout, Rows, rows_of, sound_meta
 from autokd.training.teacher.cache_key import HELD_TAP, LEVEL_PREFIX, STORED_TAPS, CacheKey
 from autokd.training.teacher.cache_room import building_folder, hold, make_room
@@ -89,7 +90,7 @@ class TeacherCache:
 
     def __call__(self, batch: Batch) -> DetectorOutputs:
         """Return all cached taps of a batch."""
-        return self.read(batch.pairs)
+        return self.read(batch.pairs, is_turned=batch.is_turned)
 
     def image_features(self) -> np.ndarray:
         """Return (N, C) float64: the mean of the pyramid's coarsest level over cells and views; of whole plans only."""
@@ -109,12 +110,13 @@ class TeacherCache:
         """Return a reader of these taps alone, so that a step does not fetch what its distiller does not read."""
         return TapsReader(self, taps)
 
-    def read(self, pairs: Pairs, taps: Collection[str] = TAPS) -> DetectorOutputs:
+    def read(self, pairs: Pairs, taps: Collection[str] = TAPS, *, is_turned: bool = False) -> DetectorOutputs:
         """Return cached taps, as float32 on the device.
 
         Args:
             pairs: (image index, view number) of each image.
             taps: names of the taps; the pyramid is read always, if it is stored.
+            is_turned: whether the images are shown in the turned frame.
         """
         layout = self._layout
         rows = rows_of(pairs, self._part, layout.leading[-1])
@@ -122,9 +124,13 @@ class TeacherCache:
         names = [name for name in STORED_TAPS if name != PYRAMID_TAP and name in layout.forms and name in taps]
         self._require_sound(rows, [*(LEVEL_PREFIX + level for level in levels), *names])
         return DetectorOutputs(
-            pyramid={level: self._read(rows, LEVEL_PREFIX + level) for level in levels},
+            # A map of the turned frame is stored in the shape of the other (``in_one_form``).
+            pyramid={
+                level: in_one_form(self._read(rows, LEVEL_PREFIX + level), LEVEL_PREFIX + level, is_turned)
+                for level in levels
+            },
             strides={level: layout.strides[level] for level in levels},
-            image_size_px=layout.input_size_px,
+            image_size_px=turned(layout.input_size_px) if is_turned else layout.input_size_px,
             head=self.head if HELD_TAP in taps else None,
             **{name: self._read(rows, name) for name in names},  # type: ignore[arg-type]
         )
@@ -173,7 +179,7 @@ class TapsReader:
     taps: Collection[str]
 
     def __call__(self, batch: Batch) -> DetectorOutputs:
-        return self.cache.read(batch.pairs, self.taps)
+        return self.cache.read(batch.pairs, self.taps, is_turned=batch.is_turned)
 
 
 @dataclass(frozen=True)

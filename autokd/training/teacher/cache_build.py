@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autokd.data.orientation import turned
 from autokd.detector_outputs import PYRAMID_TAP, DetectorOutputs
 from autokd.detectors import Detector
 from autokd.files import META_FILE, publish_folder, read_meta
 from autokd.locks import exclusive_lock, lock_if_free
 from autokd.training.loader import Batch, Loader, chunks
 from autokd.training.teacher.cache_bytes import array_forms, cache_bytes, require_room
-from autokd.training.teacher.cache_files import CacheFiles, Layout, Rows, pairs_of, write_meta
+from autokd.training.teacher.cache_files import CacheFiles, Layout, Rows, pairs_of, rows_of, write_meta
 from autokd.training.teacher.cache_key import LEVEL_PREFIX, CacheKey, stored_taps
 from autokd.training.teacher.number_format import narrowed
 from autokd.training.teacher.part import Part
@@ -93,7 +94,8 @@ class CacheBuild:
         )
         folder.mkdir(parents=True)
         try:
-            Layout(self._leading, strides, outputs.input_size_px, forms).write(folder)
+            size_px = turned(outputs.input_size_px) if batch.is_turned else outputs.input_size_px
+            Layout(self._leading, strides, size_px, forms).write(folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -166,14 +168,15 @@ class CacheBuild:
         if self._teacher is None:
             self._teacher = self._make_teacher().to(self._loader.device).eval()
         outputs = self._teacher(batch.images_BCHW, taps=self._key.taps)
-        return outputs, wanted_arrays(outputs, self._key.taps)
+        taps = wanted_arrays(outputs, self._key.taps)
+        return outputs, {name: in_one_form(tap, name, batch.is_turned) for name, tap in taps.items()}
 
     def _pairs(self, rows: Rows) -> list[tuple[int, int]]:
         return pairs_of(rows, self._part, self._num_views)
 
     def _batches(self) -> list[Rows]:
-        rows, size = np.arange(self._num_rows, dtype=np.int64), self._loader.batch_size
-        return [rows[start : start + size] for start in range(0, len(rows), size)]
+        pairs = self._pairs(np.arange(self._num_rows, dtype=np.int64))
+        return [rows_of(batch, self._part, self._num_views) for batch in self._loader.batches(pairs)]
 
 
 def wanted_arrays(outputs: DetectorOutputs, taps: Sequence[str]) -> dict[str, Tensor]:
@@ -193,6 +196,23 @@ def wanted_arrays(outputs: DetectorOutputs, taps: Sequence[str]) -> dict[str, Te
         if name != PYRAMID_TAP and (tap := getattr(outputs, name)) is not None:
             found[name] = tap
     return found
+
+
+def in_one_form(tap: Tensor, array: str, is_turned: bool) -> Tensor:
+    """Return a tap of a batch with the shape that an array has for all images.
+
+    A map of the turned frame has as many cells, in rows of another length: its numbers are kept in their order, in the
+    shape of the other's, and ``TeacherCache.read`` gives them their own shape again.
+
+    Args:
+        tap: the tap, (B, C, H, W) of a level.
+        array: name of the array.
+        is_turned: whether the batch is of the turned frame.
+    """
+    if not is_turned or not array.startswith(LEVEL_PREFIX):
+        return tap
+    batch, channels, height, width = tap.shape
+    return tap.reshape(batch, channels, width, height)
 
 
 def _view_words(leading: tuple[int, ...]) -> str:

@@ -16,11 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from autokd.data.orientation import turned
 from autokd.detector_outputs import PYRAMID_TAP, CrossHead, DetectorOutputs
 from autokd.detectors import Detector
 from autokd.errors import DataError, NonFiniteError
 from autokd.training.loader import Batch
-from autokd.training.teacher.cache_build import wanted_arrays
+from autokd.training.teacher.cache_build import in_one_form, wanted_arrays
 from autokd.training.teacher.cache_key import HELD_TAP, LEVEL_PREFIX, dtype_of, stored_taps
 from autokd.training.teacher.part import Part
 
@@ -65,23 +66,27 @@ class TapsInMemory:
         rows_B = torch.from_numpy(self._part.rows(batch.pairs))
         is_new_B = ~self._is_known_P[rows_B]
         if bool(is_new_B.any()):
-            self._keep(batch.images_BCHW[is_new_B.to(batch.images_BCHW.device)], rows_B[is_new_B])
+            self._keep(batch.images_BCHW[is_new_B.to(batch.images_BCHW.device)], rows_B[is_new_B], batch.is_turned)
         on_device_B = rows_B.to(batch.images_BCHW.device)
         found = {name: array[on_device_B].float() for name, array in self._arrays.items()}
         levels = [level for level in self._strides if LEVEL_PREFIX + level in found]
         return DetectorOutputs(
-            pyramid={level: found[LEVEL_PREFIX + level] for level in levels},
+            pyramid={
+                level: in_one_form(found[LEVEL_PREFIX + level], LEVEL_PREFIX + level, batch.is_turned)
+                for level in levels
+            },
             strides={level: self._strides[level] for level in levels},
-            image_size_px=self._input_size_px,
+            image_size_px=turned(self._input_size_px) if batch.is_turned else self._input_size_px,
             head=self._head if HELD_TAP in taps else None,
             **{name: found[name] for name in self._taps if name != PYRAMID_TAP and name in found and name in taps},  # type: ignore[arg-type]
         )
 
-    def _keep(self, images_BCHW: Tensor, rows_B: Tensor) -> None:
+    def _keep(self, images_BCHW: Tensor, rows_B: Tensor, is_turned: bool) -> None:
         outputs = self._teacher(images_BCHW, taps=self._taps)
-        wanted = wanted_arrays(outputs, self._taps)
+        taps = wanted_arrays(outputs, self._taps)
+        wanted = {name: in_one_form(tap, name, is_turned) for name, tap in taps.items()}
         if not self._arrays:
-            self._allocate(outputs, wanted)
+            self._allocate(outputs, wanted, is_turned)
         for name, tap in wanted.items():
             kept = tap.to(self._arrays[name].dtype)
             if not bool(torch.isfinite(kept).all()):
@@ -92,7 +97,7 @@ class TapsInMemory:
             self._arrays[name][rows_B.to(kept.device)] = kept
         self._is_known_P[rows_B] = True
 
-    def _allocate(self, outputs: DetectorOutputs, wanted: dict[str, Tensor]) -> None:
+    def _allocate(self, outputs: DetectorOutputs, wanted: dict[str, Tensor], is_turned: bool) -> None:
         device = next(iter(wanted.values())).device
         needed = sum(tap[0].numel() * _dtype(name).itemsize for name, tap in wanted.items()) * len(self._part)
         if needed > (free := free_memory(device)):
@@ -103,7 +108,7 @@ class TapsInMemory:
                 "image_size_px of the recipe."
             )
         self._strides = {level: int(stride) for level, stride in outputs.strides.items()}
-        self._input_size_px = outputs.input_size_px
+        self._input_size_px = turned(outputs.input_size_px) if is_turned else outputs.input_size_px
         self._arrays = {
             name: torch.empty((len(self._part), *tap.shape[1:]), dtype=_dtype(name), device=device)
             for name, tap in wanted.items()
