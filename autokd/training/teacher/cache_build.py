@@ -21,7 +21,7 @@ from autokd.detector_outputs import PYRAMID_TAP, DetectorOutputs
 from autokd.detectors import Detector
 from autokd.files import META_FILE, publish_folder, read_meta
 from autokd.locks import exclusive_lock, lock_if_free
-from autokd.training.loader import Batch, Loader, chunks
+from autokd.training.loader import Batch, Loader
 from autokd.training.teacher.cache_bytes import array_forms, cache_bytes, require_room
 from autokd.training.teacher.cache_files import CacheFiles, Layout, Rows, pairs_of, rows_of, write_meta
 from autokd.training.teacher.cache_key import LEVEL_PREFIX, CacheKey, stored_taps
@@ -107,7 +107,7 @@ class CacheBuild:
             return
         files = CacheFiles(folder, layout, "r+")
         batches = self._batches()
-        shards = chunks(batches, SHARD_BATCHES)
+        shards = [batches[first : first + SHARD_BATCHES] for first in range(0, len(batches), SHARD_BATCHES)]
         for waits in (False, True):  # in the second round, for those that others had begun: they may have died
             for number, shard in enumerate(shards):
                 place = folder / _LOCKS_FOLDER / str(number)
