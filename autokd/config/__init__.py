@@ -21,6 +21,7 @@ from autokd.config.resolved import (
     given_to_proxy,
 )
 from autokd.config.torchvision_section import BUILDERS, Backbone, TorchvisionDetector, is_weights_name
+from autokd.config.transformers_section import TransformersDetector
 
 __all__ = [
     "BUILDERS",
@@ -43,6 +44,7 @@ __all__ = [
     "TeacherWeights",
     "TeacherRecipe",
     "TorchvisionDetector",
+    "TransformersDetector",
     "VocData",
     "WarmStart",
     "YoloData",

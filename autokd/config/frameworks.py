@@ -15,6 +15,7 @@ from typing import Any
 
 from autokd.config.detector_sections import DetectorSection, MmdetDetector
 from autokd.config.torchvision_section import TorchvisionDetector
+from autokd.config.transformers_section import TransformersDetector
 from autokd.errors import ConfigError, one_of
 
 ORDINARY_FRAMEWORK = "torchvision"
@@ -44,6 +45,7 @@ class FrameworkRow:
 FRAMEWORKS = (
     FrameworkRow(TorchvisionDetector, "autokd.detectors.torchvision.framework:TorchvisionFramework"),
     FrameworkRow(MmdetDetector, "autokd.detectors.mmdet.framework:MmdetFramework"),
+    FrameworkRow(TransformersDetector, "autokd.detectors.transformers.framework:TransformersFramework"),
 )
 """Frameworks that come with AutoKD."""
 
