@@ -4,6 +4,7 @@
 ``ResolvedConfig`` of it, from which trainings and digests are made. Torch-free.
 """
 
+from autokd.config.backbone_section import BackboneTeacher
 from autokd.config.data import CocoData, ShapesData, SplitFolders, VocData, YoloData
 from autokd.config.detector_sections import DetectorSection, MmdetDetector
 from autokd.config.detectors import Detector, TeacherWeights
@@ -26,6 +27,7 @@ from autokd.config.transformers_section import TransformersDetector
 __all__ = [
     "BUILDERS",
     "Backbone",
+    "BackboneTeacher",
     "CocoData",
     "Detector",
     "DetectorSection",

@@ -13,6 +13,7 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
+from autokd.config.backbone_section import BackboneTeacher
 from autokd.config.detector_sections import DetectorSection, MmdetDetector
 from autokd.config.torchvision_section import TorchvisionDetector
 from autokd.config.transformers_section import TransformersDetector
@@ -46,6 +47,7 @@ FRAMEWORKS = (
     FrameworkRow(TorchvisionDetector, "autokd.detectors.torchvision.framework:TorchvisionFramework"),
     FrameworkRow(MmdetDetector, "autokd.detectors.mmdet.framework:MmdetFramework"),
     FrameworkRow(TransformersDetector, "autokd.detectors.transformers.framework:TransformersFramework"),
+    FrameworkRow(BackboneTeacher, "autokd.detectors.backbone.framework:BackboneFramework"),
 )
 """Frameworks that come with AutoKD."""
 

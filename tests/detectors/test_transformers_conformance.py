@@ -45,7 +45,7 @@ class TestFurtherTransformersModels(DetectorConformance):
         return request.param
 
 
-@pytest.mark.parametrize("name", ("rt_detr_v2", "d_fine"))
+@pytest.mark.parametrize("name", ["rt_detr_v2", "d_fine"])
 def test_equal_seeds_build_equal_weights(name):
     weights = []
     for _ in range(2):

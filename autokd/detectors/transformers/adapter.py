@@ -17,10 +17,19 @@ from torch.nn import functional as F
 from autokd.detector_outputs import DetectorOutputs, taps_where
 from autokd.detectors.contract import Detections, Detector, Target, evaluating
 from autokd.detectors.labels import LabelMap
+from autokd.detectors.level_names import level_names
 from autokd.detectors.transformers.library import PROGRAM_ERRORS, first_line
 from autokd.detectors.transformers.maps import MapsOnly, Taken, maps_of, taking_maps
-from autokd.detectors.transformers.outputs import FullPrecisionLoss, Reading, detections_of, losses_of, taps_of_type
+from autokd.detectors.transformers.outputs import (
+    SHARED_TAPS,
+    FullPrecisionLoss,
+    Reading,
+    detections_of,
+    losses_of,
+    taps_of_type,
+)
 from autokd.detectors.transformers.processor import Colors
+from autokd.detectors.transformers.shared_queries import predict_shared, recorded_arguments
 from autokd.errors import DetectorError, NonFiniteError
 
 _PROBE_PX = 128
@@ -108,11 +117,11 @@ class TransformersAdapter(Detector):
         labels = None if checked is None else self._labels_for(checked, input_size_px)
         wanted = tuple(tap for tap in self._taps if tap in taps and tap in _HEAD_TAPS)
         maps_only = labels is None and not wanted and not wants_detections
-        output, taken = self._forward(pixels_BCHW, labels, maps_only)
+        output, taken, shared = self._forward(pixels_BCHW, labels, maps_only, bool(set(SHARED_TAPS) & set(wanted)))
         found: dict[str, Tensor] = {}
         detections: list[Detections] = []
         if wanted:
-            found = Reading(output, self.model.config, self._labels, input_size_px).taps(wanted)
+            found = Reading(output, self.model.config, self._labels, input_size_px, shared).taps(wanted)
         if wants_detections:
             detections = detections_of(output, self.processor, self._labels, input_size_px, image_size_px)
         outputs = DetectorOutputs(
@@ -124,15 +133,21 @@ class TransformersAdapter(Detector):
         )
         return outputs, detections
 
-    def _forward(self, pixels_BCHW: Tensor, labels: list[dict[str, Tensor]] | None, maps_only: bool) -> tuple[Any, Taken]:
-        output = None
+    def _forward(
+        self, pixels_BCHW: Tensor, labels: list[dict[str, Tensor]] | None, maps_only: bool, with_shared: bool = False
+    ) -> tuple[Any, Taken, tuple[Tensor, ...]]:
+        """Return the model's output, None if the maps alone are wanted; the maps; and what shared queries predict."""
+        output, shared, inner = None, (), getattr(self.model, "model", self.model)
         with taking_maps(self.model, self._attach, maps_only) as taken, self._blaming_nan(taken):
             try:
                 with self._repeatable_draws(pixels_BCHW.device):
-                    output = self.model(pixel_values=pixels_BCHW, labels=labels)
+                    with recorded_arguments(getattr(inner, "decoder", inner), with_shared) as arguments:
+                        output = self.model(pixel_values=pixels_BCHW, labels=labels)
+                    if with_shared:
+                        shared = predict_shared(inner, arguments)
             except MapsOnly:
                 pass
-        return output, taken
+        return output, taken, shared
 
     def _pixels(self, images_BCHW: Tensor) -> Tensor:
         """Normalize, then pad right and below with zeros, as image processors do."""
@@ -175,18 +190,6 @@ class TransformersAdapter(Detector):
                 f"{self.architecture}: maps or weights hold NaN or infinity, so there is no loss. Lower the learning "
                 "rate or the distiller's weight, or clip the gradient."
             ) from error
-
-
-def level_names(strides: Sequence[int]) -> dict[str, int]:
-    """Name a stride of 8 ``p3``, as in the papers; number the levels if strides are no distinct powers of two.
-
-    Args:
-        strides: pixels per cell, fine to coarse.
-    """
-    powers = [math.log2(stride) for stride in strides]
-    if len(set(strides)) == len(strides) and all(power.is_integer() for power in powers):
-        return {f"p{int(power)}": stride for power, stride in zip(powers, strides)}
-    return {f"level{index}": stride for index, stride in enumerate(strides)}
 
 
 def _pad_multiple(config: Any) -> int:

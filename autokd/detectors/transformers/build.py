@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from autokd.detectors.transformers.adapter import TransformersAdapter
 from autokd.detectors.transformers.library import PROGRAM_ERRORS, first_line, transformers_library
 from autokd.detectors.transformers.model_config import config_of, unreachable, with_classes
 from autokd.detectors.transformers.processor import processor_of
+from autokd.detectors.transformers.weights import check_safe, pickled_weights
 from autokd.detectors.weights import load_weights
 from autokd.errors import DetectorError
 
@@ -24,8 +24,6 @@ _UNNAMED = re.compile(r"LABEL_\d+")
 """Name that transformers gives a class that has none."""
 _NO_CLASS = "N/A"
 """Name of the rows that COCO's numbering leaves empty."""
-_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_SAFE = ("model.safetensors", "model.safetensors.index.json")
 
 
 def build_transformers_detector(
@@ -59,9 +57,7 @@ def build_transformers_detector(
     return detector
 
 
-def _label_map(
-    section: TransformersDetector, config: Any, num_classes: int, classes: Sequence[str] | None
-) -> LabelMap:
+def _label_map(section: TransformersDetector, config: Any, num_classes: int, classes: Sequence[str] | None) -> LabelMap:
     if section.name is None or section.new_head:
         return same_labels(num_classes)
     found = tuple(config.id2label[label] for label in sorted(config.id2label))
@@ -74,12 +70,14 @@ def _label_map(
         found = section.classes
     if classes is None:
         if len(found) != num_classes:
-            raise DetectorError(f"{section.name}: has {len(found)} classes, not {num_classes}. Give the names of yours.")
+            raise DetectorError(
+                f"{section.name}: has {len(found)} classes, not {num_classes}. Give the names of yours."
+            )
         return same_labels(num_classes)
     if all(_UNNAMED.fullmatch(name) for name in found):
         raise DetectorError(
-            f"{section.name}: its config.json names no classes (id2label has {found[0]}, ...), so they cannot be matched "
-            "with the data set's. Give their names in the model's order as 'classes', or start a new head with "
+            f"{section.name}: its config.json names no classes (id2label has {found[0]}, ...), so they cannot be "
+            "matched with the data set's. Give their names in the model's order as 'classes', or start a new head with "
             "'new_head: true' and train it."
         )
     named = [f"{name} {label}" if name == _NO_CLASS else name for label, name in enumerate(found)]
@@ -99,7 +97,7 @@ def _random_model(config: Any, section: TransformersDetector) -> Any:
 def _loaded_model(section: TransformersDetector, config: Any) -> Any:
     assert section.name is not None
     if section.folder is not None:
-        _check_safe(section.folder)
+        check_safe(section.folder)
     try:
         with torch.random.fork_rng(devices=[]):
             model = transformers_library().AutoModelForObjectDetection.from_pretrained(
@@ -113,7 +111,7 @@ def _loaded_model(section: TransformersDetector, config: Any) -> Any:
             )
     except PROGRAM_ERRORS as error:
         if "safetensors" in str(error):
-            raise _pickled(section.name) from error
+            raise pickled_weights(section.name) from error
         if section.folder is None:
             raise unreachable(section.name, error) from error
         raise DetectorError(
@@ -123,24 +121,6 @@ def _loaded_model(section: TransformersDetector, config: Any) -> Any:
     if section.new_head:
         _renew_head(model, config)
     return model
-
-
-def _check_safe(folder: Path) -> None:
-    if any((folder / name).is_file() for name in _SAFE):
-        return
-    if any((folder / name).is_file() for name in _PICKLED):
-        raise _pickled(str(folder))
-    raise DetectorError(
-        f"{folder}: there is no {_SAFE[0]}. Give a folder that save_pretrained wrote, with config.json and {_SAFE[0]}."
-    )
-
-
-def _pickled(name: str) -> DetectorError:
-    return DetectorError(
-        f"{name}: has pickled weights alone ({_PICKLED[0]}), whose reading may run code, and no {_SAFE[0]}. Convert them "
-        "where you trust them: AutoModelForObjectDetection.from_pretrained(NAME).save_pretrained(FOLDER), and give "
-        "FOLDER as 'name'."
-    )
 
 
 def _renew_head(model: Any, config: Any) -> None:

@@ -94,6 +94,19 @@ def _by_name(name: str, revision: str | None, given: Mapping[str, Any]) -> Any:
         config = transformers_library().AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except PROGRAM_ERRORS as error:
         raise unreachable(name, error) from error
+    return overridden(config, given)
+
+
+def overridden(config: Any, given: Mapping[str, Any]) -> Any:
+    """Set keys of a configuration, and return it.
+
+    Args:
+        config: a ``PretrainedConfig``.
+        given: dotted key -> value.
+
+    Raises:
+        DetectorError: if it has no such key.
+    """
     for key, value in given.items():
         *path, last = key.split(".")
         part = config

@@ -15,8 +15,10 @@ from torch import Tensor
 from autokd.detectors.contract import Detections
 from autokd.detectors.labels import LabelMap
 from autokd.detectors.proposals import best_boxes
+from autokd.detectors.transformers import shared_queries
 from autokd.tensors import full_precision
 
+SHARED_TAPS = ("shared_logits", "shared_boxes")
 _SAME_BOX = 0.95
 """IoU from which two boxes are taken for one."""
 WITH_EDGES = ("d_fine", "deimv2")
@@ -33,8 +35,10 @@ def taps_of_type(model_type: str) -> tuple[str, ...]:
     Args:
         model_type: type of the model.
     """
-    taps = ("fpn", "class_logits", "boxes", "proposals")
-    return (*taps, "edge_logits") if model_type in WITH_EDGES else taps
+    taps: tuple[str, ...] = ("fpn", "class_logits", "boxes", "proposals")
+    if model_type in WITH_EDGES:
+        taps = (*taps, "edge_logits", "layer_edge_logits")
+    return (*taps, *SHARED_TAPS) if model_type in shared_queries.TYPES else taps
 
 
 class FullPrecisionLoss:
@@ -69,9 +73,18 @@ class Reading:
         config: its configuration.
         labels: how the model's classes belong to the data set's.
         input_size_px: (height, width) of the padded input, to which boxes are relative.
+        shared: logits and boxes of the shared queries; empty if none of their taps is wanted.
     """
 
-    def __init__(self, output: Any, config: Any, labels: LabelMap, input_size_px: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        output: Any,
+        config: Any,
+        labels: LabelMap,
+        input_size_px: tuple[int, int],
+        shared: tuple[Tensor, ...] = (),
+    ) -> None:
+        self._shared = shared
         self._output, self._config, self._labels = output, config, labels
         self._height, self._width = input_size_px
         self._num = getattr(config, "num_detection_tokens", None) or config.num_queries
@@ -82,17 +95,24 @@ class Reading:
         Args:
             wanted: names of taps that need the heads.
         """
+        shared = self._shared
         makers: dict[str, Callable[[], Tensor]] = {
             "class_logits": lambda: self._labels.select(self._logits_BQM()),
             "boxes": self.boxes_BQ4,
             "proposals": self._proposals,
-            "edge_logits": self._edge_logits,
+            "edge_logits": lambda: self._layer_edges()[:, -1],
+            "layer_edge_logits": self._layer_edges,
+            "shared_logits": lambda: self._labels.select(full_precision(shared[0])),
+            "shared_boxes": lambda: self._corners(shared[1]),
         }
         return {tap: makers[tap]() for tap in wanted}
 
     def boxes_BQ4(self) -> Tensor:
         """Return the boxes of the last layer, xyxy pixels of the padded input."""
-        boxes = full_precision(self._matching(self._output.pred_boxes))
+        return self._corners(self._matching(self._output.pred_boxes))
+
+    def _corners(self, boxes_BQ4: Tensor) -> Tensor:
+        boxes = full_precision(boxes_BQ4)
         center, half = boxes[..., :2], boxes[..., 2:] / 2
         return torch.cat([center - half, center + half], -1) * self._scale(boxes)
 
@@ -108,9 +128,9 @@ class Reading:
         is_grouped = self._config.model_type in _GROUPED
         return rows_BQ[:, : self._num] if is_grouped else rows_BQ[:, -self._num :]
 
-    def _edge_logits(self) -> Tensor:
-        corners_BQE = full_precision(self._matching(self._output.intermediate_predicted_corners[:, -1]))
-        return corners_BQE.unflatten(-1, (4, -1))
+    def _layer_edges(self) -> Tensor:
+        corners_BLQX = full_precision(self._output.intermediate_predicted_corners)
+        return corners_BLQX[:, :, -self._num :].unflatten(-1, (4, -1))
 
     @torch.no_grad()
     def _proposals(self) -> Tensor:

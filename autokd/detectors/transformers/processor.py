@@ -5,7 +5,6 @@ Legend: B images, H x W pixels.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
