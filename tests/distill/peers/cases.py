@@ -7,7 +7,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tests.distill.peers import batches, crossed, fbkd, fgd, global_knowledge, maps, predictions, queries, regions, relations
+from tests.distill.peers import (
+    batches,
+    crossed,
+    fbkd,
+    fgd,
+    global_knowledge,
+    maps,
+    predictions,
+    queries,
+    regions,
+    relations,
+)
 from tests.distill.peers.batches import Batch
 from tests.distill.peers.complex_step import Array, Leaves
 
