@@ -1,4 +1,4 @@
-"""Detectors of transformers: classes, colors, weights that are refused, the exported folder, pairs across frameworks."""
+"""Detectors of transformers: classes, colors, what is refused, the exported folder, pairs across frameworks."""
 
 from __future__ import annotations
 
@@ -187,6 +187,11 @@ def test_a_model_that_is_no_detector_and_unknown_keys_are_refused(tmp_path):
 def test_sections_that_cannot_be_meant_are_refused(keys, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         TransformersDetector(framework="transformers", **keys)
+
+
+def test_images_with_fewer_cells_than_queries_are_refused():
+    with pytest.raises(DetectorError, match=r"images of 32 x 32 pixels have 21 cells, of which 30 .* are chosen"):
+        build_detector(section(RT_DETR, config={"num_queries": 30}), 5, SIZE_PX, NAMES)(torch.rand(1, 3, 32, 32))
 
 
 # ------------------------------------------------------------------------------------------------ export

@@ -20,9 +20,8 @@ SIZE_PX, NUM_CLASSES = (80, 120), 3
 def _predictions(num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     low = random.uniform(0, 70, (2, num, 2))
-    return random.normal(size=(2, num, NUM_CLASSES)) * 2, np.concatenate(
-        [low, low + random.uniform(5, 45, low.shape)], -1
-    )
+    boxes = np.concatenate([low, low + random.uniform(5, 45, low.shape)], -1)
+    return random.normal(size=(2, num, NUM_CLASSES)) * 2, boxes
 
 
 def _sigmoid(x):

@@ -6,7 +6,7 @@ from typing import Any
 
 from autokd.config import TransformersDetector
 
-NUM_QUERIES = 20
+NUM_QUERIES = 12
 
 
 def _under(part: str, keys: dict[str, Any]) -> dict[str, Any]:

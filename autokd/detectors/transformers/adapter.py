@@ -21,6 +21,7 @@ from autokd.detectors.level_names import level_names
 from autokd.detectors.transformers.library import PROGRAM_ERRORS, first_line
 from autokd.detectors.transformers.maps import MapsOnly, Taken, maps_of, taking_maps
 from autokd.detectors.transformers.outputs import (
+    CHOOSING_TYPES,
     SHARED_TAPS,
     FullPrecisionLoss,
     Reading,
@@ -114,6 +115,7 @@ class TransformersAdapter(Detector):
         checked = None if targets is None else self._check_targets(targets, num_images)
         pixels_BCHW = self._pixels(images_BCHW)
         input_size_px = (pixels_BCHW.shape[-2], pixels_BCHW.shape[-1])
+        self._check_cells(input_size_px)
         labels = None if checked is None else self._labels_for(checked, input_size_px)
         wanted = tuple(tap for tap in self._taps if tap in taps and tap in _HEAD_TAPS)
         maps_only = labels is None and not wanted and not wants_detections
@@ -153,6 +155,20 @@ class TransformersAdapter(Detector):
         """Normalize, then pad right and below with zeros, as image processors do."""
         height, width = images_BCHW.shape[-2:]
         return F.pad(self._colors(images_BCHW), (0, -width % self._pad_px, 0, -height % self._pad_px))
+
+    def _check_cells(self, input_size_px: tuple[int, int]) -> None:
+        """Refuse images with fewer cells than queries, if queries are chosen among cells."""
+        config = self.model.config
+        if config.model_type not in CHOOSING_TYPES:
+            return
+        height, width = input_size_px
+        num_cells = sum(-(-height // stride) * -(-width // stride) for stride in self._strides.values())
+        if num_cells < config.num_queries:
+            raise DetectorError(
+                f"{self.architecture}: images of {height} x {width} pixels have {num_cells} cells, of which "
+                f"{config.num_queries} queries are chosen. Enlarge data.image_size_px (and proxy.image_size_px), or set "
+                f"'config: {{num_queries: {num_cells}}}' or fewer."
+            )
 
     def _labels_for(self, targets: Sequence[Target], input_size_px: tuple[int, int]) -> list[dict[str, Tensor]]:
         """Return targets as the model takes them: boxes as center and size, relative to the padded input."""

@@ -18,6 +18,8 @@ from autokd.detectors.proposals import best_boxes
 from autokd.detectors.transformers import shared_queries
 from autokd.tensors import full_precision
 
+CHOOSING_TYPES = ("rt_detr", "rt_detr_v2", "d_fine", "deimv2", "rf_detr", "lw_detr")
+"""Model types whose queries are the best cells of the encoder."""
 SHARED_TAPS = ("shared_logits", "shared_boxes")
 _SAME_BOX = 0.95
 """IoU from which two boxes are taken for one."""
