@@ -98,6 +98,45 @@ def test_matched_sources_weigh_pairs_by_the_teachers_top_probability():
     assert _value("matched_boxes", "", "box_l1", *outputs) == pytest.approx(sums[3] / sums[0], rel=1e-4)
 
 
+def test_shared_sources_weigh_rows_by_the_teachers_top_probability():
+    (z_s, box_s), (z_t, box_t) = _predictions(5, 0), _predictions(5, 1)
+    weights = _sigmoid(z_t).max(-1)
+    outputs = []
+    for seed, answers in enumerate(((z_s, box_s), (z_t, box_t))):
+        logits, boxes = (torch.from_numpy(x).float() for x in answers)
+        outputs.append(_outputs(_predictions(3, seed), shared_logits=logits, shared_boxes=boxes))
+    wanted = (weights * ((z_s - z_t) ** 2).mean(-1)).sum() / weights.sum()
+    assert _value("shared_logits", "", "l2", *outputs) == pytest.approx(wanted, rel=1e-4)
+    gaps = [[1 - _giou(a, b) for a, b in zip(*rows)] for rows in zip(box_s, box_t)]
+    assert _value("shared_boxes", "", "giou", *outputs) == pytest.approx(
+        (weights * np.array(gaps)).sum() / weights.sum(), rel=1e-4
+    )
+
+
+def test_every_layer_learns_the_edges_of_the_teachers_last_one():
+    student, teacher = _predictions(4, 0), _predictions(4, 1)
+    random = np.random.default_rng(2)
+    layers, last = random.normal(size=(2, 3, 4, 4, 6)), random.normal(size=(2, 4, 4, 6))
+    total, weight = 0.0, 0.0
+    for image in range(2):
+        for s, t in _best(student, teacher, image):
+            p = np.exp(last[image, t]) / np.exp(last[image, t]).sum(-1, keepdims=True)
+            q = np.exp(layers[image, :, s]) / np.exp(layers[image, :, s]).sum(-1, keepdims=True)
+            divergences = (p * np.log(p / q)).sum(-1)  # (layers, edges)
+            score = _sigmoid(teacher[0][image, t]).max()
+            total, weight = total + score * divergences.sum(), weight + score * divergences.size
+    outputs = (
+        _outputs(student, layer_edge_logits=torch.from_numpy(layers).float()),
+        _outputs(teacher, edge_logits=torch.from_numpy(last).float()),
+    )
+    found = _value("matched_edges", "{softmax_channels: {temperature: 1}}", "kl", *outputs)
+    assert found == pytest.approx(total / weight, rel=1e-4)
+
+
+GOLDEN = {"matched_logits", "matched_boxes", "matched_edges", "shared_logits", "shared_boxes", "box_l1"}
+"""Rows of the vocabulary whose values are checked here."""
+
+
 def test_edges_of_other_bins_are_refused():
     layers, last = torch.randn(2, 2, 5, 4, 6), torch.randn(2, 5, 4, 7)
     student = _outputs(_predictions(5, 0), layer_edge_logits=layers)

@@ -44,6 +44,11 @@ SOURCE_NAMES = [
     "contrastive",
     "teacher_confidence",
     "object_similarity",
+    "matched_logits",
+    "matched_boxes",
+    "matched_edges",
+    "shared_logits",
+    "shared_boxes",
 ]
 TRANSFORM_NAMES = [
     "spatial_attention",

@@ -31,6 +31,7 @@ ROWS: tuple[Operator, ...] = (
             "teacher's last layer, of matched predictions, weighted by the teacher's top class probability"
         ),
         paper="D-FINE, arXiv:2410.13842, section 4.2",
+        zero_at_equality=False,  # earlier layers differ from the last one of the same detector
     ),
     Operator(
         "shared_logits", "source", f"{_MODULE}:SharedLogits", gives=LOGITS, needs_taps=("shared_logits",),
