@@ -54,7 +54,8 @@ def test_the_maps_are_the_models_own(model_type, folders):
     pixels = (images - mean[:, None, None]) / std[:, None, None]
     if model_type == "dinov2":  # cells of 14 px become cells of 16
         pixels = F.interpolate(pixels, (56, 84), mode="bilinear", antialias=True)
-    plain = transformers.AutoBackbone.from_pretrained(folders[model_type]).eval()
+    config = transformers.AutoConfig.from_pretrained(folders[model_type])
+    plain = transformers.MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(folders[model_type]).eval()
     (map_BCHW,) = outputs.pyramid.values()
     torch.testing.assert_close(map_BCHW, plain(pixel_values=pixels).feature_maps[-1], atol=1e-5, rtol=1e-4)
 

@@ -102,7 +102,8 @@ def _loaded(section: BackboneTeacher) -> Any:
         config.out_indices = _known_stages(section, config)
     try:
         with torch.random.fork_rng(devices=[]):
-            return library.AutoBackbone.from_pretrained(
+            # By the class itself: AutoBackbone asks the hub for every name that is no folder beside the process.
+            return library.MODEL_FOR_BACKBONE_MAPPING[type(config)].from_pretrained(
                 section.name, revision=section.revision, config=config, use_safetensors=True, dtype=torch.float32
             ).train()
     except PROGRAM_ERRORS as error:

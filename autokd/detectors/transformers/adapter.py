@@ -166,8 +166,8 @@ class TransformersAdapter(Detector):
         if num_cells < config.num_queries:
             raise DetectorError(
                 f"{self.architecture}: images of {height} x {width} pixels have {num_cells} cells, of which "
-                f"{config.num_queries} queries are chosen. Enlarge data.image_size_px (and proxy.image_size_px), or set "
-                f"'config: {{num_queries: {num_cells}}}' or fewer."
+                f"{config.num_queries} queries are chosen. Enlarge data.image_size_px (and proxy.image_size_px), "
+                f"or set 'config: {{num_queries: {num_cells}}}' or fewer."
             )
 
     def _labels_for(self, targets: Sequence[Target], input_size_px: tuple[int, int]) -> list[dict[str, Tensor]]:

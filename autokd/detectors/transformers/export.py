@@ -37,9 +37,9 @@ def detect(image, threshold=0.5):
         output = model(pixel_values=pixels)
     sizes = torch.tensor([[height + below, width + right]])
     (found,) = processor.post_process_object_detection(output, threshold, sizes)
-    limits = torch.tensor([width, height, width, height])
     scales = torch.tensor([image.width / size[0], image.height / size[1]]).repeat(2)
-    return found | {{"boxes": found["boxes"].clamp(min=0).minimum(limits) * scales}}
+    limits = torch.tensor([image.width, image.height]).repeat(2)
+    return found | {{"boxes": (found["boxes"] * scales).clamp(min=0).minimum(limits)}}
 ```
 """
 
