@@ -26,6 +26,7 @@ def transformers_library() -> Any:
             f"framework: transformers cannot be used here ({error}). Install it with: pip install "
             "'autokd[transformers]'. 'autokd doctor' shows what is there."
         ) from error
+    transformers.utils.logging.disable_progress_bar()  # it would write into the live view
     return transformers
 
 

@@ -30,7 +30,10 @@ def config_of(section: TransformersDetector) -> Any:
     Raises:
         DetectorError: if there is no such model, it is no object detector, or an override is none of its keys.
     """
-    return deepcopy(_read(section.name, section.revision, json.dumps(section.config)))
+    file = None if section.folder is None else section.folder / "config.json"
+    # The text, so that a file that has changed is read again.
+    text = file.read_text() if file is not None and file.is_file() else ""
+    return deepcopy(_read(section.name, section.revision, json.dumps(section.config), text))
 
 
 def structure_text(section: TransformersDetector) -> str:
@@ -71,7 +74,7 @@ def unreachable(name: str, error: BaseException) -> DetectorError:
 
 
 @lru_cache(maxsize=32)
-def _read(name: str | None, revision: str | None, overrides: str) -> Any:
+def _read(name: str | None, revision: str | None, overrides: str, _text: str) -> Any:
     given = json.loads(overrides)
     config = _by_type(given) if name is None else _by_name(name, revision, given)
     if type(config) not in transformers_library().MODEL_FOR_OBJECT_DETECTION_MAPPING:
