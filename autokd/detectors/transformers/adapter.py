@@ -104,6 +104,27 @@ class TransformersAdapter(Detector):
             "set with the same classes."
         )
 
+    def check_cells(self, image_size_px: tuple[int, int]) -> None:
+        """Check that images have as many cells as queries, if queries are chosen among cells.
+
+        Args:
+            image_size_px: (height, width) of the images.
+
+        Raises:
+            DetectorError: if they have fewer.
+        """
+        config = self.model.config
+        if config.model_type not in CHOOSING_TYPES:
+            return
+        height, width = (-(-side // self._pad_px) * self._pad_px for side in image_size_px)
+        num_cells = sum(-(-height // stride) * -(-width // stride) for stride in self._strides.values())
+        if num_cells < config.num_queries:
+            raise DetectorError(
+                f"{self.architecture}: images of {height} x {width} pixels have {num_cells} cells, of which "
+                f"{config.num_queries} queries are chosen. Enlarge data.image_size_px (and proxy.image_size_px), "
+                f"or set 'config: {{num_queries: {num_cells}}}' or fewer."
+            )
+
     # ----------------------------------------------------------------------------------------- inside
 
     def _run(
@@ -115,7 +136,7 @@ class TransformersAdapter(Detector):
         checked = None if targets is None else self._check_targets(targets, num_images)
         pixels_BCHW = self._pixels(images_BCHW)
         input_size_px = (pixels_BCHW.shape[-2], pixels_BCHW.shape[-1])
-        self._check_cells(input_size_px)
+        self.check_cells(input_size_px)
         labels = None if checked is None else self._labels_for(checked, input_size_px)
         wanted = tuple(tap for tap in self._taps if tap in taps and tap in _HEAD_TAPS)
         maps_only = labels is None and not wanted and not wants_detections
@@ -155,20 +176,6 @@ class TransformersAdapter(Detector):
         """Normalize, then pad right and below with zeros, as image processors do."""
         height, width = images_BCHW.shape[-2:]
         return F.pad(self._colors(images_BCHW), (0, -width % self._pad_px, 0, -height % self._pad_px))
-
-    def _check_cells(self, input_size_px: tuple[int, int]) -> None:
-        """Refuse images with fewer cells than queries, if queries are chosen among cells."""
-        config = self.model.config
-        if config.model_type not in CHOOSING_TYPES:
-            return
-        height, width = input_size_px
-        num_cells = sum(-(-height // stride) * -(-width // stride) for stride in self._strides.values())
-        if num_cells < config.num_queries:
-            raise DetectorError(
-                f"{self.architecture}: images of {height} x {width} pixels have {num_cells} cells, of which "
-                f"{config.num_queries} queries are chosen. Enlarge data.image_size_px (and proxy.image_size_px), "
-                f"or set 'config: {{num_queries: {num_cells}}}' or fewer."
-            )
 
     def _labels_for(self, targets: Sequence[Target], input_size_px: tuple[int, int]) -> list[dict[str, Tensor]]:
         """Return targets as the model takes them: boxes as center and size, relative to the padded input."""

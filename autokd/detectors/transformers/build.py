@@ -29,7 +29,7 @@ _NO_CLASS = "N/A"
 def build_transformers_detector(
     section: TransformersDetector,
     num_classes: int,
-    image_size_px: tuple[int, int],
+    image_size_px: tuple[int, int] | None,
     classes: Sequence[str] | None,
 ) -> TransformersAdapter:
     """Build the detector of a section, on the CPU and in training mode.
@@ -37,12 +37,12 @@ def build_transformers_detector(
     Args:
         section: the configuration.
         num_classes: classes of the data set.
-        image_size_px: (height, width) into which the data are scaled and padded.
+        image_size_px: (height, width) into which the data are scaled and padded; None: no size is checked.
         classes: names of the data set's classes; None: the model has them in its order.
 
     Raises:
         DetectorError: if there is no such model, its weights are pickled, its classes have no names or lack some of the
-            data set's, or its image processor pads otherwise.
+            data set's, its image processor pads otherwise, or images have too few cells for its queries.
     """
     config = config_of(section)
     labels = _label_map(section, config, num_classes, classes)
@@ -52,6 +52,8 @@ def build_transformers_detector(
     processor = processor_of(section, config.model_type, image_size_px)
     architecture = section.name or f"{config.model_type} of transformers"
     detector = TransformersAdapter(model.train(), processor, architecture, labels)
+    if image_size_px is not None:
+        detector.check_cells(image_size_px)
     if section.checkpoint is not None:
         load_weights(detector, section.checkpoint)
     return detector

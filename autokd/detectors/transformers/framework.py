@@ -50,6 +50,16 @@ class TransformersFramework(Framework[TransformersDetector]):
         """See ``Framework.contents``: configuration and weights of the model that ``name`` names."""
         return {} if section.name is None else {"name": self.structure(section)}
 
+    def check_image_size(
+        self,
+        section: TransformersDetector,
+        num_classes: int,
+        image_size_px: tuple[int, int],
+        classes: Sequence[str] | None,
+    ) -> None:
+        """See ``Framework.check_image_size``: smaller images may have too few cells for the queries."""
+        build_transformers_detector(section, num_classes, None, classes).check_cells(image_size_px)
+
     def training_notes(self, section: TransformersDetector) -> tuple[str, ...]:
         """See ``Framework.training_notes``."""
         start = "random weights" if section.name is None else f"the weights of {section.name}"

@@ -38,8 +38,13 @@ def config_of(section: TransformersDetector) -> Any:
 
 def structure_text(section: TransformersDetector) -> str:
     """Return the model's configuration as text, without classes, paths and versions."""
-    found = config_of(section).to_dict()
-    return json.dumps({k: v for k, v in found.items() if k not in _UNSTRUCTURAL}, sort_keys=True, default=str)
+    return json.dumps(_structural(config_of(section).to_dict()), sort_keys=True, default=str)
+
+
+def _structural(found: Any) -> Any:
+    if not isinstance(found, dict):
+        return found
+    return {key: _structural(value) for key, value in found.items() if key not in _UNSTRUCTURAL}
 
 
 def with_classes(config: Any, classes: Sequence[str]) -> Any:

@@ -50,13 +50,13 @@ class Colors(nn.Module):
         return (images_BCHW * self.scale - mean) / std
 
 
-def processor_of(section: TransformersDetector, model_type: str, image_size_px: tuple[int, int]) -> Any:
+def processor_of(section: TransformersDetector, model_type: str, image_size_px: tuple[int, int] | None) -> Any:
     """Return the image processor of a section's model: its own, or the ordinary one of the model's type.
 
     Args:
         section: the configuration.
         model_type: type of the model.
-        image_size_px: (height, width) into which the data are scaled and padded.
+        image_size_px: (height, width) into which the data are scaled and padded; None: its rules are not checked.
 
     Raises:
         DetectorError: if the model's own cannot be read, or scales and pads otherwise than the data.
@@ -64,7 +64,8 @@ def processor_of(section: TransformersDetector, model_type: str, image_size_px: 
     own = _own_processor(section)
     if own is None:
         return getattr(transformers_library(), _CLASSES.get(model_type, "DetrImageProcessor"))()
-    _check_sizes(own, section, image_size_px)
+    if image_size_px is not None:
+        _check_sizes(own, section, image_size_px)
     return own
 
 
