@@ -142,10 +142,15 @@ class TeacherRecipe(Recipe):
 class FullRecipe(Recipe):
     """The recipe of full trainings, by which the winner and the baselines are compared."""
 
+    written_if_set: ClassVar[frozenset[str]] = Recipe.written_if_set | {"pipeline"}
+
     from_student_config: bool = False
     """Whether keys that this file leaves out come from the config of an MMDetection student: optimizer, schedule,
     epochs, batch size, flips. Resolved files have false and every value written out."""
 
+    pipeline: Literal["views", "student_config"] = "views"
+    """Images of full trainings. views: views of this recipe. student_config: the train pipeline of an MMDetection
+    student's config, by MMDetection's own transforms; ``flip_probability`` then has no effect. Needs endless views."""
     epochs: PositiveInt = 20
     """Number of passes over the training images."""
     seeds: Annotated[Seeds, Field(min_length=1)] = (0, 1, 2)
@@ -170,3 +175,21 @@ class FullRecipe(Recipe):
     timeout_factor: PositiveFloat | None = None
     """Time limit as a multiple of the time that the student alone needs for as many steps, at the speed of a step that
     the worker measures; at least 600 s. null: no limit, unless ``timeout_s`` gives one."""
+
+    @model_validator(mode="after")
+    def _augments_once(self) -> Self:
+        if self.pipeline == "views":
+            return self
+        if self.num_views != "endless":
+            raise ValueError(
+                f"pipeline is student_config, whose images are new in every epoch, and num_views is {self.num_views}. "
+                "Set 'num_views: endless'"
+            )
+        names = ("scale_range", "color_jitter", "mosaic_probability", "mixup_probability", "batch_scale_range")
+        given = [name for name in names if getattr(self, name) != FullRecipe.model_fields[name].default]
+        if given:
+            raise ValueError(
+                f"pipeline is student_config, whose transforms augment the images, and {name_list(given)} would do so "
+                "again. Leave these keys out, or set 'pipeline: views'"
+            )
+        return self
