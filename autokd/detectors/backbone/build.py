@@ -49,7 +49,7 @@ def build_backbone_teacher(
 
 
 def _of_torchvision(section: BackboneTeacher) -> tuple[nn.Module, Any, Any, int]:
-    config = Backbone(name=section.name)
+    config = Backbone.model_validate({"name": section.name})
     body, plan = new_body(config), plan_of(config)
     stages = section.stages or _STAGES
     if not set(stages) <= {1, 2, 3, 4}:

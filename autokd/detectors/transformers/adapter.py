@@ -141,7 +141,7 @@ class TransformersAdapter(Detector):
         wanted = tuple(tap for tap in self._taps if tap in taps and tap in _HEAD_TAPS)
         maps_only = labels is None and not wanted and not wants_detections
         output, taken, shared = self._forward(pixels_BCHW, labels, maps_only, bool(set(SHARED_TAPS) & set(wanted)))
-        found: dict[str, Tensor] = {}
+        found: dict[str, Any] = {}
         detections: list[Detections] = []
         if wanted:
             found = Reading(output, self.model.config, self._labels, input_size_px, shared).taps(wanted)
@@ -160,7 +160,8 @@ class TransformersAdapter(Detector):
         self, pixels_BCHW: Tensor, labels: list[dict[str, Tensor]] | None, maps_only: bool, with_shared: bool = False
     ) -> tuple[Any, Taken, tuple[Tensor, ...]]:
         """Return the model's output, None if the maps alone are wanted; the maps; and what shared queries predict."""
-        output, shared, inner = None, (), getattr(self.model, "model", self.model)
+        output, inner = None, getattr(self.model, "model", self.model)
+        shared: tuple[Tensor, ...] = ()
         with taking_maps(self.model, self._attach, maps_only) as taken, self._blaming_nan(taken):
             try:
                 with self._repeatable_draws(pixels_BCHW.device):

@@ -26,6 +26,8 @@ processor = AutoImageProcessor.from_pretrained(FOLDER)
 
 def detect(image, threshold=0.5):
     height, width = {height}, {width}
+    if {has_two_frames} and (image.height - image.width) * (height - width) < 0:
+        height, width = width, height  # the image lies across the frame
     scale = min(height / image.height, width / image.width)
     size = min(width, int(image.width * scale + 0.5)), min(height, int(image.height * scale + 0.5))
     canvas = Image.new("RGB", (width, height), {pad_rgb})
@@ -51,6 +53,7 @@ def export_student(
     folder: Path,
     *,
     pad_rgb: tuple[int, int, int],
+    has_two_frames: bool = False,
 ) -> tuple[Path, ...]:
     """Write the folder ``student`` as ``save_pretrained`` does, with a ``README.md`` that shows how to detect with it.
 
@@ -60,6 +63,7 @@ def export_student(
         image_size_px: (height, width) into which the data were scaled.
         folder: where the folder goes.
         pad_rgb: color of the padding beside an image, 0 to 255.
+        has_two_frames: whether images that lie across the frame have it turned.
 
     Returns:
         The paths of the files.
@@ -75,6 +79,7 @@ def export_student(
         height=height,
         width=width,
         pad_rgb=tuple(pad_rgb),
+        has_two_frames=has_two_frames,
         multiple=detector.pad_multiple_px,
     )
     (target / "README.md").write_text(card)

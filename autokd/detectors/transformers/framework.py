@@ -78,11 +78,12 @@ class TransformersFramework(Framework[TransformersDetector]):
         *,
         pad_rgb: tuple[int, int, int],
         original_sizes: Iterable[tuple[int, int]],
+        has_two_frames: bool = False,
     ) -> tuple[Path, ...]:
         """Write the folder ``student``, which ``from_pretrained`` loads."""
         detector = load_detector()
         assert isinstance(detector, TransformersAdapter)
-        return export_student(detector, classes, image_size_px, folder, pad_rgb=pad_rgb)
+        return export_student(detector, classes, image_size_px, folder, pad_rgb=pad_rgb, has_two_frames=has_two_frames)
 
     @staticmethod
     def _weights(section: TransformersDetector) -> str:

@@ -156,12 +156,13 @@ def _leaves(outputs: DetectorOutputs, change: Callable[[Tensor], Tensor]) -> Det
     def maybe(x: Tensor | None) -> Tensor | None:
         return None if x is None else leaf(x)
 
+    predictions: dict[str, Any] = {name: maybe(getattr(outputs, name)) for name in _PREDICTIONS}
     maps = {name: (leaf(c), leaf(b)) for name, (c, b) in (outputs.head_maps or {}).items()}
     proposals = outputs.proposals
     return replace(
         outputs,
         pyramid={name: leaf(x) for name, x in outputs.pyramid.items()},
-        **{name: maybe(getattr(outputs, name)) for name in _PREDICTIONS},
+        **predictions,
         proposals=None if proposals is None else change(proposals.detach()),
         head_maps=maps or None,
         losses=None,
@@ -174,11 +175,10 @@ def _scaled(outputs: DetectorOutputs, magnitude: float, dtype: torch.dtype) -> D
     Boxes stay, which are pixels, and so do maps inside the head: the exponential of its decoder is not the distiller's.
     """
     leaves = _leaves(outputs, lambda x: x)
-    larger = replace(
-        leaves,
-        pyramid={name: x * magnitude for name, x in leaves.pyramid.items()},
-        **{name: getattr(leaves, name) * magnitude for name in _PREDICTIONS if name.endswith("logits")},
-    )
+    logits: dict[str, Any] = {
+        name: getattr(leaves, name) * magnitude for name in _PREDICTIONS if name.endswith("logits")
+    }
+    larger = replace(leaves, pyramid={name: x * magnitude for name, x in leaves.pyramid.items()}, **logits)
     return _leaves(larger, partial(_as, dtype))
 
 
