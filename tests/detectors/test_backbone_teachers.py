@@ -127,6 +127,7 @@ runtime: {{workers: 0}}
 """
 
 
+@pytest.mark.slow
 def test_it_teaches_a_search_from_file_to_report(folders, tmp_path):
     results = autokd.search(
         FILE.format(folder=folders["dinov3_vit"]), run_dir=tmp_path / "run", cache_dir=tmp_path / "cache"

@@ -15,6 +15,10 @@ from tests.support.transformers_cases import CONFIGS, STRIDES, section
 pytest.importorskip("transformers")
 
 
+FAST = ("rt_detr_v2",)
+"""Models of the fast tests; the others are slow in sum alone."""
+
+
 @cache
 def _built(name: str, seed: int) -> Detector:
     return DetectorCase(name, section(name)).build()
@@ -33,19 +37,19 @@ def _case(name: str) -> DetectorCase:
 
 
 class TestTransformersModels(DetectorConformance):
-    @pytest.fixture(params=[_case(name) for name in ("rt_detr_v2", "d_fine")], ids=str)
+    @pytest.fixture(params=[_case(name) for name in FAST], ids=str)
     def case(self, request) -> DetectorCase:
         return request.param
 
 
 @pytest.mark.slow
 class TestFurtherTransformersModels(DetectorConformance):
-    @pytest.fixture(params=[_case(name) for name in CONFIGS if name not in ("rt_detr_v2", "d_fine")], ids=str)
+    @pytest.fixture(params=[_case(name) for name in CONFIGS if name not in FAST], ids=str)
     def case(self, request) -> DetectorCase:
         return request.param
 
 
-@pytest.mark.parametrize("name", ["rt_detr_v2", "d_fine"])
+@pytest.mark.parametrize("name", FAST)
 def test_equal_seeds_build_equal_weights(name):
     weights = []
     for _ in range(2):
