@@ -19,6 +19,8 @@ from autokd.distill.term_inputs import TermInputs
 from autokd.errors import DistillError
 from autokd.spec.operator import BOXES, LOGITS
 
+_LEAST_SCORE = 1e-30
+
 
 class MatchedPredictions(Source):
     """Base of the sources that compare each of the teacher's predictions with the student's that is matched to it.
@@ -42,7 +44,7 @@ class MatchedPredictions(Source):
         """Return the teacher's top class probability of each pair, (B, P)."""
         logits_BQK = inputs.teacher_tap("class_logits")
         images_B1 = torch.arange(len(logits_BQK), device=logits_BQK.device)[:, None]
-        return top_scores(logits_BQK[images_B1, self.pairs(inputs)[1]])
+        return _counting_scores(logits_BQK[images_B1, self.pairs(inputs)[1]])
 
     @staticmethod
     def _match(inputs: TermInputs) -> tuple[Tensor, Tensor]:
@@ -105,15 +107,23 @@ class SharedLogits(Source):
 
     def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
         student_BPK, teacher_BPK = inputs.tap("shared_logits")
-        return (candidate_pair(student_BPK, teacher_BPK, LOGITS, Given(top_scores(teacher_BPK)[:, None])),)
+        return (candidate_pair(student_BPK, teacher_BPK, LOGITS, Given(_counting_scores(teacher_BPK)[:, None])),)
 
 
 class SharedBoxes(Source):
     """The decoded boxes of shared queries, weighted as in ``SharedLogits``; layout boxes (B, 4, 1, P)."""
 
     def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
-        weights_B1P = top_scores(inputs.tap("shared_logits")[1])[:, None]
+        weights_B1P = _counting_scores(inputs.tap("shared_logits")[1])[:, None]
         return (candidate_pair(*inputs.tap("shared_boxes"), BOXES, Given(weights_B1P)),)
+
+
+def _counting_scores(logits_BPK: Tensor) -> Tensor:
+    """Return the top class probabilities, above 0 also where float32 rounds them to it.
+
+    Steps take statistics over the rows of positive weight, which must not depend on rounding.
+    """
+    return top_scores(logits_BPK).clamp_min(_LEAST_SCORE)
 
 
 def _edges_of(context: BuildContext) -> list[tuple[DetectorOutputs, str]]:
