@@ -95,6 +95,9 @@ class RuntimeConfig(Section):
     Train, for torchvision students only."""
 
 
+_HAVE_DEFAULTS = ("search", "proxy", "full", "runtime")
+
+
 class RunConfig(Section):
     """A config file as it was written. ``autokd.detectors.resolve`` fills in what its recipes leave open."""
 
@@ -216,6 +219,8 @@ class RunConfig(Section):
         """Write out the layout of the data and the ordinary framework; pydantic chooses classes by them."""
         if not isinstance(data, dict):
             return data
+        # A section whose every line is commented out is one that is left out.
+        data = {key: value for key, value in data.items() if value is not None or key not in _HAVE_DEFAULTS}
         if isinstance(data.get("data"), dict):
             data = data | {"data": with_layout(data["data"])}
         teacher = data.get("teacher")

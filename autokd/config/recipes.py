@@ -26,6 +26,15 @@ def _in_order(span: tuple[float, float]) -> tuple[float, float]:
     return span
 
 
+def _not_reversed(span: tuple[float, float]) -> tuple[float, float]:
+    if span[0] > span[1]:
+        raise ValueError(f"found [{span[0]:g}, {span[1]:g}]. Write the smaller number first")
+    return span
+
+
+ScaleRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_not_reversed)]
+
+
 class Recipe(Section):
     """A recipe by which a detector is trained."""
 
@@ -90,7 +99,7 @@ class Recipe(Section):
     """Maximum norm of the gradient, to which greater ones are scaled down; null: no clipping."""
     flip_probability: Fraction = 0.5
     """Probability that a view of an image is flipped horizontally."""
-    scale_range: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    scale_range: ScaleRange = (1.0, 1.0)
     """Range of the random scale of a view; (1, 1): no scaling."""
     num_views: PositiveInt | Literal["endless"] = 2
     """Number of random views of each image, which the epochs cycle through; the teacher's taps are cached for each, so
@@ -104,7 +113,7 @@ class Recipe(Section):
     """Probability that a view is the mean of two images; needs endless views."""
     mix_until: Fraction = 0.9
     """Fraction of the training after which mosaics and mixtures stop."""
-    batch_scale_range: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    batch_scale_range: ScaleRange = (1.0, 1.0)
     """Range of the random scale of a whole batch, whose sides are rounded to multiples of 32 px; (1, 1): every batch
     has the size of the network's input. Needs endless views."""
     amp: bool | Literal["auto"] = "auto"
