@@ -5,11 +5,12 @@
 """
 
 from autokd.config.backbone_section import BackboneTeacher
-from autokd.config.data import CocoData, ShapesData, SplitFolders, VocData, YoloData
+from autokd.config.data import CocoData, Data, ShapesData, SplitFolders, VocData, YoloData
 from autokd.config.detector_sections import DetectorSection, MmdetDetector
 from autokd.config.detectors import Detector, TeacherWeights
 from autokd.config.dump import config_data, config_digest, config_identity, config_yaml
 from autokd.config.frameworks import FrameworkRow, framework_row, register_framework, registered_framework
+from autokd.config.layouts import KNOWN_LAYOUTS, with_layout
 from autokd.config.load import load_config, load_space
 from autokd.config.model import RunConfig, RuntimeConfig, SearchConfig
 from autokd.config.proxy import ProxyRecipe, WarmStart
@@ -21,14 +22,17 @@ from autokd.config.resolved import (
     given_to_full,
     given_to_proxy,
 )
-from autokd.config.torchvision_section import BUILDERS, Backbone, TorchvisionDetector, is_weights_name
+from autokd.config.torchvision_section import BUILDERS, Architecture, Backbone, TorchvisionDetector, is_weights_name
 from autokd.config.transformers_section import TransformersDetector
 
 __all__ = [
     "BUILDERS",
+    "KNOWN_LAYOUTS",
+    "Architecture",
     "Backbone",
     "BackboneTeacher",
     "CocoData",
+    "Data",
     "Detector",
     "DetectorSection",
     "FrameworkRow",
@@ -63,4 +67,5 @@ __all__ = [
     "load_space",
     "register_framework",
     "registered_framework",
+    "with_layout",
 ]
