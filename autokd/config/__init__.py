@@ -4,6 +4,7 @@
 ``ResolvedConfig`` of it, from which trainings and digests are made. Torch-free.
 """
 
+from autokd.config.backbone_section import BackboneTeacher
 from autokd.config.cache import CacheConfig
 from autokd.config.data import CocoData, Data, ShapesData, SplitFolders, VocData, YoloData
 from autokd.config.detector_sections import DetectorSection, MmdetDetector
@@ -23,12 +24,14 @@ from autokd.config.resolved import (
     given_to_proxy,
 )
 from autokd.config.torchvision_section import BUILDERS, Architecture, Backbone, TorchvisionDetector, is_weights_name
+from autokd.config.transformers_section import TransformersDetector
 
 __all__ = [
     "BUILDERS",
     "KNOWN_LAYOUTS",
     "Architecture",
     "Backbone",
+    "BackboneTeacher",
     "CacheConfig",
     "CocoData",
     "Data",
@@ -50,6 +53,7 @@ __all__ = [
     "TeacherRecipe",
     "TeacherWeights",
     "TorchvisionDetector",
+    "TransformersDetector",
     "VocData",
     "WarmStart",
     "YoloData",

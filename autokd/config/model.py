@@ -153,6 +153,16 @@ class RunConfig(Section):
             raise ValueError(f"found {len(factors)} numbers for {len(teacher)} teachers. Give one number per teacher")
         return factors
 
+    @field_validator("student")
+    @classmethod
+    def _finds_objects(cls, student: Detector) -> Detector:
+        if not student.finds_objects:
+            raise ValueError(
+                f"found a {student.framework}, which finds no objects and teaches alone. Give a detector, such as "
+                "torchvision's with 'backbone: {name: ...}'"
+            )
+        return student
+
     @field_validator("proxy")
     @classmethod
     def _sees_images_of_at_most_the_size(cls, proxy: ProxyRecipe, info: ValidationInfo) -> ProxyRecipe:

@@ -36,8 +36,8 @@ class Preparation:
 
     @property
     def score(self) -> TeacherScore:
-        """The score of the teacher with the best validation AP; of equals, the first."""
-        return max(self.scores, key=lambda score: score.val_ap)
+        """The score of the teacher with the best validation AP; of equals, the first. One without AP comes last."""
+        return max(self.scores, key=lambda score: -1.0 if score.val_ap is None else score.val_ap)
 
 
 def prepare(

@@ -55,7 +55,7 @@ def no_progress(stage: str, done: int, total: int, metrics: Mapping[str, float])
 
 @dataclass(frozen=True)
 class TeacherScore:
-    """COCO AP of a teacher, from 0 to 1.
+    """COCO AP of a teacher, from 0 to 1; None of one that finds no objects.
 
     Attributes:
         val_ap: AP on the validation images.
@@ -67,8 +67,8 @@ class TeacherScore:
         detections_test: path of a file of COCO results.
     """
 
-    val_ap: float
-    test_ap: float
+    val_ap: float | None
+    test_ap: float | None
     val_per_class: Mapping[str, float] = field(default_factory=dict)
     test_per_class: Mapping[str, float] = field(default_factory=dict)
     val_per_size: Mapping[Size, float] = field(default_factory=dict)
@@ -290,6 +290,8 @@ def measure_teacher(
 ) -> TeacherScore:
     """Return a teacher's AP on validation and test images, measured once and kept beside the weights.
 
+    A teacher that finds no objects, a backbone alone, has none.
+
     Args:
         teacher: the teacher, built only to be measured.
         datasets: the data sets.
@@ -297,6 +299,8 @@ def measure_teacher(
         device: device of the measurement.
         on_progress: called before each split and at the end.
     """
+    if not teacher.config.finds_objects:
+        return TeacherScore(None, None)
     splits = {"val": datasets.val, "test": datasets.test}
     name = "ap-" + digest_of(by_size=True, **{split: dataset.fingerprint for split, dataset in splits.items()})
     folder = teacher.folder / name
