@@ -22,6 +22,8 @@ from autokd.errors import ConfigError, name_list
 from autokd.service.settings import ServiceSettings
 
 _PATH_KEYS = ("root", "checkpoint", "config")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""A model on Hugging Face's hub. A job runs in a folder that holds its config file alone, so it is no folder there."""
 _SUFFIXES = (".yaml", ".yml", ".pt", ".pth", ".py", ".safetensors", ".bin")
 _YOLO_KEYS = ("path", "train", "val", "test")
 
@@ -117,8 +119,10 @@ def _check_yolo(file: Path, roots: Sequence[Path]) -> None:
 def _check_code(data: Mapping[str, Any], settings: ServiceSettings) -> None:
     teacher = data.get("teacher")
     sections = [*(teacher if isinstance(teacher, list) else [teacher]), data.get("student")]
+    # MMDetection's ``config`` is the path of a Python file; that of other frameworks is a mapping of plain values.
     is_code = any(
-        isinstance(each, dict) and (each.get("framework") == "mmdet" or "config" in each) for each in sections
+        isinstance(each, dict) and (each.get("framework") == "mmdet" or isinstance(each.get("config"), str))
+        for each in sections
     )
     if is_code and not settings.allows_mmdetection:
         raise ConfigError(
@@ -144,6 +148,8 @@ def _may_be_path(place: str, text: str) -> bool:
     key = place.rpartition(".")[2]
     if key in _PATH_KEYS or (key == "weights" and re.fullmatch(r"[A-Z0-9_]+", text) is None):
         return True
+    if key == "name" and _HUB_NAME.fullmatch(text):
+        return False
     if not place.startswith("data.") and ("/" in text or Path(text).suffix in _SUFFIXES):
         return True
     return text.startswith(("/", "~", "\\")) or "$" in text or ".." in text.replace("\\", "/").split("/")

@@ -213,6 +213,12 @@ def test_configs_of_mmdetection_are_code_and_need_the_operators_consent(rules: S
         check_submission(CONFIG, {"student": {"config": "/x.py"}}, rules)
 
 
+def test_a_model_of_a_hub_is_no_path_and_its_keys_are_no_code(rules: ServiceSettings) -> None:
+    student = "{framework: transformers, name: PekingU/rtdetr_v2_r18vd, config: {decoder_layers: 3}}"
+    text = "\n".join(f"student: {student}" if line.startswith("student") else line for line in CONFIG.splitlines())
+    assert check_submission(text + "\n", {}, rules).student.framework == "transformers"
+
+
 def test_overrides_replace_values_and_make_sections() -> None:
     data = {"search": {"trials": 4}}
     assert overridden(data, {"search.trials": 5, "full.epochs": 2}) == {"search": {"trials": 5}, "full": {"epochs": 2}}
