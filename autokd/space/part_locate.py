@@ -93,6 +93,16 @@ def decisions_of_sum(space: PartSpace, summands: Sequence[Summand]) -> dict[str,
     return script.decisions
 
 
+def spec_of(space: AnySpace, decisions: Mapping[str, Any]) -> DistillerSpec:
+    """Return the distiller to which decisions lead.
+
+    Args:
+        space: the space that offers them.
+        decisions: parameter name -> value, as ``decisions_of`` returns them.
+    """
+    return space.walk(_Replay(decisions))
+
+
 def nearest_summand(space: PartSpace, preset: str, gradient_ratio: float) -> Summand:
     """Return a preset as the part whose gradient ratio is nearest to a given one, as a factor.
 
@@ -195,6 +205,19 @@ def _free(space: PartSpace, form: TermSpec, weight: float) -> Summand | None:
         return None
 
 
+class _Replay:
+    """A chooser that makes known decisions."""
+
+    def __init__(self, decisions: Mapping[str, Any]) -> None:
+        self._decisions = decisions
+
+    def categorical(self, name: str, options: tuple[str, ...]) -> str:
+        return str(self._decisions[name])
+
+    def number(self, name: str, low: float, high: float, *, log: bool) -> float:
+        return float(self._decisions[name])
+
+
 class _Script:
     """A chooser that makes the decisions of a known sum, and records them by name."""
 
@@ -251,4 +274,4 @@ def decisions_of_one(free: Any, term: TermSpec, rest: str) -> dict[str, Any]:
     return {name: value for name, value in every.items() if name.removeprefix("t1.").partition("(")[0] == wanted}
 
 
-__all__ = ["decisions_of", "decisions_of_sum", "nearest_summand", "summands_of", "validate"]
+__all__ = ["decisions_of", "decisions_of_sum", "nearest_summand", "spec_of", "summands_of", "validate"]

@@ -282,6 +282,20 @@ def count_distillers(space: AnySpace) -> int:
     return space.count() if isinstance(space, PartSpace) else count_specs(space)
 
 
+def size_words(space: AnySpace) -> str:
+    """Return the size of a space as a sentence.
+
+    Args:
+        space: the space.
+    """
+    number = f"{count_distillers(space):,}"
+    if isinstance(space, PartSpace):
+        presets = len({part.preset for part in space.parts})
+        free = "" if space.free is None else " and free terms"
+        return f"space: {number} sums of {space.min_parts} to {space.max_parts} parts, of {presets} presets{free}"
+    return f"space: {number} distinct distillers (a range of numbers counts as one)"
+
+
 def _choose(chooser: Chooser, name: str, offered: tuple[str, ...], every: tuple[str, ...]) -> str:
     if len(offered) == 1:
         return offered[0]

@@ -1,9 +1,9 @@
 """The published parts of a distiller: each preset with its family of parts and its calibrated gradient ratio.
 
 The ratios are those at which a preset did best among six, tried by proxies on photographs (``experiments/bccd``),
-where they were tried and lie inside the range; those at its upper end (fgd, pkd, global_knowledge) and presets that
-were tried at none take the ratio of the family's others. A space multiplies each by its strengths, so that an anchor
-has to be right within a factor of ten.
+where that lay inside the range; those at its upper end (fgd, pkd) and presets that did best at their published weights
+take a ratio like that of the others of their family. A space multiplies each by its strengths, so that an anchor has to
+be right within a factor of ten. ``experiments/pairs`` records strengths around them.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ PART_FAMILIES: dict[str, tuple[PartRow, ...]] = {
     "maps": (PartRow("fitnet", 300), PartRow("pkd", 300), PartRow("mgd", 300)),
     "channels": (PartRow("cwd", 300), PartRow("dist", 3)),
     "semantic_guided": (PartRow("g_detkd_sgfi", 300),),
-    "regions": (PartRow("fgd", 3000), PartRow("score_weighted", 30), PartRow("fbkd", 30), PartRow("detkds", 30)),
-    "prototypes": (PartRow("global_knowledge", 1000), PartRow("global_knowledge_labels", 1000)),
+    "regions": (PartRow("fgd", 3000), PartRow("score_weighted", 300), PartRow("fbkd", 30), PartRow("detkds", 30)),
+    "prototypes": (PartRow("global_knowledge", 3000), PartRow("global_knowledge_labels", 3000)),
     "contrast": (PartRow("g_detkd_contrastive", 3),),
     "crossed_heads": (PartRow("crosskd", 300), PartRow("bckd", 300)),
     "logits": (PartRow("kd", 3), PartRow("dkd", 3), PartRow("logit_standardization", 3)),
-    "localization": (PartRow("ld", 30),),
+    "localization": (PartRow("ld", 300),),
     "relations": (PartRow("at", 3), PartRow("gram", 3), PartRow("sp", 3), PartRow("rkd", 3), PartRow("mlkd", 3)),
 }
 """Family -> its presets. ``g_detkd`` is no row: it is the sum of two of them."""

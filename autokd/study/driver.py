@@ -22,7 +22,7 @@ from autokd.study.trials import AskedTrial, EndedTrial, is_evaluated
 if TYPE_CHECKING:
     import optuna
 
-    from autokd.space import Space
+    from autokd.space import AnySpace
 
 MAX_REPEATS = 200
 """Number of duplicates in a row after which the space counts as exhausted."""
@@ -64,7 +64,7 @@ class SearchDriver:
     def __init__(
         self,
         study: optuna.Study,
-        space: Space,
+        space: AnySpace,
         reward: Reward,
         plan: SearchPlan,
         observer: Observer,

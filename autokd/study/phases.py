@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from autokd.detectors import FirstTrials, detector_family_of
 from autokd.errors import AutoKDError
 from autokd.jobs import SEARCHED, Job, Outcome
-from autokd.space import Space, count_specs
+from autokd.space import AnySpace, size_words
 from autokd.study.context import SEARCH_SEED, FullResults, RunContext
 from autokd.study.distillers import NamedDistiller, baseline_distillers
 from autokd.study.driver import SearchDriver, SearchPlan
@@ -22,7 +22,7 @@ from autokd.study.resume import recover_trials
 from autokd.study.reward import Reward, reference_curve
 
 
-def search_phases(run: RunContext, space: Space, first: FirstTrials) -> Phases[FullResults]:
+def search_phases(run: RunContext, space: AnySpace, first: FirstTrials) -> Phases[FullResults]:
     """Search, let the finalists race, train the winner in full beside the baselines.
 
     Args:
@@ -38,7 +38,7 @@ def search_phases(run: RunContext, space: Space, first: FirstTrials) -> Phases[F
     return (yield from train_in_full(run, distillers))
 
 
-def search(run: RunContext, space: Space, first: FirstTrials) -> Phases[Reward]:
+def search(run: RunContext, space: AnySpace, first: FirstTrials) -> Phases[Reward]:
     """Evaluate trials until the budget is spent; return the reward with its scales.
 
     Args:
@@ -50,7 +50,7 @@ def search(run: RunContext, space: Space, first: FirstTrials) -> Phases[Reward]:
         AutoKDError: if the training without distillation fails, against which all trials are compared.
     """
     config = run.config
-    run.observer.say(f"space: {count_specs(space):,} distinct distillers (a range of numbers counts as one)")
+    run.observer.say(size_words(space))
     outcomes = yield from run_jobs(run, "reference", [reference_job(SEARCH_SEED)])
     none = outcomes[reference_job(SEARCH_SEED).id]
     if none.cause == "timeout":

@@ -12,12 +12,11 @@ import torch
 
 from autokd.config import ResolvedConfig, RunConfig
 from autokd.data import Datasets, content_of, load_datasets
-from autokd.detectors import check_trainable, detector_family_of, pair_of, resolve, try_detectors
+from autokd.detectors import check_trainable, detector_family_of, first_trials, pair_of, resolve, try_detectors
 from autokd.files import make_private_folder
 from autokd.jobs import NO_DISTILLATION, WorkerResources
-from autokd.presets import load_distiller
 from autokd.runtime.resources import divide, num_local_cores, own_resources
-from autokd.space import DataContent
+from autokd.space import DataContent, spec_of
 from autokd.spec import DistillerSpec
 from autokd.study.bill import Bill, Phase
 from autokd.study.distillers import baseline_distillers
@@ -123,11 +122,9 @@ def measured_distillers(config: ResolvedConfig, content: DataContent) -> dict[st
     """
     pair = pair_of(config, content)
     found: dict[str, DistillerSpec] = {}
-    for name in config.search.enqueue[:MEASURED_DISTILLERS]:
-        spec = load_distiller(name, pair.family).with_gradient_ratio(config.search.enqueue_gradient_ratio)
-        if not pair.lacks(spec):
-            found[Path(name).stem] = spec
     space, _ = pair.part_of(config.space)
+    for name, decisions in list(first_trials(config, pair, space).decisions.items())[:MEASURED_DISTILLERS]:
+        found[Path(name).stem] = spec_of(space, decisions)
     rng = np.random.default_rng(0)
     return found | {f"sample {number}": space.sample(rng) for number in range(1, SAMPLES + 1)}
 

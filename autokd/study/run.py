@@ -27,7 +27,7 @@ from autokd.presets import load_distiller
 from autokd.runtime import make_runtime
 from autokd.runtime.resources import own_resources
 from autokd.search import make_pruner, make_sampler
-from autokd.space import Space
+from autokd.space import AnySpace
 from autokd.spec import DistillerSpec
 from autokd.storage import Results, RunDirectory, StudyFacts, open_study
 from autokd.study.contents import contents_of
@@ -150,7 +150,7 @@ def run_distill(
 
 def _published(config: ResolvedConfig, family: str | None, *others: DistillerSpec) -> list[DistillerSpec]:
     """Return the distillers that the configuration names, as they are loaded for a pair of a family, and others."""
-    names = dict.fromkeys((*config.search.enqueue, *config.full.baselines))
+    names = dict.fromkeys((*config.search.named_distillers, *config.full.baselines))
     return [*(load_distiller(name, family) for name in names if name != NO_DISTILLATION), *others]
 
 
@@ -164,7 +164,7 @@ def _open_run(
     resume: bool,
     observer: Observer,
     proxy_seeds: tuple[int, ...],
-    space: Space | None,
+    space: AnySpace | None,
     forecast_s: float = 0.0,
 ) -> Iterator[RunContext]:
     """Check everything that can be wrong, prepare teachers and caches, and hold the run directory until the end.
