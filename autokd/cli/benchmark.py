@@ -236,6 +236,30 @@ def compare(
     typer.echo("\n".join(ratio_lines(report)))
 
 
+@benchmark_app.command()
+def portfolio(
+    tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="Recorded tables, one a pair.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="File to write. Default: the portfolio is printed."),
+    ] = None,
+    leave_out: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="PAIR", help="Pair that is left out; may be given several times."),
+    ] = None,
+) -> None:
+    """Make the portfolio of distillers that were best over recorded pairs; searches try them first."""
+    from autokd.benchmark.portfolio import portfolio_of_tables
+    from autokd.files import write_text_atomically
+    from autokd.portfolio import portfolio_text
+
+    text = portfolio_text(portfolio_of_tables(tables, leave_out or ()))
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text_atomically(output, text)
+
+
 def _config(path: Path) -> ResolvedConfig:
     from autokd.benchmark.recording.settings import read_config
 

@@ -154,7 +154,8 @@ def _sums_tree(name: str, space: PartSpace) -> Tree:
         branch = tree.add(f"family {family}")
         for preset, parts in itertools.groupby((p for p in space.parts if p.family == family), lambda p: p.preset):
             kinds = (
-                "published weights" if p.gradient_ratio is None else f"gradient ratio {p.gradient_ratio:g}" for p in parts
+                "published weights" if p.gradient_ratio is None else f"gradient ratio {p.gradient_ratio:g}"
+                for p in parts
             )
             branch.add(Text(f"{preset}: {', '.join(kinds)}, each at every strength"))
     if space.free is not None:

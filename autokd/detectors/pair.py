@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -38,6 +39,8 @@ from autokd.spec.needs import UNKNOWN
 
 SpaceT = TypeVar("SpaceT", Space, PartSpace)
 
+SHORT_SEARCH = 8
+"""Trials up to which a search tries the portfolio alone."""
 OPERATOR_QUEUE = ("fitnet", "pkd", "cwd")
 """Presets that ``portfolio`` stands for in a space of operators, in which sums of parts have no place."""
 
@@ -211,10 +214,24 @@ class FirstTrials:
     Args:
         decisions: name -> its decisions in the space.
         notes: a sentence for each of the others, why it is not tried first.
+        of_portfolio: names that are of the portfolio.
     """
 
     decisions: Mapping[str, Mapping[str, Any]]
     notes: tuple[str, ...]
+    of_portfolio: frozenset[str] = frozenset()
+
+    def for_trials(self, num_trials: int) -> Mapping[str, Mapping[str, Any]]:
+        """Return the decisions with which a search of some length begins.
+
+        A long search leaves a third of its trials to the sampler; a short one tries the portfolio alone.
+
+        Args:
+            num_trials: number of trials.
+        """
+        most = num_trials if num_trials <= SHORT_SEARCH else math.ceil(2 * num_trials / 3)
+        kept = set([name for name in self.decisions if name in self.of_portfolio][:most])
+        return {name: found for name, found in self.decisions.items() if name in kept or name not in self.of_portfolio}
 
 
 def first_trials(config: RunConfig, pair: Pair, space: AnySpace, portfolio: Portfolio | None = None) -> FirstTrials:
@@ -233,10 +250,12 @@ def first_trials(config: RunConfig, pair: Pair, space: AnySpace, portfolio: Port
     """
     decisions: dict[str, Mapping[str, Any]] = {}
     notes: list[str] = []
+    of_portfolio: set[str] = set()
     for name in config.search.enqueue:
         if name == PORTFOLIO and isinstance(space, PartSpace):
             queue = (portfolio or load_portfolio().without(config.search.portfolio_without)).queue(space)
             decisions |= {each.name: decisions_of_sum(space, each.summands) for each in queue}
+            of_portfolio |= {each.name for each in queue}
             continue
         for preset in OPERATOR_QUEUE if name == PORTFOLIO else (name,):
             spec = load_distiller(preset, pair.family)
@@ -250,7 +269,7 @@ def first_trials(config: RunConfig, pair: Pair, space: AnySpace, portfolio: Port
                     f"search.enqueue: {preset} is not tried first, it lies outside the space: {error} Offer that in "
                     "'space', or leave the name out."
                 )
-    return FirstTrials(decisions, tuple(notes))
+    return FirstTrials(decisions, tuple(notes), frozenset(of_portfolio))
 
 
 def _decisions_of(name: str, spec: DistillerSpec, space: AnySpace, gradient_ratio: float) -> Mapping[str, Any]:

@@ -14,7 +14,18 @@ from autokd.space.locate import with_offered_ratios
 from autokd.space.parse import DEFAULT_SPACE, space_from_document
 from autokd.space.part_locate import decisions_of, decisions_of_sum, nearest_summand, spec_of, summands_of, validate
 from autokd.space.part_parse import DEFAULT_PARTS, default_parts, read_space
-from autokd.space.part_space import ADD, FREE, PUBLISHED, STOP, AnySpace, Part, PartSpace, Summand, count_distillers, size_words
+from autokd.space.part_space import (
+    ADD,
+    FREE,
+    PUBLISHED,
+    STOP,
+    AnySpace,
+    Part,
+    PartSpace,
+    Summand,
+    count_distillers,
+    size_words,
+)
 from autokd.space.restrict import restrict_to_counts, restrict_to_taps
 from autokd.space.slots import Option, Slot
 from autokd.space.space import Space, levels_label

@@ -1,12 +1,12 @@
 """Reads a space of parts from YAML.
 
-    parts:
-      number: {min: 1, max: 4}                 # parts of a sum
-      presets: all                             # or: [fitnet, pkd, {cwd: 40}], with a gradient ratio of one's own
-      weights: [measured, published]           # at a gradient ratio, or the weights of the paper, times a strength
-      strengths: [0.1, 0.3333, 1, 3, 10]       # multiples of each part's calibrated strength
-      schedule: [constant, linear_decay]       # of parts that were published with constant weights
-      free: {sources: [...], gradient_ratio: 100, ...}   # free terms, by the keys of a space of operators; or: none
+parts:
+  number: {min: 1, max: 4}                 # parts of a sum
+  presets: all                             # or: [fitnet, pkd, {cwd: 40}], with a gradient ratio of one's own
+  weights: [measured, published]           # at a gradient ratio, or the weights of the paper, times a strength
+  strengths: [0.1, 0.3333, 1, 3, 10]       # multiples of each part's calibrated strength
+  schedule: [constant, linear_decay]       # of parts that were published with constant weights
+  free: {sources: [...], gradient_ratio: 100, ...}   # free terms, by the keys of a space of operators; or: none
 """
 
 from __future__ import annotations

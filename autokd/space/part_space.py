@@ -7,7 +7,7 @@ The walk asks first which family, then which part, then its strength, then wheth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import comb
@@ -212,6 +212,12 @@ class PartSpace:
                 part = Part(FREE, FREE, each.term.weight.value, (each.term,))
             terms += part.scaled(each.strength, each.schedule)
         return DistillerSpec(tuple(terms)).canonical()
+
+    def single_presets(self) -> Iterator[DistillerSpec]:
+        """Yield every distiller that is one published part, at every strength, with its own schedule."""
+        for part in self.parts:
+            for strength in self.strengths:
+                yield self.sum_of([Summand(part.label, strength)])
 
     def sample(self, rng: numpy.random.Generator) -> DistillerSpec:
         """Return a random spec, for which every decision is uniform over what it offers.

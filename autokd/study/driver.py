@@ -112,7 +112,9 @@ class SearchDriver:
 
     def _job(self, asked: AskedTrial) -> Job:
         plan = self._plan
-        return Job(f"trial-{asked.trial.number:05d}", asked.spec, plan.recipe, plan.seed, asked.promoted, plan.stop_after)
+        return Job(
+            f"trial-{asked.trial.number:05d}", asked.spec, plan.recipe, plan.seed, asked.promoted, plan.stop_after
+        )
 
     def _answer_duplicate(self, asked: AskedTrial) -> bool:
         """Answer a duplicate from the database, or let it wait for the equal trial that is in work."""

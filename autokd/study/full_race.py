@@ -110,7 +110,9 @@ class FullRace:
         if self._none_is_known and best.mean < TIE * best.deviation:
             return None
         tied = [digest for digest, each in expected.items() if _is_tied(best, each)]
-        return self._racers[min(tied, key=lambda digest: (len(self._racers[digest].spec.terms), -expected[digest].mean))]
+        return self._racers[
+            min(tied, key=lambda digest: (len(self._racers[digest].spec.terms), -expected[digest].mean))
+        ]
 
     def result(self) -> Race:
         """Return rounds and racers, the winner first."""

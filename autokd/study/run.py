@@ -23,6 +23,7 @@ from autokd.detectors import (
 from autokd.errors import AutoKDError
 from autokd.files import make_private_folder
 from autokd.jobs import NO_DISTILLATION
+from autokd.portfolio import Portfolio
 from autokd.presets import load_distiller
 from autokd.runtime import make_runtime
 from autokd.runtime.resources import own_resources
@@ -34,12 +35,14 @@ from autokd.study.contents import contents_of
 from autokd.study.context import SEARCH_SEED, FullResults, RunContext
 from autokd.study.distillers import NamedDistiller, baseline_distillers
 from autokd.study.finish import write_results
+from autokd.study.learned import portfolio_of
 from autokd.study.limits import HardLimits
 from autokd.study.observer import Observer, SilentObserver
 from autokd.study.phased_driver import PhasedDriver, Phases
-from autokd.study.phases import search_phases, train_in_full
+from autokd.study.phases import train_in_full
 from autokd.study.planning import make_plan
 from autokd.study.resume import RunClock, claim_study, end_open_trials
+from autokd.study.strategy import search_phases
 from autokd.training import TrainingEvaluatorFactory, prepare
 
 
@@ -78,7 +81,8 @@ def run_search(
     check_trainable(config, content=content)
     pair = pair_of(config, content)
     space, reasons = pair.part_of(config.space)
-    first = first_trials(config, pair, space)
+    portfolio = portfolio_of(config, space)
+    first = first_trials(config, pair, space, portfolio)
     left_out = (f"left out of the space: {reason}" for reason in reasons)
     families = family_notes(_published(config, pair.family), pair.family)
     for note in (*config.notes, *left_out, *first.notes, *families):
@@ -90,8 +94,9 @@ def run_search(
         storage_url=storage_url,
         resume=resume,
         observer=observer,
-        proxy_seeds=(SEARCH_SEED,),
+        proxy_seeds=(SEARCH_SEED,) if config.search.budget is None else (),
         space=space,
+        portfolio=portfolio,
         forecast_s=0.0 if resume else forecast_s,
     ) as run:
         phases = search_phases(run, space, first)  # a generator: nothing has been trained yet
@@ -165,6 +170,7 @@ def _open_run(
     observer: Observer,
     proxy_seeds: tuple[int, ...],
     space: AnySpace | None,
+    portfolio: Portfolio | None = None,
     forecast_s: float = 0.0,
 ) -> Iterator[RunContext]:
     """Check everything that can be wrong, prepare teachers and caches, and hold the run directory until the end.
@@ -172,6 +178,7 @@ def _open_run(
     Args:
         proxy_seeds: seeds of the proxy trainings whose warm starts are prepared; empty if nothing is searched.
         space: space to search; None if nothing is searched.
+        portfolio: recorded distillers, from which the sampler has its prior; None: AutoKD's own.
         forecast_s: seconds to measure for a forecast; 0: none is made.
     """
     make_private_folder(cache_dir)
@@ -186,7 +193,7 @@ def _open_run(
         study = open_study(
             storage_url or run_directory.study_path,
             config.name,
-            sampler=make_sampler(config.search, space, detector_family_of(config.student)),
+            sampler=make_sampler(config.search, space, detector_family_of(config.student), portfolio),
             pruner=make_pruner(config.search),
         )
         claim_study(study, config_digest(config), contents_of(config, datasets))
