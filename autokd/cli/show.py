@@ -16,12 +16,11 @@ from autokd.config import RunConfig
 from autokd.documents import dump_yaml
 from autokd.errors import DataError
 from autokd.presets import families_of, load_distiller, preset_names
-from autokd.space import FREE, DataContent, PartSpace, Slot, Space, levels_label, size_words
+from autokd.space import FREE, DataContent, Part, PartSpace, Slot, Space, levels_label, size_words
 from autokd.spec import DistillerSpec, formula, formula_lines, operator_of
 from autokd.spec.families import ANY_FAMILY
 from autokd.spec.terms import ALL_LEVELS
 from autokd.spec.vocabulary import IDENTITY
-
 
 MAX_FIRST = 12
 """Distillers that are tried first, as far as they are listed."""
@@ -153,16 +152,16 @@ def _sums_tree(name: str, space: PartSpace) -> Tree:
             continue
         branch = tree.add(f"family {family}")
         for preset, parts in itertools.groupby((p for p in space.parts if p.family == family), lambda p: p.preset):
-            kinds = (
-                "published weights" if p.gradient_ratio is None else f"gradient ratio {p.gradient_ratio:g}"
-                for p in parts
-            )
-            branch.add(Text(f"{preset}: {', '.join(kinds)}, each at every strength"))
+            branch.add(Text(f"{preset}: {', '.join(map(_strength_words, parts))}, each at every strength"))
     if space.free is not None:
         _add_terms(tree.add(f"family {FREE}: one term of operators"), space.free)
     tree.add(f"strength: {', '.join(space.strength_labels)}")
     tree.add(f"schedule: {', '.join(space.schedules)}")
     return tree
+
+
+def _strength_words(part: Part) -> str:
+    return "published weights" if part.gradient_ratio is None else f"gradient ratio {part.gradient_ratio:g}"
 
 
 def _add_terms(tree: Tree, space: Space) -> None:

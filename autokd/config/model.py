@@ -25,7 +25,6 @@ from autokd.config.space_section import SpaceSection, default_space
 from autokd.errors import name_list
 from autokd.files import name_problem
 
-
 FOLLOW_FROM_BUDGET = frozenset(
     {"trials", "enqueue_gradient_ratio", "pruner", "finalists", "finalist_seeds", "full_finalists", "promote_after"}
 )
@@ -41,8 +40,8 @@ class SearchConfig(Section):
 
     budget: Annotated[float, Field(ge=2, le=10_000)] | None = None
     """Cost of the search in full trainings, split between rungs and a race of full trainings (docs/judging.md); trials,
-    their length and finalists follow from it. null: `trials` proxies and `finalists`, as these keys say. Left out: 10 if
-    the file gives no section `proxy` and none of the keys that follow from a budget, else null."""
+    their length and finalists follow from it. null: `trials` proxies and `finalists`, as these keys say. Left out: 10
+    if the file gives no section `proxy` and none of the keys that follow from a budget, else null."""
     sampler: Literal["mcts", "tpe", "nsga2", "gp", "random"] = "mcts"
     """Sampler that suggests the next spec: AutoKD's tree search, or one of Optuna's."""
     prior: Literal["portfolio", "published", "none"] = "portfolio"

@@ -36,7 +36,6 @@ from autokd.spec import Counts, DistillerSpec
 from autokd.spec.families import ANY_FAMILY, DetectorFamily, serves
 from autokd.spec.needs import UNKNOWN
 
-
 SpaceT = TypeVar("SpaceT", Space, PartSpace)
 
 SHORT_SEARCH = 8

@@ -11,7 +11,8 @@ from typing import Any
 from autokd.errors import SpaceError
 from autokd.space.domains import Choices
 from autokd.space.locate import decisions_of as decisions_of_terms
-from autokd.space.locate import path_of, validate as validate_terms
+from autokd.space.locate import path_of
+from autokd.space.locate import validate as validate_terms
 from autokd.space.part_space import ADD, FREE, STOP, AnySpace, Part, PartSpace, Summand
 from autokd.spec import DistillerSpec, TermSpec, formula
 from autokd.spec.terms import rounded
@@ -237,7 +238,8 @@ class _Script:
     def number(self, name: str, low: float, high: float, *, log: bool) -> float:
         prefix, _, rest = name.partition(".")
         term = self._summands[int(prefix[1:]) - 1]
-        assert self._space.free is not None and term.term is not None, "free terms alone have numbers"
+        assert self._space.free is not None, "free terms alone have numbers"
+        assert term.term is not None, "it is a free term"
         [(_, value)] = decisions_of_one(self._space.free, term.term, rest).items()
         self.decisions[name] = min(max(float(value), low), high)
         return float(self.decisions[name])
@@ -256,7 +258,8 @@ class _Script:
             return summand.schedule
         if kind.startswith("part."):
             return summand.part
-        assert self._space.free is not None and summand.term is not None, "every other decision is a free term's"
+        assert self._space.free is not None, "every other decision is a free term's"
+        assert summand.term is not None, "it is a free term"
         [(_, value)] = decisions_of_one(self._space.free, summand.term, rest).items()
         return str(value)
 

@@ -28,6 +28,7 @@ from autokd.storage import (
     read_record,
 )
 from autokd.study.context import FullResults, RunContext
+from autokd.study.cost import with_cost
 from autokd.study.distillers import NamedDistiller, best_on_val
 from autokd.study.fidelity import proxy_fidelity
 from autokd.study.framework_files import export_student
@@ -53,7 +54,7 @@ def write_results(run: RunContext, trained: FullResults) -> Results:
     winner = best_on_val(trained.distillers, trained.outcomes, seeds)
     results = Results(
         name=config.name,
-        search=search_summary(run.study, config.search.sampler, run.clock.seconds()),
+        search=with_cost(run, trained, search_summary(run.study, config.search.sampler, run.clock.seconds())),
         teacher=_teacher_result(run.preparation.score),
         teachers=tuple(map(_teacher_result, scores)) if len(scores) > 1 else (),
         entries=tuple(

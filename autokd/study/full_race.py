@@ -21,8 +21,8 @@ TIE = 0.25
 """Gains that differ by less than this part of their difference's posterior standard deviation count as equal: an error
 of less than one in ten over a coin's."""
 UNKNOWN_NOISE = 0.007
-"""Standard deviation of one seed's val AP where no seed was repeated: the middle of .005 to .009, which were measured on
-photographs (``experiments/bccd``)."""
+"""Standard deviation of one seed's val AP where no seed was repeated: the middle of .005 to .009, which were measured
+on photographs (``experiments/bccd``)."""
 
 
 class FullRace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from autokd.runtime.resources import divide, num_local_cores, own_resources
 from autokd.space import DataContent, spec_of
 from autokd.spec import DistillerSpec
 from autokd.study.bill import Bill, Phase
+from autokd.study.budget import split_budget
 from autokd.study.distillers import baseline_distillers
 from autokd.training.assets.teacher_outputs import CacheNeed, OutputNeeds
 from autokd.training.cost.measure import measure_costs
@@ -168,21 +170,22 @@ class _Counting:
         turn = "teacher.checkpoint, or teacher.train.epochs" if trains else ""
         yield Phase("teacher", len(config.teachers), images + measured, seconds, seconds, turn=turn)
         yield self._outputs()
-        if (warm := config.proxy.warm_start) is not None and warm.epochs > 0:
+        searches_by_proxies = config.search.budget is None
+        if (warm := config.proxy.warm_start) is not None and warm.epochs > 0 and searches_by_proxies:
             seeds, length = self._needs.num_seeds("proxy"), self._warm_length()
             one_s = self._costs.recipes["full"].none.seconds(length.steps) * self._area_factor()
             yield Phase("warm starts", seeds, seeds * length.images, seeds * one_s, seeds * one_s, turn="warm_start")
 
     def _outputs(self) -> Phase:
         views, seconds, disk = 0, 0.0, 0
-        for need in self._needs.caches():
+        for need in self._needs.caches(searches=self._config.search.budget is None):
             copies = self._needs.num_seeds(need.recipe) if need.is_a_seeds else 1
             for position in range(len(self._config.teachers)):
                 views += copies * need.num_views
                 seconds += copies * need.num_views * self._image_s(position, need)
                 disk += copies * need.num_views * self._bytes(position, need)
         proxy = self._config.proxy
-        if proxy.subset_rule == "k_center" and proxy.subset < 1 and not self._needs.holds_all("proxy"):
+        if self._config.search.budget is None and proxy.subset_rule == "k_center" and proxy.subset < 1 and not self._needs.holds_all("proxy"):
             more = self._sizes.train * self._needs.num_views("proxy")
             views, seconds = views + more, seconds + more * min(self._costs.teacher_image_s.values())
         return Phase("teachers' outputs", len(self._config.teachers), views, seconds, seconds, disk, self._turn())
@@ -217,6 +220,9 @@ class _Counting:
     def search(self) -> Iterator[Phase]:
         """Yield the proxies: the search's, and those of the race if no finalist is eliminated."""
         search, proxy = self._config.search, self._config.proxy
+        if search.budget is not None:
+            yield self._budget(search.budget)
+            return
         length = recipe_length(proxy, self._sizes.train)
         images, none_s = self._proxy(length, self._costs.recipes["proxy"].none)
         _, distilled_s = self._proxy(length, self._costs.recipes["proxy"].distilled)
@@ -228,6 +234,17 @@ class _Counting:
         if rounds:
             seconds = rounds * (none_s + finalists * distilled_s)
             yield self._phase("finalists' race", rounds * (1 + finalists), images, seconds, "search.finalist_seeds")
+
+    def _budget(self, budget: float) -> Phase:
+        """Return the rungs and the race as one phase, without the measurements at the rungs."""
+        config, costs = self._config, self._costs.recipes["full"]
+        length = recipe_length(config.full, self._sizes.train)
+        split = split_budget(budget, length.epochs, len(config.full.seeds))
+        one_s = costs.start_s + costs.distilled.seconds(length.steps) + self._sizes.val * costs.val_image_s
+        images = math.ceil(split.cost * length.images)
+        seconds = split.cost * one_s
+        trainings = 1 + split.candidates[0]
+        return Phase("rungs and race", trainings, images, seconds, seconds, turn="search.budget, full.epochs")
 
     def _proxy(self, length: Length, step: StepCost) -> tuple[int, float]:
         proxy, costs = self._config.proxy, self._costs.recipes["proxy"]

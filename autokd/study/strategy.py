@@ -26,7 +26,7 @@ from autokd.study.finalists import Finalist, best_trials, full_finalist_seed
 from autokd.study.full_race import FullRace, race_words
 from autokd.study.phased_driver import Phases
 from autokd.study.phases import Stage, proxy_stage, race_finalists, run_jobs, search, train_in_full
-from autokd.study.reward import Reward, reference_curve
+from autokd.study.reward import Reward
 from autokd.training import CHECKPOINT_ARTIFACT, recipe_length
 
 
@@ -151,12 +151,11 @@ def _is_judged(outcome: Outcome) -> bool:
 def _forget(run: RunContext, candidates: Iterable[Finalist], promoted: Iterable[Finalist]) -> None:
     """Remove the checkpoints of candidates that are not promoted: those of all together may fill the disk."""
     lost = {each.digest for each in candidates} - {each.digest for each in promoted}
-    for trial in run.study.get_trials(deepcopy=False):
-        record = read_record(trial)
-        if record.digest in lost and record.outcome is not None:
-            if path := record.outcome.artifacts.get(CHECKPOINT_ARTIFACT):
-                with contextlib.suppress(OSError):
-                    Path(path).unlink()
+    for record in map(read_record, run.study.get_trials(deepcopy=False)):
+        path = record.outcome.artifacts.get(CHECKPOINT_ARTIFACT) if record.outcome is not None else None
+        if path and record.digest in lost:
+            with contextlib.suppress(OSError):
+                Path(path).unlink()
 
 
 def _words(split: BudgetSplit) -> str:

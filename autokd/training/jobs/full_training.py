@@ -29,7 +29,6 @@ from autokd.training.optim.averaging import WeightAverage, averaged
 from autokd.training.shards import RankGroup
 from autokd.training.weights import save_weights
 
-
 LAST_EVALUATIONS = 3
 """Evaluations before a cut, one an epoch, over which a candidate's metrics are averaged at most."""
 

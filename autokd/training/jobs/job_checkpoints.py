@@ -53,7 +53,8 @@ def checkpoints_of(job: Job, assets: TrainingAssets, run_dir: Path) -> Checkpoin
 def job_key(job: Job, assets: TrainingAssets) -> str:
     """Return the digest of everything that a job's training depends on, but for the epoch after which it is cut off.
 
-    All cuts of a full training (``Job.stop_after``) have one key. Of a proxy with ``of_epochs``, that epoch is ``epochs``: a training cut off later goes on from the same checkpoint.
+    All cuts of a full training (``Job.stop_after``) have one key. Of a proxy with ``of_epochs``, that epoch is
+    ``epochs``: a training cut off later goes on from the same checkpoint.
     """
     config, recipe, data = assets.config, assets.data.recipe(job.recipe), assets.data.of(job.recipe)
     parts: dict[str, Any] = {
