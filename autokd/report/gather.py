@@ -206,7 +206,9 @@ def _cost_words(search: SearchSummary) -> str:
     if search.gain_per_training is None:
         return f"{words}."
     words += f", which bought {search.gain_per_training:+.5f} val AP over none each"
-    return f"{words}, {search.gain_per_training * search.full_trainings / hours:+.4f} an hour." if hours else f"{words}."
+    if hours:
+        words += f", {search.gain_per_training * search.full_trainings / hours:+.4f} an hour"
+    return f"{words}."
 
 
 def _configuration(run_dir: Path) -> tuple[str, Mapping[str, Any]]:

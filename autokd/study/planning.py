@@ -185,7 +185,8 @@ class _Counting:
                 seconds += copies * need.num_views * self._image_s(position, need)
                 disk += copies * need.num_views * self._bytes(position, need)
         proxy = self._config.proxy
-        if self._config.search.budget is None and proxy.subset_rule == "k_center" and proxy.subset < 1 and not self._needs.holds_all("proxy"):
+        by_features = self._config.search.budget is None and proxy.subset_rule == "k_center" and proxy.subset < 1
+        if by_features and not self._needs.holds_all("proxy"):
             more = self._sizes.train * self._needs.num_views("proxy")
             views, seconds = views + more, seconds + more * min(self._costs.teacher_image_s.values())
         return Phase("teachers' outputs", len(self._config.teachers), views, seconds, seconds, disk, self._turn())

@@ -41,7 +41,7 @@ def make_race(*numbers: int, none_races: bool = True) -> FullRace:
 
 def test_gains_are_paired_by_seed_and_the_best_wins():
     race = make_race(0, 1, 2)
-    assert [job.id for job in hold(race, 3, {0: 0.01, 1: 0.05, 2: 0.04})][0] == "full-none-s3"
+    assert hold(race, 3, {0: 0.01, 1: 0.05, 2: 0.04})[0].id == "full-none-s3"
     race.keep_best(2)
     hold(race, 0, {1: 0.05, 2: 0.04})
     assert race.winner().spec == SPECS[1]
@@ -95,7 +95,7 @@ def test_without_none_the_best_val_ap_decides():
 
 
 def test_the_race_errs_seldom_in_simulation():
-    """Four racers, gains drawn with deviation .015, noise .007 a training: the winner's true gain, against the best's."""
+    """Four racers, gains drawn with deviation .015, noise .007 a training: the winner's true gain against the best's."""
     regrets, harmful = [], 0
     for repeat in range(60):
         rng = np.random.default_rng(repeat)
