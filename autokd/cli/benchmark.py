@@ -260,6 +260,19 @@ def portfolio(
         write_text_atomically(output, text)
 
 
+@benchmark_app.command()
+def strategies(
+    tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="Recorded tables, one a pair; two or more.")],
+    budget: Annotated[float, typer.Option(min=2, help="Cost of each search in full trainings.")] = 10.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Searches of each strategy.")] = 200,
+) -> None:
+    """Compare search strategies by replay on recorded pairs, each with the portfolio of the other pairs."""
+    from autokd.benchmark.simulation.strategies import recorded_pairs, replay, replay_lines
+
+    pairs = recorded_pairs(tables)
+    typer.echo("\n".join(replay_lines(pairs, replay(pairs, budget, repeats))))
+
+
 def _config(path: Path) -> ResolvedConfig:
     from autokd.benchmark.recording.settings import read_config
 
