@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from autokd.errors import SpaceError
 from autokd.space.domains import Choices
@@ -15,7 +15,7 @@ from autokd.space.locate import path_of
 from autokd.space.locate import validate as validate_terms
 from autokd.space.part_space import ADD, FREE, STOP, AnySpace, Part, PartSpace, Summand
 from autokd.spec import DistillerSpec, TermSpec, formula
-from autokd.spec.terms import rounded
+from autokd.spec.terms import Schedule, rounded
 
 _NEAR = 1e-3
 """Relative difference of equal weights: sums are written to six digits, of which a small summand has few. Strengths lie
@@ -198,7 +198,7 @@ def _free(space: PartSpace, form: TermSpec, weight: float) -> Summand | None:
     strength = next((s for s in space.strengths if math.isclose(ratio * s, weight, rel_tol=_NEAR)), None)
     if strength is None:
         return None
-    plain = replace(form.weight, value=rounded(ratio), schedule=space.free.schedules[0])
+    plain = replace(form.weight, value=rounded(ratio), schedule=cast(Schedule, space.free.schedules[0]))
     term = replace(form, weight=plain)
     try:
         return Summand(FREE, strength, form.weight.schedule, term, path_of(space.free, term, 0))

@@ -95,7 +95,7 @@ def test_without_none_the_best_val_ap_decides():
 
 
 def test_the_race_errs_seldom_in_simulation():
-    """Four racers, gains drawn with deviation .015, noise .007 a training: the winner's true gain against the best's."""
+    """Four racers, gains of deviation .015, noise .007 a training: the winner's true gain against the best's."""
     regrets, harmful = [], 0
     for repeat in range(60):
         rng = np.random.default_rng(repeat)

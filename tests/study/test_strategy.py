@@ -146,7 +146,7 @@ def test_trials_begin_with_the_queue_and_are_as_many_as_the_budget_pays(finished
 
 
 def test_checkpoints_of_candidates_that_were_not_promoted_are_gone(finished):
-    run, _, trainings = finished
+    _, _, trainings = finished
     left = {path.name.partition("-")[0] for path in trainings.folder.glob("*.checkpoint")}
     assert not left & {job.digest for job in trainings.jobs}
 
@@ -183,6 +183,6 @@ def test_none_wins_where_every_distiller_harms(tmp_path):
 
 @pytest.mark.parametrize("budget", [2, 50])
 def test_small_and_large_budgets_run_to_their_end(tmp_path, budget):
-    run, results, trainings = run_on(tmp_path, budget)
+    _, results, trainings = run_on(tmp_path, budget)
     assert results.distillers[-1].name == "searched"
     assert len([job for job in trainings.jobs if job.stop_after == 1]) == 1 + split_budget(budget, 10, 3).candidates[0]
