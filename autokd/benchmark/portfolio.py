@@ -45,13 +45,13 @@ def portfolio_of_tables(paths: Sequence[Path], leave_out: Iterable[str] = ()) ->
     portfolio = Portfolio((), made_by=_command(paths, sorted(left_out)))
     for pair, (path, table) in tables.items():
         if pair not in left_out:
-            origin = f"{path.as_posix()}, {len(table)} distillers, recorded at {', '.join(table.header.commits)}"
+            origin = f"{path.name}, {len(table)} distillers, recorded at {', '.join(table.header.commits)}"
             portfolio = portfolio.joined(pair, origin, _records(pair, table, space))
     return portfolio
 
 
 def _command(paths: Sequence[Path], left_out: Sequence[str]) -> str:
-    words = ["autokd benchmark portfolio", *(path.as_posix() for path in paths)]
+    words = ["autokd benchmark portfolio", *(path.name for path in paths)]
     return " ".join([*words, *(f"--leave-out {pair}" for pair in left_out)])
 
 
