@@ -20,6 +20,7 @@ from autokd.study import SilentObserver
 from autokd.study.budget import split_budget
 from autokd.study.context import RunContext
 from autokd.study.cost import with_cost
+from autokd.study.learned import portfolio_of
 from autokd.study.phased_driver import PhasedDriver
 from autokd.study.resume import RunClock, end_open_trials
 from autokd.study.strategy import search_phases
@@ -186,3 +187,17 @@ def test_small_and_large_budgets_run_to_their_end(tmp_path, budget):
     _, results, trainings = run_on(tmp_path, budget)
     assert results.distillers[-1].name == "searched"
     assert len([job for job in trainings.jobs if job.stop_after == 1]) == 1 + split_budget(budget, 10, 3).candidates[0]
+
+
+def test_an_earlier_run_joins_the_portfolio_of_the_next(finished):
+    run, results, _ = finished
+    text = FILE.replace("BUDGET", f"10, learn_from: ['{run.directory.path}'], portfolio_without: [bccd-fcos]")
+    config = load_config(text)
+    portfolio = portfolio_of(config, config.space)
+    assert {"s", "s (trials)"} <= set(portfolio.pairs)
+    assert "bccd-fcos" not in portfolio.pairs
+    searched = next(each for each in results.distillers if each.name == "searched")
+    learned = {config.space.sum_of(each.summands).digest: each for each in portfolio.records if "s" in each.gains}
+    assert learned[searched.digest].gains["s"] > 0
+    assert len([each for each in portfolio.records if "s (trials)" in each.gains]) > 5
+    assert searched.digest in {config.space.sum_of(each.summands).digest for each in portfolio.queue(config.space)[:6]}
