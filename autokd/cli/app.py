@@ -71,7 +71,7 @@ class Split(str, Enum):
 def search(
     config_file: ConfigFile,
     run_dir: RunDir = None,
-    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials to evaluate.")] = None,  # noqa: UP045
+    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials; replaces a budget.")] = None,  # noqa: UP045
     workers: Workers = None,
     ray_address: RayAddress = None,
     storage: Storage = None,
@@ -120,7 +120,7 @@ def plan(
         ),
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="Seconds to spend on measuring.")] = 30.0,
-    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials to evaluate.")] = None,  # noqa: UP045
+    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials; replaces a budget.")] = None,  # noqa: UP045
     workers: Workers = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     cache_dir: CacheDir = None,
@@ -317,7 +317,7 @@ def doctor(
 def submit(
     config_file: ConfigFile,
     address: Annotated[str, typer.Option(help="Address of the cluster's job server, e.g. http://127.0.0.1:8265.")],
-    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials to evaluate.")] = None,  # noqa: UP045
+    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials; replaces a budget.")] = None,  # noqa: UP045
     storage: Storage = None,
     run_dir: RunDir = None,
     cache_dir: CacheDir = None,
@@ -368,7 +368,8 @@ def _config(
     from autokd.config import load_config
 
     config = load_config(path)
-    search_updates = {"trials": trials} if trials is not None else {}
+    # A number of trials is asked for in place of the file's budget.
+    search_updates = {"trials": trials, "budget": None} if trials is not None else {}
     runtime_updates: dict[str, object] = {"workers": workers} if workers is not None else {}
     if ray_address is not None:
         runtime_updates["ray_address"] = ray_address
