@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from autokd.config import ResolvedConfig
 from autokd.detectors import detector_family_of, family_notes
 from autokd.files import write_text_atomically
-from autokd.jobs import SEARCHED, Outcome, inactive_words
+from autokd.jobs import NO_DISTILLATION, SEARCHED, Outcome, inactive_words
 from autokd.metrics import TEST_AP, TRAIN_SECONDS, VAL_AP, class_ap, is_part, part_of, size_ap
 from autokd.spec import formula
 from autokd.storage import (
@@ -166,7 +166,9 @@ def _notes(run: RunContext, trained: FullResults) -> tuple[str, ...]:
     if run.config.search.promote_after is not None and run.study.get_trials(deepcopy=False):
         notes.append(_promotion_note(run.facts, trained.distillers))
     gradient_ratio = run.config.full.baseline_gradient_ratio
-    if gradient_ratio == "published":
+    if all(each.name in (NO_DISTILLATION, SEARCHED) for each in trained.distillers):
+        pass  # no preset was trained in full
+    elif gradient_ratio == "published":
         notes.append("The presets were trained with the weights of their papers.")
     else:
         notes.append(

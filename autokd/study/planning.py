@@ -242,10 +242,9 @@ class _Counting:
         length = recipe_length(config.full, self._sizes.train)
         split = split_budget(budget, length.epochs, len(config.full.seeds))
         one_s = costs.start_s + costs.distilled.seconds(length.steps) + self._sizes.val * costs.val_image_s
-        images = math.ceil(split.cost * length.images)
-        seconds = split.cost * one_s
         trainings = 1 + split.candidates[0]
-        return Phase("rungs and race", trainings, images, seconds, seconds, turn="search.budget, full.epochs")
+        images = math.ceil(split.cost * length.images / trainings)
+        return self._phase("rungs and race", trainings, images, split.cost * one_s, "search.budget, full.epochs")
 
     def _proxy(self, length: Length, step: StepCost) -> tuple[int, float]:
         proxy, costs = self._config.proxy, self._costs.recipes["proxy"]

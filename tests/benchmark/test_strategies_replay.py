@@ -1,4 +1,4 @@
-"""Strategies replayed on tables of three made-up pairs: what each chooses, and that it knows nothing of its own pair."""
+"""Strategies replayed on tables of three made-up pairs: what each chooses, knowing nothing of its own pair."""
 
 from __future__ import annotations
 
