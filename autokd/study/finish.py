@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from optuna.trial import TrialState
 
@@ -165,15 +165,8 @@ def _notes(run: RunContext, trained: FullResults) -> tuple[str, ...]:
         notes.append(_teachers_note(run.config, run.preparation.scores))
     if run.config.search.promote_after is not None and run.study.get_trials(deepcopy=False):
         notes.append(_promotion_note(run.facts, trained.distillers))
-    gradient_ratio = run.config.full.baseline_gradient_ratio
-    if all(each.name in (NO_DISTILLATION, SEARCHED) for each in trained.distillers):
-        pass  # no preset was trained in full
-    elif gradient_ratio == "published":
-        notes.append("The presets were trained with the weights of their papers.")
-    else:
-        notes.append(
-            f"The presets were trained at a gradient ratio of {gradient_ratio:g}, kept throughout the training."
-        )
+    if any(each.name not in (NO_DISTILLATION, SEARCHED) for each in trained.distillers):
+        notes.append(_ratio_note(run.config.full.baseline_gradient_ratio))
     specs = [each.spec for each in trained.distillers if each.spec is not None]
     notes += family_notes(specs, detector_family_of(run.config.student))
     for distiller in trained.distillers:
@@ -183,6 +176,12 @@ def _notes(run: RunContext, trained: FullResults) -> tuple[str, ...]:
             elif words := inactive_words(outcome):
                 notes.append(f"{distiller.name}: {outcome.job_id}: {words}")
     return tuple(notes)
+
+
+def _ratio_note(gradient_ratio: float | Literal["published"]) -> str:
+    if gradient_ratio == "published":
+        return "The presets were trained with the weights of their papers."
+    return f"The presets were trained at a gradient ratio of {gradient_ratio:g}, kept throughout the training."
 
 
 def _teachers_note(config: ResolvedConfig, scores: Sequence[TeacherScore]) -> str:
