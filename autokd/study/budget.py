@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 CUTS = (1 / 10, 1 / 3)
 """Parts of a full training after which a candidate is judged."""
@@ -50,6 +51,7 @@ class BudgetSplit:
         return rung == 0 or self.none_races
 
 
+@lru_cache(maxsize=256)
 def split_budget(budget: float, num_epochs: int, num_seeds: int) -> BudgetSplit:
     """Return the largest search that a budget pays.
 
@@ -68,8 +70,9 @@ def _largest(budget: float, cuts: tuple[int, ...], num_rounds: int) -> BudgetSpl
     best = _split(1, cuts, 0, none_races=False)
     for candidates in range(1, MOST_CANDIDATES):
         found = _split(candidates, cuts, num_rounds, none_races=budget >= 4)
-        if found.cost <= budget:
-            best = found
+        if found.cost > budget:  # and so are all larger ones
+            break
+        best = found
     return best
 
 
