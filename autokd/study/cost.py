@@ -23,7 +23,7 @@ def with_cost(run: RunContext, trained: FullResults, summary: SearchSummary) -> 
     """
     if run.config.search.budget is None:
         return summary
-    num_epochs = recipe_length(run.config.full, run.datasets.train.num_images).epochs
+    num_epochs = num_epochs_of(run)
     raced = {run_of(job_id) for job_id in run.facts.job_outcomes() if job_id.startswith("rung-")}
     race = run.facts.race
     seeds = {each.seed for each in race.rounds} if race is not None else set()
@@ -39,6 +39,16 @@ def with_cost(run: RunContext, trained: FullResults, summary: SearchSummary) -> 
             "gain_per_training": None if gain is None or cost == 0 else gain / cost,
         }
     )
+
+
+def num_epochs_of(run: RunContext) -> int:
+    """Return the epochs of a full training.
+
+    Args:
+        run: the run.
+    """
+    train = run.datasets.train
+    return recipe_length(run.config.full, train.num_images, train.frames.num_turned).epochs
 
 
 def run_of(job_id: str) -> tuple[str, int]:
@@ -86,4 +96,4 @@ def _gain(run: RunContext, trained: FullResults) -> float | None:
     return statistics.fmean(ours) - statistics.fmean(none) if ours and none else None
 
 
-__all__ = ["with_cost"]
+__all__ = ["num_epochs_of", "run_of", "with_cost"]

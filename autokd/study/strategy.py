@@ -21,13 +21,14 @@ from autokd.space import AnySpace, PartSpace
 from autokd.storage import read_record
 from autokd.study.budget import BudgetSplit, split_budget
 from autokd.study.context import FullResults, RunContext
+from autokd.study.cost import num_epochs_of
 from autokd.study.distillers import NamedDistiller, baseline_distillers
 from autokd.study.finalists import Finalist, best_trials, full_finalist_seed
 from autokd.study.full_race import FullRace, race_words
 from autokd.study.phased_driver import Phases
 from autokd.study.phases import Stage, proxy_stage, race_finalists, run_jobs, search, train_in_full
 from autokd.study.reward import Reward
-from autokd.training import CHECKPOINT_ARTIFACT, recipe_length
+from autokd.training import CHECKPOINT_ARTIFACT
 
 
 def search_phases(run: RunContext, space: AnySpace, first: FirstTrials) -> Phases[FullResults]:
@@ -53,7 +54,7 @@ def split_of(run: RunContext) -> BudgetSplit:
     """
     budget, full = run.config.search.budget, run.config.full
     assert budget is not None, "the caller has looked"
-    return split_budget(budget, recipe_length(full, run.datasets.train.num_images).epochs, len(full.seeds))
+    return split_budget(budget, num_epochs_of(run), len(full.seeds))
 
 
 def _by_proxies(run: RunContext, space: AnySpace, first: FirstTrials) -> Phases[Finalist | None]:

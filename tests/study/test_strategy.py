@@ -93,7 +93,7 @@ def run_on(folder: Path, budget: float, trainings: Trainings | None = None, **ch
     run = RunContext(
         config=config, study=study, facts=facts, clock=RunClock(facts), observer=SilentObserver(),
         directory=SimpleNamespace(owner="me", path=folder),
-        datasets=SimpleNamespace(train=SimpleNamespace(num_images=80)), **unused,
+        datasets=SimpleNamespace(train=SimpleNamespace(num_images=80, frames=SimpleNamespace(num_turned=0))), **unused,
     )  # type: ignore[arg-type]  # fmt: skip
     first = {name: decisions_of_sum(config.space, [Summand(name)]) for name in ("kd", "cwd", "fitnet")}
     driver = PhasedDriver(search_phases(run, config.space, FirstTrials(first, (), frozenset(first))))

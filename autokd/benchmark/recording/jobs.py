@@ -54,7 +54,7 @@ def record_jobs(
             with scratch.claim(job) as is_ours:
                 if is_ours:
                     # The files of this training go with the temporary folder, so the outcome names none.
-                    outcome = replace(trainer.run(job), artifacts={})
+                    outcome = replace(trainer.run(job), artifacts={}, run_dir="")
                     scratch.save(outcome, about)
                     shown = {n: round(outcome.metrics[n], 4) for n in SHOWN_METRICS if n in outcome.metrics}
                     print(job.id, outcome.status, outcome.cause or "", shown, f"{outcome.seconds:.0f} s", flush=True)
