@@ -81,7 +81,7 @@ def test_the_default_strategy_finds_the_best_and_none_where_nothing_gains(pairs)
 
 
 def test_a_larger_budget_finds_no_less(pairs):
-    small, large = replay(pairs, 2, 6), replay(pairs, 10, 6)
+    small, large = replay(pairs, 2, 3), replay(pairs, 10, 3)
     for name in ("random in full", "presets in full", "ASHA"):
         assert sum(large[name]["x"]) >= sum(small[name]["x"])
 

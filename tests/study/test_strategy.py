@@ -160,6 +160,7 @@ def test_the_cost_stands_in_the_summary(finished):
     assert summary.training_seconds > 0
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_in_a_rung_or_in_the_race_goes_on_to_the_same_end(tmp_path, finished):
     expected = finished[1]
     for dies_at in (3 + split_budget(10, 10, 3).candidates[0], len(finished[2].jobs) - 6):
@@ -182,7 +183,7 @@ def test_none_wins_where_every_distiller_harms(tmp_path):
         assert results.distillers[-1].name == "searched"
 
 
-@pytest.mark.parametrize("budget", [2, 50])
+@pytest.mark.parametrize("budget", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_small_and_large_budgets_run_to_their_end(tmp_path, budget):
     _, results, trainings = run_on(tmp_path, budget)
     assert results.distillers[-1].name == "searched"
