@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -37,8 +37,6 @@ from autokd.spec import Counts, DistillerSpec
 from autokd.spec.families import ANY_FAMILY, DetectorFamily, serves
 from autokd.spec.needs import UNKNOWN
 
-SpaceT = TypeVar("SpaceT", Space, PartSpace)
-
 SHORT_SEARCH = 8
 """Trials up to which a search tries the portfolio alone."""
 OPERATOR_QUEUE = ("fitnet", "pkd", "cwd")
@@ -63,7 +61,7 @@ class Pair:
     family: DetectorFamily | None = None
     counts: Counts = UNKNOWN
 
-    def part_of(self, space: SpaceT) -> tuple[SpaceT, tuple[str, ...]]:
+    def part_of(self, space: AnySpace) -> tuple[AnySpace, tuple[str, ...]]:
         """Return the part of a space that can teach this pair, and a sentence for each option left out.
 
         Args:

@@ -86,7 +86,7 @@ def _prior(
     if config.prior == "published":
         return counted
     known = portfolio or load_portfolio().without(config.portfolio_without)
-    return counted | portfolio_prior(space, known.records)
+    return {**counted, **portfolio_prior(space, known.records)}
 
 
 def make_pruner(config: SearchConfig) -> BasePruner:
