@@ -4,11 +4,12 @@
 ``ResolvedConfig`` of it, from which trainings and digests are made. Torch-free.
 """
 
-from autokd.config.data import CocoData, ShapesData, SplitFolders, VocData, YoloData
+from autokd.config.data import CocoData, Data, ShapesData, SplitFolders, VocData, YoloData
 from autokd.config.detector_sections import DetectorSection, MmdetDetector
 from autokd.config.detectors import Detector, TeacherWeights
 from autokd.config.dump import config_data, config_digest, config_identity, config_yaml
 from autokd.config.frameworks import FrameworkRow, framework_row, register_framework, registered_framework
+from autokd.config.layouts import KNOWN_LAYOUTS, with_layout
 from autokd.config.load import load_config, load_space
 from autokd.config.model import RunConfig, RuntimeConfig, SearchConfig
 from autokd.config.proxy import ProxyRecipe, WarmStart
@@ -20,12 +21,15 @@ from autokd.config.resolved import (
     given_to_full,
     given_to_proxy,
 )
-from autokd.config.torchvision_section import BUILDERS, Backbone, TorchvisionDetector, is_weights_name
+from autokd.config.torchvision_section import BUILDERS, Architecture, Backbone, TorchvisionDetector, is_weights_name
 
 __all__ = [
     "BUILDERS",
+    "KNOWN_LAYOUTS",
+    "Architecture",
     "Backbone",
     "CocoData",
+    "Data",
     "Detector",
     "DetectorSection",
     "FrameworkRow",
@@ -59,4 +63,5 @@ __all__ = [
     "load_space",
     "register_framework",
     "registered_framework",
+    "with_layout",
 ]

@@ -88,7 +88,7 @@ def load_space(path_or_text: str | Path) -> AnySpace:
 def _read_space(document: Document) -> AnySpace:
     if not isinstance(document.data, dict):
         raise document.error((), "a config file is a mapping with the keys data, teacher and student, and maybe space.")
-    if "space" not in document.data:
+    if document.data.get("space") is None:
         return default_space()
     return read_space(document.at("space"))
 

@@ -229,6 +229,24 @@ def _try_lock(stream: IO[str]) -> bool:
     return True
 
 
+def is_in_use(path: Path) -> bool:
+    """Whether a process works on the run of a folder; False on a file system without locks.
+
+    Args:
+        path: run directory.
+    """
+    try:
+        with open(path / ".lock", encoding="utf-8") as lock:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (OSError, ImportError):
+        return False
+    return False
+
+
 def _parsed(text: str) -> dict[str, Any]:
     try:
         data = json.loads(text or "{}")

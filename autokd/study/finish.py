@@ -24,6 +24,7 @@ from autokd.storage import (
     Entry,
     Results,
     SearchSummary,
+    StudentCard,
     StudyFacts,
     TeacherResult,
     read_record,
@@ -219,6 +220,15 @@ def _write_student(run: RunContext, winner: NamedDistiller, trained: FullResults
         run.observer.say("no full training finished, so no student.pt is written")
         return
     copy_file_atomically(max(files, key=itemgetter(0))[1], run.directory.weights_path)
+    train = run.datasets.train
+    StudentCard(
+        name=run.config.name,
+        detector=run.config.student,
+        classes=train.classes,
+        category_ids=train.category_ids,
+        image_size_px=train.image_size_px,
+        has_two_frames=train.frames.has_two,
+    ).write(run.directory.path)
     export_student(run.config, run.datasets, run.directory.weights_path, run.directory.path)
 
 

@@ -5,11 +5,11 @@ Everything that a run finds out is stored in the study's database at once, so th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from autokd.config import ResolvedConfig, RunConfig, config_digest
+from autokd.config import ResolvedConfig, RunConfig, config_data, config_digest
 from autokd.data import content_of, load_datasets
 from autokd.detectors import (
     check_trainable,
@@ -43,7 +43,9 @@ from autokd.study.phases import train_in_full
 from autokd.study.planning import make_plan
 from autokd.study.resume import RunClock, claim_study, end_open_trials
 from autokd.study.strategy import search_phases
+from autokd.study.tracked_driver import TrackedDriver, run_summary
 from autokd.temporary import remove_abandoned
+from autokd.tracking import TrackedRun, Trackers, check_trackers, open_trackers
 from autokd.training import TrainingEvaluatorFactory, prepare
 
 
@@ -56,6 +58,7 @@ def run_search(
     resume: bool = False,
     observer: Observer | None = None,
     forecast_s: float = 0.0,
+    trackers: Sequence[str] = (),
 ) -> Results:
     """Search a distiller, train the winner in full beside the baselines, and write everything into a run directory.
 
@@ -69,6 +72,7 @@ def run_search(
         resume: continue the run in ``directory``.
         observer: receiver of progress; None: progress is discarded.
         forecast_s: seconds to measure before a new run, for a line of what it costs; 0: no line.
+        trackers: names of the trackers that receive curves and results (``autokd.tracking.TRACKERS``).
 
     Returns:
         The content of results.json.
@@ -76,6 +80,7 @@ def run_search(
     Raises:
         AutoKDError: if the input is wrong, before anything is trained; its subclass names the kind.
     """
+    check_trackers(trackers)
     observer = observer or SilentObserver()
     make_writable(cache_dir)
     config = resolve(config)
@@ -102,8 +107,7 @@ def run_search(
         forecast_s=0.0 if resume else forecast_s,
     ) as run:
         phases = search_phases(run, space, first)  # a generator: nothing has been trained yet
-        trained = _execute(run, phases)
-        return write_results(run, trained)
+        return _execute(run, phases, trackers)
 
 
 def run_distill(
@@ -114,6 +118,7 @@ def run_distill(
     cache_dir: Path,
     resume: bool = False,
     observer: Observer | None = None,
+    trackers: Sequence[str] = (),
 ) -> Results:
     """Train the student in full with a given distiller, beside the configuration's baselines; nothing is searched.
 
@@ -124,6 +129,7 @@ def run_distill(
         cache_dir: folder of trained teachers and cached features, shared by runs.
         resume: continue the run in ``directory``.
         observer: receiver of progress; None: progress is discarded.
+        trackers: names of the trackers that receive curves and results (``autokd.tracking.TRACKERS``).
 
     Returns:
         The content of results.json.
@@ -132,6 +138,7 @@ def run_distill(
         ConfigError: if this pair of detectors cannot supply what the distiller reads, before anything is trained.
         AutoKDError: if other input is wrong, before anything is trained.
     """
+    check_trackers(trackers)
     observer = observer or SilentObserver()
     make_writable(cache_dir)
     config = resolve(config)
@@ -152,8 +159,7 @@ def run_distill(
         distillers = baseline_distillers(config.full, family)
         if all(baseline.digest != spec.digest for baseline in distillers):
             distillers.append(NamedDistiller(spec.name or "given", spec))
-        trained = _execute(run, train_in_full(run, distillers))
-        return write_results(run, trained)
+        return _execute(run, train_in_full(run, distillers), trackers)
 
 
 def _published(config: ResolvedConfig, family: str | None, *others: DistillerSpec) -> list[DistillerSpec]:
@@ -230,13 +236,24 @@ def _open_run(
             )
 
 
-def _execute(run: RunContext, phases: Phases[FullResults]) -> FullResults:
+def _execute(run: RunContext, phases: Phases[FullResults], trackers: Sequence[str]) -> Results:
+    """Train all phases under the trackers, write the results, and let the trackers have them."""
+    about = TrackedRun(run.config.name, run.directory.path, run.directory.owner, config_data(run.config))
+    with open_trackers(trackers, about) as tracking:
+        results = write_results(run, _train(run, phases, tracking))
+        if tracking:
+            tracking.finish(run_summary(run, results))
+        return results
+
+
+def _train(run: RunContext, phases: Phases[FullResults], tracking: Trackers) -> FullResults:
     """Lead a runtime through all phases; if the database answers every job, no runtime is started."""
     driver = PhasedDriver(phases)
     try:
         if not driver.is_done:
             with make_runtime(run.config.runtime) as runtime:
-                runtime.run(driver, run.factory, job_timeouts_s=HardLimits(run))
+                shown = TrackedDriver(driver, tracking) if tracking else driver
+                runtime.run(shown, run.factory, job_timeouts_s=HardLimits(run))
     except BaseException:
         # Ctrl-C included. Back in the queue, the trials in flight are the first that a resumed run evaluates. If the
         # database is what failed, the resumed run puts them back.
