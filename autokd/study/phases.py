@@ -145,15 +145,19 @@ def train_in_full(run: RunContext, distillers: Sequence[NamedDistiller]) -> Phas
 def run_jobs(run: RunContext, name: str, jobs: Iterable[Job]) -> Phases[dict[str, Outcome]]:
     """Run a list of jobs, except those whose outcome the database holds; return all outcomes by job id.
 
-    A training whose files are gone counts as not done.
+    A training whose files are gone counts as not done, unless it was cut off: its metrics are all that counts, and its
+    checkpoint goes once it is continued or not promoted.
 
     Args:
         run: the run.
         name: name of the stage, for the observer.
         jobs: jobs to run.
     """
+    jobs = list(jobs)
+    cut_off = {job.id for job in jobs if job.stop_after is not None}
     finished = run.facts.finished_outcomes().items()
-    known = {job_id: outcome for job_id, outcome in finished if outcome.has_files(run.directory.path)}
+    folder = run.directory.path
+    known = {job_id: outcome for job_id, outcome in finished if job_id in cut_off or outcome.has_files(folder)}
     batch = BatchDriver(name, jobs, known, run.facts.add_job_outcome, run.observer)
     if batch.is_missing_any:
         yield batch
