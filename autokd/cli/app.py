@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
 import typer
 
@@ -16,6 +16,8 @@ from autokd.cli import inspection
 from autokd.cli import predict as predicting
 from autokd.cli import results as looking_back
 from autokd.cli.benchmark import benchmark_app
+from autokd.cli.cache import cache_app
+from autokd.cli.disk_errors import disk_words
 from autokd.cli.ending import ended_by_signals, ending
 from autokd.cli.options import (
     AsJson,
@@ -43,6 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(benchmark_app, name="benchmark")
+app.add_typer(cache_app, name="cache")
 
 
 @app.command()
@@ -216,17 +219,26 @@ def main() -> None:
         try:
             app(args=[with_home(argument) for argument in sys.argv[1:]], standalone_mode=True)
         except AutoKDError as error:
-            typer.secho(f"autokd: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
-            sys.exit(2)
+            _refuse(str(error))
         except SystemExit as end:
             if end.code != _INTERRUPTED:
                 raise
         except KeyboardInterrupt:
             pass
+        except Exception as error:
+            words = disk_words(error)
+            if words is None:
+                raise
+            _refuse(words)
         else:
             return
         ending.say()
         sys.exit(ending.exit_code)
+
+
+def _refuse(words: str) -> NoReturn:
+    typer.secho(f"autokd: {words}", err=True, fg="red" if sys.stderr.isatty() else None)
+    sys.exit(2)
 
 
 _INTERRUPTED = 130

@@ -24,7 +24,13 @@ class PartRow(NamedTuple):
 
 
 PART_FAMILIES: dict[str, tuple[PartRow, ...]] = {
-    "maps": (PartRow("fitnet", 300), PartRow("pkd", 300), PartRow("mgd", 300)),
+    "maps": (
+        PartRow("fitnet", 300),
+        PartRow("pkd", 300),
+        PartRow("mgd", 300),
+        PartRow("feature_kd", 300),
+        PartRow("lightly", 300),
+    ),
     "channels": (PartRow("cwd", 300), PartRow("dist", 3)),
     "semantic_guided": (PartRow("g_detkd_sgfi", 300),),
     "regions": (PartRow("fgd", 3000), PartRow("score_weighted", 300), PartRow("fbkd", 30), PartRow("detkds", 30)),
@@ -32,7 +38,8 @@ PART_FAMILIES: dict[str, tuple[PartRow, ...]] = {
     "contrast": (PartRow("g_detkd_contrastive", 3),),
     "crossed_heads": (PartRow("crosskd", 300), PartRow("bckd", 300)),
     "logits": (PartRow("kd", 3), PartRow("dkd", 3), PartRow("logit_standardization", 3)),
-    "localization": (PartRow("ld", 300),),
+    "localization": (PartRow("ld", 300), PartRow("d_fine_localization", 30)),
+    "queries": (PartRow("kd_detr", 30),),
     "relations": (PartRow("at", 3), PartRow("gram", 3), PartRow("sp", 3), PartRow("rkd", 3), PartRow("mlkd", 3)),
 }
 """Family -> its presets. ``g_detkd`` is no row: it is the sum of two of them."""

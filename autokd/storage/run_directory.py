@@ -15,7 +15,8 @@ from typing import IO, Any
 from autokd.config import ResolvedConfig, config_data, config_identity, config_yaml
 from autokd.documents import load_document
 from autokd.errors import ConfigError, StorageError
-from autokd.files import without_following, write_text_atomically
+from autokd.files import write_text_atomically
+from autokd.locks import without_following
 from autokd.temporary import is_temporary, remove_temporary
 
 logger = logging.getLogger(__name__)

@@ -189,7 +189,7 @@ def _ratio_note(gradient_ratio: float | Literal["published"]) -> str:
 def _teachers_note(config: ResolvedConfig, scores: Sequence[TeacherScore]) -> str:
     factors = config.teacher_weights
     shares = factors if isinstance(factors, str) else "as " + " : ".join(f"{factor:g}" for factor in factors)
-    precisions = ", ".join(f"{score.val_ap:.4f}" for score in scores)
+    precisions = ", ".join("none" if score.val_ap is None else f"{score.val_ap:.4f}" for score in scores)
     return (
         f"{len(scores)} teachers share the loss ({shares}); val AP in the file's order: {precisions}. The row "
         "'teacher' is the best of them on val."

@@ -25,7 +25,7 @@ from autokd.jobs import NO_DISTILLATION
 from autokd.portfolio import Portfolio
 from autokd.presets import load_distiller
 from autokd.runtime import make_runtime
-from autokd.runtime.resources import own_resources
+from autokd.runtime.resources import has_local_gpus
 from autokd.search import make_pruner, make_sampler
 from autokd.space import AnySpace
 from autokd.spec import DistillerSpec
@@ -41,12 +41,13 @@ from autokd.study.observer import Observer, SilentObserver
 from autokd.study.phased_driver import PhasedDriver, Phases
 from autokd.study.phases import train_in_full
 from autokd.study.planning import make_plan
+from autokd.study.preparing import prepare_run
 from autokd.study.resume import RunClock, claim_study, end_open_trials
 from autokd.study.strategy import search_phases
 from autokd.study.tracked_driver import TrackedDriver, run_summary
 from autokd.temporary import remove_abandoned
 from autokd.tracking import TrackedRun, Trackers, check_trackers, open_trackers
-from autokd.training import TrainingEvaluatorFactory, prepare
+from autokd.training import TrainingEvaluatorFactory
 
 
 def run_search(
@@ -194,7 +195,9 @@ def _open_run(
         remove_abandoned(cache_dir)
         datasets = load_datasets(config.data, cache_dir)
     try_detectors(config, datasets.classes, datasets.train.image_size_px)
-    if forecast_s > 0:
+    runtime = config.runtime
+    if forecast_s > 0 and (runtime.ray_address is None or has_local_gpus(runtime.gpus_per_worker)):
+        # A head node without GPUs would measure its own cores, for long.
         bill = make_plan(config, cache_dir=cache_dir, budget_s=forecast_s, datasets=datasets)
         observer.say(bill.line())
         if excess := bill.excess():
@@ -213,14 +216,7 @@ def _open_run(
         facts = StudyFacts(study)
         clock = RunClock(facts)
         with clock.running(), heartbeat(study, run_directory.owner) if storage_url else nullcontext():
-            preparation = prepare(
-                config,
-                datasets,
-                cache_dir,
-                seeds=proxy_seeds,
-                device=own_resources(0, config.runtime.gpus_per_worker).device,
-                on_progress=observer.stage,
-            )
+            prepared = prepare_run(config, datasets, cache_dir, proxy_seeds, facts, observer)
             yield RunContext(
                 config=config.model_copy(update={"name": run_directory.name}),
                 directory=run_directory,
@@ -228,8 +224,8 @@ def _open_run(
                 facts=facts,
                 clock=clock,
                 datasets=datasets,
-                preparation=preparation,
-                factory=TrainingEvaluatorFactory(config, cache_dir, run_directory.path, datasets),
+                preparation=prepared.preparation,
+                factory=TrainingEvaluatorFactory(prepared.config, cache_dir, run_directory.path, datasets),
                 observer=observer,
                 cache_dir=cache_dir,
                 storage_url=storage_url,
