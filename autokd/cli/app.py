@@ -56,7 +56,7 @@ app.add_typer(cache_app, name="cache")
 def search(
     config_file: ConfigFile,
     run_dir: RunDir = None,
-    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials to evaluate.")] = None,  # noqa: UP045
+    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials; replaces a budget.")] = None,  # noqa: UP045
     workers: Workers = None,
     ray_address: RayAddress = None,
     storage: Storage = None,
@@ -109,7 +109,7 @@ def plan(
         ),
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="Seconds to spend on measuring.")] = 30.0,
-    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials to evaluate.")] = None,  # noqa: UP045
+    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials; replaces a budget.")] = None,  # noqa: UP045
     workers: Workers = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     cache_dir: CacheDir = None,
@@ -173,7 +173,7 @@ def distill(
 def submit(
     config_file: ConfigFile,
     address: Annotated[str, typer.Option(help="Address of the cluster's job server, e.g. http://127.0.0.1:8265.")],
-    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials to evaluate.")] = None,  # noqa: UP045
+    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials; replaces a budget.")] = None,  # noqa: UP045
     storage: Storage = None,
     run_dir: RunDir = None,
     cache_dir: CacheDir = None,

@@ -183,7 +183,9 @@ def _comparison(columns: list[dict[str, Any]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("", *(Text(each["name"] or each["id"]) for each in columns))
+    table = Table("")
+    for each in columns:
+        table.add_column(Text(each["name"] or each["id"]))  # a name is no markup
     for key in ("id", "state", "trials", "best", "best_formula", "winner", "winner_ap", "none_ap"):
         values = (each[key] for each in columns)
         table.add_row(

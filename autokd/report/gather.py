@@ -139,9 +139,26 @@ def _search_view(
         pruned=sum(trial.status == "pruned" for trial in trials),
         reused=sum(trial.reused_from is not None for trial in trials),
         seconds=results.search.seconds if results is not None else StudyFacts(study).seconds_used,
+        cost=_cost_words(results.search) if results is not None else "",
         direction="minimize" if study.direction.name == "MINIMIZE" else "maximize",
         none_value=0.0,
     )
+
+
+def _cost_words(search: SearchSummary) -> str:
+    """Return the cost of a search with a budget, and the gain in val AP that each full training and hour bought."""
+    if search.full_trainings is None:
+        return ""
+    words = f"It cost {search.full_trainings:.1f} full trainings"
+    hours = (search.training_seconds or 0.0) / 3600
+    if hours:
+        words += f" ({hours:.2f} hours of a worker)"
+    if search.gain_per_training is None:
+        return f"{words}."
+    words += f", which bought {search.gain_per_training:+.5f} val AP over none each"
+    if hours:
+        words += f", {search.gain_per_training * search.full_trainings / hours:+.4f} an hour"
+    return f"{words}."
 
 
 def _configuration(run_dir: Path) -> tuple[str, Mapping[str, Any]]:
