@@ -15,7 +15,7 @@ from autokd.training.loop import EpochResult
 from autokd.training.measure.validation import validate
 from autokd.training.optim.averaging import averaged
 
-FRACTIONS = (1 / 10, 1 / 3, 2 / 3)
+FRACTIONS = (1 / 10, 1 / 3)
 """Parts of a training after which it is measured, beside its end."""
 RAW_AP = "raw_ap"
 """Metric: AP on val of the weights themselves, where the others are those of a moving average."""
@@ -37,9 +37,9 @@ def measured_epochs(num_epochs: int) -> tuple[int, ...]:
 class CurveTraining(FullTraining):
     """A full training whose reports hold the parts of a proxy's reward after some epochs.
 
-    These are, named as by proxies, AP, AP50 and the worst class's AP on val, the validation loss with
-    its parts, and CKA: of the averaged weights if the recipe averages them, AP of the weights themselves beside it. The
-    steps of the training, and its result, are those of a full training.
+    These are, named as by proxies, AP, AP50 and the worst class's AP on val, the validation loss with its parts, and
+    CKA: of the averaged weights if the recipe averages them, and the last time AP of the weights themselves beside it.
+    The steps of the training, and its result, are those of a full training.
     """
 
     def __init__(self, job: Job, assets: TrainingAssets) -> None:
@@ -53,7 +53,7 @@ class CurveTraining(FullTraining):
             return metrics
         with averaged(self._average):
             metrics |= self._measure_val(student, deadline)
-        if self._average is not None:
+        if self._average is not None and result.epoch == self._measured[-1]:
             dataset = self._assets.data.full.val
             metrics[RAW_AP] = self._assets.data.meter(dataset).score(self._detect(student, dataset, deadline)).map_50_95
         return metrics
