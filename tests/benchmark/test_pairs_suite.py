@@ -6,6 +6,7 @@ import pytest
 
 from autokd.benchmark import BenchmarkRow, DistillerBenchmark
 from autokd.benchmark.recording.curves import measured_epochs
+from autokd.detectors import detector_family_of
 from autokd.jobs import Outcome
 from autokd.presets import load_preset
 from experiments.pairs import record, tables
@@ -97,7 +98,7 @@ def test_a_record_is_of_todays_training_and_of_the_pairs_own_file(pair):
     table = tables.suite()[pair]
     known = {label for label, _ in record.planned()}
     assert {row.spec.name for row in table} <= known
-    family = record.config_of(pair).student.framework and record.supply_of(pair).family
+    family = detector_family_of(record.config_of(pair).student)
     for row in table:
         assert record.distiller_of(row.spec.name, family).digest == row.digest
     assert (tables.RECORDS / f"{pair}.jsonl.gz").stat().st_size < 2_000_000
