@@ -31,7 +31,7 @@ def test_a_label_is_a_sum_of_presets_at_their_strengths():
 
 
 def test_the_plan_names_every_training_once_and_begins_with_none():
-    plan = list(record.planned())
+    plan = record.Suite(record.HERE).plan
     assert len(plan) == len(set(plan))
     assert plan[:2] == [("none", 0), ("none", 1)]
     assert {label for label, seed in plan if seed == 1} <= {label for label, seed in plan if seed == 0}
@@ -96,9 +96,10 @@ def test_the_tables_of_the_readme_come_out_of_the_records(name):
 @pytest.mark.parametrize("pair", tables.suite())
 def test_a_record_is_of_todays_training_and_of_the_pairs_own_file(pair):
     table = tables.suite()[pair]
-    known = {label for label, _ in record.planned()}
+    suite = record.Suite(record.HERE)
+    known = {label for label, _ in suite.plan}
     assert {row.spec.name for row in table} <= known
-    family = detector_family_of(record.config_of(pair).student)
+    family = detector_family_of(suite.config_of(pair).student)
     for row in table:
         assert record.distiller_of(row.spec.name, family).digest == row.digest
     assert (tables.RECORDS / f"{pair}.jsonl.gz").stat().st_size < 2_000_000
