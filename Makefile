@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint types fast slow bench clean
+.PHONY: help demo test lint types fast slow docs bench clean
 
 help:
 	@echo "make demo   install, then search a distiller on generated images (about five minutes on two cores)"
 	@echo "make test   install with the development extra; lint, floors, types, tests"
 	@echo "make lint | types | fast | slow   the parts of make test"
+	@echo "make docs   build the documentation as a site, in site/"
 	@echo "make bench  compare samplers on the recorded table of distillers (about nine minutes on two cores)"
 
 # torch and torchvision go in together and first, so that their builds match.
@@ -30,8 +31,8 @@ demo: $(VENV)/installed
 test: lint types fast slow
 
 lint: $(VENV)/installed-dev
-	$(BIN)/ruff check autokd dashboard tests experiments
-	$(BIN)/ruff format --check autokd dashboard tests experiments
+	$(BIN)/ruff check autokd dashboard tests experiments docs
+	$(BIN)/ruff format --check autokd dashboard tests experiments docs
 	$(BIN)/lint-imports
 
 types: $(VENV)/installed-dev
@@ -45,8 +46,11 @@ slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "slow and not ray" -n 2
 	$(BIN)/python -m pytest -m ray
 
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 bench: $(VENV)/installed
 	$(BIN)/autokd benchmark compare experiments/distiller_benchmark/table.jsonl.gz
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

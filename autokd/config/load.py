@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from autokd.config.data import CocoData, SplitFolders, VocData, YoloData
 from autokd.config.detectors import Detector
+from autokd.config.examples import or_example
 from autokd.config.layouts import KNOWN_LAYOUTS, with_layout
 from autokd.config.model import RunConfig
 from autokd.config.problems import located_error
@@ -24,7 +25,7 @@ def load_config(path_or_text: str | Path) -> RunConfig:
     """Read and check a config file, before anything is trained.
 
     Args:
-        path_or_text: path of a YAML file, or its text.
+        path_or_text: path of a YAML file, its text, or the name of a file of the package ("quickstart").
 
     Returns:
         The configuration as written, with absolute paths. ``autokd.detectors.resolve`` fills in its recipes.
@@ -34,7 +35,7 @@ def load_config(path_or_text: str | Path) -> RunConfig:
         SpaceError: if ``space`` offers something that no distiller can use, or nothing.
         SpecError: for a misspelled operator or parameter in ``space``.
     """
-    document = load_document(path_or_text)
+    document = load_document(or_example(path_or_text))
     space = _read_space(document)
     _require_layout(document)
     try:
@@ -75,7 +76,7 @@ def load_space(path_or_text: str | Path) -> Space:
         SpaceError: if the space offers something that no distiller can use, or nothing.
         SpecError: for a misspelled operator or parameter.
     """
-    document = load_document(path_or_text)
+    document = load_document(or_example(path_or_text))
     space = _read_space(document)
     for key in document.data:
         if key not in RunConfig.model_fields:
