@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint types fast slow docs bench clean
+.PHONY: help demo test lint types fast slow chaos docs bench clean
 
 help:
 	@echo "make demo   install, then search a distiller on generated images (about five minutes on two cores)"
 	@echo "make test   install with the development extra; lint, floors, types, tests"
 	@echo "make lint | types | fast | slow   the parts of make test"
+	@echo "make chaos  strike a real search by 200 random faults and read 20,000 random files (about 40 minutes on two cores)"
 	@echo "make docs   build the documentation as a site, in site/"
 	@echo "make bench  compare samplers on the recorded table of distillers (about nine minutes on two cores)"
 
@@ -45,6 +46,17 @@ fast: $(VENV)/installed-dev
 slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "slow and not ray" -n 2
 	$(BIN)/python -m pytest -m ray
+
+# Faults over a real search, and random inputs; both go on where they were cut off. Two processes, one for each core.
+CHAOS ?= 200
+FUZZ ?= 20000
+SEED ?= 1
+chaos: $(VENV)/installed-dev
+	mkdir -p build
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=explore AUTOKD_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz -n 2
+	for part in 0 1; do OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --count $(CHAOS) --seed $(SEED) --part $$part/2 \
+		--record build/chaos-$(SEED)-$$part.jsonl > build/chaos-$(SEED)-$$part.log & pids="$$pids $$!"; done; \
+		rc=0; for pid in $$pids; do wait $$pid || rc=1; done; tail -n 20 build/chaos-$(SEED)-?.log; exit $$rc
 
 docs: $(VENV)/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

@@ -273,7 +273,7 @@ def run_directory(config: RunConfig, run_dir: str | Path | None = None, distille
     from autokd.files import name_problem
 
     if run_dir is not None:
-        return Path(run_dir)
+        return Path(run_dir).expanduser()
     for name in (config.name, distiller):
         problem = name_problem(name) if name else None
         if problem is not None:
@@ -291,7 +291,7 @@ def cache_directory(cache_dir: str | Path | None = None) -> Path:
         cache_dir: folder that the user asked for; None: the environment variable AUTOKD_CACHE, or ``.autokd_cache``.
     """
     # Absolute: workers, which Ray starts in folders of their own, must find it too.
-    return Path(cache_dir or os.environ.get("AUTOKD_CACHE") or CACHE).absolute()
+    return Path(cache_dir or os.environ.get("AUTOKD_CACHE") or CACHE).expanduser().absolute()
 
 
 def _as_yaml_data(value: Any) -> Any:

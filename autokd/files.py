@@ -17,13 +17,13 @@ import json
 import os
 import shutil
 import stat
-import time
 import unicodedata
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from autokd.temporary import remove_abandoned, temporary_name
 
 try:
     import fcntl
@@ -37,8 +37,6 @@ _DIGEST_LENGTH = 16
 """Hexadecimal digits of a digest, 64 bits: enough that two of the thousands in a cache do not meet by chance."""
 
 _BLOCK_BYTES = 1 << 20
-_ABANDONED_S = 24 * 3600
-"""Age after which a temporary folder belongs to a process that was killed."""
 
 
 # ------------------------------------------------------------------------------------------- digests
@@ -91,7 +89,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         removed if the block raises.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary_name(path)
+    temporary = temporary_name(path)
     try:
         yield temporary
         # A rename may reach the disk before the content does: after a power cut the file would be whole by its name
@@ -166,8 +164,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _refuse_foreign_links(path)
-    _remove_abandoned(path)
-    temporary = _temporary_name(path)
+    remove_abandoned(path.parent, f".{path.name}.*.part")
+    temporary = temporary_name(path)
     temporary.mkdir()
     try:
         yield temporary
@@ -187,20 +185,6 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return data if isinstance(data, dict) else None
-
-
-def _temporary_name(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove temporary folders of ``path`` that killed processes left: nothing was written in them for a day."""
-    for part in path.parent.glob(f".{path.name}.*.part"):
-        # Another process may remove the same folder at the same time, or finish and rename it.
-        with contextlib.suppress(OSError):
-            newest = max(file.stat().st_mtime for file in (part, *part.rglob("*")))
-            if time.time() - newest > _ABANDONED_S:
-                shutil.rmtree(part, ignore_errors=True)
 
 
 def make_private_folder(path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol, cast
 
 from autokd.spec import DistillerSpec
@@ -196,7 +197,9 @@ class Outcome:
         message: the error of a failed job.
         reports: all reports of the job.
         seconds: time from the job's begin to its end.
-        artifacts: path of each file that the worker wrote, by name ("weights", "distiller", "detections_test", ...).
+        artifacts: path of each file that the worker wrote, relative to the run directory, by name ("weights",
+            "distiller", "detections_test", ...); absolute in outcomes of older versions.
+        run_dir: the run directory when the worker wrote them; ``file`` finds them after a move too.
         worker: host and process that ran the job.
         inactive_terms: names of the distiller's relative terms of which no gradient could be measured in the whole
             training; their weight was 0.
@@ -211,12 +214,37 @@ class Outcome:
     reports: tuple[Report, ...] = ()
     seconds: float = 0.0
     artifacts: Mapping[str, str] = field(default_factory=dict)
+    run_dir: str = ""
     worker: str = ""
     inactive_terms: tuple[str, ...] = ()
     is_inactive: bool = False
 
     def __post_init__(self) -> None:
         assert (self.status == "failed") == (self.cause is not None), "a cause goes with failure alone"
+
+    def file(self, name: str, run_dir: Path | None = None) -> Path | None:
+        """Return a file that the worker wrote.
+
+        Args:
+            name: its name among ``artifacts``.
+            run_dir: the run directory as it is called now; None: as it was called then.
+
+        Returns:
+            Its path there, or in the directory of then (another driver of the study has one of its own); None: the
+            worker wrote none, or it is gone.
+        """
+        if name not in self.artifacts:
+            return None
+        folders = [Path(folder) for folder in (run_dir, self.run_dir) if folder]
+        return next((path for folder in folders if (path := folder / self.artifacts[name]).is_file()), None)
+
+    def has_files(self, run_dir: Path) -> bool:
+        """Return whether every file that the worker wrote is still there.
+
+        Args:
+            run_dir: the run directory as it is called now.
+        """
+        return all(self.file(name, run_dir) is not None for name in self.artifacts)
 
 
 def inactive_words(outcome: Outcome) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from enum import Enum
@@ -12,6 +13,7 @@ import typer
 
 from autokd import api
 from autokd.cli.benchmark import benchmark_app
+from autokd.cli.ending import ended_by_signals, ending
 from autokd.errors import AutoKDError
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ def search(
     from autokd.cli.storage import chosen_storage  # it loads Optuna, for which an error in the config should not wait
 
     address = chosen_storage(storage)
-    directory = api.run_directory(config, run_dir)
+    directory = ending.run_dir = api.run_directory(config, run_dir)
     from autokd.cli.live import live_view  # it loads torch, for which an error in the config should not wait
 
     with live_view() as view:
@@ -160,7 +162,7 @@ def distill(
 ) -> None:
     """Train the student in full with a given distiller or preset, beside the baselines; no search."""
     config = _config(config_file, workers=workers, ray_address=ray_address)
-    directory = api.run_directory(config, run_dir, api.distiller_name(distiller))
+    directory = ending.run_dir = api.run_directory(config, run_dir, api.distiller_name(distiller))
     from autokd.cli.live import live_view  # it loads torch, for which an error in the config should not wait
 
     with live_view() as view:
@@ -349,17 +351,31 @@ times as many, spinning threads take the cores from each other on a machine that
 
 
 def main() -> None:
-    """Run the command line; an AutoKDError ends it with its message and exit code 2, Ctrl-C with 130."""
+    """Run the command line; an AutoKDError ends it with its message and exit code 2, a signal with 128 + its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale without the table's characters must not end a run
+            stream.reconfigure(errors="replace")
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))  # libgomp reads it when torch loads it
-    try:
-        app(standalone_mode=True)
-    except AutoKDError as error:
-        typer.secho(f"autokd: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.secho("autokd: interrupted. What has finished is kept; continue with --resume.", err=True)
-        sys.exit(130)
+    with ended_by_signals():
+        try:
+            app(standalone_mode=True)
+        except AutoKDError as error:
+            typer.secho(f"autokd: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
+            sys.exit(2)
+        except SystemExit as end:
+            if end.code != _INTERRUPTED:
+                raise
+        except KeyboardInterrupt:
+            pass
+        else:
+            return
+        ending.say()
+        sys.exit(ending.exit_code)
+
+
+_INTERRUPTED = 130
+"""Exit code in which Typer turns a KeyboardInterrupt, without a word."""
 
 
 def _config(

@@ -41,6 +41,8 @@ def data_lines(config: RunConfig, cache_dir: Path, *, whole: bool) -> Iterator[s
     if datasets.test_is_val:
         yield "test: val, on which the winner is chosen too"
     yield from datasets.shared_images
+    if datasets.frames_note:
+        yield datasets.frames_note
 
 
 def presets_table() -> Table:

@@ -7,7 +7,7 @@
 from autokd.config.data import CocoData, ShapesData, SplitFolders, VocData, YoloData
 from autokd.config.detector_sections import DetectorSection, MmdetDetector
 from autokd.config.detectors import Detector, TeacherWeights
-from autokd.config.dump import config_data, config_digest, config_yaml
+from autokd.config.dump import config_data, config_digest, config_identity, config_yaml
 from autokd.config.frameworks import FrameworkRow, framework_row, register_framework, registered_framework
 from autokd.config.load import load_config, load_space
 from autokd.config.model import RunConfig, RuntimeConfig, SearchConfig
@@ -49,6 +49,7 @@ __all__ = [
     "complete_recipes",
     "config_data",
     "config_digest",
+    "config_identity",
     "config_yaml",
     "framework_row",
     "given_to_full",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
@@ -51,6 +51,8 @@ ImageFolders = Annotated[
 class CocoData(Section):
     """A detection data set in COCO's format."""
 
+    written_if_set: ClassVar[frozenset[str]] = frozenset({"orientations"})
+
     format: Literal["coco"] = "coco"
     """COCO's annotation format. The key may be left out."""
     root: Path
@@ -68,6 +70,9 @@ class CocoData(Section):
     image_size_px: SizePx = (480, 640)
     """Height and width of the network's input, in pixels. Images are scaled into it with their aspect ratio kept, and
     padded at the right and the bottom."""
+    orientations: Literal["one", "two", "auto"] = "one"
+    """Frames of the network's input. one: ``image_size_px`` for all images. two: images that lie across it have the
+    same frame turned, and batches hold images of one frame. auto: two if pictures then fill at least a tenth more."""
 
     @model_validator(mode="after")
     def _has_a_folder_for_the_test_images(self) -> CocoData:
@@ -78,6 +83,8 @@ class CocoData(Section):
 
 class VocData(Section):
     """A detection data set in Pascal VOC's format, converted into the cache."""
+
+    written_if_set: ClassVar[frozenset[str]] = frozenset({"orientations"})
 
     format: Literal["voc"]
     """Pascal VOC: an XML file an image."""
@@ -95,10 +102,14 @@ class VocData(Section):
     """The test images, likewise. null: results are reported on the validation images, with a note."""
     image_size_px: SizePx = (480, 640)
     """Height and width of the network's input, in pixels."""
+    orientations: Literal["one", "two", "auto"] = "one"
+    """Frames of the network's input, as for COCO's format."""
 
 
 class YoloData(Section):
     """A detection data set in YOLO's format, converted into the cache."""
+
+    written_if_set: ClassVar[frozenset[str]] = frozenset({"orientations"})
 
     format: Literal["yolo"]
     """YOLO: a text file an image, and a ``data.yaml`` that names splits and classes."""
@@ -108,6 +119,8 @@ class YoloData(Section):
     """File with ``train``, ``val``, ``names``, and maybe ``test`` and ``path``, relative to ``root``."""
     image_size_px: SizePx = (480, 640)
     """Height and width of the network's input, in pixels."""
+    orientations: Literal["one", "two", "auto"] = "one"
+    """Frames of the network's input, as for COCO's format."""
 
 
 Data = Annotated[ShapesData | CocoData | VocData | YoloData, Field(discriminator="format")]

@@ -76,6 +76,13 @@ class RuntimeConfig(Section):
     gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """GPUs of each worker; workers with fractions share a GPU. auto: the GPUs divided by the number of workers, 0 if
     there is none."""
+    decode_threads: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Threads of each worker that decode and augment images ahead of the training; 0: the training's own thread does.
+    auto: beside a GPU the worker's CPU threads, at most 8; on a CPU 0, since they would take its time from the
+    training."""
+    decode_on: Literal["cpu", "gpu"] = "cpu"
+    """Decoder of images that are not kept in memory. cpu: the host's. gpu: torchvision's of JPEG files on the card, if
+    it has one; pixels then differ by rounding."""
     max_worker_losses: Annotated[int, Field(ge=0)] = 1
     """Number of times in a row that a training is repeated after its worker died without another epoch; then it fails
     with the cause worker_lost. Workers that were asked to end (SIGTERM) do not count."""
@@ -86,6 +93,9 @@ class RuntimeConfig(Section):
     full_processes: PositiveInt = 1
     """Number of processes, each with a GPU if there are any, that share every batch of a full training; above 1: by Ray
     Train, for torchvision students only."""
+
+
+_HAVE_DEFAULTS = ("search", "proxy", "full", "runtime")
 
 
 class RunConfig(Section):
@@ -169,6 +179,11 @@ class RunConfig(Section):
                 f"from_student_config is true, but a section of framework {student.framework} names no file that says "
                 "how it trains. Leave it out"
             )
+        if full.pipeline == "student_config" and student is not None and not student.has_recipe:
+            raise ValueError(
+                f"pipeline is student_config, but a section of framework {student.framework} names no file that has a "
+                "train pipeline. Set 'pipeline: views'"
+            )
         return full
 
     @field_validator("runtime")
@@ -194,6 +209,8 @@ class RunConfig(Section):
         """Write out the layout of the data and the ordinary framework; pydantic chooses classes by them."""
         if not isinstance(data, dict):
             return data
+        # A section whose every line is commented out is one that is left out.
+        data = {key: value for key, value in data.items() if value is not None or key not in _HAVE_DEFAULTS}
         if isinstance(data.get("data"), dict):
             data = data | {"data": with_layout(data["data"])}
         teacher = data.get("teacher")

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from autokd.config.detectors import DetectorSection, TeacherTag, section_classes
 from autokd.config.model import RunConfig
+from autokd.config.section import ValueOfKeyError
 from autokd.documents import Document, Location, format_location
 from autokd.errors import ConfigError, one_of
 
@@ -42,7 +43,8 @@ def located_error(error: ValidationError, document: Document) -> ConfigError:
 def _place(problem: ErrorDetails, data: Any) -> Location:
     """Return where the problem is in the file; keys of its path that the file does not have are pydantic's labels."""
     location: list[str | int] = []
-    *_, last = path = problem["loc"]
+    path = problem["loc"]
+    last = path[-1] if path else None  # a problem of the whole file has no path
     for key in path:
         is_there = key in data if isinstance(data, dict) else isinstance(data, list) and isinstance(key, int)
         if is_there or (problem["type"] == "missing" and key == last):
@@ -52,6 +54,8 @@ def _place(problem: ErrorDetails, data: Any) -> Location:
             # RunConfig reads a list of one teacher as that teacher, whose place is within the list.
             location.append(0)
             data = data[0]
+    if isinstance(error := problem.get("ctx", {}).get("error"), ValueOfKeyError):
+        location.append(error.key)
     if problem["type"] == "union_tag_invalid":
         location.append(_DISCRIMINATORS[str(path[0])])
     return tuple(location)
@@ -69,6 +73,8 @@ def _text(problem: ErrorDetails, location: Location) -> str:
         key = _DISCRIMINATORS[str(path[0])]
         classes = {section for section in _types_at(path) if key in getattr(section, "model_fields", ())}
         return one_of(problem["ctx"]["tag"], [word for section in classes for word in _tags_of(section, key)])
+    if "image_size_px" in path[-1:] and not isinstance(found, (list, tuple)):
+        return f"found {found!r}. Write height and width in pixels, [height, width]."
     if problem["type"] == "value_error":  # raised by a validator of ours
         return str(problem["ctx"]["error"])
     return f"found {found!r}: {problem['msg']}."

@@ -26,6 +26,15 @@ def _in_order(span: tuple[float, float]) -> tuple[float, float]:
     return span
 
 
+def _not_reversed(span: tuple[float, float]) -> tuple[float, float]:
+    if span[0] > span[1]:
+        raise ValueError(f"found [{span[0]:g}, {span[1]:g}]. Write the smaller number first")
+    return span
+
+
+ScaleRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_not_reversed)]
+
+
 class Recipe(Section):
     """A recipe by which a detector is trained."""
 
@@ -90,7 +99,7 @@ class Recipe(Section):
     """Maximum norm of the gradient, to which greater ones are scaled down; null: no clipping."""
     flip_probability: Fraction = 0.5
     """Probability that a view of an image is flipped horizontally."""
-    scale_range: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    scale_range: ScaleRange = (1.0, 1.0)
     """Range of the random scale of a view; (1, 1): no scaling."""
     num_views: PositiveInt | Literal["endless"] = 2
     """Number of random views of each image, which the epochs cycle through; the teacher's taps are cached for each, so
@@ -104,7 +113,7 @@ class Recipe(Section):
     """Probability that a view is the mean of two images; needs endless views."""
     mix_until: Fraction = 0.9
     """Fraction of the training after which mosaics and mixtures stop."""
-    batch_scale_range: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    batch_scale_range: ScaleRange = (1.0, 1.0)
     """Range of the random scale of a whole batch, whose sides are rounded to multiples of 32 px; (1, 1): every batch
     has the size of the network's input. Needs endless views."""
     amp: bool | Literal["auto"] = "auto"
@@ -142,10 +151,15 @@ class TeacherRecipe(Recipe):
 class FullRecipe(Recipe):
     """The recipe of full trainings, by which the winner and the baselines are compared."""
 
+    written_if_set: ClassVar[frozenset[str]] = Recipe.written_if_set | {"pipeline"}
+
     from_student_config: bool = False
     """Whether keys that this file leaves out come from the config of an MMDetection student: optimizer, schedule,
     epochs, batch size, flips. Resolved files have false and every value written out."""
 
+    pipeline: Literal["views", "student_config"] = "views"
+    """Images of full trainings. views: views of this recipe. student_config: the train pipeline of an MMDetection
+    student's config, by MMDetection's own transforms; ``flip_probability`` then has no effect. Needs endless views."""
     epochs: PositiveInt = 20
     """Number of passes over the training images."""
     seeds: Annotated[Seeds, Field(min_length=1)] = (0, 1, 2)
@@ -170,3 +184,21 @@ class FullRecipe(Recipe):
     timeout_factor: PositiveFloat | None = None
     """Time limit as a multiple of the time that the student alone needs for as many steps, at the speed of a step that
     the worker measures; at least 600 s. null: no limit, unless ``timeout_s`` gives one."""
+
+    @model_validator(mode="after")
+    def _augments_once(self) -> Self:
+        if self.pipeline == "views":
+            return self
+        if self.num_views != "endless":
+            raise ValueError(
+                f"pipeline is student_config, whose images are new in every epoch, and num_views is {self.num_views}. "
+                "Set 'num_views: endless'"
+            )
+        names = ("scale_range", "color_jitter", "mosaic_probability", "mixup_probability", "batch_scale_range")
+        given = [name for name in names if getattr(self, name) != FullRecipe.model_fields[name].default]
+        if given:
+            raise ValueError(
+                f"pipeline is student_config, whose transforms augment the images, and {name_list(given)} would do so "
+                "again. Leave these keys out, or set 'pipeline: views'"
+            )
+        return self

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from autokd.errors import one_of
 from autokd.jobs import NO_DISTILLATION
@@ -35,7 +44,50 @@ def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 DistillerName = Annotated[str, AfterValidator(_known_distiller)]
 BaselineName = Annotated[str, AfterValidator(_known_baseline)]
-Seeds = Annotated[tuple[int, ...], AfterValidator(_distinct_seeds)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_distinct_seeds)]
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    """Yield what an annotation is made of: types, and the words of literals."""
+    arguments = get_args(annotation)
+    if not arguments:
+        yield annotation
+    for argument in arguments:
+        yield from _leaves(argument)
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+class ValueOfKeyError(ValueError):
+    """The value of one key of a section is wrong, found before pydantic looks at it.
+
+    Args:
+        key: the key.
+        message: what was found, and the remedy.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+def _refuse_odd_number(value: Any, kinds: Container[Any], key: str) -> None:
+    if isinstance(value, bool) and bool not in kinds:
+        raise ValueOfKeyError(key, f"found {str(value).lower()}, which is no number. Write one")
+    if isinstance(value, str) and str not in kinds and Path not in kinds and _reads_as_number(value):
+        raise ValueOfKeyError(key, f"found {value[:80]!r}, a text. Write the number without quotes and underscores")
+    if isinstance(value, int) and "seed" not in key and abs(value) > LARGEST_COUNT:
+        raise ValueOfKeyError(key, f"found {value}, more than {LARGEST_COUNT:,}. Write a smaller number")
+
+
+LARGEST_COUNT = 10**9
+"""Largest whole number of a config file that is no seed: no run has as many trials, images, workers or epochs."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 SizePx = tuple[Annotated[int, Field(ge=32, le=4096)], Annotated[int, Field(ge=32, le=4096)]]
@@ -44,11 +96,25 @@ SizePx = tuple[Annotated[int, Field(ge=32, le=4096)], Annotated[int, Field(ge=32
 class Section(BaseModel):
     """Base of every section: frozen, without unknown keys. The string below a field is its text in the reference."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     written_if_set: ClassVar[frozenset[str]] = frozenset()
     """Fields that resolved files and digests have only if they differ from their default, since earlier ones, which
     must stay equal, have no such field."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_written_as_numbers(cls, data: Any) -> Any:
+        """Refuse what pydantic would turn into a number: yes and no, and digits in quotes."""
+        for name, value in data.items() if isinstance(data, dict) else ():
+            field = cls.model_fields.get(name)
+            kinds = set() if field is None else set(_leaves(field.annotation))
+            if {int, float} & kinds:
+                for item in value if isinstance(value, (list, tuple)) else [value]:
+                    _refuse_odd_number(item, kinds, str(name))
+        return data
 
     def unwritten(self) -> set[str]:
         """Return the names of the fields that are left out of a resolved file."""

@@ -52,7 +52,7 @@ class Backbone(Section):
     """Name of a classifier of torchvision, whose features replace ``blocks`` and ``width``; null: a ResNet of these."""
     blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (1, 1, 1, 1)
     """Number of residual blocks in each of the four stages."""
-    width: PositiveInt = 16
+    width: Annotated[int, Field(gt=0, le=8192)] = 16
     """Channels of the first stage, doubled by each further stage."""
     weights: str | None = None
     """Pretrained weights of the backbone: torchvision's by name, such as IMAGENET1K_V1, IMAGENET1K_V2 or DEFAULT, or a
@@ -93,7 +93,7 @@ class TorchvisionDetector(DetectorSection):
     convolutions below, or the name of one of torchvision's builders, which fixes these."""
     backbone: Backbone = Backbone()
     """Backbone below the feature pyramid."""
-    fpn_channels: PositiveInt = 64
+    fpn_channels: Annotated[int, Field(gt=0, le=8192)] = 64
     """Channels of each pyramid level and of the head."""
     head_convs: PositiveInt = 2
     """Number of convolutions in each branch of a dense head."""

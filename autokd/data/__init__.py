@@ -2,11 +2,11 @@
 
 ``loading`` makes the splits of a configuration, ``content`` counts classes and objects, ``dataset`` is one split.
 ``parsed_file`` and ``annotation_file`` read the JSON, ``box_form`` looks at its numbers, ``columns`` and
-``annotations`` hold what is in it. ``images`` and ``depth`` read image files, ``image_files`` what they are;
-``array_store`` keeps both for all processes. ``convert`` reads other formats (``voc_layout``, ``yolo_layout``).
-``sharing`` compares splits. ``geometry``, ``views``, ``view_plan`` and ``mixing`` hold the
-maps between pixels, ``subsets``, ``batches`` and ``sample`` what a training reads. ``shapes``, ``scene`` and
-``textures`` make the generated set.
+``annotations`` hold what is in it. ``images``, ``jpeg``, ``depth`` and ``pixel_readers`` read image files,
+``image_files`` what they are; ``array_store`` keeps both for all processes. ``convert`` reads other formats
+(``voc_layout``, ``yolo_layout``). ``sharing`` compares splits. ``orientation`` gives each image its frame.
+``geometry``, ``views``, ``view_plan`` and ``mixing`` hold the maps between pixels, ``subsets``, ``batches`` and
+``sample`` what a training reads. ``shapes``, ``scene`` and ``textures`` make the generated set.
 """
 
 from autokd.data.batches import Batch, epoch_batches, view_numbers

@@ -95,6 +95,8 @@ def _parse(path: Path) -> dict[str, Any]:
             f"{path}:{error.lineno}:{error.colno}: this is no JSON ({error.msg}). "
             "Was the file cut off? Copy or export it again."
         ) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{path}: holds a number that cannot be read ({error}). Export it again.") from None
     missing = [name for name in _SECTIONS if not isinstance(data, dict) or not isinstance(data.get(name), list)]
     if missing:
         raise DataError(
@@ -109,7 +111,11 @@ def _parse(path: Path) -> dict[str, Any]:
 
 def _check_categories(categories: list[Any], problems: Problems) -> None:
     _check_keys(categories, "category", {"id": int, "name": str}, problems)
-    for name in _repeated(category.get("name") for category in categories if isinstance(category, dict)):
+    names = [category.get("name") for category in categories if isinstance(category, dict)]
+    for name in (name for name in names if isinstance(name, str)):
+        if not name.strip() or any(ord(character) < 32 for character in name):
+            problems.add(f"a category is named {name[:80]!r}, which no table can show. Give it a name of letters.")
+    for name in _repeated(name.strip() if isinstance(name, str) else name for name in names):
         problems.add(f"two categories are named {name!r}. Merge them, or rename one.")
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from autokd.data.orientation import grouped
 from autokd.data.subsets import subset_indices
 
 _ORDER_STREAM, _VIEW_STREAM = 202, 203
@@ -46,6 +48,7 @@ def epoch_batches(
     num_views: int | None,
     subset: float | None = None,
     indices: Sequence[int] | None = None,
+    turned_N: NDArray[np.bool_] | None = None,
 ) -> list[Batch]:
     """Shuffle images into the batches of one epoch.
 
@@ -57,6 +60,8 @@ def epoch_batches(
         num_views: views of each image; None: endless.
         subset: fraction of the images, chosen by ``seed``; None: all. Not used if ``indices`` are given.
         indices: images to use.
+        turned_N: whether an image of the split is shown in the turned frame; a batch has one frame (``grouped``).
+            None: all have the same.
 
     Returns:
         Batches of (image index, view number).
@@ -66,4 +71,4 @@ def epoch_batches(
     numbers = view_numbers(num_images, seed, epoch, num_views)
     order = np.random.default_rng([seed, _ORDER_STREAM, epoch]).permutation(len(indices))
     pairs = [(indices[i], numbers[indices[i]]) for i in order]
-    return [pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)]
+    return grouped(pairs, batch_size, np.zeros(num_images, dtype=bool) if turned_N is None else turned_N)

@@ -23,10 +23,12 @@ from torch import Tensor
 from autokd.data.annotations import AnnotatedSplit
 from autokd.data.decoded_images import obtain_images
 from autokd.data.depth import FULL_DEPTH_SHIFT
-from autokd.data.geometry import Boxes, BoxMap, Size, box_areas, letterbox, letterbox_maps
+from autokd.data.geometry import BoxMap, Size, letterbox_maps, visible_boxes
 from autokd.data.image_files import ImageFiles
-from autokd.data.images import broken_image, read_header, read_pixels
+from autokd.data.images import broken_image, read_header
 from autokd.data.mixing import draw_mosaic, mixture, mosaic_placements
+from autokd.data.orientation import Frames
+from autokd.data.pixel_readers import HostReader, PixelReader
 from autokd.data.report import DataReport
 from autokd.data.sample import Sample, Target, original_boxes
 from autokd.data.views import IDENTITY, Placement, View, apply_view, blank_canvas, place
@@ -37,11 +39,8 @@ logger = logging.getLogger("autokd.data")
 
 MEMORY_LIMIT_BYTES = 2 * 2**30
 """Memory of a split's decoded images above which they are decoded on demand instead of kept."""
-MIN_SIDE_PX = 0.5
-"""Shortest side of a box in the network's input that is trained on."""
-MIN_VISIBLE_FRACTION = 0.3
-"""Least part of a box in a view's window with which it is trained on in that view."""
 _FINGERPRINT_VERSION = "2"
+_ON_HOST = HostReader()
 
 
 class DetectionDataset:
@@ -54,9 +53,15 @@ class DetectionDataset:
         category_ids: COCO id of each label.
         image_ids: COCO id of each image.
         image_size_px: (H, W) of the network's input.
+        frames: (H, W) for each image: ``image_size_px``, or the same turned.
         keeps_images: whether decoded images stay in memory, as uint8.
         deep_shift: bits by which images of more than 8 bits a channel are reduced, the same in all splits of a set.
+        reader: reads images that are not kept in memory.
+        decode_threads: threads that load batches ahead; None: as many as the device asks for.
     """
+
+    reader: PixelReader = _ON_HOST
+    decode_threads: int | None = None
 
     def __init__(
         self,
@@ -64,6 +69,7 @@ class DetectionDataset:
         image_size_px: Size,
         memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
         deep_shift: int = FULL_DEPTH_SHIFT,
+        frames: Frames | None = None,
     ) -> None:
         """Make a data set; no image is read yet.
 
@@ -72,6 +78,7 @@ class DetectionDataset:
             image_size_px: (H, W) of the network's input.
             memory_limit_bytes: size of all decoded images up to which they are kept in memory.
             deep_shift: bits by which images of more than 8 bits a channel are reduced.
+            frames: the frame of each image; None: ``image_size_px``.
         """
         self.split = split
         self.image_size_px = (int(image_size_px[0]), int(image_size_px[1]))
@@ -81,6 +88,7 @@ class DetectionDataset:
         self.annotation_path = split.annotation_path
         self.image_ids: tuple[int, ...] = tuple(split.columns.image_ids.tolist())
         self.deep_shift = deep_shift
+        self.frames = frames or Frames.one(self.image_size_px, self.num_images)
         height, width = self.image_size_px
         self._memory_limit_bytes = memory_limit_bytes
         self.keeps_images = self.num_images * 3 * height * width <= memory_limit_bytes
@@ -121,7 +129,10 @@ class DetectionDataset:
         Args:
             image_size_px: (H, W) of the network's input.
         """
-        return DetectionDataset(self.split, image_size_px, self._memory_limit_bytes, self.deep_shift)
+        frames = self.frames.at_size((int(image_size_px[0]), int(image_size_px[1])))
+        same = DetectionDataset(self.split, image_size_px, self._memory_limit_bytes, self.deep_shift, frames)
+        same.reader, same.decode_threads = self.reader, self.decode_threads
+        return same
 
     def image_path(self, index: int) -> Path:
         """Return the file of one image.
@@ -153,7 +164,7 @@ class DetectionDataset:
             DataError: if the file cannot be read; it is named.
         """
         box_map = self.input_from_original(index, view)
-        pixels_CHW, target = self._shown(index, view), self.target(index, view)
+        pixels_CHW, target = self._shown(self.frames.of(index), index, view), self.target(index, view)
         return Sample(pixels_CHW, target, index, self.image_ids[index], self.split.size(index), box_map, view)
 
     def target(self, index: int, view: View = IDENTITY) -> Target:
@@ -163,9 +174,12 @@ class DetectionDataset:
             index: position of the image.
             view: view that the boxes are mapped and clipped to.
         """
-        targets = [self._target(member, placement) for member, placement in self._placements(index, view)]
+        return self._target_in(self.frames.of(index), index, view)
+
+    def _target_in(self, frame: Size, index: int, view: View) -> Target:
+        targets = [self._target(member, placement) for member, placement in self._placements(frame, index, view)]
         if view.mixed_with is not None:
-            targets.append(self.target(*view.mixed_with))
+            targets.append(self._target_in(frame, *self._fitted(frame, *view.mixed_with)))
         if len(targets) == 1:
             return targets[0]
         return {
@@ -180,8 +194,8 @@ class DetectionDataset:
             index: position of the image.
             view: view that the input shows.
         """
-        box = letterbox(self.split.size(index), self.image_size_px)
-        return box.box_map.then(place(view, box.content_size, self.image_size_px).box_map)
+        box = self.frames.letterbox(index, self.split.size(index))
+        return box.box_map.then(place(view, box.content_size, self.frames.of(index)).box_map)
 
     def boxes_by_class(self) -> NDArray[np.int64]:
         """Return the number of boxes of each class in each image, (N, K); crowd regions do not count."""
@@ -291,18 +305,22 @@ class DetectionDataset:
         digest = hashlib.blake2b(repr(head).encode(), digest_size=8)
         if self.deep_shift != FULL_DEPTH_SHIFT:
             digest.update(f"deep images by {self.deep_shift} bits".encode())
+        if self.frames.has_two:
+            digest.update(b"turned frames" + np.packbits(self.frames.turned_N).tobytes())
         digest.update(self.files.samples.tobytes())
         return digest.hexdigest()
 
     def _letterboxed(self, index: int) -> Tensor:
         """Return the image scaled and padded, (3, H, W) uint8; from memory if images are kept."""
         if not self.keeps_images:
-            canvas_CHW = torch.empty((3, *self.image_size_px), dtype=torch.uint8)
-            self._decode_into(index, canvas_CHW)
+            reader = self.reader
+            canvas_CHW = torch.empty((3, *self.frames.of(index)), dtype=torch.uint8, device=reader.device)
+            self._decode_into(index, canvas_CHW, reader)
             return canvas_CHW
         if self._images_NCHW is None:
             self._images_NCHW = self._open_images()
-        canvas_CHW = self._images_NCHW[index]
+        # The turned frame has as many pixels: the memory of one is that of the other.
+        canvas_CHW = self._images_NCHW[index].view(3, *self.frames.of(index))
         if not self._decoded[index]:
             self._decode_into(index, canvas_CHW)
             self._decoded[index] = True
@@ -320,46 +338,53 @@ class DetectionDataset:
                 return images_NCHW
         return torch.empty((self.num_images, 3, *self.image_size_px), dtype=torch.uint8)
 
-    def _decode_into(self, index: int, canvas_CHW: Tensor) -> None:
-        """Write an image, scaled and padded, into (3, H, W) uint8."""
-        canvas_CHW.copy_(blank_canvas(self.image_size_px))
+    def _decode_into(self, index: int, canvas_CHW: Tensor, reader: PixelReader = _ON_HOST) -> None:
+        """Write an image, scaled and padded, into as many bytes as (3, H, W) uint8 has."""
+        canvas_CHW = canvas_CHW.view(3, *self.frames.of(index))
+        canvas_CHW.copy_(blank_canvas(self.frames.of(index)))
         size = self.split.size(index)
-        rows, columns = letterbox(size, self.image_size_px).content_size
-        pixels = read_pixels(self.image_path(index), size, (rows, columns), self.deep_shift)
-        canvas_CHW[:, :rows, :columns] = torch.from_numpy(pixels)
+        rows, columns = self._content_size(index)
+        canvas_CHW[:, :rows, :columns] = reader(self.image_path(index), size, (rows, columns), self.deep_shift)
 
-    def _shown(self, index: int, view: View) -> Tensor:
-        """Return the pixels of a view, (3, H, W) uint8."""
+    def _shown(self, frame: Size, index: int, view: View) -> Tensor:
+        """Return the pixels of a view, (3, *frame) uint8."""
         if view.mosaic is None:
-            pixels_CHW = apply_view(self._letterboxed(index), self._content_size(index), view)
+            pixels_CHW = apply_view(self._letterboxed(index), self._content_size(index), view, frame)
         else:
             members = [member for member, _ in view.mosaic.parts]
             pixels_CHW = draw_mosaic(
                 [self._letterboxed(member) for member in members],
                 [single for _, single in view.mosaic.parts],
                 [self._content_size(member) for member in members],
-                [placement for _, placement in self._placements(index, view)],
-                self.image_size_px,
+                [placement for _, placement in self._placements(frame, index, view)],
+                frame,
             )
         if view.mixed_with is None:
             return pixels_CHW
-        return mixture(pixels_CHW, self._shown(*view.mixed_with))
+        return mixture(pixels_CHW, self._shown(frame, *self._fitted(frame, *view.mixed_with)))
 
-    def _placements(self, index: int, view: View) -> list[tuple[int, Placement]]:
+    def _fitted(self, frame: Size, index: int, view: View) -> tuple[int, View]:
+        """Return the other image of a mixture; in a frame that is not its own, scaled to fit it."""
+        if self.frames.of(index) == frame:
+            return index, view
+        height, width = self._content_size(index)
+        return index, replace(view, scale=view.scale * min(frame[0] / height, frame[1] / width))
+
+    def _placements(self, frame: Size, index: int, view: View) -> list[tuple[int, Placement]]:
         """Return the placement of each image of a view with its index; the other image of a mixture is left out."""
         if view.mosaic is None:
-            return [(index, place(view, self._content_size(index), self.image_size_px))]
+            return [(index, place(view, self._content_size(index), frame))]
         members, views = zip(*view.mosaic.parts)
         sizes = [self._content_size(member) for member in members]
-        placements = mosaic_placements(views, sizes, view.mosaic.center, self.image_size_px)
+        placements = mosaic_placements(views, sizes, view.mosaic.center, frame)
         return list(zip(members, placements))
 
     def _content_size(self, index: int) -> Size:
         """Return the part of the input that a letterboxed image fills, (h, w)."""
-        return letterbox(self.split.size(index), self.image_size_px).content_size
+        return self.frames.letterbox(index, self.split.size(index)).content_size
 
     def _target(self, index: int, placement: Placement) -> Target:
-        box = letterbox(self.split.size(index), self.image_size_px)
+        box = self.frames.letterbox(index, self.split.size(index))
         boxes_xyxy_px, labels = self.split.trained_objects(index)
         whole = box.box_map.then(placement.box_map).apply(boxes_xyxy_px)
         boxes, visible = visible_boxes(whole, placement.paste_start, placement.visible_size)
@@ -370,27 +395,7 @@ class DetectionDataset:
 
     def _count_too_small(self) -> int:
         split = self.split
-        scales, contents = letterbox_maps(split.columns.sizes, self.image_size_px)
+        scales, contents = letterbox_maps(split.columns.sizes, self.frames.limits_N2)
         boxes = split.columns.boxes_xyxy_px * scales[split.image_of][:, [1, 0, 1, 0]]
         _, visible = visible_boxes(boxes, (0, 0), contents[split.image_of].T)
         return int((~visible & ~split.columns.is_crowd).sum())
-
-
-def visible_boxes(
-    boxes: Boxes, start: Size, size: Size | NDArray[np.int64]
-) -> tuple[Boxes, np.ndarray[Any, np.dtype[np.bool_]]]:
-    """Clip boxes to a window.
-
-    Args:
-        boxes: (n, 4) xyxy pixels.
-        start: (y, x) of the window's first pixel.
-        size: (h, w) of the window; (2, n) if each box has its own.
-
-    Returns:
-        The clipped boxes, (n, 4), and whether each is large and visible enough to be trained on, (n,).
-    """
-    (top, left), (rows, columns) = start, size
-    low, high = np.array([left, top, left, top]), np.array([left + columns, top + rows] * 2).T
-    clipped = boxes.clip(low, high)
-    wide_enough = ((clipped[:, 2:] - clipped[:, :2]) >= MIN_SIDE_PX).all(axis=1)
-    return clipped, wide_enough & (box_areas(clipped) >= MIN_VISIBLE_FRACTION * box_areas(boxes))

@@ -17,6 +17,11 @@ Boxes = NDArray[np.float64]
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
+MIN_SIDE_PX = 0.5
+"""Shortest side of a box in the network's input that is trained on."""
+MIN_VISIBLE_FRACTION = 0.3
+"""Least part of a box in a view's window with which it is trained on in that view."""
+
 
 @dataclass(frozen=True, slots=True)
 class BoxMap:
@@ -95,13 +100,13 @@ def letterbox(original_size: Size, image_size_px: Size) -> Letterbox:
 
 
 def letterbox_maps(
-    original_sizes: NDArray[np.int64], image_size_px: Size
+    original_sizes: NDArray[np.int64], image_size_px: Size | NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Fit many images into the network's input at once, each as ``letterbox`` does.
 
     Args:
         original_sizes: (N, 2), (height, width) of the images in pixels.
-        image_size_px: (H, W) of the input.
+        image_size_px: (H, W) of the input; (N, 2) if each image has its own.
 
     Returns:
         Factors (N, 2) from pixels of the image to pixels of the input, and sizes (N, 2) of the parts of the input that
@@ -123,6 +128,24 @@ def box_areas(boxes: Boxes) -> NDArray[np.float64]:
     """Return the (n,) areas in square pixels; 0 if a side is negative."""
     sides = (boxes[:, 2:] - boxes[:, :2]).clip(0)
     return np.asarray(sides[:, 0] * sides[:, 1])
+
+
+def visible_boxes(boxes: Boxes, start: Size, size: Size | NDArray[np.int64]) -> tuple[Boxes, NDArray[np.bool_]]:
+    """Clip boxes to a window.
+
+    Args:
+        boxes: (n, 4) xyxy pixels.
+        start: (y, x) of the window's first pixel.
+        size: (h, w) of the window; (2, n) if each box has its own.
+
+    Returns:
+        The clipped boxes, (n, 4), and whether each is large and visible enough to be trained on, (n,).
+    """
+    (top, left), (rows, columns) = start, size
+    low, high = np.array([left, top, left, top]), np.array([left + columns, top + rows] * 2).T
+    clipped = boxes.clip(low, high)
+    wide_enough = ((clipped[:, 2:] - clipped[:, :2]) >= MIN_SIDE_PX).all(axis=1)
+    return clipped, wide_enough & (box_areas(clipped) >= MIN_VISIBLE_FRACTION * box_areas(boxes))
 
 
 def rounded(value: float) -> int:

@@ -29,6 +29,7 @@ from torch.nn import functional
 
 from autokd.data.depth import DEEP_MODES, FULL_DEPTH_SHIFT, deep_values, unsupported_pixels
 from autokd.data.geometry import Size
+from autokd.data.jpeg import decoded_jpeg
 from autokd.errors import DataError
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -152,6 +153,8 @@ def read_pixels(path: Path, frame: Size, size: Size, deep_shift: int = FULL_DEPT
     Raises:
         DataError: if the file is missing, broken, or does not fit its frame.
     """
+    if size[0] >= frame[0] and size[1] >= frame[1] and (pixels_CHW := decoded_jpeg(path, frame)) is not None:
+        return _enlarged(torch.from_numpy(pixels_CHW), size)
     try:
         with Image.open(path) as image:
             header = Header((image.height, image.width), _orientation(image), _kind(image, path))
@@ -173,14 +176,21 @@ def read_pixels(path: Path, frame: Size, size: Size, deep_shift: int = FULL_DEPT
 def _resized(rgb: Image.Image, size: Size) -> NDArray[np.uint8]:
     """Scale an image by Pillow's bilinear filter, and bring the channels to the front: (C, *size)."""
     if size[0] >= rgb.height and size[1] >= rgb.width and size != (rgb.height, rgb.width):
-        # torch has the same filter with vector instructions: half of Pillow's time where it enlarges, where about one
-        # number in 5,000 is rounded the other way. Where it reduces it is no faster.
-        pixels_1CHW = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None]
-        larger_1CHW = functional.interpolate(pixels_1CHW, size, mode="bilinear", antialias=True)
-        return larger_1CHW[0].contiguous().numpy()
+        return _enlarged(torch.from_numpy(np.array(rgb)).permute(2, 0, 1), size)
     if (rgb.height, rgb.width) != size:
         rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(rgb).transpose(2, 0, 1))
+
+
+def _enlarged(pixels_CHW: torch.Tensor, size: Size) -> NDArray[np.uint8]:
+    """Scale an image that is no larger than the wanted size.
+
+    torch has Pillow's filter with vector instructions: half of its time where it enlarges, where about one number in
+    5,000 is rounded the other way. Where it reduces it is no faster.
+    """
+    if tuple(pixels_CHW.shape[1:]) != size:
+        pixels_CHW = functional.interpolate(pixels_CHW[None], size, mode="bilinear", antialias=True)[0]
+    return np.asarray(pixels_CHW.contiguous().numpy())
 
 
 def broken_image(path: Path, error: BaseException) -> DataError:
@@ -262,7 +272,17 @@ def _to_rgb(image: Image.Image, path: Path, deep_shift: int) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         # Through RGBA, since Pillow warns of palettes whose transparency is given in bytes.
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def ends_with_mark(data: bytes, kind: str) -> bool:
+    """Return whether a file has the end mark of its format, as a whole one has.
+
+    Args:
+        data: the file, or its end.
+        kind: "JPEG" or "PNG".
+    """
+    return _END_MARKS[kind] in data[-_TAIL_BYTES:]
 
 
 def _tail(path: Path) -> bytes:

@@ -19,6 +19,7 @@ from autokd.data.depth import FULL_DEPTH_SHIFT, shift_of_depth
 from autokd.data.geometry import Size
 from autokd.data.image_files import open_files
 from autokd.data.image_folder import ImageFolder
+from autokd.data.orientation import Frames, frames_note, wants_two
 from autokd.data.report import DataReport
 from autokd.data.shapes import write_shapes
 from autokd.data.sharing import shared_images
@@ -89,6 +90,11 @@ class Datasets:
         """A sentence for each pair of splits that have images in common."""
         return shared_images(self.splits)
 
+    @property
+    def frames_note(self) -> str:
+        """A sentence on two frames, that they are used or would be worth it; empty if neither is so."""
+        return frames_note(self.train.frames, self.train.split.columns.sizes)
+
     def at_size(self, image_size_px: Size) -> Datasets:
         """Return the same splits for another size of the network's input; itself if the size is the same.
 
@@ -147,6 +153,11 @@ def load_datasets(
     if splits is None:
         splits = _read_splits(data, cache_dir)
     sets = [DetectionDataset(split, data.image_size_px, memory_limit_bytes) for split in splits]
+    if not isinstance(data, ShapesData) and wants_two(
+        data.orientations, sets[0].image_size_px, splits[0].columns.sizes
+    ):
+        for each in sets:
+            each.frames = Frames.two(each.image_size_px, each.split.columns.sizes)
     peak = max(split.files.peak for split in sets)
     # One factor for all splits, so that equal values stay equal.
     shift = shift_of_depth(peak) if peak else FULL_DEPTH_SHIFT

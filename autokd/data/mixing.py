@@ -70,7 +70,7 @@ def draw_mosaic(
         placements: those of ``mosaic_placements``.
         image_size_px: (H, W) of the network's input.
     """
-    canvas_CHW = blank_canvas(image_size_px)
+    canvas_CHW = blank_canvas(image_size_px, images[0].device)
     for pixels_CHW, view, content_size, placement in zip(images, views, content_sizes, placements, strict=True):
         if min(placement.visible_size) > 0:
             paste(visible_window(pixels_CHW, content_size, view, placement), canvas_CHW, placement)

@@ -81,11 +81,15 @@ class HostBatch:
     """A batch in the host's memory: two tensors, so that a GPU gets it by two copies whatever the number of boxes."""
 
     pixels_BCHW: Tensor
-    """uint8: a quarter of the bytes of float32."""
+    """uint8, a quarter of the bytes of float32; or float32 from 0 to 255."""
     packed: Tensor
     """(5 n,) float32: the boxes of all images one after the other, 4 n numbers, then their labels."""
     num_boxes: tuple[int, ...]
     """Boxes of each image; they sum to n."""
+
+    def pin_memory(self) -> HostBatch:
+        """Return the batch in pinned memory; torch's DataLoader asks for it by this name."""
+        return HostBatch(self.pixels_BCHW.pin_memory(), self.packed.pin_memory(), self.num_boxes)
 
     def to(self, device: torch.device | str) -> tuple[Tensor, list[Target]]:
         """Copy to a device; from pinned memory without waiting for the copy.
@@ -102,7 +106,8 @@ class HostBatch:
         boxes = packed[: 4 * total].view(total, 4).split(self.num_boxes)
         labels = packed[4 * total :].long().split(self.num_boxes)
         targets: list[Target] = [{"boxes": b, "labels": k} for b, k in zip(boxes, labels, strict=True)]
-        return pixels_BCHW.float().div_(255), targets
+        # Where they are float32 already, the host's own numbers must stay.
+        return pixels_BCHW.float() / 255, targets
 
 
 def stack_samples(samples: Sequence[Sample], *, pinned: bool = False) -> HostBatch:
@@ -110,7 +115,8 @@ def stack_samples(samples: Sequence[Sample], *, pinned: bool = False) -> HostBat
 
     Args:
         samples: B images of one size.
-        pinned: whether in pinned memory, from which a GPU copies beside its computing.
+        pinned: whether in pinned memory, from which a GPU copies beside its computing. Pixels that a card has decoded
+            are there already.
 
     Returns:
         The pixels in one tensor, all boxes and labels in another.
@@ -121,7 +127,8 @@ def stack_samples(samples: Sequence[Sample], *, pinned: bool = False) -> HostBat
     pixels_BCHW = torch.stack([sample.pixels_CHW for sample in samples])
     packed = torch.cat([boxes.flatten(), labels])
     if pinned:
-        pixels_BCHW, packed = pixels_BCHW.pin_memory(), packed.pin_memory()
+        packed = packed.pin_memory()
+        pixels_BCHW = pixels_BCHW if pixels_BCHW.is_cuda else pixels_BCHW.pin_memory()
     return HostBatch(pixels_BCHW, packed, tuple(len(sample.target["labels"]) for sample in samples))
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torchvision.transforms.v2 import functional as colors
 
 from autokd.data.geometry import BoxMap, Size, rounded
+from autokd.data.pixel_readers import resampled
 
 PAD_RGB = (124, 116, 104)
 """Color of the padding: ImageNet's mean, which the detectors' normalization maps to zero."""
@@ -122,26 +122,29 @@ def placed(
     return Placement(scaled_size, crop_start, paste_start, visible_size, mirror.then(zoom))
 
 
-def apply_view(pixels_CHW: Tensor, content_size: Size, view: View) -> Tensor:
+def apply_view(pixels_CHW: Tensor, content_size: Size, view: View, image_size_px: Size | None = None) -> Tensor:
     """Return the view of one letterboxed image; ``mixing`` joins several.
 
     Args:
         pixels_CHW: uint8.
         content_size: (h, w), the part that the image fills.
         view: the view; without zoom no pixel is resampled.
+        image_size_px: (height, width) of the view; None: that of ``pixels_CHW``.
 
     Returns:
-        uint8 of the same shape; ``pixels_CHW`` itself, not a copy, for the identity.
+        (3, *image_size_px) uint8; ``pixels_CHW`` itself, not a copy, for the identity.
     """
-    image_size_px = (pixels_CHW.shape[1], pixels_CHW.shape[2])
+    own_size_px = (pixels_CHW.shape[1], pixels_CHW.shape[2])
+    image_size_px = image_size_px or own_size_px
     placement = place(view, content_size, image_size_px)
     unmoved = placement.scaled_size == content_size and placement.paste_start == (0, 0)
+    unmoved = unmoved and image_size_px == own_size_px
     if not view.flip and unmoved and view.color is None:
         return pixels_CHW
     window = visible_window(pixels_CHW, content_size, view, placement)
     if window.shape[1:] == image_size_px:
         return window
-    canvas_CHW = blank_canvas(image_size_px)
+    canvas_CHW = blank_canvas(image_size_px, pixels_CHW.device)
     paste(window, canvas_CHW, placement)
     return canvas_CHW
 
@@ -153,9 +156,7 @@ def visible_window(pixels_CHW: Tensor, content_size: Size, view: View, placement
     if view.flip:
         content_Chw = content_Chw.flip(-1)
     if placement.scaled_size != content_size:
-        content_Chw = functional.interpolate(
-            content_Chw[None], size=placement.scaled_size, mode="bilinear", antialias=view.scale < 1
-        )[0]
+        content_Chw = resampled(content_Chw, placement.scaled_size, antialias=view.scale < 1)
     (top, left), (rows, columns) = placement.crop_start, placement.visible_size
     window = content_Chw[:, top : top + rows, left : left + columns]
     # Before the padding, whose color the detectors' normalization maps to zero.
@@ -176,6 +177,6 @@ def recolored(pixels_CHW: Tensor, color: Color) -> Tensor:
     return pixels_CHW if color.hue == 0 else colors.adjust_hue(pixels_CHW, color.hue)
 
 
-def blank_canvas(image_size_px: Size) -> Tensor:
+def blank_canvas(image_size_px: Size, device: torch.device | None = None) -> Tensor:
     """Return a (3, H, W) uint8 image of padding."""
-    return torch.tensor(PAD_RGB, dtype=torch.uint8)[:, None, None].repeat(1, *image_size_px)
+    return torch.tensor(PAD_RGB, dtype=torch.uint8, device=device)[:, None, None].repeat(1, *image_size_px)

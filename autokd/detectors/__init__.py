@@ -27,14 +27,19 @@ from autokd.detectors.torchvision.layout import Layout, choose_layout
 from autokd.detectors.torchvision.plain import plain_torchvision_model
 from autokd.detectors.torchvision.pretrained import found_weights, weight_folders
 from autokd.detectors.torchvision.source import plain_torchvision_source
+from autokd.detectors.train_pipeline import AugmentedImage, ImageSource, LabeledImage, TrainPipeline
 from autokd.detectors.weights import load_weights
 
 __all__ = [
+    "AugmentedImage",
     "ConfigRecipe",
     "FirstTrials",
     "Framework",
+    "ImageSource",
+    "LabeledImage",
     "Pair",
     "PredictionLayout",
+    "TrainPipeline",
     "check_trainable",
     "detector_family_of",
     "family_notes",

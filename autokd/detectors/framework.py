@@ -12,8 +12,12 @@ from typing import Any, Generic, TypeVar
 from autokd.config import DetectorSection, framework_row
 from autokd.detectors.candidates import PredictionLayout
 from autokd.detectors.contract import Detector
+from autokd.detectors.train_pipeline import TrainPipeline
 from autokd.errors import DetectorError
 from autokd.spec.families import DetectorFamily
+
+PIPELINE_NOTE = "train pipeline: "
+"""Beginning of the sentences of ``ConfigRecipe.left`` on augmentations."""
 
 S = TypeVar("S", bound=DetectorSection)
 
@@ -144,6 +148,18 @@ class Framework(ABC, Generic[S]):
         """
         return None
 
+    def train_pipeline(self, section: S, num_epochs: int) -> TrainPipeline | None:
+        """Return the transforms by which the files of a section augment training images; None if they say nothing.
+
+        Args:
+            section: the student's configuration; its class has ``has_recipe`` set if this method ever returns some.
+            num_epochs: epochs of the training.
+
+        Raises:
+            ConfigError: if they cannot be replayed.
+        """
+        return None
+
     def training_notes(self, section: S) -> tuple[str, ...]:
         """Return sentences for ``autokd space`` on what trainings take of the section's files beside the model.
 
@@ -162,6 +178,7 @@ class Framework(ABC, Generic[S]):
         *,
         pad_rgb: tuple[int, int, int],
         original_sizes: Iterable[tuple[int, int]],
+        has_two_frames: bool = False,
     ) -> tuple[Path, ...]:
         """Write the trained student as the framework's own tools load it, beside ``student.pt``.
 
@@ -173,6 +190,8 @@ class Framework(ABC, Generic[S]):
             folder: where the files go.
             pad_rgb: color of the padding beside an image, 0 to 255.
             original_sizes: (height, width) of the data set's images before scaling.
+            has_two_frames: whether images that lie across ``image_size_px`` have the same frame turned. It is given
+                only if it is true.
 
         Returns:
             The paths of the files; none if the framework has no files of its own.

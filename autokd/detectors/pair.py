@@ -11,6 +11,7 @@ import torch
 from autokd.config import RunConfig
 from autokd.detectors.build import build_detector
 from autokd.detectors.capabilities import detector_family_of, taps_of, taps_of_teachers
+from autokd.detectors.framework import framework_of
 from autokd.detectors.prediction_layout import unpaired_taps
 from autokd.detectors.resolve import resolve
 from autokd.errors import ConfigError, DetectorError, SpaceError
@@ -136,6 +137,8 @@ def check_trainable(config: RunConfig, spec: DistillerSpec | None = None, conten
     Raises:
         ConfigError: naming what the pair or its data lack, and the presets that fit.
     """
+    if config.full.pipeline == "student_config":  # what cannot be replayed is refused now
+        framework_of(config.student).train_pipeline(config.student, config.full.epochs)
     pair = pair_of(config, content, searching=False)
     if spec is not None and (lacks := pair.lacks(spec)):
         name = spec.name or "the given distiller"

@@ -17,7 +17,7 @@ from autokd.config import (
     given_to_full,
     given_to_proxy,
 )
-from autokd.detectors.framework import ConfigRecipe, framework_of
+from autokd.detectors.framework import PIPELINE_NOTE, ConfigRecipe, framework_of
 
 _STUDENT_FIELDS = (
     "epochs", "batch_size", "optimizer", "momentum", "nesterov", "learning_rate", "weight_decay", "norm_decay",
@@ -80,8 +80,12 @@ def _notes(
     notes = [f"full: the student's config says {_text(recipe, full.fields, full.sources)}"]
     if any(name in given for name in _STUDENT_FIELDS):
         notes.append(f"full: the config file says {_text(recipe, given, {})}")
-    if full.left:
-        notes.append(f"not, or not exactly, taken from the student's config: {'; '.join(full.left)}")
+    left = full.left
+    if config.full.pipeline == "student_config":
+        left = tuple(part for part in left if not part.startswith(PIPELINE_NOTE))
+        notes.append("full: images come through the train pipeline of the student's config, without flip_probability")
+    if left:
+        notes.append(f"not, or not exactly, taken from the student's config: {'; '.join(left)}")
     rise = f", a warm-up of {proxy['warmup_steps']} steps" if proxy.get("warmup_steps") else ""
     notes.append(f"proxy: the same where the config file is silent, with {config.proxy.epochs} epochs{rise}")
     return tuple(notes)

@@ -1,8 +1,8 @@
 """Samplers and pruners by the names that a config file gives them.
 
 Every sampler is a pure function of (seed, history of the study): Optuna's own are made anew for each trial, with a seed
-from (seed, trial number). So a resumed search continues as the first would have, and does not repeat the random
-suggestions with which the first began.
+from (seed, trial number), and for each parameter that they suggest by itself. So a resumed search continues as the
+first would have, within a trial too, and does not repeat the random suggestions with which the first began.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ class TrialSeededSampler(BaseSampler):
     """Any Optuna sampler, made anew for each trial with a seed from (seed, trial number).
 
     Beside its random state such a sampler keeps caches of the storage between trials (search spaces, generations),
-    which a new one fills again.
+    which a new one fills again. A parameter that it suggests by itself has a seed from (seed, trial number, number of
+    parameters so far): a trial whose process died may be asked again when it has some of its parameters.
 
     Args:
         build: returns the sampler for a seed.
@@ -138,10 +139,12 @@ class TrialSeededSampler(BaseSampler):
         """Return the trial's sampler. Each thread keeps one, so that the decisions of a trial share a random state and
         ``study.optimize(n_jobs=...)`` does not mix those of two trials."""
         if getattr(self._current, "number", None) != trial.number:
-            seed = np.random.SeedSequence((self._seed, trial.number)).generate_state(1)[0]
-            self._current.sampler = self._build(int(seed))
+            self._current.sampler = self._seeded(trial.number)
             self._current.number = trial.number
         return self._current.sampler  # type: ignore[no-any-return]
+
+    def _seeded(self, *numbers: int) -> BaseSampler:
+        return self._build(int(np.random.SeedSequence((self._seed, *numbers)).generate_state(1)[0]))
 
     def reseed_rng(self) -> None:
         """Do nothing: trials differ by their numbers."""
@@ -164,8 +167,10 @@ class TrialSeededSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Return the value that the trial's sampler suggests for one parameter."""
-        return self._sampler_of(trial).sample_independent(study, trial, param_name, param_distribution)
+        """Return the value that a sampler of the trial and the parameter's place in it suggests."""
+        # From 1 on: numpy reads (seed, number, 0) as (seed, number), the seed of the relative parameters.
+        sampler = self._seeded(trial.number, len(trial.params) + 1)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Let the trial's sampler store what it keeps in the study (constraints, generations)."""

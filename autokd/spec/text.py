@@ -98,7 +98,7 @@ def distiller_from_document(document: Document, family: str | None = None) -> Wr
         SpecError: naming file, line and place, if anything in it is not allowed, in any family's terms.
     """
     data = _checked_mapping(document)
-    name, paper, release = (str(data.get(key) or "") for key in ("name", "paper", "release"))
+    name, paper, release = (_text(data, key, document, (key,)) for key in ("name", "paper", "release"))
     if "families" not in data:
         return WrittenDistiller(_terms(data, document, ()), name, paper, _label(data, document), release)
     by_family = _by_family(data, document)
@@ -161,6 +161,16 @@ def _label(data: dict[str, Any], document: Document) -> str:
     return str(label)
 
 
+def _text(data: dict[str, Any], key: str, document: Document, location: Location) -> str:
+    """Return a label of a distiller; empty if it is not there."""
+    label = data.get(key)
+    if label is None:
+        return ""
+    if not isinstance(label, (str, int, float)) or isinstance(label, bool):
+        raise document.error(location, f"found {label!r}; write one text.", SpecError)
+    return str(label)
+
+
 def _by_family(data: dict[str, Any], document: Document) -> dict[str, tuple[tuple[TermSpec, ...], str]]:
     """Return family -> (its terms, its release), in the file's order; every family is read, so that errors show."""
     for key in ("terms", "family"):
@@ -180,7 +190,7 @@ def _by_family(data: dict[str, Any], document: Document) -> dict[str, tuple[tupl
         if not isinstance(part, dict):
             raise document.error(place, f"found {part!r}; a family has {', '.join(_FAMILY_KEYS)}.", SpecError)
         _refuse_unknown(part, _FAMILY_KEYS, document, place)
-        read[str(family)] = _terms(part, document, place), str(part.get("release") or "")
+        read[str(family)] = _terms(part, document, place), _text(part, "release", document, (*place, "release"))
     return read
 
 
@@ -206,7 +216,7 @@ def _term(data: Any, document: Document, location: Location) -> TermSpec:
     for key in ("source", "distance", "weight"):
         if key not in data:
             raise document.error(location, f"the term has no '{key}'. A term has {', '.join(_TERM_KEYS)}.", SpecError)
-    transforms = data.get("transforms") or []
+    transforms = [] if data.get("transforms") is None else data["transforms"]
     if not isinstance(transforms, list):
         raise document.error((*location, "transforms"), f"found {transforms!r}; write a list of steps.", SpecError)
     adapter = data.get("adapter", "linear")

@@ -6,8 +6,10 @@
 from autokd.storage.address import PASSWORD_REMEDY, STORAGE_VARIABLE, has_secret, read_address, shown
 from autokd.storage.digests import find_by_digest
 from autokd.storage.facts import PromotedStudent, StudyFacts
-from autokd.storage.reclaim import Reclaimed, reclaim_running
-from autokd.storage.record import TrialRecord, read_record, record_job, record_outcome
+from autokd.storage.heartbeat import heartbeat
+from autokd.storage.in_flight import Reclaimed, ask, is_in_flight, owner_of, reclaim_running
+from autokd.storage.patient import is_full
+from autokd.storage.record import TrialRecord, promoted_of, read_record, record_job, record_outcome
 from autokd.storage.results import (
     Entry,
     FinalistResult,
@@ -37,10 +39,16 @@ __all__ = [
     "StudyFacts",
     "TeacherResult",
     "TrialRecord",
+    "ask",
     "find_by_digest",
     "has_secret",
+    "heartbeat",
+    "is_full",
+    "is_in_flight",
     "open_existing",
     "open_study",
+    "owner_of",
+    "promoted_of",
     "read_address",
     "read_record",
     "reclaim_running",

@@ -6,7 +6,7 @@ a process that dies leaves either the old value or the new one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from autokd.storage.results import Race
 
 _PREFIX = "autokd:"
 _OUTCOME_PREFIX = "autokd:outcome:"
+_BEAT_PREFIX = "autokd:heartbeat:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,24 @@ class StudyFacts:
             student: its digest, trial and reward.
         """
         self._set("promoted", asdict(student))
+
+    def heartbeats(self, owners: Iterable[str]) -> dict[str, int]:
+        """Return how many signs of life the drivers of some runs have given; 0: none yet.
+
+        Args:
+            owners: marks of the runs (``RunDirectory.owner``).
+        """
+        stored = self._study.user_attrs
+        return {owner: int(stored.get(_BEAT_PREFIX + owner, 0)) for owner in owners}
+
+    def set_heartbeat(self, owner: str, number: int) -> None:
+        """Store a sign of life of a driver.
+
+        Args:
+            owner: mark of its run.
+            number: another number than the last.
+        """
+        self._study.set_user_attr(_BEAT_PREFIX + owner, number)
 
     def job_outcomes(self) -> dict[str, Outcome]:
         """Return the stored outcomes of jobs that are no trials, by job id: references, finalists, full trainings."""

@@ -128,6 +128,19 @@ def read_record(trial: FrozenTrial) -> TrialRecord:
     )
 
 
+def promoted_of(trial: optuna.Trial) -> str | None:
+    """Return the student that taught in a trial before it was interrupted.
+
+    Args:
+        trial: trial that has just been asked for.
+
+    Returns:
+        Digest of the student; empty: none taught; None: the trial is new.
+    """
+    job = trial.user_attrs.get(JOB)
+    return None if job is None else str(job.get("promoted", ""))
+
+
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     """Return an outcome as strict JSON.
 
@@ -147,6 +160,8 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
             "worker": outcome.worker,
         }
     )
+    if outcome.artifacts and outcome.run_dir:
+        data["run_dir"] = outcome.run_dir
     if outcome.inactive_terms:
         data |= {"inactive_terms": list(outcome.inactive_terms), "is_inactive": outcome.is_inactive}
     return data
@@ -168,6 +183,7 @@ def outcome_from_json(data: dict[str, Any]) -> Outcome:
         reports=tuple(Report(plain["job_id"], epoch, metrics, seconds) for epoch, seconds, metrics in plain["curve"]),
         seconds=plain["seconds"],
         artifacts=plain["artifacts"],
+        run_dir=plain.get("run_dir", ""),
         worker=plain["worker"],
         inactive_terms=tuple(plain.get("inactive_terms", ())),
         is_inactive=plain.get("is_inactive", False),

@@ -7,14 +7,16 @@ import logging
 import os
 import platform
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from autokd.config import ResolvedConfig, config_data, config_yaml
+from autokd.config import ResolvedConfig, config_data, config_identity, config_yaml
 from autokd.documents import load_document
 from autokd.errors import ConfigError, StorageError
 from autokd.files import without_following, write_text_atomically
+from autokd.temporary import is_temporary, remove_temporary
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +39,13 @@ class RunDirectory:
         self.results_path = self.path / "results.json"
         self.report_path = self.path / "report.html"
         self.logs_path = self.path / "logs"
+        self._owner_path = self.path / ".owner"
+        self._lock_path = self.path / ".lock"
+        self._claim_path = self.path / ".study"
         self.owner = ""
         """Mark of this run on its trials, since runs may share a database; a resumed run keeps it."""
+        self.name = ""
+        """Name of the study; a resumed run keeps it."""
         self.resumed = False
         self._lock: IO[str] | None = None
 
@@ -49,7 +56,8 @@ class RunDirectory:
         Args:
             path: folder of the run, new or empty unless ``resume``.
             config: resolved configuration, which is written there.
-            resume: the folder holds the run to continue.
+            resume: the folder holds the run to continue. If its first start was killed before it had written the
+                configuration, there is nothing to continue, and the run begins.
 
         Returns:
             The locked run directory, a context manager.
@@ -60,7 +68,7 @@ class RunDirectory:
         """
         run = cls(Path(path))
         try:
-            if resume and not run.config_path.is_file():
+            if resume and not run.config_path.is_file() and not run._owner_path.is_file():
                 raise StorageError(f"{run.path}: there is no run to resume. Start one without --resume.")
             run.path.mkdir(parents=True, exist_ok=True)
             run._acquire()
@@ -102,6 +110,15 @@ class RunDirectory:
             raise StorageError(f"{self.config_path}: not a configuration.")
         return data
 
+    @property
+    def has_study(self) -> bool:
+        """Whether the run has had a study: one that is empty now was damaged, or is another."""
+        return self._claim_path.exists()
+
+    def mark_study(self) -> None:
+        """Note that the run has a study."""
+        self._claim_path.touch()
+
     def close(self) -> None:
         """Release the lock."""
         if self._lock is not None:
@@ -117,25 +134,39 @@ class RunDirectory:
         self.close()
 
     def _write_config(self, config: ResolvedConfig, resume: bool) -> None:
+        self.name = config.name
         if self.config_path.is_file():
             if not resume:
                 raise StorageError(
                     f"{self.path}: the folder holds a run already. Continue it with --resume, or choose another "
                     "--run-dir."
                 )
-            self._check_same(config)
+            there = self.read_config()
+            self._check_same(there, config)
             self.resumed = True
-        elif others := sorted(entry.name for entry in self.path.iterdir() if entry.name != ".lock"):
+            # The study bears the name; the file may have been renamed since.
+            self.name = str(there.get("name") or config.name)
+        elif others := self._foreign_entries():
             raise StorageError(
                 f"{self.path}: the folder is not empty ({', '.join(others[:3])}, ...) and holds no run. "
                 "Choose another --run-dir."
             )
+        # What a killed process left half written; this one holds the lock, so nobody else writes here.
+        remove_temporary(self.path)
+        write_text_atomically(self.config_path, config_yaml(config.model_copy(update={"name": self.name})))
         self.logs_path.mkdir(exist_ok=True)
-        write_text_atomically(self.config_path, config_yaml(config))
 
-    def _check_same(self, config: ResolvedConfig) -> None:
-        there = _flat(_identity(self.read_config()))
-        here = _flat(_identity(config_data(config)))
+    def _foreign_entries(self) -> list[str]:
+        """Return the names of entries that a start of a run, killed at any instant, does not leave."""
+        own = {self._lock_path.name, self._owner_path.name}
+        found = [entry for entry in self.path.iterdir() if entry.name not in own and not is_temporary(entry)]
+        if found == [self.logs_path] and not any(self.logs_path.iterdir()):
+            return []
+        return sorted(entry.name for entry in found)
+
+    def _check_same(self, written: Mapping[str, Any], config: ResolvedConfig) -> None:
+        there = _flat(config_identity(written))
+        here = _flat(config_identity(config_data(config)))
         differing = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
         if differing:
             shown = "".join(
@@ -150,7 +181,7 @@ class RunDirectory:
 
     def _acquire(self) -> None:
         """Lock the folder for this process; the operating system releases the lock if the process dies."""
-        lock = open(self.path / ".lock", "a+", encoding="utf-8", opener=without_following)  # noqa: SIM115 - held open
+        lock = open(self._lock_path, "a+", encoding="utf-8", opener=without_following)  # noqa: SIM115 - held open
         if not _try_lock(lock):
             lock.seek(0)
             holder = _parsed(lock.read()).get("driver", "unknown")
@@ -161,11 +192,26 @@ class RunDirectory:
             )
         self._lock = lock
         lock.seek(0)
-        self.owner = str(_parsed(lock.read()).get("run") or uuid.uuid4().hex)
+        self.owner = self._read_owner(former=str(_parsed(lock.read()).get("run") or ""))
         lock.seek(0)
         lock.truncate()
-        lock.write(json.dumps({"run": self.owner, "driver": f"{platform.node()}:{os.getpid()}"}))
+        lock.write(json.dumps({"driver": f"{platform.node()}:{os.getpid()}"}))
         lock.flush()
+
+    def _read_owner(self, former: str) -> str:
+        """Return the mark of the run, written once and never changed: by it the run finds its trials.
+
+        Args:
+            former: mark that a run of an older version kept in its lock; empty: none.
+        """
+        try:
+            owner = self._owner_path.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            owner = ""
+        if not owner:
+            owner = former or uuid.uuid4().hex
+            write_text_atomically(self._owner_path, owner)
+        return owner
 
 
 def _try_lock(stream: IO[str]) -> bool:
@@ -189,14 +235,6 @@ def _parsed(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return data if isinstance(data, dict) else {}
-
-
-def _identity(data: dict[str, Any]) -> dict[str, Any]:
-    """Return what must not change when a run is resumed: all but the runtime and the number of trials."""
-    kept = {key: value for key, value in data.items() if key != "runtime"}
-    if isinstance(kept.get("search"), dict):
-        kept["search"] = {key: value for key, value in kept["search"].items() if key != "trials"}
-    return kept
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from autokd.errors import StorageError
 from autokd.storage.address import ALLOWED_ADDRESSES, parse_address, shown, without_secrets
+from autokd.storage.patient import PatientStorage
 
 _BUSY_TIMEOUT_S = 60.0
 """Seconds that SQLite waits for another process's commit before it gives up."""
@@ -133,7 +134,8 @@ def _storage(url: URL) -> optuna.storages.BaseStorage:
         ) from error
     if is_file:
         _relax_synchronization(rdb.engine)
-    return rdb
+    # Its methods are made in a loop, which mypy does not follow.
+    return PatientStorage(optuna.storages.get_storage(rdb), shown(url))  # type: ignore[abstract]
 
 
 def _has_tables(url: URL) -> bool:

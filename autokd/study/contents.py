@@ -20,6 +20,9 @@ def contents_of(config: ResolvedConfig, datasets: Datasets) -> dict[str, str]:
     # Not "data.NAME", under which older versions of AutoKD kept another digest of the same files.
     found = {f"data.{name}.files": getattr(datasets, name).fingerprint for name in ("train", "val", "test")}
     found |= _of_detector("student", config.student)
+    if config.full.pipeline == "student_config":
+        pipeline = framework_of(config.student).train_pipeline(config.student, config.full.epochs)
+        found["student.pipeline"] = "" if pipeline is None else pipeline.digest
     for i, teacher in enumerate(config.teachers):
         found |= _of_detector("teacher" if len(config.teachers) == 1 else f"teacher[{i}]", teacher)
     return found

@@ -10,13 +10,26 @@ from typing import TYPE_CHECKING
 from optuna.trial import FrozenTrial, TrialState
 
 from autokd.jobs import RECURRING_CAUSES, Job, Outcome, Report, inactive_words, is_external
+from autokd.runtime import WAIT, Wait
 from autokd.search import FORGET_ATTR, suggest
 from autokd.spec import formula
-from autokd.storage import StudyFacts, TrialRecord, find_by_digest, read_record, record_job, record_outcome
-from autokd.storage.optuna_private import set_intermediate_value, set_trial_attr
+from autokd.storage import (
+    StudyFacts,
+    TrialRecord,
+    ask,
+    find_by_digest,
+    promoted_of,
+    read_record,
+    record_job,
+    record_outcome,
+)
+from autokd.storage.optuna_private import reported_steps, set_intermediate_value, set_trial_attr
+from autokd.study.calibration import CalibrationTrials
+from autokd.study.full_disk import refuse_full_disk
 from autokd.study.observer import Observer, TrialNews
 from autokd.study.promotion import Promotion
 from autokd.study.reward import Reward
+from autokd.study.shared_budget import SharedBudget
 from autokd.study.trials import AskedTrial, EndedTrial, is_evaluated
 
 if TYPE_CHECKING:
@@ -51,6 +64,10 @@ class SearchDriver:
     The first finished trials are the calibration trials of the reward: their gains fix its scales. Until then they have
     no value, so they stay in the database as running, with their outcome stored, and are told together.
 
+    Several drivers of one study spend one budget: each counts the trials of all in the database, and what one has fixed
+    (the scales) holds for all. A driver that finds the budget spent waits until the others' trials have ended, since
+    the finalists come from all; it takes over those of a driver that has died.
+
     Args:
         study: Optuna study, whose sampler suggests and whose pruner stops trials.
         space: space to search.
@@ -80,31 +97,48 @@ class SearchDriver:
         self._owner = owner
         self._promotion = promotion
         self._asked: dict[str, AskedTrial] = {}
-        self._calibrating: list[EndedTrial] = []
+        self._calibrating = CalibrationTrials(study)
+        self._budget = SharedBudget(study, owner)
         evaluated = [t for t in study.get_trials(deepcopy=False) if is_evaluated(t)]
-        self._num_started = self._num_ended = len(evaluated)
+        self._num_ended = len(evaluated)
         values = [t.value for t in evaluated if t.state is TrialState.COMPLETE and t.value is not None]
         self._best: float | None = max(values, default=None)
 
-    # ------------------------------------------------------------------------------------------- ask
+    def next_job(self) -> Job | Wait | None:
+        """Return the next trial's job; None if the budget is spent or the space holds nothing new.
 
-    def next_job(self) -> Job | None:
-        """Return the next trial's job, or None if the budget is spent or the space holds nothing new."""
-        if self._num_started >= self._plan.num_trials:
-            return None
-        for _ in range(MAX_REPEATS):
-            trial = self._study.ask()
-            promoted = self._promotion.digest() if self._promotion is not None else ""
-            asked = AskedTrial(trial, suggest(trial, self._space), promoted)
+        WAIT: the budget is spent if the trials of other drivers end well.
+        """
+        self._take_over_scales()
+        if self._budget.num_started() >= self._plan.num_trials:
+            return WAIT if self._awaits_others() else None
+        # Those of an earlier process count: a resumed search must not try again what has exhausted the space.
+        for _ in range(self._budget.num_repeats, MAX_REPEATS):
+            trial = ask(self._study, self._owner)
+            asked = AskedTrial(trial, suggest(trial, self._space), self._promoted_for(trial), reported_steps(trial))
             if not self._answer_duplicate(asked):
                 job = self._job(asked)
                 record_job(trial, job, owner=self._owner)
+                if self._budget.puts_back(trial.number, self._plan.num_trials):
+                    return WAIT
                 self._asked[job.id] = asked
-                self._num_started += 1
                 return job
         self._observer.say(f"search ends: the last {MAX_REPEATS} suggestions were duplicates, the space is exhausted")
-        self._plan = replace(self._plan, num_trials=self._num_started)
+        self._plan = replace(self._plan, num_trials=self._budget.num_started())
         return None
+
+    def _promoted_for(self, trial: optuna.Trial) -> str:
+        """Return the digest of the student that teaches in a trial: of one that was interrupted, still the same."""
+        known = promoted_of(trial)
+        if known is not None or self._promotion is None:
+            return known or ""
+        return self._promotion.digest()
+
+    def _awaits_others(self) -> bool:
+        """Return whether trials of other drivers are in flight; those of dead drivers are taken over."""
+        for record in self._budget.take_over():
+            self.recover(record)
+        return bool(self._budget.others())
 
     def _job(self, asked: AskedTrial) -> Job:
         return Job(f"trial-{asked.trial.number:05d}", asked.spec, "proxy", self._plan.seed, asked.promoted)
@@ -115,14 +149,12 @@ class SearchDriver:
         if known is not None:
             self._tell_reused(asked, known)
             return True
-        in_work: Sequence[AskedTrial | EndedTrial] = [*self._asked.values(), *self._calibrating]
+        in_work: Sequence[AskedTrial | EndedTrial] = [*self._asked.values(), *self._calibrating.mine]
         for other in in_work:
             if other.digest == asked.digest:
                 other.pending_duplicates.append(asked)
                 return True
         return False
-
-    # ---------------------------------------------------------------------------------------- events
 
     def on_report(self, report: Report) -> bool:
         """Report the reward so far to Optuna.
@@ -133,10 +165,12 @@ class SearchDriver:
         Returns:
             False if Optuna's pruner stops the trial.
         """
-        trial = self._asked[report.job_id].trial
+        asked = self._asked[report.job_id]
+        trial = asked.trial
         if self._reward.scales is None or not self._reward.is_known(report.metrics):
             return True
-        trial.report(self._reward.value(report.metrics, report.epoch), report.epoch)
+        if report.epoch not in asked.reported:  # by an earlier process: Optuna warns of a step that is reported twice
+            trial.report(self._reward.value(report.metrics, report.epoch), report.epoch)
         return report.epoch >= self._plan.num_epochs or not trial.should_prune()
 
     def on_outcome(self, outcome: Outcome) -> None:
@@ -145,6 +179,7 @@ class SearchDriver:
         Args:
             outcome: outcome of the trial's job.
         """
+        refuse_full_disk(outcome)
         asked = self._asked.pop(outcome.job_id)
         record_outcome(asked.trial, outcome)
         if words := inactive_words(outcome):
@@ -157,7 +192,6 @@ class SearchDriver:
         Args:
             record: the trial, with distiller and outcome.
         """
-        self._num_started += 1
         self._end(EndedTrial.from_record(record))
 
     def finish(self) -> Reward:
@@ -166,34 +200,40 @@ class SearchDriver:
         Returns:
             The reward with its scales.
         """
+        self._take_over_scales()
         if self._reward.scales is None:
             self._fix_scales()
         return self._reward
 
-    # ------------------------------------------------------------------------------------------ tell
-
     def _end(self, ended: EndedTrial) -> None:
         """Tell Optuna a trial whose outcome is stored, or keep it for calibration."""
-        if self._reward.scales is None:
-            # Another driver of the same study may have fixed the scales meanwhile: they hold for all.
-            self._reward = replace(self._reward, scales=self._facts.reward_scales)
+        self._take_over_scales()
         if self._reward.scales is not None or ended.outcome.status != "finished":
             self._tell(ended)
             return
-        self._calibrating.append(ended)
-        if len(self._calibrating) >= min(self._plan.calibration_trials, self._plan.num_trials):
+        self._calibrating.mine.append(ended)
+        if len(self._calibrating.outcomes()) >= min(self._plan.calibration_trials, self._plan.num_trials):
             self._fix_scales()
+
+    def _take_over_scales(self) -> None:
+        """Take over the scales that another driver of the study has fixed, which hold for all."""
+        if self._reward.scales is None:
+            self._reward = replace(self._reward, scales=self._facts.reward_scales)
+            if self._reward.scales is not None:
+                self._tell_calibrating()
 
     def _fix_scales(self) -> None:
         """Fix the reward's scales by the calibration trials, and tell Optuna their values."""
-        trials, self._calibrating = self._calibrating, []
         self._reward = self._reward.calibrated(
-            self._reward.gains(ended.outcome.metrics, self._plan.num_epochs) for ended in trials
+            self._reward.gains(outcome.metrics, self._plan.num_epochs) for outcome in self._calibrating.outcomes()
         )
         assert self._reward.scales is not None
         # Stored before any trial is told: values under these scales must not exist without them.
         self._facts.set_reward_scales(self._reward.scales)
-        for ended in trials:
+        self._tell_calibrating()
+
+    def _tell_calibrating(self) -> None:
+        for ended in self._calibrating.take():
             self._tell(ended)
 
     def _tell(self, ended: EndedTrial) -> None:

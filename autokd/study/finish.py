@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from optuna.trial import TrialState
 
 from autokd.config import ResolvedConfig
 from autokd.detectors import detector_family_of, family_notes
-from autokd.files import write_text_atomically
+from autokd.files import copy_file_atomically, write_text_atomically
 from autokd.jobs import SEARCHED, Outcome, inactive_words
 from autokd.metrics import TEST_AP, TRAIN_SECONDS, VAL_AP, class_ap, is_part, part_of, size_ap
 from autokd.spec import formula
@@ -70,7 +71,7 @@ def write_results(run: RunContext, trained: FullResults) -> Results:
     # Before the report, which reads it from the folder as ``autokd report`` does later.
     results.write(run.directory.results_path)
     if (detections := run.preparation.score.detections_test) and Path(detections).exists():
-        shutil.copyfile(detections, run.directory.path / TEACHER_DETECTIONS)
+        copy_file_atomically(Path(detections), run.directory.path / TEACHER_DETECTIONS)
     write_run_report(run.directory.path, cache_dir=run.cache_dir, storage_url=run.storage_url)
     # Those of trials that ended otherwise than by their own: the run is over, and nothing goes on from them.
     shutil.rmtree(run.directory.path / CHECKPOINTS_FOLDER, ignore_errors=True)
@@ -210,12 +211,12 @@ def _versions() -> dict[str, str]:
 
 def _write_student(run: RunContext, winner: NamedDistiller, trained: FullResults) -> None:
     """Copy the winner's weights of the seed with the best val AP; a student of MMDetection in its own format too."""
-    finished = [o for o in winner.outcomes(trained.outcomes, run.config.full.seeds) if "weights" in o.artifacts]
-    if not finished:
+    outcomes = winner.outcomes(trained.outcomes, run.config.full.seeds)
+    files = [(o.metrics[VAL_AP], path) for o in outcomes if (path := o.file("weights", run.directory.path)) is not None]
+    if not files:
         run.observer.say("no full training finished, so no student.pt is written")
         return
-    best = max(finished, key=lambda outcome: outcome.metrics[VAL_AP])
-    shutil.copyfile(best.artifacts["weights"], run.directory.weights_path)
+    copy_file_atomically(max(files, key=itemgetter(0))[1], run.directory.weights_path)
     export_student(run.config, run.datasets, run.directory.weights_path, run.directory.path)
 
 

@@ -35,4 +35,6 @@ def export_student(config: ResolvedConfig, datasets: Datasets, weights: Path, fo
         folder,
         pad_rgb=PAD_RGB,
         original_sizes=sizes,
+        # Frameworks of third parties may know no second frame.
+        **({"has_two_frames": True} if any(split.frames.has_two for split in datasets.splits) else {}),
     )

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from autokd.jobs import Job, Outcome, Report
 from autokd.runtime import WAIT, Driver, Wait
+from autokd.study.full_disk import refuse_full_disk
 from autokd.study.observer import Observer
 
 ResultT = TypeVar("ResultT")
@@ -129,6 +130,7 @@ class BatchDriver:
         Args:
             outcome: outcome of one of the jobs.
         """
+        refuse_full_disk(outcome)
         self.outcomes[outcome.job_id] = outcome
         self._on_done(outcome)
         self._observer.stage(self._name, len(self.outcomes), self._total)

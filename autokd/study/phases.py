@@ -18,7 +18,7 @@ from autokd.study.finalists import Finalist, best_trials, full_finalist_seed, re
 from autokd.study.phased_driver import BatchDriver, Phases
 from autokd.study.promotion import Promotion
 from autokd.study.race import FinalistRace, round_words, winner_words
-from autokd.study.resume import recover_trials
+from autokd.study.resume import enqueue_once, recover_trials
 from autokd.study.reward import Reward, reference_curve
 
 
@@ -44,7 +44,7 @@ def search(run: RunContext, space: Space, first: FirstTrials) -> Phases[Reward]:
     Args:
         run: the run.
         space: space to search.
-        first: trials to begin with, if the study is new.
+        first: trials to begin with.
 
     Raises:
         AutoKDError: if the training without distillation fails, against which all trials are compared.
@@ -67,14 +67,12 @@ def search(run: RunContext, space: Space, first: FirstTrials) -> Phases[Reward]:
         )
     reward = Reward(config.proxy.reward, reference_curve(none), run.facts.reward_scales)
     plan = SearchPlan(config.search.trials, config.proxy.calibration_trials, reward.num_epochs, SEARCH_SEED)
-    # Before the driver is made: it counts the ended trials, to which the interrupted ones belong from here on.
+    # Before the driver is made, which counts the trials in flight.
     untold = recover_trials(run.study, run.directory.owner)
     driver = SearchDriver(run.study, space, reward, plan, run.observer, run.directory.owner, _promotion(run))
     for record in untold:
         driver.recover(record)
-    if not run.study.get_trials(deepcopy=False):
-        for name, decisions in first.decisions.items():
-            run.study.enqueue_trial(dict(decisions), user_attrs={"preset": name})
+    enqueue_once(run.study, first.decisions)
     yield driver
     return driver.finish()
 
@@ -125,12 +123,16 @@ def train_in_full(run: RunContext, distillers: Sequence[NamedDistiller]) -> Phas
 def run_jobs(run: RunContext, name: str, jobs: Iterable[Job]) -> Phases[dict[str, Outcome]]:
     """Run a list of jobs, except those whose outcome the database holds; return all outcomes by job id.
 
+    A training whose files are gone counts as not done.
+
     Args:
         run: the run.
         name: name of the stage, for the observer.
         jobs: jobs to run.
     """
-    batch = BatchDriver(name, jobs, run.facts.finished_outcomes(), run.facts.add_job_outcome, run.observer)
+    finished = run.facts.finished_outcomes().items()
+    known = {job_id: outcome for job_id, outcome in finished if outcome.has_files(run.directory.path)}
+    batch = BatchDriver(name, jobs, known, run.facts.add_job_outcome, run.observer)
     if batch.is_missing_any:
         yield batch
     return batch.outcomes

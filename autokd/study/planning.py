@@ -85,7 +85,8 @@ def make_plan(
         )
     finally:
         torch.set_num_threads(previous)
-    sizes = SplitSizes(datasets.train.num_images, datasets.val.num_images, _test_images(datasets))
+    train = datasets.train
+    sizes = SplitSizes(train.num_images, datasets.val.num_images, _test_images(datasets), train.frames.num_turned)
     on_cpu = resources.device == "cpu"
     sharing = 1 / resources.gpu_fraction if resources.gpu_fraction else config.runtime.workers
     return Bill(
@@ -101,17 +102,19 @@ def make_plan(
         workers_in_memory=max(1, round(sharing)),
         device=f"{costs.device_name}, {costs.threads} threads" if on_cpu else costs.device_name,
         measured_s=costs.seconds,
-        notes=_notes(config),
+        notes=_notes(config, datasets),
     )
 
 
 @dataclass(frozen=True)
 class SplitSizes:
-    """Images of each split; ``test``: 0 if results are reported on the validation images."""
+    """Images of each split; ``test``: 0 if results are reported on the validation images; ``turned``: training images
+    that are shown in the turned frame."""
 
     train: int
     val: int
     test: int
+    turned: int = 0
 
 
 def measured_distillers(config: ResolvedConfig, content: DataContent) -> dict[str, DistillerSpec]:
@@ -153,7 +156,7 @@ class _Counting:
         self._config = config
         self._sizes = sizes
         self._costs = costs
-        self._needs = OutputNeeds(config, sizes.train, sizes.val)
+        self._needs = OutputNeeds(config, sizes.train, sizes.val, sizes.turned)
 
     def preparation(self) -> Iterator[Phase]:
         """Yield what one process does before the search."""
@@ -162,7 +165,7 @@ class _Counting:
         for position, step in costs.teacher_steps.items():
             train = config.teachers[position].train
             assert train is not None, "only teachers with a recipe are trained"
-            length = recipe_length(train, sizes.train)
+            length = recipe_length(train, sizes.train, sizes.turned)
             seconds += step.seconds(length.steps)
             images += length.images
         measured = len(config.teachers) * (sizes.val + sizes.test)
@@ -210,7 +213,8 @@ class _Counting:
         assert warm is not None, "the caller has looked"
         limits = [] if warm.images is None else [-(-warm.images // full.batch_size)]
         limits += [] if full.most_steps is None else [full.most_steps]
-        return training_length(self._sizes.train, full.batch_size, warm.epochs, min(limits, default=None))
+        sizes = self._sizes
+        return training_length(sizes.train, full.batch_size, warm.epochs, min(limits, default=None), sizes.turned)
 
     def _area_factor(self) -> float:
         """Return the share of pixels that warm starts see, which are as small as the proxy's images."""
@@ -220,7 +224,7 @@ class _Counting:
     def search(self) -> Iterator[Phase]:
         """Yield the proxies: the search's, and those of the race if no finalist is eliminated."""
         search, proxy = self._config.search, self._config.proxy
-        length = recipe_length(proxy, self._sizes.train)
+        length = recipe_length(proxy, self._sizes.train, self._sizes.turned)
         images, none_s = self._proxy(length, self._costs.recipes["proxy"].none)
         _, distilled_s = self._proxy(length, self._costs.recipes["proxy"].distilled)
         turn = "search.trials, proxy.images, proxy.val_subset, proxy.measure"
@@ -242,7 +246,7 @@ class _Counting:
     def full(self) -> Iterator[Phase]:
         """Yield the full trainings."""
         config, costs = self._config, self._costs.recipes["full"]
-        length = recipe_length(config.full, self._sizes.train)
+        length = recipe_length(config.full, self._sizes.train, self._sizes.turned)
         # ``patience`` measures after every epoch, and is counted as if no training stopped early.
         val_images = self._sizes.val * (1 if config.full.patience is None else 1 + length.epochs)
         measured_s = val_images * costs.val_image_s + self._sizes.test * costs.test_image_s
@@ -298,8 +302,10 @@ def _test_images(datasets: Datasets) -> int:
     return 0 if datasets.test is datasets.val else datasets.test.num_images
 
 
-def _notes(config: ResolvedConfig) -> tuple[str, ...]:
+def _notes(config: ResolvedConfig, datasets: Datasets) -> tuple[str, ...]:
     notes = ["The race is counted as if no finalist were eliminated; a pruner and duplicates are not counted."]
     if config.runtime.ray_address:
         notes.append("Times are those of this machine's device, taken for each worker of the cluster.")
+    if datasets.frames_note:
+        notes.append(f"{datasets.frames_note[0].upper()}{datasets.frames_note[1:]}.")
     return tuple(notes)

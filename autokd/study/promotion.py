@@ -36,7 +36,7 @@ class Promotion:
     def __init__(self, study: optuna.Study, after: int, run_dir: Path, observer: Observer) -> None:
         self._study = study
         self._after = after
-        self._folder = run_dir / PROMOTED_FOLDER
+        self._run_dir = run_dir
         self._observer = observer
         self._digest = ""
 
@@ -54,15 +54,15 @@ class Promotion:
     def _promote(self) -> str:
         found = [read_record(t) for t in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
         trained = [record for record in found if record.reused_from is None and record.value is not None]
-        candidates = [record for record in trained if _weights_of(record) is not None]
+        candidates = [record for record in trained if self._weights_of(record) is not None]
         if len(trained) < self._after or not candidates:
             return ""
         best = max(candidates, key=lambda record: (record.value, -record.number))
-        weights, value = _weights_of(best), best.value
+        weights, value = self._weights_of(best), best.value
         assert weights is not None, "candidates have weights"
         assert value is not None, "candidates have a value"
         digest = file_digest(weights)
-        copy_file_atomically(weights, self._folder / digest / WEIGHTS_FILE)
+        copy_file_atomically(weights, self._run_dir / PROMOTED_FOLDER / digest / WEIGHTS_FILE)
         StudyFacts(self._study).set_promoted(PromotedStudent(digest, best.number, value))
         self._observer.say(
             f"promotion: the student of trial {best.number} (reward {value:+.3f}) joins the teachers of all later "
@@ -70,12 +70,10 @@ class Promotion:
         )
         return digest
 
-
-def _weights_of(record: TrialRecord) -> Path | None:
-    if record.outcome is None or record.outcome.is_inactive:  # a student without distillation has nothing to pass on
-        return None
-    path = record.outcome.artifacts.get(STUDENT_ARTIFACT)
-    return Path(path) if path and Path(path).is_file() else None
+    def _weights_of(self, record: TrialRecord) -> Path | None:
+        if record.outcome is None or record.outcome.is_inactive:  # a student of none has nothing to pass on
+            return None
+        return record.outcome.file(STUDENT_ARTIFACT, self._run_dir)
 
 
 __all__ = ["Promotion"]

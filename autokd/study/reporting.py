@@ -11,7 +11,7 @@ from typing import Any
 from autokd.config import RunConfig, load_config
 from autokd.data import DetectionDataset, load_datasets
 from autokd.errors import AutoKDError
-from autokd.jobs import NO_DISTILLATION, JobId
+from autokd.jobs import NO_DISTILLATION, JobId, Outcome
 from autokd.report import Boxes, ComparisonImage, write_report
 from autokd.storage import Results, RunDirectory, StudyFacts, open_existing
 
@@ -45,9 +45,9 @@ def write_run_report(directory: str | Path, *, cache_dir: Path, storage_url: str
     results = Results.read(run.results_path) if run.results_path.exists() else None
     images: Sequence[ComparisonImage] = ()
     if results is not None:
-        artifacts = {job_id: outcome.artifacts for job_id, outcome in StudyFacts(study).finished_outcomes().items()}
+        outcomes = StudyFacts(study).finished_outcomes()
         try:
-            images = _comparison_images(load_config(run.config_path), run.path, cache_dir, results, artifacts)
+            images = _comparison_images(load_config(run.config_path), run.path, cache_dir, results, outcomes)
         except (AutoKDError, OSError) as error:
             results = results.model_copy(update={"notes": (*results.notes, f"The pictures are left out: {error}")})
     return write_report(run.path, study, results, images=images)
@@ -58,7 +58,7 @@ def _comparison_images(
     directory: Path,
     cache_dir: Path,
     results: Results,
-    artifacts: Mapping[str, Mapping[str, str]],
+    outcomes: Mapping[str, Outcome],
 ) -> list[ComparisonImage]:
     """Return some test images with the boxes of the teacher, of "none" and of the winner (first seed)."""
     test = load_datasets(config.data, cache_dir, check=False).test
@@ -71,9 +71,9 @@ def _comparison_images(
         if entry is None:
             continue
         job_id = str(JobId("full", entry.digest, entry.seeds[0]))
-        path = artifacts.get(job_id, {}).get("detections_test")
-        if path and Path(path).exists():
-            files[name] = Path(path)
+        path = outcomes[job_id].file("detections_test", directory) if job_id in outcomes else None
+        if path is not None:
+            files[name] = path
     found = {name: _by_image(path) for name, path in files.items()}
     return [_picture(test, index, found) for index in _evenly(test.num_images, NUM_IMAGES)] if found else []
 

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-from optuna.trial import TrialState
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from autokd.errors import StorageError
-from autokd.search import FORGET_ATTR
-from autokd.storage import StudyFacts, TrialRecord, read_record, reclaim_running
+from autokd.storage import StudyFacts, TrialRecord, reclaim_running
 from autokd.study.contents import check_same_contents
 
 if TYPE_CHECKING:
     import optuna
 
+_PRESET = "preset"
+"""Attribute of a trial that was put into the queue: name of its preset."""
 
-def claim_study(study: optuna.Study, config_digest: str, contents: Mapping[str, str]) -> None:
+
+def claim_study(
+    study: optuna.Study, config_digest: str, contents: Mapping[str, str], *, is_known: bool = False
+) -> None:
     """Bind a study to a configuration and to the contents of the files that it names.
 
     Args:
         study: study to bind.
         config_digest: digest of the resolved configuration.
         contents: place in the configuration -> digest of the file's content.
+        is_known: the run has bound its study before.
 
     Raises:
-        StorageError: if the study belongs to another configuration, or a file has changed since the run began.
+        StorageError: if the study belongs to another configuration, if a file has changed since the run began, or if
+            nothing is left of what the run had stored.
     """
     facts = StudyFacts(study)
+    if is_known and facts.config_digest is None:
+        raise StorageError(
+            f"the study {study.study_name!r} of this run is empty now: its database was emptied, replaced, or is "
+            "another one. Give the same --storage as before, restore the database from a copy, or begin a new run with "
+            "another --run-dir."
+        )
     if facts.config_digest not in (None, config_digest):
         raise StorageError(
             f"the study {study.study_name!r} in this database belongs to another configuration (digest "
@@ -59,9 +69,10 @@ class RunClock:
         try:
             yield
         finally:
-            seconds = self.seconds()
+            # If the database has gone, the error of the block says so, and must be the one that is raised.
+            with suppress(StorageError):
+                self._facts.set_seconds_used(self.seconds())
             self._began = None
-            self._facts.set_seconds_used(seconds)
 
     def seconds(self) -> float:
         """Return the seconds of all processes, the present one included."""
@@ -70,7 +81,7 @@ class RunClock:
 
 
 def recover_trials(study: optuna.Study, owner: str) -> tuple[TrialRecord, ...]:
-    """End the trials that a dead driver of this run left running, and enqueue them again.
+    """Put the trials that a dead driver of this run left running back into the queue.
 
     Args:
         study: study of the run.
@@ -79,25 +90,27 @@ def recover_trials(study: optuna.Study, owner: str) -> tuple[TrialRecord, ...]:
     Returns:
         Trials that had been trained, but whose value Optuna was not told. They still run; the caller tells them.
     """
-    reclaimed = reclaim_running(study, owner, {FORGET_ATTR: True})
-    _enqueue_again(study, reclaimed.interrupted)
-    return tuple(record for record in reclaimed.to_tell if record.outcome is not None)
+    return reclaim_running(study, {owner}).to_tell
 
 
 def end_open_trials(study: optuna.Study, owner: str) -> None:
-    """End the trials in flight before the process ends, so that a resumed run evaluates them again.
+    """Put the trials in flight back into the queue before the process ends: a resumed run evaluates them first.
 
     Args:
         study: study of the run.
         owner: the run's own mark; trials of other runs are left alone.
     """
-    _enqueue_again(study, reclaim_running(study, owner, {FORGET_ATTR: True}).interrupted)
+    reclaim_running(study, {owner})
 
 
-def _enqueue_again(study: optuna.Study, numbers: Sequence[int]) -> None:
-    trials = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    for trial in trials:
-        # A trial without parameters or digest died inside the sampler; there is nothing to repeat.
-        if trial.number in numbers and trial.params and read_record(trial).digest:
-            preset = {key: value for key, value in trial.user_attrs.items() if key == "preset"}
-            study.enqueue_trial(trial.params, user_attrs=preset)
+def enqueue_once(study: optuna.Study, decisions: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put the trials that a search begins with into the queue, those that an earlier process has put there apart.
+
+    Args:
+        study: study of the run.
+        decisions: name of a preset -> value of each decision.
+    """
+    known = {trial.user_attrs.get(_PRESET) for trial in study.get_trials(deepcopy=False)}
+    for name, values in decisions.items():
+        if name not in known:
+            study.enqueue_trial(dict(values), user_attrs={_PRESET: name})

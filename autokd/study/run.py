@@ -6,7 +6,7 @@ Everything that a run finds out is stored in the study's database at once, so th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from autokd.config import ResolvedConfig, RunConfig, config_digest
@@ -20,8 +20,7 @@ from autokd.detectors import (
     resolve,
     try_detectors,
 )
-from autokd.errors import AutoKDError
-from autokd.files import make_private_folder
+from autokd.errors import AutoKDError, StorageError
 from autokd.jobs import NO_DISTILLATION
 from autokd.presets import load_distiller
 from autokd.runtime import make_runtime
@@ -29,17 +28,19 @@ from autokd.runtime.resources import own_resources
 from autokd.search import make_pruner, make_sampler
 from autokd.space import Space
 from autokd.spec import DistillerSpec
-from autokd.storage import Results, RunDirectory, StudyFacts, open_study
+from autokd.storage import Results, RunDirectory, StudyFacts, heartbeat, open_study
 from autokd.study.contents import contents_of
 from autokd.study.context import SEARCH_SEED, FullResults, RunContext
 from autokd.study.distillers import NamedDistiller, baseline_distillers
 from autokd.study.finish import write_results
+from autokd.study.full_disk import disks_explained, make_writable
 from autokd.study.limits import HardLimits
 from autokd.study.observer import Observer, SilentObserver
 from autokd.study.phased_driver import PhasedDriver, Phases
 from autokd.study.phases import search_phases, train_in_full
 from autokd.study.planning import make_plan
 from autokd.study.resume import RunClock, claim_study, end_open_trials
+from autokd.temporary import remove_abandoned
 from autokd.training import TrainingEvaluatorFactory, prepare
 
 
@@ -73,6 +74,7 @@ def run_search(
         AutoKDError: if the input is wrong, before anything is trained; its subclass names the kind.
     """
     observer = observer or SilentObserver()
+    make_writable(cache_dir)
     config = resolve(config)
     content = content_of(config.data, cache_dir)
     check_trainable(config, content=content)
@@ -126,6 +128,7 @@ def run_distill(
         AutoKDError: if other input is wrong, before anything is trained.
     """
     observer = observer or SilentObserver()
+    make_writable(cache_dir)
     config = resolve(config)
     check_trainable(config, spec, content_of(config.data, cache_dir))
     family = detector_family_of(config.student)
@@ -174,25 +177,29 @@ def _open_run(
         space: space to search; None if nothing is searched.
         forecast_s: seconds to measure for a forecast; 0: none is made.
     """
-    make_private_folder(cache_dir)
-    datasets = load_datasets(config.data, cache_dir)
+    with disks_explained(cache_dir):
+        remove_abandoned(cache_dir)
+        datasets = load_datasets(config.data, cache_dir)
     try_detectors(config, datasets.classes, datasets.train.image_size_px)
     if forecast_s > 0:
         bill = make_plan(config, cache_dir=cache_dir, budget_s=forecast_s, datasets=datasets)
         observer.say(bill.line())
         if excess := bill.excess():
             raise AutoKDError(f"The run does not fit on this machine: {excess}")
-    with RunDirectory.start(directory, config, resume=resume) as run_directory:
+    here = directory.absolute()
+    with disks_explained(cache_dir, here), RunDirectory.start(here, config, resume=resume) as run_directory:
         study = open_study(
             storage_url or run_directory.study_path,
-            config.name,
+            run_directory.name,
             sampler=make_sampler(config.search, space, detector_family_of(config.student)),
             pruner=make_pruner(config.search),
         )
-        claim_study(study, config_digest(config), contents_of(config, datasets))
+        contents = contents_of(config, datasets)
+        claim_study(study, config_digest(config), contents, is_known=run_directory.has_study)
+        run_directory.mark_study()
         facts = StudyFacts(study)
         clock = RunClock(facts)
-        with clock.running():
+        with clock.running(), heartbeat(study, run_directory.owner) if storage_url else nullcontext():
             preparation = prepare(
                 config,
                 datasets,
@@ -202,7 +209,7 @@ def _open_run(
                 on_progress=observer.stage,
             )
             yield RunContext(
-                config=config,
+                config=config.model_copy(update={"name": run_directory.name}),
                 directory=run_directory,
                 study=study,
                 facts=facts,
@@ -224,8 +231,10 @@ def _execute(run: RunContext, phases: Phases[FullResults]) -> FullResults:
             with make_runtime(run.config.runtime) as runtime:
                 runtime.run(driver, run.factory, job_timeouts_s=HardLimits(run))
     except BaseException:
-        # Ctrl-C included. Failed as interrupted, the trials in flight are evaluated again by a resumed run.
-        end_open_trials(run.study, run.directory.owner)
+        # Ctrl-C included. Back in the queue, the trials in flight are the first that a resumed run evaluates. If the
+        # database is what failed, the resumed run puts them back.
+        with suppress(StorageError):
+            end_open_trials(run.study, run.directory.owner)
         raise
     assert driver.result is not None, "the runtime ends when the driver has no more jobs"
     return driver.result

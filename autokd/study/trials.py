@@ -22,12 +22,14 @@ class AskedTrial:
         trial: trial as Optuna handed it out.
         spec: distiller that it evaluates.
         promoted: digest of an earlier trial's student that teaches too; empty: none does.
+        reported: epochs whose reward an earlier process has reported.
         pending_duplicates: later trials of the same digest, which get the outcome of this one.
     """
 
     trial: optuna.Trial
     spec: DistillerSpec
     promoted: str = ""
+    reported: frozenset[int] = frozenset()
     pending_duplicates: list[AskedTrial] = field(default_factory=list)
 
     @property

@@ -9,6 +9,7 @@ The ids; a space and any text behind it only make an id unique:
 ``none``                returns no outcome
 ``pause:SECONDS``       sleeps after the first report, then a second report and finished
 ``hang``                sleeps for ten minutes after the first report
+``freeze``              stops its process (SIGSTOP) after the first report, where that exists
 ``die``                 ends its process after the first report
 ``die_once:FILE``       likewise, unless FILE exists, which it writes
 ======================  =========================================================================
@@ -20,6 +21,7 @@ and is imported without pytest, as workers in other processes need.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -104,6 +106,8 @@ class ScriptedEvaluator:
         yield Report(job.id, 1, {"loss": loss, "num_jobs": self._num_jobs})
         if what == "raise":
             raise RAISED[argument]
+        if what == "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
         if what == "none":
             return None  # type: ignore[return-value]
         if what == "pause":

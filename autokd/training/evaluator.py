@@ -156,6 +156,7 @@ class TrainingEvaluator:
             reports=(*earlier, replace(last, metrics=metrics)),
             seconds=progress.seconds,
             artifacts=files.artifacts,
+            run_dir=str(self._run_dir),
             inactive_terms=() if distiller is None else distiller.inactive_terms,
             is_inactive=distiller is not None and distiller.is_inactive,
         )

@@ -5,10 +5,8 @@ Legend: B images of a batch, C colors, H x W pixels of the network's input.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,8 +23,11 @@ from autokd.data import (
     stack_samples,
     subset_indices,
 )
-from autokd.training.length import recipe_length
-from autokd.training.prefetch import copied_beside, decoding_threads, made_ahead
+from autokd.data.orientation import grouped, turned
+from autokd.detectors import TrainPipeline
+from autokd.training.length import Length, recipe_length
+from autokd.training.own_pipeline import load_batch
+from autokd.training.prefetch import copied_beside, decoding_threads, made_ahead, made_by_processes
 from autokd.training.shards import ALONE, BatchShard, RankGroup
 
 PLAN_SEED = 0
@@ -52,6 +53,7 @@ class Batch:
         targets: boxes and labels of each image.
         shard: which part of the global batch this is; None if one process trains alone.
         global_targets: targets of all images of the global batch, if there is a shard.
+        is_turned: whether the images are shown in the turned frame.
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -59,6 +61,7 @@ class Batch:
     targets: list[Target]
     shard: BatchShard | None = None
     global_targets: list[Target] = field(default_factory=list)
+    is_turned: bool = False
 
     @property
     def num_images(self) -> int:
@@ -90,9 +93,14 @@ def training_plan(dataset: DetectionDataset, recipe: Recipe) -> ViewPlan:
         color_jitter=recipe.color_jitter,
         mosaic_probability=recipe.mosaic_probability,
         mixup_probability=recipe.mixup_probability,
-        mix_epochs=int(recipe.mix_until * recipe_length(recipe, dataset.num_images).epochs) if mixes else None,
+        mix_epochs=int(recipe.mix_until * dataset_length(recipe, dataset).epochs) if mixes else None,
         batch_scale_range=recipe.batch_scale_range,
     )
+
+
+def dataset_length(recipe: Recipe, dataset: DetectionDataset) -> Length:
+    """Return the length of a training on a split by a recipe."""
+    return recipe_length(recipe, dataset.num_images, dataset.frames.num_turned)
 
 
 def identity_plan(dataset: DetectionDataset) -> ViewPlan:
@@ -112,7 +120,9 @@ class Loader:
         subset: fraction of the images that is used.
         ranks: processes that share each batch of an epoch. ``in_order`` and ``of_pairs`` are not shared.
         choose: returns the indices of the images for a seed; None: ``subset`` of the images at random.
-        threads: threads that load ahead; 0: none; None: as the device asks (``decoding_threads``).
+        pipeline: transforms of the student's own framework, in place of the plan's views; None: the views.
+        threads: threads that load ahead; 0: none; None: those of the data set, or as the device asks
+            (``decoding_threads``).
     """
 
     dataset: DetectionDataset
@@ -123,6 +133,7 @@ class Loader:
     ranks: RankGroup = ALONE
     choose: Callable[[int], Sequence[int]] | None = None
     threads: int | None = None
+    pipeline: TrainPipeline | None = None
 
     def steps_per_epoch(self, seed: int) -> int:
         """Return the number of batches of an epoch."""
@@ -163,7 +174,12 @@ class Loader:
             shards = [self.ranks.shard(pairs) for pairs in batches]
             loaded = map(self._with_shard, self.of_pairs([shard.local_pairs for shard in shards]), shards)
         for number, batch in enumerate(loaded, start=first):
-            yield batch.at_size(self.plan.batch_size_px(self.dataset.image_size_px, epoch, number))
+            if self.pipeline is not None:  # which gives batches of any size
+                yield batch
+                continue
+            frame = self.dataset.image_size_px
+            size_px = self.plan.batch_size_px(turned(frame) if batch.is_turned else frame, epoch, number)
+            yield batch.at_size(size_px)
 
     def _with_shard(self, batch: Batch, shard: BatchShard) -> Batch:
         targets = [self.dataset.target(index, self.plan.view(index, number)) for index, number in shard.global_pairs]
@@ -180,23 +196,36 @@ class Loader:
 
     def in_order(self) -> Iterator[Batch]:
         """Return every image of the subset once, in order, in its view 0."""
-        return self.of_pairs([[(index, 0) for index in chunk] for chunk in chunks(self.indices(), self.batch_size)])
+        return self.of_pairs(self.batches([(index, 0) for index in self.indices()]))
+
+    def batches(self, pairs: Pairs) -> Sequence[Pairs]:
+        """Return (image index, view number) pairs cut into batches of one frame each, in their order."""
+        return grouped(pairs, self.batch_size, self.dataset.frames.turned_N)
 
     def of_pairs(self, pairs_of_batches: Sequence[Pairs]) -> Iterator[Batch]:
-        """Return the batches of given (image index, view number) pairs, in the given order."""
+        """Return the batches of given (image index, view number) pairs, in the given order; each of one frame."""
+        pipeline, pinned = self.pipeline, self.device.type == "cuda"
 
-        def load(pairs: Pairs) -> tuple[Pairs, HostBatch]:
+        def load(pairs: Pairs) -> HostBatch:
+            if pipeline is not None:
+                return load_batch(pipeline, self.dataset, pairs, self.plan.seed)
             samples = [self.dataset.load(index, self.plan.view(index, number)) for index, number in pairs]
-            return pairs, stack_samples(samples, pinned=self.device.type == "cuda")
+            return stack_samples(samples, pinned=pinned)
 
-        def copy(loaded: tuple[Pairs, HostBatch]) -> tuple[Pairs, Tensor, list[Target]]:
-            pairs, host = loaded
-            return (pairs, *host.to(self.device))
+        def copy(host: HostBatch) -> tuple[Tensor, list[Target]]:
+            return host.to(self.device)
 
-        threads = decoding_threads(self.device) if self.threads is None else self.threads
-        loaded = made_ahead(load, pairs_of_batches, threads)
-        for pairs, images_BCHW, targets in copied_beside(copy, loaded, self.device):
-            yield Batch(tuple(pairs), images_BCHW, targets)
+        turned_N = self.dataset.frames.turned_N
+        threads = self.dataset.decode_threads if self.threads is None else self.threads
+        if threads is None:
+            threads = decoding_threads(self.device)
+        if pipeline is None:
+            loaded = made_ahead(load, pairs_of_batches, threads)
+        else:  # whose transforms draw from the global generators of a process
+            loaded = made_by_processes(load, pairs_of_batches, threads, pinned=pinned)
+        on_device = copied_beside(copy, loaded, self.device)
+        for pairs, (images_BCHW, targets) in zip(pairs_of_batches, on_device, strict=True):
+            yield Batch(tuple(pairs), images_BCHW, targets, is_turned=bool(turned_N[pairs[0][0]]))
 
     def _epoch_pairs(self, seed: int, epoch: int) -> Sequence[Pairs]:
         return epoch_batches(
@@ -207,14 +236,5 @@ class Loader:
             self.plan.num_views,
             subset=self.subset,
             indices=None if self.choose is None else self.choose(seed),
+            turned_N=self.dataset.frames.turned_N,
         )
-
-
-def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """Return ``items`` in order, ``size`` at a time; the last chunk may be smaller."""
-    return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def num_chunks(num_items: int, size: int) -> int:
-    """Return the number of ``chunks``."""
-    return math.ceil(num_items / size)

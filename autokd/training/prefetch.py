@@ -7,13 +7,15 @@ data set keeps in memory.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -58,6 +60,51 @@ def made_ahead(make: Callable[[Item], Made], items: Iterable[Item], threads: int
         finally:
             for future in ready:
                 future.cancel()
+
+
+def made_by_processes(
+    make: Callable[[Item], Made], items: Sequence[Item], processes: int, *, pinned: bool = False
+) -> Iterator[Made]:
+    """Return ``map(make, items)``, in order, computed ahead by processes: for what draws from global random numbers.
+
+    Args:
+        make: called once for each item, in any of the processes, which are forks of this one.
+        items: the items.
+        processes: number of processes; 0: ``make`` is called in this process, when its result is wanted.
+        pinned: whether tensors of the results come in pinned memory.
+    """
+    if processes == 0:
+        yield from map(make, items)
+        return
+    loader = DataLoader(
+        _Calls(make, items),
+        batch_size=None,
+        num_workers=processes,
+        prefetch_factor=_READY_PER_THREAD,
+        pin_memory=pinned,
+        collate_fn=_as_it_is,  # torch's own makes lists of tuples
+        generator=torch.Generator(),  # of its own: the training's random numbers must not depend on loading
+        multiprocessing_context="fork",
+    )
+    yield from loader
+
+
+def _as_it_is(made: Made) -> Made:
+    return made
+
+
+@dataclass(frozen=True)
+class _Calls(Dataset[Made]):
+    """Calls of a function as a data set of torch."""
+
+    make: Callable[[Any], Made]
+    items: Sequence[Any]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Made:
+        return self.make(self.items[index])
 
 
 def copied_beside(copy: Callable[[Item], Made], items: Iterable[Item], device: torch.device) -> Iterator[Made]:

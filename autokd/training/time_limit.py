@@ -14,8 +14,7 @@ from autokd.config import FullRecipe, ProxyRecipe
 from autokd.jobs import RecipeName
 from autokd.training.assets import TrainingAssets
 from autokd.training.cost.speed import measure_steps
-from autokd.training.length import recipe_length
-from autokd.training.loader import Loader
+from autokd.training.loader import Loader, dataset_length
 from autokd.training.seeds import random_stream
 from autokd.training.shards import ALONE
 
@@ -83,7 +82,7 @@ class TimeLimits:
 
     def _num_steps(self, recipe: ProxyRecipe | FullRecipe, loader: Loader) -> int:
         """Return the steps of the training and, as steps of as many images, those of its measurements."""
-        length = recipe_length(recipe, loader.dataset.num_images)
+        length = dataset_length(recipe, loader.dataset)
         data = self._assets.data
         if isinstance(recipe, ProxyRecipe):
             times = length.epochs if recipe.measure == "every_epoch" else 1

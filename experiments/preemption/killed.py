@@ -78,7 +78,7 @@ def work(arguments: argparse.Namespace) -> None:
         config = settings(arguments.epochs, arguments.checkpoint_every_s)
         outcome = train_once(config, arguments.cache, folder / "run", None)
     metrics = {name: value for name, value in outcome.metrics.items() if name != "train_seconds"}
-    weights = torch.load(outcome.artifacts["weights"], weights_only=True)
+    weights = torch.load(outcome.file("weights"), weights_only=True)
     from autokd.training.weights import weights_digest
 
     write_json_atomically(folder / "end.json", {"weights": weights_digest(weights), "metrics": metrics})

@@ -26,7 +26,7 @@ def test_the_index_is_up_to_date():
 
 
 def test_every_folder_of_experiments_has_a_readme():
-    files = [path for kind in ("py", "json", "yaml") for path in EXPERIMENTS.glob(f"*/*.{kind}")]
+    files = [path for kind in ("py", "json", "jsonl", "yaml") for path in EXPERIMENTS.glob(f"*/*.{kind}")]
     assert {path.parent for path in files} == {path.parent for path in READMES}
 
 

@@ -192,3 +192,19 @@ def test_a_password_on_the_command_line_ends_the_command_and_is_not_repeated(tmp
         assert "has a password" in done.stderr
         assert "hunter2" not in done.stdout + done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_an_output_that_cannot_show_a_character_replaces_it(monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")  # a redirected console, a locale without UTF-8
+    ended = run("presets")
+    assert ended.returncode == 0, ended.stderr
+    assert "pkd" in ended.stdout
+
+
+def test_a_tilde_on_the_command_line_is_the_home_folder(monkeypatch, tmp_path):
+    from autokd import api
+    from autokd.config import load_config
+
+    monkeypatch.setenv("HOME", str(tmp_path))  # the shell does not expand --run-dir=~/mine
+    assert api.run_directory(load_config(SPACE), "~/mine") == tmp_path / "mine"
+    assert api.cache_directory("~/cache") == tmp_path / "cache"

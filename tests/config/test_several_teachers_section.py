@@ -74,7 +74,7 @@ def test_factors_and_teachers_tell_configurations_apart():
         ("gap", "[1, 2, 3]", "<text>:8: teacher_weights", "3 numbers for 2 teachers"),
         ("gap", "[1, 0]", "<text>:8: teacher_weights", "positive numbers"),
         ("gap", "[1, .inf]", "<text>:8: teacher_weights", "positive numbers"),
-        ("gap", "[1, true]", "<text>:8: teacher_weights", "positive numbers"),
+        ("gap", "[1, true]", "<text>:8: teacher_weights", "found true, which is no number"),
         ("gap", "2", "<text>:8: teacher_weights", "positive numbers"),
     ],
 )

@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 
 from autokd.config import CocoData
 from autokd.data import View, collate, load_datasets
-from autokd.data.dataset import MIN_VISIBLE_FRACTION, visible_boxes
+from autokd.data.geometry import MIN_VISIBLE_FRACTION, visible_boxes
 from autokd.errors import NonFiniteError
 
 

@@ -23,8 +23,13 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.ray
-def test_lost_and_hanging_workers_end_as_outcomes_and_disturb_no_other_job(tmp_path: Path) -> None:
-    names = [f"die_once:{tmp_path}/died", "die", "ok:3 a", "hang", "ok:3 b", "ok:3 c"]
+def test_lost_hanging_and_frozen_workers_end_as_outcomes_and_disturb_no_other_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from autokd.runtime.ray import tune_bridge
+
+    monkeypatch.setattr(tune_bridge, "_FROZEN_S", 2.0)
+    names = [f"die_once:{tmp_path}/died", "die", "ok:3 a", "hang", "ok:3 b", "freeze", "ok:3 c"]
     driver = ListDriver(names)
     with make_runtime(RuntimeConfig(workers=2, max_worker_losses=1, threads_per_worker=3)) as runtime:
         runtime.run(driver, scripted, job_timeouts_s={"proxy": 6.0})
@@ -34,11 +39,25 @@ def test_lost_and_hanging_workers_end_as_outcomes_and_disturb_no_other_job(tmp_p
     assert driver.outcomes["die"].cause == "worker_lost"
     assert "2 times" in driver.outcomes["die"].message
     assert [report.epoch for report in driver.reports["die"]] == [1]
-    assert driver.outcomes["hang"].cause == "timeout"
-    assert driver.outcomes["hang"].seconds < 20
+    # The one kills itself at its limit; the other cannot, and is killed by its driver.
+    for name in ("hang", "freeze"):
+        assert driver.outcomes[name].cause == "timeout"
+        assert driver.outcomes[name].seconds < 20
     for name in ("ok:3 a", "ok:3 b", "ok:3 c"):
         assert driver.outcomes[name].status == "finished"
         assert driver.outcomes[name].metrics["threads"] == 3
+
+
+def test_a_ray_that_does_not_come_up_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import ray
+
+    def init(*args: object, **options: object) -> None:
+        raise Exception("The current node timed out during startup.")  # bare, as Ray raises it on a busy machine
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv("HOME", str(tmp_path))  # where a token is made
+    with pytest.raises(RuntimeUnavailableError, match=r"(?s)could not be started.*timed out.*workers: 0"):
+        make_runtime(RuntimeConfig(workers=1)).__enter__()
 
 
 SCRIPT = """
@@ -132,3 +151,29 @@ def test_absent_ray_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RuntimeUnavailableError, match="workers: 0"):
         make_runtime(RuntimeConfig(workers=1))
+
+
+def test_a_frozen_worker_is_killed_once_and_its_job_ends_as_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a Ray: what the driver's process does when a worker says nothing, though its hard limit has passed."""
+    from types import SimpleNamespace
+
+    from autokd.runtime.ray import tune_bridge
+
+    killed: list[str] = []
+    monkeypatch.setattr(tune_bridge.ray, "kill", killed.append)
+    driver = ListDriver(["ok:2 a", "ok:2 b"])
+    bridge = tune_bridge.Bridge(driver, 1, {"proxy": 5.0})
+    clock = tune_bridge.ClockCallback(bridge)
+    trials = [SimpleNamespace(trial_id=name, temporary_state=SimpleNamespace(ray_actor=name)) for name in ("t1", "t2")]
+    for trial in trials:
+        bridge.next_assignment(trial.trial_id)
+        clock.on_trial_start(0, trials, trial)
+    clock.on_step_begin(1, trials)
+    assert killed == []
+    bridge._running["t1"].began_s -= 5.0 + tune_bridge._FROZEN_S + 1.0
+    for step in (2, 3):
+        clock.on_step_begin(step, trials)
+    assert killed == ["t1"]
+    bridge.handle_lost_worker("t1", "The actor died.")
+    assert driver.outcomes["ok:2 a"].cause == "timeout"
+    assert "ok:2 b" not in driver.outcomes

@@ -97,3 +97,50 @@ def test_the_digest_ignores_what_does_not_change_the_trials() -> None:
     same = [config(), config(runtime={"workers": 5}), config(search={"trials": 7})]
     assert len({config_digest(each) for each in same}) == 1
     assert config_digest(config(search={"seed": 1})) != config_digest(config())
+
+
+def test_a_start_that_was_killed_at_any_instant_can_be_started_or_resumed(tmp_path: Path) -> None:
+    states: list[dict[str, str]] = [
+        {".lock": ""},
+        {".lock": "", ".owner": "0123"},
+        {".lock": "", ".owner": "0123", ".config.yaml.aaaaaa-1-0123abcd.part": "half"},
+        {".lock": "", ".owner": "0123", "logs/": ""},
+    ]
+    for number, files in enumerate(states):
+        for resume in (False, True)[: 1 + (".owner" in files)]:
+            folder = tmp_path / f"{number}{resume}"
+            folder.mkdir()
+            for name, text in files.items():
+                (folder / name).mkdir() if name.endswith("/") else (folder / name).write_text(text)
+            with RunDirectory.start(folder, config(), resume=resume) as run:
+                assert run.owner == files.get(".owner", run.owner)
+            assert not list(folder.glob("*.part"))
+            RunDirectory.start(folder, config(), resume=True).close()
+
+
+def test_the_owner_is_written_once_and_is_not_lost_with_the_lock(tmp_path: Path) -> None:
+    with RunDirectory.start(tmp_path, config()) as run:
+        owner = run.owner
+    (tmp_path / ".lock").write_text("")  # a kill while the lock is written
+    with RunDirectory.start(tmp_path, config(), resume=True) as run:
+        assert run.owner == owner
+    (tmp_path / ".owner").unlink()  # a run of an older version, whose lock has it
+    (tmp_path / ".lock").write_text('{"run": "older", "driver": "host:1"}')
+    with RunDirectory.start(tmp_path, config(), resume=True) as run:
+        assert run.owner == "older"
+
+
+def test_places_may_change_and_the_name_stays(tmp_path: Path) -> None:
+    def at(place: str, name: str, **more: object) -> ResolvedConfig:
+        data = {"format": "coco", "root": place, "train": "a.json", "val": "b.json"}
+        student = {"fpn_channels": 32, "checkpoint": f"{place}/w.pt"} | more
+        return config(name=name, data=data, student=student)
+
+    RunDirectory.start(tmp_path, at("/old", "first")).close()
+    with RunDirectory.start(tmp_path, at("/new", "renamed"), resume=True) as run:
+        assert run.name == run.read_config()["name"] == "first"
+        assert run.read_config()["data"]["root"] == "/new"
+    with pytest.raises(StorageError, match=r"student\.fpn_channels"):
+        RunDirectory.start(tmp_path, at("/new", "first", fpn_channels=64), resume=True)
+    with pytest.raises(StorageError, match=r"student\.checkpoint"):
+        RunDirectory.start(tmp_path, at("/new", "first", checkpoint=None), resume=True)

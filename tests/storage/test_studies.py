@@ -10,23 +10,27 @@ import sys
 import textwrap
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import optuna
 import optuna_dashboard
 import pytest
-from optuna.samplers import RandomSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState
 
+from autokd.config import SearchConfig
 from autokd.errors import StorageError
 from autokd.jobs import Job, Outcome, Report
+from autokd.search import make_sampler
 from autokd.spec import DistillerSpec, Step, TermSpec, Weight
 from autokd.storage import (
     PromotedStudent,
     Race,
     RaceRound,
     StudyFacts,
+    ask,
     find_by_digest,
     open_existing,
     open_study,
@@ -180,27 +184,53 @@ def test_a_digest_finds_the_first_trial_that_finished(study: optuna.Study) -> No
     assert find_by_digest(study, STRONGER.digest).number == running.number  # type: ignore[union-attr]
 
 
-def test_trials_of_a_dead_driver_are_failed_or_handed_back(study: optuna.Study) -> None:
-    mine, recorded, foreign, unowned = (study.ask() for _ in range(4))
+def test_trials_of_a_dead_driver_wait_again_or_are_handed_back(study: optuna.Study) -> None:
+    mine, recorded, foreign, undecided = (ask(study, owner) for owner in ("a", "a", "b", "a"))
     record_job(mine, Job("mine", SPEC, "proxy"), owner="a")
     record_job(recorded, Job("recorded", SPEC, "proxy"), owner="a")
     record_outcome(recorded, finished("recorded"))
     record_job(foreign, Job("foreign", SPEC, "proxy"), owner="b")
-    reclaimed = reclaim_running(study, "a")
-    assert reclaimed.interrupted == (mine.number,)
+    reclaimed = reclaim_running(study, {"a"})
+    assert reclaimed.waiting == (mine.number, undecided.number), "also one that died before its job was recorded"
     assert [record.number for record in reclaimed.to_tell] == [recorded.number]
     handed_back = reclaimed.to_tell[0].outcome
     assert handed_back is not None
     assert handed_back.metrics == {"val_loss": 1.5}
     study.tell(reclaimed.to_tell[0].number, 0.5)
     states = [trial.state for trial in study.trials]
-    assert states == [TrialState.FAIL, TrialState.COMPLETE, TrialState.RUNNING, TrialState.RUNNING]
-    outcome = read_record(study.trials[mine.number]).outcome
-    assert outcome is not None
-    assert (outcome.cause, outcome.job_id) == ("interrupted", "mine")
-    # Without an owner all that run are reclaimed, those of other drivers and those just asked too.
-    assert reclaim_running(study).interrupted == (foreign.number, unowned.number)
+    assert states == [TrialState.WAITING, TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING]
+    again = [ask(study, "c").number for _ in range(3)]
+    assert again == [mine.number, undecided.number, len(states)], "they come first, in their order"
+    # Without an owner all that run are reclaimed, those of other drivers too.
+    assert reclaim_running(study).waiting == (mine.number, foreign.number, undecided.number, len(states))
     assert find_by_digest(study, SPEC.digest).number == recorded.number  # type: ignore[union-attr]
+
+
+def test_a_trial_that_is_asked_again_keeps_its_parameters_and_gets_the_others_that_it_would_have_had(
+    tmp_path: Path,
+) -> None:
+    def suggested(path: Path, dies_after: int | None, make: Callable[[], BaseSampler]) -> dict[str, float]:
+        study = open_study(path, "s", sampler=make())
+        for value in (0.3, 0.9, 0.1):
+            trial = ask(study, "a")
+            study.tell(trial, value * trial.suggest_float("x", 0, 1))
+        trial = ask(study, "a")
+        names = ("x", "y", "z")
+        for name in names[:dies_after]:
+            trial.suggest_float(name, 0, 1)
+        if dies_after is not None:
+            study = open_study(path, "s", sampler=make())
+            reclaim_running(study, {"a"})
+            trial = ask(study, "a")
+            assert trial.number == 3
+        return {name: trial.suggest_float(name, 0, 1) for name in names}
+
+    for sampler in ("mcts", "random", "tpe"):
+        make = partial(make_sampler, SearchConfig(sampler=sampler, seed=1))
+        wanted = suggested(tmp_path / f"{sampler}.db", None, make)
+        assert len(set(wanted.values())) == 3
+        for dies_after in (0, 2):
+            assert suggested(tmp_path / f"{sampler}{dies_after}.db", dies_after, make) == wanted, sampler
 
 
 WRITER = """

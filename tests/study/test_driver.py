@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from autokd.jobs import Job, Outcome
+from autokd.runtime import Wait
 from autokd.search import FORGET_ATTR, MCTSSampler
 from autokd.storage import StudyFacts, open_study, read_record
 from autokd.study import SilentObserver
-from autokd.study.resume import recover_trials
+from autokd.study.resume import enqueue_once, recover_trials
 from tests.support.study_fakes import NONE, FakeEvaluator, make_driver, quality, run
 
 
@@ -118,8 +121,22 @@ class Killed(BaseException):
     """As a kill would end the driver: nothing is cleaned up."""
 
 
+def opened(path):
+    return open_study(path, "s", sampler=MCTSSampler(seed=0))
+
+
+def resumed_driver(study, trials, owner="me"):
+    untold = recover_trials(study, owner)
+    driver = make_driver(study, trials=trials, scales=StudyFacts(study).reward_scales, owner=owner)
+    for record in untold:
+        driver.recover(record)
+    return driver
+
+
 @pytest.mark.parametrize("dies_at", [2, 5, 9])
-def test_a_resumed_search_repeats_and_loses_no_finished_trial(tmp_path, dies_at):
+def test_a_resumed_search_is_the_uninterrupted_one(tmp_path, dies_at):
+    whole = opened(tmp_path / "whole.db")
+    run(make_driver(whole, trials=12), FakeEvaluator())
     path = tmp_path / "study.db"
     first = FakeEvaluator()
 
@@ -129,24 +146,143 @@ def test_a_resumed_search_repeats_and_loses_no_finished_trial(tmp_path, dies_at)
         return None
 
     first.fail = die
-    driver = make_driver(open_study(path, "s", sampler=MCTSSampler(seed=0)), trials=12)
     with pytest.raises(Killed):
-        run(driver, first)
-    study = open_study(path, "s", sampler=MCTSSampler(seed=0))
-    untold = recover_trials(study, "me")
-    again = make_driver(study, trials=12, scales=StudyFacts(study).reward_scales)
-    for record in untold:
-        again.recover(record)
+        run(make_driver(opened(path), trials=12), first)
+    study = opened(path)
     second = FakeEvaluator()
-    run(again, second)
-    finished = [job.spec.digest for job in first.jobs[:-1]]
-    assert not set(finished) & {job.spec.digest for job in second.jobs}, "a finished trial was repeated"
-    completed = {read_record(t).digest for t in study.trials if t.state is TrialState.COMPLETE}
-    assert set(finished) <= completed, "a finished trial was lost"
-    assert first.jobs[-1].spec.digest in completed, "the interrupted trial was not tried again"
-    assert len(completed) == 12
-    interrupted = [t for t in study.trials if t.state is TrialState.FAIL]
-    assert all(trial.user_attrs[FORGET_ATTR] for trial in interrupted)
+    run(resumed_driver(study, 12), second)
+    again = {job.id for job in first.jobs} & {job.id for job in second.jobs}
+    assert again == {first.jobs[-1].id}, "the trial that was cut off is trained again, and none that had finished"
+    ended = [(trial.number, trial.state, trial.params, trial.value) for trial in study.trials]
+    assert ended == [(trial.number, trial.state, trial.params, trial.value) for trial in whole.trials]
+
+
+class DyingStorage:
+    """Ends the driver at its n-th write, before or after it."""
+
+    WRITES = ("create_new_trial", "set_trial_param", "set_trial_user_attr", "set_trial_state_values",
+              "set_trial_intermediate_value", "set_study_user_attr", "set_study_system_attr")  # fmt: skip
+
+    def __init__(self, monkeypatch, storage, dies_at, is_after):
+        self.count = 0
+
+        def dying(method):
+            def call(*args, **options):
+                self.count += 1
+                if self.count == dies_at and not is_after:
+                    raise Killed
+                result = method(*args, **options)
+                if self.count == dies_at:
+                    raise Killed
+                return result
+
+            return call
+
+        for name in self.WRITES:
+            monkeypatch.setattr(storage, name, dying(getattr(storage, name)))
+
+
+def test_a_search_killed_at_any_write_is_the_uninterrupted_one_when_resumed(monkeypatch):
+    def fresh():
+        return optuna.create_study(study_name="s", direction="maximize", sampler=MCTSSampler(seed=0))
+
+    first = {"fitnet": {"t1.source": "feature_map", "t1.normalize": "none"}, "pkd": {"t1.source": "foreground"}}
+
+    def search(study, evaluator):
+        driver = resumed_driver(study, 5)
+        enqueue_once(study, first)
+        run(driver, evaluator)
+
+    def ended(study):
+        return [(t.number, t.state, t.params, t.value, t.user_attrs.get("preset")) for t in study.trials]
+
+    whole = fresh()
+    with monkeypatch.context() as patches:
+        writes = DyingStorage(patches, whole._storage, 0, False)
+        search(whole, FakeEvaluator())
+    assert [trial.user_attrs.get("preset") for trial in whole.trials[:3]] == ["fitnet", "pkd", None]
+    assert writes.count > 60
+    for dies_at in range(1, writes.count + 1, 3):
+        study, before, after = fresh(), FakeEvaluator(), FakeEvaluator()
+        with monkeypatch.context() as patches:
+            DyingStorage(patches, study._storage, dies_at, dies_at % 2 == 0)
+            with pytest.raises(Killed):
+                search(study, before)
+        search(study, after)
+        assert ended(study) == ended(whole), dies_at
+        assert len(before.jobs) + len(after.jobs) <= 6, "at most the trial in flight is trained twice"
+
+
+def test_drivers_of_one_study_spend_one_budget_and_tell_all_calibration_trials(tmp_path):
+    path = tmp_path / "study.db"
+    drivers = [make_driver(opened(path), trials=10, calibration=4, owner=owner) for owner in ("a", "b")]
+    evaluators = [FakeEvaluator(), FakeEvaluator()]
+    ended: set[int] = set()
+    while len(ended) < 2:
+        for i, (driver, evaluator) in enumerate(zip(drivers, evaluators)):
+            job = None if i in ended else driver.next_job()
+            if job is None:
+                ended.add(i)
+            elif not isinstance(job, Wait):
+                driver.on_outcome(run_guarded_to_end(evaluator, job))
+    for driver in drivers:
+        driver.finish()
+    study = opened(path)
+    assert len(evaluators[0].jobs) + len(evaluators[1].jobs) == 10
+    assert all(evaluator.jobs for evaluator in evaluators)
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+    scales = StudyFacts(study).reward_scales
+    for trial in study.trials:
+        gain = quality(Job("", read_record(trial).spec, "proxy"))
+        assert trial.value == pytest.approx(gain / scales["val_loss"] + 0.1 * gain / scales["cka"])
+
+
+def run_guarded_to_end(evaluator, job):
+    training = evaluator.evaluate(job)
+    while True:
+        try:
+            next(training)
+        except StopIteration as end:
+            return end.value
+
+
+def test_of_two_drivers_that_ask_at_one_moment_only_one_gets_the_last_trial(tmp_path):
+    path = tmp_path / "study.db"
+    first, second = (make_driver(opened(path), trials=1, owner=owner) for owner in ("a", "b"))
+    started = second._budget.num_started
+    second._budget.num_started = lambda: 0  # it has counted before the first asked
+    job = first.next_job()
+    second._budget.num_started = started
+    assert isinstance(job, Job)
+    assert isinstance(second.next_job(), Wait)
+    assert [trial.state for trial in opened(path).trials if trial.state is TrialState.RUNNING] == [TrialState.RUNNING]
+
+
+def test_the_trials_of_a_driver_that_has_died_are_taken_over_by_one_that_waits_for_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("autokd.study.shared_budget.SILENT_AFTER_S", 0.05)
+    path = tmp_path / "study.db"
+    dead = make_driver(opened(path), trials=3, owner="dead")
+    trained, lost = dead.next_job(), dead.next_job()
+    dead.on_outcome(run_guarded_to_end(FakeEvaluator(), trained))
+    study, evaluator = opened(path), FakeEvaluator()
+    run(make_driver(study, trials=3, owner="alive"), evaluator)
+    assert lost.id in {job.id for job in evaluator.jobs}
+    assert trained.id not in {job.id for job in evaluator.jobs}
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
+
+
+def test_a_driver_that_lives_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("autokd.study.shared_budget.SILENT_AFTER_S", 0.05)
+    study = opened(tmp_path / "study.db")
+    first, second = (make_driver(study, trials=1, owner=owner) for owner in ("a", "b"))
+    job = first.next_job()
+    for number in range(1, 6):
+        StudyFacts(study).set_heartbeat("a", number)
+        assert isinstance(second.next_job(), Wait)
+        time.sleep(0.03)
+    first.on_outcome(run_guarded_to_end(FakeEvaluator(), job))
+    first.finish()
+    assert second.next_job() is None
 
 
 def test_the_observer_receives_every_trial(study):

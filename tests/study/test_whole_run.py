@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +115,36 @@ def test_resuming_with_another_configuration_names_the_difference(finished, cach
         run_search(other, finished[0], cache_dir=cache, resume=True)
 
 
+def test_a_run_that_was_moved_is_resumed_and_trains_only_what_has_lost_its_files(finished, cache, tmp_path):
+    directory, results = finished
+    moved = tmp_path / "moved"
+    shutil.copytree(directory, moved)
+    lost = moved / "jobs" / "full-none-s1" / "student.pt"
+    kept = moved / "jobs" / "full-none-s0" / "student.pt"
+    lost.unlink()
+    kept.write_bytes(kept.read_bytes())  # another time than that of the copy
+    written = kept.stat().st_mtime_ns
+    hidden = directory.rename(directory.with_name("gone"))
+    try:
+        renamed = TINY.replace("name: tiny", "name: renamed")
+        again = run_search(load_config(renamed), moved, cache_dir=cache, resume=True)
+    finally:
+        hidden.rename(directory)
+    assert lost.is_file()
+    assert kept.stat().st_mtime_ns == written
+    assert again.name == "tiny"
+    assert [entry.val_ap for entry in again.entries] == [entry.val_ap for entry in results.entries]
+    assert again.search.finished == 5
+
+
+def test_a_run_whose_database_was_emptied_is_not_searched_again_without_a_word(finished, cache, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    for name in ("study.db", "study.db-wal", "study.db-shm"):
+        (tmp_path / "run" / name).unlink(missing_ok=True)
+    with pytest.raises(StorageError, match="is empty now"):
+        run_search(load_config(TINY), tmp_path / "run", cache_dir=cache, resume=True)
+
+
 def test_a_given_distiller_is_trained_beside_the_baselines(cache, tmp_path):
     from autokd.presets import load_preset
 
@@ -158,13 +189,14 @@ def test_a_search_that_was_ended_goes_on_without_losing_or_repeating_a_trial(fin
     process = start(space, directory, cache, "--trials", "12")
     wait_for_trials(directory, 4, process)
     process.send_signal(end)
-    process.communicate(timeout=60)
+    _, words = process.communicate(timeout=60)
     before = {
         t.number: t.value for t in open_existing(directory).trials if t.state.is_finished() and t.value is not None
     }
     assert 1 <= len(before) < 12
     if end is signal.SIGINT:
         assert process.returncode == 130
+        assert "continue with --resume" in words
     process = start(space, directory, cache, "--trials", "12", "--resume")
     output = process.communicate(timeout=300)
     assert process.returncode == 0, output

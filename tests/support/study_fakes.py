@@ -55,10 +55,11 @@ def make_driver(
     calibration: int = 3,
     scales: dict | None = None,
     observer: Observer | None = None,
+    owner: str = "me",
 ) -> SearchDriver:
     reward = Reward(("val_loss", "cka"), NONE, scales)
     plan = SearchPlan(trials, calibration, 2, 0)
-    return SearchDriver(study, load_space(SPACE), reward, plan, observer or SilentObserver(), "me")
+    return SearchDriver(study, load_space(SPACE), reward, plan, observer or SilentObserver(), owner)
 
 
 def run(driver: SearchDriver, evaluator: FakeEvaluator) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -121,16 +120,16 @@ def test_a_full_training_measures_everything_and_leaves_plain_weights(
     assert all("jobs/full_searched_0/" in path for path in outcome.artifacts.values())
 
     student = build_detector(tiny_config.student, tiny_data.num_classes, (64, 64))
-    state = torch.load(outcome.artifacts["weights"], weights_only=True)
+    state = torch.load(outcome.file("weights"), weights_only=True)
     assert not any("distill" in name or "adapter" in name for name in state)
     student.model.load_state_dict(state)
     precision = PrecisionMeter(tiny_data.test).measure(student, batch_size=16, device=CPU)
     assert precision.map_50_95 == outcome.metrics["test_ap"]
-    assert json.loads(Path(outcome.artifacts["detections_test"]).read_text()) == list(precision.detections)
+    assert json.loads(outcome.file("detections_test").read_text()) == list(precision.detections)
     assets = TrainingAssets(tiny_config, tiny_cache, CPU, tiny_data)
     found = validate(student, assets.data.validation_loader(), assets.teachers.validation_taps())
     assert (found.val_loss, found.cka) == (outcome.metrics["val_loss"], outcome.metrics["cka"])
-    assert DistillerSpec.from_yaml(Path(outcome.artifacts["distiller"])).digest == TWO_TERMS.digest
+    assert DistillerSpec.from_yaml(outcome.file("distiller")).digest == TWO_TERMS.digest
 
 
 def failing(monkeypatch, error: BaseException) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ def run_full(tiny_cache, tmp_path, run_job):
 
 
 def exported(outcome) -> dict[str, torch.Tensor]:
-    return torch.load(Path(outcome.artifacts["weights"]), weights_only=True)
+    return torch.load(outcome.file("weights"), weights_only=True)
 
 
 def test_the_exported_and_measured_student_is_the_average(run_full, tmp_path, monkeypatch):

@@ -77,9 +77,8 @@ def timeless(outcome: Outcome) -> Outcome:
         return {name: value for name, value in metrics.items() if name != "train_seconds"}
 
     reports = tuple(replace(r, job_id="", seconds=0.0, metrics=without(r.metrics)) for r in outcome.reports)
-    return replace(
-        outcome, job_id="", metrics=without(outcome.metrics), reports=reports, seconds=0.0, artifacts={}, worker=""
-    )
+    plain = replace(outcome, job_id="", seconds=0.0, artifacts={}, run_dir="", worker="")
+    return replace(plain, metrics=without(outcome.metrics), reports=reports)
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -112,7 +111,7 @@ def test_a_job_preempted_by_sigterm_ends_as_the_uninterrupted_one(start, preempt
     assert [report.epoch for report in reports] == [report.epoch for report in whole.reports]
     assert {report.job_id for report in reports} == {"trial-00007"}
     if job.recipe == "full":
-        states = [torch.load(o.artifacts["weights"], weights_only=True) for o in (whole, resumed)]
+        states = [torch.load(o.file("weights"), weights_only=True) for o in (whole, resumed)]
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0] | states[1])
     assert checkpoints_in(tmp_path) == [], "a job that has ended needs none"
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from autokd.config import Recipe
-from autokd.data import stack_samples
+from autokd.data import load_datasets, stack_samples
+from autokd.training.assets import TrainingAssets
 from autokd.training.loader import Loader, identity_plan, training_plan
 from autokd.training.prefetch import decoding_threads, made_ahead
 
@@ -134,3 +135,21 @@ def test_a_gpu_gets_the_batches_that_a_cpu_gets(loader):
         for target, other in zip(batch.targets, same.targets, strict=True):
             assert torch.equal(target["boxes"].cpu(), other["boxes"])
             assert torch.equal(target["labels"].cpu(), other["labels"])
+
+
+def test_the_setting_decides_how_many_threads_decode_and_no_pixel(make_tiny_config, tiny_cache, monkeypatch):
+    def images(threads):
+        config, names = make_tiny_config(runtime={"decode_threads": threads}), set()
+        data = TrainingAssets(config, tiny_cache, CPU, load_datasets(config.data, tiny_cache, check=False)).data
+        load = data.full.train.load
+
+        def observed(*args):
+            names.add(threading.current_thread().name)
+            return load(*args)
+
+        monkeypatch.setattr(data.full.train, "load", observed)
+        found = torch.cat([batch.images_BCHW for batch in data.training_loader("full").epoch(0, 1)])
+        assert all(name.startswith("autokd-loader") for name in names) == (threads > 0)
+        return found
+
+    assert torch.equal(images(0), images(3))

@@ -49,7 +49,7 @@ def test_two_ranks_of_ray_train_hand_over_the_student_of_one_process(tiny_cache,
     assert two.metrics["val_loss"] == pytest.approx(one.metrics["val_loss"], rel=1e-4)
     assert two.metrics["val_ap"] == pytest.approx(one.metrics["val_ap"], abs=0.02)
     assert two.artifacts.keys() == one.artifacts.keys()
-    ours, theirs = (torch.load(outcome.artifacts["weights"], weights_only=True) for outcome in (two, one))
+    ours, theirs = (torch.load(outcome.file("weights"), weights_only=True) for outcome in (two, one))
     assert ours.keys() == theirs.keys()
     floats = [name for name, value in theirs.items() if value.is_floating_point()]
     difference = torch.cat([(ours[name] - theirs[name]).flatten() for name in floats]).norm()

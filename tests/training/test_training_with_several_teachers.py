@@ -135,7 +135,7 @@ def test_cka_is_the_mean_over_the_teachers(taught_by, make_evaluator, run_job, t
     _, outcome = run_job(make_evaluator(config), Job("t1", None, "full"))
     assets = TrainingAssets(config, tiny_cache, CPU, tiny_data)
     student = assets.students.new(0)
-    student.model.load_state_dict(torch.load(Path(outcome.artifacts["weights"]), weights_only=True))
+    student.model.load_state_dict(torch.load(outcome.file("weights"), weights_only=True))
     each = [
         validate(student, assets.data.validation_loader(), assets.teachers.validation_cache(teacher=teacher)).cka
         for teacher in assets.teachers.all
@@ -164,7 +164,7 @@ def promote(tmp_path):
     """Put the student that a proxy left where a promoted one is looked for; return the folder."""
 
     def move(outcome: Outcome) -> Path:
-        path = Path(outcome.artifacts["student"])
+        path = outcome.file("student")
         folder = tmp_path / "run" / "promoted" / file_digest(path)
         folder.mkdir(parents=True)
         shutil.copyfile(path, folder / "weights.pt")
@@ -189,7 +189,7 @@ def test_a_promoted_student_teaches_beside_the_teacher(
     assets = TrainingAssets(config, tiny_cache, CPU, tiny_data)
     promoted = assets.teachers.promoted(folder)
     model = promoted.build(CPU)
-    left = torch.load(first.artifacts["student"], weights_only=True)
+    left = torch.load(first.file("student"), weights_only=True)
     assert all(torch.equal(value, left[name]) for name, value in model.state_dict().items())
     [batch] = assets.proxy_loader().of_pairs([[(0, 1), (3, 0)]])
     with torch.no_grad():
@@ -206,7 +206,7 @@ def test_cka_is_that_with_the_teachers_alone(taught_by, make_evaluator, run_job,
     _, outcome = run_job(one, Job("f1", spec, "full", promoted=folder.name))
     assets = TrainingAssets(config, tiny_cache, CPU, tiny_data)
     student = assets.students.new(0)
-    student.model.load_state_dict(torch.load(outcome.artifacts["weights"], weights_only=True))
+    student.model.load_state_dict(torch.load(outcome.file("weights"), weights_only=True))
     found = validate(student, assets.data.validation_loader(), assets.teachers.validation_taps())
     assert outcome.metrics["cka"] == pytest.approx(found.cka)
 

@@ -76,9 +76,9 @@ class Recorder:
             outcome = self._trainer.run(job)
             if self._run_dir is None:
                 for path in outcome.artifacts.values():
-                    Path(path).unlink(missing_ok=True)
+                    (Path(outcome.run_dir) / path).unlink(missing_ok=True)
             # Nobody keeps the files of this training, so the outcome names none.
-            outcome = replace(outcome, artifacts={})
+            outcome = replace(outcome, artifacts={}, run_dir="")
             self.scratch.save(outcome, self._about)
         shown = {n: round(outcome.metrics[n], 4) for n in SHOWN_METRICS if n in outcome.metrics}
         print(job.id, outcome.status, outcome.cause or "", shown, f"{outcome.seconds:.0f} s", flush=True)

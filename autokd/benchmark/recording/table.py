@@ -96,7 +96,7 @@ def record_table(
             with scratch.claim(job) as is_ours:
                 if not is_ours:
                     continue
-                outcome = replace(trainer.run(job), artifacts={}, worker=about["machine"])
+                outcome = replace(trainer.run(job), artifacts={}, run_dir="", worker=about["machine"])
                 is_result = scratch.save(outcome, about)
             print(_line(outcome), flush=True)
             if is_result:

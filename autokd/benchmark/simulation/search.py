@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler
 from autokd.benchmark.simulation.truth import Objective, Truth
 from autokd.config import ProxyRecipe
 from autokd.jobs import Job, Outcome, Report
-from autokd.runtime import SimulatedRuntime
+from autokd.runtime import SimulatedRuntime, Wait
 from autokd.study import SearchDriver, SearchPlan, SilentObserver
 
 NUM_CALIBRATION_TRIALS = ProxyRecipe.model_fields["calibration_trials"].default
@@ -47,9 +47,9 @@ class _TracingDriver:
         self.trace = Trace()
         self._is_over = False
 
-    def next_job(self) -> Job | None:
+    def next_job(self) -> Job | Wait | None:
         job = None if self._is_over else self._driver.next_job()
-        if job is not None:
+        if isinstance(job, Job):
             assert job.spec is not None, "a trial has a distiller"
             self._row_of_job[job.id] = self._index[job.spec.digest]
         return job

@@ -23,6 +23,7 @@ def export_student(
     *,
     pad_rgb: tuple[int, int, int] = (0, 0, 0),
     original_sizes: Iterable[tuple[int, int]] = (),
+    has_two_frames: bool = False,
 ) -> tuple[Path, Path]:
     """Write ``student.py`` and ``student.pth`` for ``mmdet.apis.init_detector(config, checkpoint)``; return both paths.
 
@@ -38,13 +39,17 @@ def export_student(
         pad_rgb: color of the padding beside an image, 0 to 255.
         original_sizes: (height, width) of the images that the student is for. If all lie as the frame does, upright or
             across, boxes come back without a rounding.
+        has_two_frames: whether images that lie across the frame have it turned.
     """
     import torch
 
     names = detector.model_classes or tuple(classes)
     config = resolve_config(section, len(names))
     config.model.data_preprocessor.pad_size_divisor = detector.pad_multiple_px
-    pipeline = scaling_pipeline(image_size_px, pad_rgb, _lie_alike(image_size_px, original_sizes))
+    if has_two_frames:
+        pipeline = two_frames_pipeline(image_size_px, pad_rgb, detector.pad_multiple_px)
+    else:
+        pipeline = scaling_pipeline(image_size_px, pad_rgb, _lie_alike(image_size_px, original_sizes))
     for loader in ("val_dataloader", "test_dataloader"):
         if loader == "test_dataloader" or config.get(loader):
             _set_data(config, loader, names, pipeline)
@@ -78,6 +83,28 @@ def scaling_pipeline(
     if not lie_alike:
         fit = [{"type": "FixShapeResize", "width": width, "height": height, "keep_ratio": True, "backend": "pillow"}]
         fit[0]["pad_val"] = pad_val
+    return _pipeline(fit)
+
+
+def two_frames_pipeline(
+    image_size_px: tuple[int, int], pad_rgb: tuple[int, int, int], multiple_px: int
+) -> list[dict[str, Any]]:
+    """Return a test pipeline that scales each image into the frame that lies as it does.
+
+    Pads of mmdet have one size for all images, so these are padded to a multiple alone, and a border of padding less
+    than in AutoKD's frame is seen.
+
+    Args:
+        image_size_px: (height, width) of the frame; images that lie across it have it turned.
+        pad_rgb: color of the padding, 0 to 255.
+        multiple_px: sides are padded to multiples of this.
+    """
+    scale = (max(image_size_px), min(image_size_px))  # the longest side, the shorter side, of either orientation
+    pad = {"type": "Pad", "size_divisor": multiple_px, "pad_val": {"img": tuple(reversed(pad_rgb)), "seg": 255}}
+    return _pipeline([{"type": "Resize", "scale": scale, "keep_ratio": True, "backend": "pillow"}, pad])
+
+
+def _pipeline(fit: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {"type": "LoadImageFromFile", "imdecode_backend": "pillow"},
         *fit,

@@ -16,6 +16,7 @@ from autokd.detectors.mmdet.capabilities import mmdet_detector_family, mmdet_pre
 from autokd.detectors.mmdet.config_file import config_text
 from autokd.detectors.mmdet.export import export_student
 from autokd.detectors.mmdet.recipe import recipe_of_config
+from autokd.detectors.mmdet.train_pipeline import MmdetTrainPipeline, read_train_pipeline
 from autokd.spec.families import DetectorFamily
 
 
@@ -60,12 +61,16 @@ class MmdetFramework(Framework[MmdetDetector]):
         """See ``Framework.recipe``."""
         return recipe_of_config(section, given)
 
+    def train_pipeline(self, section: MmdetDetector, num_epochs: int) -> MmdetTrainPipeline:
+        """See ``Framework.train_pipeline``."""
+        return read_train_pipeline(section, num_epochs)
+
     def training_notes(self, section: MmdetDetector) -> tuple[str, ...]:
         """See ``Framework.training_notes``."""
         return (
             f"trainings take the model of {section.config}; optimizer, schedule and augmentation are those of 'proxy' "
-            "and 'full'. 'full: {from_student_config: true}' takes optimizer and schedule of the config too, and "
-            "DistilledDetector all of it: docs/mmdetection.md",
+            "and 'full'. 'full: {from_student_config: true}' takes optimizer and schedule of the config too, 'full: "
+            "{pipeline: student_config}' its train pipeline, and DistilledDetector all of it: docs/mmdetection.md",
         )
 
     def export(
@@ -78,10 +83,18 @@ class MmdetFramework(Framework[MmdetDetector]):
         *,
         pad_rgb: tuple[int, int, int],
         original_sizes: Iterable[tuple[int, int]],
+        has_two_frames: bool = False,
     ) -> tuple[Path, ...]:
         """Write ``student.py`` and ``student.pth`` for ``mmdet.apis.init_detector``."""
         detector = load_detector()
         assert isinstance(detector, MmdetAdapter)
         return export_student(
-            detector, section, classes, image_size_px, folder, pad_rgb=pad_rgb, original_sizes=original_sizes
+            detector,
+            section,
+            classes,
+            image_size_px,
+            folder,
+            pad_rgb=pad_rgb,
+            original_sizes=original_sizes,
+            has_two_frames=has_two_frames,
         )

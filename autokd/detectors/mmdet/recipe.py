@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from autokd.config import MmdetDetector, Recipe
-from autokd.detectors.framework import ConfigRecipe
+from autokd.detectors.framework import PIPELINE_NOTE, ConfigRecipe
 from autokd.detectors.mmdet.config_file import find_config, read_config
 from autokd.detectors.mmdet.schedule import Length, Schedule, read_schedule, type_name
 from autokd.errors import ConfigError
@@ -142,10 +142,10 @@ def _read_pipeline(config: Any, fields: dict[str, Any], left: list[str]) -> None
             fields["flip_probability"] = float(odds)
         else:
             del fields["flip_probability"]
-            left.append("train pipeline: RandomFlip other than one to the side")
+            left.append(f"{PIPELINE_NOTE}RandomFlip other than one to the side")
     others = dict.fromkeys(type_name(part) for part in transforms if type_name(part) not in _PLAIN)
     if others:
-        left.append(f"train pipeline: {', '.join(others)}")
+        left.append(f"{PIPELINE_NOTE}{', '.join(others)}")
 
 
 def _transforms(dataset: Any) -> Iterator[Mapping[str, Any]]:

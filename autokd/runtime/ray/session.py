@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
+import signal
 import socket
-import tempfile
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import ray
@@ -18,6 +19,7 @@ from autokd.errors import RuntimeUnavailableError
 from autokd.jobs import WorkerResources
 from autokd.runtime.ray.token import prepare_token
 from autokd.runtime.resources import divide, num_local_cores
+from autokd.temporary import own_folder
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,17 @@ def quiet_environment() -> Iterator[None]:
             logger.setLevel(levels[name])
 
 
+@contextlib.contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """Put the handler of SIGTERM back that Ray replaces: the driver ends a run in order."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
 class RaySession:
     """The connection of this process to Ray: started here, joined at an address, or open already.
 
@@ -80,7 +93,7 @@ class RaySession:
     def __init__(self, address: str | None, num_cpus: int) -> None:
         self._address = address
         self._num_cpus = num_cpus
-        self._temporary: str | None = None
+        self._temporary = contextlib.ExitStack()
         self._owned = False
 
     @property
@@ -97,7 +110,7 @@ class RaySession:
         if ray.is_initialized():
             return  # whoever connected this process keeps the connection: ``close`` leaves it alone
         try:
-            with quiet_environment():
+            with quiet_environment(), _signal_handlers_kept():
                 if self._address is None:
                     self._start()
                 else:
@@ -113,9 +126,7 @@ class RaySession:
         if self._owned:
             self._owned = False
             ray.shutdown()
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            self._temporary = None
+        self._temporary.close()
 
     def divide(
         self, workers: int, threads_per_worker: int, gpus_per_worker: float | Literal["auto"]
@@ -151,7 +162,7 @@ class RaySession:
     def _start(self) -> None:
         prepare_token()
         # Ray puts Unix sockets below this folder, whose paths may have 107 characters: $TMPDIR may be too long.
-        self._temporary = tempfile.mkdtemp(prefix="autokd-", dir="/tmp" if os.path.isdir("/tmp") else None)
+        folder = self._temporary.enter_context(own_folder(Path("/tmp") if os.path.isdir("/tmp") else None))
         try:
             ray.init(
                 address="local",
@@ -162,12 +173,12 @@ class RaySession:
                 logging_level=logging.ERROR,
                 log_to_driver=False,
                 # Ray lets everyone write into its folder (mode 0777): it lies within one that is this user's alone.
-                _temp_dir=os.path.join(self._temporary, "ray"),
+                _temp_dir=str(folder / "ray"),
             )
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:
             raise RuntimeUnavailableError(
                 f"Ray could not be started on this machine: {error}\n"
-                "Set workers: 0 to train in this process without Ray."
+                "Try again when the machine is less busy, or set workers: 0 to train in this process without Ray."
             ) from error
 
     def _join(self, address: str) -> None:

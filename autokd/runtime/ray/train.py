@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,6 +27,7 @@ from autokd.runtime.contract import Driver, Runtime, Wait
 from autokd.runtime.ray.session import RaySession, quiet_environment
 from autokd.runtime.ray.train_rank import TASK, RankTask, outcome_of_failures, require_outcome, train_rank
 from autokd.runtime.ray.worker_process import WorkerSetup
+from autokd.temporary import own_folder
 
 _ASK_AGAIN_S = 1.0
 """Seconds between two questions to a driver that waits."""
@@ -130,16 +129,16 @@ class RayTrainRuntime(Runtime):
         return outcome
 
     def _fit(self, task: RankTask) -> Outcome:
-        files = tempfile.mkdtemp(prefix="autokd-train-")
         try:
-            with quiet_environment():
+            # Ray Train keeps checkpoints and results there; the study stores what a job returns.
+            with quiet_environment(), own_folder() as files:
                 each_rank: Any = train_rank  # Ray Train returns the first rank's value, but its types say None
                 trainer = _Trainer(
                     each_rank,
                     train_loop_config={TASK: task},
                     scaling_config=self._scaling(task.worker.resources),
                     torch_config=TorchConfig(backend=_backend(task.worker.resources)),
-                    run_config=RunConfig(name="job", storage_path=files, failure_config=_NO_RETRIES),
+                    run_config=RunConfig(name="job", storage_path=str(files), failure_config=_NO_RETRIES),
                 )
                 result: Any = trainer.fit()
         except WorkerGroupError as error:
@@ -147,9 +146,6 @@ class RayTrainRuntime(Runtime):
             return outcome_of_failures(error.worker_failures, task.job)
         except TrainingFailedError as error:
             return Outcome(task.job.id, "failed", cause="worker_lost", message=shortened(str(error)))
-        finally:
-            # Ray Train keeps checkpoints and results there; the study stores what a job returns.
-            shutil.rmtree(files, ignore_errors=True)
         return require_outcome(getattr(result, "return_value", None), task.job)
 
     def _scaling(self, resources: WorkerResources) -> ScalingConfig:

@@ -7,8 +7,6 @@ notices their death; ``tune_bridge`` is the searcher and the scheduler that conn
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -25,9 +23,10 @@ except ImportError as error:
 from autokd.jobs import EvaluatorFactory
 from autokd.runtime.contract import Driver, Runtime
 from autokd.runtime.ray.session import RaySession, quiet_environment
-from autokd.runtime.ray.tune_bridge import Bridge, JobScheduler, JobSearcher, RunAborted, TrialStartCallback
+from autokd.runtime.ray.tune_bridge import Bridge, ClockCallback, JobScheduler, JobSearcher, RunAborted
 from autokd.runtime.ray.tune_worker import JobTrainable
 from autokd.runtime.ray.worker_process import WorkerSetup
+from autokd.temporary import own_folder
 
 
 class RayTuneRuntime(Runtime):
@@ -73,10 +72,9 @@ class RayTuneRuntime(Runtime):
     ) -> None:
         self._session.open()
         bridge = Bridge(driver, self._max_worker_losses, job_timeouts_s or {})
-        files = tempfile.mkdtemp(prefix="autokd-tune-")
         try:
-            with quiet_environment():
-                self._tune(bridge, factory, files)
+            with quiet_environment(), own_folder() as files:
+                self._tune(bridge, factory, str(files))
         except BaseException as error:
             # Tune's actors may be in the middle of a training; leaving Ray kills them at once. The next ``run`` opens a
             # new session.
@@ -85,8 +83,6 @@ class RayTuneRuntime(Runtime):
             if isinstance(error, RunAborted):
                 raise error.error from None
             raise
-        finally:
-            shutil.rmtree(files, ignore_errors=True)
 
     def _tune(self, bridge: Bridge, factory: EvaluatorFactory, files: str) -> None:
         resources = self._session.divide(self.num_workers, self._threads_per_worker, self._gpus_per_worker)
@@ -103,7 +99,7 @@ class RayTuneRuntime(Runtime):
             num_samples=-1,  # the searcher decides when there are no more
             search_alg=JobSearcher(bridge),
             scheduler=JobScheduler(bridge),
-            callbacks=[TrialStartCallback(bridge)],
+            callbacks=[ClockCallback(bridge)],
             max_concurrent_trials=self.num_workers,
             reuse_actors=True,  # an evaluator's imports and data outlive the trial
             raise_on_failed_trial=False,  # the bridge retries a lost job, or ends it as an outcome

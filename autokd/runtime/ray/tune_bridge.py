@@ -6,12 +6,14 @@ trial keeps the actor alive: Tune would end it, and with it an evaluator that co
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import ray
 from ray import cloudpickle
 from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -23,11 +25,18 @@ from autokd.runtime.contract import Driver, Wait
 from autokd.runtime.ray.tune_worker import Assignment, Event, Preempted
 from autokd.runtime.ray.worker_process import FactoryFailure
 
+logger = logging.getLogger(__name__)
+
 _T = TypeVar("_T")
 
 _ASK_AGAIN_S = 1.0
 """Seconds after which a driver that waits is asked again even without an outcome: another driver on the same database
 may have ended its waiting."""
+
+
+_FROZEN_S = 10.0
+"""Seconds after its hard limit in which a worker that is alive has ended itself; one that is frozen (a stopped process,
+a file system that hangs) cannot."""
 
 
 class RunAborted(BaseException):
@@ -53,6 +62,11 @@ class _Running:
     began_s: float
     reports: list[Report] = field(default_factory=list)
     is_preempted: bool = False
+    is_killed: bool = False
+
+    def is_overdue(self, now_s: float) -> bool:
+        """Whether the job's hard limit, which its worker keeps itself, passed without the worker's end."""
+        return self.timeout_s is not None and not self.is_killed and now_s > self.began_s + self.timeout_s + _FROZEN_S
 
 
 class Bridge:
@@ -105,6 +119,14 @@ class Bridge:
         """Start the clock of a trial's job, whose actor is ready; waiting for a place on the cluster does not count."""
         if trial_id in self._running:
             self._running[trial_id].began_s = time.monotonic()
+
+    def overdue(self) -> list[str]:
+        """Return the trials whose workers should have killed themselves, once each: those are frozen, and not dead."""
+        now_s = time.monotonic()
+        found = [name for name, running in self._running.items() if running.is_overdue(now_s)]
+        for name in found:
+            self._running[name].is_killed = True
+        return found
 
     def handle_event(self, trial_id: str, event: Event) -> bool:
         """Hand a worker's event to the driver.
@@ -241,11 +263,19 @@ class JobScheduler(FIFOScheduler):
         self._bridge.handle_lost_worker(trial.trial_id, str(trial.get_error() or ""))
 
 
-class TrialStartCallback(Callback):
-    """A callback that reports the start of a trial's actor to the bridge."""
+class ClockCallback(Callback):
+    """A callback that keeps the time of jobs: it reports the start of a trial's actor, and kills frozen actors."""
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._bridge.mark_started(trial.trial_id)
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        overdue = set(self._bridge.overdue())
+        for trial in trials:
+            if trial.trial_id in overdue and trial.temporary_state.ray_actor is not None:
+                logger.warning("job %s: its worker is frozen, and is killed", trial.trial_id)
+                # Tune then sees a dead actor, as if the worker had ended itself.
+                ray.kill(trial.temporary_state.ray_actor)

@@ -9,9 +9,17 @@ from pathlib import Path
 import torch
 
 from autokd.config import Recipe, ResolvedConfig
-from autokd.data import Datasets, DetectionDataset, StoredSplit, load_datasets, stratified_indices
+from autokd.data import (
+    Datasets,
+    DetectionDataset,
+    StoredSplit,
+    load_datasets,
+    stratified_indices,
+)
+from autokd.data.pixel_readers import choose_reader, nvjpeg
+from autokd.detectors import TrainPipeline, framework_of
 from autokd.jobs import RecipeName
-from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, identity_plan, training_plan
+from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader, dataset_length, identity_plan, training_plan
 from autokd.training.measure.average_precision import PrecisionMeter
 
 
@@ -52,7 +60,13 @@ class DataAssets:
     def full(self) -> Datasets:
         """The splits at the data's own image size."""
         # Unchecked: the driver has checked the files before any worker started.
-        return self._given or load_datasets(self.config.data, self.cache_dir, check=False, stored=self._stored)
+        datasets = self._given or load_datasets(self.config.data, self.cache_dir, check=False, stored=self._stored)
+        runtime = self.config.runtime
+        reader = choose_reader(runtime.decode_on, self.device, nvjpeg)
+        for split in datasets.splits:
+            split.decode_threads = None if runtime.decode_threads == "auto" else runtime.decode_threads
+            split.reader = reader
+        return datasets
 
     @cached_property
     def proxy(self) -> Datasets:
@@ -80,7 +94,17 @@ class DataAssets:
         """
         train_set, settings = self.of(recipe).train, self.recipe(recipe)
         plan = training_plan(train_set, settings)
-        return Loader(train_set, plan, settings.batch_size, self.device, subset, choose=choose)
+        pipeline = self.pipeline if recipe == "full" else None
+        return Loader(train_set, plan, settings.batch_size, self.device, subset, choose=choose, pipeline=pipeline)
+
+    @cached_property
+    def pipeline(self) -> TrainPipeline | None:
+        """The train pipeline of the student's config, if full trainings take it."""
+        full = self.config.full
+        if full.pipeline == "views":
+            return None
+        num_epochs = dataset_length(full, self.full.train).epochs
+        return framework_of(self.config.student).train_pipeline(self.config.student, num_epochs)
 
     def validation_loader(self, recipe: RecipeName = "full", subset: float = 1.0) -> Loader:
         """Return a loader of validation images as they are.

@@ -98,7 +98,13 @@ class StudentAssets:
         loader = Loader(train_set, training_plan(train_set, recipe), recipe.batch_size, self._data.device)
         schedule_epochs = warm_start.of_epochs or recipe.epochs
         stop_after_steps = None if warm_start.images is None else math.ceil(warm_start.images / recipe.batch_size)
-        length = training_length(train_set.num_images, recipe.batch_size, schedule_epochs, recipe.most_steps)
+        length = training_length(
+            train_set.num_images,
+            recipe.batch_size,
+            schedule_epochs,
+            recipe.most_steps,
+            train_set.frames.num_turned,
+        )
         last = min(warm_start.epochs, length.epochs)
         if stop_after_steps is not None:
             last = min(last, math.ceil(stop_after_steps / loader.steps_per_epoch(seed)))

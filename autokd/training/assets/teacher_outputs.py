@@ -51,15 +51,17 @@ class CacheNeed:
 class OutputNeeds:
     """Which outputs of its teachers a run reads; a pure function of the configuration and the sizes of the splits."""
 
-    def __init__(self, config: ResolvedConfig, num_train: int, num_val: int) -> None:
+    def __init__(self, config: ResolvedConfig, num_train: int, num_val: int, num_turned: int = 0) -> None:
         """Count nothing yet.
 
         Args:
             config: the run's configuration.
             num_train: training images.
             num_val: validation images.
+            num_turned: training images that are shown in the turned frame.
         """
         self._config = config
+        self._num_turned = num_turned
         self._num_train = num_train
         self._num_val = num_val
 
@@ -79,7 +81,8 @@ class OutputNeeds:
         num_images = self._num_train
         if isinstance(settings, ProxyRecipe):
             num_images = subset_size(num_images, settings.subset)
-        return num_shown_views(num_images, self.num_views(recipe), recipe_length(settings, self._num_train).images)
+        length = recipe_length(settings, self._num_train, self._num_turned)
+        return num_shown_views(num_images, self.num_views(recipe), length.images)
 
     def num_seeds(self, recipe: RecipeName) -> int:
         """Return how many seeds the recipe's trainings have, each of which draws its own images."""

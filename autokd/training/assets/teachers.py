@@ -126,7 +126,8 @@ class TeacherAssets:
     @property
     def needs(self) -> OutputNeeds:
         """Which outputs the run reads."""
-        return OutputNeeds(self._data.config, self._data.full.train.num_images, self._data.full.val.num_images)
+        train, val = self._data.full.train, self._data.full.val
+        return OutputNeeds(self._data.config, train.num_images, val.num_images, train.frames.num_turned)
 
     def training_cache(
         self, recipe: RecipeName, taps: Iterable[str] = (), teacher: Teacher | None = None, part: Part | None = None

@@ -14,8 +14,7 @@ from autokd.jobs import RecipeName
 from autokd.training.assets.data import DataAssets
 from autokd.training.assets.students import StudentAssets
 from autokd.training.assets.teachers import TeacherAssets
-from autokd.training.length import recipe_length
-from autokd.training.loader import Loader
+from autokd.training.loader import Loader, dataset_length
 from autokd.training.seeds import order_seed
 from autokd.training.teacher.obtain import OnProgress, Teacher, no_progress
 from autokd.training.teacher.part import Part
@@ -87,7 +86,7 @@ class TrainingAssets:
             return None
         if (recipe, seed) not in self._parts:
             loader = self.proxy_loader() if recipe == "proxy" else self.data.training_loader("full")
-            length = recipe_length(self.data.recipe(recipe), loader.dataset.num_images)
+            length = dataset_length(self.data.recipe(recipe), loader.dataset)
             shown = loader.shown(order_seed(recipe, seed), length.epochs, length.steps)
             self._parts[recipe, seed] = Part.of(shown, needs.num_views(recipe))
         return self._parts[recipe, seed]

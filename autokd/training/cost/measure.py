@@ -162,16 +162,16 @@ class _Measuring:
             pairs = [(image, 0 if num_views == 1 else 1) for image in images]
             began_s = self._clock()
             with torch.no_grad():
-                [batch] = loader.of_pairs([pairs])
+                batch = next(iter(loader.of_pairs(loader.batches(pairs))))
                 outputs = model(batch.images_BCHW, taps=needs.training_taps(recipe))
             kept = [tap.half().cpu().numpy() for tap in wanted_arrays(outputs, needs.training_taps(recipe)).values()]
             with tempfile.TemporaryFile() as file:
                 for array in kept:
                     np.save(file, array)
-            times.append(self._clock() - began_s)
-            if len(times) > 1 and sum(times) > self._share_s:
+            times.append((self._clock() - began_s) / batch.num_images)
+            if len(times) > 1 and sum(times) * EVALUATION_BATCH_SIZE > self._share_s:
                 break
-        return min(times[1:] or times) / EVALUATION_BATCH_SIZE
+        return min(times[1:] or times)
 
     def recipe(self, recipe: RecipeName, specs: Mapping[str, DistillerSpec], image_s: float) -> RecipeCosts:
         """Return what trainings by a recipe cost, where the teachers need ``image_s`` for one view."""

@@ -16,15 +16,17 @@ class JobFiles:
     """The files that one job writes, and the promoted student that it reads.
 
     Attributes:
-        artifacts: path of each file written so far, by its name in the outcome.
+        artifacts: path of each file written so far, relative to the run directory, by its name in the outcome.
+        run_dir: the run directory.
         promoted_folder: folder of the student that teaches in this job; None if none does.
     """
 
     def __init__(self, run_dir: Path, job: Job) -> None:
         self.artifacts: dict[str, str] = {}
+        self.run_dir = run_dir
         self.promoted_folder = run_dir / PROMOTED_FOLDER / job.promoted if job.promoted else None
         # Job ids of experiments hold slashes and spaces.
-        self._folder = run_dir / "jobs" / re.sub(r"[^\w.-]", "_", job.id)
+        self._folder = Path("jobs") / re.sub(r"[^\w.-]", "_", job.id)
 
     def keep(self, name: str, file_name: str, write: Callable[[Path], None]) -> None:
         """Write a file and list it among the artifacts.
@@ -35,5 +37,5 @@ class JobFiles:
             write: writes to the path that it is given, atomically.
         """
         path = self._folder / file_name
-        write(path)
+        write(self.run_dir / path)
         self.artifacts[name] = str(path)

@@ -65,6 +65,8 @@ def job_key(job: Job, assets: TrainingAssets) -> str:
             without.add("epochs")
         if recipe.warm_start is not None and recipe.warm_start.epochs > 0:
             parts["warm_start"] = assets.students.warm_start_key(job.seed)
+    if job.recipe == "full" and (pipeline := assets.data.pipeline) is not None:
+        parts["pipeline"] = pipeline.digest
     if job.spec is not None:
         parts["teachers"] = [teacher.digest for teacher in assets.teachers.all]
         parts["teacher_weights"] = config.teacher_weights

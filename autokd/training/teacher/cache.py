@@ -23,12 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autokd.data.orientation import turned
 from autokd.detector_outputs import PYRAMID_TAP, TAPS, CrossHead, DetectorOutputs
 from autokd.detectors import Detector
 from autokd.errors import DataError
 from autokd.files import atomic_folder, exclusive_lock, read_meta
 from autokd.training.loader import Batch, Loader, Pairs
-from autokd.training.teacher.cache_build import LEVEL_PREFIX, Progress, build, checksum, rows_of
+from autokd.training.teacher.cache_build import LEVEL_PREFIX, Progress, build, checksum, in_one_form, rows_of
 from autokd.training.teacher.cache_key import FORMAT_VERSION, HELD_TAP, STORED_TAPS, CacheKey
 from autokd.training.teacher.part import Part
 
@@ -75,7 +76,7 @@ class TeacherCache:
 
     def __call__(self, batch: Batch) -> DetectorOutputs:
         """Return all cached taps of a batch."""
-        return self.read(batch.pairs)
+        return self.read(batch.pairs, is_turned=batch.is_turned)
 
     def image_features(self) -> np.ndarray:
         """Return (N, C) float64: the mean of the pyramid's coarsest level over cells and views; of whole plans only."""
@@ -90,26 +91,29 @@ class TeacherCache:
         """Return a reader of these taps alone, so that a step does not fetch what its distiller does not read."""
         return TapsReader(self, taps)
 
-    def read(self, pairs: Pairs, taps: Collection[str] = TAPS) -> DetectorOutputs:
+    def read(self, pairs: Pairs, taps: Collection[str] = TAPS, *, is_turned: bool = False) -> DetectorOutputs:
         """Return cached taps, as float32 on the device.
 
         Args:
             pairs: (image index, view number) of each image.
             taps: names of the taps; the pyramid is read always.
+            is_turned: whether the images are shown in the turned frame.
         """
         rows = rows_of(pairs, self._part)
 
         def tap(name: str) -> Tensor | None:
             if name not in self._arrays or (name in TAPS and name not in taps):
                 return None
-            return torch.from_numpy(self._arrays[name][rows]).to(self._device).float()
+            # A map of the turned frame is stored in the shape of the other (``in_one_form``).
+            found = torch.from_numpy(self._arrays[name][rows]).to(self._device).float()
+            return in_one_form(found, name, is_turned)
 
         stored: dict[str, Any] = {name: tap(name) for name in STORED_TAPS if name != PYRAMID_TAP}
         pyramid = {level: tap(LEVEL_PREFIX + level) for level in self._strides}
         return DetectorOutputs(
             pyramid={level: map_BCHW for level, map_BCHW in pyramid.items() if map_BCHW is not None},
             strides=self._strides,
-            image_size_px=self._input_size_px,
+            image_size_px=turned(self._input_size_px) if is_turned else self._input_size_px,
             head=self.head if HELD_TAP in taps else None,
             **stored,
         )
@@ -123,7 +127,7 @@ class TapsReader:
     taps: Collection[str]
 
     def __call__(self, batch: Batch) -> DetectorOutputs:
-        return self.cache.read(batch.pairs, self.taps)
+        return self.cache.read(batch.pairs, self.taps, is_turned=batch.is_turned)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autokd.data.orientation import turned
 from autokd.detector_outputs import PYRAMID_TAP, DetectorOutputs
 from autokd.detectors import Detector
 from autokd.errors import NonFiniteError
 from autokd.files import META_FILE, write_json_atomically
-from autokd.training.loader import Loader, Pairs, chunks, num_chunks
+from autokd.training.loader import Loader, Pairs
 from autokd.training.teacher.cache_bytes import array_forms, cache_bytes, require_room, reserve
 from autokd.training.teacher.cache_key import FORMAT_VERSION, CacheKey, stored_taps
 from autokd.training.teacher.part import Part
@@ -58,10 +59,11 @@ def build(
         leading, pairs = (len(part),), part.pairs()
     arrays: dict[str, np.memmap] = {}
     strides: dict[str, int] = {}
-    total = num_chunks(len(pairs), loader.batch_size)
-    for done, batch in enumerate(loader.of_pairs(chunks(pairs, loader.batch_size)), start=1):
+    batches = loader.batches(pairs)
+    for done, batch in enumerate(loader.of_pairs(batches), start=1):
         outputs = teacher(batch.images_BCHW, taps=key.taps)
-        taps = wanted_arrays(outputs, key.taps)
+        taps = {name: in_one_form(tap, name, batch.is_turned) for name, tap in wanted_arrays(outputs, key.taps).items()}
+        input_size_px = turned(outputs.input_size_px) if batch.is_turned else outputs.input_size_px
         # Shapes of taps are known only after the first batch.
         if not arrays:
             strides = {level: int(stride) for level, stride in outputs.strides.items()}
@@ -70,7 +72,7 @@ def build(
         for name, tap in taps.items():
             arrays[name][rows] = _narrowed(tap, name, arrays[name].dtype)
         if on_progress is not None:
-            on_progress(done, total)
+            on_progress(done, len(batches))
     for array in arrays.values():
         array.flush()
     files = {name: folder / f"{name}.npy" for name in arrays}
@@ -79,7 +81,7 @@ def build(
         "version": FORMAT_VERSION,
         "build_s": round(time.monotonic() - began_s, 3),
         "strides": strides,
-        "input_size_px": list(outputs.input_size_px),
+        "input_size_px": list(input_size_px),
         "arrays": {n: {"bytes": p.stat().st_size, "checksum": checksum(p)} for n, p in files.items()},
     }
     write_json_atomically(folder / META_FILE, meta)
@@ -111,6 +113,23 @@ def wanted_arrays(outputs: DetectorOutputs, taps: Sequence[str]) -> dict[str, Te
         if name != PYRAMID_TAP and (tap := getattr(outputs, name)) is not None:
             found[name] = tap
     return found
+
+
+def in_one_form(tap: Tensor, array: str, is_turned: bool) -> Tensor:
+    """Return a tap of a batch with the shape that an array has for all images.
+
+    A map of the turned frame has as many cells, in rows of another length: its numbers are kept in their order, in the
+    shape of the other's, and ``TeacherCache.read`` gives them their own shape again.
+
+    Args:
+        tap: the tap, (B, C, H, W) of a level.
+        array: name of the array.
+        is_turned: whether the batch is of the turned frame.
+    """
+    if not is_turned or not array.startswith(LEVEL_PREFIX):
+        return tap
+    batch, channels, height, width = tap.shape
+    return tap.reshape(batch, channels, width, height)
 
 
 def _allocate(

@@ -14,7 +14,7 @@ import torch
 from autokd.detector_outputs import PYRAMID_TAP
 from autokd.detectors import Detector
 from autokd.files import atomic_file, exclusive_lock
-from autokd.training.loader import Loader, chunks, num_chunks
+from autokd.training.loader import Loader
 from autokd.training.teacher.cache_build import Progress
 
 
@@ -57,9 +57,9 @@ def _compute(loader: Loader, teacher: Detector, on_progress: Progress | None) ->
     plan = loader.plan
     assert plan.num_views is not None, "endless views have no mean"
     pairs = [(image, view) for image in range(plan.num_images) for view in range(plan.num_views)]
-    total = num_chunks(len(pairs), loader.batch_size)
+    batches = loader.batches(pairs)
     sums_NC: np.ndarray | None = None
-    for done, batch in enumerate(loader.of_pairs(chunks(pairs, loader.batch_size)), start=1):
+    for done, batch in enumerate(loader.of_pairs(batches), start=1):
         outputs = teacher(batch.images_BCHW, taps=(PYRAMID_TAP,))
         coarsest = max(outputs.strides, key=lambda level: outputs.strides[level])
         means_BC = outputs.pyramid[coarsest].half().double().mean(dim=(2, 3)).cpu().numpy()
@@ -67,6 +67,6 @@ def _compute(loader: Loader, teacher: Detector, on_progress: Progress | None) ->
             sums_NC = np.zeros((plan.num_images, means_BC.shape[1]))
         np.add.at(sums_NC, [image for image, _ in batch.pairs], means_BC)
         if on_progress is not None:
-            on_progress(done, total)
+            on_progress(done, len(batches))
     assert sums_NC is not None, "a plan has views"
     return sums_NC / plan.num_views

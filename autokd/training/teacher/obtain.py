@@ -33,8 +33,7 @@ from autokd.jobs import TRAINING_VERSION
 from autokd.metrics import Size
 from autokd.training.checkpoint.cached import cached_checkpoints
 from autokd.training.checkpoint.checkpoints import Checkpoints
-from autokd.training.length import recipe_length
-from autokd.training.loader import Loader, training_plan
+from autokd.training.loader import Loader, dataset_length, training_plan
 from autokd.training.loop import Schedule, train
 from autokd.training.measure.average_precision import AveragePrecision, PrecisionMeter
 from autokd.training.seeds import random_stream
@@ -246,7 +245,7 @@ def _train(
         model = build_detector(config, len(classes), dataset.image_size_px, classes).to(device)
     loader = Loader(dataset, training_plan(dataset, recipe), recipe.batch_size, device)
     seconds = 0.0 if checkpoints.saved is None else float(checkpoints.saved["position"]["seconds"])
-    num_epochs = recipe_length(recipe, dataset.num_images).epochs
+    num_epochs = dataset_length(recipe, dataset).epochs
     on_progress(name, 0, num_epochs, {})
     schedule = Schedule(max_steps=recipe.most_steps)
     for result in train(model, loader, recipe, seed=recipe.seed, schedule=schedule, checkpoints=checkpoints):

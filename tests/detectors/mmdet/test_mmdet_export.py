@@ -11,6 +11,7 @@ from autokd.config import CocoData
 from autokd.data import load_datasets
 from autokd.data.views import PAD_RGB
 from autokd.detectors.mmdet import build_mmdet_detector, export_student
+from autokd.detectors.mmdet.export import two_frames_pipeline
 from tests.support.mmdet_cases import section
 
 NAMES = ("red", "white", "platelet", "stain", "glass")
@@ -81,3 +82,23 @@ def test_a_student_of_more_classes_keeps_their_names(make, tmp_path):
         named.model_copy(update={"config": str(config), "checkpoint": checkpoint}), 5, (96, 128), NAMES
     )
     assert all(torch.equal(value, teacher.plain_state_dict()[key]) for key, value in again.plain_state_dict().items())
+
+
+@pytest.mark.parametrize("size", [(480, 640), (640, 480), (500, 500), (300, 900)])
+def test_with_two_frames_the_exported_pipeline_scales_into_the_frame_that_lies_as_the_image(size):
+    """MMDetection's transforms against plain arithmetic: the frame's sides in the image's own order."""
+    from mmdet.datasets import transforms  # noqa: F401 - registers them
+    from mmdet.registry import TRANSFORMS
+
+    height, width = size
+    frame = (96, 64) if height > width else (64, 96)
+    scale = min(frame[0] / height, frame[1] / width)
+    results = {"img": np.full((height, width, 3), 200, dtype=np.uint8), "img_shape": size}
+    _, *fit, _ = two_frames_pipeline((64, 96), (124, 116, 104), 32)
+    for part in fit:
+        results = TRANSFORMS.build(part)(results)
+    rows, columns = round(height * scale), round(width * scale)
+    assert results["img"].shape[:2] == (-(-rows // 32) * 32, -(-columns // 32) * 32)
+    assert (results["img"][: rows - 1, : columns - 1] == 200).all()
+    assert (results["img"][rows + 1 :] == (104, 116, 124)).all()
+    assert (results["img"][:, columns + 1 :] == (104, 116, 124)).all()

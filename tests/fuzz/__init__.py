@@ -1,0 +1,1 @@
+"""Random inputs from the schemas: only AutoKD's own errors, in bounded time and memory."""
