@@ -40,10 +40,11 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_ARTIFACT = "checkpoint"
 """Name of the artifact with the state of a training that was cut off, from which it may go on."""
 
-_TRAININGS: Mapping[RecipeName, Callable[[Job, TrainingAssets], JobTraining]] = {
+TRAININGS: Mapping[RecipeName, Callable[[Job, TrainingAssets], JobTraining]] = {
     "proxy": ProxyTraining,
     "full": FullTraining,
 }
+"""The training that a job asks for, by the name of its recipe."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,21 @@ class TrainingEvaluatorFactory:
 class TrainingEvaluator:
     """Runs jobs one after the other. Data, teachers' taps and warm starts are loaded once and kept (``assets``)."""
 
-    def __init__(self, assets: TrainingAssets, run_dir: Path) -> None:
+    def __init__(
+        self,
+        assets: TrainingAssets,
+        run_dir: Path,
+        trainings: Mapping[RecipeName, Callable[[Job, TrainingAssets], JobTraining]] = TRAININGS,
+    ) -> None:
         """Run nothing yet.
 
         Args:
             assets: what all jobs of this process share.
             run_dir: the run directory, to which jobs write.
+            trainings: the training of each recipe.
         """
         self.assets = assets
+        self._trainings = trainings
         self._limits = TimeLimits(assets)
         self._run_dir = Path(run_dir)
 
@@ -114,7 +122,7 @@ class TrainingEvaluator:
         files, metrics = JobFiles(self._run_dir, job), dict[str, float]()
         checkpoints, limit = Checkpoints(), TimeLimit()
         try:
-            training = _TRAININGS[job.recipe](job, self.assets)
+            training = self._trainings[job.recipe](job, self.assets)
             checkpoints = checkpoints_of(job, self.assets, self._run_dir)
             progress = JobProgress(job.id, began_s, training, checkpoints)
             for report in tuple(progress.reports):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +11,12 @@ import numpy as np
 
 from autokd.config import ResolvedConfig
 from autokd.data import load_datasets
-from autokd.jobs import Evaluator, Job, Outcome, WorkerResources
+from autokd.jobs import Evaluator, Job, Outcome, RecipeName, WorkerResources
 from autokd.runtime import run_guarded
-from autokd.training import TrainingEvaluatorFactory, prepare
+from autokd.training import TrainingEvaluator, TrainingEvaluatorFactory, prepare
+from autokd.training.assets import TrainingAssets
+from autokd.training.evaluator import TRAININGS
+from autokd.training.jobs.contract import JobTraining
 
 TRAIN_SECONDS = "train_seconds"
 """Metric of every report: seconds of training until then, without the measuring."""
@@ -22,7 +25,14 @@ TRAIN_SECONDS = "train_seconds"
 class Trainer:
     """Runs jobs one after another on one thread of this process."""
 
-    def __init__(self, config: ResolvedConfig, cache_dir: Path, device: str, run_dir: Path) -> None:
+    def __init__(
+        self,
+        config: ResolvedConfig,
+        cache_dir: Path,
+        device: str,
+        run_dir: Path,
+        trainings: Mapping[RecipeName, Callable[[Job, TrainingAssets], JobTraining]] = TRAININGS,
+    ) -> None:
         """Load the data.
 
         Args:
@@ -30,10 +40,12 @@ class Trainer:
             cache_dir: folder of trained teachers and their cached taps.
             device: "cpu" or "cuda".
             run_dir: folder that a search's worker would write weights into.
+            trainings: the training of each recipe; left out: a worker's.
         """
         self._config, self._cache_dir, self._device = config, cache_dir, device
         self._datasets = load_datasets(config.data, cache_dir)
         self._factory = TrainingEvaluatorFactory(config, cache_dir, run_dir, self._datasets)
+        self._run_dir, self._trainings = run_dir, trainings
         self._resources = WorkerResources(1, device, 1.0 if device == "cuda" else 0.0)
         self._prepared_seeds: set[int] = set()
         self._evaluator: Evaluator | None = None
@@ -76,7 +88,8 @@ class Trainer:
     def _prepare(self, job: Job) -> None:
         is_first = not self._prepared_seeds
         if is_first:
-            self._evaluator = self._factory(self._resources)
+            made = self._factory(self._resources)
+            self._evaluator = TrainingEvaluator(made.assets, self._run_dir, self._trainings)
         if job.seed not in self._prepared_seeds:
             prepare(self._config, self._datasets, self._cache_dir, seeds=(job.seed,), device=self._device)
             self._prepared_seeds.add(job.seed)
