@@ -68,6 +68,7 @@ TRANSFORM_NAMES = [
     "triplet_angles",
     "within_class",
     "between_class",
+    "affinity",
     "standardize",
     "l2_channels",
     "l2_cells",
