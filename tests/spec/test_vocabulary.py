@@ -44,6 +44,7 @@ SOURCE_NAMES = [
     "contrastive",
     "teacher_confidence",
     "object_similarity",
+    "foreground_to_background",
 ]
 TRANSFORM_NAMES = [
     "spatial_attention",
@@ -87,6 +88,8 @@ TRANSFORM_NAMES = [
     "adapted_attention",
     "adapted_channel_mean",
     "adapted_cell_mean",
+    "memory_recall",
+    "spatial_match",
 ]
 DISTANCE_NAMES = [
     "l2_vectors",

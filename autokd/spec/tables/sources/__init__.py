@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autokd.spec.tables.sources import (
+    cell_relations,
     crossed_predictions,
     maps,
     predictions,
@@ -14,6 +15,15 @@ from autokd.spec.tables.sources import (
 
 # The order of the families, and of the rows in each, is the order of options in a space and of proposals of a search:
 # recorded searches depend on it.
-FAMILIES = (maps, semantic_guided, prototypes, predictions, crossed_predictions, region_contrast, teacher_weighted)
+FAMILIES = (
+    maps,
+    semantic_guided,
+    prototypes,
+    predictions,
+    crossed_predictions,
+    region_contrast,
+    teacher_weighted,
+    cell_relations,
+)
 
 __all__ = ["FAMILIES"]
