@@ -5,12 +5,16 @@ Legend: S samples, C channels, H x W cells.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from autokd.distill.operators import BuildContext, make_operator
+from autokd.distill.sources.predictions import calibrated
 from autokd.distill.transforms.memory import centers
+from autokd.distill.weighting.disparity import disparity_weights
 from autokd.spec import Step
 from tests.support import distill_cases as cases
 
@@ -199,4 +203,93 @@ def test_a_shifted_map_is_matched_when_the_places_have_learned_the_shift():
     assert distance() < 1e-2
 
 
-GOLDEN = {"affinity", "foreground_to_background", "memory_recall", "spatial_match"}
+# ------------------------------------------------------------------------------- weights of regions
+
+
+def disparity_shares(student_SX, teacher_SX, sign):
+    """n softmax(sign * disparity), by loops."""
+    disparities = []
+    for s, t in zip(student_SX, teacher_SX):
+        codes = zip(s, t, teacher_SX.var(0))
+        disparities.append(np.mean([(a - b) ** 2 / (2 * variance) for a, b, variance in codes]))
+    return len(disparities) * softmax(sign * np.array(disparities))
+
+
+@pytest.mark.parametrize(("prefers", "sign"), [(1, -1), (2, 1)])
+def test_regions_count_by_the_divergence_of_their_gaussian_codes(prefers, sign):
+    student, teacher = (cases.outputs(seed=seed, dtype=torch.float64) for seed in (0, 1))
+    plain, pair = (source_pairs("instance", student, teacher, cases.OF_ALL_CLASSES, size=2, region_weights=weights)[0]
+                   for weights in (0, prefers))  # fmt: skip
+    is_there = pair.instances.present_S.numpy()
+    codes = [x.detach().numpy().mean((2, 3))[is_there] for x in (plain.student_SCHW, plain.teacher_SCHW)]
+    want = np.zeros(len(is_there))
+    want[is_there] = disparity_shares(*codes, sign)
+    assert want[is_there].min() > 1e-3
+    for row, column in np.ndindex(2, 2):
+        np.testing.assert_allclose(pair.weights_SHW[:, row, column], want, rtol=1e-6)
+    np.testing.assert_array_equal(pair.student_SCHW.detach(), plain.student_SCHW.detach())
+
+
+def test_regions_where_both_sides_agree_count_equally_and_weights_have_no_gradient():
+    student = torch.from_numpy(STUDENT[:, :, 0, 0]).requires_grad_()
+    counts = torch.tensor([1, 1, 0, 1])
+    np.testing.assert_allclose(disparity_weights(student, student.detach(), counts, 1), counts, rtol=1e-9)
+    assert not disparity_weights(student, student.detach() + 1, counts, 2).requires_grad
+    assert disparity_weights(student, 2 * student.detach(), torch.zeros(4), 1).abs().sum() == 0
+    far = torch.tensor([[0.0], [0.0], [900.0]]), torch.tensor([[0.0], [1.0], [2.0]])
+    assert (disparity_weights(*far, torch.ones(3), 1) >= 1e-3).all(), "a region is lost"
+
+
+@pytest.mark.parametrize("name", ["semantic_guided", "positive_logits"])
+def test_other_regions_and_candidates_count_by_disparity_too(name):
+    student, teacher = (cases.outputs(seed=seed) for seed in (0, 1))
+    pair = source_pairs(name, student, teacher, region_weights=1)[0]
+    sides = [x.detach().numpy() for x in (pair.student_SCHW, pair.teacher_SCHW)]
+    if name == "semantic_guided":
+        codes, found = [x.mean((2, 3)) for x in sides], pair.weights_SHW[:, 0, 0].numpy()
+        counts = pair.instances.present_S.numpy()
+    else:
+        codes = [x[:, :, 0].transpose(0, 2, 1).reshape(-1, x.shape[1]) for x in sides]
+        found, counts = pair.weights_SHW.flatten().numpy(), pair.labels_SHW.flatten().numpy() >= 0
+    assert 1 < counts.sum()
+    want = np.maximum(disparity_shares(*(code[counts] for code in codes), -1), 1e-3)
+    np.testing.assert_allclose(found[counts], want, rtol=1e-4)
+    assert not found[~counts].any()
+
+
+def test_calibrated_logits_are_softened_ground_truth_where_the_teacher_misses_the_class():
+    logits = torch.tensor([[[2.0, -1.0, 0.5], [-2.0, 1.0, 0.0], [-3.0, -3.0, 0.1]]], dtype=torch.float64)
+    found = calibrated(logits, torch.tensor([[0, 0, -1]]), 0.5)
+    other = np.log(0.05 / 0.95)
+    np.testing.assert_allclose(found[0, 1], [np.log(0.9 / 0.1), other, other], rtol=1e-9)
+    assert torch.equal(found[0, ::2], logits[0, ::2]), "a sure one, and one without an object"
+    assert torch.equal(calibrated(logits[..., :1], torch.tensor([[0, 0, -1]]), 1e-6), logits[..., :1])
+
+    student, teacher = (cases.outputs(seed=seed) for seed in (0, 1))
+    plain, changed = (source_pairs("positive_logits", student, teacher, calibrated=least)[0] for least in (0.0, 0.5))
+    want = calibrated(plain.teacher_SCHW[:, :, 0].transpose(1, 2), plain.labels_SHW[:, 0], 0.5)
+    assert torch.equal(changed.teacher_SCHW[:, :, 0].transpose(1, 2), want)
+    assert not torch.equal(changed.teacher_SCHW, plain.teacher_SCHW)
+    assert torch.equal(changed.student_SCHW, plain.student_SCHW)
+
+
+def test_balanced_regions_give_objects_false_positives_and_background_their_sums():
+    targets = cases.boxes([[16, 16, 48, 48]])
+    student, teacher = (cases.outputs(num_images=1, seed=seed) for seed in (0, 1))
+    logits, boxes = torch.full((1, 5, 3), -9.0), torch.zeros(1, 5, 4)
+    boxes[0] = torch.tensor([[64, 16, 96, 32], [17, 17, 48, 48], [0, 64, 16, 80], [40, 40, 72, 56], [96, 64, 128, 96]])
+    logits[0, :4, 1] = torch.tensor([2.0, 3.0, -2.0, 1.0])  # false, right, too unsure, false and partly on the object
+    student = replace(student, class_logits=logits, boxes=boxes)
+    pair = source_pairs("balanced_regions", student, teacher, targets, false_positives=2.0, background=0.25,
+                        least_score=0.3)[0]  # fmt: skip
+    want = np.zeros((12, 16))
+    scores = 1 / (1 + np.exp([-2.0, -1.0]))
+    for (rows, columns), score in zip(((slice(2, 4), slice(8, 12)), (slice(5, 7), slice(5, 9))), scores):
+        want[rows, columns] = 2.0 * score / 8
+    want[want == 0] = 0.25 / (12 * 16 - 16 - 8 - 7)
+    want[2:6, 2:6] = 1 / 16
+    np.testing.assert_allclose(pair.weights_SHW[0], want, rtol=1e-6)
+    np.testing.assert_array_equal(pair.student_SCHW.detach(), student.pyramid["p3"].detach())
+
+
+GOLDEN = {"affinity", "foreground_to_background", "memory_recall", "spatial_match", "balanced_regions"}

@@ -45,6 +45,7 @@ SOURCE_NAMES = [
     "teacher_confidence",
     "object_similarity",
     "foreground_to_background",
+    "balanced_regions",
 ]
 TRANSFORM_NAMES = [
     "spatial_attention",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autokd.spec.tables.sources import (
+    balanced_regions,
     cell_relations,
     crossed_predictions,
     maps,
@@ -24,6 +25,7 @@ FAMILIES = (
     region_contrast,
     teacher_weighted,
     cell_relations,
+    balanced_regions,
 )
 
 __all__ = ["FAMILIES"]
