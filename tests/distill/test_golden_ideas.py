@@ -251,7 +251,7 @@ def test_other_regions_and_candidates_count_by_disparity_too(name):
     else:
         codes = [x[:, :, 0].transpose(0, 2, 1).reshape(-1, x.shape[1]) for x in sides]
         found, counts = pair.weights_SHW.flatten().numpy(), pair.labels_SHW.flatten().numpy() >= 0
-    assert 1 < counts.sum()
+    assert counts.sum() > 1
     want = np.maximum(disparity_shares(*(code[counts] for code in codes), -1), 1e-3)
     np.testing.assert_allclose(found[counts], want, rtol=1e-4)
     assert not found[~counts].any()

@@ -33,9 +33,7 @@ class BalancedRegions(FeatureMap):
     the map into true and false positives and negatives and scales each by its size; the score is that of the student.
     """
 
-    def __init__(
-        self, context: BuildContext, false_positives: float, background: float, least_score: float
-    ) -> None:
+    def __init__(self, context: BuildContext, false_positives: float, background: float, least_score: float) -> None:
         super().__init__(context)
         self.false_positives, self.background, self.least_score = false_positives, background, least_score
 

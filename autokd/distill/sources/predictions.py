@@ -51,9 +51,9 @@ class PositiveLogits(Source):
     least 0.5: that does not depend on either detector's own assignment, and is the same for every student.
     Layout logits. LD, arXiv:2102.12252, section 3.3 (its classification distillation on the main region). With
     ``by_level`` there is a feature pair for each level of the pyramid: a mean is then over the positives of a level, as
-    released dense heads take it. With ``region_weights`` the positives of a feature pair count by the disparity of their
-    logits. With ``calibrated`` the teacher's logits give way to softened ground truth where it gives the object's class
-    a lower probability, after FerKD, arXiv:2312.17473, which does so for the crops that its teacher is unsure of.
+    released dense heads take it. With ``region_weights`` the positives of a feature pair count by the disparity of
+    their logits. With ``calibrated`` the teacher's logits give way to softened ground truth where it gives the object's
+    class a lower probability, after FerKD, arXiv:2312.17473, which does so for crops that its teacher is unsure of.
     """
 
     def __init__(self, context: BuildContext, by_level: int, region_weights: int, calibrated: float) -> None:

@@ -24,9 +24,9 @@ _LLOYD_STEPS = 4
 class MemoryRecall(Transform):
     """sum_m w_m k_m for each cell of the student, w = softmax_m(-||s - k_m||^2 / (temperature C v)).
 
-    Layout map -> map, regions -> regions. These shares w are those of the greatest sum_m w_m a_m + temperature H(w), a_m
-    = -||s - k_m||^2 / (C v), H the entropy, v the variance of the teacher's vectors: the temperature is the weight of
-    the entropy. The teacher's side stays as it is: were both recalled, equal exemplars would make every term 0.
+    Layout map -> map, regions -> regions. These shares w have the greatest sum_m w_m a_m + temperature H(w), with a_m =
+    -||s - k_m||^2 / (C v), H the entropy, v the variance of the teacher's vectors: the temperature is the weight of the
+    entropy. The teacher's side stays as it is: were both recalled, equal exemplars would make every term 0.
 
     Each level has exemplars k of its own. They are drawn at random until the first step of training that shows the
     level a cell that counts; there they become the centers of a k-means clustering of the teacher's vectors (farthest
@@ -38,9 +38,7 @@ class MemoryRecall(Transform):
     def __init__(self, context: BuildContext, exemplars: int, temperature: float) -> None:
         super().__init__(context)
         self.temperature = temperature
-        self.exemplars = nn.ParameterList(
-            nn.Parameter(torch.randn(exemplars, pair.channels)) for pair in context.pairs
-        )
+        self.exemplars = nn.ParameterList(nn.Parameter(torch.randn(exemplars, pair.channels)) for pair in context.pairs)
         self.variance_L: Tensor
         self.register_buffer("variance_L", torch.ones(len(context.pairs)))
         self.is_filled = [False] * len(context.pairs)
