@@ -32,8 +32,8 @@ demo: $(VENV)/installed
 test: lint types fast slow
 
 lint: $(VENV)/installed-dev
-	$(BIN)/ruff check autokd dashboard tests experiments docs
-	$(BIN)/ruff format --check autokd dashboard tests experiments docs
+	$(BIN)/ruff check autokd dashboard tests experiments docs examples integrations
+	$(BIN)/ruff format --check autokd dashboard tests experiments docs examples integrations
 	$(BIN)/lint-imports
 
 types: $(VENV)/installed-dev

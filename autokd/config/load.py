@@ -87,7 +87,7 @@ def load_space(path_or_text: str | Path) -> Space:
 def _read_space(document: Document) -> Space:
     if not isinstance(document.data, dict):
         raise document.error((), "a config file is a mapping with the keys data, teacher and student, and maybe space.")
-    if "space" not in document.data:
+    if document.data.get("space") is None:
         return space_from_document(Document({}, document.source))
     return space_from_document(document.at("space"))
 

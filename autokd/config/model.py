@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from autokd.config.cache import CacheConfig
 from autokd.config.data import Data
 from autokd.config.detectors import Detector, Teachers, TeacherWeights, with_framework
 from autokd.config.layouts import with_layout
@@ -101,6 +102,8 @@ _HAVE_DEFAULTS = ("search", "proxy", "full", "runtime")
 class RunConfig(Section):
     """A config file as it was written. ``autokd.detectors.resolve`` fills in what its recipes leave open."""
 
+    written_if_set: ClassVar[frozenset[str]] = frozenset({"cache"})
+
     name: str = ""
     """Name of the study in its database and of the folder of its runs; left out: the name of the file."""
     data: Data
@@ -121,6 +124,8 @@ class RunConfig(Section):
     """Recipe of the full trainings of the winner and the baselines."""
     runtime: RuntimeConfig = RuntimeConfig()
     """Processes that train."""
+    cache: CacheConfig = CacheConfig()
+    """Teachers' outputs on disk."""
 
     @property
     def teachers(self) -> tuple[Detector, ...]:
@@ -147,6 +152,16 @@ class RunConfig(Section):
         elif isinstance(factors, tuple) and len(factors) != len(teacher):
             raise ValueError(f"found {len(factors)} numbers for {len(teacher)} teachers. Give one number per teacher")
         return factors
+
+    @field_validator("student")
+    @classmethod
+    def _finds_objects(cls, student: Detector) -> Detector:
+        if not student.finds_objects:
+            raise ValueError(
+                f"found a {student.framework}, which finds no objects and teaches alone. Give a detector, such as "
+                "torchvision's with 'backbone: {name: ...}'"
+            )
+        return student
 
     @field_validator("proxy")
     @classmethod
@@ -186,6 +201,20 @@ class RunConfig(Section):
             )
         return full
 
+    @field_validator("proxy", "full")
+    @classmethod
+    def _can_be_cut_into_micro_batches(
+        cls, recipe: ProxyRecipe | FullRecipe, info: ValidationInfo
+    ) -> ProxyRecipe | FullRecipe:
+        student = info.data.get("student")
+        if recipe.micro_batch_size is not None and student is not None and not student.can_share_trainings:
+            raise ValueError(
+                f"micro_batch_size is {recipe.micro_batch_size}, but it is not known by what numbers students of "
+                f"framework {student.framework} divide their losses, so that those of micro-batches cannot be joined. "
+                "Remove it, and lower batch_size"
+            )
+        return recipe
+
     @field_validator("runtime")
     @classmethod
     def _can_share_full_trainings(cls, runtime: RuntimeConfig, info: ValidationInfo) -> RuntimeConfig:
@@ -199,6 +228,17 @@ class RunConfig(Section):
             )
         if full.optimizer == "dot":
             raise ValueError("full_processes above 1 and 'full.optimizer: dot' do not go together. Choose one of them")
+        if full.teacher_outputs in ("live", "memory") or full.num_views == "endless":
+            raise ValueError(
+                f"full_processes is {runtime.full_processes}: each reads the teacher's outputs of all images of a "
+                "batch, and has the pixels of its own alone. Set 'full: {teacher_outputs: disk}' and a number of "
+                "views, or full_processes to 1"
+            )
+        if full.micro_batch_size is not None:
+            raise ValueError(
+                "full_processes above 1 share each batch already. Remove full.micro_batch_size, or set full_processes "
+                "to 1"
+            )
         if full.batch_size < runtime.full_processes:
             raise ValueError(f"full.batch_size is {full.batch_size}, fewer images than full_processes. Give each one")
         return runtime

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from autokd.config.cache import CacheConfig
 from autokd.config.data import CocoData, ShapesData, VocData, YoloData
 from autokd.config.frameworks import FRAMEWORKS, ORDINARY_FRAMEWORK
 from autokd.config.model import RuntimeConfig, SearchConfig
@@ -52,6 +53,7 @@ _SECTIONS: list[tuple[str, type[BaseModel], type[BaseModel] | None]] = [
     ("`warm_start` of the proxy", WarmStart, None),
     ("`full`, besides", FullRecipe, Recipe),
     ("`runtime`", RuntimeConfig, None),
+    ("`cache`", CacheConfig, None),
 ]
 
 

@@ -21,6 +21,8 @@ from autokd.storage.results import (
     TeacherResult,
 )
 from autokd.storage.run_directory import RunDirectory
+from autokd.storage.runs import RunInfo, list_runs
+from autokd.storage.student_card import StudentCard
 from autokd.storage.studies import open_existing, open_study, storage_url
 
 __all__ = [
@@ -35,7 +37,9 @@ __all__ = [
     "Reclaimed",
     "Results",
     "RunDirectory",
+    "RunInfo",
     "SearchSummary",
+    "StudentCard",
     "StudyFacts",
     "TeacherResult",
     "TrialRecord",
@@ -45,6 +49,7 @@ __all__ = [
     "heartbeat",
     "is_full",
     "is_in_flight",
+    "list_runs",
     "open_existing",
     "open_study",
     "owner_of",

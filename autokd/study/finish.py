@@ -24,6 +24,7 @@ from autokd.storage import (
     Entry,
     Results,
     SearchSummary,
+    StudentCard,
     StudyFacts,
     TeacherResult,
     read_record,
@@ -186,7 +187,7 @@ def _notes(run: RunContext, trained: FullResults) -> tuple[str, ...]:
 def _teachers_note(config: ResolvedConfig, scores: Sequence[TeacherScore]) -> str:
     factors = config.teacher_weights
     shares = factors if isinstance(factors, str) else "as " + " : ".join(f"{factor:g}" for factor in factors)
-    precisions = ", ".join(f"{score.val_ap:.4f}" for score in scores)
+    precisions = ", ".join("none" if score.val_ap is None else f"{score.val_ap:.4f}" for score in scores)
     return (
         f"{len(scores)} teachers share the loss ({shares}); val AP in the file's order: {precisions}. The row "
         "'teacher' is the best of them on val."
@@ -217,6 +218,15 @@ def _write_student(run: RunContext, winner: NamedDistiller, trained: FullResults
         run.observer.say("no full training finished, so no student.pt is written")
         return
     copy_file_atomically(max(files, key=itemgetter(0))[1], run.directory.weights_path)
+    train = run.datasets.train
+    StudentCard(
+        name=run.config.name,
+        detector=run.config.student,
+        classes=train.classes,
+        category_ids=train.category_ids,
+        image_size_px=train.image_size_px,
+        has_two_frames=train.frames.has_two,
+    ).write(run.directory.path)
     export_student(run.config, run.datasets, run.directory.weights_path, run.directory.path)
 
 

@@ -20,7 +20,9 @@ from autokd.runtime.resources import divide, num_local_cores, own_resources
 from autokd.space import DataContent
 from autokd.spec import DistillerSpec
 from autokd.study.bill import Bill, Phase
+from autokd.study.cache_folder import require_cache
 from autokd.study.distillers import baseline_distillers
+from autokd.study.planned_places import with_cheapest_places
 from autokd.training.assets.teacher_outputs import CacheNeed, OutputNeeds
 from autokd.training.cost.measure import measure_costs
 from autokd.training.cost.measured import MeasuredCosts
@@ -64,6 +66,7 @@ def make_plan(
         AutoKDError: if the configuration, its data or its detectors are wrong, as ``run_search`` would find.
     """
     config = resolve(config)
+    require_cache(cache_dir)
     make_private_folder(cache_dir)
     content = content_of(config.data, cache_dir)
     check_trainable(config, content=content)
@@ -74,6 +77,7 @@ def make_plan(
     if resources.num_threads:
         torch.set_num_threads(resources.num_threads)
     try:
+        config, places = with_cheapest_places(config, datasets, cache_dir, torch.device(resources.device))
         costs = measure_costs(
             config,
             datasets,
@@ -102,7 +106,7 @@ def make_plan(
         workers_in_memory=max(1, round(sharing)),
         device=f"{costs.device_name}, {costs.threads} threads" if on_cpu else costs.device_name,
         measured_s=costs.seconds,
-        notes=_notes(config, datasets),
+        notes=(*places, *_notes(config, datasets)),
     )
 
 

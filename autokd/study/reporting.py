@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autokd.config import RunConfig, load_config
+from autokd.config import load_config
 from autokd.data import DetectionDataset, load_datasets
 from autokd.errors import AutoKDError
 from autokd.jobs import NO_DISTILLATION, JobId, Outcome
@@ -47,21 +47,24 @@ def write_run_report(directory: str | Path, *, cache_dir: Path, storage_url: str
     if results is not None:
         outcomes = StudyFacts(study).finished_outcomes()
         try:
-            images = _comparison_images(load_config(run.config_path), run.path, cache_dir, results, outcomes)
+            test = load_datasets(load_config(run.config_path).data, cache_dir, check=False).test
+            images = comparison_images(test, run.path, results, outcomes)
         except (AutoKDError, OSError) as error:
             results = results.model_copy(update={"notes": (*results.notes, f"The pictures are left out: {error}")})
     return write_report(run.path, study, results, images=images)
 
 
-def _comparison_images(
-    config: RunConfig,
-    directory: Path,
-    cache_dir: Path,
-    results: Results,
-    outcomes: Mapping[str, Outcome],
+def comparison_images(
+    test: DetectionDataset, directory: Path, results: Results, outcomes: Mapping[str, Outcome]
 ) -> list[ComparisonImage]:
-    """Return some test images with the boxes of the teacher, of "none" and of the winner (first seed)."""
-    test = load_datasets(config.data, cache_dir, check=False).test
+    """Return some test images with the boxes of the teacher, of "none" and of the winner (first seed).
+
+    Args:
+        test: the test images.
+        directory: run directory.
+        results: results of the run.
+        outcomes: outcome of each full training, by the id of its job.
+    """
     files: dict[str, Path] = {}
     teacher = directory / TEACHER_DETECTIONS
     if teacher.exists():

@@ -5,11 +5,11 @@ Everything that a run finds out is stored in the study's database at once, so th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from autokd.config import ResolvedConfig, RunConfig, config_digest
+from autokd.config import ResolvedConfig, RunConfig, config_data, config_digest
 from autokd.data import content_of, load_datasets
 from autokd.detectors import (
     check_trainable,
@@ -24,7 +24,7 @@ from autokd.errors import AutoKDError, StorageError
 from autokd.jobs import NO_DISTILLATION
 from autokd.presets import load_distiller
 from autokd.runtime import make_runtime
-from autokd.runtime.resources import own_resources
+from autokd.runtime.resources import has_local_gpus
 from autokd.search import make_pruner, make_sampler
 from autokd.space import Space
 from autokd.spec import DistillerSpec
@@ -39,9 +39,12 @@ from autokd.study.observer import Observer, SilentObserver
 from autokd.study.phased_driver import PhasedDriver, Phases
 from autokd.study.phases import search_phases, train_in_full
 from autokd.study.planning import make_plan
+from autokd.study.preparing import prepare_run
 from autokd.study.resume import RunClock, claim_study, end_open_trials
+from autokd.study.tracked_driver import TrackedDriver, run_summary
 from autokd.temporary import remove_abandoned
-from autokd.training import TrainingEvaluatorFactory, prepare
+from autokd.tracking import TrackedRun, Trackers, check_trackers, open_trackers
+from autokd.training import TrainingEvaluatorFactory
 
 
 def run_search(
@@ -53,6 +56,7 @@ def run_search(
     resume: bool = False,
     observer: Observer | None = None,
     forecast_s: float = 0.0,
+    trackers: Sequence[str] = (),
 ) -> Results:
     """Search a distiller, train the winner in full beside the baselines, and write everything into a run directory.
 
@@ -66,6 +70,7 @@ def run_search(
         resume: continue the run in ``directory``.
         observer: receiver of progress; None: progress is discarded.
         forecast_s: seconds to measure before a new run, for a line of what it costs; 0: no line.
+        trackers: names of the trackers that receive curves and results (``autokd.tracking.TRACKERS``).
 
     Returns:
         The content of results.json.
@@ -73,6 +78,7 @@ def run_search(
     Raises:
         AutoKDError: if the input is wrong, before anything is trained; its subclass names the kind.
     """
+    check_trackers(trackers)
     observer = observer or SilentObserver()
     make_writable(cache_dir)
     config = resolve(config)
@@ -97,8 +103,7 @@ def run_search(
         forecast_s=0.0 if resume else forecast_s,
     ) as run:
         phases = search_phases(run, space, first)  # a generator: nothing has been trained yet
-        trained = _execute(run, phases)
-        return write_results(run, trained)
+        return _execute(run, phases, trackers)
 
 
 def run_distill(
@@ -109,6 +114,7 @@ def run_distill(
     cache_dir: Path,
     resume: bool = False,
     observer: Observer | None = None,
+    trackers: Sequence[str] = (),
 ) -> Results:
     """Train the student in full with a given distiller, beside the configuration's baselines; nothing is searched.
 
@@ -119,6 +125,7 @@ def run_distill(
         cache_dir: folder of trained teachers and cached features, shared by runs.
         resume: continue the run in ``directory``.
         observer: receiver of progress; None: progress is discarded.
+        trackers: names of the trackers that receive curves and results (``autokd.tracking.TRACKERS``).
 
     Returns:
         The content of results.json.
@@ -127,6 +134,7 @@ def run_distill(
         ConfigError: if this pair of detectors cannot supply what the distiller reads, before anything is trained.
         AutoKDError: if other input is wrong, before anything is trained.
     """
+    check_trackers(trackers)
     observer = observer or SilentObserver()
     make_writable(cache_dir)
     config = resolve(config)
@@ -147,8 +155,7 @@ def run_distill(
         distillers = baseline_distillers(config.full, family)
         if all(baseline.digest != spec.digest for baseline in distillers):
             distillers.append(NamedDistiller(spec.name or "given", spec))
-        trained = _execute(run, train_in_full(run, distillers))
-        return write_results(run, trained)
+        return _execute(run, train_in_full(run, distillers), trackers)
 
 
 def _published(config: ResolvedConfig, family: str | None, *others: DistillerSpec) -> list[DistillerSpec]:
@@ -181,7 +188,9 @@ def _open_run(
         remove_abandoned(cache_dir)
         datasets = load_datasets(config.data, cache_dir)
     try_detectors(config, datasets.classes, datasets.train.image_size_px)
-    if forecast_s > 0:
+    runtime = config.runtime
+    if forecast_s > 0 and (runtime.ray_address is None or has_local_gpus(runtime.gpus_per_worker)):
+        # A head node without GPUs would measure its own cores, for long.
         bill = make_plan(config, cache_dir=cache_dir, budget_s=forecast_s, datasets=datasets)
         observer.say(bill.line())
         if excess := bill.excess():
@@ -200,14 +209,7 @@ def _open_run(
         facts = StudyFacts(study)
         clock = RunClock(facts)
         with clock.running(), heartbeat(study, run_directory.owner) if storage_url else nullcontext():
-            preparation = prepare(
-                config,
-                datasets,
-                cache_dir,
-                seeds=proxy_seeds,
-                device=own_resources(0, config.runtime.gpus_per_worker).device,
-                on_progress=observer.stage,
-            )
+            prepared = prepare_run(config, datasets, cache_dir, proxy_seeds, facts, observer)
             yield RunContext(
                 config=config.model_copy(update={"name": run_directory.name}),
                 directory=run_directory,
@@ -215,21 +217,32 @@ def _open_run(
                 facts=facts,
                 clock=clock,
                 datasets=datasets,
-                preparation=preparation,
-                factory=TrainingEvaluatorFactory(config, cache_dir, run_directory.path, datasets),
+                preparation=prepared.preparation,
+                factory=TrainingEvaluatorFactory(prepared.config, cache_dir, run_directory.path, datasets),
                 observer=observer,
                 cache_dir=cache_dir,
                 storage_url=storage_url,
             )
 
 
-def _execute(run: RunContext, phases: Phases[FullResults]) -> FullResults:
+def _execute(run: RunContext, phases: Phases[FullResults], trackers: Sequence[str]) -> Results:
+    """Train all phases under the trackers, write the results, and let the trackers have them."""
+    about = TrackedRun(run.config.name, run.directory.path, run.directory.owner, config_data(run.config))
+    with open_trackers(trackers, about) as tracking:
+        results = write_results(run, _train(run, phases, tracking))
+        if tracking:
+            tracking.finish(run_summary(run, results))
+        return results
+
+
+def _train(run: RunContext, phases: Phases[FullResults], tracking: Trackers) -> FullResults:
     """Lead a runtime through all phases; if the database answers every job, no runtime is started."""
     driver = PhasedDriver(phases)
     try:
         if not driver.is_done:
             with make_runtime(run.config.runtime) as runtime:
-                runtime.run(driver, run.factory, job_timeouts_s=HardLimits(run))
+                shown = TrackedDriver(driver, tracking) if tracking else driver
+                runtime.run(shown, run.factory, job_timeouts_s=HardLimits(run))
     except BaseException:
         # Ctrl-C included. Back in the queue, the trials in flight are the first that a resumed run evaluates. If the
         # database is what failed, the resumed run puts them back.

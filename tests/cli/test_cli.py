@@ -22,10 +22,24 @@ SPACE = "data: {format: shapes}\nteacher: {train: {}}\nstudent: {}\n"
 OPTIONS = {
     "search": {
         "--run-dir", "--trials", "--workers", "--ray-address", "--storage", "--resume", "--cache-dir", "--forecast",
+        "--log", "--quiet", "--json",
     },
     "plan": {"--price", "--gpus", "--seconds", "--trials", "--workers", "--json", "--cache-dir"},
-    "distill": {"--run-dir", "--gradient-ratio", "--resume", "--workers", "--ray-address", "--cache-dir"},
-    "evaluate": {"--weights", "--split", "--teacher", "--cache-dir"},
+    "distill": {
+        "--run-dir", "--gradient-ratio", "--resume", "--workers", "--ray-address", "--cache-dir", "--log", "--quiet",
+        "--json",
+    },
+    "evaluate": {"--weights", "--split", "--teacher", "--cache-dir", "--json"},
+    "runs": {"--json"},
+    "compare": {"--picture", "--json"},
+    "init": {
+        "--data", "--teacher", "--student", "--checkpoint", "--trials", "--seconds", "--force", "--cache-dir",
+    },
+    "predict": {
+        "--out", "--format", "--threshold", "--config", "--teacher", "--batch-size", "--every", "--cache-dir",
+        "--quiet", "--json",
+    },
+    "export": {"--format", "--out", "--images", "--config", "--cache-dir", "--quiet", "--json"},
     "data": {"--whole", "--cache-dir"},
     "report": {"--cache-dir", "--storage"},
     "dashboard": {"--port", "--write"},
@@ -56,6 +70,12 @@ def test_options_of_each_command_are_stable(command):
 
 def test_help_lists_every_command():
     assert all(command in invoke("--help").output for command in OPTIONS)
+
+
+def test_completion_offers_commands():
+    environment = {"_AUTOKD_COMPLETE": "complete_bash", "COMP_WORDS": "autokd pre", "COMP_CWORD": "1"}
+    output = CliRunner().invoke(app, [], prog_name="autokd", env=environment).output
+    assert sorted(output.split()) == ["predict", "presets"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["presets"], ["show", "pkd"]])

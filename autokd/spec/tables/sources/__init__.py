@@ -9,6 +9,7 @@ from autokd.spec.tables.sources import (
     maps,
     predictions,
     prototypes,
+    queries,
     region_contrast,
     semantic_guided,
     teacher_weighted,
@@ -24,6 +25,7 @@ FAMILIES = (
     crossed_predictions,
     region_contrast,
     teacher_weighted,
+    queries,
     cell_relations,
     balanced_regions,
 )
