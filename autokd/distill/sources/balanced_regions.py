@@ -57,7 +57,9 @@ class BalancedRegions(FeatureMap):
                 "DetectorOutputs.boxes and .class_logits."
             )
         boxes_BA4, logits_BAK = (full_precision(x.detach()) for x in (boxes_BA4, logits_BAK))
-        scores_BN, index_BN = top_scores(logits_BAK).topk(min(_CANDIDATES, logits_BAK.shape[1]), dim=1)
+        # By logits, and stable: probabilities of sure boxes are all 1, and any of them might come first.
+        index_BN = logits_BAK.amax(2).sort(dim=1, descending=True, stable=True).indices[:, :_CANDIDATES]
+        scores_BN = top_scores(logits_BAK).gather(1, index_BN)
         # A head that diverges on one box may decode it to infinity; the box then lies at the edge.
         boxes_BN4 = boxes_BA4.gather(1, index_BN[..., None].expand(-1, -1, 4)).nan_to_num()
         is_false_BN = (scores_BN >= self.least_score) & (best_overlaps(boxes_BN4, inputs.boxes)[0] < POSITIVE_IOU)
