@@ -76,8 +76,8 @@ class PositiveLogits(Source):
     def _weights(self, student_BPK: Tensor, teacher_BPK: Tensor, counts_BP: Tensor) -> Tensor:
         if not self.region_weights:
             return counts_BP.to(teacher_BPK.dtype)
-        flat = (x_BPK.flatten(0, 1) for x_BPK in (student_BPK, teacher_BPK))
-        return disparity_weights(*flat, counts_BP.flatten(), self.region_weights).view_as(counts_BP)
+        student_SK, teacher_SK = student_BPK.flatten(0, 1), teacher_BPK.flatten(0, 1)
+        return disparity_weights(student_SK, teacher_SK, counts_BP.flatten(), self.region_weights).view_as(counts_BP)
 
     def _parts(self, inputs: TermInputs, chosen: Positives) -> list[Tensor]:
         """Return which positives count in each feature pair, (B, P)."""
