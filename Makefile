@@ -32,8 +32,8 @@ demo: $(VENV)/installed
 test: lint types fast slow
 
 lint: $(VENV)/installed-dev
-	$(BIN)/ruff check autokd dashboard tests experiments docs
-	$(BIN)/ruff format --check autokd dashboard tests experiments docs
+	$(BIN)/ruff check autokd dashboard tests experiments docs examples integrations
+	$(BIN)/ruff format --check autokd dashboard tests experiments docs examples integrations
 	$(BIN)/lint-imports
 
 types: $(VENV)/installed-dev
@@ -61,8 +61,11 @@ chaos: $(VENV)/installed-dev
 docs: $(VENV)/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
+PAIRS := $(wildcard experiments/pairs/records/*.jsonl.gz)
+
 bench: $(VENV)/installed
 	$(BIN)/autokd benchmark compare experiments/distiller_benchmark/table.jsonl.gz
+	$(if $(word 2,$(PAIRS)),$(BIN)/autokd benchmark strategies $(PAIRS))
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info

@@ -6,6 +6,8 @@ The verbs are functions that return values, as the commands of the same names pr
     results = autokd.distill("kd.yaml", "pkd", gradient_ratio=40)    # train with a given distiller, no search
     scores = autokd.evaluate("kd.yaml", "runs/kd/student.pt")  # COCO AP of given weights
     bill = autokd.plan("kd.yaml", price=2.5)                   # disk, memory, hours and money of a search
+    autokd.predict("runs/kd", ["photos"])                      # boxes as pictures, COCO JSON and CSV
+    autokd.export("runs/kd", ["onnx"])                         # the student for other programs
 
 The parts are usable alone: ``build_distiller`` makes a loss for a training loop of your own, ``MCTSSampler`` is an
 Optuna sampler for any tree-shaped space.
@@ -13,8 +15,9 @@ Optuna sampler for any tree-shaped space.
 Floors (a module imports only from lower floors; ``docs/architecture.md`` has the contracts)::
 
     cli
-    api               (search, distill, plan, evaluate)
+    api               (search, distill, plan, evaluate, predict, export)
     study
+    inference
     report
     mmdet_training
     runtime           benchmark                                 training
@@ -36,11 +39,12 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from autokd.api import evaluate, plan
+from autokd.api import evaluate, export, plan, predict
 from autokd.callable_packages import VERBS, RootPackage
 
 if TYPE_CHECKING:
     from autokd.api import distill, search
+    from autokd.client import Client
     from autokd.config import RunConfig, load_config, load_space
     from autokd.detector_outputs import DetectorOutputs
     from autokd.distill import Distiller, build_distiller
@@ -56,6 +60,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AutoKDError": "autokd.errors",
+    "Client": "autokd.client",
     "DetectorOutputs": "autokd.detector_outputs",
     "Distiller": "autokd.distill",
     "DistillerSpec": "autokd.spec",
@@ -73,6 +78,7 @@ _HOMES = {
 
 __all__ = [
     "AutoKDError",
+    "Client",
     "DetectorOutputs",
     "Distiller",
     "DistillerSpec",
@@ -84,10 +90,12 @@ __all__ = [
     "build_distiller",
     "distill",
     "evaluate",
+    "export",
     "load_config",
     "load_preset",
     "load_space",
     "plan",
+    "predict",
     "preset_names",
     "search",
 ]

@@ -7,12 +7,13 @@ Each function imports what it runs, so that ``import autokd`` loads neither torc
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from autokd.config import RunConfig
+    from autokd.inference import Export
     from autokd.spec import DistillerSpec
     from autokd.storage import Results
     from autokd.study import Bill, Observer
@@ -32,6 +33,7 @@ def search(
     resume: bool = False,
     observer: Observer | None = None,
     forecast_s: float = 0.0,
+    log: Sequence[str] = (),
 ) -> Results:
     """Search the distillation loss for a pair of detectors, and train the student with the best one in full.
 
@@ -58,6 +60,7 @@ def search(
         observer: receiver of progress; None: progress is discarded.
         forecast_s: seconds to measure before the start, roughly, for a line of what the run costs; a run that cannot
             fit into the memory is then refused. 0: neither. A disk that is too small is refused in any case.
+        log: trackers that receive curves, parameters and results: "tensorboard", "mlflow", "wandb", "csv".
 
     Returns:
         The content of results.json: an entry for "none", each baseline and the searched distiller, with val and test AP
@@ -82,6 +85,7 @@ def search(
         resume=resume,
         observer=observer,
         forecast_s=forecast_s,
+        trackers=log,
     )
 
 
@@ -94,6 +98,7 @@ def distill(
     cache_dir: str | Path | None = None,
     resume: bool = False,
     observer: Observer | None = None,
+    log: Sequence[str] = (),
 ) -> Results:
     """Train the student in full with a given distillation loss, beside the configuration's baselines.
 
@@ -112,6 +117,7 @@ def distill(
             AUTOKD_CACHE, or ``.autokd_cache``.
         resume: continue the run in ``run_dir``.
         observer: receiver of progress; None: progress is discarded.
+        log: trackers that receive curves, parameters and results, as in ``search``.
 
     Returns:
         The content of results.json: an entry for "none", each baseline and the given distiller.
@@ -130,7 +136,15 @@ def distill(
     spec = read_distiller(distiller, detector_family_of(config.student))
     directory = run_directory(config, run_dir, distiller_name(distiller))
     spec = spec if gradient_ratio is None else spec.with_gradient_ratio(gradient_ratio)
-    return run_distill(config, spec, directory, cache_dir=cache_directory(cache_dir), resume=resume, observer=observer)
+    return run_distill(
+        config,
+        spec,
+        directory,
+        cache_dir=cache_directory(cache_dir),
+        resume=resume,
+        observer=observer,
+        trackers=log,
+    )
 
 
 def plan(
@@ -203,6 +217,105 @@ def evaluate(
     from autokd.study import evaluate_weights
 
     return evaluate_weights(read_config(config), Path(weights), split, side, cache_dir=cache_directory(cache_dir))
+
+
+def predict(
+    source: str | Path,
+    images: Iterable[str | Path],
+    out: str | Path = "predictions",
+    *,
+    forms: Sequence[str] = ("pictures", "coco", "csv"),
+    threshold: float = 0.3,
+    config: RunConfig | Mapping[str, Any] | str | Path | None = None,
+    side: Literal["student", "teacher"] = "student",
+    batch_size: int = 8,
+    every: int = 1,
+    cache_dir: str | Path | None = None,
+    on_image: Callable[[int, int | None], None] | None = None,
+) -> dict[str, Any]:
+    """Detect on images and videos by a trained student, and write pictures, COCO JSON and CSV.
+
+    Example::
+
+        autokd.predict("runs/kd", ["photos", "street.mp4"], "predictions")
+
+    Args:
+        source: run directory; file of weights in one, or with ``config``; or a safetensors file of ``autokd.export``.
+        images: images, videos, folders of them, or globs.
+        out: folder of the predictions; made if it is absent.
+        forms: "pictures", "coco", "csv".
+        threshold: least score of a box.
+        config: configuration of the weights; None: that of the run directory.
+        side: detector that the weights belong to.
+        batch_size: images that the detector sees at once.
+        every: number of a video's frames of which one is taken.
+        cache_dir: folder of cached data; None: the environment variable AUTOKD_CACHE, or ``.autokd_cache``.
+        on_image: called with the number of images done, and of all; None for the latter if there is a video.
+
+    Returns:
+        "images", "boxes" and "files": counts, and the files and folders that were written.
+
+    Raises:
+        AutoKDError: if there are no such images or weights, or a package of an extra is missing.
+    """
+    from autokd.inference import predict_to_files
+
+    return predict_to_files(
+        source,
+        images,
+        Path(out),
+        forms=forms,
+        threshold=threshold,
+        config=None if config is None else read_config(config),
+        side=side,
+        batch_size=batch_size,
+        every=every,
+        cache_dir=cache_directory(cache_dir),
+        on_image=on_image,
+    )
+
+
+def export(
+    source: str | Path,
+    formats: Sequence[str] = ("onnx",),
+    out: str | Path | None = None,
+    *,
+    config: RunConfig | Mapping[str, Any] | str | Path | None = None,
+    images: Sequence[str | Path] = (),
+    cache_dir: str | Path | None = None,
+) -> Export:
+    """Export a trained student, compare each file with it on images, and time both beside the teacher.
+
+    Example::
+
+        found = autokd.export("runs/kd", ["onnx"])
+        print(found.models[0].differences)
+
+    Args:
+        source: run directory, or a file of weights.
+        formats: "onnx", "torchscript", "safetensors".
+        out: folder of the files; None: that of the weights.
+        config: configuration of the weights; None: that of the run directory.
+        images: images to compare on; empty: the first test images of the run's data.
+        cache_dir: folder of cached data and trained teachers; None: the environment variable AUTOKD_CACHE, or
+            ``.autokd_cache``.
+
+    Returns:
+        The files, with differences, sizes and latencies.
+
+    Raises:
+        AutoKDError: if the detector cannot be loaded or has no form for a format, or a package of an extra is missing.
+    """
+    from autokd.inference import export_run
+
+    return export_run(
+        source,
+        formats,
+        None if out is None else Path(out),
+        config=None if config is None else read_config(config),
+        images=images,
+        cache_dir=cache_directory(cache_dir),
+    )
 
 
 def read_config(config: RunConfig | Mapping[str, Any] | str | Path) -> RunConfig:

@@ -4,7 +4,7 @@ A tap is an intermediate output of a detector that a distiller may compare. A ne
 of ``DetectorOutputs``, and the adapters that fill it.
 
 Legend: B images, C channels, H x W cells of a level, A candidate boxes of an image, K classes, R proposals of an
-image, E bins of an edge's distribution.
+image, E bins of an edge's distribution, L decoder layers, Q queries, P shared queries.
 """
 
 from __future__ import annotations
@@ -55,6 +55,9 @@ TAP_TABLE = (
     Tap("boxes", is_default=True, stored_as="float32", is_by_candidate=True),
     Tap("proposals"),
     Tap("edge_logits", stored_as="float16", is_by_candidate=True),
+    Tap("layer_edge_logits"),
+    Tap("shared_logits", stored_as="float16"),
+    Tap("shared_boxes", stored_as="float32"),
     Tap("head_maps", form="pairs"),
     Tap("head", form="head", needs_head=False, is_per_image=False),
 )
@@ -133,6 +136,12 @@ class DetectorOutputs:
     """(B, R, 4) xyxy pixels: the detector's own guesses at objects, best first, then rows of NaN. No gradient."""
     edge_logits: Tensor | None = None
     """(B, A, 4, E): logits of the distributions over distances to the left, top, right and bottom edge."""
+    layer_edge_logits: Tensor | None = None
+    """(B, L, Q, 4, E): ``edge_logits`` after each of L decoder layers that has them, the last one included."""
+    shared_logits: Tensor | None = None
+    """(B, P, K): class logits of a decoder's queries for P reference boxes that are the same for every detector."""
+    shared_boxes: Tensor | None = None
+    """(B, P, 4): their decoded boxes, xyxy pixels of the network's input."""
     head_maps: HeadMaps | None = None
     """Maps inside the branches of a dense head, at the place where a ``CrossHead`` is cut: before an activation."""
     head: CrossHead | None = None

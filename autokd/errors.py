@@ -7,7 +7,8 @@ a lost worker, are outcomes and not exceptions: ``autokd.jobs``.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class AutoKDError(Exception):
@@ -88,3 +89,29 @@ def name_list(names: Iterable[object], *, limit: int | None = None, empty: str =
     shown = texts[:limit]
     more = f" and {len(texts) - len(shown)} more" if len(texts) > len(shown) else ""
     return ", ".join(shown) + more if texts else empty
+
+
+class MissingExtraError(AutoKDError):
+    """A package of an extra is not installed."""
+
+
+@contextmanager
+def needs_extra(package: str, extra: str) -> Iterator[None]:
+    """Turn a failed import within the context into an error with the command that installs the package.
+
+    Args:
+        package: name of the package.
+        extra: extra of AutoKD that has it.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        MissingExtraError: if the import fails.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{package} is not installed ({error}). Install it: pip install 'autokd[{extra}]'."
+        ) from error

@@ -1,11 +1,11 @@
-"""Files and folders that appear whole or not at all, locks between processes, and digests of content.
+"""Files and folders that appear whole or not at all, and digests of content.
 
 Everything under the cache and the run directory is written under a temporary name and then renamed, so that a reader
 sees the old content or the new, and an interrupted write is never taken for a finished one.
 
 Caches are shared on machines with several users, where one may plant a link for another to write through. Temporary
-names cannot be guessed, a rename replaces a link instead of following it, locks are never opened through a link, and
-content is looked for through links of this user and the system's alone.
+names cannot be guessed, a rename replaces a link instead of following it, and content is looked for through links of
+this user and the system's alone.
 """
 
 from __future__ import annotations
@@ -24,11 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from autokd.temporary import remove_abandoned, temporary_name
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
 
 META_FILE = "meta.json"
 """Name of the file that describes a cached folder."""
@@ -94,8 +89,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         yield temporary
         # A rename may reach the disk before the content does: after a power cut the file would be whole by its name
         # and empty.
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        _sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -163,19 +157,58 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raises.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _refuse_foreign_links(path)
+    refuse_foreign_links(path)
     remove_abandoned(path.parent, f".{path.name}.*.part")
     temporary = temporary_name(path)
     temporary.mkdir()
     try:
         yield temporary
-        try:
-            temporary.rename(path)
-        except OSError:
-            if not path.is_dir():
-                raise
+        publish_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def publish_folder(temporary: Path, path: Path) -> None:
+    """Rename a finished folder to its name, after all of it has reached the disk.
+
+    Args:
+        temporary: the folder; it stays if ``path`` is there already.
+        path: its name, in the same folder.
+    """
+    for part in (*temporary.rglob("*"), temporary):
+        _sync(part)
+    try:
+        temporary.rename(path)
+    except OSError:
+        if not path.is_dir():
+            raise
+    _sync(path.parent)
+
+
+def move_aside(path: Path) -> Path | None:
+    """Rename a damaged file or folder, so that it can be made again, and looked at; None if it is not there.
+
+    Only the last damaged one of a name is kept.
+    """
+    aside = path.with_name(f".{path.name}.damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        os.replace(path, aside)
+    except FileNotFoundError:
+        return None
+    return aside
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):  # file systems that cannot do it for folders
+            raise
+    finally:
+        os.close(number)
 
 
 def read_meta(folder: Path) -> dict[str, Any] | None:
@@ -198,51 +231,15 @@ def make_private_folder(path: Path) -> None:
         path.mkdir(mode=0o700)
 
 
-# ---------------------------------------------------------------------------------------------- locks
-
-
-@contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of ``path`` inside the block; other processes that ask for it wait.
-
-    The lock is the system's, on a file beside ``path``: it is freed if the process dies. The file stays, since
-    removing it would let a waiting process lock a file that has no name anymore. On a system without such locks there
-    is no waiting, and the first rename wins (``atomic_folder``).
-
-    Raises:
-        OSError: if the file of the lock is a link, or ``path`` is one that another user made.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _refuse_foreign_links(path)
-    if fcntl is None:
-        yield
-        return
-    # Appending: the file may hold something if it is not what it seems.
-    with open(path.with_name(f".{path.name}.lock"), "a", opener=without_following) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def without_following(path: str, flags: int) -> int:
-    """Open a file for ``open(..., opener=without_following)``, if it is no link.
+def refuse_foreign_links(path: Path) -> None:
+    """Refuse a path that is, or lies in, a link of another user's: whoever made it chooses what is read or written.
 
     Args:
-        path: the file.
-        flags: flags of ``os.open``.
+        path: a file or folder of a cache, which may not exist yet.
 
     Raises:
-        OSError: if it is a link.
+        PermissionError: if it is.
     """
-    try:
-        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise OSError(errno.ELOOP, "this file must not be a link; remove it, and see who made it", path) from error
-        raise
-
-
-def _refuse_foreign_links(path: Path) -> None:
-    """Refuse a path that is, or lies in, a link of another user's: whoever made it chooses what is read or written."""
     if not hasattr(os, "geteuid"):
         return
     for part in (path, path.parent):

@@ -14,12 +14,12 @@ from autokd.files import (
     content_digest,
     copy_file_atomically,
     digest_of,
-    exclusive_lock,
     read_meta,
     text_digest,
     write_json_atomically,
     write_text_atomically,
 )
+from autokd.locks import exclusive_lock
 
 
 def test_an_interrupted_folder_leaves_nothing_behind(tmp_path):

@@ -11,8 +11,9 @@ from autokd.benchmark.recording.scratch import Scratch
 from autokd.config import load_config
 from autokd.detectors import resolve
 from autokd.errors import StorageError
-from autokd.files import atomic_folder, exclusive_lock, make_private_folder, write_text_atomically
+from autokd.files import atomic_folder, make_private_folder, write_text_atomically
 from autokd.jobs import Job
+from autokd.locks import exclusive_lock
 from autokd.storage import RunDirectory
 
 CONFIG = "data: {format: shapes}\nteacher: {train: {}}\nstudent: {}\n"

@@ -20,6 +20,7 @@ State = Literal["works", "missing", "broken", "too old"]
 TIMEOUT_S = 120.0
 """Time limit for all imports together; they take about eight seconds on an idle core."""
 
+TRANSFORMERS_INSTALL = "pip install -e '.[transformers]'   (in AutoKD's folder; no compiler needed)"
 MMDET_INSTALL = "pip install -e '.[mmdet]'   (in AutoKD's folder; no compiler needed)"
 COMPILED_MMCV = "optional, for all of mmcv's operators: pip install onedl-mim, then: mim install onedl-mmcv"
 
@@ -79,6 +80,7 @@ OPTIONAL = (
     Part("mmengine", "onedl-mmengine", needed=False, remedy=MMDET_INSTALL),
     Part("mmcv", "onedl-mmcv", needed=False, remedy=MMDET_INSTALL),
     Part("mmdet", "onedl-mmdetection", needed=False, remedy=MMDET_INSTALL),
+    Part("transformers", "transformers", needed=False, remedy=TRANSFORMERS_INSTALL),
     Part("psycopg", "psycopg", needed=False, remedy="pip install -e '.[postgresql]'   (in AutoKD's folder)"),
 )
 

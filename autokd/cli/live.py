@@ -11,16 +11,24 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from autokd.study.observer import Observer, TrialNews
+from autokd.cli.terminal import console as open_console
+from autokd.study.observer import Observer, SilentObserver, TrialNews
 
 LOG_INTERVAL_S = 10.0
 """Seconds between two lines about the same stage, where the output is no terminal."""
 
 
 @contextmanager
-def live_view() -> Iterator[Observer]:
-    """Yield the observer that fits the standard error stream, and close it at the end."""
-    console = Console(stderr=True)
+def live_view(*, is_quiet: bool = False) -> Iterator[Observer]:
+    """Yield the observer that fits the standard error stream, and close it at the end.
+
+    Args:
+        is_quiet: whether progress is discarded.
+    """
+    if is_quiet:
+        yield SilentObserver()
+        return
+    console = open_console(is_error=True)
     if not console.is_terminal:
         yield LineView(console)
         return

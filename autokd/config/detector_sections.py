@@ -27,6 +27,8 @@ class DetectorSection(Section):
         checkpoint: Path | None
         train: TeacherRecipe | None
 
+    finds_objects: ClassVar[bool] = True
+    """Whether the model detects: if not, it teaches by its maps alone, has no AP, and is no student."""
     has_recipe: ClassVar[bool] = False
     """Whether the files of a section say how it trains, which ``full.from_student_config`` takes."""
     can_share_trainings: ClassVar[bool] = False

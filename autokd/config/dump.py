@@ -42,8 +42,9 @@ def config_digest(config: ResolvedConfig) -> str:
 def config_identity(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a configuration must not change while a run goes on.
 
-    ``name``, ``runtime`` and ``search.trials`` are left out: they change no number that was measured. Of a file or
-    folder only whether there is one is kept: it may be moved, and its content is compared apart (``study.contents``).
+    ``name``, ``runtime``, ``search.trials`` and ``cache.max_bytes`` are left out: they change no number that was
+    measured. Of a file or folder only whether there is one is kept: it may be moved, and its content is compared apart
+    (``study.contents``).
 
     Args:
         data: plain data of a resolved configuration, as a run directory holds it.
@@ -51,6 +52,10 @@ def config_identity(data: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in data.items() if key not in ("name", "runtime")}
     if isinstance(kept.get("search"), dict):
         kept["search"] = {key: value for key, value in kept["search"].items() if key != "trials"}
+    if isinstance(kept.get("cache"), dict):
+        kept["cache"] = {key: value for key, value in kept["cache"].items() if key != "max_bytes"}
+        if not kept["cache"]:
+            del kept["cache"]
     if isinstance(kept.get("data"), dict):
         kept["data"] = {key: _place(value) if key in _PLACES_OF_DATA else value for key, value in kept["data"].items()}
     for side in ("teacher", "student"):

@@ -13,8 +13,10 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
+from autokd.config.backbone_section import BackboneTeacher
 from autokd.config.detector_sections import DetectorSection, MmdetDetector
 from autokd.config.torchvision_section import TorchvisionDetector
+from autokd.config.transformers_section import TransformersDetector
 from autokd.errors import ConfigError, one_of
 
 ORDINARY_FRAMEWORK = "torchvision"
@@ -44,6 +46,8 @@ class FrameworkRow:
 FRAMEWORKS = (
     FrameworkRow(TorchvisionDetector, "autokd.detectors.torchvision.framework:TorchvisionFramework"),
     FrameworkRow(MmdetDetector, "autokd.detectors.mmdet.framework:MmdetFramework"),
+    FrameworkRow(TransformersDetector, "autokd.detectors.transformers.framework:TransformersFramework"),
+    FrameworkRow(BackboneTeacher, "autokd.detectors.backbone.framework:BackboneFramework"),
 )
 """Frameworks that come with AutoKD."""
 

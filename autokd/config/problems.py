@@ -75,6 +75,8 @@ def _text(problem: ErrorDetails, location: Location) -> str:
         return one_of(problem["ctx"]["tag"], [word for section in classes for word in _tags_of(section, key)])
     if "image_size_px" in path[-1:] and not isinstance(found, (list, tuple)):
         return f"found {found!r}. Write height and width in pixels, [height, width]."
+    if found is None and problem["type"] in ("model_type", "model_attributes_type", "union_tag_not_found"):
+        return "the section is empty. Write its keys, or leave it out."
     if problem["type"] == "value_error":  # raised by a validator of ours
         return str(problem["ctx"]["error"])
     return f"found {found!r}: {problem['msg']}."

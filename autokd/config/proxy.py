@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 from typing_extensions import Self
 
-from autokd.config.recipes import Recipe
+from autokd.config.recipes import Recipe, TeacherOutputs, check_place
 from autokd.config.section import Section, SizePx
 
 Metric = Literal["val_loss", "val_loss_parts", "cka", "ap", "ap_50", "ap_worst_class"]
@@ -40,7 +40,7 @@ class ProxyRecipe(Recipe):
     """
 
     # Without ``steps``, which proxies had before other recipes.
-    written_if_set: ClassVar[frozenset[str]] = Recipe.written_if_set - {"steps"}
+    written_if_set: ClassVar[frozenset[str]] = (Recipe.written_if_set - {"steps"}) | {"teacher_outputs"}
 
     epochs: PositiveInt = 2
     """Number of passes over the training images, after the warm start if there is one."""
@@ -80,6 +80,10 @@ class ProxyRecipe(Recipe):
     calibration_trials: PositiveInt = 5
     """Number of first trials whose spread, together with no distillation, gives the scale of each metric of the
     reward."""
+    teacher_outputs: TeacherOutputs = "auto"
+    """Place that the teachers' outputs come from: `live`, teachers that run beside the student on the same pixels;
+    `memory` of each worker (of its GPU if it has one), in half precision; `disk`, a cache that all processes share.
+    auto: disk up to 2 GiB, else the one whose measured cost is least, among those that fit."""
     timeout_s: PositiveFloat | None = None
     """Time limit of a trial in seconds from its first step; a longer one fails with the cause timeout. null:
     ``timeout_factor`` gives it."""
@@ -126,4 +130,9 @@ class ProxyRecipe(Recipe):
                 "subset_rule 'k_center' reads the teacher's cached features, and of 'num_views: endless' nothing is "
                 "cached. Give num_views a number, or take subset_rule 'stratified' or 'random'"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_views_that_come_again(self) -> Self:
+        check_place(self.teacher_outputs, self.num_views)
         return self

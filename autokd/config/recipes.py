@@ -38,7 +38,7 @@ ScaleRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_not_
 class Recipe(Section):
     """A recipe by which a detector is trained."""
 
-    written_if_set: ClassVar[frozenset[str]] = frozenset({"backbone_lr_factor", "steps", "images"})
+    written_if_set: ClassVar[frozenset[str]] = frozenset({"backbone_lr_factor", "steps", "images", "micro_batch_size"})
 
     epochs: PositiveInt = 20
     """Number of passes over the training images."""
@@ -50,6 +50,9 @@ class Recipe(Section):
     again counts again. null: no maximum."""
     batch_size: PositiveInt = 8
     """Images per step."""
+    micro_batch_size: PositiveInt | Literal["auto"] | None = None
+    """Images that go through the student at a time; the gradients of a step are summed over them. Batch norms that are
+    trained see these images alone. auto: as many as the memory of the GPU allows, on a CPU all; null: all."""
     optimizer: Literal["adamw", "sgd", "dot"] = "adamw"
     """Optimizer: AdamW; SGD with momentum; DOT, which is SGD with separate momenta for task and distillation gradients
     and needs two backward passes a step."""
@@ -139,6 +142,28 @@ class Recipe(Section):
         return self
 
 
+TeacherOutputs = Literal["auto", "live", "memory", "disk"]
+"""Places that a teacher's outputs come from: ``autokd.training.assets.teacher_outputs``."""
+
+
+def check_place(place: TeacherOutputs, num_views: int | str) -> TeacherOutputs:
+    """Return the place of a teacher's outputs, if views that never come again need none but the running teacher.
+
+    Args:
+        place: value of ``teacher_outputs``.
+        num_views: views of an image.
+
+    Raises:
+        ValueError: if endless views would have to be kept.
+    """
+    if num_views == "endless" and place in ("memory", "disk"):
+        raise ValueError(
+            f"found '{place}', and num_views is endless: no view comes again, so that nothing is worth keeping. Give "
+            "num_views a number, or take 'live' or 'auto'"
+        )
+    return place
+
+
 class TeacherRecipe(Recipe):
     """The recipe by which the run trains its teacher, from its checkpoint on if it has one."""
 
@@ -151,7 +176,7 @@ class TeacherRecipe(Recipe):
 class FullRecipe(Recipe):
     """The recipe of full trainings, by which the winner and the baselines are compared."""
 
-    written_if_set: ClassVar[frozenset[str]] = Recipe.written_if_set | {"pipeline"}
+    written_if_set: ClassVar[frozenset[str]] = Recipe.written_if_set | {"pipeline", "teacher_outputs"}
 
     from_student_config: bool = False
     """Whether keys that this file leaves out come from the config of an MMDetection student: optimizer, schedule,
@@ -178,12 +203,21 @@ class FullRecipe(Recipe):
     is measured and exported. The metric is measured after every epoch. null: every training has all epochs."""
     patience_metric: Literal["val_ap", "val_loss"] = "val_ap"
     """Metric on the validation images by which the best epoch is chosen; with ``patience`` only."""
+    teacher_outputs: TeacherOutputs = "auto"
+    """Place that the teachers' outputs come from: `live`, teachers that run beside the student on the same pixels;
+    `memory` of each worker (of its GPU if it has one), in half precision; `disk`, a cache that all processes share.
+    auto: disk up to 2 GiB, else the one whose measured cost is least, among those that fit."""
     timeout_s: PositiveFloat | None = None
     """Time limit of a training in seconds from its first step; a longer one fails with the cause timeout. null:
     ``timeout_factor`` gives it."""
     timeout_factor: PositiveFloat | None = None
     """Time limit as a multiple of the time that the student alone needs for as many steps, at the speed of a step that
     the worker measures; at least 600 s. null: no limit, unless ``timeout_s`` gives one."""
+
+    @model_validator(mode="after")
+    def _keeps_views_that_come_again(self) -> Self:
+        check_place(self.teacher_outputs, self.num_views)
+        return self
 
     @model_validator(mode="after")
     def _augments_once(self) -> Self:

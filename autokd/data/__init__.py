@@ -14,6 +14,7 @@ from autokd.data.content import content_of
 from autokd.data.dataset import DetectionDataset
 from autokd.data.geometry import BoxMap, Letterbox, letterbox
 from autokd.data.loading import Datasets, StoredSplit, load_datasets, load_split
+from autokd.data.network_input import NetworkInput, network_input
 from autokd.data.report import DataReport
 from autokd.data.sample import HostBatch, Sample, Target, collate, stack_samples
 from autokd.data.shapes import shapes_digest, write_shapes
@@ -35,6 +36,7 @@ __all__ = [
     "View",
     "Color",
     "Mosaic",
+    "NetworkInput",
     "ViewPlan",
     "apply_view",
     "collate",
@@ -46,6 +48,7 @@ __all__ = [
     "letterbox",
     "load_datasets",
     "load_split",
+    "network_input",
     "plan_views",
     "shapes_digest",
     "stratified_indices",

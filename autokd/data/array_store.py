@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autokd.files import META_FILE, atomic_folder, exclusive_lock, read_meta, write_json_atomically
+from autokd.files import META_FILE, atomic_folder, read_meta, write_json_atomically
+from autokd.locks import exclusive_lock
 
 logger = logging.getLogger("autokd.data")
 

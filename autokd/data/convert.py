@@ -20,7 +20,8 @@ from autokd.data.stamps import stamps_of
 from autokd.data.voc_layout import read_voc_image, voc_splits
 from autokd.data.yolo_layout import read_yolo_image, yolo_splits
 from autokd.errors import DataError
-from autokd.files import META_FILE, atomic_folder, digest_of, exclusive_lock, read_meta, write_json_atomically
+from autokd.files import META_FILE, atomic_folder, digest_of, read_meta, write_json_atomically
+from autokd.locks import exclusive_lock
 
 CONVERTED_FOLDER = "converted"
 _VERSION = 1

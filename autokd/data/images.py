@@ -170,11 +170,19 @@ def read_pixels(path: Path, frame: Size, size: Size, deep_shift: int = FULL_DEPT
                 rgb = rgb.transpose(_TURNS[header.orientation])
     except _BROKEN as error:
         raise broken_image(path, error) from None
-    return _resized(rgb, size)
+    return resized_pixels(rgb, size)
 
 
-def _resized(rgb: Image.Image, size: Size) -> NDArray[np.uint8]:
-    """Scale an image by Pillow's bilinear filter, and bring the channels to the front: (C, *size)."""
+def resized_pixels(rgb: Image.Image, size: Size) -> NDArray[np.uint8]:
+    """Scale an image by Pillow's antialiased bilinear filter.
+
+    Args:
+        rgb: the image.
+        size: wanted size.
+
+    Returns:
+        (C, *size) uint8.
+    """
     if size[0] >= rgb.height and size[1] >= rgb.width and size != (rgb.height, rgb.width):
         return _enlarged(torch.from_numpy(np.array(rgb)).permute(2, 0, 1), size)
     if (rgb.height, rgb.width) != size:

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from autokd.config import DetectorSection, framework_row
 from autokd.detectors.candidates import PredictionLayout
 from autokd.detectors.contract import Detector
+from autokd.detectors.inference_graph import InferenceGraph
 from autokd.detectors.train_pipeline import TrainPipeline
 from autokd.errors import DetectorError
 from autokd.spec.families import DetectorFamily
@@ -197,6 +198,22 @@ class Framework(ABC, Generic[S]):
             The paths of the files; none if the framework has no files of its own.
         """
         return ()
+
+    def inference_graph(self, section: S, detector: Detector, image_size_px: tuple[int, int]) -> InferenceGraph:
+        """Return the detector as ONNX and TorchScript exporters take it, for ``autokd export``.
+
+        Args:
+            section: the detector's configuration.
+            detector: the detector with its weights, in evaluation mode; the graph shares its modules.
+            image_size_px: (height, width) of the images.
+
+        Raises:
+            DetectorError: if the framework, or this detector of it, has no such form.
+        """
+        raise DetectorError(
+            f"{detector.architecture}: the framework {section.framework!r} has no form for ONNX and TorchScript. "
+            "Export it as safetensors."
+        )
 
 
 def framework_of(section: DetectorSection) -> Framework[Any]:

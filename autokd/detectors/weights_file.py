@@ -41,6 +41,8 @@ def read_content(path: Path) -> Any:
     """
     if not path.is_file():
         raise DetectorError(f"{path}: there is no such checkpoint. Correct the path, or leave 'checkpoint' out.")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     if _is_program(path):
         raise DetectorError(
             f"{path}: refused, since it is a TorchScript program, whose reading may run code. Save the weights alone: "
@@ -52,6 +54,20 @@ def read_content(path: Path) -> Any:
         raise DetectorError(
             f"{path}: not a checkpoint that torch can read ({_first_line(error)}). Give a file written by torch.save."
         ) from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        raise DetectorError(
+            f"{path}: safetensors is not installed, which reads this file. Install it: pip install 'autokd[export]'."
+        ) from None
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise DetectorError(f"{path}: not a safetensors file ({error}).") from error
 
 
 def state_dict_in(content: Any) -> dict[str, Tensor] | None:

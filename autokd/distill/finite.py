@@ -31,6 +31,7 @@ def _taps(inputs: TermInputs) -> Iterator[tuple[str, Tensor]]:
         yield f"student {name}", student
         yield f"teacher {name}", teacher
     yield from ((f"teacher {name}", tap) for name, tap in inputs.read_teacher_taps.items())
+    yield from ((f"student {name}", tap) for name, tap in inputs.read_student_taps.items())
 
 
 def raise_if_not_finite(numbers: Sequence[float], inputs: TermInputs, terms: Mapping[str, Tensor]) -> None:

@@ -61,6 +61,8 @@ class TermInputs:
         """Taps that ``tap`` has returned so far, by name: those that are checked for NaN."""
         self.read_teacher_taps: dict[str, Tensor] = {}
         """Taps that ``teacher_tap`` has returned so far, by name."""
+        self.read_student_taps: dict[str, Tensor] = {}
+        """Taps that ``student_tap`` has returned so far, by name."""
         self._adapters: dict[Adapter, nn.ModuleList | None] = {"linear": adapters, "mlp": mlp_adapters}
         self._targets, self._seed = targets, seed
         self._memo = StepMemo(observer)
@@ -118,6 +120,22 @@ class TermInputs:
                 )
             self.read_taps[name] = (full_precision(student), full_precision(teacher.detach().to(self.device)))
         return self.read_taps[name]
+
+    def student_tap(self, name: str) -> Tensor:
+        """Return a tap of the student alone, in float32.
+
+        Args:
+            name: as for ``tap``.
+
+        Raises:
+            DistillError: if the student lacks it.
+        """
+        if name not in self.read_student_taps:
+            tap = _tap_of(self.student, name)
+            if tap is None:
+                raise DistillError(f"the student's outputs have no {name!r}, which this distiller was built for.")
+            self.read_student_taps[name] = full_precision(tap)
+        return self.read_student_taps[name]
 
     def teacher_tap(self, name: str) -> Tensor:
         """Return a tap of the teacher alone, in float32, detached.

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autokd.report.drawing import draw_box
+
 if TYPE_CHECKING:
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image
 
 PANEL_PX = 360
 """Width of a drawn picture: small images are enlarged so that boxes and words stay legible."""
@@ -193,7 +195,7 @@ def _as_rgb(photo: Image.Image) -> Image.Image:
 def _truth_panel(photo: Image.Image, truth: Boxes, classes: Sequence[str], scale: float) -> Panel:
     canvas = photo.copy()
     for box, label in zip(truth.boxes_xyxy_px, truth.labels):
-        _draw_box(canvas, box, scale, TRUTH, _name(classes, label))
+        draw_box(canvas, box, scale, TRUTH, _name(classes, label))
     return _panel("ground truth", canvas, f"{len(truth.labels)} objects")
 
 
@@ -203,13 +205,13 @@ def _detector_panel(
     canvas = photo.copy()
     matched = match(found, truth)
     for i in matched.missed:
-        _draw_box(canvas, truth.boxes_xyxy_px[i], scale, MISSED, "", is_dashed=True)
+        draw_box(canvas, truth.boxes_xyxy_px[i], scale, MISSED, "", is_dashed=True)
     is_crowded = len(found.labels) > MAX_WORDS
     # The surest are drawn last, so that their words lie on top.
     for i in reversed(range(len(found.labels))):
         words = f"{_name(classes, found.labels[i])} {found.scores[i]:.2f}"
         words = "" if is_crowded and matched.is_right[i] else words
-        _draw_box(canvas, found.boxes_xyxy_px[i], scale, FOUND if matched.is_right[i] else FALSE, words)
+        draw_box(canvas, found.boxes_xyxy_px[i], scale, FOUND if matched.is_right[i] else FALSE, words)
     false = len(found.labels) - matched.num_right
     return _panel(name, canvas, f"{matched.num_right} right, {false} false, {len(matched.missed)} missed")
 
@@ -219,67 +221,6 @@ def _panel(title: str, canvas: Image.Image, summary: str) -> Panel:
     canvas.save(stream, "JPEG", quality=JPEG_QUALITY, optimize=True)
     encoded = base64.b64encode(stream.getvalue()).decode("ascii")
     return Panel(title, f"data:image/jpeg;base64,{encoded}", canvas.width, canvas.height, summary)
-
-
-def _draw_box(
-    canvas: Image.Image,
-    box: Sequence[float],
-    scale: float,
-    color: tuple[int, int, int],
-    words: str,
-    *,
-    is_dashed: bool = False,
-) -> None:
-    from PIL import ImageDraw, ImageFont
-
-    draw = ImageDraw.Draw(canvas)
-    x0, y0, x1, y1 = (value * scale for value in box)
-    x0, x1 = max(0.0, min(x0, x1)), min(canvas.width - 1.0, max(x0, x1))
-    y0, y1 = max(0.0, min(y0, y1)), min(canvas.height - 1.0, max(y0, y1))
-    if x1 < x0 or y1 < y0:
-        return
-    # A dark line around the colored one keeps it visible on any picture.
-    _outline(draw, (x0 - 1, y0 - 1, x1 + 1, y1 + 1), (15, 23, 42), width=4, is_dashed=is_dashed)
-    _outline(draw, (x0, y0, x1, y1), color, width=2, is_dashed=is_dashed)
-    if words:
-        _label(draw, ImageFont.load_default(size=13), (x0, y0), words, color, canvas.size)
-
-
-def _outline(
-    draw: ImageDraw.ImageDraw,
-    box: tuple[float, float, float, float],
-    color: tuple[int, int, int],
-    *,
-    width: int,
-    is_dashed: bool,
-) -> None:
-    if not is_dashed:
-        draw.rectangle(box, outline=color, width=width)
-        return
-    x0, y0, x1, y1 = box
-    dash = 5
-    for x in range(int(x0), int(x1) + 1, 2 * dash):
-        for y in (y0, y1):
-            draw.line([(x, y), (min(x + dash, x1), y)], fill=color, width=width)
-    for y_start in range(int(y0), int(y1) + 1, 2 * dash):
-        for x_side in (x0, x1):
-            draw.line([(x_side, y_start), (x_side, min(y_start + dash, y1))], fill=color, width=width)
-
-
-def _label(
-    draw: ImageDraw.ImageDraw,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
-    corner: tuple[float, float],
-    words: str,
-    color: tuple[int, int, int],
-    size: tuple[int, int],
-) -> None:
-    left, top, right, bottom = draw.textbbox((0, 0), words, font=font)
-    width, height = right - left + 4, bottom - top + 4
-    x = min(max(0.0, corner[0]), max(0.0, size[0] - width))
-    y = corner[1] - height if corner[1] >= height else corner[1]
-    draw.rectangle((x, y, x + width, y + height), fill=color)
-    draw.text((x + 2 - left, y + 2 - top), words, fill=(15, 23, 42), font=font)
 
 
 def _name(classes: Sequence[str], label: int) -> str:

@@ -64,11 +64,20 @@ def own_resources(threads: int, gpus: float | Literal["auto"]) -> WorkerResource
         threads: number of threads; 0: torch's default.
         gpus: "auto", or a number; above 0: a GPU is used if there is one.
     """
-    # torch takes seconds to import, so it is asked only if the device file of a GPU exists.
-    use_gpu = gpus == "auto" or gpus > 0
-    if use_gpu and any(Path("/dev").glob("nvidia[0-9]*")):
+    if has_local_gpus(gpus):
         import torch
 
         if torch.cuda.is_available():
             return WorkerResources(threads, "cuda", 1.0)
     return WorkerResources(threads, "cpu", 0.0)
+
+
+def has_local_gpus(gpus: float | Literal["auto"]) -> bool:
+    """Return whether this machine has the device file of a GPU, and a run may use it.
+
+    torch takes seconds to import, so it is not asked.
+
+    Args:
+        gpus: ``runtime.gpus_per_worker``.
+    """
+    return (gpus == "auto" or gpus > 0) and any(Path("/dev").glob("nvidia[0-9]*"))

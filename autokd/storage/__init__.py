@@ -10,6 +10,7 @@ from autokd.storage.grpc_proxy import open_proxy
 from autokd.storage.heartbeat import heartbeat
 from autokd.storage.in_flight import Reclaimed, ask, is_in_flight, owner_of, reclaim_running
 from autokd.storage.patient import is_full
+from autokd.storage.progress import RunProgress, StageProgress
 from autokd.storage.record import TrialRecord, promoted_of, read_record, record_job, record_outcome
 from autokd.storage.results import (
     Entry,
@@ -22,6 +23,8 @@ from autokd.storage.results import (
     TeacherResult,
 )
 from autokd.storage.run_directory import RunDirectory
+from autokd.storage.runs import RunInfo, list_runs
+from autokd.storage.student_card import StudentCard
 from autokd.storage.studies import open_existing, open_study, storage_url
 
 __all__ = [
@@ -36,7 +39,11 @@ __all__ = [
     "Reclaimed",
     "Results",
     "RunDirectory",
+    "RunInfo",
+    "RunProgress",
     "SearchSummary",
+    "StageProgress",
+    "StudentCard",
     "StudyFacts",
     "TeacherResult",
     "TrialRecord",
@@ -46,6 +53,7 @@ __all__ = [
     "heartbeat",
     "is_full",
     "is_in_flight",
+    "list_runs",
     "open_existing",
     "open_proxy",
     "open_study",

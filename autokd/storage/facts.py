@@ -12,7 +12,8 @@ from typing import Any
 
 import optuna
 
-from autokd.jobs import Outcome
+from autokd.config import TeacherOutputs
+from autokd.jobs import Outcome, RecipeName
 from autokd.storage.json_codec import from_json, to_json
 from autokd.storage.record import outcome_from_json, outcome_to_json
 from autokd.storage.results import Race
@@ -89,6 +90,20 @@ class StudyFacts:
             scales: name of a metric -> spread of its gains, above 0.
         """
         self._set("reward_scales", scales)
+
+    @property
+    def teacher_outputs(self) -> dict[RecipeName, TeacherOutputs] | None:
+        """Place of the teachers' outputs of each recipe; None before it is decided."""
+        found = self._get("teacher_outputs")
+        return None if found is None else dict(found)
+
+    def set_teacher_outputs(self, places: Mapping[RecipeName, TeacherOutputs]) -> None:
+        """Store the places, which hold for all processes of the run from now on.
+
+        Args:
+            places: recipe's name -> "live", "memory" or "disk".
+        """
+        self._set("teacher_outputs", places)
 
     @property
     def race(self) -> Race | None:

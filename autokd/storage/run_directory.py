@@ -15,7 +15,8 @@ from typing import IO, Any
 from autokd.config import ResolvedConfig, config_data, config_identity, config_yaml
 from autokd.documents import load_document
 from autokd.errors import ConfigError, StorageError
-from autokd.files import without_following, write_text_atomically
+from autokd.files import write_text_atomically
+from autokd.locks import without_following
 from autokd.temporary import is_temporary, remove_temporary
 
 logger = logging.getLogger(__name__)
@@ -227,6 +228,24 @@ def _try_lock(stream: IO[str]) -> bool:
     except OSError as error:
         logger.warning("%s cannot be locked (%s): start no second run in this folder.", stream.name, error)
     return True
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether a process works on the run of a folder; False on a file system without locks.
+
+    Args:
+        path: run directory.
+    """
+    try:
+        with open(path / ".lock", encoding="utf-8") as lock:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (OSError, ImportError):
+        return False
+    return False
 
 
 def _parsed(text: str) -> dict[str, Any]:

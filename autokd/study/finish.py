@@ -10,25 +10,27 @@ from dataclasses import replace
 from importlib import metadata
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from optuna.trial import TrialState
 
 from autokd.config import ResolvedConfig
 from autokd.detectors import detector_family_of, family_notes
 from autokd.files import copy_file_atomically, write_text_atomically
-from autokd.jobs import SEARCHED, Outcome, inactive_words
+from autokd.jobs import NO_DISTILLATION, SEARCHED, Outcome, inactive_words
 from autokd.metrics import TEST_AP, TRAIN_SECONDS, VAL_AP, class_ap, is_part, part_of, size_ap
 from autokd.spec import formula
 from autokd.storage import (
     Entry,
     Results,
     SearchSummary,
+    StudentCard,
     StudyFacts,
     TeacherResult,
     read_record,
 )
 from autokd.study.context import FullResults, RunContext
+from autokd.study.cost import with_cost
 from autokd.study.distillers import NamedDistiller, best_on_val
 from autokd.study.fidelity import proxy_fidelity
 from autokd.study.framework_files import export_student
@@ -54,7 +56,7 @@ def write_results(run: RunContext, trained: FullResults) -> Results:
     winner = best_on_val(trained.distillers, trained.outcomes, seeds)
     results = Results(
         name=config.name,
-        search=search_summary(run.study, config.search.sampler, run.clock.seconds()),
+        search=with_cost(run, trained, search_summary(run.study, config.search.sampler, run.clock.seconds())),
         teacher=_teacher_result(run.preparation.score),
         teachers=tuple(map(_teacher_result, scores)) if len(scores) > 1 else (),
         entries=tuple(
@@ -165,13 +167,8 @@ def _notes(run: RunContext, trained: FullResults) -> tuple[str, ...]:
         notes.append(_teachers_note(run.config, run.preparation.scores))
     if run.config.search.promote_after is not None and run.study.get_trials(deepcopy=False):
         notes.append(_promotion_note(run.facts, trained.distillers))
-    gradient_ratio = run.config.full.baseline_gradient_ratio
-    if gradient_ratio == "published":
-        notes.append("The presets were trained with the weights of their papers.")
-    else:
-        notes.append(
-            f"The presets were trained at a gradient ratio of {gradient_ratio:g}, kept throughout the training."
-        )
+    if any(each.name not in (NO_DISTILLATION, SEARCHED) for each in trained.distillers):
+        notes.append(_ratio_note(run.config.full.baseline_gradient_ratio))
     specs = [each.spec for each in trained.distillers if each.spec is not None]
     notes += family_notes(specs, detector_family_of(run.config.student))
     for distiller in trained.distillers:
@@ -183,10 +180,16 @@ def _notes(run: RunContext, trained: FullResults) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _ratio_note(gradient_ratio: float | Literal["published"]) -> str:
+    if gradient_ratio == "published":
+        return "The presets were trained with the weights of their papers."
+    return f"The presets were trained at a gradient ratio of {gradient_ratio:g}, kept throughout the training."
+
+
 def _teachers_note(config: ResolvedConfig, scores: Sequence[TeacherScore]) -> str:
     factors = config.teacher_weights
     shares = factors if isinstance(factors, str) else "as " + " : ".join(f"{factor:g}" for factor in factors)
-    precisions = ", ".join(f"{score.val_ap:.4f}" for score in scores)
+    precisions = ", ".join("none" if score.val_ap is None else f"{score.val_ap:.4f}" for score in scores)
     return (
         f"{len(scores)} teachers share the loss ({shares}); val AP in the file's order: {precisions}. The row "
         "'teacher' is the best of them on val."
@@ -217,6 +220,15 @@ def _write_student(run: RunContext, winner: NamedDistiller, trained: FullResults
         run.observer.say("no full training finished, so no student.pt is written")
         return
     copy_file_atomically(max(files, key=itemgetter(0))[1], run.directory.weights_path)
+    train = run.datasets.train
+    StudentCard(
+        name=run.config.name,
+        detector=run.config.student,
+        classes=train.classes,
+        category_ids=train.category_ids,
+        image_size_px=train.image_size_px,
+        has_two_frames=train.frames.has_two,
+    ).write(run.directory.path)
     export_student(run.config, run.datasets, run.directory.weights_path, run.directory.path)
 
 

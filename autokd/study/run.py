@@ -5,11 +5,11 @@ Everything that a run finds out is stored in the study's database at once, so th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from autokd.config import ResolvedConfig, RunConfig, config_digest
+from autokd.config import ResolvedConfig, RunConfig, config_data, config_digest
 from autokd.data import content_of, load_datasets
 from autokd.detectors import (
     check_trainable,
@@ -22,11 +22,12 @@ from autokd.detectors import (
 )
 from autokd.errors import AutoKDError, StorageError
 from autokd.jobs import NO_DISTILLATION
+from autokd.portfolio import Portfolio
 from autokd.presets import load_distiller
 from autokd.runtime import make_runtime
-from autokd.runtime.resources import own_resources
+from autokd.runtime.resources import has_local_gpus
 from autokd.search import make_pruner, make_sampler
-from autokd.space import Space
+from autokd.space import AnySpace
 from autokd.spec import DistillerSpec
 from autokd.storage import Results, RunDirectory, StudyFacts, heartbeat, open_study
 from autokd.study.contents import contents_of
@@ -34,14 +35,20 @@ from autokd.study.context import SEARCH_SEED, FullResults, RunContext
 from autokd.study.distillers import NamedDistiller, baseline_distillers
 from autokd.study.finish import write_results
 from autokd.study.full_disk import disks_explained, make_writable
+from autokd.study.learned import portfolio_of
 from autokd.study.limits import HardLimits
 from autokd.study.observer import Observer, SilentObserver
 from autokd.study.phased_driver import PhasedDriver, Phases
-from autokd.study.phases import search_phases, train_in_full
+from autokd.study.phases import train_in_full
 from autokd.study.planning import make_plan
+from autokd.study.preparing import prepare_run
+from autokd.study.progress import ProgressRecorder
 from autokd.study.resume import RunClock, claim_study, end_open_trials
+from autokd.study.strategy import search_phases
+from autokd.study.tracked_driver import TrackedDriver, run_summary
 from autokd.temporary import remove_abandoned
-from autokd.training import TrainingEvaluatorFactory, prepare
+from autokd.tracking import TrackedRun, Trackers, check_trackers, open_trackers
+from autokd.training import TrainingEvaluatorFactory
 
 
 def run_search(
@@ -53,6 +60,7 @@ def run_search(
     resume: bool = False,
     observer: Observer | None = None,
     forecast_s: float = 0.0,
+    trackers: Sequence[str] = (),
 ) -> Results:
     """Search a distiller, train the winner in full beside the baselines, and write everything into a run directory.
 
@@ -66,6 +74,7 @@ def run_search(
         resume: continue the run in ``directory``.
         observer: receiver of progress; None: progress is discarded.
         forecast_s: seconds to measure before a new run, for a line of what it costs; 0: no line.
+        trackers: names of the trackers that receive curves and results (``autokd.tracking.TRACKERS``).
 
     Returns:
         The content of results.json.
@@ -73,14 +82,16 @@ def run_search(
     Raises:
         AutoKDError: if the input is wrong, before anything is trained; its subclass names the kind.
     """
-    observer = observer or SilentObserver()
+    check_trackers(trackers)
+    observer = ProgressRecorder(observer or SilentObserver())
     make_writable(cache_dir)
     config = resolve(config)
     content = content_of(config.data, cache_dir)
     check_trainable(config, content=content)
     pair = pair_of(config, content)
     space, reasons = pair.part_of(config.space)
-    first = first_trials(config, pair, space)
+    portfolio = portfolio_of(config, space)
+    first = first_trials(config, pair, space, portfolio)
     left_out = (f"left out of the space: {reason}" for reason in reasons)
     families = family_notes(_published(config, pair.family), pair.family)
     for note in (*config.notes, *left_out, *first.notes, *families):
@@ -92,13 +103,13 @@ def run_search(
         storage_url=storage_url,
         resume=resume,
         observer=observer,
-        proxy_seeds=(SEARCH_SEED,),
+        proxy_seeds=(SEARCH_SEED,) if config.search.budget is None else (),
         space=space,
+        portfolio=portfolio,
         forecast_s=0.0 if resume else forecast_s,
     ) as run:
         phases = search_phases(run, space, first)  # a generator: nothing has been trained yet
-        trained = _execute(run, phases)
-        return write_results(run, trained)
+        return _execute(run, phases, trackers)
 
 
 def run_distill(
@@ -109,6 +120,7 @@ def run_distill(
     cache_dir: Path,
     resume: bool = False,
     observer: Observer | None = None,
+    trackers: Sequence[str] = (),
 ) -> Results:
     """Train the student in full with a given distiller, beside the configuration's baselines; nothing is searched.
 
@@ -119,6 +131,7 @@ def run_distill(
         cache_dir: folder of trained teachers and cached features, shared by runs.
         resume: continue the run in ``directory``.
         observer: receiver of progress; None: progress is discarded.
+        trackers: names of the trackers that receive curves and results (``autokd.tracking.TRACKERS``).
 
     Returns:
         The content of results.json.
@@ -127,7 +140,8 @@ def run_distill(
         ConfigError: if this pair of detectors cannot supply what the distiller reads, before anything is trained.
         AutoKDError: if other input is wrong, before anything is trained.
     """
-    observer = observer or SilentObserver()
+    check_trackers(trackers)
+    observer = ProgressRecorder(observer or SilentObserver())
     make_writable(cache_dir)
     config = resolve(config)
     check_trainable(config, spec, content_of(config.data, cache_dir))
@@ -147,13 +161,12 @@ def run_distill(
         distillers = baseline_distillers(config.full, family)
         if all(baseline.digest != spec.digest for baseline in distillers):
             distillers.append(NamedDistiller(spec.name or "given", spec))
-        trained = _execute(run, train_in_full(run, distillers))
-        return write_results(run, trained)
+        return _execute(run, train_in_full(run, distillers), trackers)
 
 
 def _published(config: ResolvedConfig, family: str | None, *others: DistillerSpec) -> list[DistillerSpec]:
     """Return the distillers that the configuration names, as they are loaded for a pair of a family, and others."""
-    names = dict.fromkeys((*config.search.enqueue, *config.full.baselines))
+    names = dict.fromkeys((*config.search.named_distillers, *config.full.baselines))
     return [*(load_distiller(name, family) for name in names if name != NO_DISTILLATION), *others]
 
 
@@ -165,9 +178,10 @@ def _open_run(
     cache_dir: Path,
     storage_url: str | None,
     resume: bool,
-    observer: Observer,
+    observer: ProgressRecorder,
     proxy_seeds: tuple[int, ...],
-    space: Space | None,
+    space: AnySpace | None,
+    portfolio: Portfolio | None = None,
     forecast_s: float = 0.0,
 ) -> Iterator[RunContext]:
     """Check everything that can be wrong, prepare teachers and caches, and hold the run directory until the end.
@@ -175,23 +189,30 @@ def _open_run(
     Args:
         proxy_seeds: seeds of the proxy trainings whose warm starts are prepared; empty if nothing is searched.
         space: space to search; None if nothing is searched.
+        portfolio: recorded distillers, from which the sampler has its prior; None: AutoKD's own.
         forecast_s: seconds to measure for a forecast; 0: none is made.
     """
     with disks_explained(cache_dir):
         remove_abandoned(cache_dir)
         datasets = load_datasets(config.data, cache_dir)
     try_detectors(config, datasets.classes, datasets.train.image_size_px)
-    if forecast_s > 0:
+    runtime = config.runtime
+    if forecast_s > 0 and (runtime.ray_address is None or has_local_gpus(runtime.gpus_per_worker)):
+        # A head node without GPUs would measure its own cores, for long.
         bill = make_plan(config, cache_dir=cache_dir, budget_s=forecast_s, datasets=datasets)
         observer.say(bill.line())
         if excess := bill.excess():
             raise AutoKDError(f"The run does not fit on this machine: {excess}")
     here = directory.absolute()
-    with disks_explained(cache_dir, here), RunDirectory.start(here, config, resume=resume) as run_directory:
+    with (
+        disks_explained(cache_dir, here),
+        RunDirectory.start(here, config, resume=resume) as run_directory,
+        observer.recording(run_directory.path),
+    ):
         study = open_study(
             storage_url or run_directory.study_path,
             run_directory.name,
-            sampler=make_sampler(config.search, space, detector_family_of(config.student)),
+            sampler=make_sampler(config.search, space, detector_family_of(config.student), portfolio),
             pruner=make_pruner(config.search),
         )
         contents = contents_of(config, datasets)
@@ -200,14 +221,7 @@ def _open_run(
         facts = StudyFacts(study)
         clock = RunClock(facts)
         with clock.running(), heartbeat(study, run_directory.owner) if storage_url else nullcontext():
-            preparation = prepare(
-                config,
-                datasets,
-                cache_dir,
-                seeds=proxy_seeds,
-                device=own_resources(0, config.runtime.gpus_per_worker).device,
-                on_progress=observer.stage,
-            )
+            prepared = prepare_run(config, datasets, cache_dir, proxy_seeds, facts, observer)
             yield RunContext(
                 config=config.model_copy(update={"name": run_directory.name}),
                 directory=run_directory,
@@ -215,21 +229,32 @@ def _open_run(
                 facts=facts,
                 clock=clock,
                 datasets=datasets,
-                preparation=preparation,
-                factory=TrainingEvaluatorFactory(config, cache_dir, run_directory.path, datasets),
+                preparation=prepared.preparation,
+                factory=TrainingEvaluatorFactory(prepared.config, cache_dir, run_directory.path, datasets),
                 observer=observer,
                 cache_dir=cache_dir,
                 storage_url=storage_url,
             )
 
 
-def _execute(run: RunContext, phases: Phases[FullResults]) -> FullResults:
+def _execute(run: RunContext, phases: Phases[FullResults], trackers: Sequence[str]) -> Results:
+    """Train all phases under the trackers, write the results, and let the trackers have them."""
+    about = TrackedRun(run.config.name, run.directory.path, run.directory.owner, config_data(run.config))
+    with open_trackers(trackers, about) as tracking:
+        results = write_results(run, _train(run, phases, tracking))
+        if tracking:
+            tracking.finish(run_summary(run, results))
+        return results
+
+
+def _train(run: RunContext, phases: Phases[FullResults], tracking: Trackers) -> FullResults:
     """Lead a runtime through all phases; if the database answers every job, no runtime is started."""
     driver = PhasedDriver(phases)
     try:
         if not driver.is_done:
             with make_runtime(run.config.runtime) as runtime:
-                runtime.run(driver, run.factory, job_timeouts_s=HardLimits(run))
+                shown = TrackedDriver(driver, tracking) if tracking else driver
+                runtime.run(shown, run.factory, job_timeouts_s=HardLimits(run))
     except BaseException:
         # Ctrl-C included. Back in the queue, the trials in flight are the first that a resumed run evaluates. If the
         # database is what failed, the resumed run puts them back.

@@ -20,8 +20,9 @@ from autokd.distill import TeacherEnsemble
 from autokd.errors import AutoKDError
 from autokd.files import make_private_folder
 from autokd.jobs import Job, JobFailed, JobStopped, Outcome, RecipeName, Report, WorkerResources, inactive_words
+from autokd.metrics import GRADIENT_SHARE
 from autokd.training.assets import TrainingAssets
-from autokd.training.checkpoint.checkpoints import Checkpoints
+from autokd.training.checkpoint.checkpoints import CheckpointFile, Checkpoints
 from autokd.training.distillation import Distillation
 from autokd.training.jobs.build_distillation import build_distillation
 from autokd.training.jobs.contract import JobTraining
@@ -36,10 +37,14 @@ from autokd.training.time_limit import TimeLimit, TimeLimits
 
 logger = logging.getLogger(__name__)
 
-_TRAININGS: Mapping[RecipeName, Callable[[Job, TrainingAssets], JobTraining]] = {
+CHECKPOINT_ARTIFACT = "checkpoint"
+"""Name of the artifact with the state of a training that was cut off, from which it may go on."""
+
+TRAININGS: Mapping[RecipeName, Callable[[Job, TrainingAssets], JobTraining]] = {
     "proxy": ProxyTraining,
     "full": FullTraining,
 }
+"""The training that a job asks for, by the name of its recipe."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +84,21 @@ class TrainingEvaluatorFactory:
 class TrainingEvaluator:
     """Runs jobs one after the other. Data, teachers' taps and warm starts are loaded once and kept (``assets``)."""
 
-    def __init__(self, assets: TrainingAssets, run_dir: Path) -> None:
+    def __init__(
+        self,
+        assets: TrainingAssets,
+        run_dir: Path,
+        trainings: Mapping[RecipeName, Callable[[Job, TrainingAssets], JobTraining]] = TRAININGS,
+    ) -> None:
         """Run nothing yet.
 
         Args:
             assets: what all jobs of this process share.
             run_dir: the run directory, to which jobs write.
+            trainings: the training of each recipe.
         """
         self.assets = assets
+        self._trainings = trainings
         self._limits = TimeLimits(assets)
         self._run_dir = Path(run_dir)
 
@@ -110,7 +122,7 @@ class TrainingEvaluator:
         files, metrics = JobFiles(self._run_dir, job), dict[str, float]()
         checkpoints, limit = Checkpoints(), TimeLimit()
         try:
-            training = _TRAININGS[job.recipe](job, self.assets)
+            training = self._trainings[job.recipe](job, self.assets)
             checkpoints = checkpoints_of(job, self.assets, self._run_dir)
             progress = JobProgress(job.id, began_s, training, checkpoints)
             for report in tuple(progress.reports):
@@ -138,6 +150,8 @@ class TrainingEvaluator:
             self._free_memory(error)
             raise JobFailed(metrics, files.artifacts) from limit.explained(error)
         checkpoints.delete()
+        if job.stop_after is not None and isinstance(checkpoints, CheckpointFile):
+            files.artifacts[CHECKPOINT_ARTIFACT] = str(checkpoints.path)
         # The last report of the outcome has the final measurements too: recorded tables hold them there.
         *earlier, last = progress.reports
         distiller = None if distillation is None else distillation.distiller
@@ -181,6 +195,8 @@ def _loss_metrics(result: EpochResult, distillation: Distillation | None) -> dic
     if distillation is None:
         return metrics
     metrics["distill_loss"] = result.distill_loss
+    shares_of_gradient = distillation.distiller.gradient_shares()
+    metrics |= {f"{GRADIENT_SHARE}/{term}": share for term, share in shares_of_gradient.items()}
     if isinstance(distillation.distiller, TeacherEnsemble):
         shares = distillation.distiller.shares_T.tolist()
         metrics |= {f"teacher_share_{k}": share for k, share in enumerate(shares, start=1)}

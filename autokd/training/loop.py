@@ -23,6 +23,7 @@ from autokd.training.checkpoint.checkpoints import NO_CHECKPOINTS, Checkpoints
 from autokd.training.checkpoint.state import TrainingState, on_cpu
 from autokd.training.distillation import Distillation, losses_of
 from autokd.training.loader import Loader
+from autokd.training.micro_batches import MicroBatches
 from autokd.training.optim.averaging import WeightAverage
 from autokd.training.optim.optimizer import rate_factor
 from autokd.training.optim.update import DISTILL, TASK, TOTAL, make_update_rule
@@ -168,6 +169,7 @@ def train(
     for part in extras.frozen:
         part.requires_grad_(False)  # before the optimizer too, which gets trainable parameters alone
     update_rule = make_update_rule(student, distiller, recipe, device)
+    micro = None if recipe.micro_batch_size is None else MicroBatches(student, distillation, recipe, seed, update_rule)
     steps_per_epoch = loader.steps_per_epoch(seed)
     plan = schedule.resolve(recipe, steps_per_epoch)
     state = TrainingState(student, distiller, update_rule, extras.average, device)
@@ -200,7 +202,10 @@ def train(
                 # Every step has its own stream: what a distiller draws in one step cannot shift the student's next.
                 seed_stream(device, seed, "step", at.step)
                 with update_rule.autocast():
-                    parts = losses_of(student, batch, distillation) if shared is None else shared.losses(batch, at.step)
+                    if shared is not None or micro is not None:
+                        parts = (shared or micro).losses(batch, at.step)  # type: ignore[union-attr]
+                    else:
+                        parts = losses_of(student, batch, distillation)
                 norm = update_rule.differentiate(parts)
                 if norm is not None:
                     parts[GRADIENT] = norm

@@ -36,8 +36,8 @@ class Preparation:
 
     @property
     def score(self) -> TeacherScore:
-        """The score of the teacher with the best validation AP; of equals, the first."""
-        return max(self.scores, key=lambda score: score.val_ap)
+        """The score of the teacher with the best validation AP; of equals, the first. One without AP comes last."""
+        return max(self.scores, key=lambda score: -1.0 if score.val_ap is None else score.val_ap)
 
 
 def prepare(
@@ -69,26 +69,52 @@ def prepare(
         DetectorError: if the student has no part that ``proxy.frozen`` names, or a model of MMDetection cannot work on
             images of ``proxy.image_size_px``.
     """
-    _try_smaller_images(config, datasets)
     assets = TrainingAssets(config, cache_dir, torch.device(device), datasets, on_progress)
-    if config.proxy.subset_rule == "stratified":
-        for seed in seeds:  # before anything is trained, since the subset may be too small for the classes
-            assets.proxy_loader().steps_per_epoch(seed)
-    # Before anything is trained or written: a training of hours may precede the outputs that do not fit.
-    require_room_for_outputs(config, datasets, Path(cache_dir), assets.device, seeds)
+    require_sound_settings(assets, seeds)
     scores = tuple(
         measure_teacher(teacher, datasets, EVALUATION_BATCH_SIZE, assets.device, on_progress)
         for teacher in assets.teachers.all
     )
-    outputs_s = _fill_caches(assets, seeds)
-    if config.proxy.warm_start is not None and config.proxy.warm_start.epochs > 0:
-        for seed in seeds:
-            # The parts to freeze are looked for now, so that a name without a part is no failure of every trial.
-            parts_of(assets.students.warm(seed), config.proxy.frozen)
+    outputs_s = fill_caches(assets, seeds)
+    for seed in warm_start_seeds(config, seeds):
+        make_warm_start(assets, seed)
     return Preparation(scores, outputs_s)
 
 
-def _fill_caches(assets: TrainingAssets, seeds: Sequence[int]) -> float:
+def require_sound_settings(assets: TrainingAssets, seeds: Sequence[int]) -> None:
+    """Refuse what would fail later, before anything is trained or written: a training of hours may come first.
+
+    Args:
+        assets: the run's assets, with the places of the teachers' outputs decided.
+        seeds: seeds of the proxy trainings.
+
+    Raises:
+        DataError: if the disk or ``proxy.subset`` is too small.
+        DetectorError: if a detector cannot work on the proxy's images.
+    """
+    config, datasets = assets.config, assets.data.full
+    _try_smaller_images(config, datasets)
+    if config.proxy.subset_rule == "stratified":
+        for seed in seeds:  # the subset may be too small for the classes
+            assets.proxy_loader().steps_per_epoch(seed)
+    require_room_for_outputs(config, datasets, assets.data.cache_dir, assets.device, seeds)
+
+
+def warm_start_seeds(config: ResolvedConfig, seeds: Sequence[int]) -> tuple[int, ...]:
+    """Return those of the seeds of proxies that have a warm start: all or none."""
+    return tuple(seeds) if config.proxy.warm_start is not None and config.proxy.warm_start.epochs > 0 else ()
+
+
+def make_warm_start(assets: TrainingAssets, seed: int) -> None:
+    """Train the warm start of a seed, if it is missing.
+
+    Raises:
+        DetectorError: if the student has no part that ``proxy.frozen`` names: that would fail every trial.
+    """
+    parts_of(assets.students.warm(seed), assets.config.proxy.frozen)
+
+
+def fill_caches(assets: TrainingAssets, seeds: Sequence[int]) -> float:
     """Compute the outputs of the teachers that the run's trainings read; return the seconds that they took.
 
     Of trainings that share no cache, those of ``seeds`` and of the first seed in full are prepared; the others' outputs

@@ -6,12 +6,14 @@ import pytest
 
 from autokd.benchmark import current_commit
 from autokd.benchmark.markdown import gain_text, interval_text, markdown_table, mean_text, paired_gain, write_table
-from autokd.benchmark.recording.jobs import record_jobs
+from autokd.benchmark.recording.curves import CurveTraining, measured_epochs
+from autokd.benchmark.recording.jobs import Recorder, record_jobs
 from autokd.benchmark.recording.scratch import Scratch
 from autokd.config import complete_recipes, load_config
 from autokd.errors import BenchmarkError
 from autokd.jobs import make_job
 from autokd.space import enumerate_specs
+from autokd.training.evaluator import TRAININGS
 from tests.support.benchmark_samples import SMALL
 
 CONFIG = complete_recipes(complete_recipes(load_config(SMALL)))
@@ -31,6 +33,18 @@ def test_jobs_are_trained_once_and_kept_with_their_commit(tmp_path, capsys):
     assert all(o.status == "finished" and "val_ap" in o.metrics and not o.artifacts for o in outcomes.values())
     assert commits == set(scratch.commits().values()) == {current_commit()}
     assert len(machines) == 1
+
+    # A training that is measured on its way ends as one that is not.
+    recorder = Recorder(CONFIG, tmp_path / "curves", tmp_path / "cache", trainings=TRAININGS | {"full": CurveTraining})
+    assert [recorder.record(job) for job in (jobs[1], jobs[1])] == [True, False]
+    curve = recorder.scratch.read()[0][jobs[1].id]
+    plain = outcomes[jobs[1].id]
+    assert {name: curve.metrics[name] for name in plain.metrics if "seconds" not in name} == {
+        name: value for name, value in plain.metrics.items() if "seconds" not in name
+    }
+    assert [report.epoch for report in curve.reports if "ap" in report.metrics] == [*measured_epochs(4), 4]
+    assert curve.metrics["ap"] == curve.metrics["val_ap"]
+    assert {"ap", "ap_worst_class", "val_loss", "cka"} <= curve.reports[0].metrics.keys()
 
 
 def test_no_training_is_begun_when_time_is_over(tmp_path):

@@ -22,10 +22,24 @@ SPACE = "data: {format: shapes}\nteacher: {train: {}}\nstudent: {}\n"
 OPTIONS = {
     "search": {
         "--run-dir", "--trials", "--workers", "--ray-address", "--storage", "--resume", "--cache-dir", "--forecast",
+        "--log", "--quiet", "--json",
     },
     "plan": {"--price", "--gpus", "--seconds", "--trials", "--workers", "--json", "--cache-dir"},
-    "distill": {"--run-dir", "--gradient-ratio", "--resume", "--workers", "--ray-address", "--cache-dir"},
-    "evaluate": {"--weights", "--split", "--teacher", "--cache-dir"},
+    "distill": {
+        "--run-dir", "--gradient-ratio", "--resume", "--workers", "--ray-address", "--cache-dir", "--log", "--quiet",
+        "--json",
+    },
+    "evaluate": {"--weights", "--split", "--teacher", "--cache-dir", "--json"},
+    "runs": {"--json"},
+    "compare": {"--picture", "--json"},
+    "init": {
+        "--data", "--teacher", "--student", "--checkpoint", "--trials", "--seconds", "--force", "--cache-dir",
+    },
+    "predict": {
+        "--out", "--format", "--threshold", "--config", "--teacher", "--batch-size", "--every", "--cache-dir",
+        "--quiet", "--json",
+    },
+    "export": {"--format", "--out", "--images", "--config", "--cache-dir", "--quiet", "--json"},
     "data": {"--whole", "--cache-dir"},
     "report": {"--cache-dir", "--storage"},
     "dashboard": {"--port", "--write"},
@@ -56,6 +70,12 @@ def test_options_of_each_command_are_stable(command):
 
 def test_help_lists_every_command():
     assert all(command in invoke("--help").output for command in OPTIONS)
+
+
+def test_completion_offers_commands():
+    environment = {"_AUTOKD_COMPLETE": "complete_bash", "COMP_WORDS": "autokd pre", "COMP_CWORD": "1"}
+    output = CliRunner().invoke(app, [], prog_name="autokd", env=environment).output
+    assert sorted(output.split()) == ["predict", "presets"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["presets"], ["show", "pkd"]])
@@ -119,11 +139,22 @@ def test_data_prints_layout_counts_and_what_splits_share(tmp_path):
 
 def test_space_shows_the_tree_and_its_size(tmp_path):
     path = tmp_path / "space.yaml"
-    path.write_text(SPACE)
+    path.write_text(SPACE + "space: {terms: {min: 1, max: 2}}\n")
     output = invoke("space", str(path)).output
     assert "distinct distillers" in output
     assert "softmax_cells" in output
     assert "log-uniform in [3, 1000]" in output
+
+
+def test_the_default_space_is_shown_by_its_families_with_what_the_pair_lacks_and_what_comes_first(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE)
+    output = " ".join(invoke("space", str(path)).output.split())
+    assert "sums of 1 to 4 parts, of 2" in output
+    assert "family semantic_guided" in output
+    assert "g_detkd_sgfi: gradient ratio 300, published weights, each at every strength" in output
+    assert "left out: preset 'ld': source 'localization_distribution' needs" in output
+    assert "tried first: global_knowledge; fitnet x10 linear_decay + g_detkd_sgfi x10 + crosskd" in output
 
 
 def test_a_wrong_file_ends_with_its_message_and_exit_code_two(tmp_path):

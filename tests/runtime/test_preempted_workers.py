@@ -85,7 +85,6 @@ def test_a_run_in_this_process_ends_as_by_ctrl_c(tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.xfail(reason="not yet seen to pass on a real Ray; the bridge's own tests above do", strict=False)
 def test_workers_that_get_signals_lose_no_job(tmp_path: Path) -> None:
     """SIGTERM is not counted at all; SIGKILL hits once in an epoch, so that one loss in a row is allowed."""
     names = [f"{name} {tmp_path}" for name in ("SIGTERM", "SIGKILL")]

@@ -119,6 +119,7 @@ def test_autokd_submit_sends_a_whole_search_and_follows_it(cluster: Cluster, tmp
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "full trainings: 2/2" in done.stdout
+    assert "teachers: 1/1" in done.stdout, "the teacher was trained by a worker of the cluster, not by the driver"
     results = json.loads((tmp_path / "runs" / "sent" / "results.json").read_text())
     assert results["search"]["finished"] == 2
 

@@ -60,7 +60,7 @@ def test_all_levels_are_left_out_of_the_text_and_of_the_digest():
     assert bare.digest == load_preset("fitnet").digest
     assert "levels" not in bare.to_yaml()
     assert spec_of(levels="[all]").digest == spec_of().digest
-    assert not any("levels" in load_preset(name).to_yaml() for name in preset_names())
+    assert [name for name in preset_names() if "levels" in load_preset(name).to_yaml()] == ["feature_kd"]
 
 
 def test_terms_on_other_levels_are_other_terms():

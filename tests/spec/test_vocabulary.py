@@ -44,6 +44,11 @@ SOURCE_NAMES = [
     "contrastive",
     "teacher_confidence",
     "object_similarity",
+    "matched_logits",
+    "matched_boxes",
+    "matched_edges",
+    "shared_logits",
+    "shared_boxes",
 ]
 TRANSFORM_NAMES = [
     "spatial_attention",
@@ -111,6 +116,7 @@ DISTANCE_NAMES = [
     "l2_sum",
     "l2_norm",
     "smooth_l1_sum",
+    "box_l1",
 ]
 
 DIGESTS = {
@@ -118,10 +124,12 @@ DIGESTS = {
     "bckd": "e534fc9137ab27d6",
     "crosskd": "a4b7026961508567",
     "cwd": "b89ecef0fb7f1bdb",
+    "d_fine_localization": "bea09597e2005ec4",
     "detkds": "b7ab0e790e70535e",
     "dist": "71ced6e17f823cf8",
     "dkd": "f7ce9ce49c0eb61a",
     "fbkd": "0409634c248f41ef",
+    "feature_kd": "a89cb3fc9a4fb91d",
     "fgd": "12250cb03e78c997",
     "fitnet": "e3aa712e2fc37999",
     "g_detkd": "6920f21f5e3dcc2b",
@@ -131,7 +139,9 @@ DIGESTS = {
     "global_knowledge_labels": "7088567e5e93edc6",
     "gram": "d2f58d599d244b7a",
     "kd": "9c3264603b880dcb",
+    "kd_detr": "621360397a04f8c7",
     "ld": "429180ade06a590f",
+    "lightly": "1ae3177497ba37c2",
     "logit_standardization": "9133b8e5e125b507",
     "mgd": "a82d43e97938e95b",
     "mlkd": "373d5470538ed317",

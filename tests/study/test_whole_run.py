@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import shutil
@@ -10,11 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 import torch
 
+import autokd
 from autokd.config import load_config
+from autokd.data import load_datasets
 from autokd.errors import StorageError
 from autokd.storage import Results, open_existing, read_record
 from autokd.study import evaluate_weights, run_distill, run_search
@@ -47,7 +51,7 @@ def cache(tmp_path_factory):
 def finished(tmp_path_factory, cache):
     """A run that came to its end: (directory, results)."""
     directory = tmp_path_factory.mktemp("runs") / "tiny"
-    return directory, run_search(load_config(TINY), directory, cache_dir=cache)
+    return directory, run_search(load_config(TINY), directory, cache_dir=cache, trackers=["csv"])
 
 
 def test_a_run_leaves_everything_that_it_promises(finished):
@@ -89,6 +93,39 @@ def test_the_student_loads_in_plain_torchvision_and_scores_what_the_results_say(
     winner = results.entry(results.winner)
     scores = evaluate_weights(load_config(TINY), directory / "student.pt", "test", cache_dir=cache)
     assert scores["AP"] == pytest.approx(winner.test_ap[winner.val_ap.index(max(winner.val_ap))], abs=1e-6)
+
+
+def test_trackers_get_every_curve_reward_and_picture(finished):
+    directory, results = finished
+    folder = directory / "tracking"
+    curves = list(csv.DictReader((folder / "curves.csv").open()))
+    jobs = {row["job"]: row for row in csv.DictReader((folder / "jobs.csv").open())}
+    assert {row["job"] for row in curves} == set(jobs)
+    records = [read_record(trial) for trial in open_existing(directory).trials]
+    trained = {record.job_id for record in records if record.reused_from is None}
+    assert {name for name, row in jobs.items() if row["group"] == "trial"} == trained
+    assert Counter(row["group"] for row in jobs.values())["full"] == 6, "three entries, two seeds"
+    metrics = json.loads(jobs["full-none-s0"]["metrics"])
+    assert metrics["val_loss"] == results.entry("none").metrics["val_loss"][0]
+    values = {record.job_id: record.value for record in records if record.value is not None}
+    rewards = {row["job"]: float(row["reward"]) for row in csv.DictReader((folder / "rewards.csv").open())}
+    assert rewards == values
+    rows = {row["name"]: row for row in csv.DictReader((folder / "results.csv").open())}
+    assert [name for name, row in rows.items() if row["is_winner"] == "True"] == [results.winner]
+    assert len(list(folder.glob("*.jpg"))) >= 6
+
+
+def test_a_run_is_exported_and_predicted_beside_its_teacher(finished, cache, tmp_path):
+    directory, _ = finished
+    exported = autokd.export(directory, ["torchscript", "safetensors"], tmp_path, cache_dir=cache)
+    assert all(model.differences.is_within_tolerance for model in exported.models)
+    assert [teacher.has_weights for teacher in exported.teachers] == [True]
+    assert exported.teachers[0].size_bytes > exported.student_bytes
+    images = load_datasets(load_config(TINY).data, cache, check=False).test.image_path(0).parent
+    for side in ("student", "teacher"):
+        found = autokd.predict(directory, [images], tmp_path / side, side=side, threshold=0, cache_dir=cache)
+        assert found["images"] == 12
+        assert found["boxes"] > 0
 
 
 def test_distillation_changes_the_student(finished):

@@ -21,7 +21,7 @@ from tests.distill.peers.batches import NUM_CLASSES, Batch, drawn, learned
 from tests.distill.peers.regions import TAU
 
 LEVELS = ("p3", "p4", "p5")
-_PREDICTIONS = ("class_logits", "boxes", "edge_logits")
+_PREDICTIONS = ("class_logits", "boxes", "edge_logits", "layer_edge_logits", "shared_logits", "shared_boxes")
 
 
 class PeersHead(nn.Module):

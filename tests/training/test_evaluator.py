@@ -248,7 +248,8 @@ def test_a_worker_loads_data_and_teacher_once(make_evaluator, run_job, tiny_conf
     def never(*args, **settings):
         raise AssertionError("loaded again")
 
-    for name in ("data.load_datasets", "teachers.obtain_teacher", "teachers.open_or_build", "students.load_weights"):
+    readers = ("data.load_datasets", "teachers.obtain_teacher", "teachers.open_or_build", "students.load_with_digest")
+    for name in readers:
         monkeypatch.setattr(f"autokd.training.assets.{name}", never)
     assert run_job(one, Job("t2", None, "proxy"))[1].status == "finished"
 

@@ -18,8 +18,9 @@ from autokd.benchmark.identity import recipe_digest
 from autokd.config import ResolvedConfig, config_data
 from autokd.documents import dump_yaml
 from autokd.errors import BenchmarkError
-from autokd.files import text_digest, without_following, write_text_atomically
+from autokd.files import text_digest, write_text_atomically
 from autokd.jobs import RECURRING_CAUSES, TRAINING_VERSION, Job, Outcome, RecipeName
+from autokd.locks import without_following
 from autokd.storage.record import outcome_from_json, outcome_to_json
 
 

@@ -5,7 +5,6 @@ Legend: B images, C channels, H x W pixels or cells, A candidate boxes of an ima
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from autokd.detector_outputs import TAPS, DetectorOutputs, HeadMaps, taps_where
 from autokd.detectors.contract import Detections, Detector, Target, evaluating
 from autokd.detectors.labels import LabelMap
+from autokd.detectors.level_names import level_names
 from autokd.detectors.mmdet.intercept import patched_methods, training_form
 from autokd.detectors.mmdet.library import PROGRAM_ERRORS
 from autokd.errors import DetectorError, NonFiniteError
@@ -95,7 +95,7 @@ class MmdetAdapter(Detector):
         strides = self._prior_strides(len(shapes)) or [_PROBE_PX // shape[-1] for shape in shapes]
         self._finest_first = sorted(range(len(strides)), key=strides.__getitem__)
         self._channels = shapes[self._finest_first[0]][1]
-        self._strides = _level_names([strides[index] for index in self._finest_first])
+        self._strides = level_names([strides[index] for index in self._finest_first])
         self._pad_for_even_maps()
 
     @property
@@ -361,11 +361,3 @@ def _task_losses(losses: Mapping[str, Any]) -> dict[str, Tensor]:
             parts = [full_precision(part).mean() for part in (value if isinstance(value, (list, tuple)) else [value])]
             found[name] = sum(parts[1:], start=parts[0])
     return found
-
-
-def _level_names(strides: Sequence[int]) -> dict[str, int]:
-    """Name a stride of 8 ``p3``, as in the papers; number the levels if strides are no distinct powers of two."""
-    powers = [math.log2(stride) for stride in strides]
-    if len(set(strides)) == len(strides) and all(power.is_integer() for power in powers):
-        return {f"p{int(power)}": stride for power, stride in zip(powers, strides)}
-    return {f"level{index}": stride for index, stride in enumerate(strides)}

@@ -10,11 +10,13 @@ from autokd.config import MmdetDetector
 from autokd.detectors.candidates import PredictionLayout
 from autokd.detectors.contract import Detector
 from autokd.detectors.framework import ConfigRecipe, Framework
+from autokd.detectors.inference_graph import InferenceGraph
 from autokd.detectors.mmdet.adapter import MmdetAdapter
 from autokd.detectors.mmdet.build import build_mmdet_detector
 from autokd.detectors.mmdet.capabilities import mmdet_detector_family, mmdet_prediction_layout, mmdet_taps
 from autokd.detectors.mmdet.config_file import config_text
 from autokd.detectors.mmdet.export import export_student
+from autokd.detectors.mmdet.inference_graph import inference_graph_of
 from autokd.detectors.mmdet.recipe import recipe_of_config
 from autokd.detectors.mmdet.train_pipeline import MmdetTrainPipeline, read_train_pipeline
 from autokd.spec.families import DetectorFamily
@@ -72,6 +74,13 @@ class MmdetFramework(Framework[MmdetDetector]):
             "and 'full'. 'full: {from_student_config: true}' takes optimizer and schedule of the config too, 'full: "
             "{pipeline: student_config}' its train pipeline, and DistilledDetector all of it: docs/mmdetection.md",
         )
+
+    def inference_graph(
+        self, section: MmdetDetector, detector: Detector, image_size_px: tuple[int, int]
+    ) -> InferenceGraph:
+        """See ``Framework.inference_graph``."""
+        assert isinstance(detector, MmdetAdapter)
+        return inference_graph_of(detector)
 
     def export(
         self,

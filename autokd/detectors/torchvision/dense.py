@@ -58,6 +58,15 @@ class DenseDetector(TorchvisionAdapter):
     def _decode(box_coder: Any, deltas_BA4: Tensor, anchors_A4: Tensor) -> Tensor:
         """(B, A, 4) xyxy px from what the box branch gives."""
 
+    def class_scores(self, raw: dict[str, Any]) -> Tensor:
+        """Return the scores of detection, (B, A, K) in [0, 1].
+
+        Args:
+            raw: outputs of the head by torchvision's names.
+        """
+        scores_BAK: Tensor = raw["cls_logits"].sigmoid()
+        return scores_BAK
+
     def _scores(self, raw: dict[str, Any]) -> Tensor:
         """Return (B, A): the score of the best class, as detection ranks it."""
         return raw["cls_logits"].detach().amax(dim=2).sigmoid()
@@ -87,6 +96,10 @@ class FcosDetector(DenseDetector):
     @staticmethod
     def _decode(box_coder: Any, deltas_BA4: Tensor, anchors_A4: Tensor) -> Tensor:
         return box_coder.decode(deltas_BA4, anchors_A4)
+
+    def class_scores(self, raw: dict[str, Any]) -> Tensor:
+        """Return the geometric mean with centerness, (B, A, K)."""
+        return (super().class_scores(raw) * raw["bbox_ctrness"].sigmoid()).sqrt()
 
     def _scores(self, raw: dict[str, Any]) -> Tensor:
         """The geometric mean with centerness."""

@@ -9,10 +9,12 @@ from autokd.config import TorchvisionDetector
 from autokd.detectors.candidates import PredictionLayout, grid_cells
 from autokd.detectors.contract import Detector
 from autokd.detectors.framework import Framework
+from autokd.detectors.inference_graph import InferenceGraph
 from autokd.detectors.torchvision.adapter import TorchvisionAdapter
 from autokd.detectors.torchvision.backbone import load_body
 from autokd.detectors.torchvision.classes import HeadClasses
-from autokd.detectors.torchvision.dense import FcosDetector, RetinaNetDetector
+from autokd.detectors.torchvision.dense import DenseDetector, FcosDetector, RetinaNetDetector
+from autokd.detectors.torchvision.inference_graph import DenseGraph, FasterRcnnGraph
 from autokd.detectors.torchvision.initial_weights import backbone_weights, detector_weights, head_rows
 from autokd.detectors.torchvision.layout import choose_layout, family_of
 from autokd.detectors.torchvision.norms import norm_of, num_trainable_stages
@@ -99,6 +101,15 @@ class TorchvisionFramework(Framework[TorchvisionDetector]):
     def detector_family(self, section: TorchvisionDetector) -> DetectorFamily:
         """See ``Framework.detector_family``."""
         return FAMILIES[family_of(section.architecture)]
+
+    def inference_graph(
+        self, section: TorchvisionDetector, detector: Detector, image_size_px: tuple[int, int]
+    ) -> InferenceGraph:
+        """See ``Framework.inference_graph``."""
+        if isinstance(detector, FasterRcnnDetector):
+            return FasterRcnnGraph(detector, image_size_px)
+        assert isinstance(detector, DenseDetector)
+        return DenseGraph(detector, image_size_px)
 
     def layout(
         self, section: TorchvisionDetector, image_size_px: tuple[int, int], seen_size_px: tuple[int, int]

@@ -16,7 +16,7 @@ from torchvision.models import WeightsEnum, get_model_weights
 from autokd.config import BUILDERS
 from autokd.config.torchvision_section import BackboneName
 from autokd.errors import DetectorError, one_of
-from autokd.files import exclusive_lock
+from autokd.locks import exclusive_lock
 
 WEIGHTS_DIR_VARIABLE = "AUTOKD_WEIGHTS_DIR"
 """Environment variable with a folder of torchvision's files."""

@@ -8,11 +8,13 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError
 
 from autokd.errors import RuntimeUnavailableError
@@ -24,6 +26,16 @@ from autokd.temporary import own_folder
 
 logger = logging.getLogger(__name__)
 
+GPU_WAIT_S, GPU_POLL_S = 900.0, 2.0
+"""Seconds in which an autoscaled cluster must have started a GPU that it was asked for; seconds between two looks."""
+_PATIENCE = {
+    "worker_register_timeout_seconds": 600,
+    "health_check_timeout_ms": 60_000,
+    "health_check_failure_threshold": 10,
+}
+"""Settings of a Ray that is started here, on whose one machine nothing is lost without notice. By its defaults Ray
+gives a worker 60 s to import, and declares a node dead, with all its workers, that does not answer for a minute; on a
+machine with many times more processes than cores both happen to sound ones."""
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Memory of a Ray that is started here: only jobs and metrics pass through it, and Ray would take 30% of all memory."""
 
@@ -129,12 +141,15 @@ class RaySession:
         """Divide Ray's cores and GPUs among workers (``autokd.runtime.resources.divide``).
 
         Raises:
-            RuntimeUnavailableError: if a worker would get more GPUs than Ray has.
+            RuntimeUnavailableError: if a worker would get more GPUs than Ray has, or a cluster that was joined has none
+                and it is not said that workers need none.
         """
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         # A Ray of our own has as many "CPUs" as workers, so it does not know the cores.
         cores = [num_local_cores()] if self.is_local else [node.get("CPU", 0.0) for node in nodes]
         num_gpus = self.total("GPU")
+        if not self.is_local and num_gpus < 1:
+            num_gpus = self._wait_for_gpus(workers, gpus_per_worker)
         resources = divide(
             cores, num_gpus, workers=workers, threads_per_worker=threads_per_worker, gpus_per_worker=gpus_per_worker
         )
@@ -144,6 +159,26 @@ class RaySession:
                 "Set it to auto or 0, or join a cluster that has them (runtime.ray_address)."
             )
         return resources
+
+    def _wait_for_gpus(self, workers: int, gpus_per_worker: float | Literal["auto"]) -> float:
+        """Ask a cluster without GPUs for some, and return how many there are then.
+
+        "auto" cannot mean the CPU here: an autoscaled cluster starts its nodes with GPUs when they are asked for, and a
+        training that began before would go on for months on the head node's cores.
+        """
+        if gpus_per_worker == 0:
+            return 0.0
+        if gpus_per_worker == "auto":
+            raise RuntimeUnavailableError(
+                f"the Ray cluster at {self._address!r} has no GPU now, so runtime.gpus_per_worker: auto cannot divide "
+                "any. Set it to 0 to train on CPUs, or to 1 (or a fraction), for which the cluster is asked and waited "
+                f"for up to {GPU_WAIT_S / 60:.0f} minutes."
+            )
+        request_resources(bundles=[{"GPU": gpus_per_worker}] * workers)
+        until_s = time.monotonic() + GPU_WAIT_S
+        while (found := self.total("GPU")) < gpus_per_worker and time.monotonic() < until_s:
+            time.sleep(GPU_POLL_S)
+        return found
 
     def cpus_of(self, resources: WorkerResources) -> int:
         """Return the CPUs that a worker reserves: 1 in a Ray of our own, which has one for each worker."""
@@ -168,6 +203,7 @@ class RaySession:
                     configure_logging=False,
                     logging_level=logging.ERROR,
                     log_to_driver=False,
+                    _system_config=_PATIENCE,
                     # Ray lets everyone write into its folder (mode 0777): it lies within one that is this user's alone.
                     _temp_dir=str(folder / "ray"),
                 )

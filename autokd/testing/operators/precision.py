@@ -29,6 +29,7 @@ from autokd.testing.operators.forms import Form, forms_with, spec_of
 from autokd.testing.operators.probes import expect
 from autokd.testing.operators.samples import OF_ALL_CLASSES
 
+_PREDICTIONS = ("class_logits", "boxes", "edge_logits", "layer_edge_logits", "shared_logits", "shared_boxes")
 FORMATS = (torch.float16, torch.bfloat16)
 CASES = ((torch.float16, 0.01), (torch.float16, 300.0), (torch.bfloat16, 1.0), (torch.bfloat16, 1000.0))
 """Formats with deviations of the maps: a fresh adapter's, a normalized layer's, and those of an unbounded pyramid.
@@ -138,7 +139,7 @@ def _value_and_gradients(
 
 
 def _taps(outputs: DetectorOutputs) -> list[Tensor]:
-    taps = [*outputs.pyramid.values(), outputs.class_logits, outputs.boxes, outputs.edge_logits]
+    taps = [*outputs.pyramid.values(), *(getattr(outputs, name) for name in _PREDICTIONS)]
     return [tap for tap in taps if tap is not None]
 
 
@@ -155,14 +156,13 @@ def _leaves(outputs: DetectorOutputs, change: Callable[[Tensor], Tensor]) -> Det
     def maybe(x: Tensor | None) -> Tensor | None:
         return None if x is None else leaf(x)
 
+    predictions: dict[str, Any] = {name: maybe(getattr(outputs, name)) for name in _PREDICTIONS}
     maps = {name: (leaf(c), leaf(b)) for name, (c, b) in (outputs.head_maps or {}).items()}
     proposals = outputs.proposals
     return replace(
         outputs,
         pyramid={name: leaf(x) for name, x in outputs.pyramid.items()},
-        class_logits=maybe(outputs.class_logits),
-        boxes=maybe(outputs.boxes),
-        edge_logits=maybe(outputs.edge_logits),
+        **predictions,
         proposals=None if proposals is None else change(proposals.detach()),
         head_maps=maps or None,
         losses=None,
@@ -175,14 +175,10 @@ def _scaled(outputs: DetectorOutputs, magnitude: float, dtype: torch.dtype) -> D
     Boxes stay, which are pixels, and so do maps inside the head: the exponential of its decoder is not the distiller's.
     """
     leaves = _leaves(outputs, lambda x: x)
-    assert leaves.class_logits is not None
-    assert leaves.edge_logits is not None
-    larger = replace(
-        leaves,
-        pyramid={name: x * magnitude for name, x in leaves.pyramid.items()},
-        class_logits=leaves.class_logits * magnitude,
-        edge_logits=leaves.edge_logits * magnitude,
-    )
+    logits: dict[str, Any] = {
+        name: getattr(leaves, name) * magnitude for name in _PREDICTIONS if name.endswith("logits")
+    }
+    larger = replace(leaves, pyramid={name: x * magnitude for name, x in leaves.pyramid.items()}, **logits)
     return _leaves(larger, partial(_as, dtype))
 
 

@@ -72,7 +72,10 @@ def with_predictions(given: DetectorOutputs) -> DetectorOutputs:
     head_maps = head.begin(given.pyramid)
     class_logits, boxes_px = head.finish(head_maps, given.input_size_px)
     best = class_logits.amax(-1).argsort(1, descending=True)[:, :6, None].expand(-1, -1, 4)
-    return replace(given, class_logits=class_logits, boxes=boxes_px, edge_logits=head.edges(given.pyramid),
+    edges = head.edges(given.pyramid)
+    return replace(given, class_logits=class_logits, boxes=boxes_px, edge_logits=edges,
+                   layer_edge_logits=torch.stack([edges / 2, edges], 1),
+                   shared_logits=class_logits[:, :5], shared_boxes=boxes_px[:, :5],
                    proposals=boxes_px.detach().gather(1, best), head_maps=head_maps, head=head)  # fmt: skip
 
 

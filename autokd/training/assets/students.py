@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -9,8 +10,9 @@ from torch import Tensor
 
 from autokd.config import Recipe, WarmStart
 from autokd.detectors import Detector, build_detector, structure_text
-from autokd.files import digest_of, exclusive_lock
+from autokd.files import digest_of, move_aside
 from autokd.jobs import TRAINING_VERSION
+from autokd.locks import exclusive_lock
 from autokd.training.assets.data import DataAssets
 from autokd.training.checkpoint.cached import cached_checkpoints
 from autokd.training.checkpoint.checkpoints import Checkpoints
@@ -19,7 +21,9 @@ from autokd.training.loader import Loader, training_plan
 from autokd.training.loop import Schedule, train
 from autokd.training.seeds import random_stream
 from autokd.training.teacher.obtain import OnProgress, file_digest, no_progress
-from autokd.training.weights import load_weights, save_weights
+from autokd.training.weights import load_with_digest, save_with_digest
+
+logger = logging.getLogger(__name__)
 
 
 class StudentAssets:
@@ -81,15 +85,19 @@ class StudentAssets:
 
     def _obtain_warm_start(self, seed: int) -> dict[str, Tensor]:
         path = self._data.cache_dir / "warm_starts" / f"{self.warm_start_key(seed)}.pt"
-        if not path.exists():
-            with exclusive_lock(path):
-                # Another process may have trained it while this one waited for the lock.
-                if not path.exists():
-                    every_s = self._data.config.runtime.checkpoint_every_s
-                    checkpoints = cached_checkpoints(self._data.cache_dir, "warm_start", path.stem, every_s)
-                    save_weights(path, self._train(seed, checkpoints))
-                    checkpoints.delete()
-        return load_weights(path)
+        if (found := load_with_digest(path)) is not None:
+            return found
+        with exclusive_lock(path):
+            # Another process may have trained it while this one waited for the lock.
+            if (found := load_with_digest(path)) is None:
+                if (aside := move_aside(path)) is not None:
+                    logger.warning("%s is damaged, and kept as %s; the warm start is trained again", path, aside.name)
+                every_s = self._data.config.runtime.checkpoint_every_s
+                checkpoints = cached_checkpoints(self._data.cache_dir, "warm_start", path.stem, every_s)
+                found = self._train(seed, checkpoints)
+                save_with_digest(path, found)
+                checkpoints.delete()
+        return found
 
     def _train(self, seed: int, checkpoints: Checkpoints) -> dict[str, Tensor]:
         """Train by the full recipe, on the proxies' images, for as long as the warm start says."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from autokd.config import ProxyRecipe, Recipe, ResolvedConfig
+from autokd.config import FullRecipe, ProxyRecipe, Recipe, ResolvedConfig, TeacherOutputs
 from autokd.data import subset_size
 from autokd.detector_outputs import PYRAMID_TAP
 from autokd.jobs import RecipeName
@@ -65,12 +65,24 @@ class OutputNeeds:
         self._num_train = num_train
         self._num_val = num_val
 
+    def place(self, recipe: RecipeName) -> TeacherOutputs:
+        """Return where trainings by a recipe get the outputs: "live", "memory" or "disk".
+
+        Beside endless views the teacher runs live. What "auto" means is decided before a run (``cost.places``); until
+        then it counts as the disk.
+        """
+        settings = self._recipe(recipe)
+        assert isinstance(settings, (ProxyRecipe, FullRecipe))
+        if settings.num_views == "endless":
+            return "live"
+        return "disk" if settings.teacher_outputs == "auto" else settings.teacher_outputs
+
     def is_cached(self, recipe: RecipeName) -> bool:
-        """Return whether trainings by a recipe read cached outputs; beside endless views the teacher runs live."""
-        return self._recipe(recipe).num_views != "endless"
+        """Return whether trainings by a recipe read outputs that are cached on disk."""
+        return self.place(recipe) == "disk"
 
     def num_views(self, recipe: RecipeName) -> int:
-        """Return V of a recipe with cached outputs."""
+        """Return V of a recipe with finite views."""
         num_views = self._recipe(recipe).num_views
         assert num_views != "endless", "endless views are not cached"
         return num_views
@@ -87,6 +99,8 @@ class OutputNeeds:
     def num_seeds(self, recipe: RecipeName) -> int:
         """Return how many seeds the recipe's trainings have, each of which draws its own images."""
         search, full = self._config.search, self._config.full
+        if search.budget is not None:
+            return 0 if recipe == "proxy" else 1 + len(full.seeds)
         if recipe == "proxy":
             return 1 + (len(search.finalist_seeds) if search.finalists > 1 else 0)
         return len(full.seeds) + (search.full_finalists > 1)
@@ -108,6 +122,7 @@ class OutputNeeds:
         views = ("num_views", "flip_probability", "scale_range", "color_jitter")
         return (
             self.is_cached("full")
+            and self.is_cached("proxy")
             and self._size("proxy") == self._size("full")
             and all(getattr(ours, name) == getattr(theirs, name) for name in views)
             and self.holds_all("full")

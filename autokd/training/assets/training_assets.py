@@ -72,17 +72,17 @@ class TrainingAssets:
         return self.data.training_loader("proxy", proxy.subset, partial(self._subset, proxy) if chooses else None)
 
     def shown_part(self, recipe: RecipeName, seed: int) -> Part | None:
-        """Return the views that a training shows, if its teachers' outputs are cached for these alone.
+        """Return the views that a training shows, if its teachers' outputs are kept for these alone.
 
         Args:
             recipe: name of the recipe.
             seed: the job's seed, on which the images of a subset and their order depend.
 
         Returns:
-            None if one cache holds all views for all seeds, or nothing is cached.
+            None if one cache holds all views for all seeds, or nothing is kept.
         """
         needs = self.teachers.needs
-        if not needs.is_cached(recipe) or needs.holds_all(recipe):
+        if needs.place(recipe) == "live" or (needs.is_cached(recipe) and needs.holds_all(recipe)):
             return None
         if (recipe, seed) not in self._parts:
             loader = self.proxy_loader() if recipe == "proxy" else self.data.training_loader("full")

@@ -35,7 +35,7 @@ def output_forms(assets: TrainingAssets, *, searches: bool = True) -> Forms:
             key = (position, need.image_size_px, need.taps)
             if key not in found:
                 model = model or teacher.build(assets.device)
-                found[key] = _forms(model, need, assets.device)
+                found[key] = _forms(model, need, assets)
     return found
 
 
@@ -115,6 +115,7 @@ def _needed(assets: TrainingAssets, *, searches: bool) -> Iterator[tuple[CacheNe
 
 
 @torch.no_grad()
-def _forms(model: Detector, need: CacheNeed, device: torch.device) -> dict[str, ArrayForm]:
-    outputs = model.eval()(torch.zeros(1, 3, *need.image_size_px, device=device), taps=need.taps)
-    return array_forms({name: tuple(tap.shape[1:]) for name, tap in wanted_arrays(outputs, need.taps).items()})
+def _forms(model: Detector, need: CacheNeed, assets: TrainingAssets) -> dict[str, ArrayForm]:
+    outputs = model.eval()(torch.zeros(1, 3, *need.image_size_px, device=assets.device), taps=need.taps)
+    shapes = {name: tuple(tap.shape[1:]) for name, tap in wanted_arrays(outputs, need.taps).items()}
+    return array_forms(shapes, assets.config.cache.precision)

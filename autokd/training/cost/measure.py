@@ -118,7 +118,7 @@ class _SampleAssets(TrainingAssets):
 
     def show(self, recipe: RecipeName, pairs: Iterable[tuple[int, int]]) -> None:
         """Set the (image index, view number) pairs that trainings by a recipe show from now on."""
-        if self.teachers.needs.is_cached(recipe):
+        if self.teachers.needs.place(recipe) != "live":
             self._parts[recipe, 0] = Part.of(pairs, self.teachers.needs.num_views(recipe))
 
     def shown_part(self, recipe: RecipeName, seed: int) -> Part | None:
@@ -155,7 +155,7 @@ class _Measuring:
         loader = Loader(
             dataset, training_plan(dataset, assets.data.recipe(recipe)), EVALUATION_BATCH_SIZE, assets.device
         )
-        num_views = needs.num_views(recipe) if needs.is_cached(recipe) else 1
+        num_views = 1 if assets.data.recipe(recipe).num_views == "endless" else needs.num_views(recipe)
         times: list[float] = []
         for start in range(0, 4 * EVALUATION_BATCH_SIZE, EVALUATION_BATCH_SIZE):
             images = [image % dataset.num_images for image in range(start, start + EVALUATION_BATCH_SIZE)]

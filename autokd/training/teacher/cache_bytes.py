@@ -1,8 +1,9 @@
 """Sizes of a cache's files, exact to the byte and known before the first byte is written.
 
 A tap of one image takes the product of its shape times the bytes of a number: 2 x C x H x W for a level of the pyramid
-(float16), 2 x A x K for class logits, 4 x A x 4 for boxes (float32), 2 x A x 4 x E for edge logits. A file has
-``num_views`` of these behind a header of NumPy's, a multiple of 64 bytes.
+(float16), 2 x A x K for class logits, 4 x A x 4 for boxes (float32), 2 x A x 4 x E for edge logits. With int8 it is 1
+in place of 2, and a file of scales has 4 bytes a channel (class, bin). A file has ``num_views`` of these behind a
+header of NumPy's, a multiple of 64 bytes.
 
 Legend: C channels, H x W cells, A candidate boxes, K classes, E bins.
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from autokd.errors import DataError
-from autokd.training.teacher.cache_key import dtype_of
+from autokd.training.teacher.cache_key import LEVEL_PREFIX, SCALES, dtype_of
 
 USABLE_SHARE = 0.95
 """Share of the free space that caches may take."""
@@ -34,7 +35,7 @@ class ArrayForm:
 
     Attributes:
         shape: shape without the axes of images and views.
-        dtype: name of the number format: "float16" or "float32".
+        dtype: name of the number format: "float16", "int8" or "float32".
     """
 
     shape: tuple[int, ...]
@@ -63,9 +64,26 @@ def array_forms(shapes: Mapping[str, tuple[int, ...]], dtype: str = "float16") -
 
     Args:
         shapes: array's name ("level.p3", "class_logits", ...) -> shape of one image's tap.
-        dtype: number format of all taps but boxes.
+        dtype: number format of all taps but boxes; arrays of int8 have another one of scales beside them.
     """
-    return {name: ArrayForm(tuple(shape), dtype_of(name, dtype).name) for name, shape in shapes.items()}
+    found: dict[str, ArrayForm] = {}
+    for name, shape in shapes.items():
+        found[name] = ArrayForm(tuple(shape), dtype_of(name, dtype).name)
+        if found[name].dtype == "int8":
+            found[name + SCALES] = ArrayForm(scales_shape(name, tuple(shape)), "float32")
+    return found
+
+
+def scales_shape(array: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of an array's scales of one image: one a channel of a map, else one an entry of the last axis.
+
+    Args:
+        array: name of the array.
+        shape: shape of one image's tap.
+    """
+    if array.startswith(LEVEL_PREFIX):
+        return (shape[0], *(1 for _ in shape[1:]))
+    return (*(1 for _ in shape[:-1]), shape[-1])
 
 
 def cache_bytes(forms: Mapping[str, ArrayForm], leading: tuple[int, ...]) -> int:

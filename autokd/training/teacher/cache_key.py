@@ -12,7 +12,10 @@ from autokd.detector_outputs import PYRAMID_TAP, TAP_TABLE, taps_where
 from autokd.errors import DataError
 from autokd.files import digest_of
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+LEVEL_PREFIX = "level."
+SCALES = ".scales"
+"""End of the name of the array with the scales of an int8 array."""
 STORED_TAPS = tuple(tap.name for tap in TAP_TABLE if tap.stored_as is not None)
 (HELD_TAP,) = taps_where(is_per_image=False)
 """The one tap that is the same for all images: it is held in memory."""
@@ -21,7 +24,7 @@ _EXACT_TAPS = taps_where(stored_as="float32")
 
 def dtype_of(array: str, dtype: str = "float16") -> np.dtype[Any]:
     """Return the number format of an array ("level.p3", "boxes", ...), if all but the exact taps are of ``dtype``."""
-    return np.dtype("float32" if array in _EXACT_TAPS else dtype)
+    return np.dtype("float32" if array in _EXACT_TAPS or array.endswith(SCALES) else dtype)
 
 
 def stored_taps(wanted: Iterable[str]) -> tuple[str, ...]:
@@ -40,7 +43,7 @@ class CacheKey:
         plan_digest: digest of the views.
         image_size_px: height and width of the network's input.
         taps: names of the taps, all of them among ``STORED_TAPS``.
-        dtype: number format of all taps but boxes.
+        dtype: number format of all taps but boxes: float16, int8, or float32.
         version: version of the files' format.
         part: digest of the views that are held; empty: all views of the plan.
     """
@@ -69,7 +72,3 @@ class CacheKey:
         if not self.part:  # caches of whole plans keep the names that they had before there were parts
             del fields["part"]
         return digest_of(**fields)
-
-    def dtype_of(self, array: str) -> np.dtype[Any]:
-        """Return the number format of an array."""
-        return dtype_of(array, self.dtype)

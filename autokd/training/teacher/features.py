@@ -13,7 +13,8 @@ import torch
 
 from autokd.detector_outputs import PYRAMID_TAP
 from autokd.detectors import Detector
-from autokd.files import atomic_file, exclusive_lock
+from autokd.files import atomic_file
+from autokd.locks import exclusive_lock
 from autokd.training.loader import Loader
 from autokd.training.teacher.cache_build import Progress
 

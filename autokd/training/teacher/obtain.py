@@ -6,9 +6,10 @@ with AP and detections for each pair of validation and test sets.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ from autokd.files import (
     atomic_folder,
     content_digest,
     digest_of,
-    exclusive_lock,
+    move_aside,
     read_meta,
     write_json_atomically,
 )
 from autokd.jobs import TRAINING_VERSION
+from autokd.locks import exclusive_lock
 from autokd.metrics import Size
 from autokd.training.checkpoint.cached import cached_checkpoints
 from autokd.training.checkpoint.checkpoints import Checkpoints
@@ -37,7 +39,9 @@ from autokd.training.loader import Loader, dataset_length, training_plan
 from autokd.training.loop import Schedule, train
 from autokd.training.measure.average_precision import AveragePrecision, PrecisionMeter
 from autokd.training.seeds import random_stream
-from autokd.training.weights import load_weights, save_weights, weights_digest
+from autokd.training.weights import load_sound_weights, load_weights, save_weights, weights_digest
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "weights.pt"
 
@@ -51,7 +55,7 @@ def no_progress(stage: str, done: int, total: int, metrics: Mapping[str, float])
 
 @dataclass(frozen=True)
 class TeacherScore:
-    """COCO AP of a teacher, from 0 to 1.
+    """COCO AP of a teacher, from 0 to 1; None of one that finds no objects.
 
     Attributes:
         val_ap: AP on the validation images.
@@ -63,8 +67,8 @@ class TeacherScore:
         detections_test: path of a file of COCO results.
     """
 
-    val_ap: float
-    test_ap: float
+    val_ap: float | None
+    test_ap: float | None
     val_per_class: Mapping[str, float] = field(default_factory=dict)
     test_per_class: Mapping[str, float] = field(default_factory=dict)
     val_per_size: Mapping[Size, float] = field(default_factory=dict)
@@ -158,6 +162,8 @@ def obtain_teacher(
     folder = _trained_folder(config, config.train, dataset, cache_dir)
     with exclusive_lock(folder):
         if _sound_meta(folder) is None:
+            if (aside := move_aside(folder)) is not None:
+                logger.warning("%s is damaged, and kept as %s; the teacher is trained again", folder, aside.name)
             checkpoints = cached_checkpoints(cache_dir, "teacher", folder.name, checkpoint_every_s)
             with atomic_folder(folder) as temporary:
                 _train(config, dataset, temporary, device, on_progress, name, checkpoints)
@@ -224,9 +230,20 @@ def _trained_folder(config: DetectorConfig, train: TeacherRecipe, dataset: Detec
 
 
 def _sound_meta(folder: Path) -> dict[str, Any] | None:
-    """Return the meta data of a trained teacher; None if meta data or weights are missing."""
-    meta = read_meta(folder)
-    return meta if meta is not None and (folder / WEIGHTS_FILE).exists() else None
+    """Return the meta data of a trained teacher; None if meta data or weights are missing, cut short or changed."""
+    meta, path = read_meta(folder) or {}, folder / WEIGHTS_FILE
+    try:
+        seconds, digest, about = float(meta["train_seconds"]), str(meta["digest"]), path.stat()
+    except (KeyError, TypeError, ValueError, OSError):
+        return None
+    found = {"train_seconds": seconds, "digest": digest}
+    return found if _is_sound(path, digest, about.st_mtime_ns, about.st_size) else None
+
+
+@lru_cache(maxsize=16)
+def _is_sound(path: Path, digest: str, changed_ns: int, size: int) -> bool:
+    """Return whether a file holds the weights that were saved; read once while it stays as it is."""
+    return load_sound_weights(path, digest) is not None
 
 
 def _train(
@@ -273,6 +290,8 @@ def measure_teacher(
 ) -> TeacherScore:
     """Return a teacher's AP on validation and test images, measured once and kept beside the weights.
 
+    A teacher that finds no objects, a backbone alone, has none.
+
     Args:
         teacher: the teacher, built only to be measured.
         datasets: the data sets.
@@ -280,6 +299,8 @@ def measure_teacher(
         device: device of the measurement.
         on_progress: called before each split and at the end.
     """
+    if not teacher.config.finds_objects:
+        return TeacherScore(None, None)
     splits = {"val": datasets.val, "test": datasets.test}
     name = "ap-" + digest_of(by_size=True, **{split: dataset.fingerprint for split, dataset in splits.items()})
     folder = teacher.folder / name

@@ -7,7 +7,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tests.distill.peers import batches, crossed, fbkd, fgd, global_knowledge, maps, predictions, regions, relations
+from tests.distill.peers import (
+    batches,
+    crossed,
+    fbkd,
+    fgd,
+    global_knowledge,
+    maps,
+    predictions,
+    queries,
+    regions,
+    relations,
+)
 from tests.distill.peers.batches import Batch
 from tests.distill.peers.complex_step import Array, Leaves
 
@@ -74,6 +85,7 @@ MAPS = batches.maps_only()
 NARROW = batches.maps_only(seed=1, student_channels=5)
 PREDICTIONS = batches.with_predictions(MAPS)
 NARROW_PREDICTIONS = batches.with_predictions(NARROW)
+QUERIES = queries.with_queries(PREDICTIONS)
 HEADS = batches.with_head_maps(MAPS)
 NARROW_HEADS = batches.with_head_maps(NARROW, student_channels=5)
 
@@ -166,6 +178,7 @@ _FBKD = "FBKD, ICLR 2021, section 3; open-mmlab/mmrazor losses/fbkd_loss.py, con
 _PKD = "open-mmlab/mmrazor mmrazor/models/losses/pkd_loss.py PKDLoss; configs/distill/mmdet/pkd/"
 _SCORES = "ultralytics/ultralytics nn/distill_model.py loss_sl2: dis 6. Differs: without the factor of the images"
 _LD = "HikariTJU/LD mmdet/models/dense_heads/ld_head.py "
+_RT_DETR_V4 = "RT-DETRv4, arXiv:2510.25257, section 3.2: cosine on P5; weight 1 is ours"
 _CROSSKD = "jbwang1997/CrossKD mmdet/models/detectors/crosskd_retinanet.py, crosskd_fcos.py; configs/crosskd/"
 _DIVISOR = ". Differs: divisor by the teacher's top probabilities, detached factor"
 _POSITIVE = ". Differs: positive by the teacher's IoU >= 0.5"
@@ -241,5 +254,14 @@ PEERS: tuple[Peer, ...] = (
     Peer("global_knowledge_labels", "one_stage", f"{_KNOWLEDGE}the first step, whose own instances are prototypes",
          _with_prototypes(global_knowledge.global_knowledge(1.0, True)), NARROW_PROTOTYPES[:1],
          (*LEVELS, "class_logits"), "first_step", begins_epochs=True),
+    Peer("feature_kd", "any", _RT_DETR_V4, _single(queries.feature_kd), (MAPS,), ("p5",)),
+    Peer("feature_kd", "any", _RT_DETR_V4, _single(queries.feature_kd), (NARROW,), ("p5",), "narrow"),
+    *_of_maps("lightly", "any", "lightly-ai/lightly-train _methods/distillationv2: mean squared error. Differs: both "
+              "sides of length 1", maps.over_levels(queries.lightly)),
+    Peer("kd_detr", "any", "KD-DETR, arXiv:2211.08071, sections 3.3 and 3.4; weights of DETR. Differs: see the preset",
+         _single(queries.kd_detr), (QUERIES,), ("shared_logits", "shared_boxes")),
+    Peer("d_fine_localization", "any", "Peterande/D-FINE loss_ddf: 1.5, T 5. Differs: the teacher's last layer for the "
+         "own, weights by the teacher's top probability", _single(queries.d_fine_localization), (QUERIES,),
+         ("layer_edge_logits",)),
     *_of_global_knowledge("two_stage", "configs/faster_rcnn_coco_kd_config.py: imitation divided by 5 levels", 0.2),
 )  # fmt: skip

@@ -7,6 +7,7 @@ from autokd.spec.tables.sources import (
     maps,
     predictions,
     prototypes,
+    queries,
     region_contrast,
     semantic_guided,
     teacher_weighted,
@@ -14,6 +15,15 @@ from autokd.spec.tables.sources import (
 
 # The order of the families, and of the rows in each, is the order of options in a space and of proposals of a search:
 # recorded searches depend on it.
-FAMILIES = (maps, semantic_guided, prototypes, predictions, crossed_predictions, region_contrast, teacher_weighted)
+FAMILIES = (
+    maps,
+    semantic_guided,
+    prototypes,
+    predictions,
+    crossed_predictions,
+    region_contrast,
+    teacher_weighted,
+    queries,
+)
 
 __all__ = ["FAMILIES"]

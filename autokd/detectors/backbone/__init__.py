@@ -1,0 +1,1 @@
+"""Backbones alone as teachers: feature extractors of transformers and torchvision, without a head."""
