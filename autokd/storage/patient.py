@@ -80,6 +80,7 @@ class PatientStorage(BaseStorage):
         began_s = time.monotonic()
         pause_s = _FIRST_PAUSE_S
         is_again = False
+        errors: tuple[type[BaseException], ...] = (*_DATABASE_ERRORS, *grpc_proxy.rpc_errors())
         while True:
             try:
                 return call()
@@ -87,7 +88,7 @@ class PatientStorage(BaseStorage):
                 if not is_again:
                     raise
                 return cast(_R, True)  # told by the attempt before, which the database could not confirm
-            except (*_DATABASE_ERRORS, *grpc_proxy.rpc_errors()) as error:
+            except errors as error:
                 if not _is_of_the_database(error):
                     raise
                 is_over = self._has_given_up or time.monotonic() - began_s > self._patience_s

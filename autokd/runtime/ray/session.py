@@ -239,11 +239,13 @@ def _free_agent_port() -> Iterator[None]:
     if original is None:
         yield
         return
-    parameter.RayParams = functools.partial(original, dashboard_agent_listen_port=0)
+    parameter.RayParams = functools.partial(  # type: ignore[misc, assignment]
+        original, dashboard_agent_listen_port=0
+    )
     try:
         yield
     finally:
-        parameter.RayParams = original
+        parameter.RayParams = original  # type: ignore[misc]
 
 
 def enable_local_token(host: str) -> None:
