@@ -61,7 +61,7 @@ def serve(
     ] = None,
     database: DatabaseAddress = None,
     backend: Annotated[
-        BackendName, typer.Option(help="What runs searches: Ray jobs, or processes here.")
+        BackendName, typer.Option(help="Backend that runs searches: Ray jobs, or processes of this machine.")
     ] = BackendName.ray,
     ray_address: Annotated[
         Optional[str],  # noqa: UP045

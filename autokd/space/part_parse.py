@@ -47,6 +47,9 @@ def read_space(document: Document) -> AnySpace:
     Args:
         document: a mapping with the key ``parts``, or with keys of ``DEFAULT_SPACE``.
 
+    Returns:
+        A ``PartSpace`` or a ``Space``, with the document in it.
+
     Raises:
         SpaceError: with file and line, for what is wrong with it.
         SpecError: for a misspelled operator, parameter or preset.

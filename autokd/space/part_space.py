@@ -183,7 +183,7 @@ class PartSpace:
         return self.sum_of(self.walk_parts(chooser))
 
     def walk_parts(self, chooser: Chooser) -> list[Summand]:
-        """As ``walk``; return the parts of the sum, in the order in which they were chosen.
+        """Return the parts of a sum, in the order in which they were chosen; ``walk`` sums them.
 
         Args:
             chooser: is asked once a decision.

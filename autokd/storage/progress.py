@@ -47,6 +47,7 @@ class RunProgress(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     schema_: int = _SCHEMA
+    """Number of the layout of this file."""
     began_s: float
     """Start of the process that works on the run, in seconds since 1970."""
     updated_s: float

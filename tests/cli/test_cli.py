@@ -42,7 +42,7 @@ OPTIONS = {
     "export": {"--format", "--out", "--images", "--config", "--cache-dir", "--quiet", "--json"},
     "data": {"--whole", "--cache-dir"},
     "report": {"--cache-dir", "--storage"},
-    "dashboard": {"--port", "--write"},
+    "dashboard": {"--port", "--write", "--price"},
     "space": {"--samples"},
     "presets": set(),
     "show": set(),

@@ -193,7 +193,7 @@ def test_serve_prints_its_address_and_ends_on_interrupt(run_dir: Path) -> None:
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        address = line.split()[2]
+        address = next(word for word in line.split() if word.startswith("http"))
         assert "?token=" in address
         browser = build_opener(HTTPCookieProcessor())
         with browser.open(address, timeout=10) as response:

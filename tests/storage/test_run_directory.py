@@ -20,7 +20,7 @@ def config(**changes: object) -> ResolvedConfig:
 
 
 def test_a_new_folder_holds_the_resolved_configuration(tmp_path: Path) -> None:
-    with RunDirectory.start(tmp_path / "runs" / "one", config(name="demo")) as run:
+    with RunDirectory.start(tmp_path / "runs" / "one", config(name="demo", search={"trials": 40})) as run:
         assert not run.resumed
         assert run.logs_path.is_dir()
         assert len(run.owner) == 32
@@ -28,11 +28,11 @@ def test_a_new_folder_holds_the_resolved_configuration(tmp_path: Path) -> None:
     data = again.read_config()
     assert data["student"]["fpn_channels"] == 32
     assert data["search"]["trials"] == 40, "defaults are written out"
-    assert config_yaml(complete_recipes(RunConfig.model_validate(data))) == config_yaml(config(name="demo"))
+    assert config_yaml(complete_recipes(RunConfig.model_validate(data))) == config_yaml(config(name="demo", search={"trials": 40}))
 
 
 def test_a_run_is_resumed_with_its_owner_and_may_get_more_trials(tmp_path: Path) -> None:
-    with RunDirectory.start(tmp_path, config()) as run:
+    with RunDirectory.start(tmp_path, config(search={"trials": 40})) as run:
         owner = run.owner
     more = config(search={"trials": 80}, runtime={"workers": 7})
     with RunDirectory.start(tmp_path, more, resume=True) as run:
@@ -94,9 +94,11 @@ def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path) -> Non
 
 
 def test_the_digest_ignores_what_does_not_change_the_trials() -> None:
-    same = [config(), config(runtime={"workers": 5}), config(search={"trials": 7})]
+    first = config(search={"trials": 40})
+    same = [first, config(search={"trials": 40}, runtime={"workers": 5}), config(search={"trials": 7})]
     assert len({config_digest(each) for each in same}) == 1
-    assert config_digest(config(search={"seed": 1})) != config_digest(config())
+    assert config_digest(config(search={"trials": 40, "seed": 1})) != config_digest(first)
+    assert config_digest(config()) != config_digest(first), "a search with a budget is another"
 
 
 def test_a_start_that_was_killed_at_any_instant_can_be_started_or_resumed(tmp_path: Path) -> None:

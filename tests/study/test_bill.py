@@ -15,6 +15,7 @@ TEXT = """
 data: {format: shapes, image_size_px: [64, 64]}
 teacher: {train: {epochs: 3, batch_size: 10}}
 student: {}
+space: {terms: {min: 1, max: 2}}
 search: {trials: 7, finalists: 2, finalist_seeds: [1, 2, 3]}
 proxy: {epochs: 2, batch_size: 5, val_subset: 0.5, subset: 0.1, flip_probability: 0.1}
 full: {epochs: 4, batch_size: 20, seeds: [0, 1], baselines: [none, fitnet]}

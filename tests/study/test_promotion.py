@@ -148,11 +148,11 @@ def test_finalists_and_entries_learn_from_whom_their_trial_did(study, evaluator,
 
 
 def test_promotion_is_part_of_the_digest():
-    off, on = (complete_recipes(load_config(FILE + text)) for text in ("", "search: {promote_after: 5}\n"))
+    off, on = (complete_recipes(load_config(FILE + text)) for text in ("search: {trials: 40}\n", "search: {trials: 40, promote_after: 5}\n"))
     assert config_data(off)["search"]["promote_after"] is None
     assert config_data(on)["search"]["promote_after"] == 5
     assert config_digest(off) != config_digest(on)
-    assert complete_recipes(load_config(FILE + "search: {promote_after: null}\n")) == off
+    assert complete_recipes(load_config(FILE + "search: {trials: 40, promote_after: null}\n")) == off
 
 
 def test_one_teacher_may_have_factors_where_a_student_may_join_it():

@@ -62,8 +62,9 @@ def timeless(reports):
 def test_a_proxy_reports_the_rewards_parts_after_each_epoch(make_evaluator, run_job):
     reports, outcome = run_job(make_evaluator(), Job("t1", TWO_TERMS, "proxy"))
     assert [report.epoch for report in reports] == [1, 2]
+    named = {"train_loss", "train_seconds", "distill_loss", "cka", "ap", "gradient_share/instance.standardize.l2"}
     for report in reports:
-        assert set(report.metrics) == {"train_loss", "train_seconds", "distill_loss", "cka", "ap"} | VAL_LOSSES
+        assert set(report.metrics) == named | VAL_LOSSES
         assert 0 < report.metrics["cka"] < 1
     assert (outcome.status, outcome.cause, outcome.artifacts) == ("finished", None, {})
     assert outcome.metrics == reports[-1].metrics
