@@ -61,8 +61,11 @@ chaos: $(VENV)/installed-dev
 docs: $(VENV)/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
+PAIRS := $(wildcard experiments/pairs/records/*.jsonl.gz)
+
 bench: $(VENV)/installed
 	$(BIN)/autokd benchmark compare experiments/distiller_benchmark/table.jsonl.gz
+	$(if $(word 2,$(PAIRS)),$(BIN)/autokd benchmark strategies $(PAIRS))
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info

@@ -44,6 +44,7 @@ from autokd.callable_packages import VERBS, RootPackage
 
 if TYPE_CHECKING:
     from autokd.api import distill, search
+    from autokd.client import Client
     from autokd.config import RunConfig, load_config, load_space
     from autokd.detector_outputs import DetectorOutputs
     from autokd.distill import Distiller, build_distiller
@@ -59,6 +60,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AutoKDError": "autokd.errors",
+    "Client": "autokd.client",
     "DetectorOutputs": "autokd.detector_outputs",
     "Distiller": "autokd.distill",
     "DistillerSpec": "autokd.spec",
@@ -76,6 +78,7 @@ _HOMES = {
 
 __all__ = [
     "AutoKDError",
+    "Client",
     "DetectorOutputs",
     "Distiller",
     "DistillerSpec",

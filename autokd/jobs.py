@@ -99,6 +99,8 @@ class Job:
         recipe: name of the recipe, and so of the kind of training.
         seed: everything random in the training depends on it.
         promoted: digest of an earlier trial's student that teaches beside the teachers; empty: none does.
+        stop_after: epoch after which a full training is cut off, to be judged; a later job of the same distiller and
+            seed goes on from there. None: it runs to its end.
     """
 
     id: str
@@ -106,6 +108,7 @@ class Job:
     recipe: RecipeName
     seed: int = 0
     promoted: str = ""
+    stop_after: int | None = None
 
     @property
     def digest(self) -> str:
@@ -166,6 +169,18 @@ def make_job(spec: DistillerSpec | None, recipe: RecipeName, seed: int = 0, prom
         promoted: digest of an earlier trial's student that teaches beside the teachers; empty: none does.
     """
     return Job(str(JobId(recipe, job_digest(spec, promoted), seed)), spec, recipe, seed, promoted)
+
+
+def make_rung_job(spec: DistillerSpec | None, seed: int, stop_after: int) -> Job:
+    """Return the job of a full training that is cut off.
+
+    Args:
+        spec: distiller; None trains without distillation.
+        seed: training seed.
+        stop_after: epoch after which it is cut off.
+    """
+    name = job_digest(spec) or NO_DISTILLATION
+    return Job(f"rung-{name}-s{seed}-e{stop_after}", spec, "full", seed, stop_after=stop_after)
 
 
 @dataclass(frozen=True, slots=True)

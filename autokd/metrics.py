@@ -18,6 +18,8 @@ TEST_AP = "test_ap"
 VAL_LOSS = "val_loss"
 CKA = "cka"
 TRAIN_SECONDS = "train_seconds"
+GRADIENT_SHARE = "gradient_share"
+"""A term's share of the gradient: "gradient_share/TERM"."""
 BEST_EPOCH = "best_epoch"
 """Epoch of the student that was kept, from 1; of full trainings with ``patience``."""
 

@@ -19,7 +19,7 @@ from autokd.benchmark.table import BenchmarkRow, DistillerBenchmark
 from autokd.config import ResolvedConfig
 from autokd.errors import BenchmarkError, SpecError
 from autokd.jobs import NO_DISTILLATION, TRAINING_VERSION, JobId, Outcome, RecipeName
-from autokd.space import Space
+from autokd.space import AnySpace
 from autokd.spec import DistillerSpec
 from autokd.storage.json_codec import to_json
 from autokd.storage.record import outcome_from_json, outcome_to_json
@@ -33,7 +33,7 @@ _LEFT_OUT_IF_EMPTY: dict[str, Any] = {"cause": None, "message": "", "artifacts":
 def load_benchmark(
     path: str | Path,
     *,
-    space: Space | None = None,
+    space: AnySpace | None = None,
     config: ResolvedConfig | None = None,
     commit: str | None = None,
     training_version: int | None = TRAINING_VERSION,

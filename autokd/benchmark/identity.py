@@ -17,7 +17,7 @@ from autokd.documents import dump_yaml, load_document
 from autokd.errors import BenchmarkError
 from autokd.files import text_digest
 from autokd.jobs import TRAINING_VERSION, RecipeName
-from autokd.space import Space, count_specs, space_from_document
+from autokd.space import AnySpace, PartSpace, count_distillers, read_space
 
 SCHEMA = 2
 """Schema of the file; raised when its meaning changes."""
@@ -81,9 +81,9 @@ class Header:
         known: dict[str, Any] = {field.name: data[field.name] for field in fields(cls)}
         return cls(**known | {name: tuple(known[name]) for name in ("commits", "machines")})
 
-    def read_space(self) -> Space:
+    def read_space(self) -> AnySpace:
         """Return the space of the table."""
-        return space_from_document(load_document(self.space))
+        return read_space(load_document(self.space))
 
 
 def make_header(config: ResolvedConfig, *, commits: Sequence[str], machines: Sequence[str]) -> Header:
@@ -106,7 +106,7 @@ def make_header(config: ResolvedConfig, *, commits: Sequence[str], machines: Seq
         recipe_digest=recipe_digest(config),
         machines=tuple(sorted(set(machines))),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        num_specs=count_specs(config.space),
+        num_specs=count_distillers(config.space),
     )
 
 
@@ -146,7 +146,7 @@ def check_identity(
     header: Header,
     where: str,
     *,
-    space: Space | None,
+    space: AnySpace | None,
     config: ResolvedConfig | None,
     commit: str | None,
     training_version: int | None,
@@ -183,8 +183,12 @@ def check_identity(
         raise BenchmarkError(f"{where}: made by another recipe: {difference}. Record a table for this recipe.")
 
 
-def space_difference(table: Space, asked: Space) -> str:
+def space_difference(table: AnySpace, asked: AnySpace) -> str:
     """Return the first difference of two spaces as text; empty if they are equal."""
+    if isinstance(table, PartSpace) or isinstance(asked, PartSpace):
+        if isinstance(table, PartSpace) and isinstance(asked, PartSpace):
+            return "" if table == asked else "its parts or their strengths are others"
+        return "one is of sums of parts, the other of terms of operators"
     if (table.min_terms, table.max_terms) != (asked.min_terms, asked.max_terms):
         return (
             f"terms: {table.min_terms} to {table.max_terms} in the table, {asked.min_terms} to {asked.max_terms} here"

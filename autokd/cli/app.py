@@ -33,6 +33,8 @@ from autokd.cli.options import (
     read_config,
     with_home,
 )
+from autokd.cli.remote import remote_app
+from autokd.cli.serve import serve, token_app
 from autokd.cli.terminal import replace_what_cannot_be_shown
 from autokd.errors import AutoKDError
 
@@ -45,6 +47,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(benchmark_app, name="benchmark")
+app.add_typer(remote_app, name="remote")
+app.add_typer(token_app, name="token")
 app.add_typer(cache_app, name="cache")
 
 
@@ -52,7 +56,7 @@ app.add_typer(cache_app, name="cache")
 def search(
     config_file: ConfigFile,
     run_dir: RunDir = None,
-    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials to evaluate.")] = None,  # noqa: UP045
+    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials; replaces a budget.")] = None,  # noqa: UP045
     workers: Workers = None,
     ray_address: RayAddress = None,
     storage: Storage = None,
@@ -105,7 +109,7 @@ def plan(
         ),
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="Seconds to spend on measuring.")] = 30.0,
-    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials to evaluate.")] = None,  # noqa: UP045
+    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials; replaces a budget.")] = None,  # noqa: UP045
     workers: Workers = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     cache_dir: CacheDir = None,
@@ -169,7 +173,7 @@ def distill(
 def submit(
     config_file: ConfigFile,
     address: Annotated[str, typer.Option(help="Address of the cluster's job server, e.g. http://127.0.0.1:8265.")],
-    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials to evaluate.")] = None,  # noqa: UP045
+    trials: Annotated[Optional[int], typer.Option(min=1, help="Number of trials; replaces a budget.")] = None,  # noqa: UP045
     storage: Storage = None,
     run_dir: RunDir = None,
     cache_dir: CacheDir = None,
@@ -198,6 +202,7 @@ def submit(
 for command in (looking_back.evaluate, looking_back.report, looking_back.runs, looking_back.compare):
     app.command()(command)
 app.command()(looking_back.dashboard)
+app.command()(serve)
 app.command()(starting.init)
 app.command()(predicting.predict)
 app.command()(exporting.export)

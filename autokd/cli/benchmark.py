@@ -236,6 +236,43 @@ def compare(
     typer.echo("\n".join(ratio_lines(report)))
 
 
+@benchmark_app.command()
+def portfolio(
+    tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="Recorded tables, one a pair.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="File to write. Default: the portfolio is printed."),
+    ] = None,
+    leave_out: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="PAIR", help="Pair that is left out; may be given several times."),
+    ] = None,
+) -> None:
+    """Make the portfolio of distillers that were best over recorded pairs; searches try them first."""
+    from autokd.benchmark.portfolio import portfolio_of_tables
+    from autokd.files import write_text_atomically
+    from autokd.portfolio import portfolio_text
+
+    text = portfolio_text(portfolio_of_tables(tables, leave_out or ()))
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text_atomically(output, text)
+
+
+@benchmark_app.command()
+def strategies(
+    tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="Recorded tables, one a pair; two or more.")],
+    budget: Annotated[float, typer.Option(min=2, help="Cost of each search in full trainings.")] = 10.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Searches of each strategy.")] = 200,
+) -> None:
+    """Compare search strategies by replay on recorded pairs, each with the portfolio of the other pairs."""
+    from autokd.benchmark.simulation.strategies import recorded_pairs, replay, replay_lines
+
+    pairs = recorded_pairs(tables)
+    typer.echo("\n".join(replay_lines(pairs, replay(pairs, budget, repeats))))
+
+
 def _config(path: Path) -> ResolvedConfig:
     from autokd.benchmark.recording.settings import read_config
 

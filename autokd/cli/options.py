@@ -91,7 +91,8 @@ def read_config(
     from autokd.config import load_config
 
     config = load_config(path)
-    search_updates = {"trials": trials} if trials is not None else {}
+    # A number of trials is asked for in place of the file's budget.
+    search_updates = {"trials": trials, "budget": None} if trials is not None else {}
     runtime_updates: dict[str, object] = {"workers": workers} if workers is not None else {}
     if ray_address is not None:
         runtime_updates["ray_address"] = ray_address

@@ -79,15 +79,22 @@ def dashboard(
     ] = None,
     port: Annotated[int, typer.Option(help="Port; if it is taken, the next free one.")] = 8080,
     write: Annotated[bool, typer.Option("--write", help="Let the pages change and delete studies.")] = False,
+    price: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0, help="Price of an hour of the run, to show its cost."),
+    ] = None,
 ) -> None:
-    """Serve optuna-dashboard of a run on the loopback address (127.0.0.1), for everyone with the printed address."""
+    """Serve the pages of a run, live while it runs, on the loopback address, for everyone with the printed address.
+
+    Optuna's dashboard is below /optuna; of a database it is all that is served.
+    """
     from autokd.cli.storage import chosen_storage
     from autokd_dashboard import serve
 
     address = chosen_storage(run)
     if address is None:
         raise typer.BadParameter("name a run directory or a database, or set AUTOKD_STORAGE.", param_hint="RUN")
-    serve(address, port=port, may_write=write)
+    serve(address, port=port, may_write=write, price=price)
 
 
 def runs(

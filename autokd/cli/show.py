@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +16,14 @@ from autokd.config import RunConfig
 from autokd.documents import dump_yaml
 from autokd.errors import DataError
 from autokd.presets import families_of, load_distiller, preset_names
-from autokd.space import DataContent, Slot, count_specs, levels_label
+from autokd.space import FREE, DataContent, Part, PartSpace, Slot, Space, levels_label, size_words
 from autokd.spec import DistillerSpec, formula, formula_lines, operator_of
 from autokd.spec.families import ANY_FAMILY
 from autokd.spec.terms import ALL_LEVELS
 from autokd.spec.vocabulary import IDENTITY
+
+MAX_FIRST = 12
+"""Distillers that are tried first, as far as they are listed."""
 
 
 def data_lines(config: RunConfig, cache_dir: Path, *, whole: bool) -> Iterator[str]:
@@ -102,19 +106,18 @@ def space_view(config: RunConfig, num_samples: int) -> RenderableType:
     content, unread = _content(config)
     pair = pair_of(config, content)
     supplied, reasons = pair.part_of(config.space)
-    tree = Tree(Text(f"{config.name}: {supplied.min_terms} to {supplied.max_terms} terms"))
-    for slot in supplied.slots:
-        tree.add(_slot_branch(slot))
-    tree.add(f"gradient_ratio: {supplied.gradient_ratio}")
-    tree.add(f"schedule: {', '.join(supplied.schedules)}")
-    tree.add(f"level_weighting: {', '.join(supplied.level_weighting)}")
-    tree.add(f"adapter: {', '.join(supplied.adapters)}")
-    if supplied.levels != (ALL_LEVELS,):
-        tree.add(f"levels: {', '.join(map(levels_label, supplied.levels))}")
-    lines = [f"{count_specs(supplied):,} distinct distillers (a range of numbers counts as one)"]
+    if isinstance(supplied, PartSpace):
+        tree = _sums_tree(config.name, supplied)
+    else:
+        tree = Tree(Text(f"{config.name}: {supplied.min_terms} to {supplied.max_terms} terms"))
+        _add_terms(tree, supplied)
+    lines = [size_words(supplied).removeprefix("space: ")]
     lines += [f"left out: {reason}" for reason in reasons] or ["the pair supplies all of it"]
     lines += unread
-    lines += first_trials(config, pair, supplied).notes
+    first = first_trials(config, pair, supplied)
+    lines += first.notes
+    if first.decisions:
+        lines.append(f"tried first: {'; '.join(list(first.decisions)[:MAX_FIRST])}")
     if unfit := unfit_baselines(config, content):
         lines.append(f"search and distill refuse this file. {unfit}")
     lines += _recipe_lines(config)
@@ -142,6 +145,36 @@ def _recipe_lines(config: RunConfig) -> list[str]:
     if not config.student.has_recipe:
         return []
     return list(resolve(config).notes or framework_of(config.student).training_notes(config.student))
+
+
+def _sums_tree(name: str, space: PartSpace) -> Tree:
+    tree = Tree(Text(f"{name}: {space.min_parts} to {space.max_parts} parts"))
+    for family in space.families:
+        if family == FREE:
+            continue
+        branch = tree.add(f"family {family}")
+        for preset, parts in itertools.groupby((p for p in space.parts if p.family == family), lambda p: p.preset):
+            branch.add(Text(f"{preset}: {', '.join(map(_strength_words, parts))}, each at every strength"))
+    if space.free is not None:
+        _add_terms(tree.add(f"family {FREE}: one term of operators"), space.free)
+    tree.add(f"strength: {', '.join(space.strength_labels)}")
+    tree.add(f"schedule: {', '.join(space.schedules)}")
+    return tree
+
+
+def _strength_words(part: Part) -> str:
+    return "published weights" if part.gradient_ratio is None else f"gradient ratio {part.gradient_ratio:g}"
+
+
+def _add_terms(tree: Tree, space: Space) -> None:
+    for slot in space.slots:
+        tree.add(_slot_branch(slot))
+    tree.add(f"gradient_ratio: {space.gradient_ratio}")
+    tree.add(f"schedule: {', '.join(space.schedules)}")
+    tree.add(f"level_weighting: {', '.join(space.level_weighting)}")
+    tree.add(f"adapter: {', '.join(space.adapters)}")
+    if space.levels != (ALL_LEVELS,):
+        tree.add(f"levels: {', '.join(map(levels_label, space.levels))}")
 
 
 def _slot_branch(slot: Slot) -> Tree:

@@ -15,10 +15,11 @@ from autokd.config.examples import or_example
 from autokd.config.layouts import KNOWN_LAYOUTS, with_layout
 from autokd.config.model import RunConfig
 from autokd.config.problems import located_error
+from autokd.config.space_section import default_space
 from autokd.documents import Document, Location, load_document
 from autokd.errors import one_of
 from autokd.files import name_problem
-from autokd.space import Space, space_from_document
+from autokd.space import AnySpace, read_space
 
 
 def load_config(path_or_text: str | Path) -> RunConfig:
@@ -62,7 +63,7 @@ def load_config(path_or_text: str | Path) -> RunConfig:
     return config
 
 
-def load_space(path_or_text: str | Path) -> Space:
+def load_space(path_or_text: str | Path) -> AnySpace:
     """Read the section ``space`` of a config file, whose other sections may be missing.
 
     Args:
@@ -84,12 +85,12 @@ def load_space(path_or_text: str | Path) -> Space:
     return space
 
 
-def _read_space(document: Document) -> Space:
+def _read_space(document: Document) -> AnySpace:
     if not isinstance(document.data, dict):
         raise document.error((), "a config file is a mapping with the keys data, teacher and student, and maybe space.")
     if document.data.get("space") is None:
-        return space_from_document(Document({}, document.source))
-    return space_from_document(document.at("space"))
+        return default_space()
+    return read_space(document.at("space"))
 
 
 def _require_layout(document: Document) -> None:

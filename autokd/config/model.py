@@ -13,6 +13,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from typing_extensions import Self
 
 from autokd.config.cache import CacheConfig
 from autokd.config.data import Data
@@ -20,25 +21,44 @@ from autokd.config.detectors import Detector, Teachers, TeacherWeights, with_fra
 from autokd.config.layouts import with_layout
 from autokd.config.proxy import ProxyRecipe
 from autokd.config.recipes import FullRecipe
-from autokd.config.section import DistillerName, Section, Seeds
+from autokd.config.section import PORTFOLIO, QueuedName, Section, Seeds
 from autokd.config.space_section import SpaceSection, default_space
+from autokd.errors import name_list
 from autokd.files import name_problem
+
+FOLLOW_FROM_BUDGET = frozenset(
+    {"trials", "enqueue_gradient_ratio", "pruner", "finalists", "finalist_seeds", "full_finalists", "promote_after"}
+)
+"""Keys of ``search`` that a budget makes superfluous."""
+DEFAULT_BUDGET = 10.0
+"""Full trainings that a search costs if the file says nothing about it."""
 
 
 class SearchConfig(Section):
     """The search: its sampler, its budget, the selection of finalists."""
 
+    written_if_set: ClassVar[frozenset[str]] = frozenset({"budget", "portfolio_without", "learn_from"})
+
+    budget: Annotated[float, Field(ge=2, le=10_000)] | None = None
+    """Cost of the search in full trainings, split between rungs and a race of full trainings (docs/judging.md); trials,
+    their length and finalists follow from it. null: `trials` proxies and `finalists`, as these keys say. Left out: 10
+    if the file gives no section `proxy` and none of the keys that follow from a budget, else null."""
     sampler: Literal["mcts", "tpe", "nsga2", "gp", "random"] = "mcts"
     """Sampler that suggests the next spec: AutoKD's tree search, or one of Optuna's."""
-    prior: Literal["published", "none"] = "published"
-    """Prior of `mcts` over options: how often published distillers use them, or none; it fades with an option's
-    trials."""
+    prior: Literal["portfolio", "published", "none"] = "portfolio"
+    """Prior of `mcts` over options: what they were worth over recorded pairs (in a space of parts), how often published
+    distillers use them (which `portfolio` means in other spaces), or none; it fades with an option's trials."""
     trials: PositiveInt = 40
     """Number of specs to evaluate. Duplicates take their outcome from the database and do not count."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the sampler; equal seeds and equal histories of trials give equal suggestions."""
-    enqueue: tuple[DistillerName, ...] = ("fitnet", "pkd", "cwd")
-    """Distillers that are tried first, presets or YAML files; they count as trials."""
+    enqueue: tuple[QueuedName, ...] = (PORTFOLIO,)
+    """Distillers that are tried first, presets or YAML files; they count as trials. `portfolio`: those that were best
+    over recorded pairs (in a space without `parts`: fitnet, pkd, cwd)."""
+    portfolio_without: tuple[str, ...] = ()
+    """Recorded pairs that the portfolio leaves out, such as one on which this search is to be judged."""
+    learn_from: tuple[str, ...] = ()
+    """Earlier runs, as run directories or addresses of databases, whose distillers join the portfolio and the prior."""
     enqueue_gradient_ratio: PositiveFloat = 40.0
     """Gradient ratio of each enqueued distiller, shared by its terms."""
     pruner: Literal["none", "median", "percentile", "halving", "hyperband"] = "none"
@@ -63,6 +83,25 @@ class SearchConfig(Section):
         if finalists is not None and count > finalists:
             raise ValueError(f"found {count} of {finalists} finalists. Give at most {finalists}, or raise 'finalists'")
         return count
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> Self:
+        given = sorted(self.model_fields_set & FOLLOW_FROM_BUDGET)
+        if self.budget is not None and given:
+            raise ValueError(
+                f"found budget {self.budget:g} beside {name_list(given)}, which follow from a budget. Leave out the "
+                "one or the other"
+            )
+        return self
+
+    def unwritten(self) -> set[str]:
+        """As for every section; with a budget, the keys that follow from it are left out too."""
+        return super().unwritten() | (FOLLOW_FROM_BUDGET if self.budget is not None else set())
+
+    @property
+    def named_distillers(self) -> tuple[str, ...]:
+        """Presets and files of ``enqueue``."""
+        return tuple(name for name in self.enqueue if name != PORTFOLIO)
 
 
 class RuntimeConfig(Section):
@@ -115,7 +154,7 @@ class RunConfig(Section):
     student: Detector
     """Detector that learns."""
     space: SpaceSection = Field(default_factory=default_space)
-    """Tree of choices; left out: the default space."""
+    """Tree of choices; left out: sums of all published parts and free terms."""
     search: SearchConfig = SearchConfig()
     """Sampler, budget and finalists."""
     proxy: ProxyRecipe = ProxyRecipe()

@@ -24,8 +24,9 @@ _INTRODUCTION = """\
 A YAML file with the data, the detectors, the space of distillers to search, and the recipes of trainings. Only `data`,
 `teacher` and `student` are required. Unknown keys are errors; every error names its line. Paths are relative to the
 working directory; `~` and environment variables in them are expanded. Keys of every recipe that `proxy` leaves out are
-taken from `full`, apart from `epochs`. The section `space` is described at the head of `autokd/space/parse.py`; its
-operators are listed in [operators.md](operators.md). `autokd space CONFIG.yaml` shows the tree that a file describes.
+taken from `full`, apart from `epochs`. The section `space` is described at the heads of `autokd/space/part_parse.py`
+(sums of published parts, the default) and `autokd/space/parse.py` (terms of operators, which
+[operators.md](operators.md) lists). `autokd space CONFIG.yaml` shows the tree that a file describes.
 
 `teacher` is one section, or a list of them. `teacher_weights` gives the weights of several teachers' losses: `equal`
 (the default), `gap`, `gradient`, or a list of positive numbers, one per teacher:

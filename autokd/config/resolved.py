@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from autokd.config.model import RunConfig
+from autokd.config.model import DEFAULT_BUDGET, FOLLOW_FROM_BUDGET, RunConfig
 from autokd.config.proxy import DEFAULT_IMAGES, ProxyRecipe, WarmStart
 from autokd.config.recipes import FullRecipe, Recipe
 from autokd.errors import ConfigError
+from autokd.jobs import NO_DISTILLATION
 
 _R = TypeVar("_R", bound=Recipe)
 _LENGTHS = ("epochs", "steps", "images")
@@ -100,8 +101,20 @@ def complete_recipes(config: RunConfig, student: StudentRecipes | None = None) -
     full = _filled(config.full, found.full, {"from_student_config": False})
     proxy = _filled(config.proxy, found.proxy, given_to_proxy(config))
     proxy = proxy.model_copy(update={"warm_start": _warm_start(config.proxy.warm_start, full)})
-    sections = {name: getattr(config, name) for name in RunConfig.model_fields}
+    search = config.search
+    if _leaves_the_search_open(config):
+        search = search.model_copy(update={"budget": DEFAULT_BUDGET})
+    if search.budget is not None and "baselines" not in config.full.model_fields_set:
+        # What a search must beat stands in its race, which is cheaper than to train it with every seed.
+        full = full.model_copy(update={"baselines": (NO_DISTILLATION,)})
+    sections = {name: getattr(config, name) for name in RunConfig.model_fields} | {"search": search}
     return ResolvedConfig(**sections | {"full": full, "proxy": proxy, "notes": found.notes})
+
+
+def _leaves_the_search_open(config: RunConfig) -> bool:
+    """Return whether a file says nothing about how trials are judged, so that a budget decides."""
+    given = config.search.model_fields_set
+    return "proxy" not in config.model_fields_set and given.isdisjoint(FOLLOW_FROM_BUDGET | {"budget"})
 
 
 def _default_length(proxy: ProxyRecipe) -> dict[str, Any]:

@@ -28,6 +28,14 @@ def _known_distiller(name: str) -> str:
     raise ValueError(one_of(name, preset_names(), noun="preset") + " Or give a distiller's YAML file.")
 
 
+PORTFOLIO = "portfolio"
+"""Name in ``search.enqueue`` of the distillers that were best over recorded pairs."""
+
+
+def _known_first(name: str) -> str:
+    return name if name == PORTFOLIO else _known_distiller(name)
+
+
 def _known_baseline(name: str) -> str:
     if name == NO_DISTILLATION:
         return name
@@ -42,7 +50,7 @@ def _distinct_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 
-DistillerName = Annotated[str, AfterValidator(_known_distiller)]
+QueuedName = Annotated[str, AfterValidator(_known_first)]
 BaselineName = Annotated[str, AfterValidator(_known_baseline)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_distinct_seeds)]
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from autokd.config import RunConfig
+from autokd.config.section import PORTFOLIO
 from autokd.detectors.build import build_detector
 from autokd.detectors.capabilities import detector_family_of, taps_of, taps_of_teachers
 from autokd.detectors.framework import framework_of
@@ -16,12 +18,17 @@ from autokd.detectors.prediction_layout import unpaired_taps
 from autokd.detectors.resolve import resolve
 from autokd.errors import ConfigError, DetectorError, SpaceError
 from autokd.jobs import NO_DISTILLATION
+from autokd.portfolio import Portfolio, load_portfolio
 from autokd.presets import load_distiller, load_preset, preset_names
 from autokd.space import (
+    AnySpace,
     DataContent,
+    PartSpace,
     Space,
     decisions_of,
+    decisions_of_sum,
     lacks_of,
+    nearest_summand,
     restrict_to_counts,
     restrict_to_taps,
     with_offered_ratios,
@@ -29,6 +36,11 @@ from autokd.space import (
 from autokd.spec import Counts, DistillerSpec
 from autokd.spec.families import ANY_FAMILY, DetectorFamily, serves
 from autokd.spec.needs import UNKNOWN
+
+SHORT_SEARCH = 8
+"""Trials up to which a search tries the portfolio alone."""
+OPERATOR_QUEUE = ("fitnet", "pkd", "cwd")
+"""Presets that ``portfolio`` stands for in a space of operators, in which sums of parts have no place."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +61,37 @@ class Pair:
     family: DetectorFamily | None = None
     counts: Counts = UNKNOWN
 
-    def part_of(self, space: Space) -> tuple[Space, tuple[str, ...]]:
+    def part_of(self, space: AnySpace) -> tuple[AnySpace, tuple[str, ...]]:
         """Return the part of a space that can teach this pair, and a sentence for each option left out.
 
         Args:
-            space: the whole space of the configuration.
+            space: the whole space of the configuration. Published parts get the weights for the student's family.
 
         Raises:
             SpaceError: if nothing of it can.
         """
+        if isinstance(space, PartSpace):
+            return self._sums_of(space)
+        return self._terms_of(space)
+
+    def _sums_of(self, space: PartSpace) -> tuple[PartSpace, tuple[str, ...]]:
+        own = space.for_detectors(self.family)
+        lacks = {part: self.lacks(DistillerSpec(part.terms)) for part in own.parts}
+        reasons = [f"preset '{part.preset}': {'; '.join(why)}" for part, why in lacks.items() if why]
+        free = own.free
+        if free is not None:
+            try:
+                free, more = self._terms_of(free)
+                reasons += [f"free terms: {reason}" for reason in more]
+            except SpaceError as error:
+                free = None
+                reasons.append(f"free terms: {error}")
+        supplied = tuple(part for part, why in lacks.items() if not why)
+        if not supplied and free is None:
+            raise SpaceError("This pair supplies no part of the space: " + "; ".join(dict.fromkeys(reasons)) + ".")
+        return replace(own, parts=supplied, free=free, document=None), tuple(dict.fromkeys(reasons))
+
+    def _terms_of(self, space: Space) -> tuple[Space, tuple[str, ...]]:
         supplied, reasons = restrict_to_taps(space, self.student, *self.teachers, unpaired=self.unpaired)
         taught, more = restrict_to_counts(supplied, self.counts)
         return taught, reasons + more
@@ -180,37 +214,70 @@ class FirstTrials:
     Args:
         decisions: name -> its decisions in the space.
         notes: a sentence for each of the others, why it is not tried first.
+        of_portfolio: names that are of the portfolio.
     """
 
     decisions: Mapping[str, Mapping[str, Any]]
     notes: tuple[str, ...]
+    of_portfolio: frozenset[str] = frozenset()
+
+    def for_trials(self, num_trials: int) -> Mapping[str, Mapping[str, Any]]:
+        """Return the decisions with which a search of some length begins.
+
+        A long search leaves a third of its trials to the sampler; a short one tries the portfolio alone.
+
+        Args:
+            num_trials: number of trials.
+        """
+        most = num_trials if num_trials <= SHORT_SEARCH else math.ceil(2 * num_trials / 3)
+        kept = set([name for name in self.decisions if name in self.of_portfolio][:most])
+        return {name: found for name, found in self.decisions.items() if name in kept or name not in self.of_portfolio}
 
 
-def first_trials(config: RunConfig, pair: Pair, space: Space) -> FirstTrials:
-    """Look up the enqueued distillers, all at one gradient ratio, in the part of the space that the pair supplies.
+def first_trials(config: RunConfig, pair: Pair, space: AnySpace, portfolio: Portfolio | None = None) -> FirstTrials:
+    """Look up the enqueued distillers in the part of the space that the pair supplies.
+
+    Presets are taken at one gradient ratio, or at the nearest that the space offers.
 
     Args:
         config: the configuration, with ``search.enqueue``.
         pair: what its detectors supply.
         space: the part of the space that the pair supplies.
+        portfolio: distillers that ``portfolio`` stands for; None: those of AutoKD's own portfolio.
 
     Returns:
         Those that the space offers, and sentences on the others.
     """
-    decisions, notes = {}, []
+    decisions: dict[str, Mapping[str, Any]] = {}
+    notes: list[str] = []
+    of_portfolio: set[str] = set()
     for name in config.search.enqueue:
-        spec = load_distiller(name, pair.family).with_gradient_ratio(config.search.enqueue_gradient_ratio)
-        if lacks := pair.lacks(spec):
-            notes.append(f"search.enqueue: {name} is not tried first: {'; '.join(lacks)}. Leave it out.")
+        if name == PORTFOLIO and isinstance(space, PartSpace):
+            queue = (portfolio or load_portfolio().without(config.search.portfolio_without)).queue(space)
+            decisions |= {each.name: decisions_of_sum(space, each.summands) for each in queue}
+            of_portfolio |= {each.name for each in queue}
             continue
-        try:
-            decisions[name] = decisions_of(space, with_offered_ratios(space, spec))
-        except SpaceError as error:
-            notes.append(
-                f"search.enqueue: {name} is not tried first, it lies outside the space: {error} Offer that in 'space', "
-                "or leave the name out."
-            )
-    return FirstTrials(decisions, tuple(notes))
+        for preset in OPERATOR_QUEUE if name == PORTFOLIO else (name,):
+            spec = load_distiller(preset, pair.family)
+            if lacks := pair.lacks(spec):
+                notes.append(f"search.enqueue: {preset} is not tried first: {'; '.join(lacks)}. Leave it out.")
+                continue
+            try:
+                decisions[preset] = _decisions_of(preset, spec, space, config.search.enqueue_gradient_ratio)
+            except SpaceError as error:
+                notes.append(
+                    f"search.enqueue: {preset} is not tried first, it lies outside the space: {error} Offer that in "
+                    "'space', or leave the name out."
+                )
+    return FirstTrials(decisions, tuple(notes), frozenset(of_portfolio))
+
+
+def _decisions_of(name: str, spec: DistillerSpec, space: AnySpace, gradient_ratio: float) -> Mapping[str, Any]:
+    if not isinstance(space, PartSpace):
+        return decisions_of(space, with_offered_ratios(space, spec.with_gradient_ratio(gradient_ratio)))
+    if name in preset_names():
+        return decisions_of_sum(space, [nearest_summand(space, name, gradient_ratio)])
+    return decisions_of(space, spec)
 
 
 def family_notes(specs: Iterable[DistillerSpec], family: str | None) -> tuple[str, ...]:

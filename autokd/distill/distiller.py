@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -311,6 +312,16 @@ class Distiller(nn.Module):
         states = zip(self._relative, self.balance.is_active, strict=True)
         return tuple(self.names[i] for i, is_active in states if not is_active)
 
+    def gradient_shares(self) -> dict[str, float]:
+        """Return each measured term's share of the gradient, ||term|| / (||task|| + ||term||), as last measured.
+
+        The factor of the term is in it, that of the schedule is not. Terms without a measurement are left out.
+        """
+        if self.balance is None:
+            return {}
+        shares = zip(self._relative, self.balance.latest_shares, strict=True)
+        return {self.names[i]: share for i, share in shares if math.isfinite(share)}
+
     @property
     def is_inactive(self) -> bool:
         """Whether every term is inactive: the loss has been 0 in every step."""
@@ -328,6 +339,7 @@ class Distiller(nn.Module):
                 "has_begun": self.balance.has_begun,
                 "is_pending": self.balance.is_pending,
                 "is_active": self.balance.is_active,
+                "latest_shares": self.balance.latest_shares,
             }
         return state
 

@@ -100,6 +100,14 @@ class TeacherEnsemble(nn.Module):
             f"{name}/{term}" for name, distiller in self.named_distillers() for term in distiller.inactive_terms
         )
 
+    def gradient_shares(self) -> dict[str, float]:
+        """Return the shares of every teacher's terms, "teacher 1/feature_map.l2": ``Distiller.gradient_shares``."""
+        return {
+            f"{name}/{term}": share
+            for name, distiller in self.named_distillers()
+            for term, share in distiller.gradient_shares().items()
+        }
+
     @property
     def is_inactive(self) -> bool:
         """Whether every term of every teacher is inactive."""

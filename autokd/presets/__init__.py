@@ -6,6 +6,7 @@ detectors (``autokd.spec.families``); the pair's family, its student's, chooses 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from autokd.documents import load_document
@@ -21,6 +22,7 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 
 
+@lru_cache(maxsize=256)  # specs are frozen, and YAML with line numbers takes tens of milliseconds to read
 def load_preset(name: str, family: str | None = None) -> DistillerSpec:
     """Return a published distiller, with the weights that were published for a family of detectors.
 

@@ -6,12 +6,13 @@
 from autokd.report.comparison_picture import draw_comparison
 from autokd.report.curve import search_curve
 from autokd.report.drawing import draw_box
-from autokd.report.gather import SCORE_THRESHOLD, entries_of, gather, trials_of
+from autokd.report.gather import SCORE_THRESHOLD, entries_of, gather
 from autokd.report.headline import Headline, headline
 from autokd.report.page import render_report
 from autokd.report.pictures import Boxes, ComparisonImage, draw_panels, open_image
 from autokd.report.run_comparison import RunComparison, compare_runs
 from autokd.report.tree import draw_tree
+from autokd.report.trials import TrialReader, trials_of
 from autokd.report.view import EntryView, FidelityPoint, ReportData, SearchView, TrialView, best_trial
 from autokd.report.write import results_markdown, results_table, write_report
 
@@ -25,6 +26,7 @@ __all__ = [
     "ReportData",
     "RunComparison",
     "SearchView",
+    "TrialReader",
     "TrialView",
     "best_trial",
     "compare_runs",

@@ -12,20 +12,19 @@ from autokd.errors import AutoKDError
 from autokd.metrics import SIZES, TEST_AP, part_of, size_ap
 from autokd.report.pictures import ComparisonImage
 from autokd.report.statistics import summarize
+from autokd.report.trials import trials_of
 from autokd.report.view import (
     EntryView,
     FidelityPoint,
     ReportData,
     SearchView,
-    TrialStatus,
     TrialView,
 )
 from autokd.spec import DistillerSpec, formula_lines
-from autokd.storage import Entry, Results, RunDirectory, SearchSummary, StudyFacts, TrialRecord, read_record
+from autokd.storage import Entry, Results, RunDirectory, SearchSummary, StudyFacts
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.trial import FrozenTrial
 
 SCORE_THRESHOLD = 0.3
 """Least score of a detection that a picture shows."""
@@ -76,19 +75,6 @@ def gather(
     )
 
 
-def trials_of(study: optuna.Study) -> tuple[TrialView, ...]:
-    """Return the study's trials in order; enqueued ones that have not started are left out.
-
-    Args:
-        study: study of the search.
-    """
-    from optuna.trial import TrialState
-
-    frozen = [trial for trial in study.get_trials(deepcopy=False) if trial.state is not TrialState.WAITING]
-    records = {trial.number: read_record(trial) for trial in frozen}
-    return tuple(_trial_view(trial, records[trial.number], records) for trial in frozen)
-
-
 def entries_of(results: Results) -> tuple[EntryView, ...]:
     """Return the rows of the results, with NaN for unknown numbers.
 
@@ -110,42 +96,6 @@ def fidelity_of(results: Results) -> tuple[FidelityPoint, ...]:
         if entry.proxy_reward is not None and summary is not None and not entry.is_inactive:
             points.append(FidelityPoint(entry.name, entry.proxy_reward, summary.mean))
     return tuple(points)
-
-
-def _trial_view(trial: FrozenTrial, record: TrialRecord, records: Mapping[int, TrialRecord]) -> TrialView:
-    from optuna.distributions import CategoricalDistribution
-
-    path = tuple(
-        (name, str(answer))
-        for name, answer in trial.params.items()
-        if isinstance(trial.distributions[name], CategoricalDistribution)
-    )
-    # A duplicate of a trial that failed may have no outcome of its own; that of the other says why.
-    original = records.get(record.reused_from) if record.reused_from is not None else None
-    outcome = record.outcome or (original.outcome if original is not None else None)
-    metrics = {} if outcome is None else {n: float(v) for n, v in outcome.metrics.items() if math.isfinite(v)}
-    return TrialView(
-        number=trial.number,
-        status=_status(trial),
-        value=record.value,
-        path=path,
-        formula=record.formula,
-        digest=record.digest,
-        preset=str(trial.user_attrs.get("preset", "")),
-        reused_from=record.reused_from,
-        cause="" if outcome is None else outcome.cause or "",
-        message="" if outcome is None else outcome.message,
-        metrics=metrics,
-        curve=tuple(sorted((int(step), float(value)) for step, value in trial.intermediate_values.items())),
-        seconds=0.0 if record.outcome is None else record.outcome.seconds,
-        inactive_terms=() if outcome is None else outcome.inactive_terms,
-        is_inactive=outcome is not None and outcome.is_inactive,
-    )
-
-
-def _status(trial: FrozenTrial) -> TrialStatus:
-    states: dict[str, TrialStatus] = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
-    return states.get(trial.state.name, "running")
 
 
 def _entry_view(entry: Entry) -> EntryView:
@@ -189,9 +139,26 @@ def _search_view(
         pruned=sum(trial.status == "pruned" for trial in trials),
         reused=sum(trial.reused_from is not None for trial in trials),
         seconds=results.search.seconds if results is not None else StudyFacts(study).seconds_used,
+        cost=_cost_words(results.search) if results is not None else "",
         direction="minimize" if study.direction.name == "MINIMIZE" else "maximize",
         none_value=0.0,
     )
+
+
+def _cost_words(search: SearchSummary) -> str:
+    """Return the cost of a search with a budget, and the gain in val AP that each full training and hour bought."""
+    if search.full_trainings is None:
+        return ""
+    words = f"It cost {search.full_trainings:.1f} full trainings"
+    hours = (search.training_seconds or 0.0) / 3600
+    if hours:
+        words += f" ({hours:.2f} hours of a worker)"
+    if search.gain_per_training is None:
+        return f"{words}."
+    words += f", which bought {search.gain_per_training:+.5f} val AP over none each"
+    if hours:
+        words += f", {search.gain_per_training * search.full_trainings / hours:+.4f} an hour"
+    return f"{words}."
 
 
 def _configuration(run_dir: Path) -> tuple[str, Mapping[str, Any]]:

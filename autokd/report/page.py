@@ -116,10 +116,16 @@ def _figures(data: ReportData) -> dict[str, go.Figure]:
 
 
 def _template():  # type: ignore[no-untyped-def]  # jinja2 is imported only where a page is written
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_asset("report.html.jinja"))
+    environment = Environment(
+        loader=PackageLoader("autokd.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.jinja")
 
 
 def _placeholder(name: str) -> str:

@@ -48,6 +48,8 @@ def race_words(race: Race | None) -> str:
     if race is None or not race.finalists:
         return "The finalists of the search have not raced yet."
     best = race.finalists[0]
+    if race.in_full:
+        return _words_in_full(race)
     words = f"{_count(len(race.finalists), 'finalist')}, {_count(len(race.rounds), 'round')} "
     words += f"({_count(race.trainings, 'proxy training')}): {race.verdict}. "
     words += f"The winner's trial had the reward {best.rewards[0]:+.3f}, which is biased upwards: it was selected by it"
@@ -60,6 +62,17 @@ def race_words(race: Race | None) -> str:
     if noise is not None and race.between is not None:
         words += f" Standard deviations: {noise:.3f} for the noise of a reward, {race.between:.3f} between distillers."
     return words
+
+
+def _words_in_full(race: Race) -> str:
+    best = race.finalists[0]
+    words = f"A race of {_count(race.trainings, 'full training')}, {_count(len(race.rounds), 'seed')}, beside none: "
+    words += f"{race.verdict}. Rewards are gains over none in val AP with the same seed"
+    if best.mean is not None:
+        words += f"; the first has {best.mean:+.4f} over {_count(len(best.seeds), 'seed')}"
+    if best.expected is not None and best.expected_deviation is not None:
+        words += f", {best.expected:+.4f} ± {best.expected_deviation:.4f} expected with a new seed"
+    return f"{words}."
 
 
 def finalist_rows(race: Race | None) -> list[FinalistRow]:

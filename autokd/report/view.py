@@ -120,6 +120,7 @@ class SearchView:
         pruned: number of trials that were pruned.
         reused: number of trials that took over the outcome of an equal one.
         seconds: wall time of the run.
+        cost: what a search with a budget cost, and what a full training bought, as a sentence; empty for others.
         direction: whether a greater value is better.
         value_meaning: word for the value of a trial.
         none_value: value of the training without distillation; None: the value is no difference to it.
@@ -131,6 +132,7 @@ class SearchView:
     pruned: int = 0
     reused: int = 0
     seconds: float = 0.0
+    cost: str = ""
     direction: Literal["maximize", "minimize"] = "maximize"
     value_meaning: str = "reward"
     none_value: float | None = None

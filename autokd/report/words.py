@@ -94,6 +94,8 @@ def search_words(data: ReportData) -> str:
     if best is not None:
         what = f", the enqueued preset {best.preset}" if best.preset else ""
         words += f" The best {search.value_meaning} is {best.value:.4g}, of trial {best.number}{what}."
+    if search.cost:
+        words += f" {search.cost}"
     return words
 
 

@@ -8,13 +8,14 @@ from autokd.runtime.choose import make_runtime
 from autokd.runtime.containment import run_guarded
 from autokd.runtime.contract import WAIT, Driver, Runtime, Wait
 from autokd.runtime.local import InProcessRuntime
-from autokd.runtime.ray.submission import follow_job, job_status, stop_job, submit_job
+from autokd.runtime.ray.submission import JobServer, follow_job, job_status, stop_job, submit_job
 from autokd.runtime.simulated import SimulatedRuntime
 
 __all__ = [
     "WAIT",
     "Driver",
     "InProcessRuntime",
+    "JobServer",
     "Runtime",
     "SimulatedRuntime",
     "Wait",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,29 +27,32 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from autokd.config import SearchConfig
+from autokd.portfolio import Portfolio, load_portfolio, portfolio_prior
 from autokd.presets import load_preset, preset_names
 from autokd.search.mcts import MCTSSampler
 from autokd.search.prior import published_prior
+from autokd.space import FREE, PartSpace
 
 if TYPE_CHECKING:
-    from autokd.space import Space
+    from autokd.space import AnySpace
 
 
-def make_sampler(config: SearchConfig, space: Space | None = None, family: str | None = None) -> BaseSampler:
+def make_sampler(
+    config: SearchConfig, space: AnySpace | None = None, family: str | None = None, portfolio: Portfolio | None = None
+) -> BaseSampler:
     """Return the sampler that ``config.sampler`` names, seeded by ``config.seed``.
 
     Args:
         config: the section "search" of a configuration.
         space: the space that the prior of the tree search is counted for; None: no prior.
         family: family of the pair's student, whose presets the prior counts; None: each preset's default.
+        portfolio: recorded distillers, whose options the prior knows; None: AutoKD's own portfolio.
 
     Returns:
         An Optuna sampler whose suggestions are a function of the seed and the study's history alone.
     """
     if config.sampler == "mcts":
-        prior = None
-        if space is not None and config.prior == "published":
-            prior = published_prior(space, (load_preset(name, family) for name in preset_names()))
+        prior = None if space is None else _prior(config, space, family, portfolio)
         return MCTSSampler(config.seed, role=decision_role, prior=prior)
     return TrialSeededSampler(_BUILDERS[config.sampler], config.seed)
 
@@ -57,8 +60,8 @@ def make_sampler(config: SearchConfig, space: Space | None = None, family: str |
 def decision_role(name: str) -> str:
     """Return the role of a decision of the space: "t2.distance(kl|l2)" -> "distance".
 
-    An operator has one meaning in every term and in every part of its slot, so decisions share what is learned about
-    it.
+    An operator has one meaning in every term and in every part of its slot, and a part in every place of a sum, so
+    decisions share what is learned about it.
 
     Args:
         name: the decision's parameter name: term, slot, and in parentheses the offered part of the slot.
@@ -66,7 +69,24 @@ def decision_role(name: str) -> str:
     Returns:
         The slot.
     """
-    return re.sub(r"^t\d+\.|\(.*\)$", "", name)
+    return re.sub(r"^[tp]\d+\.|\(.*\)$", "", name)
+
+
+def _prior(
+    config: SearchConfig, space: AnySpace, family: str | None, portfolio: Portfolio | None
+) -> Mapping[str, float] | None:
+    if config.prior == "none":
+        return None
+    presets = [load_preset(name, family) for name in preset_names()]
+    if not isinstance(space, PartSpace):
+        return published_prior(space, presets)
+    # Of free terms little is recorded: their options have the counts of the published ones in either case.
+    of_free = {} if space.free is None else published_prior(space.free, presets)
+    counted = {f"{FREE}.{option}": opinion for option, opinion in of_free.items()}
+    if config.prior == "published":
+        return counted
+    known = portfolio or load_portfolio().without(config.portfolio_without)
+    return {**counted, **portfolio_prior(space, known.records)}
 
 
 def make_pruner(config: SearchConfig) -> BasePruner:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from optuna import Trial
 
-    from autokd.space import Space
+    from autokd.space import AnySpace
     from autokd.spec import DistillerSpec
 
 
@@ -33,7 +33,7 @@ class TrialChooser:
         return self.trial.suggest_float(name, low, high, log=log)
 
 
-def suggest(trial: Trial, space: Space) -> DistillerSpec:
+def suggest(trial: Trial, space: AnySpace) -> DistillerSpec:
     """Walk the space decision by decision and return the spec at which the walk ends.
 
     Args:

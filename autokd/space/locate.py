@@ -68,7 +68,7 @@ def _paths_of(space: Space, spec: DistillerSpec) -> list[Path]:
         raise SpaceError(
             f"the spec has {len(exact.terms)} terms; the space takes {space.min_terms} to {space.max_terms}."
         )
-    paths = [_path_of(space, term, i) for i, term in enumerate(exact.terms)]
+    paths = [path_of(space, term, i) for i, term in enumerate(exact.terms)]
     for i, path in enumerate(paths):
         if path in paths[:i] and not _has_free_numbers(space, path):
             raise SpaceError(
@@ -82,7 +82,17 @@ def _has_free_numbers(space: Space, path: Path) -> bool:
     return any(slot.option(label).free for slot, label in zip(space.slots, path, strict=True))
 
 
-def _path_of(space: Space, term: TermSpec, index: int) -> Path:
+def path_of(space: Space, term: TermSpec, index: int) -> Path:
+    """Return the path of a term through the slots.
+
+    Args:
+        space: the space that offers the options.
+        term: a canonical term.
+        index: its number in its distiller, for errors.
+
+    Raises:
+        SpaceError: if it has none; the message names the first thing that is not offered.
+    """
     where = f"terms[{index}]"
     if term.weight.kind != "relative":
         raise SpaceError(

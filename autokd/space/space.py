@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from autokd.errors import SpecError
+from autokd.space.chooser import Chooser, RandomChooser
 from autokd.space.domains import Domain, Range
 from autokd.space.slots import Option, Path, Slot
 from autokd.spec import Counts, DistillerSpec, FlowState, Step, TermSpec, Weight, flow, operator_of
@@ -18,30 +18,6 @@ from autokd.spec.vocabulary import IDENTITY
 
 if TYPE_CHECKING:
     import numpy
-
-
-class Chooser(Protocol):
-    """Makes the decisions of a walk: an Optuna trial, a random generator or a list of known decisions."""
-
-    def categorical(self, name: str, options: tuple[str, ...]) -> str:
-        """Return the choice of a decision.
-
-        Args:
-            name: the decision; decisions of one name always have the same options.
-            options: the alternatives, two or more.
-        """
-        ...
-
-    def number(self, name: str, low: float, high: float, *, log: bool) -> float:
-        """Return the number of a decision.
-
-        Args:
-            name: the decision; decisions of one name always have the same range.
-            low: least number allowed.
-            high: greatest number allowed.
-            log: whether the range is meant to be sampled uniformly in the logarithm.
-        """
-        ...
 
 
 class Successor(NamedTuple):
@@ -101,7 +77,7 @@ class Space:
         terms: list[TermSpec] = []
         taken: list[Path] = []
         for index in range(1, count + 1):
-            term, path = self._walk_term(chooser, f"t{index}", taken)
+            term, path = self.walk_term(chooser, f"t{index}", taken)
             terms.append(term)
             taken.append(path)
         return DistillerSpec(tuple(terms)).canonical()
@@ -112,7 +88,7 @@ class Space:
         Args:
             rng: source of random numbers.
         """
-        return self.walk(_RandomChooser(rng))
+        return self.walk(RandomChooser(rng))
 
     def level_weightings_of(self, source: Step) -> tuple[LevelWeighting, ...]:
         """Return the ways in which the levels of a term may share its weight.
@@ -179,7 +155,25 @@ class Space:
         # spaces stay equal. It lives as long as the space.
         return {}
 
-    def _walk_term(self, chooser: Chooser, prefix: str, taken: list[Path]) -> tuple[TermSpec, Path]:
+    def has_left(self, taken: Sequence[Path]) -> bool:
+        """Return whether a term is left that is none of those taken.
+
+        Args:
+            taken: paths of the other terms of the distiller.
+        """
+        return bool(self._offered(0, FlowState(), (), taken))
+
+    def walk_term(self, chooser: Chooser, prefix: str, taken: Sequence[Path]) -> tuple[TermSpec, Path]:
+        """Make the decisions of one term.
+
+        Args:
+            chooser: is asked once a decision.
+            prefix: beginning of the decisions' names.
+            taken: paths of the other terms of the distiller, which are not offered again.
+
+        Returns:
+            The term as chosen, not canonical, and its path.
+        """
         state = FlowState()
         path: Path = ()
         steps: list[Step] = []
@@ -308,16 +302,3 @@ def _choose_number(chooser: Chooser, name: str, domain: Domain) -> float:
         return float(domain.values[0])
     labels = tuple(f"{value:g}" for value in domain.values)
     return float(domain.values[labels.index(chooser.categorical(name, labels))])
-
-
-class _RandomChooser:
-    def __init__(self, rng: numpy.random.Generator) -> None:
-        self._rng = rng
-
-    def categorical(self, name: str, options: tuple[str, ...]) -> str:
-        return options[int(self._rng.integers(len(options)))]
-
-    def number(self, name: str, low: float, high: float, *, log: bool) -> float:
-        if log:
-            return math.exp(self._rng.uniform(math.log(low), math.log(high)))
-        return float(self._rng.uniform(low, high))

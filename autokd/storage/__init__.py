@@ -9,6 +9,7 @@ from autokd.storage.facts import PromotedStudent, StudyFacts
 from autokd.storage.heartbeat import heartbeat
 from autokd.storage.in_flight import Reclaimed, ask, is_in_flight, owner_of, reclaim_running
 from autokd.storage.patient import is_full
+from autokd.storage.progress import RunProgress, StageProgress
 from autokd.storage.record import TrialRecord, promoted_of, read_record, record_job, record_outcome
 from autokd.storage.results import (
     Entry,
@@ -38,7 +39,9 @@ __all__ = [
     "Results",
     "RunDirectory",
     "RunInfo",
+    "RunProgress",
     "SearchSummary",
+    "StageProgress",
     "StudentCard",
     "StudyFacts",
     "TeacherResult",

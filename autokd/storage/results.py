@@ -44,6 +44,12 @@ class SearchSummary(_Part):
     """Wall time of the run in seconds, over all times that it was resumed."""
     causes: dict[str, int] = Field(default_factory=dict)
     """Number of failed trials by cause."""
+    full_trainings: Number = None
+    """Cost of a search with a budget in full trainings, by epochs; None, and left out of the file, for others."""
+    training_seconds: Number = None
+    """Seconds that its trainings took, workers added; likewise."""
+    gain_per_training: Number = None
+    """Gain of the winner in mean val AP over none, divided by ``full_trainings``; likewise."""
 
 
 class TeacherResult(_Part):
@@ -158,6 +164,8 @@ class Race(_Part):
     """Mean reward of all trials, to which the expected rewards are shrunk."""
     between: Number = None
     """Standard deviation between distillers over all trials, with the noise subtracted."""
+    in_full: bool = False
+    """Whether it was one of full trainings, whose rewards are gains in val AP; left out of the file if it was not."""
 
 
 class ProxyFidelity(_Part):
@@ -215,10 +223,20 @@ class Results(_Part):
                 return entry
         raise KeyError(f"no entry {name!r}; there are {', '.join(entry.name for entry in self.entries)}.")
 
+    @property
+    def race_is_in_full(self) -> bool:
+        """Whether the race was one of full trainings."""
+        return self.race is not None and self.race.in_full
+
     def to_json(self) -> str:
         """Return the text of results.json."""
         empty = {name for name in ("teachers", "race") if not getattr(self, name)}
         data = self.model_dump(mode="json", by_alias=True, exclude=empty)
+        for name in ("full_trainings", "training_seconds", "gain_per_training"):
+            if data["search"][name] is None:
+                del data["search"][name]
+        if data.get("race") is not None and not self.race_is_in_full:
+            del data["race"]["in_full"]
         for entry in data["entries"]:
             if not entry["inactive_terms"]:
                 del entry["inactive_terms"], entry["is_inactive"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
-from autokd.jobs import RECURRING_CAUSES, Job, Outcome, Report, inactive_words, is_external
+from autokd.jobs import RECURRING_CAUSES, Job, Outcome, RecipeName, Report, inactive_words, is_external
 from autokd.runtime import WAIT, Wait
 from autokd.search import FORGET_ATTR, suggest
 from autokd.spec import formula
@@ -35,7 +35,7 @@ from autokd.study.trials import AskedTrial, EndedTrial, is_evaluated
 if TYPE_CHECKING:
     import optuna
 
-    from autokd.space import Space
+    from autokd.space import AnySpace
 
 MAX_REPEATS = 200
 """Number of duplicates in a row after which the space counts as exhausted."""
@@ -48,14 +48,18 @@ class SearchPlan:
     Args:
         num_trials: trials to evaluate in all, those of earlier processes included.
         calibration_trials: number of finished trials that fix the scales of the reward.
-        num_epochs: reports of one proxy training.
+        num_epochs: reports of one trial's training.
         seed: training seed of all trials.
+        recipe: recipe of the trials' trainings.
+        stop_after: epoch after which they are cut off; None: they run to their end.
     """
 
     num_trials: int
     calibration_trials: int
     num_epochs: int
     seed: int
+    recipe: RecipeName = "proxy"
+    stop_after: int | None = None
 
 
 class SearchDriver:
@@ -81,7 +85,7 @@ class SearchDriver:
     def __init__(
         self,
         study: optuna.Study,
-        space: Space,
+        space: AnySpace,
         reward: Reward,
         plan: SearchPlan,
         observer: Observer,
@@ -141,11 +145,16 @@ class SearchDriver:
         return bool(self._budget.others())
 
     def _job(self, asked: AskedTrial) -> Job:
-        return Job(f"trial-{asked.trial.number:05d}", asked.spec, "proxy", self._plan.seed, asked.promoted)
+        plan = self._plan
+        return Job(
+            f"trial-{asked.trial.number:05d}", asked.spec, plan.recipe, plan.seed, asked.promoted, plan.stop_after
+        )
 
     def _answer_duplicate(self, asked: AskedTrial) -> bool:
         """Answer a duplicate from the database, or let it wait for the equal trial that is in work."""
-        known = find_by_digest(self._study, asked.digest, seed=self._plan.seed, causes=RECURRING_CAUSES)
+        known = find_by_digest(
+            self._study, asked.digest, recipe=self._plan.recipe, seed=self._plan.seed, causes=RECURRING_CAUSES
+        )
         if known is not None:
             self._tell_reused(asked, known)
             return True

@@ -10,14 +10,14 @@ from dataclasses import replace
 from importlib import metadata
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from optuna.trial import TrialState
 
 from autokd.config import ResolvedConfig
 from autokd.detectors import detector_family_of, family_notes
 from autokd.files import copy_file_atomically, write_text_atomically
-from autokd.jobs import SEARCHED, Outcome, inactive_words
+from autokd.jobs import NO_DISTILLATION, SEARCHED, Outcome, inactive_words
 from autokd.metrics import TEST_AP, TRAIN_SECONDS, VAL_AP, class_ap, is_part, part_of, size_ap
 from autokd.spec import formula
 from autokd.storage import (
@@ -30,6 +30,7 @@ from autokd.storage import (
     read_record,
 )
 from autokd.study.context import FullResults, RunContext
+from autokd.study.cost import with_cost
 from autokd.study.distillers import NamedDistiller, best_on_val
 from autokd.study.fidelity import proxy_fidelity
 from autokd.study.framework_files import export_student
@@ -55,7 +56,7 @@ def write_results(run: RunContext, trained: FullResults) -> Results:
     winner = best_on_val(trained.distillers, trained.outcomes, seeds)
     results = Results(
         name=config.name,
-        search=search_summary(run.study, config.search.sampler, run.clock.seconds()),
+        search=with_cost(run, trained, search_summary(run.study, config.search.sampler, run.clock.seconds())),
         teacher=_teacher_result(run.preparation.score),
         teachers=tuple(map(_teacher_result, scores)) if len(scores) > 1 else (),
         entries=tuple(
@@ -166,13 +167,8 @@ def _notes(run: RunContext, trained: FullResults) -> tuple[str, ...]:
         notes.append(_teachers_note(run.config, run.preparation.scores))
     if run.config.search.promote_after is not None and run.study.get_trials(deepcopy=False):
         notes.append(_promotion_note(run.facts, trained.distillers))
-    gradient_ratio = run.config.full.baseline_gradient_ratio
-    if gradient_ratio == "published":
-        notes.append("The presets were trained with the weights of their papers.")
-    else:
-        notes.append(
-            f"The presets were trained at a gradient ratio of {gradient_ratio:g}, kept throughout the training."
-        )
+    if any(each.name not in (NO_DISTILLATION, SEARCHED) for each in trained.distillers):
+        notes.append(_ratio_note(run.config.full.baseline_gradient_ratio))
     specs = [each.spec for each in trained.distillers if each.spec is not None]
     notes += family_notes(specs, detector_family_of(run.config.student))
     for distiller in trained.distillers:
@@ -182,6 +178,12 @@ def _notes(run: RunContext, trained: FullResults) -> tuple[str, ...]:
             elif words := inactive_words(outcome):
                 notes.append(f"{distiller.name}: {outcome.job_id}: {words}")
     return tuple(notes)
+
+
+def _ratio_note(gradient_ratio: float | Literal["published"]) -> str:
+    if gradient_ratio == "published":
+        return "The presets were trained with the weights of their papers."
+    return f"The presets were trained at a gradient ratio of {gradient_ratio:g}, kept throughout the training."
 
 
 def _teachers_note(config: ResolvedConfig, scores: Sequence[TeacherScore]) -> str:

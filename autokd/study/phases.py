@@ -6,13 +6,15 @@ Each is a generator of drivers, so that workers live through all of them; ``phas
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from autokd.detectors import FirstTrials, detector_family_of
+from autokd.config import ResolvedConfig
+from autokd.detectors import FirstTrials
 from autokd.errors import AutoKDError
-from autokd.jobs import SEARCHED, Job, Outcome
-from autokd.space import Space, count_specs
+from autokd.jobs import Job, Outcome, RecipeName
+from autokd.space import AnySpace, size_words
 from autokd.study.context import SEARCH_SEED, FullResults, RunContext
-from autokd.study.distillers import NamedDistiller, baseline_distillers
+from autokd.study.distillers import NamedDistiller
 from autokd.study.driver import SearchDriver, SearchPlan
 from autokd.study.finalists import Finalist, best_trials, full_finalist_seed, reference_job
 from autokd.study.phased_driver import BatchDriver, Phases
@@ -22,37 +24,50 @@ from autokd.study.resume import enqueue_once, recover_trials
 from autokd.study.reward import Reward, reference_curve
 
 
-def search_phases(run: RunContext, space: Space, first: FirstTrials) -> Phases[FullResults]:
-    """Search, let the finalists race, train the winner in full beside the baselines.
+@dataclass(frozen=True)
+class Stage:
+    """The trainings by which trials are judged.
 
     Args:
-        run: the run.
-        space: the part of the space that the pair of detectors supplies.
-        first: trials to begin the search with.
+        reference: the training without distillation, against which they are compared.
+        num_trials: number of trials.
+        seed: training seed of all of them.
+        recipe: their recipe.
+        stop_after: epoch after which they are cut off; None: they run to their end.
     """
-    reward = yield from search(run, space, first)
-    winner = yield from race_finalists(run, reward)
-    distillers = baseline_distillers(run.config.full, detector_family_of(run.config.student))
-    if winner is not None:
-        distillers.append(NamedDistiller(SEARCHED, winner.spec, winner.promoted))
-    return (yield from train_in_full(run, distillers))
+
+    reference: Job
+    num_trials: int
+    seed: int
+    recipe: RecipeName
+    stop_after: int | None
 
 
-def search(run: RunContext, space: Space, first: FirstTrials) -> Phases[Reward]:
+def proxy_stage(config: ResolvedConfig) -> Stage:
+    """Return the trainings of a search by proxies.
+
+    Args:
+        config: the run's configuration.
+    """
+    return Stage(reference_job(SEARCH_SEED), config.search.trials, SEARCH_SEED, "proxy", None)
+
+
+def search(run: RunContext, space: AnySpace, first: FirstTrials, stage: Stage) -> Phases[Reward]:
     """Evaluate trials until the budget is spent; return the reward with its scales.
 
     Args:
         run: the run.
         space: space to search.
         first: trials to begin with.
+        stage: the trainings by which they are judged.
 
     Raises:
         AutoKDError: if the training without distillation fails, against which all trials are compared.
     """
     config = run.config
-    run.observer.say(f"space: {count_specs(space):,} distinct distillers (a range of numbers counts as one)")
-    outcomes = yield from run_jobs(run, "reference", [reference_job(SEARCH_SEED)])
-    none = outcomes[reference_job(SEARCH_SEED).id]
+    run.observer.say(size_words(space))
+    outcomes = yield from run_jobs(run, "reference", [stage.reference])
+    none = outcomes[stage.reference.id]
     if none.cause == "timeout":
         raise AutoKDError(
             f"The proxy without distillation, against which all trials are compared, ran out of time: {none.message} "
@@ -66,13 +81,20 @@ def search(run: RunContext, space: Space, first: FirstTrials) -> Phases[Reward]:
             "Lower the learning rate, or check the data."
         )
     reward = Reward(config.proxy.reward, reference_curve(none), run.facts.reward_scales)
-    plan = SearchPlan(config.search.trials, config.proxy.calibration_trials, reward.num_epochs, SEARCH_SEED)
+    plan = SearchPlan(
+        stage.num_trials,
+        config.proxy.calibration_trials,
+        reward.num_epochs,
+        stage.seed,
+        stage.recipe,
+        stage.stop_after,
+    )
     # Before the driver is made, which counts the trials in flight.
     untold = recover_trials(run.study, run.directory.owner)
     driver = SearchDriver(run.study, space, reward, plan, run.observer, run.directory.owner, _promotion(run))
     for record in untold:
         driver.recover(record)
-    enqueue_once(run.study, first.decisions)
+    enqueue_once(run.study, first.for_trials(stage.num_trials))
     yield driver
     return driver.finish()
 
@@ -123,15 +145,19 @@ def train_in_full(run: RunContext, distillers: Sequence[NamedDistiller]) -> Phas
 def run_jobs(run: RunContext, name: str, jobs: Iterable[Job]) -> Phases[dict[str, Outcome]]:
     """Run a list of jobs, except those whose outcome the database holds; return all outcomes by job id.
 
-    A training whose files are gone counts as not done.
+    A training whose files are gone counts as not done, unless it was cut off: its metrics are all that counts, and its
+    checkpoint goes once it is continued or not promoted.
 
     Args:
         run: the run.
         name: name of the stage, for the observer.
         jobs: jobs to run.
     """
+    jobs = list(jobs)
+    cut_off = {job.id for job in jobs if job.stop_after is not None}
     finished = run.facts.finished_outcomes().items()
-    known = {job_id: outcome for job_id, outcome in finished if outcome.has_files(run.directory.path)}
+    folder = run.directory.path
+    known = {job_id: outcome for job_id, outcome in finished if job_id in cut_off or outcome.has_files(folder)}
     batch = BatchDriver(name, jobs, known, run.facts.add_job_outcome, run.observer)
     if batch.is_missing_any:
         yield batch

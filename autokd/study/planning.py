@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,14 +13,14 @@ import torch
 
 from autokd.config import ResolvedConfig, RunConfig
 from autokd.data import Datasets, content_of, load_datasets
-from autokd.detectors import check_trainable, detector_family_of, pair_of, resolve, try_detectors
+from autokd.detectors import check_trainable, detector_family_of, first_trials, pair_of, resolve, try_detectors
 from autokd.files import make_private_folder
 from autokd.jobs import NO_DISTILLATION, WorkerResources
-from autokd.presets import load_distiller
 from autokd.runtime.resources import divide, num_local_cores, own_resources
-from autokd.space import DataContent
+from autokd.space import DataContent, spec_of
 from autokd.spec import DistillerSpec
 from autokd.study.bill import Bill, Phase
+from autokd.study.budget import split_budget
 from autokd.study.cache_folder import require_cache
 from autokd.study.distillers import baseline_distillers
 from autokd.study.planned_places import with_cheapest_places
@@ -130,11 +131,9 @@ def measured_distillers(config: ResolvedConfig, content: DataContent) -> dict[st
     """
     pair = pair_of(config, content)
     found: dict[str, DistillerSpec] = {}
-    for name in config.search.enqueue[:MEASURED_DISTILLERS]:
-        spec = load_distiller(name, pair.family).with_gradient_ratio(config.search.enqueue_gradient_ratio)
-        if not pair.lacks(spec):
-            found[Path(name).stem] = spec
     space, _ = pair.part_of(config.space)
+    for name, decisions in list(first_trials(config, pair, space).decisions.items())[:MEASURED_DISTILLERS]:
+        found[Path(name).stem] = spec_of(space, decisions)
     rng = np.random.default_rng(0)
     return found | {f"sample {number}": space.sample(rng) for number in range(1, SAMPLES + 1)}
 
@@ -178,21 +177,23 @@ class _Counting:
         turn = "teacher.checkpoint, or teacher.train.epochs" if trains else ""
         yield Phase("teacher", len(config.teachers), images + measured, seconds, seconds, turn=turn)
         yield self._outputs()
-        if (warm := config.proxy.warm_start) is not None and warm.epochs > 0:
+        searches_by_proxies = config.search.budget is None
+        if (warm := config.proxy.warm_start) is not None and warm.epochs > 0 and searches_by_proxies:
             seeds, length = self._needs.num_seeds("proxy"), self._warm_length()
             one_s = self._costs.recipes["full"].none.seconds(length.steps) * self._area_factor()
             yield Phase("warm starts", seeds, seeds * length.images, seeds * one_s, seeds * one_s, turn="warm_start")
 
     def _outputs(self) -> Phase:
         views, seconds, disk = 0, 0.0, 0
-        for need in self._needs.caches():
+        for need in self._needs.caches(searches=self._config.search.budget is None):
             copies = self._needs.num_seeds(need.recipe) if need.is_a_seeds else 1
             for position in range(len(self._config.teachers)):
                 views += copies * need.num_views
                 seconds += copies * need.num_views * self._image_s(position, need)
                 disk += copies * need.num_views * self._bytes(position, need)
         proxy = self._config.proxy
-        if proxy.subset_rule == "k_center" and proxy.subset < 1 and not self._needs.holds_all("proxy"):
+        by_features = self._config.search.budget is None and proxy.subset_rule == "k_center" and proxy.subset < 1
+        if by_features and not self._needs.holds_all("proxy"):
             more = self._sizes.train * self._needs.num_views("proxy")
             views, seconds = views + more, seconds + more * min(self._costs.teacher_image_s.values())
         return Phase("teachers' outputs", len(self._config.teachers), views, seconds, seconds, disk, self._turn())
@@ -228,6 +229,9 @@ class _Counting:
     def search(self) -> Iterator[Phase]:
         """Yield the proxies: the search's, and those of the race if no finalist is eliminated."""
         search, proxy = self._config.search, self._config.proxy
+        if search.budget is not None:
+            yield self._budget(search.budget)
+            return
         length = recipe_length(proxy, self._sizes.train, self._sizes.turned)
         images, none_s = self._proxy(length, self._costs.recipes["proxy"].none)
         _, distilled_s = self._proxy(length, self._costs.recipes["proxy"].distilled)
@@ -239,6 +243,16 @@ class _Counting:
         if rounds:
             seconds = rounds * (none_s + finalists * distilled_s)
             yield self._phase("finalists' race", rounds * (1 + finalists), images, seconds, "search.finalist_seeds")
+
+    def _budget(self, budget: float) -> Phase:
+        """Return the rungs and the race as one phase, without the measurements at the rungs."""
+        config, costs = self._config, self._costs.recipes["full"]
+        length = recipe_length(config.full, self._sizes.train, self._sizes.turned)
+        split = split_budget(budget, length.epochs, len(config.full.seeds))
+        one_s = costs.start_s + costs.distilled.seconds(length.steps) + self._sizes.val * costs.val_image_s
+        trainings = 1 + split.candidates[0]
+        images = math.ceil(split.cost * length.images / trainings)
+        return self._phase("rungs and race", trainings, images, split.cost * one_s, "search.budget, full.epochs")
 
     def _proxy(self, length: Length, step: StepCost) -> tuple[int, float]:
         proxy, costs = self._config.proxy, self._costs.recipes["proxy"]

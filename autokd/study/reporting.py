@@ -13,10 +13,14 @@ from autokd.data import DetectionDataset, load_datasets
 from autokd.errors import AutoKDError
 from autokd.jobs import NO_DISTILLATION, JobId, Outcome
 from autokd.report import Boxes, ComparisonImage, write_report
+from autokd.report.gather import SCORE_THRESHOLD
+from autokd.report.pictures_file import save_pictures
 from autokd.storage import Results, RunDirectory, StudyFacts, open_existing
 
 NUM_IMAGES = 6
 """Number of pictures in a report."""
+NUM_PICTURES = 48
+"""Number of pictures of which pages can draw the boxes."""
 TEACHER_DETECTIONS = "teacher_detections_test.json"
 """File in the run directory: the teacher's detections on test, as COCO results."""
 
@@ -48,28 +52,35 @@ def write_run_report(directory: str | Path, *, cache_dir: Path, storage_url: str
         outcomes = StudyFacts(study).finished_outcomes()
         try:
             test = load_datasets(load_config(run.config_path).data, cache_dir, check=False).test
-            images = comparison_images(test, run.path, results, outcomes)
+            drawable = comparison_images(test, run.path, results, outcomes, NUM_PICTURES)
+            save_pictures(run.path, drawable, SCORE_THRESHOLD)
+            images = [drawable[i] for i in _evenly(len(drawable), NUM_IMAGES)]
         except (AutoKDError, OSError) as error:
             results = results.model_copy(update={"notes": (*results.notes, f"The pictures are left out: {error}")})
     return write_report(run.path, study, results, images=images)
 
 
 def comparison_images(
-    test: DetectionDataset, directory: Path, results: Results, outcomes: Mapping[str, Outcome]
+    test: DetectionDataset,
+    directory: Path,
+    results: Results,
+    outcomes: Mapping[str, Outcome],
+    count: int = NUM_IMAGES,
 ) -> list[ComparisonImage]:
-    """Return some test images with the boxes of the teacher, of "none" and of the winner (first seed).
+    """Return some test images with the boxes of the teacher, "none", the best other and the winner (first seed).
 
     Args:
         test: the test images.
         directory: run directory.
         results: results of the run.
         outcomes: outcome of each full training, by the id of its job.
+        count: number of images.
     """
     files: dict[str, Path] = {}
     teacher = directory / TEACHER_DETECTIONS
     if teacher.exists():
         files["teacher"] = teacher
-    for name in dict.fromkeys((NO_DISTILLATION, results.winner)):
+    for name in dict.fromkeys((NO_DISTILLATION, *_best_other(results), results.winner)):
         entry = next((entry for entry in results.entries if entry.name == name), None)
         if entry is None:
             continue
@@ -78,7 +89,17 @@ def comparison_images(
         if path is not None:
             files[name] = path
     found = {name: _by_image(path) for name, path in files.items()}
-    return [_picture(test, index, found) for index in _evenly(test.num_images, NUM_IMAGES)] if found else []
+    return [_picture(test, index, found) for index in _evenly(test.num_images, count)] if found else []
+
+
+def _best_other(results: Results) -> tuple[str, ...]:
+    """Return the name of the entry with the best mean val AP beside "none" and the winner, if there is one."""
+    rated = {
+        entry.name: sum(known) / len(known)
+        for entry in results.entries
+        if entry.name not in (NO_DISTILLATION, results.winner) and (known := [v for v in entry.val_ap if v is not None])
+    }
+    return (max(rated, key=lambda name: rated[name]),) if rated else ()
 
 
 def _picture(

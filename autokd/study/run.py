@@ -22,11 +22,12 @@ from autokd.detectors import (
 )
 from autokd.errors import AutoKDError, StorageError
 from autokd.jobs import NO_DISTILLATION
+from autokd.portfolio import Portfolio
 from autokd.presets import load_distiller
 from autokd.runtime import make_runtime
 from autokd.runtime.resources import has_local_gpus
 from autokd.search import make_pruner, make_sampler
-from autokd.space import Space
+from autokd.space import AnySpace
 from autokd.spec import DistillerSpec
 from autokd.storage import Results, RunDirectory, StudyFacts, heartbeat, open_study
 from autokd.study.contents import contents_of
@@ -34,13 +35,16 @@ from autokd.study.context import SEARCH_SEED, FullResults, RunContext
 from autokd.study.distillers import NamedDistiller, baseline_distillers
 from autokd.study.finish import write_results
 from autokd.study.full_disk import disks_explained, make_writable
+from autokd.study.learned import portfolio_of
 from autokd.study.limits import HardLimits
 from autokd.study.observer import Observer, SilentObserver
 from autokd.study.phased_driver import PhasedDriver, Phases
-from autokd.study.phases import search_phases, train_in_full
+from autokd.study.phases import train_in_full
 from autokd.study.planning import make_plan
 from autokd.study.preparing import prepare_run
+from autokd.study.progress import ProgressRecorder
 from autokd.study.resume import RunClock, claim_study, end_open_trials
+from autokd.study.strategy import search_phases
 from autokd.study.tracked_driver import TrackedDriver, run_summary
 from autokd.temporary import remove_abandoned
 from autokd.tracking import TrackedRun, Trackers, check_trackers, open_trackers
@@ -79,14 +83,15 @@ def run_search(
         AutoKDError: if the input is wrong, before anything is trained; its subclass names the kind.
     """
     check_trackers(trackers)
-    observer = observer or SilentObserver()
+    observer = ProgressRecorder(observer or SilentObserver())
     make_writable(cache_dir)
     config = resolve(config)
     content = content_of(config.data, cache_dir)
     check_trainable(config, content=content)
     pair = pair_of(config, content)
     space, reasons = pair.part_of(config.space)
-    first = first_trials(config, pair, space)
+    portfolio = portfolio_of(config, space)
+    first = first_trials(config, pair, space, portfolio)
     left_out = (f"left out of the space: {reason}" for reason in reasons)
     families = family_notes(_published(config, pair.family), pair.family)
     for note in (*config.notes, *left_out, *first.notes, *families):
@@ -98,8 +103,9 @@ def run_search(
         storage_url=storage_url,
         resume=resume,
         observer=observer,
-        proxy_seeds=(SEARCH_SEED,),
+        proxy_seeds=(SEARCH_SEED,) if config.search.budget is None else (),
         space=space,
+        portfolio=portfolio,
         forecast_s=0.0 if resume else forecast_s,
     ) as run:
         phases = search_phases(run, space, first)  # a generator: nothing has been trained yet
@@ -135,7 +141,7 @@ def run_distill(
         AutoKDError: if other input is wrong, before anything is trained.
     """
     check_trackers(trackers)
-    observer = observer or SilentObserver()
+    observer = ProgressRecorder(observer or SilentObserver())
     make_writable(cache_dir)
     config = resolve(config)
     check_trainable(config, spec, content_of(config.data, cache_dir))
@@ -160,7 +166,7 @@ def run_distill(
 
 def _published(config: ResolvedConfig, family: str | None, *others: DistillerSpec) -> list[DistillerSpec]:
     """Return the distillers that the configuration names, as they are loaded for a pair of a family, and others."""
-    names = dict.fromkeys((*config.search.enqueue, *config.full.baselines))
+    names = dict.fromkeys((*config.search.named_distillers, *config.full.baselines))
     return [*(load_distiller(name, family) for name in names if name != NO_DISTILLATION), *others]
 
 
@@ -172,9 +178,10 @@ def _open_run(
     cache_dir: Path,
     storage_url: str | None,
     resume: bool,
-    observer: Observer,
+    observer: ProgressRecorder,
     proxy_seeds: tuple[int, ...],
-    space: Space | None,
+    space: AnySpace | None,
+    portfolio: Portfolio | None = None,
     forecast_s: float = 0.0,
 ) -> Iterator[RunContext]:
     """Check everything that can be wrong, prepare teachers and caches, and hold the run directory until the end.
@@ -182,6 +189,7 @@ def _open_run(
     Args:
         proxy_seeds: seeds of the proxy trainings whose warm starts are prepared; empty if nothing is searched.
         space: space to search; None if nothing is searched.
+        portfolio: recorded distillers, from which the sampler has its prior; None: AutoKD's own.
         forecast_s: seconds to measure for a forecast; 0: none is made.
     """
     with disks_explained(cache_dir):
@@ -196,11 +204,15 @@ def _open_run(
         if excess := bill.excess():
             raise AutoKDError(f"The run does not fit on this machine: {excess}")
     here = directory.absolute()
-    with disks_explained(cache_dir, here), RunDirectory.start(here, config, resume=resume) as run_directory:
+    with (
+        disks_explained(cache_dir, here),
+        RunDirectory.start(here, config, resume=resume) as run_directory,
+        observer.recording(run_directory.path),
+    ):
         study = open_study(
             storage_url or run_directory.study_path,
             run_directory.name,
-            sampler=make_sampler(config.search, space, detector_family_of(config.student)),
+            sampler=make_sampler(config.search, space, detector_family_of(config.student), portfolio),
             pruner=make_pruner(config.search),
         )
         contents = contents_of(config, datasets)

@@ -10,9 +10,10 @@
 
 from autokd.training.checkpoint.checkpoints import CHECKPOINTS_FOLDER, CheckpointFile, Checkpoints
 from autokd.training.distillation import Distillation
-from autokd.training.evaluator import TrainingEvaluator, TrainingEvaluatorFactory
+from autokd.training.evaluator import CHECKPOINT_ARTIFACT, TrainingEvaluator, TrainingEvaluatorFactory
 from autokd.training.jobs.files import PROMOTED_FOLDER
 from autokd.training.jobs.proxy_training import STUDENT_ARTIFACT
+from autokd.training.length import Length, recipe_length
 from autokd.training.loop import EpochResult, Schedule, StudentExtras, train
 from autokd.training.measure.average_precision import AveragePrecision, PrecisionMeter
 from autokd.training.measure.validation import Validation, validate
@@ -22,6 +23,7 @@ from autokd.training.teacher.obtain import WEIGHTS_FILE, OnProgress, Teacher, Te
 
 __all__ = [
     "CHECKPOINTS_FOLDER",
+    "CHECKPOINT_ARTIFACT",
     "PROMOTED_FOLDER",
     "STUDENT_ARTIFACT",
     "WEIGHTS_FILE",
@@ -30,6 +32,7 @@ __all__ = [
     "Checkpoints",
     "Distillation",
     "EpochResult",
+    "Length",
     "LiveTeacher",
     "OnProgress",
     "PrecisionMeter",
@@ -44,6 +47,7 @@ __all__ = [
     "Validation",
     "file_digest",
     "prepare",
+    "recipe_length",
     "train",
     "validate",
 ]

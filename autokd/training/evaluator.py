@@ -20,8 +20,9 @@ from autokd.distill import TeacherEnsemble
 from autokd.errors import AutoKDError
 from autokd.files import make_private_folder
 from autokd.jobs import Job, JobFailed, JobStopped, Outcome, RecipeName, Report, WorkerResources, inactive_words
+from autokd.metrics import GRADIENT_SHARE
 from autokd.training.assets import TrainingAssets
-from autokd.training.checkpoint.checkpoints import Checkpoints
+from autokd.training.checkpoint.checkpoints import CheckpointFile, Checkpoints
 from autokd.training.distillation import Distillation
 from autokd.training.jobs.build_distillation import build_distillation
 from autokd.training.jobs.contract import JobTraining
@@ -35,6 +36,9 @@ from autokd.training.loop import EpochResult
 from autokd.training.time_limit import TimeLimit, TimeLimits
 
 logger = logging.getLogger(__name__)
+
+CHECKPOINT_ARTIFACT = "checkpoint"
+"""Name of the artifact with the state of a training that was cut off, from which it may go on."""
 
 TRAININGS: Mapping[RecipeName, Callable[[Job, TrainingAssets], JobTraining]] = {
     "proxy": ProxyTraining,
@@ -146,6 +150,8 @@ class TrainingEvaluator:
             self._free_memory(error)
             raise JobFailed(metrics, files.artifacts) from limit.explained(error)
         checkpoints.delete()
+        if job.stop_after is not None and isinstance(checkpoints, CheckpointFile):
+            files.artifacts[CHECKPOINT_ARTIFACT] = str(checkpoints.path)
         # The last report of the outcome has the final measurements too: recorded tables hold them there.
         *earlier, last = progress.reports
         distiller = None if distillation is None else distillation.distiller
@@ -189,6 +195,8 @@ def _loss_metrics(result: EpochResult, distillation: Distillation | None) -> dic
     if distillation is None:
         return metrics
     metrics["distill_loss"] = result.distill_loss
+    shares_of_gradient = distillation.distiller.gradient_shares()
+    metrics |= {f"{GRADIENT_SHARE}/{term}": share for term, share in shares_of_gradient.items()}
     if isinstance(distillation.distiller, TeacherEnsemble):
         shares = distillation.distiller.shares_T.tolist()
         metrics |= {f"teacher_share_{k}": share for k, share in enumerate(shares, start=1)}

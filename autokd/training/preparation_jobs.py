@@ -200,7 +200,8 @@ class PreparationEvaluator:
 
 
 def _score_metrics(score: TeacherScore) -> dict[str, float]:
-    found: dict[str, float] = {ap("val"): score.val_ap, ap("test"): score.test_ap}
+    whole = {ap("val"): score.val_ap, ap("test"): score.test_ap}
+    found = {name: value for name, value in whole.items() if value is not None}  # a backbone alone detects nothing
     found |= {size_ap("val", size): value for size, value in score.val_per_size.items()}
     found |= {size_ap("test", size): value for size, value in score.test_per_size.items()}
     found |= {class_ap("val", name): value for name, value in score.val_per_class.items()}
@@ -213,8 +214,8 @@ def _score_from(outcome: Outcome) -> TeacherScore:
     return TeacherScore(val[0], test[0], val[1], test[1], val[2], test[2], detections)
 
 
-def _of_split(metrics: Mapping[str, float], split: Split) -> tuple[float, dict[str, float], dict[Size, float]]:
-    """Return AP on a split, that of each class, and that of each size of objects."""
+def _of_split(metrics: Mapping[str, float], split: Split) -> tuple[float | None, dict[str, float], dict[Size, float]]:
+    """Return AP on a split (None of a backbone alone), that of each class, and that of each size of objects."""
     per_class = {part: value for name, value in metrics.items() if (part := part_of(name, ap(split))) is not None}
     per_size = {size: metrics[size_ap(split, size)] for size in SIZES if size_ap(split, size) in metrics}
-    return metrics[ap(split)], per_class, per_size
+    return metrics.get(ap(split)), per_class, per_size

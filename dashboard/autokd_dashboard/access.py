@@ -23,7 +23,7 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 _READING = ("GET", "HEAD", "OPTIONS")
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 """The Host header: a name or an address, and perhaps a port. Any port may stand there, since ssh forwards ports."""
-_HEADERS = (
+SECURITY_HEADERS = (
     ("Content-Security-Policy", "frame-ancestors 'none'"),
     ("X-Frame-Options", "DENY"),
     ("X-Content-Type-Options", "nosniff"),
@@ -57,7 +57,7 @@ class Access:
         def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
             def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
                 kept = [pair for pair in headers if pair[0].lower() not in _NAMES]
-                return start_response(status, [*kept, *_HEADERS], *more)
+                return start_response(status, [*kept, *SECURITY_HEADERS], *more)
 
             refusal = self._refusal(environ)
             if refusal is not None:
@@ -72,29 +72,15 @@ class Access:
 
     def _refusal(self, environ: Mapping[str, Any]) -> tuple[str, str] | None:
         """Return status and text of a refusal, or None."""
-        if not self._knows_host(environ.get("HTTP_HOST", "")):
+        if not knows_host(environ.get("HTTP_HOST", ""), self.host):
             return "403 Forbidden", "This dashboard answers requests to its own address only."
         if not self._has_token(environ):
             return "403 Forbidden", "Open the address that 'autokd dashboard' has printed: it has the token."
-        if not _is_same_origin(environ):
+        if not is_same_origin(environ):
             return "403 Forbidden", "This dashboard answers its own pages only."
         if not self.may_write and environ.get("REQUEST_METHOD", "") not in _READING:
             return "403 Forbidden", "This dashboard only shows studies. Start it with --write to change them."
         return None
-
-    def _knows_host(self, header: str) -> bool:
-        """Return whether a Host header names this server.
-
-        A page elsewhere can reach the loopback address by a name of its own that resolves to it (DNS rebinding); such
-        requests carry that name.
-        """
-        found = _HOST.fullmatch(header)
-        if found is None:
-            return False
-        name = found["name"].strip("[]").lower()
-        if is_loopback(self.host):
-            return name in ("localhost", "127.0.0.1", "::1", self.host.lower())
-        return name in {self.host.lower(), socket.gethostname().lower(), "localhost"} or _is_address(name)
 
     def _has_token(self, environ: Mapping[str, Any]) -> bool:
         offered = _query_tokens(environ)
@@ -125,12 +111,34 @@ class Access:
         return f"autokd-dashboard-{environ.get('SERVER_PORT', '')}"
 
 
-_NAMES = {name.lower() for name, _ in _HEADERS}
+_NAMES = {name.lower() for name, _ in SECURITY_HEADERS}
 
 
 def new_token() -> str:
     """Return a token of 256 random bits, in characters that an address and a cookie may have."""
     return secrets.token_urlsafe(32)
+
+
+def knows_host(header: str, host: str, names: Iterable[str] = ()) -> bool:
+    """Return whether a Host header names this server.
+
+    A page elsewhere can reach the loopback address by a name of its own that resolves to it (DNS rebinding); such
+    requests carry that name.
+
+    Args:
+        header: the header.
+        host: name or address that the server listens on.
+        names: further names of the server, such as that of a proxy in front of it.
+    """
+    found = _HOST.fullmatch(header)
+    if found is None:
+        return False
+    name = found["name"].strip("[]").lower()
+    if name in {each.lower() for each in names}:
+        return True
+    if is_loopback(host):
+        return name in ("localhost", "127.0.0.1", "::1", host.lower())
+    return name in {host.lower(), socket.gethostname().lower(), "localhost"} or _is_address(name)
 
 
 def is_loopback(host: str) -> bool:
@@ -147,10 +155,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _is_same_origin(environ: Mapping[str, Any]) -> bool:
+def is_same_origin(environ: Mapping[str, Any]) -> bool:
     """Return whether a request comes from a page of this dashboard, from the address line, or from no browser.
 
     Browsers say where a request comes from: ``Origin`` with all but the plainest, ``Sec-Fetch-Site`` with all.
+
+    Args:
+        environ: the request as WSGI describes it.
     """
     origin, site = environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE")
     if origin is not None:

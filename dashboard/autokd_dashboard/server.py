@@ -1,4 +1,4 @@
-"""Serve optuna-dashboard of a run or of a database, by default on the loopback address."""
+"""Serve the pages of a run, and optuna-dashboard of it or of a database, by default on the loopback address."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from autokd.errors import StorageError
 from autokd_dashboard.access import Access, Application, is_loopback, new_token
+from autokd_dashboard.catalog import SingleRun
 from autokd_dashboard.guard import whole_studies
 from autokd_dashboard.publish import publish_changed
+from autokd_dashboard.single import run_application
 from autokd_dashboard.source import open_storage, results_of
 
 logger = logging.getLogger(__name__)
@@ -24,7 +26,15 @@ PORTS_TRIED = 20
 """Number of ports to try, from the one that was asked for."""
 
 
-def serve(run_or_url: str | Path, host: str = "127.0.0.1", port: int = 8080, *, may_write: bool = False) -> None:
+def serve(
+    run_or_url: str | Path,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    *,
+    may_write: bool = False,
+    price: float | None = None,
+    currency: str = "USD",
+) -> None:
     """Serve until Ctrl-C, and print the address with the token that requests must bring.
 
     Args:
@@ -32,12 +42,14 @@ def serve(run_or_url: str | Path, host: str = "127.0.0.1", port: int = 8080, *, 
         host: address to listen on. Other than on the loopback address, the token crosses the network unencrypted.
         port: port; if it is taken, the next free one.
         may_write: whether the pages may change and delete studies.
+        price: price of an hour of the run; None: no costs are shown.
+        currency: its currency.
 
     Raises:
         StorageError: if there is no study, or no port is free.
     """
-    with DashboardServer(run_or_url, host, port, may_write=may_write) as server:
-        print(f"Optuna dashboard: {server.login_address} (Ctrl-C ends it)", flush=True)
+    with DashboardServer(run_or_url, host, port, may_write=may_write, price=price, currency=currency) as server:
+        print(f"Dashboard: {server.login_address} (Ctrl-C ends it)", flush=True)
         print(
             "Everyone who has this address can " + ("change and delete" if may_write else "see") + " studies.",
             flush=True,
@@ -59,6 +71,8 @@ class DashboardServer:
         port: port; if it is taken, the next free one; 0: any free one.
         may_write: whether requests may change and delete studies.
         refresh_s: seconds between two checks whether the figures have changed.
+        price: price of an hour of the run; None: no costs are shown.
+        currency: its currency.
 
     Attributes:
         token: text that requests must bring; new for each server.
@@ -72,6 +86,8 @@ class DashboardServer:
         *,
         may_write: bool = False,
         refresh_s: float = REFRESH_S,
+        price: float | None = None,
+        currency: str = "USD",
     ) -> None:
         from optuna_dashboard import wsgi
 
@@ -80,7 +96,8 @@ class DashboardServer:
         self._refresh_s = refresh_s
         self._ended = threading.Event()
         self._publishing = threading.Lock()
-        app = whole_studies(wsgi(self._storage), self._publishing)
+        optuna = whole_studies(wsgi(self._storage), self._publishing)
+        app = run_application(optuna, _run_of(run_or_url, price, currency), may_write=may_write)
         self.token = new_token()
         self._http = _listen(host, port, Access(self.token, host, may_write).guard(app))
         self._threads = [
@@ -129,6 +146,12 @@ class DashboardServer:
                 # The search may hold the database, or it may be read-only: serving goes on without new figures.
                 logger.info("the figures could not be stored: %s", error)
             self._ended.wait(self._refresh_s)
+
+
+def _run_of(run_or_url: str | Path, price: float | None, currency: str) -> SingleRun | None:
+    """Return the run whose pages are shown; None for a database, which has no run directory."""
+    path = Path(run_or_url)
+    return SingleRun(path.absolute(), None, price, currency) if path.is_dir() else None
 
 
 class _ThreadingServer(ThreadingMixIn, WSGIServer):

@@ -16,6 +16,8 @@ OPTIONS = {
     "record": {"--scratch", "--cache-dir", "--device", "--minutes", "--part"} | AMOUNT,
     "status": {"--scratch"} | AMOUNT,
     "collect": {"--table"},
+    "portfolio": {"--output", "--leave-out"},
+    "strategies": {"--budget", "--repeats"},
     "check": {"--table", "--cache-dir", "--rows", "--recipe", "--device", "--random-seed"},
     "compare": {
         "--output", "--samplers", "--workers", "--repeats", "--objective", "--reward", "--metric", "--epochs", "--top",

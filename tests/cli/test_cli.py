@@ -139,11 +139,22 @@ def test_data_prints_layout_counts_and_what_splits_share(tmp_path):
 
 def test_space_shows_the_tree_and_its_size(tmp_path):
     path = tmp_path / "space.yaml"
-    path.write_text(SPACE)
+    path.write_text(SPACE + "space: {terms: {min: 1, max: 2}}\n")
     output = invoke("space", str(path)).output
     assert "distinct distillers" in output
     assert "softmax_cells" in output
     assert "log-uniform in [3, 1000]" in output
+
+
+def test_the_default_space_is_shown_by_its_families_with_what_the_pair_lacks_and_what_comes_first(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE)
+    output = " ".join(invoke("space", str(path)).output.split())
+    assert "sums of 1 to 4 parts, of 2" in output
+    assert "family semantic_guided" in output
+    assert "g_detkd_sgfi: gradient ratio 300, published weights, each at every strength" in output
+    assert "left out: preset 'ld': source 'localization_distribution' needs" in output
+    assert "tried first: global_knowledge; fitnet x10 linear_decay + g_detkd_sgfi x10 + crosskd" in output
 
 
 def test_a_wrong_file_ends_with_its_message_and_exit_code_two(tmp_path):

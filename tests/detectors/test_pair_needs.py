@@ -137,7 +137,8 @@ def test_the_command_space_says_what_is_left_out_on_one_class(tmp_path):
 def test_the_command_space_says_that_it_checked_nothing_where_annotations_are_broken(tmp_path):
     data = coco(tmp_path)
     (tmp_path / "train.json").write_text("{")
-    output = shown(tmp_path, data + PAIR + "full: {baselines: [none, kd]}\n")
+    terms = "space: {terms: {min: 1, max: 2}}\n"
+    output = shown(tmp_path, data + PAIR + terms + "full: {baselines: [none, kd]}\n")
     assert "not checked: whether data and batches have the classes, objects and images of each term." in output
     assert "train.json:1:2: this is no JSON" in output
     assert "the pair supplies all of it" in output

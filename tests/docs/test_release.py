@@ -69,7 +69,7 @@ def test_the_wheel_searches_outside_the_repository(wheel, tmp_path):
         cwd=empty, env=environment, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert Path(where.strip()).is_relative_to(installed)
-    assert "distinct distillers" in run("space", "quickstart")
+    assert "sums of 1 to 4 parts" in run("space", "quickstart")
     tiny = re.sub(r"num_(train|val|test): \d+", r"num_\1: 8", small)
     tiny = re.sub(r"epochs: \d+", "epochs: 1", tiny)
     (empty / "tiny.yaml").write_text(tiny, encoding="utf-8")

@@ -16,6 +16,7 @@ def make_config(**changes: Any) -> ResolvedConfig:
         "data": {"format": "shapes", "image_size_px": (64, 64), "num_train": 8, "num_val": 6, "num_test": 5},
         "teacher": {"backbone": {"width": 8}, "fpn_channels": 16, "train": {"epochs": 2, "batch_size": 4}},
         "student": {"backbone": {"width": 8}, "fpn_channels": 8},
+        "space": {"terms": {"min": 1, "max": 2}},
         "proxy": {"epochs": 2, "batch_size": 4, "warm_start": {"epochs": 1}},
         "full": {"epochs": 2, "batch_size": 4},
     }

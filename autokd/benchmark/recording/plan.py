@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from autokd.benchmark.table import BenchmarkRow
 from autokd.config import ResolvedConfig
+from autokd.errors import BenchmarkError
 from autokd.jobs import NO_DISTILLATION, Job, JobId, Outcome, RecipeName, make_job
-from autokd.space import enumerate_specs
+from autokd.space import PartSpace, enumerate_specs
 from autokd.spec import DistillerSpec
 
 RECIPES: tuple[RecipeName, ...] = ("proxy", "full")
@@ -33,6 +34,10 @@ def shuffled_specs(config: ResolvedConfig) -> list[DistillerSpec]:
 
     The order is that of a hash: it never changes, and whatever is recorded first is a uniform sample of the space.
     """
+    if isinstance(config.space, PartSpace):
+        raise BenchmarkError(
+            "A space of sums of parts is too large for a table of all of it. Give 'space' with the keys of operators."
+        )
     return sorted(enumerate_specs(config.space), key=lambda s: hashlib.sha256(f"order-{s.digest}".encode()).digest())
 
 

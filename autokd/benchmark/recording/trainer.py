@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from autokd.config import ResolvedConfig
 from autokd.data import load_datasets
 from autokd.jobs import Evaluator, Job, Outcome, RecipeName, WorkerResources
 from autokd.runtime import run_guarded
-from autokd.space import enumerate_specs
 from autokd.training import TrainingEvaluator, TrainingEvaluatorFactory, prepare
 from autokd.training.assets import TrainingAssets
 from autokd.training.evaluator import TRAININGS
@@ -95,7 +96,7 @@ class Trainer:
         if is_first and self._evaluator is not None:
             # One epoch that is thrown away: it decodes the images and maps the teacher's taps into memory, which would
             # otherwise lengthen the first training that is recorded.
-            spec = job.spec or next(iter(enumerate_specs(self._config.space)))
+            spec = job.spec or self._config.space.sample(np.random.default_rng(0))
             opening = run_guarded(self._evaluator, Job("opening", spec, "proxy", job.seed))
             next(opening, None)
             opening.close()

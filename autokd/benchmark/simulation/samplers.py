@@ -22,7 +22,7 @@ def _named(name: str, **settings: str) -> Callable[[int, Space], BaseSampler]:
 
 SAMPLERS: dict[str, Callable[[int, Space], BaseSampler]] = {
     "mcts": _named("mcts", prior="none"),
-    "mcts_prior": _named("mcts"),
+    "mcts_prior": _named("mcts", prior="published"),
     **{name: _named(name) for name in ("random", "nsga2", "gp")},
     # Built by itself, as Optuna's users build it: what it keeps of the search space between trials then saves a fifth
     # of its time.

@@ -13,7 +13,7 @@ from autokd.benchmark.replay import BenchmarkEvaluatorFactory
 from autokd.benchmark.table import DistillerBenchmark
 from autokd.errors import BenchmarkError
 from autokd.jobs import EvaluatorFactory, Job, Outcome, Report, WorkerResources
-from autokd.space import Space, enumerate_specs
+from autokd.space import PartSpace, Space, enumerate_specs
 from autokd.study import Reward
 
 Objective = Literal["proxy", "full"]
@@ -58,7 +58,13 @@ class Truth:
         for recipe in ("proxy", "full"):
             benchmark.require(recipe)
         self.benchmark = benchmark
-        self.space = part_of(benchmark.header.read_space(), only or {})
+        space = benchmark.header.read_space()
+        if isinstance(space, PartSpace):
+            raise BenchmarkError(
+                f"{benchmark.source}: a table of sums of parts, of which few are recorded: no sampler can search it. "
+                "'autokd benchmark portfolio' reads it."
+            )
+        self.space = part_of(space, only or {})
         self.parts, self.metric = tuple(parts), metric
         none = benchmark.none.outcome("proxy", 0)
         if lacking := [part for part in parts if part not in none.metrics]:

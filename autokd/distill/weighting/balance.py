@@ -74,6 +74,7 @@ class GradientBalance(nn.Module):
     log_first_T: Tensor
     shares_T: Tensor
     num_shares_T: Tensor
+    latest_shares_T: Tensor
 
     def __init__(
         self,
@@ -106,6 +107,8 @@ class GradientBalance(nn.Module):
         self.register_buffer("holds_share_T", torch.tensor(holds, dtype=torch.bool), persistent=False)
         for name in ("log_first_T", "shares_T", "num_shares_T"):
             self.register_buffer(name, torch.zeros(size))
+        # Shown alone. No buffer of the state, so that earlier checkpoints fit; ``get_extra_state`` has it.
+        self.register_buffer("latest_shares_T", torch.full((size,), math.nan), persistent=False)
         self.register_buffer("log_factors_T", torch.zeros(size))
         self.register_buffer("num_measured_T", torch.zeros(size))
         self.register_buffer("recent_T3", torch.full((size, FIRST_STEPS), math.inf))
@@ -116,6 +119,16 @@ class GradientBalance(nn.Module):
     def factors_T(self) -> Tensor:
         """The factor of each term; 0 for a term of which nothing could be measured yet."""
         return torch.where(self.num_measured_T > 0, self.log_factors_T.exp(), 0.0)
+
+    @property
+    def latest_shares(self) -> list[float]:
+        """Each term's share of the gradient at its last measurement; NaN before the first."""
+        shares: list[float] = self.latest_shares_T.tolist()
+        return shares
+
+    @latest_shares.setter
+    def latest_shares(self, shares: Sequence[float]) -> None:
+        self.latest_shares_T.copy_(torch.tensor(shares))
 
     @torch.no_grad()
     def begin_epoch(self) -> None:
@@ -215,6 +228,7 @@ class GradientBalance(nn.Module):
         self.log_first_T[index] = torch.where(is_held, self.log_first_T[index], self.log_factors_T[index])
         # logit(share) = log(factor * ||term|| / ||task||).
         shares = torch.sigmoid(self.ratios_T[index].log() + logs - log_measured)
+        self.latest_shares_T[index] = torch.where(is_valid, shares, self.latest_shares_T[index])
         counts = is_held & is_valid
         self.shares_T[index] += torch.where(counts, shares, 0.0)
         self.num_shares_T[index] += counts

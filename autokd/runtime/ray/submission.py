@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -107,6 +108,92 @@ def stop_job(address: str, job_id: str) -> None:
         RuntimeUnavailableError: if the cluster does not answer.
     """
     _client(address).stop_job(job_id)
+
+
+class JobServer:
+    """A cluster's job server, with one connection for many requests.
+
+    Args:
+        address: of the cluster's dashboard.
+
+    Raises:
+        RuntimeUnavailableError: if the cluster does not answer.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._client = _client(address)
+
+    def submit(
+        self,
+        job_id: str,
+        entrypoint: str,
+        *,
+        working_dir: Path | None = None,
+        env_vars: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start a shell command; do nothing if there is a job of its id.
+
+        Args:
+            job_id: id of the job.
+            entrypoint: the command.
+            working_dir: folder that is packed, sent and made the command's working directory; None: none.
+            env_vars: environment variables of the command.
+
+        Raises:
+            RuntimeUnavailableError: if the cluster does not answer or refuses.
+        """
+        runtime_env: dict[str, object] = {} if working_dir is None else {"working_dir": str(working_dir.resolve())}
+        runtime_env |= {"env_vars": dict(env_vars)} if env_vars else {}
+        if job_id in self.statuses():
+            return
+        with self._answering():
+            self._client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env, submission_id=job_id)
+
+    def statuses(self) -> dict[str, tuple[str, str]]:
+        """Return status (PENDING, RUNNING, SUCCEEDED, FAILED, STOPPED) and message of all submitted jobs, by id."""
+        with self._answering():
+            jobs = self._client.list_jobs()
+        return {
+            str(job.submission_id): (str(job.status.value), str(job.message or ""))
+            for job in jobs
+            if job.submission_id is not None
+        }
+
+    def stop(self, job_id: str) -> None:
+        """Ask a job to end.
+
+        Args:
+            job_id: the job.
+        """
+        with self._answering():
+            self._client.stop_job(job_id)
+
+    def log(self, job_id: str) -> str:
+        """Return what a job has written so far.
+
+        Args:
+            job_id: the job.
+        """
+        with self._answering():
+            text: str = self._client.get_job_logs(job_id)
+        return text
+
+    def delete(self, job_id: str) -> None:
+        """Remove an ended job from the cluster's list.
+
+        Args:
+            job_id: the job.
+        """
+        with self._answering():
+            self._client.delete_job(job_id)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, ValueError, OSError) as error:
+            raise RuntimeUnavailableError(f"the cluster at {self._address} does not answer: {error}") from error
 
 
 def _client(address: str) -> JobSubmissionClient:

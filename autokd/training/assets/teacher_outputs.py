@@ -99,6 +99,8 @@ class OutputNeeds:
     def num_seeds(self, recipe: RecipeName) -> int:
         """Return how many seeds the recipe's trainings have, each of which draws its own images."""
         search, full = self._config.search, self._config.full
+        if search.budget is not None:
+            return 0 if recipe == "proxy" else 1 + len(full.seeds)
         if recipe == "proxy":
             return 1 + (len(search.finalist_seeds) if search.finalists > 1 else 0)
         return len(full.seeds) + (search.full_finalists > 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -18,6 +19,7 @@ from autokd.training.assets import TrainingAssets
 from autokd.training.checkpoint.checkpoints import Checkpoints
 from autokd.training.distillation import Distillation
 from autokd.training.jobs.best_epoch import BestEpoch
+from autokd.training.jobs.candidate_metrics import candidate_metrics
 from autokd.training.jobs.files import JobFiles
 from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader
 from autokd.training.loop import EpochResult, Schedule, StudentExtras, train
@@ -27,11 +29,26 @@ from autokd.training.optim.averaging import WeightAverage, averaged
 from autokd.training.shards import RankGroup
 from autokd.training.weights import save_weights
 
+LAST_EVALUATIONS = 3
+"""Evaluations before a cut, one an epoch, over which a candidate's metrics are averaged at most."""
+
+
+def evaluated_epochs(stop_after: int) -> tuple[int, ...]:
+    """Return the epochs after which a training that is cut off is judged: the last quarter, three at most.
+
+    Args:
+        stop_after: epoch after which it is cut off.
+    """
+    count = max(1, min(LAST_EVALUATIONS, stop_after // 4))
+    return tuple(range(stop_after - count + 1, stop_after + 1))
+
 
 class FullTraining:
     """Trains a student from scratch by the full recipe; several processes may share it.
 
-    At the end it is measured on validation and test images, and its weights and detections are written.
+    At the end it is measured on validation and test images, and its weights and detections are written. A training that
+    is cut off (``Job.stop_after``) is measured as a candidate instead; a later job of the same distiller and seed goes
+    on from its checkpoint.
     """
 
     def __init__(self, job: Job, assets: TrainingAssets) -> None:
@@ -40,6 +57,7 @@ class FullTraining:
         recipe = self.recipe
         self._best = None if recipe.patience is None else BestEpoch(recipe.patience_metric, recipe.patience)
         self._average: WeightAverage | None = None
+        self._evaluated: dict[int, dict[str, float]] = {}
 
     @property
     def recipe(self) -> FullRecipe:
@@ -71,7 +89,7 @@ class FullTraining:
             recipe,
             seed=self._job.seed,
             distillation=distillation,
-            schedule=Schedule(max_steps=recipe.most_steps),
+            schedule=Schedule(stop_after=self._job.stop_after, max_steps=recipe.most_steps),
             extras=StudentExtras(average=self._average),
             deadline=deadline,
             checkpoints=checkpoints,
@@ -84,16 +102,33 @@ class FullTraining:
                     return
 
     def get_state(self) -> Mapping[str, Any]:
-        """Return the best epoch so far, if there is ``patience``."""
-        return {} if self._best is None else self._best.get_state()
+        """Return the best epoch so far, if there is ``patience``, and what was measured before a cut."""
+        state: dict[str, Any] = {} if self._best is None else dict(self._best.get_state())
+        return state | {"evaluated": dict(self._evaluated)} if self._evaluated else state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Take over what ``get_state`` returned."""
         if self._best is not None:
             self._best.set_state(state)
+        self._evaluated = {int(epoch): dict(found) for epoch, found in state.get("evaluated", {}).items()}
 
     def measure_epoch(self, student: Detector, result: EpochResult, deadline: float | None) -> Mapping[str, float]:
-        """Measure the metric of ``patience``; nothing without: it would decide nothing, and takes time."""
+        """Measure the metric of ``patience``, and a candidate before a cut; nothing else: it would decide nothing."""
+        return {**self._of_patience(student, result, deadline), **self._of_candidate(student, result.epoch, deadline)}
+
+    def _of_candidate(self, student: Detector, epoch: int, deadline: float | None) -> Mapping[str, float]:
+        """Measure a training that will be cut off; at the cut, return the means over its last evaluations."""
+        stop_after = self._job.stop_after
+        if stop_after is None or epoch not in evaluated_epochs(stop_after) or RankGroup.current().rank > 0:
+            return {}
+        with averaged(self._average):
+            self._evaluated[epoch] = candidate_metrics(student, self._assets, "full", 1.0, deadline)
+        if epoch < stop_after:
+            return self._evaluated[epoch]
+        last = [self._evaluated[each] for each in evaluated_epochs(stop_after) if each in self._evaluated]
+        return {name: math.fsum(found[name] for found in last) / len(last) for name in last[-1]}
+
+    def _of_patience(self, student: Detector, result: EpochResult, deadline: float | None) -> Mapping[str, float]:
         best, metric = self._best, self.recipe.patience_metric
         if best is None or RankGroup.current().rank > 0:
             return {}
@@ -109,8 +144,8 @@ class FullTraining:
 
     def finish(self, student: Detector, files: JobFiles, metrics: dict[str, float], deadline: float | None) -> None:
         """Measure the student on validation and test images; write its weights, its distiller and its detections."""
-        if RankGroup.current().rank > 0:
-            # All ranks have the same student; the first one's outcome is the job's.
+        if RankGroup.current().rank > 0 or self._job.stop_after is not None:
+            # All ranks have the same student; the first one's outcome is the job's. One that was cut off is measured.
             return
         if self._best is not None:
             self._best.put(student)

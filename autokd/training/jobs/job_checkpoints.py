@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,16 @@ def checkpoints_of(job: Job, assets: TrainingAssets, run_dir: Path) -> Checkpoin
         run_dir: the run directory.
     """
     every_s = assets.config.runtime.checkpoint_every_s
-    if every_s is None:
-        return Checkpoints()
     key, ranks = job_key(job, assets), RankGroup.current()
     path = run_dir / CHECKPOINTS_FOLDER / f"{key}.checkpoint"
-    checkpoints = CheckpointFile(path, key, every_s, is_writer=ranks.rank == 0)
+    if every_s is None:
+        if job.stop_after is None and not path.exists():
+            return Checkpoints()
+        every_s = math.inf  # one that is cut off leaves its state for the next, or goes on from one that it finds
+    is_cut = job.stop_after is not None
+    checkpoints = CheckpointFile(path, key, every_s, keeps_last=is_cut, is_writer=ranks.rank == 0)
+    if is_cut and _num_epochs(checkpoints) > (job.stop_after or 0):
+        checkpoints.forget_saved()  # that of a later cut
     if not ranks.agree_on(_num_steps(checkpoints)):
         logger.warning("%s: the ranks do not read the same checkpoint, so the training begins anew.", path)
         checkpoints.forget_saved()
@@ -47,7 +53,8 @@ def checkpoints_of(job: Job, assets: TrainingAssets, run_dir: Path) -> Checkpoin
 def job_key(job: Job, assets: TrainingAssets) -> str:
     """Return the digest of everything that a job's training depends on, but for the epoch after which it is cut off.
 
-    Of a proxy with ``of_epochs``, that epoch is ``epochs``: a training cut off later goes on from the same checkpoint.
+    All cuts of a full training (``Job.stop_after``) have one key. Of a proxy with ``of_epochs``, that epoch is
+    ``epochs``: a training cut off later goes on from the same checkpoint.
     """
     config, recipe, data = assets.config, assets.data.recipe(job.recipe), assets.data.of(job.recipe)
     parts: dict[str, Any] = {
@@ -71,6 +78,12 @@ def job_key(job: Job, assets: TrainingAssets) -> str:
         parts["teachers"] = [teacher.digest for teacher in assets.teachers.all]
         parts["teacher_weights"] = config.teacher_weights
     return digest_of(recipe=recipe.model_dump(mode="json", exclude=without), **parts)
+
+
+def _num_epochs(checkpoints: Checkpoints) -> int:
+    """Return the epochs that are complete in a checkpoint."""
+    saved = checkpoints.saved
+    return 0 if saved is None else int(saved["position"]["epoch"]) - 1
 
 
 def _num_steps(checkpoints: Checkpoints) -> int:

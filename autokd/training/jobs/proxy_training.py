@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from autokd.config import ProxyRecipe
@@ -11,11 +11,10 @@ from autokd.jobs import Job
 from autokd.training.assets import TrainingAssets
 from autokd.training.checkpoint.checkpoints import Checkpoints
 from autokd.training.distillation import Distillation
+from autokd.training.jobs.candidate_metrics import PRECISION_PARTS, candidate_metrics
 from autokd.training.jobs.files import JobFiles
-from autokd.training.loader import EVALUATION_BATCH_SIZE, Loader
+from autokd.training.loader import Loader
 from autokd.training.loop import EpochResult, Schedule, StudentExtras, train
-from autokd.training.measure.average_precision import AveragePrecision, detect_split
-from autokd.training.measure.validation import validate
 from autokd.training.optim.averaging import WeightAverage, averaged
 from autokd.training.optim.frozen import parts_of
 from autokd.training.seeds import order_seed
@@ -23,16 +22,6 @@ from autokd.training.weights import save_weights
 
 STUDENT_ARTIFACT = "student"
 """Name of the artifact with a proxy's whole student, kept if a student may be promoted."""
-
-PRECISION_PARTS: Mapping[str, Callable[[AveragePrecision], float]] = {
-    "ap": lambda precision: precision.map_50_95,
-    "ap_50": lambda precision: precision.map_50,
-    "ap_worst_class": lambda precision: precision.worst_class,
-}
-"""Parts of a reward that are read from one measurement of AP."""
-
-_VALIDATION_PARTS = ("val_loss", "val_loss_parts", "cka")
-"""Parts of a reward that need a forward pass with targets."""
 
 
 class ProxyTraining:
@@ -97,38 +86,7 @@ class ProxyTraining:
         if not is_last and proxy.measure != "every_epoch":
             return {}
         with averaged(self._average):
-            return self._measure(student, deadline)
-
-    def _measure(self, student: Detector, deadline: float | None) -> dict[str, float]:
-        """Measure what the reward asks for, in as few passes over the validation images as it takes: one."""
-        assets, proxy = self._assets, self.recipe
-        metrics: dict[str, float] = {}
-        detections: tuple[Mapping[str, Any], ...] = ()
-        val_set = assets.data.proxy.val
-        loader = assets.data.validation_loader("proxy", proxy.val_subset)
-        wanted = [part for part in proxy.reward if part in PRECISION_PARTS]
-        if not set(_VALIDATION_PARTS).isdisjoint(proxy.reward):
-            taps = assets.teachers.validation_taps("proxy") if "cka" in proxy.reward else None
-            validation = validate(student, loader, taps, wants_detections=bool(wanted), deadline=deadline)
-            metrics |= {"val_loss": validation.val_loss}
-            metrics |= {f"val_loss/{part}": loss for part, loss in validation.losses.items()}
-            if validation.cka is not None:
-                metrics["cka"] = validation.cka
-            detections = validation.detections
-        elif wanted:
-            found = detect_split(
-                student,
-                val_set,
-                batch_size=EVALUATION_BATCH_SIZE,
-                device=assets.device,
-                indices=loader.indices(),
-                deadline=deadline,
-            )
-            detections = tuple(found)
-        if wanted:
-            precision = assets.data.meter(val_set).score(detections, loader.indices())
-            metrics |= {part: PRECISION_PARTS[part](precision) for part in wanted}
-        return metrics
+            return candidate_metrics(student, self._assets, "proxy", proxy.val_subset, deadline)
 
     def finish(self, student: Detector, files: JobFiles, metrics: dict[str, float], deadline: float | None) -> None:
         """Keep the student's whole state if it may be promoted: then, its weights are needed."""
@@ -136,3 +94,6 @@ class ProxyTraining:
         # A student of a promoted one is not promoted itself: a search promotes once.
         if self._assets.config.search.promote_after is not None and job.spec is not None and not job.promoted:
             files.keep(STUDENT_ARTIFACT, "student_state.pt", lambda path: save_weights(path, student.state_dict()))
+
+
+__all__ = ["PRECISION_PARTS", "STUDENT_ARTIFACT", "ProxyTraining"]

@@ -8,6 +8,7 @@ from autokd.config import ResolvedConfig
 from autokd.detectors import detector_family_of
 from autokd.jobs import NO_DISTILLATION, RecipeName
 from autokd.presets import load_distiller
+from autokd.space import AnySpace, PartSpace
 from autokd.spec import DistillerSpec, Operator, Step, operator_of
 from autokd.spec.operator import Kind
 from autokd.spec.vocabulary import IDENTITY
@@ -32,16 +33,20 @@ def teacher_taps_of_run(config: ResolvedConfig, recipe: RecipeName | None = None
         config: the run's configuration.
         recipe: name of the recipe whose trainings read the taps: baselines are not trained by the proxy; None: all.
     """
-    offered = [
-        operator_of(slot.kind, option.step.name)
-        for slot in config.space.slots
-        for option in slot.options
-        if option.step.name != IDENTITY
-    ]
+    offered = _offered(config.space)
     baselines = () if recipe == "proxy" else config.full.baselines
-    named = {*config.search.enqueue, *baselines} - {NO_DISTILLATION}
+    named = {*config.search.named_distillers, *baselines} - {NO_DISTILLATION}
     family = detector_family_of(config.student) if named else None
     return _of_teacher(offered + [row for name in named for row in _rows(load_distiller(name, family))])
+
+
+def _offered(space: AnySpace) -> list[Operator]:
+    """Return the vocabulary's rows of everything that a space offers."""
+    if isinstance(space, PartSpace):
+        of_parts = [row for part in space.parts for row in _rows(DistillerSpec(part.terms))]
+        return of_parts + (_offered(space.free) if space.free is not None else [])
+    steps = ((slot.kind, option.step.name) for slot in space.slots for option in slot.options)
+    return [operator_of(kind, name) for kind, name in steps if name != IDENTITY]
 
 
 def _rows(spec: DistillerSpec) -> list[Operator]:
