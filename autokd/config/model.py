@@ -265,8 +265,10 @@ class RunConfig(Section):
                 f"full_processes is {runtime.full_processes}, but trainings of students of framework "
                 f"{student.framework} cannot be shared. {student.sharing_remedy}"
             )
-        if full.optimizer == "dot":
-            raise ValueError("full_processes above 1 and 'full.optimizer: dot' do not go together. Choose one of them")
+        if full.optimizer in ("dot", "trajectory"):
+            raise ValueError(
+                f"full_processes above 1 and 'full.optimizer: {full.optimizer}' do not go together. Choose one of them"
+            )
         if full.teacher_outputs in ("live", "memory") or full.num_views == "endless":
             raise ValueError(
                 f"full_processes is {runtime.full_processes}: each reads the teacher's outputs of all images of a "

@@ -38,7 +38,9 @@ ScaleRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_not_
 class Recipe(Section):
     """A recipe by which a detector is trained."""
 
-    written_if_set: ClassVar[frozenset[str]] = frozenset({"backbone_lr_factor", "steps", "images", "micro_batch_size"})
+    written_if_set: ClassVar[frozenset[str]] = frozenset(
+        {"backbone_lr_factor", "steps", "images", "micro_batch_size", "trajectory_rank", "trajectory_outside"}
+    )
 
     epochs: PositiveInt = 20
     """Number of passes over the training images."""
@@ -53,9 +55,10 @@ class Recipe(Section):
     micro_batch_size: PositiveInt | Literal["auto"] | None = None
     """Images that go through the student at a time; the gradients of a step are summed over them. Batch norms that are
     trained see these images alone. auto: as many as the memory of the GPU allows, on a CPU all; null: all."""
-    optimizer: Literal["adamw", "sgd", "dot"] = "adamw"
-    """Optimizer: AdamW; SGD with momentum; DOT, which is SGD with separate momenta for task and distillation gradients
-    and needs two backward passes a step."""
+    optimizer: Literal["adamw", "sgd", "dot", "trajectory"] = "adamw"
+    """Optimizer: AdamW; SGD with momentum; DOT, which is SGD with separate momenta for task and distillation gradients;
+    trajectory, which is SGD whose distillation gradient is projected on the directions of the last 16 task gradients
+    (it keeps these in memory). The last two need two backward passes a step."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum; sgd only."""
     nesterov: bool = True
@@ -63,6 +66,10 @@ class Recipe(Section):
     dot_delta: Annotated[float, Field(ge=0, lt=0.1)] = 0.075
     """Half the difference of DOT's momenta, 0 to below 0.1: 0.9 - dot_delta for the task, 0.9 + dot_delta for
     distillation; dot only."""
+    trajectory_rank: Annotated[int, Field(ge=1, le=16)] = 4
+    """Principal directions of the task gradients that the distillation gradient is projected on; trajectory only."""
+    trajectory_outside: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Factor of what the distillation gradient has outside these directions; 1: SGD; trajectory only."""
     learning_rate: PositiveFloat = 2e-3
     """Peak learning rate of the schedule."""
     backbone_lr_factor: NonNegativeFloat = 1.0

@@ -40,7 +40,7 @@ def check_submission(text: str, overrides: Mapping[str, Any], settings: ServiceS
         ConfigError: if the file is wrong, names something outside the allowed folders, or code that is not allowed.
     """
     if "\n" not in text:
-        raise ConfigError("the space file is sent as its YAML text, which has several lines; this is one line.")
+        raise ConfigError("the config file is sent as its YAML text, which has several lines; this is one line.")
     data = load_document(text).data
     if not isinstance(data, dict):
         raise ConfigError("a config file is a mapping with the keys data, teacher and student, and maybe space.")

@@ -6,6 +6,7 @@
 from autokd.storage.address import PASSWORD_REMEDY, STORAGE_VARIABLE, has_secret, read_address, shown
 from autokd.storage.digests import find_by_digest
 from autokd.storage.facts import PromotedStudent, StudyFacts
+from autokd.storage.grpc_proxy import open_proxy
 from autokd.storage.heartbeat import heartbeat
 from autokd.storage.in_flight import Reclaimed, ask, is_in_flight, owner_of, reclaim_running
 from autokd.storage.patient import is_full
@@ -54,6 +55,7 @@ __all__ = [
     "is_in_flight",
     "list_runs",
     "open_existing",
+    "open_proxy",
     "open_study",
     "owner_of",
     "promoted_of",

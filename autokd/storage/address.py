@@ -22,7 +22,10 @@ STORAGE_VARIABLE = "AUTOKD_STORAGE"
 """Environment variable with the address of the database."""
 FILE_SIGN = "@"
 """Begins the name of a file that holds the address."""
-ALLOWED_ADDRESSES = "AutoKD takes the path of a SQLite file, or an address such as postgresql+psycopg://user@host/db."
+ALLOWED_ADDRESSES = (
+    "AutoKD takes the path of a SQLite file, or an address: postgresql+psycopg://user@host/db, or that of a gRPC "
+    "proxy, grpc://host:13000."
+)
 PASSWORD_REMEDY = (
     f"Put the address into the environment variable {STORAGE_VARIABLE}, or into a file that only you can read "
     f"(--storage {FILE_SIGN}FILE), or the password into PostgreSQL's own ~/.pgpass (PGPASSFILE)."

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, Opera
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from autokd.errors import StorageError
+from autokd.storage import grpc_proxy
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ _LASTING = (
     "no such table",
 )
 """Words of SQLite and PostgreSQL about what no waiting repairs."""
+
+_DATABASE_ERRORS = (StorageInternalError, DBAPIError, DisconnectionError, PoolTimeoutError)
 
 _R = TypeVar("_R")
 
@@ -77,6 +80,7 @@ class PatientStorage(BaseStorage):
         began_s = time.monotonic()
         pause_s = _FIRST_PAUSE_S
         is_again = False
+        errors: tuple[type[BaseException], ...] = (*_DATABASE_ERRORS, *grpc_proxy.rpc_errors())
         while True:
             try:
                 return call()
@@ -84,7 +88,7 @@ class PatientStorage(BaseStorage):
                 if not is_again:
                     raise
                 return cast(_R, True)  # told by the attempt before, which the database could not confirm
-            except (StorageInternalError, DBAPIError, DisconnectionError, PoolTimeoutError) as error:
+            except errors as error:
                 if not _is_of_the_database(error):
                     raise
                 is_over = self._has_given_up or time.monotonic() - began_s > self._patience_s
@@ -115,6 +119,8 @@ PatientStorage.__abstractmethods__ = frozenset()
 
 def _is_of_the_database(error: BaseException) -> bool:
     """Return whether the database failed, and not what it was asked for (a constraint, wrong SQL)."""
+    if isinstance(error, grpc_proxy.rpc_errors()):
+        return grpc_proxy.is_away(error)
     if isinstance(error, StorageInternalError):
         cause = error.__cause__ or error.__context__
         return cause is None or not isinstance(cause, DBAPIError) or _is_of_the_database(cause)
@@ -129,6 +135,8 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, grpc_proxy.rpc_errors()):
+        return " ".join(grpc_proxy.words_of(error).split())[:300]
     cause = error.__cause__ or error.__context__ if isinstance(error, StorageInternalError) else error
     original = getattr(cause, "orig", None) or cause or error
     return " ".join(str(original).split())[:300]

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import logging
 import os
+import random
+import re
+import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 from sqlalchemy import create_engine, event, inspect
 from sqlalchemy.engine import URL, Engine
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, ProgrammingError
 
 from autokd.errors import StorageError
 from autokd.storage.address import ALLOWED_ADDRESSES, parse_address, shown, without_secrets
+from autokd.storage.grpc_proxy import SCHEME, open_proxy
 from autokd.storage.patient import PatientStorage
 
 _BUSY_TIMEOUT_S = 60.0
 """Seconds that SQLite waits for another process's commit before it gives up."""
+
+_ATTEMPTS = 20
+"""Attempts to open a database in which others are making tables."""
 
 
 def open_study(
@@ -112,21 +120,30 @@ def storage_url(url_or_path: str | Path) -> str:
 
 
 def _storage(url: URL) -> optuna.storages.BaseStorage:
+    """Return a storage that bears hiccups of its database."""
+    inner = open_proxy(url) or _relational(url)
+    # Its methods are made in a loop, which mypy does not follow.
+    return PatientStorage(inner, shown(url))  # type: ignore[abstract]
+
+
+def _relational(url: URL) -> optuna.storages.BaseStorage:
     """Return Optuna's storage over SQLAlchemy; a SQLite file is put into WAL mode, so that readers do not block."""
     is_file = url.get_backend_name() == "sqlite"
-    engine_kwargs = {"connect_args": {"timeout": _BUSY_TIMEOUT_S}} if is_file else {"pool_pre_ping": True}
+    engine_kwargs: dict[str, Any] = {"pool_pre_ping": True}
+    if is_file:
+        engine_kwargs = {"connect_args": {"timeout": _BUSY_TIMEOUT_S}}
     optuna.logging.set_verbosity(logging.WARNING)
     try:
         if is_file and url.database:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
             _use_write_ahead_log(url)
-        rdb = optuna.storages.RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=engine_kwargs)
+        rdb = _with_tables(url.render_as_string(hide_password=False), engine_kwargs)
     except (NoSuchModuleError, ImportError) as error:
         raise StorageError(
             f"{shown(url)}: its driver is not installed ({error}). For PostgreSQL: pip install "
             '"autokd[postgresql]" and write postgresql+psycopg://. ' + ALLOWED_ADDRESSES
         ) from error
-    except (DBAPIError, ArgumentError, OSError, RuntimeError) as error:
+    except (DBAPIError, StorageInternalError, ArgumentError, OSError, RuntimeError) as error:
         reason = without_secrets(str(getattr(error, "orig", None) or error).strip(), url)
         raise StorageError(
             f"{shown(url)}: the database cannot be opened: {reason}\n"
@@ -134,12 +151,33 @@ def _storage(url: URL) -> optuna.storages.BaseStorage:
         ) from error
     if is_file:
         _relax_synchronization(rdb.engine)
-    # Its methods are made in a loop, which mypy does not follow.
-    return PatientStorage(optuna.storages.get_storage(rdb), shown(url))  # type: ignore[abstract]
+    return optuna.storages.get_storage(rdb)
+
+
+def _with_tables(address: str, engine_kwargs: dict[str, Any]) -> optuna.storages.RDBStorage:
+    """Open a database and make Optuna's tables if there are none.
+
+    Optuna looks for each before it makes it. Of drivers that open an empty database at one moment, all but one fail at
+    a table, a type or a version that another has just made; a moment later they find it.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            return optuna.storages.RDBStorage(address, engine_kwargs=engine_kwargs)
+        except (IntegrityError, ProgrammingError, StorageInternalError) as error:
+            if attempt + 1 == _ATTEMPTS or not _is_made_twice(error):
+                raise
+        time.sleep(random.uniform(0.1, 0.5))
+    raise AssertionError
+
+
+def _is_made_twice(error: BaseException) -> bool:
+    return re.search("already exists|duplicate key|unique constraint", f"{error} {error.__cause__}", re.I) is not None
 
 
 def _has_tables(url: URL) -> bool:
     """Return whether Optuna's tables exist. A reader makes none: a search may be making them at this moment."""
+    if url.drivername == SCHEME:
+        return True  # the proxy has made them
     try:
         engine = create_engine(url)
     except (NoSuchModuleError, ImportError, ArgumentError):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from autokd.errors import StorageError
-from autokd.files import make_private_folder, write_bytes_atomically
 from autokd.jobs import Outcome
 from autokd.storage import is_full
 
@@ -63,28 +64,27 @@ def refuse_full_disk(outcome: Outcome) -> None:
         )
 
 
-def make_writable(folder: Path) -> None:
-    """Check that files can be written into the cache, before anything is done.
+def require_writable(folder: Path) -> None:
+    """Check that files can be written into the cache, before anything is done; nothing is left there.
 
     Args:
-        folder: the cache.
+        folder: the cache, which may not exist yet.
 
     Raises:
-        StorageError: if it cannot be made, or nothing can be written there.
+        StorageError: if it is a file, belongs to another user, is read-only, or its disk is full.
     """
-    probe = folder / ".probe"
+    place = folder
+    while not os.path.lexists(place):
+        place = place.parent
     try:
-        make_private_folder(folder)
-        write_bytes_atomically(probe, b"")
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"x")
     except OSError as error:
         if is_full(error):
             words = f"the disk is full: {_first_line(error)}. Make room, or"
         else:
             words = f"the folder of the cache cannot be written: {_first_line(error)}. Correct its permissions, or"
         raise StorageError(f"{folder}: {words} choose another folder with --cache-dir (or AUTOKD_CACHE).") from error
-    finally:
-        with suppress(OSError):
-            probe.unlink(missing_ok=True)
 
 
 def _free_bytes(folder: Path) -> float:

@@ -21,8 +21,8 @@ from autokd.space import DataContent, spec_of
 from autokd.spec import DistillerSpec
 from autokd.study.bill import Bill, Phase
 from autokd.study.budget import split_budget
-from autokd.study.cache_folder import require_cache
 from autokd.study.distillers import baseline_distillers
+from autokd.study.full_disk import require_writable
 from autokd.study.planned_places import with_cheapest_places
 from autokd.training.assets.teacher_outputs import CacheNeed, OutputNeeds
 from autokd.training.cost.measure import measure_costs
@@ -67,7 +67,7 @@ def make_plan(
         AutoKDError: if the configuration, its data or its detectors are wrong, as ``run_search`` would find.
     """
     config = resolve(config)
-    require_cache(cache_dir)
+    require_writable(cache_dir)
     make_private_folder(cache_dir)
     content = content_of(config.data, cache_dir)
     check_trainable(config, content=content)

@@ -21,6 +21,7 @@ from autokd.detectors import (
     try_detectors,
 )
 from autokd.errors import AutoKDError, StorageError
+from autokd.files import make_private_folder
 from autokd.jobs import NO_DISTILLATION
 from autokd.portfolio import Portfolio
 from autokd.presets import load_distiller
@@ -34,7 +35,7 @@ from autokd.study.contents import contents_of
 from autokd.study.context import SEARCH_SEED, FullResults, RunContext
 from autokd.study.distillers import NamedDistiller, baseline_distillers
 from autokd.study.finish import write_results
-from autokd.study.full_disk import disks_explained, make_writable
+from autokd.study.full_disk import disks_explained, require_writable
 from autokd.study.learned import portfolio_of
 from autokd.study.limits import HardLimits
 from autokd.study.observer import Observer, SilentObserver
@@ -84,7 +85,7 @@ def run_search(
     """
     check_trackers(trackers)
     observer = ProgressRecorder(observer or SilentObserver())
-    make_writable(cache_dir)
+    require_writable(cache_dir)
     config = resolve(config)
     content = content_of(config.data, cache_dir)
     check_trainable(config, content=content)
@@ -142,7 +143,7 @@ def run_distill(
     """
     check_trackers(trackers)
     observer = ProgressRecorder(observer or SilentObserver())
-    make_writable(cache_dir)
+    require_writable(cache_dir)
     config = resolve(config)
     check_trainable(config, spec, content_of(config.data, cache_dir))
     family = detector_family_of(config.student)
@@ -193,6 +194,7 @@ def _open_run(
         forecast_s: seconds to measure for a forecast; 0: none is made.
     """
     with disks_explained(cache_dir):
+        make_private_folder(cache_dir)
         remove_abandoned(cache_dir)
         datasets = load_datasets(config.data, cache_dir)
     try_detectors(config, datasets.classes, datasets.train.image_size_px)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autokd.errors import StorageError
-from autokd.storage import Results, read_address, shown, storage_url
+from autokd.storage import Results, open_proxy, read_address, shown, storage_url
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -31,7 +31,7 @@ def open_storage(run_or_url: str | Path) -> BaseStorage:
     url = database_of(run_or_url)
     try:
         # No tables are created: a wrong address must not leave an empty database behind.
-        storage = RDBStorage(url, skip_compatibility_check=True, skip_table_creation=True)
+        storage = open_proxy(url) or RDBStorage(url, skip_compatibility_check=True, skip_table_creation=True)
         studies = storage.get_all_studies()
     except (SQLAlchemyError, StorageInternalError, ImportError, OSError) as error:
         cause = error.__cause__ or error

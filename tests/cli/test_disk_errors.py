@@ -11,7 +11,7 @@ import pytest
 
 from autokd.cli.disk_errors import disk_words
 from autokd.errors import StorageError
-from autokd.study.cache_folder import require_cache
+from autokd.study.full_disk import require_writable
 
 
 def test_a_full_disk_is_named_under_whatever_class():
@@ -40,10 +40,10 @@ def test_the_command_ends_with_the_sentence(monkeypatch, capsys):
 
 def test_a_cache_that_is_a_file_or_read_only_is_refused_first(tmp_path: Path):
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(StorageError, match=r"taken: the cache cannot be kept there .*--cache-dir"):
-        require_cache(tmp_path / "taken")
+    with pytest.raises(StorageError, match=r"taken: the folder of the cache cannot be written.*--cache-dir"):
+        require_writable(tmp_path / "taken")
     if sys.platform.startswith("linux"):
-        with pytest.raises(StorageError, match="/proc/here: the cache cannot be kept there"):
-            require_cache(Path("/proc/here"))
-    require_cache(tmp_path / "new" / "cache")
+        with pytest.raises(StorageError, match="/proc/here: the folder of the cache cannot be written"):
+            require_writable(Path("/proc/here"))
+    require_writable(tmp_path / "new" / "cache")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"], "nothing is left behind"

@@ -21,8 +21,8 @@ def wait(how: str) -> None:
     module.ending.run_dir = Path(sys.argv[2]).parent
     if how.endswith("hangs"):
         module.GRACE_S = 0.3
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(60)
     finally:
         print("cleaned up", flush=True)

@@ -140,6 +140,40 @@ def test_more_cards_than_the_cluster_has_are_refused(cluster: Cluster) -> None:
         runtime.run(ListDriver(["a"]), ResourceReporter)
 
 
+LOCAL = """
+import sys
+from autokd.runtime.ray.session import RaySession
+
+session = RaySession(None, 1)
+session.open()
+import ray
+print(ray._private.worker._global_node.dashboard_agent_listen_port, flush=True)
+sys.stdin.read()
+session.close()
+"""
+
+
+def test_a_local_search_beside_the_cluster_takes_no_port_of_its_agent(cluster: Cluster) -> None:
+    local = subprocess.Popen(
+        [sys.executable, "-c", LOCAL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert local.stdout is not None
+    try:
+        port = int(local.stdout.readline())
+        assert port not in (0, -1, 52365), "52365 is the port of every cluster's agent"
+        with socket.create_connection(("127.0.0.1", port), timeout=30):
+            pass
+        job_id = submit_job(cluster.dashboard, "echo beside")
+        assert "beside" in "".join(follow_job(cluster.dashboard, job_id))
+        assert job_status(cluster.dashboard, job_id)[0] == "SUCCEEDED"
+        local.communicate("", timeout=60)
+        assert local.returncode == 0
+    finally:
+        if local.poll() is None:
+            os.killpg(local.pid, signal.SIGKILL)
+            local.wait()
+
+
 def test_a_dashboard_that_does_not_answer_is_named_with_its_remedy() -> None:
     [port] = _free_ports(1)
     with pytest.raises(RuntimeUnavailableError, match="8265"):

@@ -49,6 +49,8 @@ SOURCE_NAMES = [
     "matched_edges",
     "shared_logits",
     "shared_boxes",
+    "foreground_to_background",
+    "balanced_regions",
 ]
 TRANSFORM_NAMES = [
     "spatial_attention",
@@ -73,6 +75,7 @@ TRANSFORM_NAMES = [
     "triplet_angles",
     "within_class",
     "between_class",
+    "affinity",
     "standardize",
     "l2_channels",
     "l2_cells",
@@ -91,6 +94,8 @@ TRANSFORM_NAMES = [
     "adapted_attention",
     "adapted_channel_mean",
     "adapted_cell_mean",
+    "memory_recall",
+    "spatial_match",
 ]
 DISTANCE_NAMES = [
     "l2_vectors",

@@ -13,7 +13,7 @@ import pytest
 from autokd.errors import StorageError
 from autokd.jobs import Outcome
 from autokd.study import full_disk
-from autokd.study.full_disk import disks_explained, make_writable, refuse_full_disk
+from autokd.study.full_disk import disks_explained, refuse_full_disk, require_writable
 
 
 def test_an_error_of_a_full_disk_names_the_folder_and_how_to_go_on(tmp_path: Path) -> None:
@@ -48,9 +48,9 @@ def test_other_errors_pass(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_refused_with_its_option(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(StorageError, match=r"taken: the folder of the cache cannot be written.*--cache-dir"):
-        make_writable(tmp_path / "taken")
-    make_writable(tmp_path / "new")
-    assert list((tmp_path / "new").iterdir()) == []
+        require_writable(tmp_path / "taken")
+    require_writable(tmp_path / "new")
+    assert not (tmp_path / "new").exists(), "nothing is left there"
 
 
 def test_a_training_that_met_a_full_disk_ends_the_run_and_counts_as_not_done() -> None:

@@ -120,5 +120,5 @@ def test_results_and_terminal_name_the_terms(tmp_path, capsys):
     assert Results.read(tmp_path / "results.json") == results
     assert (tmp_path / "results.json").read_text().count("inactive_terms") == 1
     assert proxy_fidelity(entries).pairs == 4
-    _print_results(results, tmp_path)
+    _print_results(results, tmp_path, quiet=False, as_json=False)
     assert "d0: term inactive: foreground.l2; all its terms" in " ".join(capsys.readouterr().out.split())

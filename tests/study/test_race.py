@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -279,9 +280,16 @@ def race_on(path: Path, evaluator: FakeEvaluator, settings: str = "") -> tuple[R
     )
     study = open_study(path, "s")
     facts = StudyFacts(study)
-    unused = dict.fromkeys(("directory", "datasets", "preparation", "factory", "cache_dir"))
+    unused = dict.fromkeys(("datasets", "preparation", "factory", "cache_dir"))
+    directory = SimpleNamespace(path=path.parent)
     run = RunContext(
-        config=config, study=study, facts=facts, clock=RunClock(facts), observer=SilentObserver(), **unused
+        config=config,
+        study=study,
+        facts=facts,
+        clock=RunClock(facts),
+        observer=SilentObserver(),
+        directory=directory,
+        **unused,
     )  # type: ignore[arg-type]
     driver = PhasedDriver(race_finalists(run, Reward(("val_loss", "cka"), {}, facts.reward_scales)))
     with InProcessRuntime(WorkerResources()) as runtime:

@@ -220,6 +220,20 @@ class Present(Region):
         return (self._there_S[:, None, None, None] & _valid(cells)).flatten(0, 1).float()
 
 
+class Weighed(Region):
+    """Whole samples, each with a weight of its own; 0 for those that are absent."""
+
+    is_graded = True
+
+    def __init__(self, weights_S: Tensor) -> None:
+        super().__init__()
+        self._weights_S = weights_S
+
+    def make_SHW(self, grid: Grid) -> Tensor:
+        cells = cells_of(grid, self._weights_S.device)
+        return (self._weights_S[:, None, None, None] * _valid(cells)).flatten(0, 1)
+
+
 class Given(Region):
     """Weights that an operator has made for the cells as they are: nothing may pool or cut them afterwards."""
 

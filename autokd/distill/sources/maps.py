@@ -10,10 +10,11 @@ from torch import Tensor
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.region_means import RegionWeights
-from autokd.distill.geometry.regions import Inside, Outside, Present, Region
+from autokd.distill.geometry.regions import Inside, Outside, Region
 from autokd.distill.operators import BuildContext, Source
 from autokd.distill.region_sets import boxes_at_own_level
 from autokd.distill.term_inputs import TermInputs
+from autokd.distill.weighting.disparity import weighed_regions
 from autokd.distill.weighting.scale_weights import ScaleWeights
 from autokd.spec.operator import REGIONS
 
@@ -118,23 +119,23 @@ class Instance(Source):
     number in any image; padding counts nowhere. Every box is pooled on every paired level, as ``foreground`` has every
     box on every level: with each box on the one level of its size, small images would leave all but one level without a
     term, and the number of regions would depend on the data.
-    G-DetKD, arXiv:2108.07482, section 3.1.
+    G-DetKD, arXiv:2108.07482, section 3.1. With ``region_weights`` regions count by their disparity on each level.
     """
 
-    def __init__(self, context: BuildContext, size: int) -> None:
+    def __init__(self, context: BuildContext, size: int, region_weights: int) -> None:
         super().__init__(context)
-        self.size = size
+        self.size, self.region_weights = size, region_weights
 
     def forward(self, inputs: TermInputs) -> tuple[FeaturePair, ...]:
         boxes_BM4 = inputs.boxes.padded_BM4.nan_to_num(0.0)
         instances = inputs.instances
-        region = Present(instances.present_S)
         pieces = []
         for level in self.levels(inputs):
             maps, stride = self.maps(inputs, level), inputs.pairs[level].stride
             height, width = maps[1].shape[-2:]
             weights = RegionWeights.of(boxes_BM4.to(maps[1]), stride, (height, width), self.size)
             student, teacher = (weights.pool(x_BCHW) for x_BCHW in maps)
+            region = weighed_regions(student, teacher, instances.present_S, self.region_weights)
             grid = Grid(self.size, self.size)
             pieces.append(FeaturePair(student, teacher, grid, region, REGIONS, level=level, instances=instances))
         return tuple(pieces)

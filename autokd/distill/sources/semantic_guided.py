@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from autokd.distill.feature_pair import FeaturePair
 from autokd.distill.geometry.grid import Grid
 from autokd.distill.geometry.levels import own_random_numbers
-from autokd.distill.geometry.regions import Present
 from autokd.distill.operators import BuildContext, Source
 from autokd.distill.region_sets import common_channels, regions_at_own_level, regions_of, regions_on_levels
 from autokd.distill.term_inputs import TermInputs
+from autokd.distill.weighting.disparity import weighed_regions
 from autokd.errors import DistillError
 from autokd.spec.operator import REGIONS
 
@@ -32,12 +32,13 @@ class SemanticGuided(Source):
     The mixture is sum_l alpha_l f(S_l), alpha = softmax over the levels l of <e(f(S_l)), e(T)> / tau, f a 1x1
     convolution (none if channels agree), e two stride-2 convolutions, tau > 0 learned. Regions: ground truth
     and the student's proposals, if it gives any. So levels of different meaning, and pyramids that
-    share no stride, can be matched. G-DetKD (ICCV 2021), arXiv:2108.07482, section 3.2, eqs. 1 to 3.
+    share no stride, can be matched. G-DetKD (ICCV 2021), arXiv:2108.07482, section 3.2, eqs. 1 to 3. With
+    ``region_weights`` regions count by their disparity.
     """
 
-    def __init__(self, context: BuildContext, size: int) -> None:
+    def __init__(self, context: BuildContext, size: int, region_weights: int) -> None:
         super().__init__(context)
-        self.size = size
+        self.size, self.region_weights = size, region_weights
         student, teacher = context.student, context.teacher
         if student is None or teacher is None:
             raise DistillError("source 'semantic_guided' is made for a pair of detectors; give their outputs.")
@@ -69,7 +70,8 @@ class SemanticGuided(Source):
         )
         mixed_SChw = self.mix(self._students(inputs), teacher_SChw)
         grid = Grid(self.size, self.size)
-        piece = FeaturePair(mixed_SChw, teacher_SChw, grid, Present(instances.present_S), REGIONS, instances=instances)
+        region = weighed_regions(mixed_SChw, teacher_SChw, instances.present_S, self.region_weights)
+        piece = FeaturePair(mixed_SChw, teacher_SChw, grid, region, REGIONS, instances=instances)
         return (piece,)
 
     def mix(self, student_LSChw: Tensor, teacher_SChw: Tensor) -> Tensor:

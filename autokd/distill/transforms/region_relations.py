@@ -17,8 +17,9 @@ from autokd.distill.geometry.regions import Instances
 from autokd.distill.operators import BuildContext, Transform
 from autokd.distill.products import self_related
 from autokd.distill.relation_matrices import as_relations, as_scalar_map, outer, vectors
-from autokd.distill.statistics import unit
+from autokd.distill.statistics import log_softmax_over_cells, unit
 from autokd.distill.term_inputs import TermInputs
+from autokd.spec.operator import CELL_DISTRIBUTION
 
 _NO_LENGTH = 1e-12
 """A distance shorter than this is 0: the regions are equal."""
@@ -121,6 +122,31 @@ class BetweenClass(Transform):
     def _distances(vectors_SD: Tensor, of_class_KS: Tensor, count_K1: Tensor) -> Tensor:
         center_KD = of_class_KS @ vectors_SD / count_K1.clamp_min(1)
         return _distances(center_KD)
+
+
+class Affinity(Transform):
+    """softmax_j(cos(v_i, v_j) / temperature) over the other regions j != i, v the cells' unit vectors side by side.
+
+    Layout regions -> cell_distribution (S, 1, 1, S); the diagonal does not count. TinyCLIP, arXiv:2309.12314, section
+    3.1 (affinity mimicking). There the two sides of the matrix are images and texts, and a second softmax runs over its
+    columns. Here both sides are regions, the matrix is symmetric, and its columns' distributions are those of its rows:
+    a mean over both is the mean over the rows.
+    """
+
+    def __init__(self, context: BuildContext, temperature: float) -> None:
+        super().__init__(context)
+        self.temperature = temperature
+
+    def forward(self, features: FeaturePair, inputs: TermInputs) -> FeaturePair:
+        members = features.members_SHW
+        sides = (unit(vectors(unit(x, (1,)), members), (1,)) for x in (features.student_SCHW, features.teacher_SCHW))
+        student, teacher = (self_related(vectors_SD) / self.temperature for vectors_SD in sides)
+        weights_SS = _off_diagonal(_present(features).to(student.dtype))
+        related = as_relations(features, student, teacher, weights_SS)
+        student, teacher = (
+            log_softmax_over_cells(x, related.members_SHW) for x in (related.student_SCHW, related.teacher_SCHW)
+        )
+        return related.with_maps(student, teacher, layout=CELL_DISTRIBUTION, temperature=self.temperature)
 
 
 def _vectors(features: FeaturePair) -> tuple[Tensor, Tensor]:

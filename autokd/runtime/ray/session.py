@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +19,8 @@ from ray.exceptions import RayError
 
 from autokd.errors import RuntimeUnavailableError
 from autokd.jobs import WorkerResources
-from autokd.runtime.ray.token import prepare_token
+from autokd.runtime.ray.answer import no_answer, require_cluster, require_token
+from autokd.runtime.ray.token import TOKEN_REMEDY, prepare_token
 from autokd.runtime.resources import divide, num_local_cores
 from autokd.temporary import own_folder
 
@@ -27,8 +28,6 @@ logger = logging.getLogger(__name__)
 
 GPU_WAIT_S, GPU_POLL_S = 900.0, 2.0
 """Seconds in which an autoscaled cluster must have started a GPU that it was asked for; seconds between two looks."""
-_CONNECT_TIMEOUT_S = 15.0
-"""Seconds in which the address must accept a connection, before Ray is asked to join."""
 _PATIENCE = {
     "worker_register_timeout_seconds": 600,
     "health_check_timeout_ms": 60_000,
@@ -39,10 +38,6 @@ gives a worker 60 s to import, and declares a node dead, with all its workers, t
 machine with many times more processes than cores both happen to sound ones."""
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Memory of a Ray that is started here: only jobs and metrics pass through it, and Ray would take 30% of all memory."""
-
-TOKEN_REMEDY = (
-    "If the cluster asks for a token: put it into ~/.ray/auth_token (or RAY_AUTH_TOKEN) and set RAY_AUTH_MODE=token."
-)
 
 # Ray and Tune read these settings from the environment alone.
 _QUIET = {
@@ -199,18 +194,19 @@ class RaySession:
         # Ray puts Unix sockets below this folder, whose paths may have 107 characters: $TMPDIR may be too long.
         folder = self._temporary.enter_context(own_folder(Path("/tmp") if os.path.isdir("/tmp") else None))
         try:
-            ray.init(
-                address="local",
-                num_cpus=self._num_cpus,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                configure_logging=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                _system_config=_PATIENCE,
-                # Ray lets everyone write into its folder (mode 0777): it lies within one that is this user's alone.
-                _temp_dir=str(folder / "ray"),
-            )
+            with _free_agent_port():
+                ray.init(
+                    address="local",
+                    num_cpus=self._num_cpus,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    configure_logging=False,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    _system_config=_PATIENCE,
+                    # Ray lets everyone write into its folder (mode 0777): it lies within one that is this user's alone.
+                    _temp_dir=str(folder / "ray"),
+                )
         except Exception as error:
             raise RuntimeUnavailableError(
                 f"Ray could not be started on this machine: {error}\n"
@@ -218,14 +214,38 @@ class RaySession:
             ) from error
 
     def _join(self, address: str) -> None:
-        _require_cluster(address)
-        enable_local_token(address.rpartition(":")[0])
+        require_cluster(address)
+        enable_local_token("localhost" if address == "auto" else address.rpartition(":")[0])
+        require_token(address)
         try:
             ray.init(address=address, configure_logging=False, logging_level=logging.ERROR, log_to_driver=False)
         except RayError as error:
             raise RuntimeUnavailableError(f"the Ray cluster at {address!r} refuses: {error}\n{TOKEN_REMEDY}") from error
         except (OSError, RuntimeError, ValueError) as error:
-            raise RuntimeUnavailableError(_no_answer(address, str(error))) from error
+            raise RuntimeUnavailableError(no_answer(address, str(error))) from error
+
+
+@contextlib.contextmanager
+def _free_agent_port() -> Iterator[None]:
+    """Let the node that starts meanwhile choose a free port for its agent, as it does for every other port.
+
+    ``ray.init`` has no parameter for that port: it leaves RayParams' default, 52365, which belongs to ``ray start`` on
+    the same machine. A cluster that cannot have it takes no jobs. The only remedy is to complete RayParams, which is
+    private; a Ray without it keeps its own choice.
+    """
+    from ray._private import parameter
+
+    original = getattr(parameter, "RayParams", None)
+    if original is None:
+        yield
+        return
+    parameter.RayParams = functools.partial(  # type: ignore[misc, assignment]
+        original, dashboard_agent_listen_port=0
+    )
+    try:
+        yield
+    finally:
+        parameter.RayParams = original  # type: ignore[misc]
 
 
 def enable_local_token(host: str) -> None:
@@ -260,45 +280,3 @@ def _redirect_worker_messages() -> None:
             logger.info("ray: %s", " ".join(str(line) for line in data.get("lines", ())))
 
         worker.print_to_stdstream = _log
-
-
-def _require_cluster(address: str) -> None:
-    """Raise RuntimeUnavailableError soon if no cluster listens at the address: Ray itself would try for minutes."""
-    if address.startswith("ray://"):
-        raise RuntimeUnavailableError(
-            f"ray address {address!r}: searches do not run over Ray's client protocol. Run on a node of the "
-            "cluster with its address as host:port (or auto), or use 'autokd submit' with its http:// address."
-        )
-    if address in ("auto", "local"):
-        return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise RuntimeUnavailableError(f"ray address {address!r} is not host:port (default port: 6379), nor auto.")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S) as connection:
-            if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_grpc(connection):
-                raise RuntimeUnavailableError(
-                    _no_answer(
-                        address, "another service listens there (8265 is the dashboard's port, 6379 Ray's own default)"
-                    )
-                )
-    except OSError as error:
-        raise RuntimeUnavailableError(_no_answer(address, str(error))) from error
-
-
-def _speaks_grpc(connection: socket.socket) -> bool:
-    """Whether the other side speaks HTTP/2, as every gRPC server does (RFC 9113, section 3.4).
-
-    It must answer the client's preface and empty SETTINGS frame with a SETTINGS frame, whose type is 4.
-    """
-    empty_settings = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + empty_settings)
-    answer = connection.recv(9)  # the header of a frame: length (3 bytes), type, flags, stream (4)
-    return len(answer) == 9 and answer[3] == 4
-
-
-def _no_answer(address: str, reason: str) -> str:
-    return (
-        f"no Ray cluster answers at {address!r}: {reason}\n"
-        "Start one with 'ray start --head' and give its host:port, or leave the address out for a local Ray."
-    )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +15,14 @@ from autokd.errors import RuntimeUnavailableError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
+
+logger = logging.getLogger(__name__)
+
+AGENT_PATIENCE_S = 120.0
+"""Seconds for which a cluster may be without an agent that takes jobs: those of new nodes need a while to start."""
+_PAUSE_S = 3.0
+_NO_AGENT = "No available agent"
+_IS_THERE = "already exists"
 
 
 def submit_job(
@@ -24,12 +35,14 @@ def submit_job(
 ) -> str:
     """Start a shell command on a Ray cluster.
 
+    Waits for at most ``AGENT_PATIENCE_S`` while no node has an agent that takes jobs.
+
     Args:
         address: of the cluster's dashboard, http://host:8265.
         entrypoint: the command.
         working_dir: folder that is packed, sent and made the command's working directory; None: none.
         env_vars: environment variables of the command.
-        job_id: id of the job; None: Ray chooses one.
+        job_id: id of the job; None: a random one.
 
     Returns:
         The job's id.
@@ -43,11 +56,40 @@ def submit_job(
         runtime_env["working_dir"] = str(Path(working_dir).resolve())
     if env_vars:
         runtime_env["env_vars"] = dict(env_vars)
+    # The id is fixed before the first attempt: a job that was taken without an answer is not started twice.
+    job_id = job_id or f"autokd-{secrets.token_hex(8)}"
     try:
-        submitted: str = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env, submission_id=job_id)
+        return _submit(client, entrypoint, runtime_env, job_id)
     except (RuntimeError, ValueError, OSError) as error:
-        raise RuntimeUnavailableError(f"the cluster at {address} did not take the job: {error}") from error
-    return submitted
+        remedy = f"\n{_agent_remedy()}" if _NO_AGENT in str(error) else ""
+        raise RuntimeUnavailableError(f"the cluster at {address} did not take the job: {error}{remedy}") from error
+
+
+def _submit(client: JobSubmissionClient, entrypoint: str, runtime_env: dict[str, object], job_id: str) -> str:
+    until_s = time.monotonic() + AGENT_PATIENCE_S
+    is_again = False
+    while True:
+        try:
+            submitted: str = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env, submission_id=job_id)
+            return submitted
+        except RuntimeError as error:
+            if is_again and _IS_THERE in str(error):
+                return job_id  # an attempt before was taken
+            if _NO_AGENT not in str(error) or time.monotonic() > until_s:
+                raise
+            if not is_again:
+                logger.warning("no node of the cluster takes jobs yet; trying for %g s", AGENT_PATIENCE_S)
+        is_again = True
+        time.sleep(_PAUSE_S)
+
+
+def _agent_remedy() -> str:
+    return (
+        f"No node had an agent that takes jobs for {AGENT_PATIENCE_S:g} s. Either the nodes are still starting: try "
+        "again. Or another Ray on the head's machine holds the agent's port 52365: stop it, or start the head with "
+        "'ray start --head --dashboard-agent-listen-port=PORT' and a free port. The reason is in dashboard_agent.log "
+        "(/tmp/ray/session_latest/logs on the head)."
+    )
 
 
 def follow_job(address: str, job_id: str) -> Iterator[str]:
@@ -201,7 +243,8 @@ def _client(address: str) -> JobSubmissionClient:
         from ray.exceptions import RayError
         from ray.job_submission import JobSubmissionClient
 
-        from autokd.runtime.ray.session import TOKEN_REMEDY, enable_local_token
+        from autokd.runtime.ray.session import enable_local_token
+        from autokd.runtime.ray.token import TOKEN_REMEDY
     except ImportError as error:
         raise RuntimeUnavailableError(
             f'Ray\'s job client cannot be imported ({error}). Install it: pip install "ray[tune,default]".'

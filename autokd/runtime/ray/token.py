@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 LEAST_VERSION = (2, 59)
 """First Ray that asks for a token by itself, if a process starts it."""
 MODE_VARIABLE = "RAY_AUTH_MODE"
+TOKEN_REMEDY = (
+    "Put the cluster's token (of its head: ~/.ray/auth_token) into ~/.ray/auth_token, mode 0600, or into "
+    "RAY_AUTH_TOKEN, and set RAY_AUTH_MODE=token."
+)
 
 
 def prepare_token() -> None:
@@ -64,6 +68,19 @@ def keep_token_private(path: Path) -> None:
             logger.warning("%s could be read by others; it is private now. Was it used in a cluster? Renew it.", path)
     except OSError as error:
         logger.info("%s cannot be made private: %s", path, error)  # Ray says what it needs
+
+
+def current_token() -> str | None:
+    """Return the token that Ray's clients in this process send; None if they send none."""
+    if os.environ.get(MODE_VARIABLE, "").lower() != "token":
+        return None
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token.strip()
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _write_new(path: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from autokd.config.recipes import Recipe
 from autokd.errors import ConfigError
 from autokd.training.optim.dot import DistillationOrientedSGD
+from autokd.training.optim.trajectory import TrajectoryGuidedSGD
 
 DOT_MOMENTUM = 0.9
 RATE_FACTOR = "rate_factor"
@@ -129,9 +130,12 @@ def trainable(module: nn.Module | None) -> list[nn.Parameter]:
 
 
 def make_optimizer(groups: list[dict[str, object]], recipe: Recipe) -> torch.optim.Optimizer:
-    """Return AdamW, SGD with momentum, or DOT, with fused kernels, which are several times faster on a CPU too."""
+    """Return AdamW or SGD with momentum, fused, which is several times faster on a CPU too; DOT; or guided SGD."""
     if recipe.optimizer == "dot":
         return DistillationOrientedSGD(groups, recipe.learning_rate, DOT_MOMENTUM, recipe.dot_delta)
+    if recipe.optimizer == "trajectory":
+        rank, outside = recipe.trajectory_rank, recipe.trajectory_outside
+        return TrajectoryGuidedSGD(groups, recipe.learning_rate, DOT_MOMENTUM, rank, outside)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
     momentum, nesterov = recipe.momentum, recipe.nesterov and recipe.momentum > 0
@@ -170,8 +174,8 @@ class Precision:
         if self._dtype == torch.float16 and not can_scale:
             if amp is True:
                 raise ConfigError(
-                    "amp: true needs a scaled loss on this card, which has no bfloat16, and 'optimizer: dot' keeps two "
-                    "losses apart. Set 'amp: false' or 'auto', or take another optimizer."
+                    "amp: true needs a scaled loss on this card, which has no bfloat16, and 'optimizer: dot' and "
+                    "'trajectory' keep two losses apart. Set 'amp: false' or 'auto', or take another optimizer."
                 )
             self.is_mixed, self._dtype = False, torch.float32
         is_scaled = self._dtype == torch.float16

@@ -1,7 +1,7 @@
 """Update rules: from the parts of a loss to moved parameters, by gradients, clipping and the optimizer's step.
 
 ``StandardUpdate`` differentiates the sum of all parts, as most optimizers want it. ``DotUpdate`` keeps the gradients of
-task and distillation apart for DOT, at the price of a second backward pass.
+task and distillation apart for DOT and for SGD guided by a trajectory, at the price of a second backward pass.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class StandardUpdate(UpdateRule):
 
 
 class DotUpdate(UpdateRule):
-    """Two backward passes, one for the task loss and one for the distillation loss, for DOT.
+    """Two backward passes, of the task loss and of the distillation loss, for optimizers that keep these apart.
 
     Both gradients are clipped by one factor, that of their sum. So their ratio stays, and with ``dot_delta: 0`` the
     step is that of ``StandardUpdate``.
@@ -158,5 +158,5 @@ def make_update_rule(
     Raises:
         ConfigError: if the optimizer cannot work in the recipe's precision on this device.
     """
-    kind = DotUpdate if recipe.optimizer == "dot" else StandardUpdate
+    kind = DotUpdate if recipe.optimizer in ("dot", "trajectory") else StandardUpdate
     return kind(student, distiller, recipe, device)

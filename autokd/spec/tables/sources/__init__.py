@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from autokd.spec.tables.sources import (
+    balanced_regions,
+    cell_relations,
     crossed_predictions,
     maps,
     predictions,
@@ -24,6 +26,8 @@ FAMILIES = (
     region_contrast,
     teacher_weighted,
     queries,
+    cell_relations,
+    balanced_regions,
 )
 
 __all__ = ["FAMILIES"]

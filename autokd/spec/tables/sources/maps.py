@@ -13,6 +13,13 @@ OWN_LEVEL = Parameter(
     omitted_at_default=True,
 )  # fmt: skip
 
+REGION_WEIGHTS = Parameter(
+    "region_weights", 0, 0, 2,
+    "weights of the regions in means, 1: greatest where student and teacher are nearest, 2: where they are farthest "
+    "(disparity, RDD, arXiv:2308.10308), 0: equal",
+    omitted_at_default=True,
+)  # fmt: skip
+
 ROWS: tuple[Operator, ...] = (
     Operator(
         "feature_map", "source", f"{_MODULE}:FeatureMap",
@@ -47,7 +54,7 @@ ROWS: tuple[Operator, ...] = (
             "RoIAlign of each ground-truth box, each cell the mean of all that it covers; a region is a sample"
         ),
         paper="G-DetKD, arXiv:2108.07482, section 3.1", needs_taps=("fpn",), by_level=True, gives=REGIONS, side="size",
-        parameters=(Parameter("size", 4, 1, 14, "cells of a region, per side"),),
+        parameters=(Parameter("size", 4, 1, 14, "cells of a region, per side"), REGION_WEIGHTS),
     ),
     Operator(
         "foreground_map", "source", f"{_MODULE}:ForegroundMap",

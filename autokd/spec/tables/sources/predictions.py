@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autokd.spec.operator import BOXES, LOGITS, Operator, Parameter
+from autokd.spec.tables.sources.maps import REGION_WEIGHTS
 
 _MODULE = "autokd.distill.sources.predictions"
 
@@ -25,6 +26,13 @@ ROWS: tuple[Operator, ...] = (
                 "by_level", 0, 0, 1,
                 "1: the candidates of each level by themselves, their distances added (heads with equally many "
                 "candidates in each cell; others have one level)",
+                omitted_at_default=True,
+            ),
+            REGION_WEIGHTS,
+            Parameter(
+                "calibrated", 0.0, 0.0, 1.0,
+                "where the teacher gives the object's class less than this probability (sigmoid), softened ground "
+                "truth takes the place of its logits (FerKD, arXiv:2312.17473); 0: nowhere",
                 omitted_at_default=True,
             ),
         ),

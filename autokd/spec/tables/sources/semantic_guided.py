@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autokd.spec.operator import REGIONS, Operator, Parameter
+from autokd.spec.tables.sources.maps import REGION_WEIGHTS
 
 _MODULE = "autokd.distill.sources.semantic_guided"
 
@@ -13,6 +14,6 @@ ROWS: tuple[Operator, ...] = (
         meaning="each region of the teacher against a mixture of the student's levels, weighted by learned similarity",
         paper="G-DetKD, arXiv:2108.07482, section 3.2", gives=REGIONS, side="size",
         needs_taps=("fpn",), uses_of_student=("proposals",), learns=True, zero_at_equality=False,
-        parameters=(Parameter("size", 7, 1, 14, "cells of a region, per side"),),
+        parameters=(Parameter("size", 7, 1, 14, "cells of a region, per side"), REGION_WEIGHTS),
     ),
 )  # fmt: skip

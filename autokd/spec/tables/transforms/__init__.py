@@ -12,11 +12,13 @@ from autokd.spec.tables.transforms import (
     joint_attention,
     learned_blocks,
     masks,
+    memory,
     non_local,
     normalizations,
     pointwise,
     region_relations,
     softmax,
+    spatial_matching,
     windows,
 )
 
@@ -38,6 +40,8 @@ FAMILIES = (
     softmax,
     frequencies,
     adaptation,
+    memory,
+    spatial_matching,
 )
 
 __all__ = ["FAMILIES"]

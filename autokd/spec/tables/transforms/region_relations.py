@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autokd.spec.operator import REGIONS, SCALAR_MAP, Operator, Parameter
+from autokd.spec.operator import CELL_DISTRIBUTION, REGIONS, SCALAR_MAP, Operator, Parameter, effects
 
 _MODULE = "autokd.distill.transforms.region_relations"
 
@@ -35,5 +35,13 @@ ROWS: tuple[Operator, ...] = (
         meaning="distance of the means of each two classes in the batch",
         paper="after RKD, arXiv:1904.05068", takes=(REGIONS,), gives=SCALAR_MAP, needs_batch=True,
         min_classes=2, min_samples=2, cells_are="classes", idle_cells=1, own_samples=True,
+    ),
+    Operator(
+        "affinity", "transform", f"{_MODULE}:Affinity",
+        formula="softmax_j(cos(x_i, x_j) / {temperature}), j != i",
+        meaning="each region as a distribution over the other regions of the batch, by similarity",
+        paper="after TinyCLIP, arXiv:2309.12314, section 3.1", takes=(REGIONS,), gives=CELL_DISTRIBUTION,
+        needs_batch=True, min_samples=3, cells_are="samples", idle_cells=1, blind_to=effects("cell_scale"),
+        parameters=(Parameter("temperature", 0.1, 0.01, 10.0, "divides the similarities"),),
     ),
 )  # fmt: skip
