@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from autokd.detectors import Detector
 from autokd.jobs import Job
 from autokd.training.assets import TrainingAssets
+from autokd.training.jobs.candidate_metrics import PRECISION_PARTS
 from autokd.training.jobs.files import JobFiles
 from autokd.training.jobs.full_training import FullTraining
-from autokd.training.jobs.proxy_training import PRECISION_PARTS
 from autokd.training.loop import EpochResult
 from autokd.training.measure.validation import validate
 from autokd.training.optim.averaging import averaged
@@ -61,6 +61,8 @@ class CurveTraining(FullTraining):
     def finish(self, student: Detector, files: JobFiles, metrics: dict[str, float], deadline: float | None) -> None:
         """Measure the result, and name its precision on val as the points of the curve do."""
         super().finish(student, files, metrics, deadline)
+        if self._job.stop_after is not None:
+            return  # one that was cut off has no result
         per_class = [value for name, value in metrics.items() if name.startswith("val_ap/")]
         metrics |= {"ap": metrics["val_ap"], "ap_50": metrics["val_ap_50"], "ap_worst_class": min(per_class)}
 
