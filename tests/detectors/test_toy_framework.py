@@ -153,7 +153,10 @@ def test_a_registered_framework_is_searched_from_file_to_student(tmp_path):
             "{framework: toy, wdth: 8}",
             "<text>:3: student.wdth: key 'wdth' is not one of checkpoint, framework, train, width",
         ),
-        ("{framework: tyo}", "<text>:3: student.framework: 'tyo' is not one of backbone, mmdet, torchvision, toy, transformers. Did you mean"),
+        (
+            "{framework: tyo}",
+            "<text>:3: student.framework: 'tyo' is not one of backbone, mmdet, torchvision, toy, ",
+        ),
     ],
 )
 def test_mistakes_in_its_section_are_named_as_in_any_other(student, error):

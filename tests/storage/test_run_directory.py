@@ -28,7 +28,9 @@ def test_a_new_folder_holds_the_resolved_configuration(tmp_path: Path) -> None:
     data = again.read_config()
     assert data["student"]["fpn_channels"] == 32
     assert data["search"]["trials"] == 40, "defaults are written out"
-    assert config_yaml(complete_recipes(RunConfig.model_validate(data))) == config_yaml(config(name="demo", search={"trials": 40}))
+    assert config_yaml(complete_recipes(RunConfig.model_validate(data))) == config_yaml(
+        config(name="demo", search={"trials": 40})
+    )
 
 
 def test_a_run_is_resumed_with_its_owner_and_may_get_more_trials(tmp_path: Path) -> None:

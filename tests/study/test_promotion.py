@@ -148,7 +148,10 @@ def test_finalists_and_entries_learn_from_whom_their_trial_did(study, evaluator,
 
 
 def test_promotion_is_part_of_the_digest():
-    off, on = (complete_recipes(load_config(FILE + text)) for text in ("search: {trials: 40}\n", "search: {trials: 40, promote_after: 5}\n"))
+    off, on = (
+        complete_recipes(load_config(FILE + text))
+        for text in ("search: {trials: 40}\n", "search: {trials: 40, promote_after: 5}\n")
+    )
     assert config_data(off)["search"]["promote_after"] is None
     assert config_data(on)["search"]["promote_after"] == 5
     assert config_digest(off) != config_digest(on)
