@@ -171,7 +171,7 @@ def _is_program(path: Path) -> bool:
     """Return whether torch would take the file for TorchScript, whatever unpickler it is given."""
     try:
         records = torch._C.PyTorchFileReader(str(path)).get_all_records()
-    except RuntimeError:  # no archive at all
+    except (RuntimeError, UnicodeDecodeError):  # no archive at all, or one whose records have damaged names
         return False
     return "constants.pkl" in records
 

@@ -104,7 +104,9 @@ def test_trackers_get_every_curve_reward_and_picture(finished):
     records = [read_record(trial) for trial in open_existing(directory).trials]
     trained = {record.job_id for record in records if record.reused_from is None}
     assert {name for name, row in jobs.items() if row["group"] == "trial"} == trained
-    assert Counter(row["group"] for row in jobs.values())["full"] == 6, "three entries, two seeds"
+    # A search whose winner is the preset itself trains that loss once: on which processor it is, rounding decides.
+    losses = {entry.digest for entry in results.entries}
+    assert Counter(row["group"] for row in jobs.values())["full"] == 2 * len(losses), "two seeds a loss"
     metrics = json.loads(jobs["full-none-s0"]["metrics"])
     assert metrics["val_loss"] == results.entry("none").metrics["val_loss"][0]
     values = {record.job_id: record.value for record in records if record.value is not None}
