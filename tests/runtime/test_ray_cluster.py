@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+import autokd
 from autokd.config import RuntimeConfig
 from autokd.errors import RuntimeUnavailableError
 from autokd.runtime import follow_job, job_status, make_runtime, stop_job, submit_job
@@ -115,13 +116,21 @@ runtime: {workers: 1, gpus_per_worker: 0}
 
 def test_autokd_submit_sends_a_whole_search_and_follows_it(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "sent.yaml").write_text(SEARCH)
-    command = [sys.executable, "-m", "autokd", "submit", "sent.yaml", "--address", cluster.dashboard]
+    command = [sys.executable, "-m", "autokd", "submit", "sent.yaml", "--address", cluster.dashboard, "--send-package"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "full trainings: 2/2" in done.stdout
     assert "teachers: 1/1" in done.stdout, "the teacher was trained by a worker of the cluster, not by the driver"
     results = json.loads((tmp_path / "runs" / "sent" / "results.json").read_text())
     assert results["search"]["finished"] == 2
+
+
+def test_a_sent_package_is_imported_before_that_of_the_node(cluster: Cluster) -> None:
+    job_id = submit_job(
+        cluster.dashboard, 'python -c "import autokd; print(autokd.__file__)"', packages=[Path(autokd.__file__).parent]
+    )
+    log = "".join(follow_job(cluster.dashboard, job_id))
+    assert "runtime_resources/py_modules_files" in log
 
 
 def test_workers_of_a_joined_cluster_share_its_cores_and_its_card(cluster: Cluster) -> None:
