@@ -47,7 +47,9 @@ OPTIONS = {
     "presets": set(),
     "show": set(),
     "doctor": {"--json"},
-    "submit": {"--address", "--trials", "--storage", "--run-dir", "--cache-dir", "--follow", "--no-follow"},
+    "submit": {
+        "--address", "--trials", "--storage", "--run-dir", "--cache-dir", "--send-package", "--follow", "--no-follow",
+    },
 }
 # fmt: on
 
