@@ -15,7 +15,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,12 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from autokd.runtime.ray.head import free_ports
+from autokd.runtime.ray.token import prepare_token
 from tests.chaos.memory import read_memory
 
-TRIALS = 10
+TRIALS = 30
 SPACE = f"""
 name: nodes
-data: {{format: shapes, image_size_px: [64, 64], num_train: 24, num_val: 8, num_test: 8}}
+data: {{format: shapes, image_size_px: [64, 64], num_train: 48, num_val: 8, num_test: 8}}
 teacher: {{backbone: {{width: 8}}, train: {{epochs: 1}}}}
 student: {{backbone: {{width: 8}}}}
 space:
@@ -46,6 +46,8 @@ full: {{epochs: 1, seeds: [0, 1], baselines: [none]}}
 runtime: {{workers: 3, gpus_per_worker: 0, checkpoint_every_s: 5, threads_per_worker: 1}}
 """
 LONGEST_S = 900.0
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "token", "RAY_agent_register_timeout_ms": "200000"}
+"""A machine that is short of cores takes longer than Ray's half a minute to start the agent of a node."""
 OBJECT_STORE_BYTES = 80_000_000
 """Little more than the least that Ray allows."""
 
@@ -90,21 +92,19 @@ class Cluster:
     nodes: dict[str, Node] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.port, dashboard, *_ = free_ports(2)
+        (self.port,) = free_ports(1)
         self.address = f"127.0.0.1:{self.port}"
-        self.dashboard = f"http://127.0.0.1:{dashboard}"
         self.cache = self.folder / "cache"
         self.cache.mkdir()
         self.space = self.folder / "nodes.yaml"
         self.space.write_text(SPACE)
         # Sockets lie in Ray's folder, and their paths are short.
         self._temporary = Path(tempfile.mkdtemp(prefix="akd-", dir="/tmp"))
-        self._dashboard_port = dashboard
 
     def __enter__(self) -> Cluster:
-        ports = ["--head", f"--port={self.port}", f"--dashboard-port={self._dashboard_port}"]
-        self._start("head", [*ports, "--num-cpus=0", f"--temp-dir={self._temporary}"], "127.0.0.1")
-        _wait(lambda: _answers(self._dashboard_port), 240, "the head")
+        prepare_token()
+        head = ["--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={self._temporary}"]
+        self._start("head", [*head, "--num-cpus=0"], "127.0.0.1")
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -131,8 +131,16 @@ class Cluster:
         command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
         command += [f"--ray-client-server-port={client}"] if "--head" in arguments else []
         command += ["--disable-usage-stats", "--num-gpus=0"]
-        self.nodes[name] = Node(name, cache, self._in_namespace(cache, command, name))
-        return self.nodes[name]
+        node = self.nodes[name] = Node(name, cache, self._in_namespace(cache, command, name))
+        # One after the other: nodes that start at once on few cores exceed the half a minute that Ray gives each.
+        _wait(lambda: self._runs(node), 240, f"node {name}")
+        return node
+
+    def _runs(self, node: Node) -> bool:
+        log = (self.folder / f"{node.name}.log").read_text(errors="replace")
+        if node.process.poll() is not None:
+            raise AssertionError(log[-3000:])
+        return "Ray runtime started" in log
 
     def _in_namespace(self, cache: Path, command: list[str], name: str) -> subprocess.Popen[bytes]:
         bound = f"mount --bind {shlex.quote(str(cache))} {shlex.quote(str(self.cache))} && exec {shlex.join(command)}"
@@ -140,7 +148,7 @@ class Cluster:
         with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 ["unshare", "--mount", "--propagation", "private", "sh", "-c", bound],
-                env=os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "token"},
+                env=os.environ | {"PATH": path, **ENVIRONMENT},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -234,12 +242,6 @@ def _wait(is_done: Callable[[], bool], longest_s: float, what: str) -> None:
         if time.monotonic() > until:
             raise TimeoutError(f"{what}: nothing within {longest_s:g} s")
         time.sleep(0.5)
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
 
 
 def _processes_of_session(session: int) -> list[int]:
