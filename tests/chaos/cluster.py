@@ -28,7 +28,7 @@ from autokd.runtime.ray.head import free_ports
 from autokd.runtime.ray.token import prepare_token
 from tests.chaos.memory import read_memory
 
-TRIALS = 30
+TRIALS = 60
 SPACE = f"""
 name: nodes
 data: {{format: shapes, image_size_px: [64, 64], num_train: 48, num_val: 8, num_test: 8}}
@@ -194,7 +194,7 @@ def play(folder: Path) -> dict[str, Any]:
         for name in ("a", "b", "c"):
             cluster.join(name)
         driver = cluster.search("driver")
-        _wait(lambda: len(cluster.finished()) >= 4 or _ended(driver, cluster), LONGEST_S, "the first trials")
+        _wait(lambda: len(cluster.finished()) >= 3 or _ended(driver, cluster), LONGEST_S, "the first trials")
         before_kill = cluster.finished()
         cluster.nodes["b"].kill()
         cluster.join("late")

@@ -33,7 +33,8 @@ OPTIONS = {
     "runs": {"--json"},
     "compare": {"--picture", "--json"},
     "init": {
-        "--data", "--teacher", "--student", "--checkpoint", "--trials", "--seconds", "--force", "--cache-dir",
+        "--data", "--teacher", "--student", "--checkpoint", "--budget", "--trials", "--seconds", "--force",
+        "--cache-dir",
     },
     "predict": {
         "--out", "--format", "--threshold", "--config", "--teacher", "--batch-size", "--every", "--cache-dir",
