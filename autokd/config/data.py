@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from autokd.config.section import Section, SizePx
 
@@ -51,7 +51,7 @@ ImageFolders = Annotated[
 class CocoData(Section):
     """A detection data set in COCO's format."""
 
-    written_if_set: ClassVar[frozenset[str]] = frozenset({"orientations"})
+    written_if_set: ClassVar[frozenset[str]] = frozenset({"orientations", "unlabeled", "unlabeled_ratio"})
 
     format: Literal["coco"] = "coco"
     """COCO's annotation format. The key may be left out."""
@@ -73,6 +73,12 @@ class CocoData(Section):
     orientations: Literal["one", "two", "auto"] = "one"
     """Frames of the network's input. one: ``image_size_px`` for all images. two: images that lie across it have the
     same frame turned, and batches hold images of one frame. auto: two if pictures then fill at least a tenth more."""
+    unlabeled: Path | None = None
+    """Folder of images without boxes, relative to ``root``. Trainings with a distiller see them by the terms that read
+    no labels; the teacher runs on them beside the student. null: none."""
+    unlabeled_ratio: PositiveFloat = 1.0
+    """Images without boxes for each image with boxes of a step; each counts as much in the distillation loss. With
+    ``unlabeled`` only."""
 
     @model_validator(mode="after")
     def _has_a_folder_for_the_test_images(self) -> CocoData:
@@ -84,7 +90,7 @@ class CocoData(Section):
 class VocData(Section):
     """A detection data set in Pascal VOC's format, converted into the cache."""
 
-    written_if_set: ClassVar[frozenset[str]] = frozenset({"orientations"})
+    written_if_set: ClassVar[frozenset[str]] = frozenset({"orientations", "unlabeled", "unlabeled_ratio"})
 
     format: Literal["voc"]
     """Pascal VOC: an XML file an image."""
@@ -104,12 +110,16 @@ class VocData(Section):
     """Height and width of the network's input, in pixels."""
     orientations: Literal["one", "two", "auto"] = "one"
     """Frames of the network's input, as for COCO's format."""
+    unlabeled: Path | None = None
+    """Folder of images without boxes, relative to ``root``, as for COCO's format."""
+    unlabeled_ratio: PositiveFloat = 1.0
+    """Images without boxes for each image with boxes of a step, as for COCO's format."""
 
 
 class YoloData(Section):
     """A detection data set in YOLO's format, converted into the cache."""
 
-    written_if_set: ClassVar[frozenset[str]] = frozenset({"orientations"})
+    written_if_set: ClassVar[frozenset[str]] = frozenset({"orientations", "unlabeled", "unlabeled_ratio"})
 
     format: Literal["yolo"]
     """YOLO: a text file an image, and a ``data.yaml`` that names splits and classes."""
@@ -121,6 +131,10 @@ class YoloData(Section):
     """Height and width of the network's input, in pixels."""
     orientations: Literal["one", "two", "auto"] = "one"
     """Frames of the network's input, as for COCO's format."""
+    unlabeled: Path | None = None
+    """Folder of images without boxes, relative to ``root``, as for COCO's format."""
+    unlabeled_ratio: PositiveFloat = 1.0
+    """Images without boxes for each image with boxes of a step, as for COCO's format."""
 
 
 Data = Annotated[ShapesData | CocoData | VocData | YoloData, Field(discriminator="format")]

@@ -126,6 +126,8 @@ def _with_absolute_paths(config: RunConfig, document: Document) -> RunConfig:
 
 def _parts_of(data: CocoData | VocData | YoloData) -> Iterator[tuple[tuple[str, ...], Path, str]]:
     """Yield key, path and kind of every file and folder below the root of a set."""
+    if data.unlabeled is not None:
+        yield ("unlabeled",), data.unlabeled, "folder"
     if isinstance(data, YoloData):
         yield ("file",), data.file, "file"
         return

@@ -254,6 +254,18 @@ class RunConfig(Section):
             )
         return recipe
 
+    @field_validator("proxy", "full")
+    @classmethod
+    def _takes_unlabeled_images_whole(
+        cls, recipe: ProxyRecipe | FullRecipe, info: ValidationInfo
+    ) -> ProxyRecipe | FullRecipe:
+        if recipe.micro_batch_size is not None and getattr(info.data.get("data"), "unlabeled", None) is not None:
+            raise ValueError(
+                f"micro_batch_size is {recipe.micro_batch_size}, but the images of data.unlabeled are not cut into "
+                "micro-batches. Remove one of the two"
+            )
+        return recipe
+
     @field_validator("runtime")
     @classmethod
     def _can_share_full_trainings(cls, runtime: RuntimeConfig, info: ValidationInfo) -> RuntimeConfig:
@@ -274,6 +286,11 @@ class RunConfig(Section):
                 f"full_processes is {runtime.full_processes}: each reads the teacher's outputs of all images of a "
                 "batch, and has the pixels of its own alone. Set 'full: {teacher_outputs: disk}' and a number of "
                 "views, or full_processes to 1"
+            )
+        if getattr(info.data.get("data"), "unlabeled", None) is not None:
+            raise ValueError(
+                f"full_processes is {runtime.full_processes}, but the images of data.unlabeled are not shared between "
+                "processes. Remove one of the two"
             )
         if full.micro_batch_size is not None:
             raise ValueError(

@@ -23,6 +23,7 @@ from autokd.data.orientation import Frames, frames_note, wants_two
 from autokd.data.report import DataReport
 from autokd.data.shapes import write_shapes
 from autokd.data.sharing import shared_images
+from autokd.data.unlabeled import UnlabeledImages
 from autokd.errors import DataError
 
 logger = logging.getLogger("autokd.data")
@@ -167,6 +168,9 @@ def load_datasets(
     datasets = Datasets(train, val, rest[0] if rest else val, test_is_val=not rest)
     if check:
         datasets.check()
+        if not isinstance(data, ShapesData) and data.unlabeled is not None:
+            found = UnlabeledImages(data.root / data.unlabeled, train.image_size_px, shift).files
+            logger.info("unlabeled: %d images", len(found))
     return datasets
 
 

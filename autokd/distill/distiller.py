@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from autokd.distill.geometry.levels import LevelPair
 from autokd.distill.geometry.regions import Targets
 from autokd.distill.operators import Distance, Memory, Source, Transform
 from autokd.distill.step_memo import Observer
-from autokd.distill.term_inputs import TermInputs
+from autokd.distill.term_inputs import TargetsMissingError, TermInputs
 from autokd.distill.weighting.balance import GradientBalance, SumOverProcesses
 from autokd.distill.weighting.level_factors import LevelFactors
 from autokd.distill.weighting.measured import is_due
@@ -169,6 +170,8 @@ class Distiller(nn.Module):
         self.mlp_adapters = mlp_adapters
         self.names = tuple(terms)
         self.terms = nn.ModuleList(terms.values())
+        self.unlabeled_terms: frozenset[str] = frozenset()
+        """Names of the terms that ``without_labels`` sums; ``find_unlabeled_terms`` finds them."""
         self.step = 0
         self.progress = 0.0
         """Part of the training that is over, 0 to 1; schedules of weights follow it."""
@@ -254,6 +257,52 @@ class Distiller(nn.Module):
             self.progress = min(self.progress + self._progress_per_step, 1.0)
         parts = zip(self.names, raw.detach(), weighted.detach(), weights, strict=True)
         return DistillResult(weighted.sum(), {name: TermValue(r, w, f) for name, r, w, f in parts})
+
+    @torch.no_grad()
+    def find_unlabeled_terms(self, outputs_s: DetectorOutputs, outputs_t: DetectorOutputs) -> frozenset[str]:
+        """Find out which terms read no ground truth, by computing each without.
+
+        Args:
+            outputs_s, outputs_t: any outputs of student and teacher for the same images.
+
+        Returns:
+            ``unlabeled_terms``, which later calls of ``without_labels`` sum.
+        """
+        inputs, found = self._inputs_without_labels(outputs_s, outputs_t), set()
+        for name, term in self.named_terms():
+            with suppress(TargetsMissingError), torch.autocast(inputs.device.type, enabled=False):
+                term(inputs)
+                found.add(name)
+        self.unlabeled_terms = frozenset(found)
+        return self.unlabeled_terms
+
+    def without_labels(self, outputs_s: DetectorOutputs, outputs_t: DetectorOutputs) -> Tensor:
+        """Compute the loss of images without ground truth: the terms that read none, by their present weights.
+
+        It is no step: nothing is measured, and no memory stores what it sees.
+
+        Args:
+            outputs_s, outputs_t: outputs of student and teacher for the same images.
+
+        Returns:
+            The weighted sum of ``unlabeled_terms``, a scalar with its graph.
+
+        Raises:
+            DistillError: if a relative weight has never been measured.
+        """
+        inputs = self._inputs_without_labels(outputs_s, outputs_t)
+        with torch.autocast(inputs.device.type, enabled=False):
+            values = [
+                term(inputs) if name in self.unlabeled_terms and not self._is_off(i) else self._absolute.new_zeros(())
+                for i, (name, term) in enumerate(self.named_terms())
+            ]
+            return (torch.stack(values) * self._weights(inputs, values) * self._schedule()).sum()
+
+    def _inputs_without_labels(self, outputs_s: DetectorOutputs, outputs_t: DetectorOutputs) -> TermInputs:
+        return TermInputs(
+            replace(outputs_s, losses=None), outputs_t, None, self.pairs, self.adapters,
+            seed=self.step, progress=self.progress, mlp_adapters=self.mlp_adapters,
+        )  # fmt: skip
 
     def _schedule(self) -> Tensor:
         """(terms,): the factor of each weight at this time of the training."""

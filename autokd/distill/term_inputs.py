@@ -20,6 +20,10 @@ from autokd.spec.terms import Adapter
 from autokd.tensors import full_precision
 
 
+class TargetsMissingError(DistillError):
+    """A term reads ground truth, and the distiller was called without it."""
+
+
 class TermInputs:
     """The inputs of all terms in one forward of a distiller; only the graph outlives the step."""
 
@@ -175,7 +179,7 @@ class TermInputs:
     def boxes(self) -> Boxes:
         """The ground-truth boxes; DistillError if the distiller was called without targets."""
         if self._targets is None:
-            raise DistillError(
+            raise TargetsMissingError(
                 "this distiller reads ground-truth boxes, but was called without targets. "
                 "Call distiller(outputs_s, outputs_t, targets)."
             )

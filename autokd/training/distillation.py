@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -13,6 +13,10 @@ from autokd.distill import Distiller, DistillResult, TeacherEnsemble
 from autokd.errors import DetectorError
 from autokd.training.loader import Batch
 from autokd.training.optim.update import DISTILL, TASK, TOTAL
+from autokd.training.unlabeled import UnlabeledBatches
+
+UNLABELED = "distill/unlabeled"
+"""Name of the loss of images without boxes among the parts of a step's loss."""
 
 
 class TeacherTaps(Protocol):
@@ -31,11 +35,13 @@ class Distillation:
         distiller: the distillation loss, with parameters of its own.
         teacher: returns the teacher's taps of a batch.
         taps: names of the student's taps that the loss reads.
+        unlabeled: images without boxes that take part; None: none, or no term that could read them.
     """
 
     distiller: Distiller | TeacherEnsemble
     teacher: TeacherTaps
     taps: tuple[str, ...] = (PYRAMID_TAP,)
+    unlabeled: UnlabeledBatches | None = None
 
 
 def losses_of(student: Detector, batch: Batch, distillation: Distillation | None) -> dict[str, Tensor]:
@@ -58,6 +64,24 @@ def losses_of(student: Detector, batch: Batch, distillation: Distillation | None
         parts |= term_parts(result)
         parts[TOTAL] = task_loss + result.total
     return parts
+
+
+def add_unlabeled(parts: dict[str, Tensor], student: Detector, distillation: Distillation, batch: Batch) -> None:
+    """Add the loss of images without boxes to the parts of a step's loss: of ``DISTILL`` and ``TOTAL``, with its graph.
+
+    Args:
+        parts: those of the images with boxes.
+        student: the student, in the mode of training.
+        distillation: what has seen the images with boxes of this step, by which relative weights are measured.
+        batch: the images without boxes.
+    """
+    assert distillation.unlabeled is not None, "a distillation with images without boxes"
+    outputs, distiller = student(batch.images_BCHW, taps=distillation.taps), distillation.distiller
+    outputs_t: Any = distillation.unlabeled.teacher(batch)  # one for each teacher of an ensemble
+    loss = distillation.unlabeled.share * distiller.without_labels(outputs, outputs_t)
+    parts[UNLABELED] = loss
+    parts[DISTILL] = parts[DISTILL] + loss
+    parts[TOTAL] = parts[TOTAL] + loss
 
 
 def required_taps(distillation: Distillation | None) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from autokd.detectors import Detector
 from autokd.errors import NonFiniteError
 from autokd.training.checkpoint.checkpoints import NO_CHECKPOINTS, Checkpoints
 from autokd.training.checkpoint.state import TrainingState, on_cpu
-from autokd.training.distillation import Distillation, losses_of
+from autokd.training.distillation import Distillation, add_unlabeled, losses_of
 from autokd.training.loader import Loader
 from autokd.training.micro_batches import MicroBatches
 from autokd.training.optim.averaging import WeightAverage
@@ -206,6 +206,8 @@ def train(
                         parts = (shared or micro).losses(batch, at.step)  # type: ignore[union-attr]
                     else:
                         parts = losses_of(student, batch, distillation)
+                    if distillation is not None and distillation.unlabeled is not None:
+                        add_unlabeled(parts, student, distillation, distillation.unlabeled.batch(seed, at.step))
                 norm = update_rule.differentiate(parts)
                 if norm is not None:
                     parts[GRADIENT] = norm

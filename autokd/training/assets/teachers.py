@@ -161,6 +161,10 @@ class TeacherAssets:
         if place == "memory":
             assert part is not None, "memory holds the views of one training"
             return self._in_memory(recipe, "training", teacher, part, taps).only(taps)
+        return self.live_taps(taps, teacher)
+
+    def live_taps(self, taps: Collection[str], teacher: Teacher) -> LiveTeacher:
+        """Return a teacher that runs on whatever images a batch has."""
         return LiveTeacher(self._running(teacher), tuple(taps))
 
     def validation_cache(

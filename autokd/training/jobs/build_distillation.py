@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 
 import torch
 
@@ -17,6 +18,7 @@ from autokd.training.seeds import random_stream
 from autokd.training.teacher.cache import SeveralTeachersTaps
 from autokd.training.teacher.obtain import Teacher
 from autokd.training.teacher.required_taps import student_taps, teacher_taps
+from autokd.training.unlabeled import UnlabeledBatches, unlabeled_batches, unlabeled_images
 
 
 def build_distillation(
@@ -61,10 +63,31 @@ def build_distillation(
         student.train(was_training)
         num_classes = len(assets.data.full.train.classes)
         if len(teachers) == 1:
-            distiller = build_distiller(spec, outputs, teachers[0](batch), num_classes, recalibrate_every)
-            return Distillation(distiller.to(assets.device), teachers[0], taps)
+            shown = teachers[0](batch)
+            distiller = build_distiller(spec, outputs, shown, num_classes, recalibrate_every).to(assets.device)
+            reads = distiller.find_unlabeled_terms(outputs, shown)
+            return Distillation(distiller, teachers[0], taps, _unlabeled(assets, recipe, sources, wanted, reads))
         several, factors = SeveralTeachersTaps(teachers), assets.config.teacher_weights
         if promoted is not None and not isinstance(factors, str):
             factors = (*factors, math.fsum(factors) / len(factors))
-        ensemble = build_ensemble(spec, outputs, several(batch), num_classes, factors, recalibrate_every)
-    return Distillation(ensemble.to(assets.device), several, taps)
+        all_shown = several(batch)
+        ensemble = build_ensemble(spec, outputs, all_shown, num_classes, factors, recalibrate_every)
+        reads = ensemble.find_unlabeled_terms(outputs, all_shown)
+    return Distillation(ensemble, several, taps, _unlabeled(assets, recipe, sources, wanted, reads))
+
+
+def _unlabeled(
+    assets: TrainingAssets,
+    recipe: RecipeName,
+    teachers: Sequence[Teacher],
+    taps: Collection[str],
+    terms: Collection[str],
+) -> UnlabeledBatches | None:
+    """Return the images without boxes, if there are some and a term reads no labels."""
+    data = assets.config.data
+    images = unlabeled_images(data, assets.data.of(recipe).train)
+    if images is None or not terms:
+        return None
+    live = tuple(assets.teachers.live_taps(taps, teacher) for teacher in teachers)
+    teacher = live[0] if len(live) == 1 else SeveralTeachersTaps(live)
+    return unlabeled_batches(data, assets.data.recipe(recipe), images, teacher, assets.device)

@@ -15,6 +15,7 @@ from autokd.training.assets import TrainingAssets
 from autokd.training.checkpoint.checkpoints import CHECKPOINTS_FOLDER, CheckpointFile, Checkpoints
 from autokd.training.shards import RankGroup
 from autokd.training.teacher.obtain import file_digest
+from autokd.training.unlabeled import unlabeled_images
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ def job_key(job: Job, assets: TrainingAssets) -> str:
     if job.spec is not None:
         parts["teachers"] = [teacher.digest for teacher in assets.teachers.all]
         parts["teacher_weights"] = config.teacher_weights
+        if (images := unlabeled_images(config.data, data.train)) is not None:
+            parts["unlabeled"] = [images.fingerprint, config.data.model_dump()["unlabeled_ratio"]]
     return digest_of(recipe=recipe.model_dump(mode="json", exclude=without), **parts)
 
 
