@@ -164,9 +164,7 @@ class TeacherEnsemble(nn.Module):
         }
         return DistillResult((torch.stack(totals) * shares_T).sum(), terms)
 
-    def find_unlabeled_terms(
-        self, outputs_s: DetectorOutputs, outputs_T: Sequence[DetectorOutputs]
-    ) -> frozenset[str]:
+    def find_unlabeled_terms(self, outputs_s: DetectorOutputs, outputs_T: Sequence[DetectorOutputs]) -> frozenset[str]:
         """Find out which terms of every distiller read no ground truth: ``Distiller.find_unlabeled_terms``."""
         return frozenset(
             f"{name}/{term}"

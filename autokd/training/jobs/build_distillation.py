@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import torch
 
@@ -65,15 +66,17 @@ def build_distillation(
         if len(teachers) == 1:
             shown = teachers[0](batch)
             distiller = build_distiller(spec, outputs, shown, num_classes, recalibrate_every).to(assets.device)
-            reads = distiller.find_unlabeled_terms(outputs, shown)
-            return Distillation(distiller, teachers[0], taps, _unlabeled(assets, recipe, sources, wanted, reads))
+            find = partial(distiller.find_unlabeled_terms, outputs, shown)
+            return Distillation(distiller, teachers[0], taps, _unlabeled(assets, recipe, sources, wanted, find))
         several, factors = SeveralTeachersTaps(teachers), assets.config.teacher_weights
         if promoted is not None and not isinstance(factors, str):
             factors = (*factors, math.fsum(factors) / len(factors))
         all_shown = several(batch)
         ensemble = build_ensemble(spec, outputs, all_shown, num_classes, factors, recalibrate_every)
-        reads = ensemble.find_unlabeled_terms(outputs, all_shown)
-    return Distillation(ensemble, several, taps, _unlabeled(assets, recipe, sources, wanted, reads))
+        find = partial(ensemble.find_unlabeled_terms, outputs, all_shown)
+        return Distillation(
+            ensemble.to(assets.device), several, taps, _unlabeled(assets, recipe, sources, wanted, find)
+        )
 
 
 def _unlabeled(
@@ -81,12 +84,12 @@ def _unlabeled(
     recipe: RecipeName,
     teachers: Sequence[Teacher],
     taps: Collection[str],
-    terms: Collection[str],
+    find_terms: Callable[[], Collection[str]],
 ) -> UnlabeledBatches | None:
     """Return the images without boxes, if there are some and a term reads no labels."""
     data = assets.config.data
     images = unlabeled_images(data, assets.data.of(recipe).train)
-    if images is None or not terms:
+    if images is None or not find_terms():
         return None
     live = tuple(assets.teachers.live_taps(taps, teacher) for teacher in teachers)
     teacher = live[0] if len(live) == 1 else SeveralTeachersTaps(live)
