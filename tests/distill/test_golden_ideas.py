@@ -203,6 +203,58 @@ def test_a_shifted_map_is_matched_when_the_places_have_learned_the_shift():
     assert distance() < 1e-2
 
 
+# ------------------------------------------------------------------------------------- superpixels
+
+
+def cut(x_CHW, mask_HW, side, compactness):
+    """(H, W): the superpixel of each cell, by loops; -1 for cells that do not count."""
+    height, width = mask_HW.shape
+    cells = [cell for cell in np.ndindex(height, width) if mask_HW[cell]]
+    vectors = {cell: x_CHW[:, cell[0], cell[1]] for cell in cells}
+    places = {(r, c): np.array([r, c]) / side for r, c in cells}
+    center = np.mean(list(vectors.values()), 0)
+    variance = np.mean([((vector - center) ** 2).sum() for vector in vectors.values()])
+    label = {(r, c): r // side * 1000 + c // side for r, c in cells}
+    for _ in range(5):
+        groups = {g: [cell for cell in cells if label[cell] == g] for g in sorted(set(label.values()))}
+        means = {g: [np.mean([of[cell] for cell in group], 0) for of in (vectors, places)]
+                 for g, group in groups.items()}  # fmt: skip
+        label = {
+            cell: min(means, key=lambda g: ((vectors[cell] - means[g][0]) ** 2).sum() / variance
+                      + compactness * ((places[cell] - means[g][1]) ** 2).sum())
+            for cell in cells
+        }  # fmt: skip
+    found = np.full((height, width), -1)
+    for cell in cells:
+        found[cell] = label[cell]
+    return found
+
+
+@pytest.mark.parametrize("compactness", [0.05, 2.0])
+def test_superpixels_give_each_cell_the_mean_over_its_cluster_of_the_teachers_cells(compactness):
+    student, teacher = RANDOM.normal(size=(2, 2, 3, 6, 7))
+    mask = np.ones((2, 6, 7))
+    mask[0, :, 5:] = 0
+    transform = cases.operator("transform", "superpixels", side=2, compactness=compactness)
+    changed = transform(cases.piece(*map(torch.from_numpy, (student, teacher, mask))), cases.NO_INPUTS)
+    for sample in range(2):
+        label = cut(teacher[sample], mask[sample], 2, compactness)
+        assert len(set(label[label >= 0])) > 1
+        for found, x in ((changed.student_SCHW, student), (changed.teacher_SCHW, teacher)):
+            for cell in zip(*np.nonzero(label >= 0)):
+                want = x[sample][:, label == label[cell]].mean(1)
+                np.testing.assert_allclose(found[sample][:, cell[0], cell[1]], want, rtol=1e-9, atol=1e-12)
+
+
+def test_superpixels_follow_the_borders_of_the_teachers_map():
+    teacher = np.zeros((1, 3, 8, 8))
+    teacher[:, 0, :, 5:] = 6.0  # the border lies within the second column of seeds
+    student = RANDOM.normal(size=teacher.shape)
+    transform = cases.operator("transform", "superpixels", side=4, compactness=0.01)
+    changed = transform(cases.piece(torch.from_numpy(student), torch.from_numpy(teacher)), cases.NO_INPUTS)
+    np.testing.assert_allclose(changed.teacher_SCHW, teacher, atol=1e-12)
+
+
 # ------------------------------------------------------------------------------- weights of regions
 
 
@@ -292,4 +344,4 @@ def test_balanced_regions_give_objects_false_positives_and_background_their_sums
     np.testing.assert_array_equal(pair.student_SCHW.detach(), student.pyramid["p3"].detach())
 
 
-GOLDEN = {"affinity", "foreground_to_background", "memory_recall", "spatial_match", "balanced_regions"}
+GOLDEN = {"affinity", "foreground_to_background", "memory_recall", "spatial_match", "superpixels", "balanced_regions"}

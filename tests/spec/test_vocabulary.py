@@ -96,6 +96,7 @@ TRANSFORM_NAMES = [
     "adapted_cell_mean",
     "memory_recall",
     "spatial_match",
+    "superpixels",
 ]
 DISTANCE_NAMES = [
     "l2_vectors",

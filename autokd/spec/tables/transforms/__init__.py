@@ -19,6 +19,7 @@ from autokd.spec.tables.transforms import (
     region_relations,
     softmax,
     spatial_matching,
+    superpixels,
     windows,
 )
 
@@ -42,6 +43,7 @@ FAMILIES = (
     adaptation,
     memory,
     spatial_matching,
+    superpixels,
 )
 
 __all__ = ["FAMILIES"]
