@@ -20,9 +20,13 @@ from autokd.inference import export_model, load_trained
 from autokd.inference.comparison import Differences, compare
 from tests.support.mmdet_cases import section as mmdet_section
 from tests.support.trained_samples import CLASSES, SIZE_PX, spread_scores, write_images, write_run
+from tests.support.transformers_cases import section as transformers_section
 
 TORCHVISION = ("fcos", "retinanet", "faster_rcnn")
 MMDET = ("gfl", "atss", "faster_rcnn", "deformable_detr")
+TRANSFORMERS = ("detr", "deformable_detr", "yolos", "rt_detr_v2", "d_fine")
+UNEVEN_PX = (90, 120)
+"""No multiple of what the models pad to."""
 MORE_OF_MMDET = ("retinanet", "fcos", "tood", "reppoints", "cascade_rcnn", "detr", "dino")
 
 
@@ -37,7 +41,7 @@ def images(count: int, size_px: tuple[int, int] = SIZE_PX) -> list[torch.Tensor]
     return [torch.rand(3, *size_px, generator=generator) for _ in range(count)]
 
 
-def graph_differences(section: Detector, num_images: int = 2) -> Differences:
+def graph_differences(section: Detector, num_images: int = 2, image_size_px: tuple[int, int] = SIZE_PX) -> Differences:
     """Compare the graph of a detector with random weights with the detector."""
     torch.manual_seed(0)
     detector = build_detector(section, len(CLASSES), SIZE_PX, CLASSES).eval()
@@ -51,7 +55,7 @@ def graph_differences(section: Detector, num_images: int = 2) -> Differences:
         assert bool((found.labels[~there] == ABSENT_LABEL).all())
         return {"boxes": found.boxes[there], "scores": found.scores[there], "labels": found.labels[there]}
 
-    return compare(lambda image: detector.detect(image)[0], of_graph, images(num_images))
+    return compare(lambda image: detector.detect(image)[0], of_graph, images(num_images, image_size_px))
 
 
 @pytest.mark.parametrize("architecture", TORCHVISION)
@@ -69,6 +73,16 @@ def test_graph_of_torchvision_finds_the_same(architecture: str):
 def test_graph_of_mmdet_finds_the_same(architecture: str):
     pytest.importorskip("mmdet", reason="MMDetection is not installed")
     found = graph_differences(mmdet_section(architecture), num_images=1)
+    assert found.num_boxes > 5
+    assert found.num_unmatched == 0
+    assert found.max_box_px < 1e-3
+    assert found.max_score < 1e-5
+
+
+@pytest.mark.parametrize("model_type", TRANSFORMERS)
+def test_graph_of_transformers_finds_the_same(model_type: str):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    found = graph_differences(transformers_section(model_type), num_images=1, image_size_px=UNEVEN_PX)
     assert found.num_boxes > 5
     assert found.num_unmatched == 0
     assert found.max_box_px < 1e-3

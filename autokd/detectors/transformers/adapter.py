@@ -103,6 +103,20 @@ class TransformersAdapter(Detector):
             "set with the same classes."
         )
 
+    @property
+    def labels(self) -> LabelMap:
+        """How the model's classes belong to the data set's."""
+        return self._labels
+
+    def predict(self, images_BCHW: Tensor) -> tuple[Any, tuple[int, int]]:
+        """Return the model's own output, as the graph of an exporter needs it, and the (height, width) of its input.
+
+        Args:
+            images_BCHW: RGB in [0, 1].
+        """
+        pixels_BCHW = self._pixels(images_BCHW)
+        return self.model(pixel_values=pixels_BCHW), (pixels_BCHW.shape[-2], pixels_BCHW.shape[-1])
+
     def check_cells(self, image_size_px: tuple[int, int]) -> None:
         """Check that images have as many cells as queries, if queries are chosen among cells.
 

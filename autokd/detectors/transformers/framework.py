@@ -10,9 +10,11 @@ from autokd.config import TransformersDetector
 from autokd.detectors.candidates import PredictionLayout
 from autokd.detectors.contract import Detector
 from autokd.detectors.framework import Framework
+from autokd.detectors.inference_graph import InferenceGraph
 from autokd.detectors.transformers.adapter import TransformersAdapter
 from autokd.detectors.transformers.build import build_transformers_detector
 from autokd.detectors.transformers.export import export_student
+from autokd.detectors.transformers.inference_graph import TransformersGraph
 from autokd.detectors.transformers.model_config import config_of, structure_text
 from autokd.detectors.transformers.outputs import taps_of_type
 from autokd.files import content_digest
@@ -84,6 +86,13 @@ class TransformersFramework(Framework[TransformersDetector]):
         detector = load_detector()
         assert isinstance(detector, TransformersAdapter)
         return export_student(detector, classes, image_size_px, folder, pad_rgb=pad_rgb, has_two_frames=has_two_frames)
+
+    def inference_graph(
+        self, section: TransformersDetector, detector: Detector, image_size_px: tuple[int, int]
+    ) -> InferenceGraph:
+        """See ``Framework.inference_graph``."""
+        assert isinstance(detector, TransformersAdapter)
+        return TransformersGraph(detector)
 
     @staticmethod
     def _weights(section: TransformersDetector) -> str:

@@ -155,10 +155,25 @@ def detections_of(
         input_size_px: (height, width) of the padded input.
         image_size_px: (height, width) of the images, at which boxes are cut off.
     """
+    found = found_of(output, processor, input_size_px, 0.0)
+    return [_ordered(each, labels, image_size_px) for each in found]
+
+
+def found_of(output: Any, processor: Any, input_size_px: tuple[int, int], threshold: Any) -> list[dict[str, Tensor]]:
+    """Return the scores, boxes and labels of each image as the model's image processor finds them, in any order.
+
+    Args:
+        output: what the model returned in evaluation mode.
+        processor: its image processor.
+        input_size_px: (height, width) of the padded input.
+        threshold: score that a detection exceeds.
+    """
     plain = type(output)(logits=full_precision(output.logits), pred_boxes=full_precision(output.pred_boxes))
     sizes = plain.logits.new_tensor([list(input_size_px)] * len(plain.logits))
-    found = processor.post_process_object_detection(plain, threshold=0.0, target_sizes=sizes)
-    return [_ordered(each, labels, image_size_px) for each in found]
+    found: list[dict[str, Tensor]] = processor.post_process_object_detection(
+        plain, threshold=threshold, target_sizes=sizes
+    )
+    return found
 
 
 def _ordered(found: Mapping[str, Tensor], labels: LabelMap, image_size_px: tuple[int, int]) -> Detections:
