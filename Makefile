@@ -40,11 +40,12 @@ types: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 fast: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not slow and not ray" -n 2
+	$(BIN)/python -m pytest -m "not slow and not ray and not cluster" -n 2 --dist loadfile
 
+# A file's tests stay in one process (loadfile): its fixtures, whole searches among them, are made once.
 # Ray's tests start clusters that want both cores: one after the other.
 slow: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "slow and not ray" -n 2
+	$(BIN)/python -m pytest -m "slow and not ray and not cluster" -n 2 --dist loadfile
 	$(BIN)/python -m pytest -m ray
 
 # Faults over a real search, and random inputs; both go on where they were cut off. Two processes, one for each core.
@@ -53,6 +54,7 @@ FUZZ ?= 20000
 SEED ?= 1
 chaos: $(VENV)/installed-dev
 	mkdir -p build
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos -m cluster
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=explore AUTOKD_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz -n 2
 	for part in 0 1; do OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --count $(CHAOS) --seed $(SEED) --part $$part/2 \
 		--record build/chaos-$(SEED)-$$part.jsonl > build/chaos-$(SEED)-$$part.log & pids="$$pids $$!"; done; \

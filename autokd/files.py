@@ -251,3 +251,18 @@ def refuse_foreign_links(path: Path) -> None:
                     "another user has put a link in this place; remove it, or choose another folder",
                     str(part),
                 )
+
+
+_FULL = ("database or disk is full", "no space left", "disk full", "could not extend file")
+_FULL_OF_TORCH = ("pytorchstreamwriter failed writing", "disk quota exceeded", "file too large")
+
+
+def is_full(error: BaseException | str) -> bool:
+    """Return whether an error, or its text, says that a disk or a quota is used up.
+
+    Args:
+        error: the error, or its message: libraries give words of the system, of a database or of torch alone.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return True
+    return any(words in str(error).lower() for words in (*_FULL, *_FULL_OF_TORCH))

@@ -21,9 +21,11 @@ class CheckedTargets(list[Each]):
         super().__init__(targets)
         self.num_classes = num_classes
 
-    def part(self, rows: slice) -> CheckedTargets[Each]:
-        """Return the targets of some of the images, which are checked too."""
-        return CheckedTargets(self[rows], self.num_classes)
+
+def part_of(targets: list[Each], rows: slice) -> list[Each]:
+    """Return the targets of some of the images, checked if all were."""
+    part = targets[rows]
+    return CheckedTargets(part, targets.num_classes) if isinstance(targets, CheckedTargets) else part
 
 
 def wrong_targets(boxes_n4: Tensor, labels_n: Tensor, num_classes: int | None = None) -> Tensor:

@@ -180,6 +180,9 @@ def submit(
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", help="Print the log of the job until it ends.")
     ] = True,
+    send_package: Annotated[
+        bool, typer.Option("--send-package", help="Send this autokd too: for nodes that lack it or have another.")
+    ] = False,
 ) -> None:
     """Submit the search as a job to a Ray cluster."""
     from autokd.cli.jobs import submit_search
@@ -195,6 +198,7 @@ def submit(
         run_dir=api.run_directory(config, run_dir),
         cache_dir=api.cache_directory(cache_dir),
         follow=follow,
+        send_package=send_package,
     )
     typer.echo(job_id)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+from autokd.files import is_full
+
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
-_FULL_WORDS = ("database or disk is full", "no space left on device", "pytorchstreamwriter failed writing file")
-"""Words of SQLite, of libraries that keep the system's words alone, and of ``torch.save``."""
 
 
 def disk_words(error: BaseException) -> str | None:
@@ -18,8 +17,7 @@ def disk_words(error: BaseException) -> str | None:
         error: an exception; those that it was raised from or during count too.
     """
     for each in _chain(error):
-        is_full = isinstance(each, OSError) and each.errno in _FULL
-        if is_full or any(words in str(each).lower() for words in _FULL_WORDS):
+        if is_full(each):
             place = getattr(each, "filename", None) or "a folder of the run, its database or the cache"
             return (
                 f"{place}: no space is left on the disk. Free some, or move the cache (--cache-dir); what has finished "

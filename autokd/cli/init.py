@@ -30,7 +30,11 @@ def init(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Weights of the teacher. Default: the run trains it."),
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Number of trials to evaluate.")] = 60,
+    budget: Annotated[float, typer.Option(min=2, help="Cost of the search in full trainings.")] = 10,
+    trials: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Number of short trainings to evaluate, in place of a budget."),
+    ] = None,
     seconds: Annotated[
         float, typer.Option(min=0, help="Seconds to measure for the forecast of what a search costs; 0: none.")
     ] = 10.0,
@@ -51,7 +55,9 @@ def init(
     teacher = teacher or _answer("Teacher", TEACHER, asks)
     if checkpoint is None and asks:
         checkpoint = _chosen_checkpoint(findings)
-    choices = choose(findings, name=_name(out), teacher=teacher, student=student, checkpoint=checkpoint, trials=trials)
+    choices = choose(
+        findings, name=_name(out), teacher=teacher, student=student, checkpoint=checkpoint, budget=budget, trials=trials
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     text = config_text(choices)
     _check(text, cache_dir)

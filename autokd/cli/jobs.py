@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 
+import autokd
 from autokd.config import RunConfig, config_yaml
 from autokd.errors import RuntimeUnavailableError
 
@@ -23,10 +24,12 @@ def submit_search(
     run_dir: Path,
     cache_dir: Path,
     follow: bool,
+    send_package: bool = False,
 ) -> str:
     """Submit ``autokd search`` of the resolved configuration as a job of a Ray cluster.
 
-    The cluster must have autokd installed, and see the data and the run directory under the same paths as this machine.
+    The cluster must have autokd installed, unless it is sent, and what autokd needs; it sees the data and the run
+    directory under the same paths as this machine.
 
     Args:
         config: configuration of the run.
@@ -37,6 +40,7 @@ def submit_search(
         run_dir: folder of the run.
         cache_dir: folder of trained teachers and cached features.
         follow: print the job's log until it ends.
+        send_package: send this machine's autokd, which the job's processes on all nodes import before any other.
 
     Returns:
         Id of the job.
@@ -50,13 +54,15 @@ def submit_search(
     resolved = resolve(config)
     for note in resolved.notes:
         typer.echo(note)
-    command = ["autokd", "search", CONFIG_FILE, "--ray-address", "auto"]
+    command = ["python", "-m", "autokd"] if send_package else ["autokd"]
+    command += ["search", CONFIG_FILE, "--ray-address", "auto"]
     command += ["--trials", str(trials)] if trials is not None else []
     command += ["--storage", storage] if storage is not None else []
     command += ["--run-dir", str(run_dir.absolute()), "--cache-dir", str(cache_dir.absolute())]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / CONFIG_FILE).write_text(config_yaml(resolved), encoding="utf-8")
-        job_id = submit_job(address, shlex.join(command), working_dir=folder)
+        packages = [Path(autokd.__file__).parent] if send_package else []
+        job_id = submit_job(address, shlex.join(command), working_dir=folder, packages=packages)
     if follow:
         for text in follow_job(address, job_id):
             typer.echo(text, nl=False)

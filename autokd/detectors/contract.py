@@ -9,14 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from autokd.detector_outputs import TAPS, CrossHead, DetectorOutputs, taps_where
 from autokd.detectors.memory_format import memory_format_of
-from autokd.errors import DetectorError, one_of
+from autokd.errors import DetectorError, NonFiniteError, one_of
 from autokd.targets import CheckedTargets, wrong_targets
 
 Target = Mapping[str, Tensor]
@@ -28,6 +28,14 @@ DEFAULT_TAPS = taps_where(is_default=True)
 """Taps of a forward that is asked for none: the cheap ones. Proposals cost a suppression, a head a copy."""
 
 _EVALUATION_SEED = 0
+
+
+class HoldsMaps(Protocol):
+    """What keeps the maps of one forward."""
+
+    @property
+    def maps(self) -> Sequence[Tensor]:
+        """The maps that there are so far."""
 
 
 class Detector(nn.Module, ABC):
@@ -234,6 +242,20 @@ class Detector(nn.Module, ABC):
             head = self._cross_head()
             self._kept_head = None if head is None else (state, head)
         return self._kept_head[1] if self._kept_head is not None else None
+
+    @contextmanager
+    def _blaming_nan(self, holder: HoldsMaps) -> Iterator[None]:
+        """Turn the many errors by which a matching of boxes meets NaN into one ``NonFiniteError``."""
+        try:
+            yield
+        except (ValueError, RuntimeError, IndexError, AssertionError) as error:
+            weights = (parameter for parameter in self.parameters())
+            if all(bool(torch.isfinite(value).all()) for value in (*holder.maps, *weights)):
+                raise
+            raise NonFiniteError(
+                f"{self.architecture}: maps or weights hold NaN or infinity, so there is no loss. Lower the learning "
+                "rate or the distiller's weight, or clip the gradient."
+            ) from error
 
     @contextmanager
     def _repeatable_draws(self, device: torch.device) -> Iterator[None]:

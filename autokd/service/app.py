@@ -39,6 +39,17 @@ def make_app(service: Service, host: str = "127.0.0.1", names: tuple[str, ...] =
         host: name or address that the server listens on.
         names: further names of the server, such as that of a proxy in front of it.
     """
+    app = interface(service)
+    add_pages(app, service)
+    return Guard(app, service.tokens, service.settings.limits, host, names)
+
+
+def interface(service: Service) -> FastAPI:
+    """Return the REST interface of a service, with its OpenAPI document, and without pages and guard.
+
+    Args:
+        service: the service, which starts and closes with the application.
+    """
     from importlib import metadata
 
     @asynccontextmanager
@@ -53,9 +64,8 @@ def make_app(service: Service, host: str = "127.0.0.1", names: tuple[str, ...] =
         openapi_url="/api/v1/openapi.json", summary="Searches of distillation losses: submit, watch, compare, stop.",
     )  # fmt: skip
     app.include_router(rest_router(service))
-    add_pages(app, service)
     _add_errors(app)
-    return Guard(app, service.tokens, service.settings.limits, host, names)
+    return app
 
 
 def _add_errors(app: FastAPI) -> None:

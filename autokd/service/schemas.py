@@ -125,12 +125,20 @@ def search_info(search: Search, run_dir: str, price: float | None = None, now: f
 class AuditLine(BaseModel):
     """A line of the audit log."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     at_s: float
+    """Time, in seconds since 1970."""
     who: str
+    """Name of the token."""
     action: str
+    """What was done."""
     search: str
+    """Id of the search; empty: of none."""
     detail: str
+    """More about it."""
     address: str
+    """Address of the client."""
 
 
 def audit_line(entry: AuditEntry) -> AuditLine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 
 from autokd.spec.needs import needs_text
@@ -24,10 +25,18 @@ batch, cells where they are those of a matrix of relations. What data and batche
 """
 
 
-def reference() -> str:
-    """Return the whole page: a section a kind, a subsection a family, a line a row of AutoKD's own vocabulary."""
+def _as_code(formula: str) -> str:
+    return f"`{formula}`"
+
+
+def reference(show: Callable[[str], str] = _as_code) -> str:
+    """Return the whole page: a section a kind, a subsection a family, a line a row of AutoKD's own vocabulary.
+
+    Args:
+        show: makes Markdown of a formula, whose parameters stand as ``<name>``.
+    """
     return _INTRODUCTION + "".join(
-        f"\n## {title}\n\n{words}\n" + "".join(_family(family) for family in kind.FAMILIES)
+        f"\n## {title}\n\n{words}\n" + "".join(_family(family, show) for family in kind.FAMILIES)
         for title, words, kind in (
             ("Sources", "What a term compares of student and teacher.", sources),
             ("Transformations", "Steps that student and teacher take together, in order.", transforms),
@@ -36,13 +45,13 @@ def reference() -> str:
     )
 
 
-def _family(family: ModuleType) -> str:
+def _family(family: ModuleType, show: Callable[[str], str]) -> str:
     name = family.__name__.rpartition(".")[2].replace("_", " ").capitalize()
     head = "| name | formula | meaning | parameters | takes -> gives | needs | paper |\n|---|---|---|---|---|---|---|\n"
-    return f"\n### {name}\n\n{family.__doc__}\n\n{head}" + "".join(_row(row) for row in family.ROWS)
+    return f"\n### {name}\n\n{family.__doc__}\n\n{head}" + "".join(_row(row, show) for row in family.ROWS)
 
 
-def _row(row: Operator) -> str:
+def _row(row: Operator, show: Callable[[str], str]) -> str:
     parameters = "; ".join(
         f"`{p.name}` = {p.default:g}, in [{p.low:g}, {p.high:g}]: {p.meaning}" for p in row.parameters
     )
@@ -53,7 +62,7 @@ def _row(row: Operator) -> str:
     text = row.formula
     for parameter in row.parameters:
         text = text.replace("{" + parameter.name + "}", f"<{parameter.name}>")
-    cells = (f"`{row.name}`", f"`{text}`", row.meaning, parameters or "none", flow, needs_text(row) or "-", row.paper)
+    cells = (f"`{row.name}`", show(text), row.meaning, parameters or "none", flow, needs_text(row) or "-", row.paper)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 

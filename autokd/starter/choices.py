@@ -20,6 +20,8 @@ STEPS_OF_FULL = 6_000
 """Steps of a full training, from which epochs follow within ``EPOCHS``."""
 EPOCHS = (12, 60)
 BATCH_SIZE = 8
+BUDGET = 10
+"""Cost of a search in full trainings; the default of a file without a section ``proxy``."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Choices:
         epochs: epochs of a full training.
         teacher_epochs: epochs of the teacher's training; None: it has weights.
         seeds: seeds of the full trainings.
-        trials: trials of the search.
+        search: section of the search, one key: its budget in full trainings, or its number of trials.
         workers: worker processes.
     """
 
@@ -60,12 +62,19 @@ class Choices:
     epochs: Setting
     teacher_epochs: Setting | None
     seeds: Setting
-    trials: Setting
+    search: Mapping[str, Setting]
     workers: Setting
 
 
 def choose(
-    findings: Findings, *, name: str, teacher: str, student: str, checkpoint: Path | None = None, trials: int = 60
+    findings: Findings,
+    *,
+    name: str,
+    teacher: str,
+    student: str,
+    checkpoint: Path | None = None,
+    budget: float = BUDGET,
+    trials: int | None = None,
 ) -> Choices:
     """Return settings for what was found.
 
@@ -75,7 +84,8 @@ def choose(
         teacher: the teacher, as ``detector_section`` takes it.
         student: the student, likewise.
         checkpoint: the teacher's weights; None: the file trains the teacher.
-        trials: trials of the search.
+        budget: cost of the search in full trainings.
+        trials: trials of proxies in place of a budget.
 
     Raises:
         ConfigError: if a detector is not known.
@@ -101,7 +111,7 @@ def choose(
         epochs=Setting(epochs, f"about {epochs * steps:,} steps of {BATCH_SIZE} images"),
         teacher_epochs=teacher_epochs,
         seeds=Setting([0, 1, 2], "a gain is reported with its spread over these"),
-        trials=Setting(trials, "distillers that the search tries"),
+        search=_search(budget, trials),
         workers=Setting(cards, f"one a GPU, of which there are {cards}")
         if cards
         else Setting(max(1, findings.cores // 2), f"half of the {findings.cores} processor cores; there is no GPU"),
@@ -133,6 +143,12 @@ def detector_section(text: str) -> dict[str, Any]:
     if architecture == "fcos":
         section["box_init"] = 1  # at torchvision's 0, the first steps may lose a side of all boxes
     return section
+
+
+def _search(budget: float, trials: int | None) -> dict[str, Setting]:
+    if trials is not None:
+        return {"trials": Setting(trials, "distillers that the search tries, each by a short training")}
+    return {"budget": Setting(budget, "full trainings that the search may cost; 2: its queue alone, 50: a long search")}
 
 
 def _architectures() -> list[str]:

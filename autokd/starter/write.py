@@ -29,9 +29,10 @@ def config_text(choices: Choices) -> str:
         recipe = {"epochs": choices.teacher_epochs.value, "batch_size": BATCH_SIZE}
         lines.append(_line("train", recipe, choices.teacher_epochs.reason))
     lines += ["", f"student:  # {choices.student.reason}", *_section(choices.student), ""]
-    lines += ["search:", _line("trials", choices.trials.value, choices.trials.reason), ""]
-    lines += ["proxy:  # the short trainings by which distillers are compared; what is left out is as in full"]
-    lines += [_line("batch_size", BATCH_SIZE, "docs/proxy.md: what makes a proxy cheaper"), ""]
+    lines += ["search:", *(_line(key, each.value, each.reason) for key, each in choices.search.items()), ""]
+    if "trials" in choices.search:  # trials of a budget are stages of full trainings, and have no section of their own
+        lines += ["proxy:  # the short trainings by which distillers are compared; what is left out is as in full"]
+        lines += [_line("batch_size", BATCH_SIZE, "docs/proxy.md: what makes a proxy cheaper"), ""]
     lines += ["full:  # the trainings that count: the winner, and what it is compared with"]
     lines += [_line("epochs", choices.epochs.value, choices.epochs.reason)]
     lines += [_line("batch_size", BATCH_SIZE, ""), _line("seeds", choices.seeds.value, choices.seeds.reason)]

@@ -9,7 +9,6 @@ from autokd.storage.facts import PromotedStudent, StudyFacts
 from autokd.storage.grpc_proxy import open_proxy
 from autokd.storage.heartbeat import heartbeat
 from autokd.storage.in_flight import Reclaimed, ask, is_in_flight, owner_of, reclaim_running
-from autokd.storage.patient import is_full
 from autokd.storage.progress import RunProgress, StageProgress
 from autokd.storage.record import TrialRecord, promoted_of, read_record, record_job, record_outcome
 from autokd.storage.results import (
@@ -51,7 +50,6 @@ __all__ = [
     "find_by_digest",
     "has_secret",
     "heartbeat",
-    "is_full",
     "is_in_flight",
     "list_runs",
     "open_existing",

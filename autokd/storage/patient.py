@@ -5,7 +5,6 @@ Optuna gives up at the first failed commit, and with it every training in flight
 
 from __future__ import annotations
 
-import errno
 import logging
 import random
 import time
@@ -18,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, Opera
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from autokd.errors import StorageError
+from autokd.files import is_full
 from autokd.storage import grpc_proxy
 
 logger = logging.getLogger(__name__)
@@ -25,8 +25,6 @@ logger = logging.getLogger(__name__)
 PATIENCE_S = 300.0
 """Seconds for which a database may stay away."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 15.0
-_FULL = ("database or disk is full", "no space left", "disk full", "could not extend file")
-_FULL_OF_TORCH = ("pytorchstreamwriter failed writing", "disk quota exceeded", "file too large")
 _LASTING = (
     "disk i/o error",
     "readonly database",
@@ -131,7 +129,7 @@ def _is_of_the_database(error: BaseException) -> bool:
 
 def _may_pass(error: BaseException) -> bool:
     reason = _reason(error).lower()
-    return not any(words in reason for words in (*_FULL, *_LASTING))
+    return not is_full(reason) and not any(words in reason for words in _LASTING)
 
 
 def _reason(error: BaseException) -> str:
@@ -144,7 +142,7 @@ def _reason(error: BaseException) -> str:
 
 def _words(name: str, error: BaseException) -> str:
     reason = _reason(error)
-    if any(words in reason.lower() for words in _FULL):
+    if is_full(reason):
         return f"{name}: no space is left for the database: {reason}. Make room, then go on with --resume."
     if not _may_pass(error):
         return f"{name}: the database can no longer be used: {reason}. Repair it, then go on with --resume."
@@ -152,14 +150,3 @@ def _words(name: str, error: BaseException) -> str:
         f"{name}: the database has not answered for {PATIENCE_S / 60:g} minutes: {reason}. What has finished is kept; "
         "start the database, then go on with --resume."
     )
-
-
-def is_full(error: BaseException | str) -> bool:
-    """Return whether an error, or its text, says that a disk or a quota is used up.
-
-    Args:
-        error: the error, or its message.
-    """
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return True
-    return any(words in str(error).lower() for words in (*_FULL, *_FULL_OF_TORCH))

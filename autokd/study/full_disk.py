@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from autokd.errors import StorageError
+from autokd.files import is_full
 from autokd.jobs import Outcome
-from autokd.storage import is_full
 
 _LEAST_BYTES = 128 * 1024
 """Space below which an error of any kind is taken for that of a full disk: a database needs as much for its journal."""

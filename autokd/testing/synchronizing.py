@@ -2,8 +2,8 @@
 
 On a GPU each of them ends in a copy between device and host, for which the host waits until all that was queued is
 done: a number that is read (``item``, ``bool``, ``tolist``, ``cpu``), a shape that depends on values (``nonzero``,
-``unique``, an index by a mask), and a tensor made of Python's numbers on a device. Backward passes count too, since on a
-CPU they run in the thread that asks for them.
+``unique``, an index by a mask), and a tensor made of Python's numbers on a device. Backward passes count too, since on
+a CPU they run in the thread that asks for them.
 """
 
 from __future__ import annotations
@@ -88,8 +88,7 @@ class _Functions(TorchFunctionMode):
     ) -> Any:
         name, given = getattr(func, "__name__", ""), kwargs or {}
         of_numbers = not (args and isinstance(args[0], Tensor))
-        if name in _TO_HOST or (name in _FROM_HOST and of_numbers and given.get("device") is not None):
-            self._found[name] += 1
-        elif name == "new_tensor":
+        makes = name == "new_tensor" or (name in _FROM_HOST and of_numbers and given.get("device") is not None)
+        if makes or name in _TO_HOST:
             self._found[name] += 1
         return func(*args, **given)

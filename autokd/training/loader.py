@@ -25,10 +25,10 @@ from autokd.data import (
 )
 from autokd.data.orientation import grouped, turned
 from autokd.detectors import TrainPipeline
+from autokd.targets import CheckedTargets
 from autokd.training.length import Length, recipe_length
 from autokd.training.own_pipeline import load_batch
 from autokd.training.prefetch import copied_beside, decoding_threads, made_ahead, made_by_processes
-from autokd.targets import CheckedTargets
 from autokd.training.shards import ALONE, BatchShard, RankGroup
 
 PLAN_SEED = 0

@@ -26,6 +26,8 @@ ROOT_PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 PICTURES = {".svg", ".png", ".webp"}
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"(^```.*?^```[ \t]*$)", re.MULTILINE | re.DOTALL)
+_PARAMETER = re.compile(r"<(\w+)>")
+"""A parameter in a formula, ``<size>``; ``<a, b>`` is an inner product."""
 _HEAD = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
@@ -45,7 +47,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     origin = _origin_of(page.file.src_uri)
     if origin is None:
         return markdown
-    text = _HEAD.sub("", markdown)
+    text = _operators() if origin == "docs/operators.md" else _HEAD.sub("", markdown)
     parts = _FENCE.split(text)  # links in code are code
     parts[::2] = [
         _LINK.sub(lambda found: _link(found, origin, page.file.src_uri, config, files), p) for p in parts[::2]
@@ -107,6 +109,14 @@ def _generated() -> Iterator[tuple[str, str]]:
     for module in public_modules():
         yield f"reference/api/{module}.md", f"# `{module}`\n\n::: {module}\n"
     yield "reference/api/index.md", _api_index()
+
+
+def _operators() -> str:
+    """The page of operators with formulas in mathematical type, which GitHub would not show."""
+    from autokd.report.mathml import formula_mathml
+    from autokd.spec.reference import reference
+
+    return reference(lambda formula: formula_mathml(_PARAMETER.sub(r" \1 ", formula)).replace("|", "&#124;"))
 
 
 def _command_line() -> str:

@@ -33,7 +33,8 @@ OPTIONS = {
     "runs": {"--json"},
     "compare": {"--picture", "--json"},
     "init": {
-        "--data", "--teacher", "--student", "--checkpoint", "--trials", "--seconds", "--force", "--cache-dir",
+        "--data", "--teacher", "--student", "--checkpoint", "--budget", "--trials", "--seconds", "--force",
+        "--cache-dir",
     },
     "predict": {
         "--out", "--format", "--threshold", "--config", "--teacher", "--batch-size", "--every", "--cache-dir",
@@ -47,7 +48,9 @@ OPTIONS = {
     "presets": set(),
     "show": set(),
     "doctor": {"--json"},
-    "submit": {"--address", "--trials", "--storage", "--run-dir", "--cache-dir", "--follow", "--no-follow"},
+    "submit": {
+        "--address", "--trials", "--storage", "--run-dir", "--cache-dir", "--send-package", "--follow", "--no-follow",
+    },
 }
 # fmt: on
 

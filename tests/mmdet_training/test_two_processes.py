@@ -42,7 +42,7 @@ def trained(where: Path, name: str, processes: int) -> dict[str, torch.Tensor]:
     command += ["-m", "autokd.mmcv_ops", str(script), str(where / f"{name}.py"), "--work-dir", str(where / name)]
     command += ["--launcher", "pytorch"] if processes > 1 else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=where)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=800, env=environment, cwd=where)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return torch.load(where / name / "epoch_2.pth", map_location="cpu", weights_only=False)["state_dict"]
 

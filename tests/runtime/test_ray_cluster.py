@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+import autokd
 from autokd.config import RuntimeConfig
 from autokd.errors import RuntimeUnavailableError
 from autokd.runtime import follow_job, job_status, make_runtime, stop_job, submit_job
@@ -73,13 +74,13 @@ def cluster() -> Iterator[Cluster]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_for(port: int, seconds: float = 240.0) -> None:
+def _wait_for(port: int, host: str = "127.0.0.1", seconds: float = 240.0) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
             return
         time.sleep(0.3)
-    pytest.fail("the head node did not start")
+    pytest.fail(f"nothing listens at port {port}")
 
 
 def test_a_submitted_job_runs_in_its_folder_and_its_log_can_be_followed(cluster: Cluster, tmp_path: Path) -> None:
@@ -115,13 +116,21 @@ runtime: {workers: 1, gpus_per_worker: 0}
 
 def test_autokd_submit_sends_a_whole_search_and_follows_it(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "sent.yaml").write_text(SEARCH)
-    command = [sys.executable, "-m", "autokd", "submit", "sent.yaml", "--address", cluster.dashboard]
+    command = [sys.executable, "-m", "autokd", "submit", "sent.yaml", "--address", cluster.dashboard, "--send-package"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "full trainings: 2/2" in done.stdout
     assert "teachers: 1/1" in done.stdout, "the teacher was trained by a worker of the cluster, not by the driver"
     results = json.loads((tmp_path / "runs" / "sent" / "results.json").read_text())
     assert results["search"]["finished"] == 2
+
+
+def test_a_sent_package_is_imported_before_that_of_the_node(cluster: Cluster, tmp_path: Path) -> None:
+    command = 'python -c "import autokd; print(autokd.__file__)"'
+    package = Path(autokd.__file__).parent
+    job_id = submit_job(cluster.dashboard, command, working_dir=tmp_path, packages=[package])
+    log = "".join(follow_job(cluster.dashboard, job_id))
+    assert "runtime_resources/py_modules_files" in log
 
 
 def test_workers_of_a_joined_cluster_share_its_cores_and_its_card(cluster: Cluster) -> None:
@@ -147,7 +156,8 @@ from autokd.runtime.ray.session import RaySession
 session = RaySession(None, 1)
 session.open()
 import ray
-print(ray._private.worker._global_node.dashboard_agent_listen_port, flush=True)
+node = ray._private.worker._global_node
+print(node.node_ip_address, node.dashboard_agent_listen_port, flush=True)
 sys.stdin.read()
 session.close()
 """
@@ -159,10 +169,10 @@ def test_a_local_search_beside_the_cluster_takes_no_port_of_its_agent(cluster: C
     )
     assert local.stdout is not None
     try:
-        port = int(local.stdout.readline())
+        host, port_text = local.stdout.readline().split()
+        port = int(port_text)
         assert port not in (0, -1, 52365), "52365 is the port of every cluster's agent"
-        with socket.create_connection(("127.0.0.1", port), timeout=30):
-            pass
+        _wait_for(port, host)  # the agent starts after its node
         job_id = submit_job(cluster.dashboard, "echo beside")
         assert "beside" in "".join(follow_job(cluster.dashboard, job_id))
         assert job_status(cluster.dashboard, job_id)[0] == "SUCCEEDED"

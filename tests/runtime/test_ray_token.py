@@ -74,7 +74,8 @@ session = RaySession(None, 1)
 session.open()
 import ray
 from ray._raylet import AuthenticationMode, get_authentication_mode
-folder = session._temporary
+# The folder that Ray was given lies in one that AutoKD made.
+folder = os.path.dirname(ray._private.worker._global_node.get_temp_dir_path())
 mode = lambda path: stat.S_IMODE(os.stat(path).st_mode)
 context = ray.get_runtime_context()
 found = {

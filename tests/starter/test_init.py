@@ -78,11 +78,14 @@ def test_the_file_says_what_it_does_and_is_read_back(root: Path, tmp_path: Path)
 
 
 def test_a_checkpoint_takes_the_place_of_the_teachers_training(root: Path, tmp_path: Path):
-    choices = choose(look(root, tmp_path), name="x", teacher="fcos/resnet18", student="fcos/resnet18",
+    choices = choose(look(root, tmp_path), name="x", budget=3, teacher="fcos/resnet18", student="fcos/resnet18",
                      checkpoint=tmp_path / "a [1].pth")  # fmt: skip
     assert choices.teacher_epochs is None
     (tmp_path / "a [1].pth").write_bytes(b"")
-    assert load_config(config_text(choices)).teachers[0].checkpoint == tmp_path / "a [1].pth"
+    config = load_config(config_text(choices))
+    assert config.teachers[0].checkpoint == tmp_path / "a [1].pth"
+    assert config.search.budget == 3
+    assert "proxy" not in config.model_fields_set, "trials of a budget are stages of full trainings"
 
 
 def test_names_of_detectors_are_read_or_refused():

@@ -20,7 +20,7 @@ from autokd.detectors.labels import LabelMap
 from autokd.detectors.level_names import level_names
 from autokd.detectors.mmdet.intercept import patched_methods, training_form
 from autokd.detectors.mmdet.library import PROGRAM_ERRORS
-from autokd.errors import DetectorError, NonFiniteError
+from autokd.errors import DetectorError
 from autokd.tensors import full_precision
 
 _PROBE_PX = 128
@@ -336,20 +336,6 @@ class MmdetAdapter(Detector):
                 f"{self.architecture}: the model was built, but does not run {how_far} ({type(error).__name__}: "
                 f"{error}). Do the channels of backbone, neck and head agree? Are images large enough for its anchors "
                 "or queries? Correct the config, or 'options' and data.image_size_px."
-            ) from error
-
-    @contextmanager
-    def _blaming_nan(self, features: Features) -> Iterator[None]:
-        """Turn the many errors by which mmdet's matching meets NaN into one ``NonFiniteError``."""
-        try:
-            yield
-        except (ValueError, RuntimeError, IndexError, AssertionError) as error:
-            weights = (parameter for parameter in self.parameters())
-            if all(bool(torch.isfinite(value).all()) for value in (*features.maps, *weights)):
-                raise
-            raise NonFiniteError(
-                f"{self.architecture}: maps or weights hold NaN or infinity, so there is no loss. Lower the learning "
-                "rate or the distiller's weight, or clip the gradient."
             ) from error
 
 

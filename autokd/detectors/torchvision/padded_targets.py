@@ -65,9 +65,7 @@ class PaddedTargets:
         return [PaddedTargets(boxes, labels) for boxes, labels in parts]
 
 
-def matched_by(
-    match: Callable[[PaddedTargets, Tensor], Tensor], targets: PaddedTargets, anchors_A4: Tensor
-) -> Tensor:
+def matched_by(match: Callable[[PaddedTargets, Tensor], Tensor], targets: PaddedTargets, anchors_A4: Tensor) -> Tensor:
     """Return (B, A), the results of ``match`` for parts of the batch."""
     with torch.no_grad():
         return torch.cat([match(part, anchors_A4) for part in targets.in_parts(len(anchors_A4))])

@@ -6,8 +6,7 @@ Legend: B images, C channels, H x W pixels or cells, n boxes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ from autokd.detectors.transformers.outputs import (
 )
 from autokd.detectors.transformers.processor import Colors
 from autokd.detectors.transformers.shared_queries import predict_shared, recorded_arguments
-from autokd.errors import DetectorError, NonFiniteError
+from autokd.errors import DetectorError
 
 _PROBE_PX = 128
 """Side of the empty image that shows channels and strides; a multiple of what the model pads to, if that is more."""
@@ -200,20 +199,6 @@ class TransformersAdapter(Detector):
                 "Correct its configuration: sizes of the backbone's maps must be those that the encoder expects."
             ) from error
         return level_names([side // map_BCHW.shape[-1] for map_BCHW in maps]), maps[0].shape[1]
-
-    @contextmanager
-    def _blaming_nan(self, taken: Taken) -> Iterator[None]:
-        """Turn the many errors by which a matching meets NaN into one ``NonFiniteError``."""
-        try:
-            yield
-        except (ValueError, RuntimeError, IndexError, AssertionError) as error:
-            weights = (parameter for parameter in self.parameters())
-            if all(bool(torch.isfinite(value).all()) for value in (*taken.maps, *weights)):
-                raise
-            raise NonFiniteError(
-                f"{self.architecture}: maps or weights hold NaN or infinity, so there is no loss. Lower the learning "
-                "rate or the distiller's weight, or clip the gradient."
-            ) from error
 
 
 def _pad_multiple(config: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ def submit_job(
     *,
     working_dir: str | Path | None = None,
     env_vars: Mapping[str, str] | None = None,
+    packages: Sequence[str | Path] = (),
     job_id: str | None = None,
 ) -> str:
     """Start a shell command on a Ray cluster.
@@ -42,6 +43,8 @@ def submit_job(
         entrypoint: the command.
         working_dir: folder that is packed, sent and made the command's working directory; None: none.
         env_vars: environment variables of the command.
+        packages: folders of Python packages that are sent too, and that every process of the job imports before
+            those that its node has.
         job_id: id of the job; None: a random one.
 
     Returns:
@@ -56,6 +59,8 @@ def submit_job(
         runtime_env["working_dir"] = str(Path(working_dir).resolve())
     if env_vars:
         runtime_env["env_vars"] = dict(env_vars)
+    if packages:
+        runtime_env |= {"py_modules": [str(Path(each).resolve()) for each in packages], "excludes": ["__pycache__"]}
     # The id is fixed before the first attempt: a job that was taken without an answer is not started twice.
     job_id = job_id or f"autokd-{secrets.token_hex(8)}"
     try:

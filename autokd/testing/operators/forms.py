@@ -20,6 +20,11 @@ def spec_of(source: str, transforms: Sequence[str | Step], distance: str | Step,
     return DistillerSpec((TermSpec(Step.of(source), steps, last, weight),))
 
 
+def spec_of_all(forms: Iterable[Form], weight: Weight) -> DistillerSpec:
+    """Return a distiller with a term for each form; terms of one source share what it computes."""
+    return DistillerSpec(tuple(spec_of(*form, weight).terms[0] for form in forms))
+
+
 def well_typed_forms(max_transforms: int, sources: Iterable[Operator] | None = None) -> Iterator[Form]:
     """Yield every form that the signatures allow, by walking the tables.
 

@@ -6,13 +6,15 @@ import torch
 
 from autokd.distill import build_distiller
 from autokd.distill.operators import BuildContext, make_operator
-from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, Step, Weight
+from autokd.errors import NonFiniteError
+from autokd.spec import DISTANCES, SOURCES, TRANSFORMS, DistillerSpec, Step, Weight
 from autokd.spec.operator import FEATURES, Operator
 from autokd.testing.operators import samples
-from autokd.testing.operators.forms import Form, forms_with, spec_of
+from autokd.testing.operators.forms import Form, forms_with, spec_of, spec_of_all
 from autokd.testing.operators.probes import expect
 from autokd.testing.operators.samples import LEVELS, OF_ALL_CLASSES, TARGETS, boxes
 
+_PLAIN = Weight("absolute", 1.0)
 _SIZE_PX = (96, 128)
 _CASES = {
     "ordinary": (LEVELS, _SIZE_PX, TARGETS),
@@ -52,16 +54,31 @@ def gives_pairs_of_equal_shape(row: Operator) -> None:
 
 def makes_finite_terms(row: Operator) -> None:
     """Terms with the operator have finite values, at least 0, and finite gradients on every pair and with any boxes."""
-    ordinary = samples.outputs(4), samples.outputs(4, seed=1)
-    for form in forms_with(row):
-        distiller = build_distiller(spec_of(*form, Weight("absolute", 1.0)), *ordinary, num_classes=3)
-        for case, (levels, size_px, targets) in _CASES.items():
-            student, teacher = (samples.outputs(4, len(targets), seed, levels, size_px) for seed in (2, 3))
-            total = distiller(student, teacher, targets).total
-            gradients = torch.autograd.grad(total, list(student.pyramid.values()), allow_unused=True)
-            expect(total.isfinite() and total >= -1e-6, row, f"a term is {total.item()}", form, case)
-            is_finite = all(found is None or found.isfinite().all() for found in gradients)
-            expect(is_finite, row, "a term's gradient is not finite", form, case)
+    forms = forms_with(row)
+    words = _not_finite(spec_of_all(forms, _PLAIN))
+    if words is not None:  # of which form?
+        for form in forms:
+            found = _not_finite(spec_of(*form, _PLAIN))
+            expect(found is None, row, found or "", form)
+        raise AssertionError(f"{row.name!r}: {words} in a sum of terms, and in none of them alone")
+
+
+def _not_finite(spec: DistillerSpec) -> str | None:
+    """Return what is wrong with a term or its gradient, and on which case; None if nothing is."""
+    distiller = build_distiller(spec, samples.outputs(4), samples.outputs(4, seed=1), num_classes=3)
+    for case, (levels, size_px, targets) in _CASES.items():
+        student, teacher = (samples.outputs(4, len(targets), seed, levels, size_px) for seed in (2, 3))
+        try:
+            result = distiller(student, teacher, targets)
+        except NonFiniteError as error:
+            return f"{error} ({case})"
+        wrong = [value.raw.item() for value in result.terms.values() if not value.raw >= -1e-6]
+        if wrong:
+            return f"a term is {wrong[0]} ({case})"
+        gradients = torch.autograd.grad(result.total, list(student.pyramid.values()), allow_unused=True)
+        if not all(found is None or found.isfinite().all() for found in gradients):
+            return f"a term's gradient is not finite ({case})"
+    return None
 
 
 def makes_terms_that_teach(row: Operator) -> None:
@@ -75,7 +92,7 @@ def makes_terms_that_teach(row: Operator) -> None:
     same = samples.like(student, lambda map_BCHW: map_BCHW)
     maps = list(student.pyramid.values())
     for form in forms_with(row):
-        distiller = build_distiller(spec_of(*form, Weight("absolute", 1.0)), student, other, num_classes=3)
+        distiller = build_distiller(spec_of(*form, _PLAIN), student, other, num_classes=3)
         distiller.eval()  # the step stays, and with it the seed of what is drawn
         if _is_zero_at_equality(form):
             at_equality = distiller(student, same, targets).total
