@@ -50,7 +50,7 @@ def test_a_hundred_were_trained_with_three_seeds(table):
 
 
 def test_halves_of_the_space_are_spaces_of_their_own(table, tmp_path, capsys):
-    arguments = ["--repeats", "2", "--workers", "2", "--samplers", "random", "nsga2", "--processes", "1"]
+    arguments = ["--repeats", "2", "--workers", "2", "--samplers", "random", "--trials", "30", "--processes", "1"]
     assert parts.main([*arguments, "--output", str(tmp_path)]) == 0
     assert "| L1, L2 (" in capsys.readouterr().out
     found = {part["part"]: part for part in json.loads((tmp_path / "parts.json").read_text())["parts"]}
