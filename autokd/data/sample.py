@@ -6,7 +6,7 @@ Legend: B images, C = 3 channels (RGB), H x W pixels of the network's input, n b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from autokd.data.geometry import BoxMap, Size, clip_boxes
 from autokd.data.views import IDENTITY, View
+from autokd.targets import CheckedTargets, labels_above
 
 
 class Target(TypedDict):
@@ -86,10 +87,12 @@ class HostBatch:
     """(5 n,) float32: the boxes of all images one after the other, 4 n numbers, then their labels."""
     num_boxes: tuple[int, ...]
     """Boxes of each image; they sum to n."""
+    num_classes: int | None = None
+    """Least number of classes with which boxes and labels are right; None if they are wrong with any."""
 
     def pin_memory(self) -> HostBatch:
         """Return the batch in pinned memory; torch's DataLoader asks for it by this name."""
-        return HostBatch(self.pixels_BCHW.pin_memory(), self.packed.pin_memory(), self.num_boxes)
+        return replace(self, pixels_BCHW=self.pixels_BCHW.pin_memory(), packed=self.packed.pin_memory())
 
     def to(self, device: torch.device | str) -> tuple[Tensor, list[Target]]:
         """Copy to a device; from pinned memory without waiting for the copy.
@@ -98,7 +101,8 @@ class HostBatch:
             device: device of the batch.
 
         Returns:
-            Images of shape (B, 3, H, W), float32 in [0, 1], and the target of each.
+            Images of shape (B, 3, H, W), float32 in [0, 1], and the target of each: ``CheckedTargets`` if boxes and
+            labels are right.
         """
         pixels_BCHW = self.pixels_BCHW.to(device, non_blocking=True)
         packed = self.packed.to(device, non_blocking=True)
@@ -106,6 +110,8 @@ class HostBatch:
         boxes = packed[: 4 * total].view(total, 4).split(self.num_boxes)
         labels = packed[4 * total :].long().split(self.num_boxes)
         targets: list[Target] = [{"boxes": b, "labels": k} for b, k in zip(boxes, labels, strict=True)]
+        if self.num_classes is not None:
+            targets = CheckedTargets(targets, self.num_classes)
         # Where they are float32 already, the host's own numbers must stay.
         return pixels_BCHW.float() / 255, targets
 
@@ -122,14 +128,15 @@ def stack_samples(samples: Sequence[Sample], *, pinned: bool = False) -> HostBat
         The pixels in one tensor, all boxes and labels in another.
     """
     boxes = torch.cat([sample.target["boxes"] for sample in samples])
-    # float32 holds every label exactly: they are below 2^24.
-    labels = torch.cat([sample.target["labels"] for sample in samples]).float()
+    labels = torch.cat([sample.target["labels"] for sample in samples])
     pixels_BCHW = torch.stack([sample.pixels_CHW for sample in samples])
-    packed = torch.cat([boxes.flatten(), labels])
+    # float32 holds every label exactly: they are below 2^24.
+    packed = torch.cat([boxes.flatten(), labels.float()])
     if pinned:
         packed = packed.pin_memory()
         pixels_BCHW = pixels_BCHW if pixels_BCHW.is_cuda else pixels_BCHW.pin_memory()
-    return HostBatch(pixels_BCHW, packed, tuple(len(sample.target["labels"]) for sample in samples))
+    num_boxes = tuple(len(sample.target["labels"]) for sample in samples)
+    return HostBatch(pixels_BCHW, packed, num_boxes, labels_above(boxes, labels))
 
 
 def collate(samples: Sequence[Sample], device: torch.device | str = "cpu") -> tuple[Tensor, list[Target]]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from autokd.detector_outputs import TAPS, CrossHead, DetectorOutputs, taps_where
 from autokd.detectors.memory_format import memory_format_of
 from autokd.errors import DetectorError, NonFiniteError, one_of
+from autokd.targets import CheckedTargets, wrong_targets
 
 Target = Mapping[str, Tensor]
 """``boxes`` (n, 4) xyxy px, ``labels`` (n,) int64 from 0."""
@@ -280,7 +281,10 @@ class Detector(nn.Module, ABC):
             )
 
     def _check_targets(self, targets: Sequence[Target], num_images: int) -> list[dict[str, Tensor]]:
-        """Refuse targets that would end in a wrong loss, or in an index error deep inside the framework."""
+        """Refuse targets that would end in a wrong loss, or in an index error deep inside the framework.
+
+        Numbers that were checked on the host are not read again: a GPU would have to be waited for.
+        """
         if len(targets) != num_images:
             raise DetectorError(f"{len(targets)} targets were given for {num_images} images; give one an image.")
         for index, target in enumerate(targets):
@@ -289,10 +293,11 @@ class Detector(nn.Module, ABC):
                     f"targets[{index}] has boxes of shape {tuple(target['boxes'].shape)} and "
                     f"{len(target['labels'])} labels; boxes are (n, 4) for n labels, (0, 4) where there are none."
                 )
+        if isinstance(targets, CheckedTargets) and targets.num_classes <= self.num_classes:
+            return [{"boxes": target["boxes"], "labels": target["labels"]} for target in targets]
         boxes_n4 = torch.cat([target["boxes"] for target in targets])
         labels_n = torch.cat([target["labels"] for target in targets])
-        # ``~(a > b)`` and not ``a <= b``: any comparison with NaN is false, and NaN has to count as wrong.
-        wrong_n = ~(boxes_n4[:, 2:] > boxes_n4[:, :2]).all(dim=1) | (labels_n < 0) | (labels_n >= self.num_classes)
+        wrong_n = wrong_targets(boxes_n4, labels_n, self.num_classes)
         if wrong_n.any():
             first = int(wrong_n.nonzero()[0])
             counts = torch.tensor([len(target["labels"]) for target in targets]).cumsum(0)

@@ -25,6 +25,7 @@ from autokd.data import (
 )
 from autokd.data.orientation import grouped, turned
 from autokd.detectors import TrainPipeline
+from autokd.targets import CheckedTargets
 from autokd.training.length import Length, recipe_length
 from autokd.training.own_pipeline import load_batch
 from autokd.training.prefetch import copied_beside, decoding_threads, made_ahead, made_by_processes
@@ -74,11 +75,14 @@ class Batch:
             return self
         scale = self.images_BCHW.new_tensor([size_px[1] / width, size_px[0] / height] * 2)
         images_BCHW = functional.interpolate(self.images_BCHW, size_px, mode="bilinear", antialias=True)
-        local, of_all = (
-            [Target(boxes=target["boxes"] * scale, labels=target["labels"]) for target in targets]
-            for targets in (self.targets, self.global_targets)
-        )
+        local, of_all = (_scaled(targets, scale) for targets in (self.targets, self.global_targets))
         return replace(self, images_BCHW=images_BCHW, targets=local, global_targets=of_all)
+
+
+def _scaled(targets: list[Target], scale_4: Tensor) -> list[Target]:
+    """Return the targets with scaled boxes, checked if they were."""
+    scaled = [Target(boxes=target["boxes"] * scale_4, labels=target["labels"]) for target in targets]
+    return CheckedTargets(scaled, targets.num_classes) if isinstance(targets, CheckedTargets) else scaled
 
 
 def training_plan(dataset: DetectionDataset, recipe: Recipe) -> ViewPlan:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from autokd.config import Recipe
 from autokd.detectors import Detector
+from autokd.targets import part_of
 from autokd.training.distillation import Distillation, losses_of, required_taps, term_parts
 from autokd.training.loader import Batch
 from autokd.training.micro_passes import Autocast, MicroRunner, Passes, StudentNode
@@ -91,7 +92,8 @@ class MicroBatchedStep:
 def cut(batch: Batch, first: int, size: int) -> Batch:
     """Return the part of a batch that begins at an image, of so many images at most."""
     rows = slice(first, first + size)
-    return replace(batch, pairs=batch.pairs[rows], images_BCHW=batch.images_BCHW[rows], targets=batch.targets[rows])
+    targets = part_of(batch.targets, rows)
+    return replace(batch, pairs=batch.pairs[rows], images_BCHW=batch.images_BCHW[rows], targets=targets)
 
 
 class MicroBatches:

@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autokd import tensors
 from autokd.detector_outputs import HeadMaps
 from autokd.detectors.contract import Detections
 from autokd.detectors.proposals import best_boxes
 from autokd.detectors.torchvision.adapter import Frame, TorchvisionAdapter
+from autokd.detectors.torchvision.batched_losses import can_batch, fcos_losses, retinanet_losses
 from autokd.detectors.torchvision.cross_head import FrozenCrossHead, maps_at_cut
 
 
@@ -108,14 +110,23 @@ class FcosDetector(DenseDetector):
     def _losses(
         self, pyramid: Mapping[str, Tensor], raw: dict[str, Any], frame: Frame, targets: list[dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        return self.model.compute_loss(targets, raw, frame.anchors, frame.num_anchors_by_level)
+        if not tensors.computes_asynchronously(frame.anchors_A4.device):
+            return self.model.compute_loss(targets, raw, frame.anchors, frame.num_anchors_by_level)
+        losses, num_positive = fcos_losses(self.model, targets, raw, frame.anchors_A4, frame.num_anchors_by_level)
+        if self._counts is not None:
+            self._counts.append(num_positive)
+        return losses
+
+    _counts: list[Tensor] | None = None
+    """Numbers of positives within ``counting_positives``."""
 
     @contextmanager
     def counting_positives(self) -> Iterator[list[Tensor]]:
         """Count cells that are assigned to an object: all three losses are divided by their number in the batch."""
         # torchvision computes the number inside ``FCOSHead.compute_loss`` and returns only losses, so the method is
         # replaced on the instance for the time of the context.
-        head, counts = self.model.head, []
+        head = self.model.head
+        self._counts = counts = list[Tensor]()
         compute_loss = head.compute_loss
 
         def counted(targets: Any, outputs: Any, anchors: Any, matched_idxs: list[Tensor]) -> dict[str, Tensor]:
@@ -126,6 +137,7 @@ class FcosDetector(DenseDetector):
         try:
             yield counts
         finally:
+            self._counts = None
             del head.compute_loss  # the instance's; the method of the class is visible again
 
 
@@ -139,4 +151,6 @@ class RetinaNetDetector(DenseDetector):
     def _losses(
         self, pyramid: Mapping[str, Tensor], raw: dict[str, Any], frame: Frame, targets: list[dict[str, Tensor]]
     ) -> dict[str, Tensor]:
+        if tensors.computes_asynchronously(frame.anchors_A4.device) and can_batch(self.model):
+            return retinanet_losses(self.model, targets, raw, frame.anchors_A4)
         return self.model.compute_loss(targets, raw, frame.anchors)
