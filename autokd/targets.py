@@ -6,12 +6,12 @@ Legend: n boxes of an image.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-Each = TypeVar("Each", bound=Mapping[str, Tensor])
+Each = TypeVar("Each", bound=Mapping[str, Any])
 
 
 class CheckedTargets(list[Each]):

@@ -24,10 +24,6 @@ def full_precision(value: Value) -> Value:
     return value
 
 
-CHECK_STEPS = 20
-"""Steps of a training between two readings of numbers from a device that the host would have to wait for."""
-
-
 def computes_asynchronously(device: torch.device) -> bool:
     """Return whether a device computes beside the host, so that the host waits wherever it reads a number of it.
 
