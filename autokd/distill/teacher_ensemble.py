@@ -165,7 +165,15 @@ class TeacherEnsemble(nn.Module):
         return DistillResult((torch.stack(totals) * shares_T).sum(), terms)
 
     def find_unlabeled_terms(self, outputs_s: DetectorOutputs, outputs_T: Sequence[DetectorOutputs]) -> frozenset[str]:
-        """Find out which terms of every distiller read no ground truth: ``Distiller.find_unlabeled_terms``."""
+        """Find out which terms of every distiller read no ground truth: ``Distiller.find_unlabeled_terms``.
+
+        Args:
+            outputs_s: outputs of the student.
+            outputs_T: those of each teacher for the same images, in their order.
+
+        Returns:
+            Names, ``TEACHER/TERM``.
+        """
         return frozenset(
             f"{name}/{term}"
             for (name, distiller), outputs_t in zip(self.named_distillers(), outputs_T, strict=True)
@@ -173,7 +181,15 @@ class TeacherEnsemble(nn.Module):
         )
 
     def without_labels(self, outputs_s: DetectorOutputs, outputs_T: Sequence[DetectorOutputs]) -> Tensor:
-        """Compute the loss of images without ground truth, by the present shares: ``Distiller.without_labels``."""
+        """Compute the loss of images without ground truth, by the present shares: ``Distiller.without_labels``.
+
+        Args:
+            outputs_s: outputs of the student.
+            outputs_T: those of each teacher for the same images, in their order.
+
+        Returns:
+            The loss, a scalar with its graph.
+        """
         pairs = zip(self.named_distillers(), outputs_T, strict=True)
         totals = [distiller.without_labels(outputs_s, outputs_t) for (_, distiller), outputs_t in pairs]
         return (torch.stack(totals) * self.shares_T.clone()).sum()
