@@ -48,6 +48,41 @@ def test_lost_hanging_and_frozen_workers_end_as_outcomes_and_disturb_no_other_jo
         assert driver.outcomes[name].metrics["threads"] == 3
 
 
+@pytest.mark.ray
+def test_a_lost_worker_is_replaced_though_jobs_are_shorter_than_its_start(tmp_path: Path) -> None:
+    """The other worker's jobs end long before a new process has imported what it needs; it must not be given up."""
+    names = [f"die_once:{tmp_path}/died", *(f"pause:0.3 {i}" for i in range(120))]
+    driver = ListDriver(names)
+    with make_runtime(RuntimeConfig(workers=2, max_worker_losses=1)) as runtime:
+        runtime.run(driver, scripted)
+    assert all(outcome.status == "finished" for outcome in driver.outcomes.values())
+    workers = {outcome.worker for outcome in driver.outcomes.values()}
+    assert len(workers) == 2, "the one that stayed, and the one in place of the lost one"
+
+
+def test_a_job_that_waits_long_for_an_actor_goes_to_a_free_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from autokd.runtime.ray import tune_bridge
+
+    clock = [100.0]
+    monkeypatch.setattr(tune_bridge.time, "monotonic", lambda: clock[0])
+    bridge = tune_bridge.Bridge(ListDriver(["a", "b"]), 1, {})
+    scheduler = tune_bridge.JobScheduler(bridge)
+    for name in ("t1", "t2"):
+        assert bridge.next_assignment(name) is not None
+    bridge.mark_started("t1")
+    trials = [SimpleNamespace(trial_id="t1"), SimpleNamespace(trial_id="t2")]
+    controller = SimpleNamespace(get_live_trials=lambda: trials)
+    assert bridge.awaits_an_actor
+    assert scheduler.choose_trial_to_run(controller) is None
+    clock[0] += tune_bridge._ACTOR_START_S + 1
+    assert scheduler.choose_trial_to_run(controller) is trials[1]
+    bridge.mark_started("t2")
+    assert not bridge.awaits_an_actor
+    assert scheduler.choose_trial_to_run(controller) is None
+
+
 def test_a_ray_that_does_not_come_up_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import ray
 

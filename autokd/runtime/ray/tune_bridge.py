@@ -38,6 +38,9 @@ _FROZEN_S = 10.0
 """Seconds after its hard limit in which a worker that is alive has ended itself; one that is frozen (a stopped process,
 a file system that hangs) cannot."""
 
+_ACTOR_START_S = 180.0
+"""Seconds that the start of an actor, its imports and data included, may take before its job goes to another one."""
+
 
 class RunAborted(BaseException):
     """An exception of the driver or of the factory on its way out of ``tune.run``.
@@ -63,6 +66,7 @@ class _Running:
     reports: list[Report] = field(default_factory=list)
     is_preempted: bool = False
     is_killed: bool = False
+    has_begun: bool = False
 
     def is_overdue(self, now_s: float) -> bool:
         """Whether the job's hard limit, which its worker keeps itself, passed without the worker's end."""
@@ -103,6 +107,16 @@ class Bridge:
         """Whether no job is in flight and none will come."""
         return self._is_exhausted and not self._running and not self._to_start
 
+    def without_actor(self) -> set[str]:
+        """Return the trials that have waited for an actor longer than one takes to start: no node may have room."""
+        latest_s = time.monotonic() - _ACTOR_START_S
+        return {name for name, each in self._running.items() if not each.has_begun and each.began_s < latest_s}
+
+    @property
+    def awaits_an_actor(self) -> bool:
+        """Whether a job was handed over whose actor is not ready yet."""
+        return any(not running.has_begun for running in self._running.values())
+
     def has_work(self) -> bool:
         """Whether a job is ready to start; asks the driver if its last answer may be out of date."""
         if not self._to_start and not self._is_exhausted and time.monotonic() >= self._ask_at_s:
@@ -119,6 +133,7 @@ class Bridge:
         """Start the clock of a trial's job, whose actor is ready; waiting for a place on the cluster does not count."""
         if trial_id in self._running:
             self._running[trial_id].began_s = time.monotonic()
+            self._running[trial_id].has_begun = True
 
     def overdue(self) -> list[str]:
         """Return the trials whose workers should have killed themselves, once each: those are frozen, and not dead."""
@@ -223,6 +238,8 @@ class JobSearcher(Searcher):
         self._bridge = bridge
 
     def suggest(self, trial_id: str) -> Any:
+        if self._bridge.awaits_an_actor and not self._bridge.has_work():
+            return None  # no idle trial: an actor without a job takes the job that waits for another one to start
         assignment = self._bridge.next_assignment(trial_id)
         if assignment is not None:
             return {"assignment": assignment}
@@ -254,6 +271,16 @@ class JobScheduler(FIFOScheduler):
     def __init__(self, bridge: Bridge) -> None:
         super().__init__()
         self._bridge = bridge
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Choose a trial that has waited long for an actor; of others Tune itself starts all, new ones on free actors.
+
+        The trial that FIFO chooses, the first that waits, takes a free actor even if an actor of its own is about to
+        start, which Tune then ends: as long as jobs are shorter than an actor's start, a lost actor, or one of a node
+        that joins late, would never come up.
+        """
+        overdue = self._bridge.without_actor()
+        return next((trial for trial in tune_controller.get_live_trials() if trial.trial_id in overdue), None)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         continues = self._bridge.handle_event(trial.trial_id, result["event"])
