@@ -16,6 +16,7 @@ from typing import Any
 
 import jinja2
 
+from autokd.benchmark import BenchmarkRow, load_benchmark
 from autokd.benchmark.markdown import paired_gain, write_table
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,8 @@ def figures() -> dict[str, Any]:
         "mmdet": _mmdet(),
         "presets": _presets(),
         "quickstart": _quickstart(),
+        "pairs": _pairs(),
+        "pretrained": _pretrained(),
         "costs": _costs(),
     }
 
@@ -208,6 +211,45 @@ def _quickstart() -> dict[str, str]:
         "teacher": points(recorded["teacher"]["test_ap"]),
         **interval(aps["searched"], aps["none"]),
     }
+
+
+def _pairs() -> dict[str, str]:
+    report = _read("pairs/strategies.json")
+    gains: dict[str, list[float]] = defaultdict(list)
+    for path in sorted((EXPERIMENTS / "pairs" / "records").glob("*.jsonl.gz")):
+        table = load_benchmark(path)
+        for row in table:
+            gains[row.spec.name].append(row.gain(table.none, "test_ap"))
+    num_pairs = len(report["distillers"])
+    means = {name: fmean(values) for name, values in gains.items() if len(values) == num_pairs}
+    best = max(means, key=lambda name: means[name])
+    at_ten = {name: fmean(of_one["10"].values()) for name, of_one in report["gains"].items()}
+    return {
+        "pairs": str(num_pairs),
+        "best": best,
+        "best_gain": points(means[best]),
+        "default": points(at_ten["budget"]),
+        "over_best": points(at_ten["budget"] - means[best]),
+        "asha": points(at_ten["ASHA"]),
+        "hindsight": points(fmean(report["best preset in hindsight"].values())),
+    }
+
+
+def _pretrained() -> dict[str, dict[str, str]]:
+    found = {}
+    for name in ("fruit", "okra"):
+        ours, theirs = (
+            load_benchmark(EXPERIMENTS / "pretrained" / "records" / f"{name}_{start}.jsonl.gz")
+            for start in ("pretrained", "from_scratch")
+        )
+        rows = [next(row for row in table if row.spec.name == "fitnet@300") for table in (ours, theirs)]
+        found[name] = interval(*(_of_row(row) for row in rows))
+        found[f"{name}_none"] = interval(_of_row(ours.none), _of_row(theirs.none))
+    return found
+
+
+def _of_row(row: BenchmarkRow) -> dict[int, float]:
+    return {seed: outcome.metrics["test_ap"] for seed, outcome in row.full.items() if outcome.status == "finished"}
 
 
 def _costs() -> dict[str, str]:

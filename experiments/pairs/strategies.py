@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from autokd.benchmark import current_commit
+from autokd.benchmark.markdown import write_table
 from autokd.benchmark.simulation.cost_figure import cost_svg
 from autokd.benchmark.simulation.strategies import recorded_pairs, replay
 from autokd.files import write_text_atomically
@@ -57,6 +58,22 @@ def picture(report: dict[str, Any]) -> str:
     )
 
 
+def lines(report: dict[str, Any]) -> list[str]:
+    """Return the table of a report: mean gains in points by budget.
+
+    Args:
+        report: what ``report_of`` returns.
+    """
+    budgets = list(next(iter(report["gains"].values())))
+    head = ["| strategy | " + " | ".join(budgets) + " |", "|---" * (len(budgets) + 1) + "|"]
+    rows = [
+        f"| {name} | " + " | ".join(f"{100 * fmean(of_one[b].values()):+.2f}" for b in budgets) + " |"
+        for name, of_one in report["gains"].items()
+    ]
+    hindsight = 100 * fmean(report["best preset in hindsight"].values())
+    return [*head, *rows, "| best preset in hindsight | " + " | ".join([f"{hindsight:+.2f}"] * len(budgets)) + " |"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=200)
@@ -64,6 +81,7 @@ def main() -> None:
     report = report_of(sorted((HERE / "records").glob("*.jsonl.gz")), arguments.repeats)
     write_text_atomically(HERE / "strategies.json", json.dumps(report, indent=1) + "\n")
     write_text_atomically(HERE / "gain_by_cost.svg", picture(report))
+    write_table(HERE / "README.md", "strategies", lines(report))
 
 
 if __name__ == "__main__":

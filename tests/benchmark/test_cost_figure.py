@@ -45,3 +45,4 @@ def test_the_recorded_figure_is_that_of_the_recorded_file() -> None:
         pytest.skip("not recorded yet")
     report = json.loads(path.read_text(encoding="utf-8"))
     assert (PAIRS / "gain_by_cost.svg").read_text(encoding="utf-8") == strategies.picture(report)
+    assert "\n".join(strategies.lines(report)) in (PAIRS / "README.md").read_text(encoding="utf-8")
