@@ -28,6 +28,9 @@ _WITHOUT_EFFECT = (
     "calibration_trials",
 )  # fmt: skip
 
+_FILES = ("config", "checkpoint", "weights")
+"""Settings of a detector that may name a file."""
+
 
 @dataclass(frozen=True)
 class Header:
@@ -247,10 +250,21 @@ def _trained_by(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decisive(section: Any) -> Any:
-    """Return a section without the settings that change no training's numbers."""
+    """Return a section without the settings that change no training's numbers, and without places of this machine."""
+    if isinstance(section, list):
+        return [_decisive(each) for each in section]
     if not isinstance(section, Mapping):
         return section
-    return {key: value for key, value in section.items() if key not in _WITHOUT_EFFECT}
+    kept = {key: value for key, value in section.items() if key not in _WITHOUT_EFFECT}
+    return kept | {key: _portable(kept[key]) for key in _FILES if key in kept}
+
+
+def _portable(path: Any) -> Any:
+    """Return a path relative to the working directory, or else its name: a copy of the files elsewhere is the same."""
+    if not isinstance(path, str) or not Path(path).is_absolute():
+        return path
+    inside = Path(path).is_relative_to(Path.cwd())
+    return Path(path).relative_to(Path.cwd()).as_posix() if inside else Path(path).name
 
 
 def _is_same_commit(found: str, asked: str) -> bool:

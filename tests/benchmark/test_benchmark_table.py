@@ -11,7 +11,14 @@ import time
 
 import pytest
 
-from autokd.benchmark import BenchmarkEvaluatorFactory, BenchmarkRow, load_benchmark, save_benchmark
+from autokd.benchmark import (
+    BenchmarkEvaluatorFactory,
+    BenchmarkRow,
+    load_benchmark,
+    make_header,
+    recipe_digest,
+    save_benchmark,
+)
 from autokd.config import complete_recipes, load_config
 from autokd.errors import BenchmarkError
 from autokd.jobs import TRAINING_VERSION, Job, Outcome, WorkerResources
@@ -254,3 +261,19 @@ def test_the_factory_serves_any_worker_with_itself(path):
 def test_importing_the_benchmark_loads_no_torch():
     code = "import sys, autokd.benchmark; print({'torch', 'ray'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+def test_a_recipe_is_the_same_in_a_copy_of_its_folder_and_its_header_holds_no_place(tmp_path, monkeypatch):
+    """A checkpoint, or a config of MMDetection, has an absolute path once it is resolved: another one in each clone."""
+    found = []
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "teacher.pth").write_bytes(b"")
+        monkeypatch.chdir(tmp_path / name)
+        text = f"{SMALL}\n".replace("teacher: {", f"teacher: {{checkpoint: {tmp_path / name / 'teacher.pth'}, ")
+        config = complete_recipes(load_config(text))
+        found.append((recipe_digest(config), make_header(config, commits=["a"], machines=["b"])))
+    assert found[0][0] == found[1][0]
+    assert found[0][1].config == found[1][1].config
+    assert str(tmp_path) not in json.dumps(found[0][1].config)
+    assert "teacher.pth" in json.dumps(found[0][1].config)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
-from autokd.benchmark import BenchmarkRow, DistillerBenchmark
+from autokd.benchmark import BenchmarkRow, DistillerBenchmark, load_benchmark
 from autokd.benchmark.recording.curves import measured_epochs
 from autokd.jobs import Outcome
 from autokd.presets import load_preset
@@ -108,3 +111,9 @@ def test_the_table_of_pretrained_starts_comes_out_of_its_records():
     readme = (pretrained.HERE / "README.md").read_text(encoding="utf-8")
     recorded = readme.partition("<!-- table -->\n")[2].partition("<!-- end -->")[0].splitlines()
     assert recorded == pretrained.table(pretrained.records())
+
+
+@pytest.mark.parametrize("path", sorted(record.HERE.parent.glob("*/records/*.jsonl.gz")), ids=lambda path: path.name)
+def test_a_record_names_no_place_of_the_machine_that_made_it(path):
+    header = load_benchmark(path).header
+    assert not re.search(r'"(/|[A-Z]:\\\\)', json.dumps(header.config)), "an absolute path"
