@@ -141,6 +141,11 @@ def test_a_memory_waits_for_a_batch_with_cells_that_count_and_takes_fewer_vector
     sides = torch.from_numpy(STUDENT), torch.from_numpy(TEACHER)
     recall(cases.piece(*sides, torch.zeros(4, 2, 2, dtype=torch.float64)), Training)
     assert torch.equal(recall.exemplars[0], before)
+    constant = torch.full_like(sides[1], 0.25) + 1e-8 * sides[1]  # up to rounding: its exemplars would stay equal
+    recall(cases.piece(sides[0], constant), Training)
+    assert torch.equal(recall.exemplars[0], before)
+    recall(cases.piece(*sides), Training)
+    assert not torch.equal(recall.exemplars[0], before)
     rows = torch.tensor([[1.0, 0.0], [5.0, 0.0]])
     assert sorted(map(tuple, centers(rows, 4).tolist()))[0] == (1.0, 0.0)
     assert set(map(tuple, centers(rows, 4).tolist())) == {(1.0, 0.0), (5.0, 0.0)}

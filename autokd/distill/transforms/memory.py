@@ -19,6 +19,8 @@ from autokd.distill.term_inputs import TermInputs
 _MOST_ROWS = 4096
 """Vectors from which exemplars are made: enough for 1024, and their distances to these fit into 16 MiB."""
 _LLOYD_STEPS = 4
+_LEAST_SPREAD = 1e-5
+"""Deviation of the teacher's vectors, as a part of their size, below which they differ by float32's rounding alone."""
 
 
 class MemoryRecall(Transform):
@@ -29,10 +31,10 @@ class MemoryRecall(Transform):
     entropy. The teacher's side stays as it is: were both recalled, equal exemplars would make every term 0.
 
     Each level has exemplars k of its own. They are drawn at random until the first step of training that shows the
-    level a cell that counts; there they become the centers of a k-means clustering of the teacher's vectors (farthest
-    points first, so nothing is drawn), and learn from then on. Several processes take those of the first. MemKD
-    ("Remembering Normality: Memory-guided Knowledge Distillation for Unsupervised Anomaly Detection"), ICCV 2023, where
-    the student's features recall normal patterns before they are compared.
+    level cells that count and differ; there they become the centers of a k-means clustering of the teacher's vectors
+    (farthest points first, so nothing is drawn), and learn from then on. Several processes take those of the first.
+    MemKD ("Remembering Normality: Memory-guided Knowledge Distillation for Unsupervised Anomaly Detection"), ICCV 2023,
+    where the student's features recall normal patterns before they are compared.
     """
 
     def __init__(self, context: BuildContext, exemplars: int, temperature: float) -> None:
@@ -63,10 +65,10 @@ class MemoryRecall(Transform):
             rows_RC = rows_RC[members_SHW.flatten() > 0]
         memory_MC = self.exemplars[level].data
         found = torch.cat([memory_MC.flatten(), self.variance_L[level, None], memory_MC.new_zeros(1)])
-        if len(rows_RC):
-            rows_RC = rows_RC[:: -(-len(rows_RC) // _MOST_ROWS)]
-            variance = rows_RC.var(0, unbiased=False).mean()
-            variance = torch.where(variance > 0, variance, 1.0)
+        rows_RC = rows_RC[:: max(1, -(-len(rows_RC) // _MOST_ROWS))]
+        variance = rows_RC.var(0, unbiased=False).mean() if len(rows_RC) else memory_MC.new_zeros(())
+        # Equal exemplars have equal shares and equal gradients: they would stay equal, and the term constant.
+        if len(rows_RC) and bool(variance > _LEAST_SPREAD**2 * rows_RC.square().mean()):
             found = torch.cat([centers(rows_RC, len(memory_MC)).flatten(), variance[None], variance.new_ones(1)])
         if distributed.is_available() and distributed.is_initialized():
             # Each process sees other images, and their parameters must be the same.
