@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 Each = TypeVar("Each", bound=Mapping[str, Any])
@@ -51,19 +50,3 @@ def labels_above(boxes_n4: Tensor, labels_n: Tensor) -> int | None:
     if bool(wrong_targets(boxes_n4, labels_n).any()):
         return None
     return int(labels_n.max()) + 1 if len(labels_n) else 0
-
-
-def checked_on_host(targets: Sequence[Each], num_classes: int) -> CheckedTargets[Each]:
-    """Return targets in the host's memory as checked ones.
-
-    Args:
-        targets: boxes and labels of each image.
-        num_classes: number of classes.
-
-    Raises:
-        ValueError: if a box has no area, or a label is no class.
-    """
-    boxes, labels = (torch.cat([target[name] for target in targets]) for name in ("boxes", "labels"))
-    if bool(wrong_targets(boxes, labels, num_classes).any()):
-        raise ValueError("a box has no area, or a label is none of the classes.")
-    return CheckedTargets(targets, num_classes)

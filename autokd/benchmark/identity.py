@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from autokd.config import ResolvedConfig, config_data
 from autokd.documents import dump_yaml, load_document
 from autokd.errors import BenchmarkError
-from autokd.files import text_digest
+from autokd.files import content_digest, text_digest
 from autokd.jobs import TRAINING_VERSION, RecipeName
 from autokd.space import AnySpace, PartSpace, count_distillers, read_space
 
@@ -260,11 +260,11 @@ def _decisive(section: Any) -> Any:
 
 
 def _portable(path: Any) -> Any:
-    """Return a path relative to the working directory, or else its name: a copy of the files elsewhere is the same."""
+    """Return a file by its name and the digest of its content: a copy elsewhere is the same, another file is not."""
     if not isinstance(path, str) or not Path(path).is_absolute():
         return path
-    inside = Path(path).is_relative_to(Path.cwd())
-    return Path(path).relative_to(Path.cwd()).as_posix() if inside else Path(path).name
+    file = Path(path)
+    return f"{file.name} ({content_digest(file)})" if file.is_file() else file.name
 
 
 def _is_same_commit(found: str, asked: str) -> bool:

@@ -30,7 +30,10 @@ def init(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Weights of the teacher. Default: the run trains it."),
     ] = None,
-    budget: Annotated[float, typer.Option(min=2, help="Cost of the search in full trainings.")] = 10,
+    budget: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=2, help="Cost of the search in full trainings. Default: that of a file without one."),
+    ] = None,
     trials: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Number of short trainings to evaluate, in place of a budget."),

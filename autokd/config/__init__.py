@@ -13,7 +13,7 @@ from autokd.config.dump import config_data, config_digest, config_identity, conf
 from autokd.config.frameworks import FrameworkRow, framework_row, register_framework, registered_framework
 from autokd.config.layouts import KNOWN_LAYOUTS, with_layout
 from autokd.config.load import load_config, load_space
-from autokd.config.model import RunConfig, RuntimeConfig, SearchConfig
+from autokd.config.model import DEFAULT_BUDGET, RunConfig, RuntimeConfig, SearchConfig
 from autokd.config.proxy import ProxyRecipe, WarmStart
 from autokd.config.recipes import FullRecipe, Recipe, TeacherOutputs, TeacherRecipe
 from autokd.config.resolved import (
@@ -27,6 +27,7 @@ from autokd.config.torchvision_section import BUILDERS, Architecture, Backbone, 
 from autokd.config.transformers_section import TransformersDetector
 
 __all__ = [
+    "DEFAULT_BUDGET",
     "BUILDERS",
     "KNOWN_LAYOUTS",
     "Architecture",

@@ -8,10 +8,11 @@ from typing import Any, cast
 from torch import nn
 
 from autokd.detector_outputs import DetectorOutputs
-from autokd.distill.distiller import Distiller, Term
+from autokd.distill.distiller import Distiller
 from autokd.distill.geometry.levels import LevelPair, make_adapters, own_random_numbers, pair_levels
 from autokd.distill.operators import BuildContext, Distance, Source, Transform, make_operator
 from autokd.distill.probe import refuse_constant_terms
+from autokd.distill.term import Term
 from autokd.distill.term_inputs import device_of
 from autokd.distill.weighting.balance import SumOverProcesses
 from autokd.errors import DistillError, name_list

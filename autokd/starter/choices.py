@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from autokd.config import Architecture
+from autokd.config import DEFAULT_BUDGET, Architecture
 from autokd.errors import ConfigError, one_of
 from autokd.starter.look import Findings
 
@@ -20,8 +20,6 @@ STEPS_OF_FULL = 6_000
 """Steps of a full training, from which epochs follow within ``EPOCHS``."""
 EPOCHS = (12, 60)
 BATCH_SIZE = 8
-BUDGET = 10
-"""Cost of a search in full trainings; the default of a file without a section ``proxy``."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def choose(
     teacher: str,
     student: str,
     checkpoint: Path | None = None,
-    budget: float = BUDGET,
+    budget: float | None = None,
     trials: int | None = None,
 ) -> Choices:
     """Return settings for what was found.
@@ -84,7 +82,7 @@ def choose(
         teacher: the teacher, as ``detector_section`` takes it.
         student: the student, likewise.
         checkpoint: the teacher's weights; None: the file trains the teacher.
-        budget: cost of the search in full trainings.
+        budget: cost of the search in full trainings; None: that of a file which says nothing of it.
         trials: trials of proxies in place of a budget.
 
     Raises:
@@ -145,9 +143,10 @@ def detector_section(text: str) -> dict[str, Any]:
     return section
 
 
-def _search(budget: float, trials: int | None) -> dict[str, Setting]:
+def _search(budget: float | None, trials: int | None) -> dict[str, Setting]:
     if trials is not None:
         return {"trials": Setting(trials, "distillers that the search tries, each by a short training")}
+    budget = DEFAULT_BUDGET if budget is None else budget
     return {"budget": Setting(budget, "full trainings that the search may cost; 2: its queue alone, 50: a long search")}
 
 

@@ -226,6 +226,7 @@ def _pairs() -> dict[str, str]:
     at_ten = {name: fmean(of_one["10"].values()) for name, of_one in report["gains"].items()}
     return {
         "pairs": str(num_pairs),
+        "candidates": f"{min(report['distillers'].values())} or {max(report['distillers'].values())}",
         "best": best,
         "best_gain": points(means[best]),
         "default": points(at_ten["budget"]),

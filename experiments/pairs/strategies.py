@@ -14,12 +14,13 @@ from statistics import fmean
 from typing import Any
 
 from autokd.benchmark import current_commit
-from autokd.benchmark.markdown import write_table
+from autokd.benchmark.markdown import markdown_table, write_table
 from autokd.benchmark.simulation.cost_figure import cost_svg
 from autokd.benchmark.simulation.strategies import recorded_pairs, replay
 from autokd.files import write_text_atomically
 
 HERE = Path(__file__).parent
+HINDSIGHT = "best preset in hindsight"
 BUDGETS = (2.0, 3.0, 5.0, 10.0, 20.0)
 
 
@@ -41,7 +42,7 @@ def report_of(paths: list[Path], repeats: int) -> dict[str, Any]:
         "repeats": repeats,
         "distillers": {pair.name: len(pair.rows) for pair in pairs},
         "gains": gains,
-        "best preset in hindsight": {pair.name: max(map(pair.worth, pair.presets)) for pair in pairs},
+        HINDSIGHT: {pair.name: max(map(pair.worth, pair.presets)) for pair in pairs},
     }
 
 
@@ -51,7 +52,7 @@ def picture(report: dict[str, Any]) -> str:
         strategy: {float(budget): fmean(of_pairs.values()) for budget, of_pairs in of_one.items()}
         for strategy, of_one in report["gains"].items()
     }
-    hindsight = fmean(report["best preset in hindsight"].values())
+    hindsight = fmean(report[HINDSIGHT].values())
     num_pairs = len(report["distillers"])
     return cost_svg(
         gains, {"best preset, hindsight": hindsight}, f"Gain of a search by its cost, mean over {num_pairs} pairs"
@@ -65,13 +66,11 @@ def lines(report: dict[str, Any]) -> list[str]:
         report: what ``report_of`` returns.
     """
     budgets = list(next(iter(report["gains"].values())))
-    head = ["| strategy | " + " | ".join(budgets) + " |", "|---" * (len(budgets) + 1) + "|"]
-    rows = [
-        f"| {name} | " + " | ".join(f"{100 * fmean(of_one[b].values()):+.2f}" for b in budgets) + " |"
-        for name, of_one in report["gains"].items()
-    ]
-    hindsight = 100 * fmean(report["best preset in hindsight"].values())
-    return [*head, *rows, "| best preset in hindsight | " + " | ".join([f"{hindsight:+.2f}"] * len(budgets)) + " |"]
+    means = {
+        name: [fmean(of_one[budget].values()) for budget in budgets] for name, of_one in report["gains"].items()
+    } | {HINDSIGHT: [fmean(report[HINDSIGHT].values())] * len(budgets)}
+    rows = [[name, *(f"{100 * value:+.2f}" for value in values)] for name, values in means.items()]
+    return markdown_table(["strategy", *budgets], rows)
 
 
 def main() -> None:

@@ -277,3 +277,5 @@ def test_a_recipe_is_the_same_in_a_copy_of_its_folder_and_its_header_holds_no_pl
     assert found[0][1].config == found[1][1].config
     assert str(tmp_path) not in json.dumps(found[0][1].config)
     assert "teacher.pth" in json.dumps(found[0][1].config)
+    (tmp_path / "there" / "teacher.pth").write_bytes(b"other weights")
+    assert recipe_digest(config) != found[1][0], "another file of that name is another recipe"

@@ -159,6 +159,16 @@ def test_torchscript_is_loaded_by_torch_alone(run: Path, tmp_path: Path):
     assert json.loads(json.loads(extra["autokd.json"])["classes"]) == list(CLASSES)
 
 
+@pytest.mark.slow
+def test_torchscript_of_a_model_of_transformers_is_loaded_by_torch_alone(tmp_path: Path):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    write_run(tmp_path / "run", transformers_section("rt_detr_v2"))
+    found = exported(tmp_path / "run", "torchscript", tmp_path)
+    assert found.differences.num_boxes > 5
+    assert found.differences.is_within_tolerance
+    torch.jit.load(str(found.path))
+
+
 def test_safetensors_hold_weights_and_card(run: Path, tmp_path: Path):
     pytest.importorskip("safetensors")
     done = CliRunner().invoke(

@@ -72,6 +72,17 @@ def cells_of(grid: Grid, device: torch.device) -> Cells:
     )
 
 
+def centers_of_cells(height: int, width: int, like: Tensor) -> Tensor:
+    """Return (height * width, 2): y and x of the cells' centers, as parts of the map.
+
+    Args:
+        height, width: cells of the map.
+        like: a tensor of the device and type of the result.
+    """
+    y_H, x_W = ((torch.arange(length).to(like) + 0.5) / length for length in (height, width))
+    return torch.stack(torch.meshgrid(y_H, x_W, indexing="ij"), -1).flatten(0, 1)
+
+
 def patch_bounds(length: int, num_patches: int) -> list[tuple[int, int]]:
     """Cut ``length`` cells into ``num_patches`` runs whose lengths differ by at most 1; one a cell if fewer cells."""
     num = min(num_patches, length)

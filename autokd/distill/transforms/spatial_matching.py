@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autokd.distill.feature_pair import FeaturePair
-from autokd.distill.geometry.grid import Grid
+from autokd.distill.geometry.grid import Grid, centers_of_cells
 from autokd.distill.geometry.regions import Present
 from autokd.distill.operators import BuildContext, Transform
 from autokd.distill.products import mixed, related
@@ -56,16 +56,10 @@ class SpatialMatch(Transform):
     ) -> Tensor:
         """(S, C, side, side)."""
         x_SCN, channels = x_SCHW.flatten(2), x_SCHW.shape[1]
-        places_G2 = _centers(self.side, self.side, shifts_G2) * self.side + shifts_G2
-        cells_N2 = _centers(x_SCHW.shape[2], x_SCHW.shape[3], shifts_G2) * self.side
+        places_G2 = centers_of_cells(self.side, self.side, shifts_G2) * self.side + shifts_G2
+        cells_N2 = centers_of_cells(x_SCHW.shape[2], x_SCHW.shape[3], shifts_G2) * self.side
         squares_GN = (places_G2[:, None] - cells_N2).square().sum(2)
         logits_SGN = mixed(embeddings_GC / channels**0.5, x_SCN) - squares_GN / (2 * reach.square())
         if members_SHW is not None:
             logits_SGN = logits_SGN.masked_fill(members_SHW.flatten(1)[:, None] <= 0, _NO_LOGIT)
         return related(x_SCN, logits_SGN.softmax(2)).unflatten(2, (self.side, self.side))
-
-
-def _centers(height: int, width: int, like: Tensor) -> Tensor:
-    """(height * width, 2): y and x of the cells' centers, as parts of the map."""
-    y_H, x_W = ((torch.arange(length).to(like) + 0.5) / length for length in (height, width))
-    return torch.stack(torch.meshgrid(y_H, x_W, indexing="ij"), -1).flatten(0, 1)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from autokd.distill.feature_pair import FeaturePair
+from autokd.distill.geometry.grid import centers_of_cells
 from autokd.distill.operators import BuildContext, Transform
 from autokd.distill.products import mixed, related
 from autokd.distill.statistics import Weights
@@ -59,7 +60,8 @@ def superpixels(x_SCHW: Tensor, counts_SN: Tensor, side: int, compactness: float
     """
     x_SCN, (height, width) = x_SCHW.flatten(2), x_SCHW.shape[2:]
     rows, columns = -(-height // side), -(-width // side)
-    places_2N = _places(height, width, x_SCHW) / side
+    sizes_2 = x_SCHW.new_tensor([height, width])
+    places_2N = (centers_of_cells(height, width, x_SCHW) * sizes_2 / side).T
     # One vector a cell, in which squared distances are those of vector and place together.
     weighted_S2N = (compactness**0.5 * places_2N).expand(len(x_SCN), -1, -1)
     joined_SDN = torch.cat([x_SCN * _scale(x_SCN, counts_SN), weighted_S2N], 1)
@@ -95,9 +97,3 @@ def _counts(x_SCHW: Tensor, members_SHW: Weights) -> Tensor:
     if members_SHW is None:
         return torch.ones_like(x_SCHW[:, 0]).flatten(1)
     return (members_SHW > 0).flatten(1).to(x_SCHW.dtype)
-
-
-def _places(height: int, width: int, like: Tensor) -> Tensor:
-    """(2, height * width): y and x of the cells."""
-    y_H, x_W = (torch.arange(length).to(like) for length in (height, width))
-    return torch.stack(torch.meshgrid(y_H, x_W, indexing="ij")).flatten(1)
